@@ -1,0 +1,84 @@
+// What every chart shares: one private handle on Plotly, colours taken from the page's theme, mounting and redrawing.
+// A view is a function draw(box, state) that paints `state` into `box`; state is {data, value, words, ...}.
+"use strict";
+
+window.layerscope = (() => {
+  const Plotly = window.Plotly;
+  const views = {};
+  const mounted = new Set();
+
+  // Okabe-Ito: told apart by everyone, in both themes.
+  const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
+
+  const theme = () => {
+    const style = getComputedStyle(document.body);
+    const of = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
+    const dark = document.body.classList.contains("dark");
+    return {
+      dark,
+      text: of("--body-text-color", dark ? "#eee" : "#222"),
+      faint: of("--body-text-color-subdued", "#888"),
+      line: dark ? "#4a4f5a" : "#d5d8de",
+      kept: dark ? "#5b6472" : "#b9c0cb",
+      accent: dark ? "#56B4E9" : ink.donor,
+      fold: dark ? "#F28E3C" : ink.fold,
+    };
+  };
+
+  // Axes and paper that look right in both themes; `more` is merged over the parts it names.
+  const layout = (height, more = {}) => {
+    const t = theme();
+    const axis = {gridcolor: t.line, zerolinecolor: t.line, linecolor: t.line, automargin: true, title: {standoff: 8}};
+    return {
+      height, paper_bgcolor: "transparent", plot_bgcolor: "transparent", showlegend: false, dragmode: false,
+      font: {color: t.text, size: 12, family: "inherit"}, margin: {l: 48, r: 12, t: 10, b: 44},
+      hoverlabel: {font: {family: "inherit"}},
+      ...more, xaxis: {...axis, ...more.xaxis}, yaxis: {...axis, ...more.yaxis},
+    };
+  };
+
+  const config = {displayModeBar: false, displaylogo: false, showSendToCloud: false, responsive: false};
+  const plot = (box, traces, more, height) => Plotly.react(box, traces, layout(height, more), config);
+  const colorbar = (title) => ({thickness: 10, outlinewidth: 0, title: {text: title, side: "right"}});
+
+  const parse = (text, fallback = null) => { try { return JSON.parse(text); } catch { return fallback; } };
+  const fill = (template, values) => template.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
+  const number = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
+
+  const element = (tag, attributes = {}, text = null) => {
+    const made = document.createElement(tag);
+    Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
+    if (text !== null) made.textContent = text; // textContent: nothing a person typed is ever read as markup
+    return made;
+  };
+
+  // Called by the component once its element is on the page. Redraws on new props, a change of theme or of width.
+  const mount = (name, host, props, trigger, watch) => {
+    const words = window.layerscopeWords[props.language];
+    const box = host.querySelector(".ls-view");
+    const local = {}; // what the person picked in this view: survives redraws, not reloads
+    const draw = () => {
+      if (!box.isConnected || box.clientWidth === 0) return;
+      const data = parse(props.data ?? "");
+      box.classList.toggle("ls-empty", !data && !props.panel);
+      if (!data && !props.panel) {
+        box.replaceChildren(element("p", {class: "ls-waiting"}, words.waiting));
+        return;
+      }
+      if (box.querySelector(".ls-waiting")) box.replaceChildren();
+      views[name](box, {data, value: parse(props.value, {}), words, props, trigger, local, draw, width: box.clientWidth});
+    };
+    ["data", "value", "hand", "file", "marks"].forEach((prop) => watch(prop, draw));
+    watch("stale", () => box.classList.toggle("ls-stale", props.stale === "yes"));
+    box.classList.toggle("ls-stale", props.stale === "yes");
+    let width = 0;
+    new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
+    mounted.add(draw);
+    draw();
+  };
+
+  new MutationObserver(() => mounted.forEach((draw) => draw()))
+    .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
+
+  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, element, mount};
+})();

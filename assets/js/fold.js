@@ -1,0 +1,138 @@
+// Fold: T answered from the map without asking anybody; the strip, the trace, depth over T, the plan in words.
+"use strict";
+
+(({views, plot, fill, number, element, theme, parse, strip}) => {
+  const ls = window.layerscope;
+  const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
+  const stepAt = (map, T) => map.steps.find((step) => T >= step.t_from) ?? map.steps.at(-1);
+  const steps = (map, layers) => map.steps.filter((step) => step.depth === layers);
+
+  // A T of four decimals that lies in the step, or its exact lower end where the step is narrower than that.
+  const shortest = (step) => { const T = Math.ceil(step.t_from * 1e4) / 1e4; return T < step.t_to ? T : step.t_from; };
+
+  // Neighbouring intervals of T joined into one where only the folds differ, not the depth.
+  const joined = (found) => found.reduce((done, step) => {
+    if (done.length && done.at(-1)[0] === step.t_to) done.at(-1)[0] = step.t_from; else done.push([step.t_from, step.t_to]);
+    return done;
+  }, []);
+
+  ls.map = null; // the map the page shows; the sliders' handlers below look things up in it
+  ls.snap = (T, on) => (on && ls.map ? shortest(stepAt(ls.map, T)) : T);
+  ls.depthAt = (T) => (ls.map ? stepAt(ls.map, T).depth : null);
+  ls.nearest = (layers) => {
+    if (!ls.map) return null;
+    const best = Math.min(...ls.map.steps.map((step) => Math.abs(step.depth - layers)));
+    return shortest(ls.map.steps.find((step) => Math.abs(step.depth - layers) === best));
+  };
+
+  ls.savePlan = () => {
+    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings}, null, 1));
+  };
+
+  const runs = (layers) => layers.reduce((found, layer) => {
+    const last = found.at(-1);
+    if (last && layer === last[1] + 1) last[1] = layer; else found.push([layer, layer]);
+    return found;
+  }, []);
+  const name = (first, last) => (first === last ? `${first}` : `${first}–${last}`);
+
+  // The same sentences as engine/plans.py describe(), in the page's language.
+  const sentences = (depth, blocks, words) => {
+    const used = new Set(blocks.flatMap((block) => [block.home, ...block.mix.map(([layer]) => layer)]));
+    const gone = new Set([...Array(depth).keys()].filter((layer) => !used.has(layer)));
+    const said = blocks.filter((block) => block.mix.length > 1 || block.mix[0][0] !== block.home).map((block) => {
+      const layers = block.mix.map(([layer]) => layer);
+      const last = Math.max(block.home, ...layers);
+      const lost = runs([...gone].filter((layer) => layer > block.home && layer < last)).map(([a, b]) => name(a, b)).join(", ");
+      for (let layer = block.home; layer <= last; layer++) gone.delete(layer);
+      const values = {layers: name(block.home + 1, last), home: block.home, donor: layers[0], lost, mix: block.mix.map(([layer, weight]) => `${weight > 0 ? "+" : ""}${Math.round(weight * 1000) / 1000}·W${layer}`).join(" ")};
+      if (layers.length === 1) return fill(lost ? words.fold_lost : words.fold_one, values);
+      return fill(new Set(block.mix.map(([, weight]) => weight)).size === 1 ? words.fold_mean : words.fold_mix, values);
+    });
+    runs([...gone].sort((a, b) => a - b)).forEach(([first, last]) => said.push(fill(words.dropped, {layers: name(first, last)})));
+    return said.length ? said : [words.nothing];
+  };
+
+  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
+  const key = (box, t, words) => {
+    if (box.dataset.dark === `${t.dark}`) return;
+    box.dataset.dark = `${t.dark}`;
+    box.replaceChildren(...[["kept", t.kept], ["home", t.fold], ["donor", t.accent], ["gone", "none"]].map(([kind, color]) => {
+      const item = element("span", {class: "ls-key"});
+      item.append(element("i", {style: `background:${color};border:1px ${kind === "gone" ? `dashed ${t.faint}` : `solid ${color}`}`}), element("span", {}, words[`is_${kind}`]));
+      return item;
+    }));
+  };
+
+  const trace = (box, step, T, words, height) => {
+    const t = theme();
+    const of = (accepted) => step.trials.filter((trial) => trial.accepted === accepted);
+    const dots = (trials, title, marker) => ({
+      type: "scatter", mode: "markers", name: title, x: trials.map((r) => r.pointer), y: trials.map((r) => r.similarity), marker,
+      error_y: {type: "data", array: trials.map((r) => r.spread), color: t.faint, thickness: 1, width: 0},
+      text: trials.map((r) => fill(words.trial, {first: r.pointer + 1, last: r.pointer + r.absorbed, pointer: r.pointer, depth: r.depth_after})),
+      hovertemplate: `%{text}<br>${words.cosine} %{y:.4f}<extra>${title}</extra>`,
+    });
+    plot(box, [
+      dots(of(false), words.rejected, {symbol: "x-thin", size: 9, line: {color: t.faint, width: 2}}),
+      dots(of(true), words.accepted, {symbol: "circle", size: 11, color: t.fold}),
+    ], {
+      showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 48, r: 12, t: 34, b: 44},
+      xaxis: {title: {text: words.pointer}, autorange: "reversed"}, yaxis: {title: {text: words.cosine}},
+      shapes: [{type: "line", xref: "paper", x0: 0, x1: 1, y0: T, y1: T, line: {color: t.accent, width: 2, dash: "dash"}}],
+      annotations: [{xref: "paper", x: 1, xanchor: "right", y: T, yanchor: "bottom", text: `T = ${number(T, 4)}`, showarrow: false, font: {color: t.accent}}],
+    }, height);
+  };
+
+  const overT = (box, map, step, T, words, height) => {
+    const t = theme();
+    const ends = [...map.steps].reverse();
+    const x = ends.flatMap((s) => [Math.max(s.t_from, map.t_min), Math.min(s.t_to, 1)]);
+    const y = ends.flatMap((s) => [s.depth, s.depth]);
+    plot(box, [
+      {type: "scatter", mode: "lines", x, y, line: {color: t.accent, width: 2, shape: "linear"}, hovertemplate: `T %{x:.4f}: %{y} ${words.layers}<extra></extra>`},
+      {type: "scatter", mode: "markers", x: [T], y: [step.depth], marker: {size: 12, color: t.fold, line: {color: t.text, width: 1}}, hovertemplate: `T = ${number(T, 4)}: ${step.depth} ${words.layers}<extra></extra>`},
+    ], {
+      margin: {l: 48, r: 12, t: 34, b: 44}, xaxis: {title: {text: "T"}, range: [map.t_min, 1.005]}, yaxis: {title: {text: words.layers_left}, dtick: 3},
+      shapes: [{type: "line", yref: "paper", y0: 0, y1: 1, x0: T, x1: T, line: {color: t.fold, width: 1.5, dash: "dash"}}],
+    }, height);
+    box.removeAllListeners?.("plotly_click");
+    box.on("plotly_click", (event) => { ls.picked = shortest(stepAt(map, event.points[0].x)); ls.pick?.(); });
+  };
+
+  views.fold = (box, {data, value, words, props, trigger, local, width}) => {
+    if (local.drawn !== props.data) { // a new map: what depends on it outside this view follows
+      ls.map = data;
+      local.drawn = props.data;
+      setTimeout(() => trigger("synced", {}), 0);
+    }
+    ls.pick = () => trigger("pick", {T: ls.picked});
+    const T = Number(value.T ?? .65);
+    const step = stepAt(data, T);
+    const hand = {"hand-made": parse(props.hand), file: parse(props.file)}[value.plan] ?? null; // else the map's
+    const plan = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
+    ls.shown = plan;
+    const row = part(box, "ls-figures"), says = part(box, "ls-says"), stripBox = part(box, "ls-stripbox"), legend = part(box, "ls-legend"), charts = part(box, "ls-pair");
+    const figure = (value, label) => { const item = element("div", {class: "ls-figure"}); item.append(element("b", {}, value), element("span", {}, label)); return item; };
+    row.replaceChildren(
+      figure(`${plan.depth} / ${data.depth}`, words.layers_left),
+      figure(`${(plan.parameters / 1e6).toFixed(1)} M`, fill(words.parameters, {share: Math.round((100 * plan.parameters) / data.parameters)})),
+      figure(size(plan.bytes), fill(words.weight_of, {dtype: data.dtype})),
+      figure(number(plan.similarity, 3), words.final_similarity),
+    );
+    strip(stripBox, data.depth, plan.blocks, words, width);
+    key(legend, theme(), words);
+    const list = element("ul", {});
+    sentences(data.depth, plan.blocks, words).forEach((sentence) => list.append(element("li", {}, sentence)));
+    says.replaceChildren(element("p", {class: "ls-rule"}, fill(hand ? words.ran_hand : words.ran, {rule: data.rule, definition: data.definition, texts: data.texts, calibration: data.calibration, model: data.model})), list);
+    if (plan.conflicts?.length) says.append(element("p", {class: "ls-warning"}, fill(words.conflict, {homes: plan.conflicts.join(", ")})));
+    if (data.monotone === false) {
+      const found = joined(steps(data, step.depth));
+      says.append(element("p", {class: "ls-hint"}, fill(found.length > 1 ? words.several : words.single, {layers: step.depth, count: found.length, intervals: found.slice(0, 4).map(([from, to]) => `[${number(from, 4)}, ${number(to, 4)})`).join(" ") + (found.length > 4 ? " …" : "")})));
+    }
+    const height = 280;
+    const left = part(charts, "ls-trace"), right = part(charts, "ls-steps");
+    trace(left, step, T, words, height);
+    overT(right, data, step, T, words, height);
+  };
+})(window.layerscope);

@@ -1,0 +1,85 @@
+// Small panels: the open model, the running job, the export's report. Text goes in as text, never as markup.
+"use strict";
+
+(({views, fill, element}) => {
+  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
+  const rows = (pairs) => {
+    const list = element("dl", {class: "ls-facts"});
+    pairs.forEach(([key, value]) => list.append(element("dt", {}, key), element("dd", {}, value)));
+    return list;
+  };
+
+  views.tabs = (box, {words}) => {
+    if (box.childElementCount) return;
+    const names = ["explore", "fold", "export"];
+    box.setAttribute("role", "tablist");
+    const buttons = names.map((name) => element("button", {type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, class: "ls-tab"}, words[name]));
+    const open = (name, focus) => {
+      names.forEach((other, index) => {
+        document.getElementById(`panel-${other}`)?.classList.toggle("ls-open", other === name);
+        buttons[index].setAttribute("aria-selected", `${other === name}`);
+        buttons[index].tabIndex = other === name ? 0 : -1;
+        if (focus && other === name) buttons[index].focus();
+      });
+      history.replaceState(null, "", `${location.pathname}${location.search}#${name}`);
+    };
+    buttons.forEach((button, index) => {
+      button.onclick = () => open(names[index]);
+      button.onkeydown = (event) => {
+        const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
+        if (step) open(names[(index + step + names.length) % names.length], true);
+      };
+    });
+    box.replaceChildren(...buttons);
+    open(names.includes(location.hash.slice(1)) ? location.hash.slice(1) : names[0]);
+  };
+
+  views.spec = (box, {value, words}) => {
+    if (!value.name) { box.replaceChildren(element("p", {class: "ls-hint"}, words.no_model)); return; }
+    box.replaceChildren(element("p", {class: "ls-name"}, value.name), rows([
+      [words.family, value.type],
+      [words.depth, `${value.depth}`],
+      [words.parameter_count, `${(value.parameters / 1e6).toFixed(1)} M`],
+      [words.memory, `${size(value.bytes)} (${value.dtype}, ${value.device})`],
+      [words.free_memory, size(value.available)],
+      [words.fingerprint, value.fingerprint],
+    ]));
+    window.layerscope.opened({model: value.source});
+  };
+
+  views.status = (box, {value, words}) => {
+    box.replaceChildren();
+    box.classList.toggle("ls-busy", Boolean(value.kind));
+    if (value.problem !== null && value.problem !== undefined) {
+      box.append(element("p", {class: "ls-problem", role: "alert"}, value.problem || words.bug));
+      if (!value.kind) return;
+    }
+    const percent = value.fraction === null || value.fraction === undefined ? null : Math.round(value.fraction * 100);
+    const line = value.kind ? `${words[`job_${value.kind}`] ?? value.kind}${percent === null ? "" : ` ${percent} %`}` : words.idle;
+    const bar = element("div", {class: "ls-progress", role: "progressbar", "aria-label": line, ...(percent === null ? {} : {"aria-valuenow": percent})});
+    bar.append(element("i", {style: value.kind ? (percent === null ? "width:100%" : `width:${percent}%`) : "width:0", class: percent === null && value.kind ? "ls-unknown" : ""}));
+    box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, value.label ?? ""), bar);
+  };
+
+  views.summary = (box, {words}) => {
+    const shown = window.layerscope.shown;
+    box.replaceChildren(element("p", {}, shown ? fill(words.will_export, {depth: shown.depth, source: window.layerscope.map.depth, size: size(shown.bytes)}) : words.waiting));
+  };
+
+  views.report = (box, {value, words}) => {
+    if (!value.path) { box.replaceChildren(); return; }
+    const table = element("table", {class: "ls-checks"});
+    value.checks.forEach((check) => {
+      const row = element("tr", {class: check.passed ? "ls-pass" : "ls-fail"});
+      row.append(element("td", {}, check.passed ? "✓" : "✗"), element("td", {}, words[`check_${check.name}`] ?? check.name), element("td", {}, check.detail));
+      table.append(row);
+    });
+    const name = value.path.split(/[\\/]/).pop();
+    const upload = element("pre", {class: "ls-command"}, `hf upload <you>/${name} ${/\s/.test(value.path) ? `"${value.path}"` : value.path}`);
+    const files = rows(value.files.map(([file, bytes]) => [file, size(bytes)]));
+    box.replaceChildren(
+      element("p", {class: value.passed ? "ls-verdict ls-pass" : "ls-verdict ls-fail"}, value.passed ? words.verified : words.not_verified),
+      table, element("p", {}, fill(words.written, {path: value.path})), files, element("p", {}, words.upload), upload,
+    );
+  };
+})(window.layerscope);

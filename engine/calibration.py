@@ -1,0 +1,107 @@
+"""Texts to packs of tokens: texts laid end to end in one row, each with positions of its own.
+
+transformers sees positions start anew and masks the texts from each other, so there is no padding anywhere: nothing to
+leave out of a mean, nothing computed for nothing.
+"""
+
+import hashlib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import TextError
+from engine.types import Calibration
+
+BUNDLED = ("english", "korean")
+MAX_TEXT_TOKENS = 2048  # longer texts are cut; a calibration text is a sentence or a paragraph
+_PACK_TOKENS = 512  # short texts fill packs of about this size: attention is quadratic in it
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pack:
+    """Texts laid end to end: token ids and positions [1, tokens]; `spans` says (text, start, stop) of each."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    spans: tuple[tuple[int, int, int], ...]
+
+    def first_tokens(self) -> torch.Tensor:
+        """Return a bool tensor [tokens], True at the first token of each text."""
+        return self.positions[0] == 0
+
+    def last_tokens(self) -> torch.Tensor:
+        """Return the places [texts] of each text's last token."""
+        return torch.tensor([stop - 1 for _, _, stop in self.spans])
+
+
+def calibration_of(texts: tuple[str, ...], name: str = "texts") -> Calibration:
+    """Return a calibration of these texts, blank ones left out.
+
+    Raises:
+        TextError: no text is left.
+    """
+    texts = tuple(text.strip() for text in texts if text.strip())
+    if not texts:
+        raise TextError(f"{name} holds no text; write one text a line, five to ten sentences are enough")
+    return Calibration(name, texts, hashlib.sha256("\n".join(texts).encode()).hexdigest())
+
+
+def bundled(language: str) -> Calibration:
+    """Return the calibration texts that Layerscope ships for "english" or "korean"."""
+    text = (assets_folder() / "texts" / f"calibration-{language}.txt").read_text(encoding="utf-8")
+    return calibration_of(tuple(text.splitlines()), language)
+
+
+def assets_folder() -> Path:
+    """Return the folder of texts, templates and scripts that ship with Layerscope."""
+    return Path(__file__).resolve().parent.parent / "assets"
+
+
+def read_texts(path: Path) -> Calibration:
+    """Read a calibration from a UTF-8 file, one text a line.
+
+    Raises:
+        TextError: the file is missing, empty or not UTF-8.
+    """
+    try:
+        return calibration_of(tuple(path.read_text(encoding="utf-8-sig").splitlines()), str(path))
+    except FileNotFoundError as error:
+        raise TextError(f"{path} does not exist; name a UTF-8 file with one text a line") from error
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pack, ...]:
+    """Tokenise a calibration as the tokenizer does by default, and lay the texts into packs, in order.
+
+    Texts are cut at the model's longest context or at MAX_TEXT_TOKENS, whichever is less.
+
+    Raises:
+        TextError: a text has no token.
+    """
+    limit = min(MAX_TEXT_TOKENS, getattr(config, "max_position_embeddings", None) or MAX_TEXT_TOKENS)
+    rows: list[tuple[int, list[int]]] = []
+    packs: list[Pack] = []
+    for text, words in enumerate(calibration.texts):
+        row = tokenizer(words)["input_ids"][:limit]
+        if not row:
+            raise TextError(f"the tokenizer makes no token of the text {words[:40]!r}")
+        if rows and sum(len(other) for _, other in rows) + len(row) > _PACK_TOKENS:
+            packs.append(_pack(rows))
+            rows = []
+        rows.append((text, row))
+    return (*packs, _pack(rows))
+
+
+def _pack(rows: list[tuple[int, list[int]]]) -> Pack:
+    stops = list(itertools.accumulate(len(row) for _, row in rows))
+    return Pack(
+        ids=torch.tensor([[token for _, row in rows for token in row]]),
+        positions=torch.tensor([[position for _, row in rows for position in range(len(row))]]),
+        spans=tuple((text, stop - len(row), stop) for (text, row), stop in zip(rows, stops, strict=True)),
+    )

@@ -1,0 +1,57 @@
+"""The model card that goes with an exported checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from engine.calibration import assets_folder
+from engine.plans import describe
+from engine.sources import DEMO_BASE_MODEL
+from engine.types import DepthPlan, ModelSource, ModelSpec
+
+_INHERITED = ("license", "license_name", "license_link", "language")
+
+
+def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPlan, record: dict[str, Any]) -> str:
+    """Return the text of README.md: where the model comes from, what was folded under which rule, and what was not done.
+
+    `base_model` is named only where it is known to be a Hub id; licence and language come from the source's own card.
+    """
+    base = {"demo": DEMO_BASE_MODEL, "hub": source.location}.get(source.kind)
+    inherited = {"license": "apache-2.0", "language": "en"} if source.kind == "demo" else _from_card(folder)
+    data = ModelCardData(
+        base_model=base,
+        base_model_relation="finetune" if base else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["pruned", "depth-pruning", "layer-merge", *(["laco"] if plan.method == "laco" else [])],
+        **inherited,
+    )
+    settings = dict(plan.settings)
+    accepted = [trial["similarity"] for trial in record.get("trials", ()) if trial["accepted"]]
+    template = (assets_folder() / "model_card.md.j2").read_text(encoding="utf-8")
+    card = ModelCard.from_template(
+        data,
+        template_str=template,
+        name=spec.name,
+        base=base,
+        plan=plan,
+        settings=settings,
+        sentences=describe(plan),
+        parameters=spec.parameters - sum(spec.block_parameters) + sum(spec.block_parameters[home] for home in plan.kept),
+        spec=spec,
+        similarity=record.get("similarity", accepted[-1] if accepted else None),
+        calibration=record.get("calibration"),
+        fingerprint=record["source"]["fingerprint"],
+        versions=record["versions"],
+    )
+    return str(card)
+
+
+def _from_card(folder: Path) -> dict[str, Any]:
+    try:
+        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.to_dict()
+    except (OSError, ValueError):
+        return {}
+    return {key: data[key] for key in _INHERITED if data.get(key)}

@@ -1,0 +1,102 @@
+"""safetensors on disk, tensor by tensor: read one at a time, written in the order they come, never the whole model.
+
+The safetensors library writes only what is in memory at once; its format is a length, a JSON header and the bytes, so the
+writing is done here and the reading left to the library.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import safe_open
+
+from engine.sources import weight_files
+
+_NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
+    "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+_DTYPES = {short: getattr(torch, name) for name, short in _NAMES.items()}
+_CHUNK = 1 << 20  # elements
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """Where a tensor lies and what it is, known without reading it."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A tensor to be written: its dtype and shape, and the weighted source tensors it is made of."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    parts: tuple[tuple[float, str], ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on disk."""
+        return self.dtype.itemsize * int(torch.Size(self.shape).numel())
+
+
+def places_in(folder: Path) -> dict[str, TensorPlace]:
+    """Return every tensor of a checkpoint by name, read from the headers alone."""
+    places: dict[str, TensorPlace] = {}
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # a safe_open is no dict
+                view = opened.get_slice(name)
+                places[name] = TensorPlace(file, _DTYPES[view.get_dtype()], tuple(view.get_shape()))
+    return places
+
+
+def read_tensor(name: str, place: TensorPlace) -> torch.Tensor:
+    """Return one tensor; its file is mapped only as long as the tensor lives."""
+    with safe_open(place.file, framework="pt") as opened:
+        return opened.get_tensor(name)
+
+
+def write_shards(folder: Path, outputs: dict[str, Output], make: Callable[[Output], torch.Tensor], shard_bytes: int) -> Iterator[int]:
+    """Write tensors into model*.safetensors files of at most `shard_bytes` each (a larger tensor gets its own).
+
+    `make` is called once a tensor, in order; what it returns is cast on the way to the disk. Yields the bytes written so far, a tensor at a time.
+    """
+    split = split_state_dict_into_shards_factory(
+        outputs,  # type: ignore[arg-type]  # only sizes and names are asked of them
+        get_storage_size=lambda output: output.bytes,  # type: ignore[attr-defined]
+        get_storage_id=lambda output: None,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=shard_bytes,
+    )
+    written = 0
+    for filename, names in split.filename_to_tensors.items():
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name in names:
+            output = outputs[name]
+            header[name] = {"dtype": _NAMES[str(output.dtype).removeprefix("torch.")], "shape": list(output.shape), "data_offsets": [offset, offset + output.bytes]}
+            offset += output.bytes
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        with (folder / filename).open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in names:
+                _write(file, make(outputs[name]), outputs[name].dtype)
+                written += outputs[name].bytes
+                yield written
+    if split.is_sharded:
+        index = {"metadata": {**split.metadata}, "weight_map": split.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write(file: Any, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+    for part in tensor.flatten().split(_CHUNK):  # a part at a time, so that a cast never doubles a large tensor
+        file.write(memoryview(part.to(dtype).contiguous().view(torch.uint8).numpy()))

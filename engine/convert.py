@@ -1,0 +1,51 @@
+"""GGUF to safetensors, once a file: run as `python -m engine.convert` so that its memory is given back at the end."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from engine.errors import SourceError
+from engine.jobs import Job, Progress, answer_request
+
+
+def convert(request: dict) -> Job[dict]:
+    """Dequantise request["gguf"] in float32 and save it, with its tokenizer, as the folder request["target"]."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    gguf, target = Path(request["gguf"]), Path(request["target"])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+    try:
+        yield Progress(f"Reading {gguf.name}", 0.05)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        yield Progress("Dequantising the weights", 0.4)
+        network = transformers.AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
+        )
+        yield Progress("Writing safetensors", 0.85)
+        forget_quantization(network)
+        network.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if not target.exists():
+            os.rename(partial, target)
+    except Exception as error:  # the GGUF reader raises whatever the broken bytes lead it to
+        raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return {"folder": str(target)}
+
+
+def forget_quantization(network) -> None:  # type: ignore[no-untyped-def]  # any transformers model
+    """Turn a dequantised model into an ordinary one: without this, saving it is refused."""
+    network.hf_quantizer = None
+    network.is_quantized = False
+    if hasattr(network.config, "quantization_config"):
+        del network.config.quantization_config
+
+
+if __name__ == "__main__":
+    answer_request(convert)

@@ -1,0 +1,33 @@
+"""The errors a person may see. Each says what is wrong with its value, what was expected, and what to do."""
+
+
+class LayerscopeError(Exception):
+    """A person's mistake or a limit of the machine, told in one line; never a bug."""
+
+
+class SourceError(LayerscopeError):
+    """The model cannot be found, read or understood."""
+
+
+class UnsupportedModelError(SourceError):
+    """The model is sound, but its family or a setting of it cannot be folded."""
+
+
+class MemoryLimitError(LayerscopeError):
+    """The model does not fit in the memory that is free."""
+
+
+class TextError(LayerscopeError):
+    """The calibration texts cannot be used."""
+
+
+class SettingsError(LayerscopeError):
+    """A setting lies outside what the method or the model allows."""
+
+
+class PlanError(LayerscopeError):
+    """A plan is malformed or made for another model."""
+
+
+class ExportError(LayerscopeError):
+    """A checkpoint cannot be written where it was asked for."""

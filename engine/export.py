@@ -1,0 +1,181 @@
+"""A plan becomes a checkpoint: streamed from the source's files, whole or not at all, then checked by a fresh process."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.architectures import architecture_of, resized_config
+from engine.card import model_card
+from engine.checkpoint import Output, TensorPlace, places_in, read_tensor, write_shards
+from engine.errors import ExportError
+from engine.jobs import Job, Progress, in_fresh_process
+from engine.loading import fingerprint_of
+from engine.plans import plan_to_json, require_depth
+from engine.sources import inspect_folder
+from engine.surgery import mix_tensors
+from engine.types import Block, Check, DepthPlan, ExportReport, ModelSource, ModelSpec
+
+DEFAULT_SHARD_BYTES = 5_000_000_000
+_COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*", "generation_config.json")
+
+
+def export(
+    source: ModelSource,
+    folder: Path,
+    plan: DepthPlan,
+    target: Path,
+    dtype: str = "auto",
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    provenance: dict[str, Any] | None = None,
+) -> Job[ExportReport]:
+    """Write the checkpoint that a plan describes, from the safetensors in `folder`, and check it in a fresh process.
+
+    Tensors of single-source blocks are copied byte for byte; sums are made in float32 and cast. Memory stays at a few
+    tensors. `target` must not exist; it appears complete. `provenance` (settings, trials, calibration) is kept in
+    layerscope.json.
+
+    Raises:
+        ExportError: the target exists or cannot be written. PlanError: the plan is for another depth.
+    """
+    config, spec = inspect_folder(folder, source)
+    require_depth(plan, spec.depth)
+    _require_free(target)
+    yield Progress("Planning the files", 0.0)
+    outputs, places = plan_outputs(config, plan, places_in(folder), dtype)
+    total = sum(output.bytes for output in outputs.values())
+    _require_disk(target, total)
+    fingerprint = fingerprint_of(folder)
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        for written in write_shards(partial, outputs, lambda output: _make(output, places), shard_bytes):
+            yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
+        new_config = resized_config(config, plan.kept)
+        new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
+        new_config.save_pretrained(partial)
+        _copy_companions(folder, partial)
+        record = _record(source, spec, plan, fingerprint, new_config.dtype, provenance or {})
+        (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
+        os.chmod(partial, 0o755)
+        _require_free(target)
+        os.rename(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    yield Progress("Checking the checkpoint in a fresh process", 0.85)
+    checks = yield from verify(folder, plan, target)
+    files = tuple((path.name, path.stat().st_size) for path in sorted(target.iterdir()))
+    return ExportReport(str(target), checks, files)
+
+
+def verify(folder: Path, plan: DepthPlan, target: Path) -> Job[tuple[Check, ...]]:
+    """Return the checks of an exported checkpoint, made in a process of their own (engine/verify.py)."""
+    request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target)}
+    answer = yield from in_fresh_process("engine.verify", request, "Checking")
+    return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
+
+
+def plan_outputs(config: Any, plan: DepthPlan, places: dict[str, TensorPlace], dtype: str) -> tuple[dict[str, Output], dict[str, TensorPlace]]:
+    """Return what to write, by name, and where its sources lie. Numbers that are not floating point keep their dtype."""
+    row = architecture_of(config)
+    stems = (row.blocks, row.blocks.split(".", 1)[1])  # base-model checkpoints leave the first word out
+    stem = next((s for s in stems if any(name.startswith(f"{s}.0.") for name in places)), None)
+    if stem is None:
+        raise ExportError(f"no tensor of the checkpoint is named {row.blocks}.0.…, so its layers cannot be told apart")
+    pattern = re.compile(rf"{re.escape(stem)}\.(\d+)\.(.+)")
+    layers: dict[int, list[str]] = {}
+    outputs: dict[str, Output] = {}
+
+    def add(name: str, parts: tuple[tuple[float, str], ...]) -> None:
+        place = places[parts[0][1]]
+        kind = getattr(torch, dtype) if dtype != "auto" and place.dtype.is_floating_point else place.dtype
+        outputs[name] = Output(kind, place.shape, parts)
+
+    for name in places:
+        if (match := pattern.fullmatch(name)) is None:
+            add(name, ((1.0, name),))
+        else:
+            layers.setdefault(int(match[1]), []).append(match[2])
+    for index, block in enumerate(plan.blocks):
+        for rest in layers[block.home]:
+            add(f"{stem}.{index}.{rest}", _parts(stem, block, rest, row.projections))
+    return outputs, places
+
+
+def _parts(stem: str, block: Block, rest: str, projections: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
+    mix = block.mix if rest.rpartition(".")[0] in projections else ((block.home, 1.0),)
+    return tuple((weight, f"{stem}.{layer}.{rest}") for layer, weight in mix)
+
+
+def _make(output: Output, places: dict[str, TensorPlace]) -> torch.Tensor:
+    if len(output.parts) == 1 and output.parts[0][0] == 1.0:
+        name = output.parts[0][1]
+        return read_tensor(name, places[name])
+    return mix_tensors(((weight, read_tensor(name, places[name])) for weight, name in output.parts), output.dtype)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a size such as "5GB", "500MB" or "1000000" names, by powers of ten.
+
+    Raises:
+        ExportError: it is no size, or less than a megabyte.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)B?\s*", text.upper())
+    size = int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
+    if size < 10**6:
+        raise ExportError(f"'{text}' is no shard size; write one of at least 1MB, such as 5GB or 500MB")
+    return size
+
+
+def _require_free(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{target.parent} cannot be made: {error.strerror}") from error
+    if not os.access(target.parent, os.W_OK):
+        raise ExportError(f"{target.parent} cannot be written to")
+
+
+def _require_disk(target: Path, total: int) -> None:
+    free = shutil.disk_usage(target.parent).free
+    if total + (64 << 20) > free:
+        raise ExportError(f"the checkpoint needs {total / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free in {target.parent}")
+
+
+def _copy_companions(folder: Path, partial: Path) -> None:
+    for pattern in _COMPANIONS:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, partial / path.name)
+
+
+def _record(source: ModelSource, spec: ModelSpec, plan: DepthPlan, fingerprint: str, dtype: torch.dtype, provenance: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "layerscope": 1,
+        "plan": plan_to_json(plan),
+        "source": {"kind": source.kind, "name": spec.name, "revision": source.revision, "fingerprint": fingerprint},
+        "dtype": str(dtype).removeprefix("torch."),
+        **provenance,
+        "versions": {"python": platform.python_version(), **_versions("layerscope", "torch", "transformers", "safetensors")},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

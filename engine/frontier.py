@@ -1,0 +1,67 @@
+"""The T map: every plan that Algorithm 1 can reach when only T moves, exactly.
+
+Similarities do not depend on T, so a run at T decides the same at every T' from its largest rejected similarity up to
+its smallest accepted one. Running again just below the largest rejected similarity gives the next plan. Nothing is
+sampled, nothing is missed; the meter's memory makes each further run cost only the plans it has not seen.
+"""
+
+import math
+from collections.abc import Generator
+from dataclasses import replace
+
+from engine.errors import SettingsError
+from engine.jobs import Job, Progress
+from engine.methods.laco import LacoSettings, propose
+from engine.similarity import SimilarityMeter
+from engine.types import Frontier, Proposal, Step
+
+
+def frontier(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5) -> Job[Frontier]:
+    """Return the whole T map over [t_min, 1] for fixed C, I, L, H, rule and similarity; the settings' own T is ignored.
+
+    Raises:
+        SettingsError: t_min is no number in [-1, 1], or see `LacoSettings.checked`.
+    """
+    require_t_min(t_min)
+    settings = replace(settings, T=1.0).checked(meter.model.spec.depth)
+    meter.share_trails()
+    steps: list[Step] = []
+    threshold = upper = 1.0
+    while True:
+        proposal = yield from _share(propose(meter, replace(settings, T=threshold)), upper, t_min)
+        rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
+        largest = max(rejected, default=-math.inf)
+        steps.append(Step(max(largest, t_min), upper, _at(proposal, max(largest, t_min))))
+        if largest <= t_min:
+            return Frontier(t_min, tuple(steps))
+        upper = largest
+        threshold = max(math.nextafter(largest, -math.inf), t_min)
+
+
+def require_t_min(t_min: float) -> None:
+    """Raise SettingsError unless t_min is a number in [-1, 1]."""
+    if not -1.0 <= t_min <= 1.0:
+        raise SettingsError(f"t_min is {t_min}; it must be a number between -1 and 1")
+
+
+def _at(proposal: Proposal, threshold: float) -> Proposal:
+    """The same proposal, naming the lower end of its interval as its T: a setting that gives it again."""
+    named = tuple((key, threshold if key == "T" else value) for key, value in proposal.plan.settings)
+    return replace(proposal, plan=replace(proposal.plan, settings=named))
+
+
+def _share(job: Job[Proposal], upper: float, t_min: float) -> Generator[Progress, None, Proposal]:
+    """Run one proposal, its progress told as the share of [t_min, 1] that is mapped."""
+    try:
+        while True:
+            next(job)
+            yield Progress(f"Mapping T: {upper:.3f} and above is done", (1.0 - upper) / max(1.0 - t_min, 1e-9))
+    except StopIteration as end:
+        return end.value
+    finally:
+        job.close()
+
+
+def step_at(frontier: Frontier, threshold: float) -> Step:
+    """Return the step that holds T; a T below the map gives its last step."""
+    return next((step for step in frontier.steps if threshold >= step.t_from), frontier.steps[-1])

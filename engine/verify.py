@@ -1,0 +1,88 @@
+"""Check an exported checkpoint: run as `python -m engine.verify`, so that nothing of the exporting process can help it."""
+
+from pathlib import Path
+from typing import Any
+
+from engine.jobs import Job, Progress, answer_request
+
+_PROMPT_TOKENS, _NEW_TOKENS, _TEXTS = 8, 16, 4
+
+
+def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
+    """Load request["target"] with plain transformers and compare it with the plan run in memory on request["source"]."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from engine.architectures import blocks_of, depth_of
+    from engine.calibration import bundled, calibration_of, packs_of
+    from engine.plans import plan_from_json
+
+    plan, target = plan_from_json(request["plan"]), Path(request["target"])
+    checks: list[dict[str, Any]] = []
+
+    def note(name: str, passed: bool, detail: str) -> None:
+        checks.append({"name": name, "passed": bool(passed), "detail": detail})
+
+    yield Progress("Loading the checkpoint with transformers", 0.88)
+    try:
+        network, info = AutoModelForCausalLM.from_pretrained(target, dtype="auto", local_files_only=True, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True)
+    except Exception as error:  # whatever keeps it from loading is the finding
+        note("loads", False, f"{type(error).__name__}: {error}")
+        return {"checks": checks}
+    network.eval()
+    note("loads", True, f"{type(network).__name__}, {str(network.dtype).removeprefix('torch.')}")
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    note("keys", not missing and not unexpected, f"{len(missing)} missing, {len(unexpected)} unexpected {(missing + unexpected)[:3] or ''}".strip())
+    indices = [module.layer_idx for block in blocks_of(network) for module in block.modules() if hasattr(module, "layer_idx")]
+    counted = depth_of(network.config) == len(blocks_of(network)) == plan.depth and sorted(set(indices)) == list(range(plan.depth))
+    note("depth", counted, f"{len(blocks_of(network))} blocks, config says {depth_of(network.config)}")
+
+    texts = calibration_of(bundled("english").texts[:_TEXTS])
+    packs = packs_of(tokenizer, network.config, texts)
+    yield Progress("Running the plan in memory", 0.92)
+    expected = _plan_logits(Path(request["source"]), plan, packs, network.dtype)
+    with torch.no_grad():
+        found = [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
+    difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(expected, found, strict=True))
+    equal = all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    tokens = sum(pack.ids.shape[1] for pack in packs)
+    note("logits", equal, f"{'equal bit for bit' if equal else f'largest difference {difference:.3g}'} on {tokens} tokens")
+
+    yield Progress("Generating with and without cache", 0.96)
+    network.float()  # what is checked is the layers' numbering; in half precision rounding alone may turn a greedy choice
+    prompt = packs[0].ids[:, :_PROMPT_TOKENS]
+    cached, uncached = (
+        network.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, min_new_tokens=_NEW_TOKENS, max_new_tokens=_NEW_TOKENS, use_cache=use)
+        for use in (True, False)
+    )
+    same = torch.equal(cached, uncached)
+    note("generation", same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached[0])!r}")
+    return {"checks": checks}
+
+
+def _plan_logits(folder: Path, plan: Any, packs: Any, dtype: Any) -> list[Any]:
+    """Run the plan in memory, summed as the exporter sums and cast to the exported dtype, and return its logits."""
+    import torch
+
+    from engine.forward import capture, logits_of, normed, resume
+    from engine.loading import read_network
+    from engine.sources import inspect_folder
+    from engine.surgery import Mixer
+    from engine.types import Model, ModelSource
+
+    source = ModelSource("folder", str(folder))
+    _, spec = inspect_folder(folder, source)
+    same = getattr(torch, spec.dtype) == dtype
+    network = read_network(folder, spec.dtype if same else "float32")
+    mixer = Mixer(network, keep=plan.depth)
+    for block in plan.blocks:
+        mixer.overrides(block)
+    mixer.cast(network, dtype)
+    model = Model(source, spec, folder, network.config, network, None, "")
+    records = [capture(model, pack) for pack in packs]
+    return [logits_of(model, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix))) for record in records]
+
+
+if __name__ == "__main__":
+    answer_request(check)

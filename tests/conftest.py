@@ -1,0 +1,69 @@
+"""What the tests stand on: a cache of their own, the demo model, and tiny models that are opened once a session."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+from engine.jobs import drain
+from engine.loading import open_model
+from engine.sources import parse_source
+from engine.types import Model
+from tests.families import save_tiny
+
+torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
+settings.register_profile("suite", deadline=None, derandomize=True)  # a shared machine has no deadlines; a failure must come back
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Point LAYERSCOPE_CACHE at an empty folder, which lends only its converted GGUF files from LAYERSCOPE_TEST_CACHE.
+
+    A similarity that yesterday's code measured would prove nothing about today's, so those are never lent.
+    """
+    folder = tmp_path_factory.mktemp("cache")
+    if "LAYERSCOPE_TEST_CACHE" in os.environ:
+        converted = Path(os.environ["LAYERSCOPE_TEST_CACHE"]).resolve() / "converted"
+        converted.mkdir(parents=True, exist_ok=True)
+        (folder / "converted").symlink_to(converted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAYERSCOPE_CACHE", str(folder))
+        yield
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty LAYERSCOPE_CACHE for one test, so that nothing was measured before it."""
+    monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / "fresh-cache"))
+    return tmp_path / "fresh-cache"
+
+
+@pytest.fixture(scope="session")
+def demo() -> Model:
+    """The demo model, open."""
+    return drain(open_model(parse_source("demo")))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
+    """A function that opens a tiny random model of a family, with changes to its config; the same one for the same arguments."""
+    opened: dict[str, Model] = {}
+
+    def open_tiny(family: str, **changes: Any) -> Model:
+        key = json.dumps([family, changes], sort_keys=True)
+        if key not in opened:
+            folder = save_tiny(tmp_path_factory.mktemp(family), family, **changes)
+            opened[key] = drain(open_model(parse_source(str(folder))))
+        return opened[key]
+
+    return open_tiny

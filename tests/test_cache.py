@@ -1,0 +1,109 @@
+import hashlib
+import os
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import pytest
+
+from engine import cache
+from engine.cache import Ledger, cache_folder, content_key, file_digest, load_result, remembered, save_result, write_whole
+
+pytestmark = pytest.mark.usefixtures("fresh_cache")
+
+
+def test_the_folder_is_the_environments_or_the_platforms(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_folder() == fresh_cache
+    monkeypatch.delenv("LAYERSCOPE_CACHE")
+    assert cache_folder().name == "layerscope"
+
+
+def test_a_key_depends_on_every_part_and_on_nothing_else() -> None:
+    assert content_key("a", [1, 0.5], {"x": 1, "y": 2}) == content_key("a", (1, 0.5), {"y": 2, "x": 1})
+    keys = {content_key("a", "b"), content_key("b", "a"), content_key("ab"), content_key("a"), content_key("a", ["b"]), content_key(1), content_key("1")}
+    assert len(keys) == 7
+    assert content_key() == hashlib.sha256(b"[]").hexdigest()
+
+
+def test_a_result_comes_back_and_others_do_not() -> None:
+    save_result("kind", "key", {"value": [1, None, 0.1]})
+    assert load_result("kind", "key") == {"value": [1, None, 0.1]}
+    assert load_result("kind", "other") is None
+    assert load_result("other", "key") is None
+
+
+def test_a_result_cut_off_by_a_crash_counts_as_none(fresh_cache: Path) -> None:
+    save_result("kind", "key", [1, 2, 3])
+    (fresh_cache / "kind" / "key.json").write_text("[1, 2")
+    assert load_result("kind", "key") is None
+    (fresh_cache / "kind" / "key.json").write_bytes(b"\xff\xfe")
+    assert load_result("kind", "key") is None
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_whole(path, "first")
+    reader = path.open(encoding="utf-8")
+    write_whole(path, "second")
+    with reader:
+        assert reader.read() == "first"
+    assert path.read_text(encoding="utf-8") == "second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_is_remembered_is_made_once() -> None:
+    made: list[int] = []
+    for _ in range(2):
+        assert remembered("kind", "key", lambda: made.append(1) or {"made": 1}) == {"made": 1}
+    assert made == [1]
+
+
+# --- Ledgers ---
+
+
+def test_a_ledger_remembers_across_openings() -> None:
+    ledger = Ledger("kind", "key")
+    assert len(ledger) == 0
+    ledger.add("a", [[0.1, None]])
+    ledger.add("b", 2)
+    ledger.add("a", 3)
+    for again in (ledger, Ledger("kind", "key")):
+        assert (again.get("a"), again.get("b"), again.get("c"), len(again)) == (3, 2, None, 2)
+    assert Ledger("kind", "other").get("a") is None
+
+
+@pytest.mark.parametrize("cut", ['["c", [1', '["c"', "null", "[]", '[["c"], 1]', "7", "\x00\xff"])
+def test_a_ledger_passes_over_a_broken_last_line_and_goes_on(cut: str, fresh_cache: Path) -> None:
+    Ledger("kind", "key").add("a", 1)
+    with (fresh_cache / "kind" / "key.jsonl").open("a", encoding="latin-1") as file:
+        file.write(cut)
+    ledger = Ledger("kind", "key")
+    assert (ledger.get("a"), ledger.get("c")) == (1, None)
+    ledger.add("b", 2)
+    assert Ledger("kind", "key").get("b") == 2
+    assert Ledger("kind", "key").get("a") == 1
+
+
+def test_many_may_write_one_ledger() -> None:
+    with ThreadPool(4) as pool:
+        pool.map(lambda writer: [Ledger("kind", "key").add(f"{writer}-{step}", "x" * 100) for step in range(50)], range(4))
+    assert len(Ledger("kind", "key")) == 200
+
+
+# --- Digests ---
+
+
+def test_a_digest_is_the_files_sha_256_and_follows_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    assert file_digest(path) == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"two")  # of the same size
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    assert file_digest(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    first = file_digest(path)
+    monkeypatch.setattr(cache.hashlib, "file_digest", None)
+    assert file_digest(path) == first

@@ -1,0 +1,138 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.calibration import calibration_of
+from engine.errors import SettingsError
+from engine.frontier import frontier, step_at
+from engine.jobs import Job, drain
+from engine.methods.laco import LacoSettings, propose
+from engine.similarity import SimilarityMeter
+from engine.types import Block, Frontier, Model
+from tests.families import TEXTS
+
+CASES = [
+    ("llama", -0.5, LacoSettings(C=2, I=1, lowest=0)),
+    ("llama", -1.0, LacoSettings(C=4, I=1, lowest=0, rule="paper")),
+    ("gemma3_text", 0.0, LacoSettings(C=3, I=2, lowest=1, rule="mean", similarity="per-token")),
+    ("gpt2", 0.2, LacoSettings(C=3, I=1, lowest=0, highest=5, rule="keep-last")),
+    ("qwen3", 0.9, LacoSettings(C=2, I=1)),
+]
+
+
+def meter_of(model: Model) -> SimilarityMeter:
+    return SimilarityMeter(model, calibration_of(TEXTS))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> list[tuple[Block, ...]]:
+    """The plans that any meter runs the model for, in order, from an empty cache on."""
+    plans: list[tuple[Block, ...]] = []
+    run = SimilarityMeter._run
+
+    def counted(meter: SimilarityMeter, blocks: tuple[Block, ...], prefix: int) -> Any:
+        plans.append(blocks)
+        return run(meter, blocks, prefix)
+
+    monkeypatch.setattr(SimilarityMeter, "_run", counted)
+    return plans
+
+
+@pytest.mark.parametrize(("family", "t_min", "settings"), CASES)
+def test_the_map_is_algorithm_1_at_every_t(family: str, t_min: float, settings: LacoSettings, tiny: Callable[..., Model]) -> None:
+    meter = meter_of(tiny(family))
+    whole = drain(frontier(meter, settings, t_min))
+
+    def same_at(T: float) -> None:
+        step, alone = step_at(whole, T), drain(propose(meter, replace(settings, T=T)))
+        assert step.proposal.plan.blocks == alone.plan.blocks
+        assert step.proposal.trials == alone.trials
+
+    given(st.floats(t_min, 1.0))(same_at)()
+    for step in whole.steps:
+        for T in (step.t_from, math.nextafter(step.t_from, 2), math.nextafter(step.t_from, -2), (step.t_from + step.t_to) / 2):
+            if t_min <= T <= 1:
+                same_at(T)
+
+
+@pytest.mark.parametrize(("family", "t_min", "settings"), CASES)
+def test_the_steps_tile_the_map(family: str, t_min: float, settings: LacoSettings, tiny: Callable[..., Model]) -> None:
+    whole = drain(frontier(meter_of(tiny(family)), settings, t_min))
+    assert whole.t_min == t_min
+    assert whole.steps[0].t_to == 1.0
+    assert whole.steps[-1].t_from == t_min
+    for above, below in zip(whole.steps, whole.steps[1:], strict=False):
+        assert above.t_from == below.t_to
+    assert all(step.t_from < step.t_to for step in whole.steps)
+
+
+def test_a_wide_map_has_many_steps_and_goes_from_all_layers_to_few(tiny: Callable[..., Model]) -> None:
+    whole = drain(frontier(meter_of(tiny("llama")), LacoSettings(C=2, I=1, lowest=0), -1.0))
+    assert len(whole.steps) >= 5
+    assert whole.steps[0].proposal.plan.depth == 6
+    assert whole.steps[-1].proposal.plan.depth == 1
+
+
+def test_a_step_names_a_t_that_gives_it_again(tiny: Callable[..., Model]) -> None:
+    meter, settings = meter_of(tiny("llama")), LacoSettings(C=2, I=1, lowest=0)
+    for step in drain(frontier(meter, settings, -0.5)).steps:
+        named = dict(step.proposal.plan.settings)
+        assert named["T"] == step.t_from
+        again = drain(propose(meter, replace(settings, T=named["T"])))
+        assert again == step.proposal
+
+
+def test_the_settings_own_t_changes_nothing(tiny: Callable[..., Model]) -> None:
+    meter, settings = meter_of(tiny("llama")), LacoSettings(C=2, I=1, lowest=0)
+    assert drain(frontier(meter, replace(settings, T=-0.3), 0.2)) == drain(frontier(meter, replace(settings, T=0.9), 0.2))
+
+
+def test_a_t_below_the_map_gives_its_last_step(tiny: Callable[..., Model]) -> None:
+    whole = drain(frontier(meter_of(tiny("llama")), LacoSettings(C=2, I=1, lowest=0), 0.2))
+    assert step_at(whole, -1.0) == whole.steps[-1]
+    assert step_at(whole, 1.0) == whole.steps[0]
+
+
+def test_a_map_of_one_point_is_one_step(tiny: Callable[..., Model]) -> None:
+    (step,) = drain(frontier(meter_of(tiny("llama")), LacoSettings(C=2), 1.0)).steps
+    assert (step.t_from, step.t_to, step.proposal.plan.depth) == (1.0, 1.0, 6)
+
+
+@pytest.mark.parametrize("t_min", [math.nan, 1.5, -1.5])
+def test_a_map_needs_a_t_min_that_is_a_cosine(t_min: float, tiny: Callable[..., Model]) -> None:
+    with pytest.raises(SettingsError, match="t_min"):
+        drain(frontier(meter_of(tiny("llama")), LacoSettings(C=2), t_min))
+
+
+# --- Nothing is measured twice ---
+
+
+def whole_map(model: Model) -> Job[Frontier]:
+    return frontier(meter_of(model), LacoSettings(C=2, I=1, lowest=0), -0.5)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5])
+def test_an_interrupted_map_goes_on_where_it_stopped(stop_after: int, tiny: Callable[..., Model], measured: list[Any]) -> None:
+    job = whole_map(tiny("llama"))
+    for _ in range(stop_after):
+        next(job)
+    job.close()
+    assert len(measured) == stop_after - 1  # a step is told before it is taken
+    resumed = drain(whole_map(tiny("llama")))
+    assert len(measured) == len(set(measured)) > stop_after
+    assert resumed == drain(whole_map(tiny("llama")))
+
+
+def test_a_second_map_runs_no_model(tiny: Callable[..., Model], measured: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = drain(whole_map(tiny("llama")))
+    assert measured
+    for block in tiny("llama").network.model.layers:
+        monkeypatch.setattr(block, "forward", None)
+    assert drain(whole_map(tiny("llama"))) == first
+    assert len(measured) == len(set(measured))

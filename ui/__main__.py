@@ -1,0 +1,5 @@
+"""`python -m ui` is `layerscope`."""
+
+from ui.cli import main
+
+main()

@@ -1,0 +1,113 @@
+"""Records to chart data: JSON strings that the scripts in assets/js draw. Pure."""
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from engine.methods.laco import LacoSettings
+from engine.plans import type_conflicts
+from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSpec, Profile, RemovalPerplexity
+
+
+def encode(value: Any) -> str:
+    """Return compact JSON, floats rounded to six digits, NaN and infinity as null."""
+    return json.dumps(_rounded(value), separators=(",", ":"), allow_nan=False)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def similarity_data(profile: Profile, removal: RemovalPerplexity | None) -> str:
+    """Return what the similarity view draws."""
+    return encode({**asdict(profile), "removal": asdict(removal) if removal else None})
+
+
+def weigh(spec: ModelSpec, plan: DepthPlan) -> tuple[int, int]:
+    """Return the parameters and the bytes in memory of the model a plan describes."""
+    outside = spec.parameters - sum(spec.block_parameters)
+    parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
+    return parameters, parameters * spec.bytes_per_parameter
+
+
+def _plan(model: Model, plan: DepthPlan) -> dict[str, Any]:
+    parameters, size = weigh(model.spec, plan)
+    return {
+        "depth": plan.depth,
+        "blocks": [{"home": block.home, "mix": [list(part) for part in block.mix]} for block in plan.blocks],
+        "parameters": parameters,
+        "bytes": size,
+        "conflicts": list(type_conflicts(plan, model.spec.layer_types)),
+    }
+
+
+def plan_data(model: Model, plan: DepthPlan, similarity: float) -> str:
+    """Return what the fold view draws of a plan that is not from the map."""
+    return encode({**_plan(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
+
+
+def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier: Frontier) -> str:
+    """Return what the fold view draws: every step with its plan and trials. Thresholds keep all their digits."""
+    steps = []
+    for step in frontier.steps:
+        proposal = step.proposal
+        accepted = [trial.similarity for trial in proposal.trials if trial.accepted]
+        steps.append(
+            {
+                **_plan(model, proposal.plan),
+                "trials": [asdict(trial) for trial in proposal.trials],
+                "similarity": accepted[-1] if accepted else 1.0,
+            }
+        )
+    depths = [step["depth"] for step in steps]
+    data = _rounded(
+        {
+            "depth": model.spec.depth,
+            "t_min": frontier.t_min,
+            "rule": settings.rule,
+            "definition": settings.similarity,
+            "settings": {**dict(settings.items()), "calibration": texts.fingerprint},
+            "model": model.spec.name,
+            "dtype": model.spec.dtype,
+            "parameters": model.spec.parameters,
+            "texts": len(texts.texts),
+            "calibration": texts.name,
+            "monotone": all(a >= b for a, b in zip(depths, depths[1:], strict=False)),
+            "steps": steps,
+        }
+    )
+    for shown, step in zip(data["steps"], frontier.steps, strict=True):
+        shown["t_from"], shown["t_to"] = step.t_from, step.t_to
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
+
+
+def spec_card(model: Model) -> str:
+    """Return what the side bar says of the open model."""
+    spec = model.spec
+    return encode(
+        {
+            "name": spec.name,
+            "source": str(model.source),
+            "type": spec.model_type,
+            "depth": spec.depth,
+            "hidden": spec.hidden_size,
+            "parameters": spec.parameters,
+            "bytes": spec.bytes,
+            "dtype": spec.dtype,
+            "device": model.source.device,
+            "available": spec.available_bytes,
+            "fingerprint": model.fingerprint[:12],
+        }
+    )
+
+
+def report_data(report: ExportReport) -> str:
+    """Return what the export tab shows when a checkpoint is written."""
+    return encode({**asdict(report), "passed": report.passed})

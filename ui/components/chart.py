@@ -1,0 +1,44 @@
+"""The one chart component: a gr.HTML whose script draws a view of assets/js into a box of its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import plotly
+
+from engine.calibration import assets_folder
+
+# Plotly's own file from its wheel, then ours; the order is that of loading.
+SCRIPTS = (
+    Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
+    *(assets_folder() / "js" / f"{name}.js" for name in ("core", "heatmaps", "strip", "fold", "panels", "state")),
+)
+_HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in SCRIPTS)
+
+# Event names must stand in the script in quotes for Gradio to know them.
+_SCRIPT = """
+const events = {{span: (detail) => trigger('span', detail), pick: (detail) => trigger('pick', detail), synced: (detail) => trigger('synced', detail)}};
+window.layerscope.mount({view}, element, props, (name, detail) => events[name](detail), watch);
+"""
+
+
+def view(name: str, language: str, height: int, value: str = "{}", panel: bool = False, **props: Any) -> gr.HTML:
+    """Return a component that shows a view of assets/js.
+
+    `data` is the large part, sent once; `value` the small part that moves, which page scripts set without the server;
+    both are JSON strings (a nested list would go through the front end's proxies and cost four times as much). A
+    `panel` has no data. `height` is kept free from the start, so that nothing jumps when the view fills.
+    """
+    return gr.HTML(
+        value,
+        data="",
+        stale="no",
+        panel=panel,
+        language=language,
+        html_template=f"<div class='ls-view ls-{name}' style='min-height:{height}px'></div>",
+        head=_HEAD,
+        js_on_load=_SCRIPT.format(view=json.dumps(name)),
+        elem_id=f"ls-{name}",
+        **props,
+    )

@@ -1,0 +1,70 @@
+"""The controls that make up the page's state: what is in the address bar, what undo brings back, what presets set."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import parse_qs
+
+from engine.methods.laco import LacoSettings
+from engine.plans import RULES
+from engine.similarity import DEFINITIONS
+from engine.sources import DTYPES
+
+PLANS = ("map", "hand-made", "file")
+
+# Presets in the order T, C, I, L, H, rule, similarity; None for H is the model's depth.
+PRESETS: dict[str, tuple[float, int, int, int, int | None, str, str]] = {
+    "gentle": (0.90, 2, 2, 1, None, "keep-first", "flattened"),
+    "balanced": (0.80, 3, 2, 1, None, "keep-last", "flattened"),
+    "aggressive": (0.55, 5, 1, 1, None, "reference", "flattened"),
+    "paper_preset": (0.65, 4, 2, 1, None, "reference", "flattened"),
+}
+
+
+@dataclass(frozen=True)
+class PageState:
+    """What a link holds. Names are the query's; see `LacoSettings` for the settings."""
+
+    model: str = "demo"
+    dtype: str = "auto"
+    texts: str = "english"
+    T: float = 0.65
+    C: int = 4
+    I: int = 2  # noqa: E741
+    L: int = 1
+    H: int | None = None
+    rule: str = "reference"
+    similarity: str = "flattened"
+    plan: str = "map"
+    spans: str = "[]"
+
+    def settings(self) -> LacoSettings:
+        """Return the method's settings; H stays None where the depth is meant."""
+        return LacoSettings(self.C, self.I, 1.0, self.L, self.H, self.rule, self.similarity)  # type: ignore[arg-type]
+
+
+_CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS, "texts": ("english", "korean", "own")}
+_RANGES = {"T": (-1.0, 1.0), "C": (2, 8), "I": (1, 8), "L": (0, 10_000), "H": (1, 10_000)}
+
+
+def state_from_query(query: str, model: str) -> PageState:
+    """Read a link's query; what is missing or makes no sense falls back to the default, so that a link always opens."""
+    given = {key: values[-1] for key, values in parse_qs(query.lstrip("?")).items()}
+    found: dict[str, Any] = {"model": model}
+    for entry in fields(PageState):
+        text = given.get(entry.name, "")
+        if not text:
+            continue
+        if entry.name in _RANGES:
+            low, high = _RANGES[entry.name]
+            try:
+                value: Any = float(text) if entry.name == "T" else int(text)
+            except ValueError:
+                continue
+            if not low <= value <= high:
+                continue
+        elif entry.name in _CHOICES and text not in _CHOICES[entry.name]:
+            continue
+        else:
+            value = text
+        found[entry.name] = value
+    return PageState(**found)

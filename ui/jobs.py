@@ -1,0 +1,115 @@
+"""Runs engine jobs for one workbench: one thread a job, progress to look at, cancel, and a life beyond a page reload."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import LayerscopeError
+from engine.jobs import Job, Progress
+
+log = logging.getLogger("layerscope")
+ABANDONED_AFTER = 180.0  # seconds without a page asking; browsers slow a hidden tab's timer down to one tick a minute
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job to run: `make` starts it, `done` takes its result (in the job's thread). A task of a kind replaces another
+    of the same kind. A `yielding` one may be interrupted by a more urgent one and starts again from what is cached."""
+
+    kind: str
+    make: Callable[[], Job[Any]]
+    done: Callable[[Any], None]
+    yielding: bool = False
+
+
+class Interrupted(Exception):
+    """Raised inside the runner only: the job was stopped from outside."""
+
+
+class Runner:
+    """A queue of tasks, worked off one at a time. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._queue: list[Task] = []
+        self._current: Task | None = None
+        self._stop = threading.Event()
+        self._progress = Progress("")
+        self._heard = time.monotonic()
+        self.problem: str | None = None
+
+    def submit(self, task: Task, urgent: bool = False) -> None:
+        """Queue a task; an urgent one goes first, and past a yielding one that is running."""
+        with self._lock:
+            self.heard()
+            self._queue = [other for other in self._queue if other.kind != task.kind]
+            current = self._current
+            if current is not None and current.kind == task.kind:
+                self._stop.set()
+            elif current is not None and urgent and current.yielding and not self._stop.is_set():
+                self._queue.insert(0, current)
+                self._stop.set()
+            self._queue.insert(0 if urgent else len(self._queue), task)
+            if current is None:
+                self._start()
+
+    def cancel(self, kind: str | None = None) -> None:
+        """Stop the running task and forget the waiting ones; or only those of one kind."""
+        with self._lock:
+            self._queue = [task for task in self._queue if kind is not None and task.kind != kind]
+            if self._current is not None and kind in (None, self._current.kind):
+                self._stop.set()
+
+    def heard(self) -> None:
+        """A page has asked: somebody is still there."""
+        self._heard = time.monotonic()
+
+    def state(self) -> tuple[str, Progress] | None:
+        """Return the running task's kind and progress, or None when nothing runs."""
+        with self._lock:
+            return (self._current.kind, self._progress) if self._current is not None else None
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._current is not None or not self._queue:
+                return
+            self._current, self._progress = self._queue.pop(0), Progress("")
+            self._stop.clear()
+            threading.Thread(target=self._run, args=(self._current,), daemon=True, name=f"job-{self._current.kind}").start()
+
+    def _run(self, task: Task) -> None:
+        try:
+            result = self._drain(task)
+            task.done(result)
+            self.problem = None
+        except Interrupted:
+            log.info("%s stopped", task.kind)
+        except LayerscopeError as error:
+            self.problem = str(error)
+            self.cancel()
+        except Exception:
+            log.exception("%s failed", task.kind)
+            self.problem = ""  # the page says its one calm sentence; the traceback is in the log
+            self.cancel()
+        finally:
+            with self._lock:
+                self._current = None
+            self._start()
+
+    def _drain(self, task: Task) -> Any:
+        with closing(task.make()) as job:
+            while True:
+                try:
+                    self._progress = next(job)
+                except StopIteration as end:
+                    if self._stop.is_set():
+                        raise Interrupted from None
+                    return end.value
+                if time.monotonic() - self._heard > ABANDONED_AFTER:
+                    self.cancel()
+                if self._stop.is_set():
+                    raise Interrupted
