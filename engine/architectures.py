@@ -65,9 +65,13 @@ def architecture_of(config: Any) -> Architecture:
         raise UnsupportedModelError(f"models of type '{config.model_type}' are not supported; supported are {known}")
     for key in row.depth_scaled:
         if getattr(config, key, False):
-            raise UnsupportedModelError(f"this {config.model_type} model sets {key}, which ties a layer's arithmetic to its index; its depth cannot change")
+            raise UnsupportedModelError(
+                f"this {config.model_type} model sets {key}, which ties a layer's arithmetic to its index; its depth cannot change"
+            )
     if getattr(config, "quantization_config", None):
-        raise UnsupportedModelError("the weights are quantised, so layers cannot be mixed; open the unquantised model, or a GGUF file, which is dequantised")
+        raise UnsupportedModelError(
+            "the weights are quantised, so layers cannot be mixed; open the unquantised model, or a GGUF file, which is dequantised"
+        )
     return row
 
 

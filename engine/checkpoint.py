@@ -67,11 +67,12 @@ def read_tensor(name: str, place: TensorPlace) -> torch.Tensor:
 def write_shards(folder: Path, outputs: dict[str, Output], make: Callable[[Output], torch.Tensor], shard_bytes: int) -> Iterator[int]:
     """Write tensors into model*.safetensors files of at most `shard_bytes` each (a larger tensor gets its own).
 
-    `make` is called once a tensor, in order; what it returns is cast on the way to the disk. Yields the bytes written so far, a tensor at a time.
+    `make` is called once a tensor, in order; what it returns is cast on the way to the disk. Yields the bytes written so
+    far, a tensor at a time.
     """
     split = split_state_dict_into_shards_factory(
-        outputs,  # type: ignore[arg-type]  # only sizes and names are asked of them
-        get_storage_size=lambda output: output.bytes,  # type: ignore[attr-defined]
+        outputs,
+        get_storage_size=lambda output: output.bytes,
         get_storage_id=lambda output: None,
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=shard_bytes,
@@ -82,7 +83,11 @@ def write_shards(folder: Path, outputs: dict[str, Output], make: Callable[[Outpu
         offset = 0
         for name in names:
             output = outputs[name]
-            header[name] = {"dtype": _NAMES[str(output.dtype).removeprefix("torch.")], "shape": list(output.shape), "data_offsets": [offset, offset + output.bytes]}
+            header[name] = {
+                "dtype": _NAMES[str(output.dtype).removeprefix("torch.")],
+                "shape": list(output.shape),
+                "data_offsets": [offset, offset + output.bytes],
+            }
             offset += output.bytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)

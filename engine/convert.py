@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from engine.errors import SourceError
+from engine.errors import SourceError, first_line
 from engine.jobs import Job, Progress, answer_request
 
 
@@ -33,7 +33,7 @@ def convert(request: dict) -> Job[dict]:
         if not target.exists():
             os.rename(partial, target)
     except Exception as error:  # the GGUF reader raises whatever the broken bytes lead it to
-        raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}") from error
+        raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {first_line(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return {"folder": str(target)}

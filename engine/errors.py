@@ -31,3 +31,8 @@ class PlanError(LayerscopeError):
 
 class ExportError(LayerscopeError):
     """A checkpoint cannot be written where it was asked for."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, for one of ours to quote."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

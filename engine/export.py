@@ -25,7 +25,16 @@ from engine.surgery import mix_tensors
 from engine.types import Block, Check, DepthPlan, ExportReport, ModelSource, ModelSpec
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
-_COMPANIONS = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*", "generation_config.json")
+_COMPANIONS = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+    "generation_config.json",
+)
 
 
 def export(
@@ -83,7 +92,9 @@ def verify(folder: Path, plan: DepthPlan, target: Path) -> Job[tuple[Check, ...]
     return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
 
 
-def plan_outputs(config: Any, plan: DepthPlan, places: dict[str, TensorPlace], dtype: str) -> tuple[dict[str, Output], dict[str, TensorPlace]]:
+def plan_outputs(
+    config: Any, plan: DepthPlan, places: dict[str, TensorPlace], dtype: str
+) -> tuple[dict[str, Output], dict[str, TensorPlace]]:
     """Return what to write, by name, and where its sources lie. Numbers that are not floating point keep their dtype."""
     row = architecture_of(config)
     stems = (row.blocks, row.blocks.split(".", 1)[1])  # base-model checkpoints leave the first word out
@@ -159,7 +170,9 @@ def _copy_companions(folder: Path, partial: Path) -> None:
                 shutil.copyfile(path, partial / path.name)
 
 
-def _record(source: ModelSource, spec: ModelSpec, plan: DepthPlan, fingerprint: str, dtype: torch.dtype, provenance: dict[str, Any]) -> dict[str, Any]:
+def _record(
+    source: ModelSource, spec: ModelSpec, plan: DepthPlan, fingerprint: str, dtype: torch.dtype, provenance: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "layerscope": 1,
         "plan": plan_to_json(plan),

@@ -108,7 +108,9 @@ def run_block(model: Model, mixer: Mixer, block: Block, state: torch.Tensor, rec
 
 
 @torch.no_grad()
-def resume(model: Model, mixer: Mixer, record: Capture, blocks: tuple[Block, ...], prefix: int, trails: Trails | None = None) -> torch.Tensor:
+def resume(
+    model: Model, mixer: Mixer, record: Capture, blocks: tuple[Block, ...], prefix: int, trails: Trails | None = None
+) -> torch.Tensor:
     """Return the raw last state of the plan with these blocks, of which the first `prefix` are the source's own.
 
     Starts from what entered source layer `prefix` in the recorded pass, or from the longest trail that an earlier plan

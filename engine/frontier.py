@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.laco import propose
+from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Frontier, Proposal, Step
 

@@ -61,8 +61,10 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
             stderr=log,
             text=True,
         )
-        lines: list[dict] = []
-        reader = threading.Thread(target=lambda: lines.extend(json.loads(line) for line in child.stdout), daemon=True)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        answers, lines = child.stdout, list[dict]()
+        reader = threading.Thread(target=lambda: lines.extend(json.loads(line) for line in answers), daemon=True)
         try:
             reader.start()
             child.stdin.write(json.dumps(request))

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.architectures import architecture_of
 from engine.cache import content_key, file_digest
-from engine.errors import SourceError
+from engine.errors import SourceError, first_line
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.sources import converted_folder, download, inspect_folder, inspect_gguf, require_memory, weight_files
 from engine.types import Model, ModelSource, ModelSpec
@@ -60,24 +60,28 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizer files fail in many ways
-        raise SourceError(f"{folder} has no tokenizer that can be read: {str(error).splitlines()[0][:200]}") from error
+        raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     yield Progress("Taking the fingerprint")
     return Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder))
+
+
+def load_with_transformers(folder: Path, dtype: Any) -> tuple[Any, dict[str, Any]]:
+    """Return what plain transformers makes of a local folder, and its account of missing and unexpected keys."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+    return loaded[0].eval(), loaded[1]
 
 
 def read_network(folder: Path, dtype: str) -> Any:
     """Read a folder's causal language model in a dtype, in evaluation mode; refuse one with missing weights."""
     try:
-        network, info = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
-        )
+        network, info = load_with_transformers(folder, getattr(torch, dtype))
     except Exception as error:  # whatever a malformed checkpoint leads transformers to raise
-        raise SourceError(f"the weights in {folder} cannot be read: {str(error).strip().splitlines()[0][:300]}") from error
+        raise SourceError(f"the weights in {folder} cannot be read: {first_line(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]
     if missing:
         raise SourceError(f"the weights in {folder} are incomplete: {len(missing)} missing or of the wrong shape, such as {missing[0]}")
     architecture_of(network.config)
-    return network.eval().requires_grad_(False)
+    return network.requires_grad_(False)
 
 
 def fingerprint_of(folder: Path) -> str:

@@ -98,7 +98,7 @@ def plan_to_json(plan: DepthPlan) -> dict[str, Any]:
         "source_depth": plan.source_depth,
         "blocks": [{"home": block.home, "mix": [list(part) for part in block.mix]} for block in plan.blocks],
         "method": plan.method,
-        "settings": {key: value for key, value in plan.settings},
+        "settings": dict(plan.settings),
     }
 
 

@@ -7,12 +7,9 @@ import torch
 
 from engine.cache import Ledger, content_key
 from engine.calibration import packs_of
-from engine.errors import SettingsError
 from engine.forward import Capture, Trails, capture, normed, resume
 from engine.surgery import Mixer
-from engine.types import Block, Calibration, Model, Similarity, SimilarityDefinition
-
-DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")
+from engine.types import Block, Calibration, Model, Similarity
 
 
 class SimilarityMeter:
@@ -77,9 +74,3 @@ def _finite(value: torch.Tensor) -> float | None:
 
 def _name(blocks: tuple[Block, ...]) -> str:
     return content_key([[block.home, block.mix] for block in blocks])[:32]
-
-
-def require_definition(name: str) -> None:
-    """Raise SettingsError unless `name` is a definition of similarity."""
-    if name not in DEFINITIONS:
-        raise SettingsError(f"unknown similarity '{name}'; choose one of {', '.join(DEFINITIONS)}")

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.architectures import architecture_of, blocks_of, depth_of, layer_types_of
 from engine.cache import cache_folder, file_digest
-from engine.errors import MemoryLimitError, SourceError
+from engine.errors import MemoryLimitError, SourceError, first_line
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -116,7 +116,7 @@ def read_config(folder: Path, **options: Any) -> Any:
     except Exception as error:  # transformers raises whatever its parsers raise
         kind = _model_type(folder) if not options else None
         about = f" (model_type {kind!r})" if kind else ""
-        raise SourceError(f"the configuration in {folder}{about} cannot be read: {_first_line(error)}") from error
+        raise SourceError(f"the configuration in {folder}{about} cannot be read: {first_line(error)}") from error
     architecture_of(config)
     return config
 
@@ -126,10 +126,6 @@ def _model_type(folder: Path) -> str | None:
         return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
@@ -198,4 +194,4 @@ def download(source: ModelSource) -> Path:
         how = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the Hub cannot be reached"
         raise SourceError(f"hub:{source.location} is not on this machine and {how}; open a local folder, or connect") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise SourceError(f"hub:{source.location} cannot be fetched: {_first_line(error)}") from error
+        raise SourceError(f"hub:{source.location} cannot be fetched: {first_line(error)}") from error

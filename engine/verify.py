@@ -11,10 +11,11 @@ _PROMPT_TOKENS, _NEW_TOKENS, _TEXTS = 8, 16, 4
 def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     """Load request["target"] with plain transformers and compare it with the plan run in memory on request["source"]."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from engine.architectures import blocks_of, depth_of
     from engine.calibration import bundled, calibration_of, packs_of
+    from engine.loading import load_with_transformers
     from engine.plans import plan_from_json
 
     plan, target = plan_from_json(request["plan"]), Path(request["target"])
@@ -25,15 +26,18 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     yield Progress("Loading the checkpoint with transformers", 0.88)
     try:
-        network, info = AutoModelForCausalLM.from_pretrained(target, dtype="auto", local_files_only=True, output_loading_info=True)
+        network, info = load_with_transformers(target, "auto")
         tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True)
     except Exception as error:  # whatever keeps it from loading is the finding
         note("loads", False, f"{type(error).__name__}: {error}")
         return {"checks": checks}
-    network.eval()
     note("loads", True, f"{type(network).__name__}, {str(network.dtype).removeprefix('torch.')}")
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    note("keys", not missing and not unexpected, f"{len(missing)} missing, {len(unexpected)} unexpected {(missing + unexpected)[:3] or ''}".strip())
+    note(
+        "keys",
+        not missing and not unexpected,
+        f"{len(missing)} missing, {len(unexpected)} unexpected {(missing + unexpected)[:3] or ''}".strip(),
+    )
     indices = [module.layer_idx for block in blocks_of(network) for module in block.modules() if hasattr(module, "layer_idx")]
     counted = depth_of(network.config) == len(blocks_of(network)) == plan.depth and sorted(set(indices)) == list(range(plan.depth))
     note("depth", counted, f"{len(blocks_of(network))} blocks, config says {depth_of(network.config)}")
@@ -53,7 +57,14 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     network.float()  # what is checked is the layers' numbering; in half precision rounding alone may turn a greedy choice
     prompt = packs[0].ids[:, :_PROMPT_TOKENS]
     cached, uncached = (
-        network.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, min_new_tokens=_NEW_TOKENS, max_new_tokens=_NEW_TOKENS, use_cache=use)
+        network.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            min_new_tokens=_NEW_TOKENS,
+            max_new_tokens=_NEW_TOKENS,
+            use_cache=use,
+        )
         for use in (True, False)
     )
     same = torch.equal(cached, uncached)

@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is imported
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads, here and in child processes, crawl where other work shares the cores
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import settings
 
 from engine.jobs import drain
@@ -20,7 +20,6 @@ from engine.sources import parse_source
 from engine.types import Model
 from tests.families import save_tiny
 
-torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where other work shares the cores
 settings.register_profile("suite", deadline=None, derandomize=True)  # a shared machine has no deadlines; a failure must come back
 settings.load_profile("suite")
 

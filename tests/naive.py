@@ -1,4 +1,4 @@
-"""LaCo as its authors published it, written down naively: deep copies, one sentence at a time, two forwards a trial."""
+"""LaCo as its authors published it, written down naively: deep copies, one sentence at a time, a whole forward pass a trial."""
 
 import copy
 from typing import Any
@@ -53,17 +53,16 @@ def merge(network: Any, base: int, absorbed: int, rule: str) -> Any:
 
 
 @torch.no_grad()
-def cosines(source: Any, candidate: Any, sentences: list[torch.Tensor], per_token: bool = False) -> list[float]:
-    """Return, a sentence each, the cosine of the two models' last hidden states, both run anew."""
-    values = []
-    for ids in sentences:
-        a = source(ids, output_hidden_states=True).hidden_states[-1]
-        b = candidate(ids, output_hidden_states=True).hidden_states[-1]
-        if per_token:
-            values.append(torch.cosine_similarity(a, b, dim=-1).mean().item())
-        else:
-            values.append(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item())
-    return values
+def last_states(network: Any, sentences: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Return each sentence's last hidden states as Hugging Face gives them: after the final norm."""
+    return [network(ids, output_hidden_states=True).hidden_states[-1] for ids in sentences]
+
+
+def cosines(source: list[torch.Tensor], candidate: list[torch.Tensor], per_token: bool = False) -> list[float]:
+    """Return, a sentence each, the cosine of two models' last hidden states."""
+    if per_token:
+        return [torch.cosine_similarity(a, b, dim=-1).mean().item() for a, b in zip(source, candidate, strict=True)]
+    return [torch.cosine_similarity(a.flatten(), b.flatten(), dim=0).item() for a, b in zip(source, candidate, strict=True)]
 
 
 def layer_collapse(
@@ -71,7 +70,7 @@ def layer_collapse(
     tokenizer: Any,
     texts: tuple[str, ...],
     C: int,
-    I: int,  # noqa: E741
+    I: int,
     T: float,
     lowest: int,
     highest: int,
@@ -80,11 +79,11 @@ def layer_collapse(
 ) -> tuple[list[tuple[int, int, float, bool, int]], Any]:
     """Return the trials (pointer, absorbed, similarity, accepted, depth after) and the model they end with."""
     sentences = token_ids(tokenizer, texts)
-    current, trials, pointer = network, [], highest - C
+    source, current, trials, pointer = last_states(network, sentences), network, [], highest - C
     while pointer >= lowest:
         absorbed = min(C - 1, len(blocks_of(current)) - pointer - 1)
         candidate = merge(current, pointer, absorbed, rule)
-        values = cosines(network, candidate, sentences, per_token)
+        values = cosines(source, last_states(candidate, sentences), per_token)
         accepted = sum(values) / len(values) > T
         if accepted:
             current = candidate

@@ -1,6 +1,5 @@
 """What must hold for every family: the network runs as its parts say, and a fold survives the disk."""
 
-import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from engine.plans import RULES, fold_spans, untouched
 from engine.sources import parse_source
 from engine.surgery import Mixer
 from engine.types import DepthPlan, Model
+from tests.exporting import write
 from tests.families import FAMILIES, TEXTS, save_tiny
 from tests.naive import token_ids
 
@@ -36,13 +36,6 @@ def plan_logits(model: Model, plan: DepthPlan) -> list[torch.Tensor]:
     mixer = Mixer(model.network)
     records = [capture(model, pack) for pack in packs_for(model)]
     return [logits_of(model, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix))) for record in records]
-
-
-def write(model: Model, plan: DepthPlan, target: Path) -> None:
-    """Export, but stop where the verifying process would be started."""
-    with contextlib.closing(export(model.source, model.folder, plan, target)) as job:
-        while not target.exists():
-            next(job)
 
 
 def reload(target: Path) -> tuple[Any, dict[str, Any]]:
@@ -102,10 +95,8 @@ def test_a_fold_on_disk_is_the_fold_in_memory(family: str, rule: str, tiny: Call
         assert torch.equal(expected, logits)
 
     prompt = packs[0].ids[:, :8]  # longer than the sliding windows, and 12 more tokens roll them on
-    cached, uncached = (
-        network.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, min_new_tokens=12, max_new_tokens=12, use_cache=use)
-        for use in (True, False)
-    )
+    options = {"attention_mask": torch.ones_like(prompt), "do_sample": False, "min_new_tokens": 12, "max_new_tokens": 12}
+    cached, uncached = (network.generate(prompt, use_cache=use, **options) for use in (True, False))
     assert torch.equal(cached, uncached)
 
 

@@ -79,7 +79,8 @@ def test_a_plan_without_blocks_leaves_the_embeddings(tiny: Callable[..., Model],
 def test_a_trail_spares_the_blocks_that_two_plans_share(tiny: Callable[..., Model], record: Capture) -> None:
     model, trails = tiny("llama"), Trails(1 << 30)
     mixer, runs = Mixer(model.network), []
-    hooks = [layer.register_forward_hook(lambda *_, layer=layer: runs.append(layer.self_attn.layer_idx)) for layer in model.network.model.layers]
+    layers = model.network.model.layers
+    hooks = [layer.register_forward_hook(lambda layer, *_: runs.append(layer.self_attn.layer_idx)) for layer in layers]
     try:
         blocks = fold(untouched(6).blocks, 1, 2, "mean")
         resume(model, mixer, record, blocks, 1, trails)

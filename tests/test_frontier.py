@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_the_steps_tile_the_map(family: str, t_min: float, settings: LacoSetting
     assert whole.t_min == t_min
     assert whole.steps[0].t_to == 1.0
     assert whole.steps[-1].t_from == t_min
-    for above, below in zip(whole.steps, whole.steps[1:], strict=False):
+    for above, below in pairwise(whole.steps):
         assert above.t_from == below.t_to
     assert all(step.t_from < step.t_to for step in whole.steps)
 

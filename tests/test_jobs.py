@@ -65,7 +65,7 @@ def test_a_child_answers_from_a_process_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", ["SourceError", "PlanError", "MemoryLimitError", "LayerscopeError"])
 def test_a_persons_mistake_keeps_its_kind_and_words(kind: str) -> None:
-    with pytest.raises(errors.LayerscopeError, match="^a person's mistake$") as caught:
+    with pytest.raises(errors.LayerscopeError, match=r"^a person's mistake$") as caught:
         drain(in_fresh_process(CHILD, {"do": "refuse", "kind": kind}, "Working"))
     assert type(caught.value) is getattr(errors, kind)
 

@@ -2,6 +2,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -13,10 +14,11 @@ from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.methods.laco import LacoSettings, landscape, propose
 from engine.plans import RULES, untouched
-from engine.similarity import DEFINITIONS, SimilarityMeter
+from engine.settings import DEFINITIONS
+from engine.similarity import SimilarityMeter
 from engine.types import Model, Proposal
 from tests.families import TEXTS
-from tests.naive import cosines, layer_collapse, merge, token_ids
+from tests.naive import cosines, last_states, layer_collapse, merge, token_ids
 
 NAIVE_FAMILIES = ("llama", "qwen3", "gemma3_text", "gpt2")
 
@@ -35,7 +37,7 @@ def mixed_threshold(meter: SimilarityMeter, settings: LacoSettings) -> float | N
     """Return the highest T, well away from every similarity, at which some folds are accepted and some are not."""
     seen = {t.similarity for T in (1.0, -1.0) for t in drain(propose(meter, replace(settings, T=T))).trials}
     ordered = sorted(seen, reverse=True)
-    for above, below in zip(ordered, ordered[1:], strict=False):
+    for above, below in pairwise(ordered):
         trials = drain(propose(meter, replace(settings, T=(above + below) / 2))).trials
         decisions = {trial.accepted for trial in trials}
         if decisions == {True, False} and min(abs(t.similarity - (above + below) / 2) for t in trials) > 1e-3:
@@ -60,7 +62,7 @@ def test_decides_as_the_published_loop_does(family: str, rule: str, definition: 
     model = tiny(family)
     meter = meter_of(model)
     compared = 0
-    for C, I in ((2, 1), (3, 1), (4, 2)):  # noqa: E741
+    for C, I in ((2, 1), (3, 1), (4, 2)):
         settings = LacoSettings(C, I, lowest=0, rule=rule, similarity=definition)
         T = mixed_threshold(meter, settings)
         if T is not None:
@@ -114,7 +116,9 @@ def test_a_similarity_equal_to_t_is_rejected(tiny: Callable[..., Model]) -> None
 def test_similarity_and_spread_are_mean_and_population_deviation_over_texts(definition: Any, tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
     trial = drain(propose(meter_of(model), LacoSettings(C=3, lowest=0, similarity=definition))).trials[0]
-    values = cosines(model.network, merge(model.network, 3, 2, "reference"), token_ids(model.tokenizer, TEXTS), definition == "per-token")
+    sentences = token_ids(model.tokenizer, TEXTS)
+    states = (last_states(network, sentences) for network in (model.network, merge(model.network, 3, 2, "reference")))
+    values = cosines(*states, per_token=definition == "per-token")
     assert trial.similarity == pytest.approx(fmean(values), abs=1e-5)
     assert trial.spread == pytest.approx(pstdev(values), abs=1e-5)
     assert trial.spread > 0.01
@@ -184,15 +188,19 @@ def test_progress_rises_within_0_and_1(tiny: Callable[..., Model], fresh_cache: 
         ({"similarity": "euclidean"}, "unknown similarity 'euclidean'"),
     ],
 )
-def test_settings_outside_the_algorithm_are_refused_with_their_value(changes: dict[str, Any], words: str, tiny: Callable[..., Model]) -> None:
+def test_settings_outside_the_algorithm_are_refused(changes: dict[str, Any], words: str, tiny: Callable[..., Model]) -> None:
     with pytest.raises(SettingsError, match=words):
         drain(propose(meter_of(tiny("llama")), LacoSettings(**changes)))
 
 
-@pytest.mark.parametrize("changes", [{"C": 2}, {"C": 6}, {"T": 1.0}, {"T": -1.0}, {"lowest": 0}, {"lowest": 5}, {"highest": 1}, {"highest": 6}])
-def test_settings_at_the_edge_are_taken(changes: dict[str, Any]) -> None:
-    checked = LacoSettings(**changes).checked(6)
-    assert checked.highest == changes.get("highest", 6)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("C", 2), ("C", 6), ("I", 1), ("T", 1.0), ("T", -1.0), ("lowest", 0), ("lowest", 5), ("highest", 1), ("highest", 6)],
+)
+def test_settings_at_the_edge_are_taken(name: str, value: Any) -> None:
+    checked = LacoSettings(**{name: value}).checked(6)
+    assert getattr(checked, name) == value
+    assert checked.highest == (value if name == "highest" else 6)
 
 
 # --- The landscape ---
@@ -203,9 +211,11 @@ def test_the_landscape_is_every_single_fold(tiny: Callable[..., Model]) -> None:
     found = drain(landscape(meter_of(model), "mean", "per-token", (2, 5, 9)))
     assert found.widths == (2, 5)  # 9 layers do not fit into 6
     sentences = token_ids(model.tokenizer, TEXTS)
+    source = last_states(model.network, sentences)
     for width, row in zip(found.widths, found.similarity, strict=True):
         fits = 6 - width + 1
-        expected = [fmean(cosines(model.network, merge(model.network, base, width - 1, "mean"), sentences, True)) for base in range(fits)]
+        folded = [last_states(merge(model.network, base, width - 1, "mean"), sentences) for base in range(fits)]
+        expected = [fmean(cosines(source, states, per_token=True)) for states in folded]
         assert row[:fits] == pytest.approx(expected, abs=1e-5)
         assert len(row) == 6
         assert all(math.isnan(value) for value in row[fits:])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import fmean, median
 
 import pytest
@@ -33,17 +34,16 @@ def profile_of(model: Model, texts: tuple[str, ...]) -> Profile:
 @torch.no_grad()
 def raw_states(model: Model, texts: tuple[str, ...]) -> list[list[list[torch.Tensor]]]:
     """Return states[text][point][token] in float64: what each layer was given and what the last one gave, seen by hooks."""
-    found = []
-    for ids in token_ids(model.tokenizer, texts):
-        points: list[torch.Tensor] = []
-        layers = blocks_of(model.network)
-        hooks = [layer.register_forward_pre_hook(lambda _m, args, kwargs: points.append(args[0]), with_kwargs=True) for layer in layers]
-        hooks.append(layers[-1].register_forward_hook(lambda _m, _a, out: points.append(out[0] if isinstance(out, tuple) else out)))
+    layers, points = blocks_of(model.network), []
+    hooks = [layer.register_forward_pre_hook(lambda _m, args: points.append(args[0])) for layer in layers]
+    hooks.append(layers[-1].register_forward_hook(lambda _m, _a, out: points.append(out[0] if isinstance(out, tuple) else out)))
+    sentences = token_ids(model.tokenizer, texts)
+    for ids in sentences:
         model.network(ids)
-        for hook in hooks:
-            hook.remove()
-        found.append([list(point[0].double()) for point in points])
-    return found
+    for hook in hooks:
+        hook.remove()
+    count = len(layers) + 1
+    return [[list(point[0].double()) for point in points[count * text : count * (text + 1)]] for text in range(len(sentences))]
 
 
 def naive_cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -114,6 +114,6 @@ def test_weight_distance_is_that_of_neighbouring_projections(family: str, tiny: 
     assert found.projections == architecture_of(model.config).projections
     for name, distances, cosines in zip(found.projections, found.relative_l2, found.cosine, strict=True):
         weights = [layer.get_submodule(name).weight.double().flatten() for layer in layers]
-        pairs = list(zip(weights, weights[1:], strict=False))
+        pairs = list(pairwise(weights))
         assert distances == pytest.approx([math.sqrt(((b - a) ** 2).sum() / (a**2).sum()) for a, b in pairs], rel=1e-5)
         assert cosines == pytest.approx([naive_cosine(a, b) for a, b in pairs], abs=1e-6)

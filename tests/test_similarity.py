@@ -12,11 +12,12 @@ from engine.jobs import drain
 from engine.loading import open_model
 from engine.methods.laco import LacoSettings, landscape, propose
 from engine.plans import RULES, fold, untouched
-from engine.similarity import DEFINITIONS, SimilarityMeter, require_definition
+from engine.settings import DEFINITIONS
+from engine.similarity import SimilarityMeter
 from engine.sources import parse_source
 from engine.types import Model
 from tests.families import TEXTS, save_tiny, tiny_network, tiny_tokenizer
-from tests.naive import cosines, merge, token_ids
+from tests.naive import cosines, last_states, merge, token_ids
 
 LONG_TEXTS = tuple(f"Text {number}: {'the Danube flows past Vienna, ' * 3}{number}" for number in range(8))  # about 100 tokens each
 
@@ -39,9 +40,10 @@ def overflowing(tmp_path: Path) -> Model:
 def test_each_text_has_its_own_value_under_both_definitions(tiny: Callable[..., Model]) -> None:
     model = tiny("qwen2")
     found = SimilarityMeter(model, calibration_of(TEXTS)).measure(fold(untouched(6).blocks, 2, 3, "mean"), 2)
-    candidate, sentences = merge(model.network, 2, 2, "mean"), token_ids(model.tokenizer, TEXTS)
-    assert found.of("flattened") == pytest.approx(cosines(model.network, candidate, sentences), abs=1e-5)
-    assert found.of("per-token") == pytest.approx(cosines(model.network, candidate, sentences, per_token=True), abs=1e-5)
+    sentences = token_ids(model.tokenizer, TEXTS)
+    source, folded = last_states(model.network, sentences), last_states(merge(model.network, 2, 2, "mean"), sentences)
+    assert found.of("flattened") == pytest.approx(cosines(source, folded), abs=1e-5)
+    assert found.of("per-token") == pytest.approx(cosines(source, folded, per_token=True), abs=1e-5)
     assert found.flattened != found.per_token
 
 
@@ -55,8 +57,9 @@ def test_texts_that_fill_several_packs_keep_their_order(tiny: Callable[..., Mode
     meter = SimilarityMeter(model, calibration_of(LONG_TEXTS))
     found = meter.measure(fold(untouched(6).blocks, 1, 4, "reference"), 1)
     assert len(meter.captures) > 1
-    expected = cosines(model.network, merge(model.network, 1, 3, "reference"), token_ids(model.tokenizer, LONG_TEXTS))
-    assert found.flattened == pytest.approx(expected, abs=1e-5)
+    sentences = token_ids(model.tokenizer, LONG_TEXTS)
+    folded = last_states(merge(model.network, 1, 3, "reference"), sentences)
+    assert found.flattened == pytest.approx(cosines(last_states(model.network, sentences), folded), abs=1e-5)
     assert len({round(value, 6) for value in found.flattened}) == len(LONG_TEXTS)
 
 
@@ -125,6 +128,6 @@ def test_nothing_is_known_of_the_model_with_another_tokenizer(tiny: Callable[...
 
 def test_definitions_have_two_names() -> None:
     for name in DEFINITIONS:
-        require_definition(name)
+        LacoSettings(similarity=name).checked(6)
     with pytest.raises(SettingsError, match="'cosine'"):
-        require_definition("cosine")
+        LacoSettings(similarity="cosine").checked(6)

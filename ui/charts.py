@@ -3,11 +3,12 @@
 import json
 import math
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
-from engine.methods.laco import LacoSettings
 from engine.plans import type_conflicts
-from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSpec, Profile, RemovalPerplexity
+from engine.settings import LacoSettings
+from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, ModelSpec, Profile, RemovalPerplexity
 
 
 def encode(value: Any) -> str:
@@ -79,7 +80,7 @@ def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier:
             "parameters": model.spec.parameters,
             "texts": len(texts.texts),
             "calibration": texts.name,
-            "monotone": all(a >= b for a, b in zip(depths, depths[1:], strict=False)),
+            "monotone": all(a >= b for a, b in pairwise(depths)),
             "steps": steps,
         }
     )
@@ -88,22 +89,21 @@ def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier:
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
-def spec_card(model: Model) -> str:
-    """Return what the side bar says of the open model."""
-    spec = model.spec
+def spec_card(spec: ModelSpec, source: ModelSource, fingerprint: str = "") -> str:
+    """Return what the side bar says of a model; its fingerprint is known once its weights were read."""
     return encode(
         {
             "name": spec.name,
-            "source": str(model.source),
+            "source": str(source),
             "type": spec.model_type,
             "depth": spec.depth,
             "hidden": spec.hidden_size,
             "parameters": spec.parameters,
             "bytes": spec.bytes,
             "dtype": spec.dtype,
-            "device": model.source.device,
+            "device": source.device,
             "available": spec.available_bytes,
-            "fingerprint": model.fingerprint[:12],
+            "fingerprint": fingerprint[:12] or "…",
         }
     )
 

@@ -16,21 +16,27 @@ import typer
 
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
+from engine.settings import LacoSettings, about
 
 T_ = TypeVar("T_")
-app = typer.Typer(add_completion=False, rich_markup_mode=None, help=__doc__.splitlines()[0], context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, help=__doc__.splitlines()[0], context_settings={"help_option_names": ["-h", "--help"]}
+)
 
 Source = Annotated[str, typer.Option("--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, or hub:org/name")]
-Texts = Annotated[str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text a line; or english / korean for the bundled texts")]
+Texts = Annotated[
+    str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text a line; or english / korean for the bundled texts")
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")]
 Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
-Rule = Annotated[str, typer.Option(help="how folded layers become one: reference (what LaCo's code computes), paper (Eq. 1), mean, keep-first, keep-last")]
-Width = Annotated[int, typer.Option("-C", help="layers in one fold; C - 1 are absorbed. Higher folds deeper at once (paper: 3 to 6)")]
-Interval = Annotated[int, typer.Option("-I", help="layers to step down after an accepted fold (paper: 1 to 3)")]
-Lowest = Annotated[int, typer.Option(help="L: the lowest layer that may become a base")]
-Highest = Annotated[int | None, typer.Option(help="H: the first window ends below this layer; the depth when left out")]
-Definition = Annotated[str, typer.Option("--similarity", help="flattened (one cosine a text, as LaCo's code) or per-token (the tokens' mean)")]
+Rule = Annotated[str, typer.Option(help=about("rule")["help"])]
+Width = Annotated[int, typer.Option("-C", help=about("C")["help"])]
+Interval = Annotated[int, typer.Option("-I", help=about("I")["help"])]
+Threshold = Annotated[float, typer.Option("-T", help=about("T")["help"])]
+Lowest = Annotated[int, typer.Option(help=about("lowest")["help"])]
+Highest = Annotated[int | None, typer.Option(help=about("highest")["help"])]
+Definition = Annotated[str, typer.Option("--similarity", help=about("similarity")["help"])]
 
 
 @app.callback(invoke_without_command=True)
@@ -45,7 +51,7 @@ def propose(
     rule: Rule = "reference",
     c: Width = 4,
     i: Interval = 2,
-    t: Annotated[float, typer.Option("-T", help="a fold is kept when similarity stays strictly above T; lower removes more layers")] = 0.65,
+    t: Threshold = 0.65,
     lowest: Lowest = 1,
     highest: Highest = None,
     similarity: Definition = "flattened",
@@ -55,7 +61,6 @@ def propose(
     out: Out = None,
 ) -> None:
     """Run Layer Collapse (Algorithm 1) at one T and write every trial and the plan."""
-    from engine.methods.laco import LacoSettings
     from engine.methods.laco import propose as run
     from ui.wire import proposal_to_json
 
@@ -82,7 +87,6 @@ def map_(
 ) -> None:
     """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval."""
     from engine.frontier import frontier, require_t_min
-    from engine.methods.laco import LacoSettings
     from ui.wire import frontier_to_json
 
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
@@ -147,7 +151,9 @@ def open_app(
     host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
     exports: Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page may export into")] = Path("exports"),
-    browser: Annotated[bool, typer.Option(help="open a browser window")] = False,
+    browser: Annotated[
+        bool | None, typer.Option("--browser/--no-browser", help="open a browser window; left out, one is opened where there is a screen")
+    ] = None,
 ) -> None:
     """Open the page."""
     from ui.app import serve

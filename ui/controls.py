@@ -1,14 +1,16 @@
 """The controls that make up the page's state: what is in the address bar, what undo brings back, what presets set."""
 
+import json
 from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import parse_qs
 
-from engine.methods.laco import LacoSettings
+from engine.calibration import BUNDLED
 from engine.plans import RULES
-from engine.similarity import DEFINITIONS
+from engine.settings import DEFINITIONS, LacoSettings, about
 from engine.sources import DTYPES
 
+TEXTS = (*BUNDLED, "own")  # own texts are not in a link
 PLANS = ("map", "hand-made", "file")
 
 # Presets in the order T, C, I, L, H, rule, similarity; None for H is the model's depth.
@@ -29,7 +31,7 @@ class PageState:
     texts: str = "english"
     T: float = 0.65
     C: int = 4
-    I: int = 2  # noqa: E741
+    I: int = 2
     L: int = 1
     H: int | None = None
     rule: str = "reference"
@@ -42,8 +44,11 @@ class PageState:
         return LacoSettings(self.C, self.I, 1.0, self.L, self.H, self.rule, self.similarity)  # type: ignore[arg-type]
 
 
-_CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS, "texts": ("english", "korean", "own")}
-_RANGES = {"T": (-1.0, 1.0), "C": (2, 8), "I": (1, 8), "L": (0, 10_000), "H": (1, 10_000)}
+_CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS, "texts": BUNDLED}
+_RANGES = {
+    key: (about(name)["low"], about(name)["high"] or 10_000)
+    for key, name in {"T": "T", "C": "C", "I": "I", "L": "lowest", "H": "highest"}.items()
+}
 
 
 def state_from_query(query: str, model: str) -> PageState:
@@ -65,6 +70,15 @@ def state_from_query(query: str, model: str) -> PageState:
         elif entry.name in _CHOICES and text not in _CHOICES[entry.name]:
             continue
         else:
-            value = text
+            value = text if entry.name != "spans" else json.dumps(read_spans(text))
         found[entry.name] = value
     return PageState(**found)
+
+
+def read_spans(text: str) -> list[list[int]]:
+    """Read the spans (first, last) of a hand-made plan; none where the text makes no sense."""
+    try:
+        spans = [[int(first), int(last)] for first, last in json.loads(text)]
+    except (ValueError, TypeError):
+        return []
+    return spans if all(0 <= first < last for first, last in spans) else []

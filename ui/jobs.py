@@ -26,7 +26,7 @@ class Task:
     yielding: bool = False
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  # no error: somebody wanted it
     """Raised inside the runner only: the job was stopped from outside."""
 
 

@@ -16,13 +16,14 @@ from engine.export import export, parse_size
 from engine.frontier import frontier, step_at
 from engine.jobs import Job, Progress
 from engine.loading import open_model
-from engine.methods.laco import LacoSettings, landscape, mean_and_spread
+from engine.methods.laco import landscape, mean_and_spread
 from engine.methods.minitron import removal_perplexity
 from engine.plans import fold_spans, plan_from_json, require_depth
 from engine.profiling import profile, weight_distance
+from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.sources import parse_source
-from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, Similarity
+from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, ModelSpec, Similarity
 from ui import charts
 from ui.jobs import Runner, Task
 from ui.wire import trial_to_json
@@ -32,12 +33,12 @@ _models: dict[ModelSource, Model] = {}  # shared by all sessions; the last two s
 _models_lock = threading.Lock()
 
 
-def shared_model(source: ModelSource) -> Job[Model]:
-    """Open a model, or return the one that another session has open already."""
+def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> Job[Model]:
+    """Open a model, or return the one that another session has open already; `check` sees its spec first."""
     with _models_lock:
         known = _models.get(source)
     if known is None:
-        known = yield from open_model(source)
+        known = yield from open_model(source, check)
         with _models_lock:
             _models[source] = known
             for old in list(_models)[:-2]:
@@ -89,16 +90,22 @@ class Workbench:
     # --- opening ---
 
     def open(self, where: str, dtype: str, texts: Calibration, settings: LacoSettings) -> None:
-        """Open a model on some texts and work out what the page shows first; nothing happens if it is open already."""
+        """Open a model on some texts and work out what the page shows first; if it is open already, ask for the map alone."""
         wanted = (where, dtype, texts.fingerprint)
         if wanted == self.opening:
+            self.ask(settings)
             return
         source = parse_source(where, dtype)
-        self.runner.cancel()
+        self.cancel()
         self.opening, self.texts, self.asked = wanted, texts, settings
         for component in ("similarity", "norms", "weights", "landscape", "fold"):
             self.put(component, "stale", "yes")
-        self.runner.submit(Task("open", lambda: shared_model(source), self._opened), urgent=True)
+        self.runner.submit(
+            Task(
+                "open", lambda: shared_model(source, lambda spec: self.put("spec", "value", charts.spec_card(spec, source))), self._opened
+            ),
+            urgent=True,
+        )
 
     def _opened(self, model: Model) -> None:
         same = self.model is model
@@ -110,7 +117,7 @@ class Workbench:
             self.put("fold", "file", "")
         depth = model.spec.depth
         highest = min(self.highest or depth, depth)
-        self.put("spec", "value", charts.spec_card(model))
+        self.put("spec", "value", charts.spec_card(model.spec, model.source, model.fingerprint))
         self.put("highest", "maximum", depth)
         self.put("highest", "value", highest)
         self.put("lowest", "maximum", depth - 1)
@@ -118,11 +125,18 @@ class Workbench:
         self.put("target", "maximum", depth)
         asked = self.asked or LacoSettings()
         self.asked = None
-        self._submit("profile", self._profile, self._profiled)
         self.ask(replace(asked, highest=highest if asked.highest is None else min(asked.highest, depth)))
+        self._submit("profile", self._profile, self._profiled, urgent=True)  # the first thing to see goes first
         self._submit("weights", self._weights, lambda v: self._show("weights", charts.encode(asdict(v))), yielding=True)
 
-    def _submit(self, kind: str, make: Callable[[], Job[Any]], done: Callable[[Any], None], urgent: bool = False, yielding: bool = False) -> None:
+    def cancel(self) -> None:
+        """Stop whatever runs or waits. What was asked for is forgotten, so that asking again starts it again."""
+        self.runner.cancel()
+        self.asked = self.opening = None
+
+    def _submit(
+        self, kind: str, make: Callable[[], Job[Any]], done: Callable[[Any], None], urgent: bool = False, yielding: bool = False
+    ) -> None:
         self.runner.submit(Task(kind, make, done, yielding), urgent)
 
     def _show(self, component: str, data: str) -> None:
@@ -168,7 +182,7 @@ class Workbench:
         if self.model is None:
             self.asked = settings
             return
-        settings = replace(settings, T=1.0).checked(self.model.spec.depth)
+        settings = replace(settings, T=1.0).checked(self.model.spec.depth)  # T is the map's axis, not part of the question
         self.highest = settings.highest
         if settings == self.asked:
             return
@@ -243,7 +257,9 @@ class Workbench:
             PlanError: the map for the present settings is not ready, or there is no such plan.
         """
         model = self._open_meter().model
-        known: dict[str, Any] = {"calibration": {"texts": len(self.texts.texts), "fingerprint": self.texts.fingerprint, "name": self.texts.name}}
+        known: dict[str, Any] = {
+            "calibration": {"texts": len(self.texts.texts), "fingerprint": self.texts.fingerprint, "name": self.texts.name}
+        }
         if choice in ("hand-made", "file"):
             plan = self.hand if choice == "hand-made" else self.file
             if plan is None:

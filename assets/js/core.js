@@ -3,6 +3,9 @@
 "use strict";
 
 window.layerscope = (() => {
+  // Gradio's <base href="./"> changes nothing for its own files, but makes Plotly name clip paths by the page's whole
+  // address; when the address then follows a slider, every clip path would be fetched anew, and missed.
+  document.querySelector('base[href="./"]')?.remove();
   const Plotly = window.Plotly;
   const views = {};
   const mounted = new Set();

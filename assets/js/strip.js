@@ -12,7 +12,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
   };
   const gap = width / depth > 14 ? 3 : 1.5;
   const cell = (width - 2) / depth;
-  const high = 30, between = 46, top = 1, below = top + high + between;
+  const high = 30, between = 46, top = cell > 11 ? 1 : 14, below = top + high + between;
   const root = svg("svg", {width, height: below + high + 2, role: "img", class: "ls-strip", "aria-label": fill(words.strip_label, {from: depth, to: blocks.length})});
 
   // What each source layer still gives: its place (home), its projections (donor), both, or nothing.
@@ -26,7 +26,9 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
   };
   const paint = {kept: t.kept, home: t.fold, donor: t.accent, gone: "none"};
   const x = (place, count) => 1 + place * cell + ((depth - count) * cell) / 2; // the plan's row is centred
-  const every = Math.ceil(15 / cell);
+  if (cell <= 11) { // too narrow for numbers inside: every fifth stands above
+    for (let layer = 0; layer < depth; layer += 5) root.append(svg("text", {x: x(layer, depth) + cell / 2, y: 10, "text-anchor": "middle", "font-size": 9, fill: t.faint}, layer));
+  }
 
   blocks.forEach((block, place) => {
     const last = Math.max(block.home, ...block.mix.map(([layer]) => layer));
@@ -40,9 +42,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
     group.append(svg("title", {}, title));
     group.append(svg("rect", {x: left, y, width: Math.max(1, cell - gap), height: high, rx: Math.min(4, cell / 5), fill: paint[kind], stroke: kind === "gone" ? t.faint : "none", "stroke-dasharray": "3 2"}));
     if (kind === "gone") group.append(svg("path", {d: `M${left + cell * .28},${y + 10} l${cell * .3},10 m0,-10 l-${cell * .3},10`, stroke: t.faint, "stroke-width": 1.2}));
-    else if (layer.place % every === 0 || kind !== "kept") {
-      if (cell > 11) group.append(svg("text", {x: left + (cell - gap) / 2, y: y + high / 2 + 4, "text-anchor": "middle", "font-size": Math.min(11, cell * .62), fill: kind === "kept" ? t.text : "#fff"}, layer.text));
-    }
+    else if (cell > 11) group.append(svg("text", {x: left + (cell - gap) / 2, y: y + high / 2 + 4, "text-anchor": "middle", "font-size": Math.min(11, cell * .62), fill: kind === "kept" ? t.text : t.dark ? "#111" : "#fff"}, layer.text));
     root.append(group);
   };
   for (let layer = 0; layer < depth; layer++) draw({id: layer, place: layer, text: layer}, depth, top, part(layer), "data-layer", `${words.layer} ${layer}: ${words[`is_${part(layer)}`]}`);

@@ -18,7 +18,11 @@ _HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in S
 
 # Event names must stand in the script in quotes for Gradio to know them.
 _SCRIPT = """
-const events = {{span: (detail) => trigger('span', detail), pick: (detail) => trigger('pick', detail), synced: (detail) => trigger('synced', detail)}};
+const events = {{
+  span: (detail) => trigger('span', detail),
+  pick: (detail) => trigger('pick', detail),
+  synced: (detail) => trigger('synced', detail),
+}};
 window.layerscope.mount({view}, element, props, (name, detail) => events[name](detail), watch);
 """
 

@@ -14,8 +14,19 @@ def build(language: str) -> SimpleNamespace:
     gr.Markdown(say("similarity_title"))
     gr.Markdown(say("similarity_read"))
     with gr.Row():
-        measure = gr.Radio([(say("measure_cosine"), "cosine"), (say("measure_angular"), "angular")], value="cosine", label=say("measure"), elem_id="measure")
-        tokens = gr.Radio([(say("tokens_all"), "all"), (say("tokens_rest"), "rest")], value="all", label=say("tokens"), info=say("tokens_info"), elem_id="tokens")
+        measure = gr.Radio(
+            [(say("measure_cosine"), "cosine"), (say("measure_angular"), "angular")],
+            value="cosine",
+            label=say("measure"),
+            elem_id="measure",
+        )
+        tokens = gr.Radio(
+            [(say("tokens_all"), "all"), (say("tokens_rest"), "rest")],
+            value="all",
+            label=say("tokens"),
+            info=say("tokens_info"),
+            elem_id="tokens",
+        )
     similarity = view("similarity", language, 520)
     removal = gr.Button(say("removal_button"), size="sm", elem_id="removal")
     gr.Markdown(say("landscape_title"))
@@ -30,7 +41,12 @@ def build(language: str) -> SimpleNamespace:
             gr.Markdown(say("weights_title"))
             gr.Markdown(say("weights_read"))
             weights = view("weights", language, 290)
-            weights_measure = gr.Radio([(say("weights_l2"), "l2"), (say("weights_cosine"), "cosine")], value="l2", label=say("weights_measure"), elem_id="weights-measure")
+            weights_measure = gr.Radio(
+                [(say("weights_l2"), "l2"), (say("weights_cosine"), "cosine")],
+                value="l2",
+                label=say("weights_measure"),
+                elem_id="weights-measure",
+            )
     choose = "(tokens, measure) => JSON.stringify({tokens, measure})"
     for radio in (measure, tokens):
         radio.change(None, [tokens, measure], similarity, js=choose, show_progress="hidden")

@@ -16,8 +16,18 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
     gr.Markdown(say("export_read"))
     summary = view("summary", language, 30, panel=True)
     with gr.Row():
-        name = gr.Textbox("", label=say("export_name"), info=say("export_name_info").format(folder=export_folder), placeholder="SmolLM2-24-layers", elem_id="export-name", scale=2, min_width=280)
-        dtype = gr.Dropdown(list(DTYPES), value="auto", label=say("dtype"), info=say("export_dtype_info"), elem_id="export-dtype", min_width=180)
+        name = gr.Textbox(
+            "",
+            label=say("export_name"),
+            info=say("export_name_info").format(folder=export_folder),
+            placeholder="SmolLM2-24-layers",
+            elem_id="export-name",
+            scale=2,
+            min_width=280,
+        )
+        dtype = gr.Dropdown(
+            list(DTYPES), value="auto", label=say("dtype"), info=say("export_dtype_info"), elem_id="export-dtype", min_width=180
+        )
         shard = gr.Textbox("5GB", label=say("shard"), info=say("shard_info"), elem_id="export-shard", min_width=180)
     button = gr.Button(say("export_button"), variant="primary", elem_id="export-button")
     report = view("report", language, 200, panel=True)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from engine.plans import RULES
-from engine.similarity import DEFINITIONS
+from engine.settings import DEFINITIONS, about
 from ui.components.chart import view
 from ui.controls import PLANS, PRESETS
 from ui.text import words
@@ -18,18 +18,57 @@ def build(language: str) -> SimpleNamespace:
     say = words(language)
     gr.Markdown(say("fold_read"))
     with gr.Row():
-        T = gr.Slider(T_MIN, 1.0, 0.65, step=0.0001, label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2)
-        target = gr.Slider(1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_info"), elem_id="target", min_width=280, scale=2)
+        T = gr.Slider(
+            T_MIN, about("T")["high"], 0.65, step=about("T")["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2
+        )
+        target = gr.Slider(
+            1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_info"), elem_id="target", min_width=280, scale=2
+        )
     with gr.Row():
-        C = gr.Slider(2, 8, 4, step=1, precision=0, label="C", info=say("C_info"), elem_id="C", min_width=200)
-        I = gr.Slider(1, 8, 2, step=1, precision=0, label="I", info=say("I_info"), elem_id="I", min_width=200)  # noqa: E741
-        rule = gr.Dropdown([(say(f"rule_{name}"), name) for name in RULES], value="reference", label=say("rule"), info=say("rule_info"), elem_id="rule", min_width=280)
+        C = gr.Slider(
+            about("C")["low"],
+            about("C")["high"],
+            4,
+            step=about("C")["step"],
+            precision=0,
+            label="C",
+            info=say("C_info"),
+            elem_id="C",
+            min_width=200,
+        )
+        I = gr.Slider(
+            about("I")["low"],
+            about("I")["high"],
+            2,
+            step=about("I")["step"],
+            precision=0,
+            label="I",
+            info=say("I_info"),
+            elem_id="I",
+            min_width=200,
+        )
+        rule = gr.Dropdown(
+            [(say(f"rule_{name}"), name) for name in RULES],
+            value="reference",
+            label=say("rule"),
+            info=say("rule_info"),
+            elem_id="rule",
+            min_width=280,
+        )
     with gr.Row(elem_classes="ls-buttons"):
         undo, redo = (gr.Button(say(name), size="sm", min_width=90, elem_id=name) for name in ("undo", "redo"))
         presets = {name: gr.Button(say(name), size="sm", min_width=110, elem_id=name) for name in PRESETS}
     fold = view("fold", language, 640, hand="", file="")
     with gr.Row():
-        plan = gr.Radio([(say(f"plan_{name}"), name) for name in PLANS], value="map", label=say("plan"), info=say("plan_info"), elem_id="plan", scale=2, min_width=280)
+        plan = gr.Radio(
+            [(say(f"plan_{name}"), name) for name in PLANS],
+            value="map",
+            label=say("plan"),
+            info=say("plan_info"),
+            elem_id="plan",
+            scale=2,
+            min_width=280,
+        )
         with gr.Column(min_width=200):
             save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan")
             load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan")
@@ -37,7 +76,14 @@ def build(language: str) -> SimpleNamespace:
     with gr.Accordion(say("more"), open=False), gr.Row():
         L = gr.Slider(0, 29, 1, step=1, precision=0, label="L", info=say("L_info"), elem_id="L", min_width=200)
         H = gr.Slider(1, 30, 30, step=1, precision=0, label="H", info=say("H_info"), elem_id="H", min_width=200)
-        similarity = gr.Dropdown([(say(f"definition_{name}"), name) for name in DEFINITIONS], value="flattened", label=say("definition"), info=say("definition_info"), elem_id="definition", min_width=280)
+        similarity = gr.Dropdown(
+            [(say(f"definition_{name}"), name) for name in DEFINITIONS],
+            value="flattened",
+            label=say("definition"),
+            info=say("definition_info"),
+            elem_id="definition",
+            min_width=280,
+        )
         snap = gr.Checkbox(True, label=say("snap"), elem_id="snap", min_width=200)
     spans = gr.Textbox("[]", visible="hidden", elem_id="spans")
     found = SimpleNamespace(**{name: value for name, value in locals().items() if name not in ("language", "say")})

@@ -1,0 +1,167 @@
+"""`make bench`: performance as ratios within one run on the demo model, each beside its bar. Never a timed test.
+
+Absolute times drift with the machine; the two sides of a ratio are measured one after the other in the same run.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from engine.cache import cache_folder
+from engine.calibration import bundled, calibration_of
+from engine.frontier import frontier
+from engine.jobs import drain
+from engine.loading import open_model
+from engine.methods.laco import LacoSettings, propose
+from engine.similarity import SimilarityMeter
+from engine.sources import parse_source
+from engine.types import Calibration, Model
+from tests import naive
+
+SETTINGS = LacoSettings(C=4, I=2, T=0.65, lowest=0, highest=29)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Return the wall time of a call in seconds."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def row(what: str, value: str, bar: str, met: bool) -> None:
+    """Print one line of the table."""
+    print(f"{'ok  ' if met else 'MISS'} {what:<78} {value:>18}   bar {bar}", flush=True)
+
+
+def proposals(model: Model, name: str, texts: Calibration) -> None:
+    """One naive proposal against ours and against the whole T map, from an empty cache."""
+
+    def ours() -> object:
+        shutil.rmtree(cache_folder() / "similarity", ignore_errors=True)
+        return drain(propose(SimilarityMeter(model, texts), SETTINGS))
+
+    def whole_map() -> object:
+        shutil.rmtree(cache_folder() / "similarity", ignore_errors=True)
+        return drain(frontier(SimilarityMeter(model, texts), SETTINGS, 0.5))
+
+    def naively() -> object:
+        return naive.layer_collapse(model.network, model.tokenizer, texts.texts, 4, 2, 0.65, 0, 29, "reference")
+
+    timed(ours)  # warm
+    once = statistics.median([timed(ours) for _ in range(3)])
+    slow = timed(naively)
+    again = statistics.median([timed(ours) for _ in range(3)])
+    whole = timed(whole_map)
+    fast = (once + again) / 2  # on both sides of the naive run, so that drift cancels
+    print(f"     {name}: naive {slow:.1f} s, ours {fast:.2f} s, map {whole:.1f} s")
+    row(f"one proposal, naive / ours ({name})", f"{slow / fast:.1f}", ">= 25", slow / fast >= 25)
+    row(f"whole T map to 0.5 / one naive proposal ({name})", f"{whole / slow:.2f}", "<= 1.0", whole / slow <= 1.0)
+
+
+_PEAK = "\nprint(next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM')))"
+
+
+def peak(script: str) -> int:
+    """Return the peak resident bytes of a fresh interpreter that runs a script (its own, not its children's)."""
+    done = subprocess.run([sys.executable, "-c", script + _PEAK], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) * 1024
+
+
+def memory(model: Model) -> None:
+    """Peak memory of `propose` and of `export`, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = f"{folder}/plan.json"
+        command = ["propose", "-C", "4", "-I", "2", "-T", "0.65", "--lowest", "0", "--highest", "29", "--dtype", "float32", "--out", plan]
+        run = """import sys
+sys.argv = ['layerscope', *{!r}]
+from ui.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code"""
+        shutil.rmtree(cache_folder() / "similarity", ignore_errors=True)
+        used = peak(run.format(command))
+        weights = model.spec.parameters * 4
+        row("peak resident memory of propose / the model's float32 bytes", f"{used / weights:.2f}", "<= 2.0", used / weights <= 2.0)
+        bare = peak("import torch")
+        used = peak(run.format(["export", "--plan", plan, "--out", f"{folder}/out", "--dtype", "float32"]))
+        above = used - bare
+        row("export: peak resident memory above the interpreter with torch imported", f"{above / 1e6:.0f} MB", "<= 300 MB", above <= 300e6)
+
+
+_DRAG = """async () => {
+  const range = document.querySelector('#T input[type=range]'), ls = window.layerscope, taken = [];
+  const frame = () => new Promise(requestAnimationFrame);
+  const line = () => document.querySelector('#ls-fold .ls-trace').layout.shapes[0].y0;
+  for (let i = 0; i < 60; i++) {
+    const T = Math.round((0.97 - 0.46 * ((i * 37) % 60) / 60) * 1e4) / 1e4, wanted = ls.snap(T, true);
+    const began = performance.now();
+    range.value = T;
+    range.dispatchEvent(new Event('input', {bubbles: true}));
+    while (line() !== wanted && performance.now() - began < 2000) await frame();
+    await frame(); await frame();
+    taken.push(performance.now() - began);
+    await new Promise((go) => setTimeout(go, 120));
+  }
+  return taken;
+}"""
+
+
+def slider() -> None:
+    """T moved in headless Chromium: event to painted charts (the marks changed, and two animation frames)."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.browser.chromium import install
+    from tests.browser.conftest import ARGUMENTS
+
+    port = 7898
+    process = subprocess.Popen([sys.executable, "-m", "ui", "app", "--port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        with sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=install(), args=ARGUMENTS).new_page(viewport={"width": 1440, "height": 900})
+            for _ in range(120):
+                try:
+                    page.goto(f"http://127.0.0.1:{port}/#fold")
+                    break
+                except Exception:
+                    time.sleep(0.5)
+            page.locator("#ls-fold .ls-trace .plot-container").wait_for(timeout=400_000)
+            page.get_by_text("Ready", exact=True).wait_for(timeout=400_000)
+            page.wait_for_timeout(1500)
+            requests: list[str] = []
+            page.on("request", lambda request: requests.append(request.url))
+            taken = sorted(page.evaluate(_DRAG))
+        p50, p95 = taken[len(taken) // 2], taken[int(len(taken) * 0.95)]
+        row("T slider to painted charts, p95 (median)", f"{p95:.0f} ms ({p50:.0f})", "<= 100 ms", p95 <= 100)
+        row("requests to the server while T moved", str(len(requests)), "0", not requests)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def main() -> None:
+    """Run every benchmark, on a cache of its own that borrows the converted demo model."""
+    lent = cache_folder() / "converted"
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LAYERSCOPE_CACHE"] = folder
+        if lent.exists():
+            (Path(folder) / "converted").symlink_to(lent)
+        model = drain(open_model(parse_source("demo", "float32")))
+        texts = bundled("english")
+        openings = calibration_of(tuple(" ".join(text.split()[:10]) for text in texts.texts[:5]), "openings")
+        proposals(model, "5 truncated openings, as LaCo's code", openings)
+        proposals(model, "the 10 bundled sentences", texts)
+        memory(model)
+        slider()
+
+
+if __name__ == "__main__":
+    main()

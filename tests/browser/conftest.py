@@ -1,0 +1,79 @@
+"""The real page in a real browser: the app in a process of its own, Chromium from the system."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.browser.chromium import install
+
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+
+
+@dataclass
+class App:
+    """A running app: its address, its export folder, and every address any page asked for."""
+
+    url: str
+    exports: Path
+    requests: list[str] = field(default_factory=list)
+
+    def external(self) -> list[str]:
+        """Requests that left this machine."""
+        return [url for url in self.requests if not url.startswith((self.url, "data:", "blob:", self.url.replace("http", "ws")))]
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app on the demo model, as the README's command starts it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    exports, log = tmp_path_factory.mktemp("exports"), tmp_path_factory.mktemp("log") / "app.log"
+    command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports)]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(url, timeout=2).close()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.25)
+        yield App(url, exports)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, headless."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=install(), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, app: App) -> Iterator[Page]:
+    """A new visitor's page; an error in its scripts fails the test."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
+    opened = context.new_page()
+    errors: list[str] = []
+    opened.on("request", lambda request: app.requests.append(request.url))
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda message: errors.append(message.text) if "js_on_load" in message.text else None)
+    yield opened
+    context.close()
+    assert not errors, errors

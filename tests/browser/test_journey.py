@@ -1,0 +1,193 @@
+"""One visit, from the first look at the demo to a verified export, and the ways a visit goes wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+from playwright.sync_api import Page, expect
+from transformers import AutoModelForCausalLM
+
+from tests.browser.conftest import App
+
+LONG = 240_000  # milliseconds; the first visit converts the demo and maps it from nothing
+
+
+def figure(page: Page) -> tuple[int, int]:
+    """Layers left and layers of the source, as the page states them."""
+    left, source = page.locator("#ls-fold .ls-figure b").first.inner_text().split(" / ")
+    return int(left), int(source)
+
+
+def painted(page: Page, view: str) -> list[list[float | None]]:
+    """The values of a heatmap that is on the screen as an image."""
+    expect(page.locator(f"#ls-{view} .ls-map .heatmaplayer image").first).to_be_attached(timeout=LONG)
+    return page.evaluate(f"document.querySelector('#ls-{view} .ls-map').data[0].z")
+
+
+def set_slider(page: Page, name: str, value: float) -> None:
+    """Move a slider as a hand does: the range input's own event."""
+    page.evaluate(
+        """([name, value]) => { const range = document.querySelector(`#${name} input[type=range]`); range.value = value;
+        range.dispatchEvent(new Event('input', {bubbles: true})); }""",
+        [name, value],
+    )
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.locator(f"#tab-{name}").click()
+
+
+def wait_until_ready(page: Page) -> None:
+    expect(page.locator("#ls-status .ls-job")).to_have_text("Ready", timeout=LONG)
+
+
+def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
+    page.goto(app.url)
+
+    # Explore: the similarity is painted, and the page says how to read it.
+    z = painted(page, "similarity")
+    assert len(z) == 31
+    assert all(abs(z[i][i] - 1) < 1e-3 for i in range(31))
+    assert z[12][13] > 0.9 > z[0][29]
+    expect(page.get_by_text("bright means alike")).to_be_visible()
+    bars = page.evaluate("document.querySelector('#ls-similarity .ls-bars').data[0].y")
+    assert bars == [round(1 - z[i][i + 1], 6) for i in range(30)] or all(abs(b - (1 - z[i][i + 1])) < 1e-4 for i, b in enumerate(bars))
+
+    # The keyboard selects a pair; the caption follows, and the bars of the layers between light up.
+    page.locator("#ls-similarity .ls-map").focus()
+    for key in ["ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight"]:
+        page.keyboard.press(key)
+    expect(page.locator("#ls-similarity .ls-says")).to_contain_text("layers 1–2")
+    colors = page.evaluate("document.querySelector('#ls-similarity .ls-bars').data[0].marker.color")
+    assert colors[1] == colors[2] != colors[0]
+
+    # A reload in mid-job finds the job still running, further on than before; cancel stops it.
+    expect(page.locator("#ls-status .ls-job")).to_contain_text("Mapping every T", timeout=LONG)
+    expect(page.locator("#ls-status .ls-job")).to_contain_text(re.compile(r"[1-9]\d? %"), timeout=LONG)
+    before = int(re.search(r"(\d+) %", page.locator("#ls-status .ls-job").inner_text()).group(1))
+    page.reload()
+    expect(page.locator("#ls-status .ls-job")).to_contain_text(re.compile(r"Mapping every T \d+ %"), timeout=20_000)
+    assert int(re.search(r"(\d+) %", page.locator("#ls-status .ls-job").inner_text()).group(1)) >= before
+    page.locator("#cancel").click()
+    expect(page.locator("#ls-status .ls-job")).to_have_text("Ready", timeout=20_000)
+    page.wait_for_timeout(1500)
+    expect(page.locator("#ls-status .ls-job")).to_have_text("Ready")
+
+    # Asked again, it goes on from what it had.
+    page.locator("#open").click()
+    open_tab(page, "fold")
+    expect(page.locator("#ls-fold .ls-figure b").first).to_be_visible(timeout=LONG)
+    left, source = figure(page)
+    assert source == 30
+    assert page.locator("#ls-fold [data-layer]").count() == 30
+    assert page.locator("#ls-fold [data-block]").count() == left
+    assert page.locator("#ls-fold .ls-says li").count() >= 1
+
+    # T is answered in the page: the strip changes and not one request leaves it.
+    page.wait_for_timeout(1000)
+    wait_until_ready(page)
+    asked = len(app.requests)
+    seen = set()
+    for T in (0.99, 0.9, 0.76, 0.7, 0.6, 0.52):
+        set_slider(page, "T", T)
+        page.wait_for_timeout(250)
+        left, _ = figure(page)
+        seen.add(left)
+        assert page.locator("#ls-fold [data-block]").count() == left
+        line = page.evaluate("document.querySelector('#ls-fold .ls-trace').layout.shapes[0].y0")
+        steps = page.evaluate("window.layerscope.map.steps.map((s) => [s.t_from, s.t_to, s.depth])")
+        held = next(step for step in steps if line >= step[0])
+        assert held[2] == left
+        assert held[0] <= T < max(held[1], 1.0 + 1e-9)
+    assert app.requests[asked:] == []
+    assert len(seen) >= 3
+    assert f"T={page.evaluate('window.layerscope.shown && document.querySelector(`#T input[type=number]`).value')}" in page.url
+
+    # Target layers picks a T that leaves them; undo brings the last T back.
+    set_slider(page, "target", 24)
+    page.wait_for_timeout(800)
+    assert figure(page)[0] == 24
+    chosen = page.evaluate("document.querySelector('#T input[type=number]').value")
+    set_slider(page, "T", 0.97)
+    page.wait_for_timeout(800)
+    assert figure(page)[0] == 30
+    page.locator("#undo").click()
+    page.wait_for_timeout(800)
+    assert page.evaluate("document.querySelector('#T input[type=number]').value") == chosen
+    assert figure(page)[0] == 24
+
+    # A link reproduces the view, in a tab that has never been here.
+    link = page.url
+    other = page.context.browser.new_context().new_page()
+    other.goto(link)
+    expect(other.locator("#ls-fold .ls-figure b").first).to_have_text("24 / 30", timeout=LONG)
+    other.context.close()
+
+    # The saved plan is a plan file.
+    with page.expect_download() as download:
+        page.locator("#save-plan").click()
+    plan = json.loads(Path(download.value.path()).read_text())
+    assert plan["source_depth"] == 30
+    assert len(plan["blocks"]) == 24
+
+    # A click on the landscape adds a fold to the hand-made plan.
+    open_tab(page, "explore")
+    values = painted(page, "landscape")
+    assert len(values) == 7
+    page.locator("#ls-landscape .ls-map").focus()
+    for key in [*["ArrowUp"] * 7, *["ArrowDown"] * 2, *["ArrowRight"] * 14, "Enter"]:
+        page.keyboard.press(key)
+    open_tab(page, "fold")
+    expect(page.locator("#ls-fold .ls-figure b").first).to_have_text("27 / 30", timeout=30_000)
+    expect(page.locator("#ls-fold .ls-says li")).to_contain_text("fold into 14")
+    expect(page.locator("#ls-fold .ls-figure b").nth(3)).to_have_text(f"{values[2][14]:.3f}", timeout=30_000)
+
+    # Export it, and let plain transformers have the last word.
+    open_tab(page, "export")
+    expect(page.locator("#ls-summary")).to_contain_text("27 of 30")
+    page.locator("#export-name input, #export-name textarea").fill("by-hand")
+    page.locator("#export-button").click()
+    expect(page.locator("#ls-report .ls-verdict")).to_contain_text("verified", timeout=LONG)
+    assert page.locator("#ls-report .ls-checks .ls-pass").count() == 5
+    assert page.locator("#ls-report .ls-checks .ls-fail").count() == 0
+    network = AutoModelForCausalLM.from_pretrained(app.exports / "by-hand", local_files_only=True)
+    assert network.config.num_hidden_layers == 27
+    assert network.generate(torch.tensor([[1, 504, 2644]]), max_new_tokens=4, do_sample=False).shape == (1, 7)
+
+    # The same name again is refused, in words.
+    page.locator("#export-button").click()
+    expect(page.locator("#ls-status .ls-problem")).to_contain_text("exists already", timeout=20_000)
+
+    assert app.external() == []
+
+
+def test_mistakes_are_answered_in_one_sentence(page: Page, app: App) -> None:
+    page.goto(f"{app.url}/?T=banana&C=99&rule=nonsense&spans=[[5,2]]")
+    painted(page, "similarity")
+    for wrong, answer in (
+        ("/no/such/folder", "does not exist"),
+        ("<img src=x onerror=alert(1)>", "does not exist"),
+        ("hub:nobody/nothing", "HF_HUB_OFFLINE"),
+    ):
+        page.locator("#model input, #model textarea").fill(wrong)
+        page.locator("#open").click()
+        expect(page.locator("#ls-status .ls-problem")).to_contain_text(answer, timeout=30_000)
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_dark_phone_and_korean(page: Page, app: App) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{app.url}/ko?__theme=dark")
+    painted(page, "similarity")
+    expect(page.locator("#tab-fold")).to_have_text("접기")
+    expect(page.locator("#tab-fold")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.body.classList.contains('dark')")
+    layout = page.evaluate("document.querySelector('#ls-similarity .ls-map').layout")
+    assert layout["paper_bgcolor"] == "transparent"
+    open_tab(page, "fold")
+    expect(page.locator("#ls-fold [data-layer]")).to_have_count(30, timeout=LONG)
+    width = page.evaluate("document.querySelector('#ls-fold .ls-strip').getBoundingClientRect().right")
+    assert width <= 390
+    assert app.external() == []

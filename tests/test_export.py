@@ -1,0 +1,252 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from engine import export as export_module
+from engine.calibration import bundled, calibration_of
+from engine.errors import ExportError, LayerscopeError, PlanError
+from engine.export import DEFAULT_SHARD_BYTES, export, parse_size
+from engine.jobs import drain
+from engine.methods.laco import LacoSettings, propose
+from engine.plans import fold_spans, plan_from_json, untouched
+from engine.similarity import SimilarityMeter
+from engine.sources import DEMO_BASE_MODEL, parse_source
+from engine.types import DepthPlan, ExportReport, Model, ModelSource
+from tests.exporting import export_unverified, write
+from tests.families import save_tiny
+
+REFERENCE = fold_spans(6, [(2, 4)], "reference")
+MEAN = fold_spans(6, [(2, 4)], "mean")
+
+
+@pytest.fixture
+def llama(tiny: Callable[..., Model]) -> Model:
+    return tiny("llama")
+
+
+# --- Where it may be written ---
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_nothing_is_overwritten(kind: str, llama: Model, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    {"file": target.touch, "folder": target.mkdir, "dangling link": lambda: target.symlink_to(tmp_path / "nowhere")}[kind]()
+    with pytest.raises(ExportError, match="exists already"):
+        drain(export(llama.source, llama.folder, REFERENCE, target))
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_appears_during_the_writing_is_not_overwritten(llama: Model, tmp_path: Path) -> None:
+    job = export(llama.source, llama.folder, REFERENCE, tmp_path / "out")
+    next(step for step in job if step.label.startswith("Writing"))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ExportError, match="exists already"):
+        drain(job)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+
+
+@pytest.mark.parametrize("target", ["file/out", "file/deeper/out", "name\0", "x" * 300])
+def test_a_target_that_cannot_be_made_is_refused(target: str, llama: Model, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExportError):
+        write(llama, REFERENCE, tmp_path / target)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_folders_above_the_target_are_made(llama: Model, tmp_path: Path) -> None:
+    assert (write(llama, REFERENCE, tmp_path / "new" / "deeper" / "out") / "config.json").exists()
+
+
+def test_a_full_disk_is_refused_before_anything_is_written(llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 64 << 20})
+    monkeypatch.setattr(export_module.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ExportError, match=r"0\.00 GB, but 0\.07 GB are free"):
+        write(llama, REFERENCE, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_for_another_depth_is_refused(llama: Model, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"8 layers.*has 6"):
+        drain(export(llama.source, llama.folder, untouched(8), tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_incomplete_source_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.3.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LayerscopeError, match=r"layers\.3\.mlp\.up_proj\.weight"):
+        export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out")
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 10, 30])
+def test_a_cancelled_export_leaves_nothing_behind(stop_at: int, llama: Model, tmp_path: Path) -> None:
+    job = export(llama.source, llama.folder, MEAN, tmp_path / "out")
+    for _ in range(stop_at):
+        step = next(job)
+    assert step.label.startswith("Writing" if stop_at > 1 else "Planning")
+    assert len(list(tmp_path.iterdir())) == (stop_at > 1)
+    job.close()
+    assert not list(tmp_path.iterdir())
+
+
+# --- What is written ---
+
+
+def test_where_every_block_has_one_source_tensors_are_only_renamed(llama: Model, tmp_path: Path) -> None:
+    source = load_file(llama.folder / "model.safetensors")
+    found = load_file(write(llama, REFERENCE, tmp_path / "out") / "model.safetensors")
+    expected = {name: tensor for name, tensor in source.items() if ".layers." not in name}
+    for index, (norms, projections) in enumerate([(0, 0), (1, 1), (2, 4), (5, 5)]):
+        for rest in (name.split(".", 3)[3] for name in source if ".layers.0." in name):
+            origin = norms if "norm" in rest else projections
+            expected[f"model.layers.{index}.{rest}"] = source[f"model.layers.{origin}.{rest}"]
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name].view(torch.int32), tensor.view(torch.int32)) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("plan", [REFERENCE, MEAN], ids=["reference", "mean"])
+def test_a_dtype_is_cast_once_from_the_sum(plan: DepthPlan, llama: Model, tmp_path: Path) -> None:
+    whole = load_file(write(llama, plan, tmp_path / "whole") / "model.safetensors")
+    half = load_file(write(llama, plan, tmp_path / "half", dtype="bfloat16") / "model.safetensors")
+    assert half.keys() == whole.keys()
+    assert all(torch.equal(half[name], tensor.bfloat16()) for name, tensor in whole.items())
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "half", local_files_only=True)
+    assert network.dtype == torch.bfloat16
+
+
+def test_a_sharded_source_is_read_and_shards_are_written(llama: Model, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    llama.network.save_pretrained(folder, max_shard_size="50KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+    export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out", shard_bytes=30_000)
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 2
+    a = AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True).state_dict()
+    b = AutoModelForCausalLM.from_pretrained(write(llama, MEAN, tmp_path / "single"), local_files_only=True).state_dict()
+    assert all(torch.equal(a[name], tensor) for name, tensor in b.items())
+
+
+def test_the_tokenizer_comes_along_and_the_source_is_left_alone(llama: Model, tmp_path: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in llama.folder.iterdir()}
+    target = write(llama, REFERENCE, tmp_path / "out")
+    for path in llama.folder.glob("tokenizer*"):
+        assert (target / path.name).read_bytes() == path.read_bytes()
+    assert {path.name: path.stat().st_mtime_ns for path in llama.folder.iterdir()} == before
+    assert (target.stat().st_mode & 0o777) == 0o755
+
+
+def test_the_recipe_is_kept(llama: Model, tmp_path: Path) -> None:
+    provenance = {"settings": {"T": 0.5}, "trials": [], "calibration": {"texts": 3, "fingerprint": "abc"}}
+    record = json.loads((write(llama, MEAN, tmp_path / "out", provenance=provenance) / "layerscope.json").read_text())
+    assert plan_from_json(record["plan"]) == plan_from_json(record) == MEAN
+    assert record["source"] == {"kind": "folder", "name": llama.spec.name, "revision": None, "fingerprint": llama.fingerprint}
+    assert record["dtype"] == "float32"
+    assert {key: record[key] for key in provenance} == provenance
+    assert record["versions"]["torch"] == torch.__version__
+    assert {"python", "transformers", "safetensors"} <= record["versions"].keys()
+
+
+# --- The model card ---
+
+
+def test_the_card_of_a_local_model_names_no_base_model(llama: Model, tmp_path: Path) -> None:
+    card = ModelCard.load(write(llama, MEAN, tmp_path / "out") / "README.md")
+    assert card.data.base_model is None
+    assert "base_model" not in card.content
+    assert "license" not in card.data.to_dict()
+    assert card.data.library_name == "transformers"
+    assert "**Nothing was retrained.**" in card.text
+    assert "Layers 3-4 fold into 2: the mean of their projections and its own" in card.text
+    assert "Method: hand-made, rule `mean`." in card.text
+    assert llama.fingerprint in card.text
+    kept = llama.spec.parameters - 2 * llama.spec.block_parameters[0]
+    assert f"({kept:,} of {llama.spec.parameters:,} parameters)" in card.text
+
+
+def test_licence_and_language_are_inherited_from_the_sources_card(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    (folder / "README.md").write_text("---\nlicense: mit\nlanguage: [ko, en]\ntags: [theirs]\nbase_model: someone/else\n---\n# Theirs\n")
+    target = export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out")
+    data = ModelCard.load(target / "README.md").data
+    assert (data.license, data.language, data.base_model) == ("mit", ["ko", "en"], None)
+    assert "theirs" not in data.tags
+
+
+def test_a_hub_model_is_named_as_the_base(llama: Model, tmp_path: Path) -> None:
+    card = ModelCard.load(export_unverified(ModelSource("hub", "org/name", "v1"), llama.folder, REFERENCE, tmp_path / "out") / "README.md")
+    assert card.data.base_model == "org/name"
+    assert "[org/name](https://huggingface.co/org/name)" in card.text
+    assert "laco" not in card.data.tags
+
+
+# --- The demo, to the end ---
+
+
+@pytest.fixture(scope="module")
+def exported(demo: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[DepthPlan, ExportReport]:
+    calibration = calibration_of(bundled("english").texts[:2], "two")
+    meter = SimilarityMeter(demo, calibration)
+    proposal = drain(propose(meter, LacoSettings(C=3, I=3, T=0.65, lowest=20, rule="reference")))
+    trials = [{"similarity": trial.similarity, "accepted": trial.accepted} for trial in proposal.trials]
+    provenance = {"trials": trials, "calibration": {"texts": 2, "fingerprint": calibration.fingerprint}}
+    report = drain(export(demo.source, demo.folder, proposal.plan, tmp_path_factory.mktemp("demo") / "out", provenance=provenance))
+    return proposal.plan, report
+
+
+def test_the_demo_passes_its_checks(exported: tuple[DepthPlan, ExportReport]) -> None:
+    plan, report = exported
+    assert plan.depth < 30
+    assert report.passed, report.checks
+    assert next(check for check in report.checks if check.name == "logits").detail.startswith("equal bit for bit")
+
+
+def test_the_demos_tensors_are_its_sources_byte_for_byte(demo: Model, exported: tuple[DepthPlan, ExportReport]) -> None:
+    plan, report = exported
+    with (
+        safe_open(demo.folder / "model.safetensors", framework="pt") as source,
+        safe_open(Path(report.path, "model.safetensors"), framework="pt") as found,
+    ):
+        assert "lm_head.weight" not in found.keys()  # noqa: SIM118  # tied, and stored once
+        assert len(found.keys()) == len(source.keys()) - 9 * (30 - plan.depth)
+        for index, block in enumerate(plan.blocks):
+            for rest, layer in (("input_layernorm", block.home), ("self_attn.k_proj", block.mix[0][0]), ("mlp.down_proj", block.mix[0][0])):
+                a, b = found.get_tensor(f"model.layers.{index}.{rest}.weight"), source.get_tensor(f"model.layers.{layer}.{rest}.weight")
+                assert torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+def test_the_demos_card_names_its_base_its_licence_and_what_it_cost(exported: tuple[DepthPlan, ExportReport]) -> None:
+    plan, report = exported
+    card, record = ModelCard.load(Path(report.path, "README.md")), json.loads(Path(report.path, "layerscope.json").read_text())
+    assert (card.data.base_model, card.data.license, card.data.language) == (DEMO_BASE_MODEL, "apache-2.0", "en")
+    assert "laco" in card.data.tags
+    assert "**Nothing was retrained.**" in card.text
+    assert f"30 layers folded to {plan.depth}" in card.text
+    assert "rule `reference` (Layer Collapse, arXiv 2402.11187): C = 3, I = 3, T = 0.65, L = 20, H = 30" in card.text
+    last = [trial["similarity"] for trial in record["trials"] if trial["accepted"]][-1]
+    assert f"(flattened): {last:.4f}" in card.text
+    assert f"2 texts, SHA-256 `{dict(plan.settings)['calibration']}`" in card.text
+
+
+# --- Sizes ---
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5GB", DEFAULT_SHARD_BYTES), ("500MB", 500_000_000), ("1.5 gb", 1_500_000_000), ("1000000", 10**6), (" 2M ", 2 * 10**6)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-5GB", "5TB", "5 apples", "999999", "1KB", "nan", "1e9", "0GB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ExportError, match="shard size"):
+        parse_size(text)

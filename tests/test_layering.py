@@ -1,0 +1,81 @@
+"""Imports point one way: the page knows the engine, the engine knows nobody, and inside it records are at the bottom."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = (  # a module may import from layers below its own, never from its own or from above
+    ("errors", "types"),
+    ("jobs", "cache", "architectures"),
+    ("sources", "calibration", "plans"),
+    ("loading", "surgery", "checkpoint", "card", "convert"),
+    ("forward",),
+    ("similarity", "profiling"),
+    ("methods.laco", "methods.minitron"),
+    ("frontier",),
+    ("export", "verify"),
+)
+LEVEL = {f"engine.{name}": level for level, names in enumerate(LAYERS) for name in names}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for package in ("engine", "ui")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path.name != "__init__.py"
+}
+ENGINE = [name for name in MODULES if name.startswith("engine.")]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the modules a file imports anywhere, in functions and under TYPE_CHECKING too; `from a import b` gives a.b where it is one."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively, which this test does not follow"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else str(node.module)
+
+
+def test_every_engine_module_has_a_layer() -> None:
+    assert set(ENGINE) == set(LEVEL), "a new module needs its place in LAYERS"
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_an_engine_module_imports_from_below_only(module: str) -> None:
+    within = [name for name in imports(MODULES[module]) if name.split(".")[0] == "engine"]
+    assert all(name in LEVEL for name in within), within
+    assert not [name for name in within if LEVEL[name] >= LEVEL[module]]
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_the_engine_knows_neither_the_page_nor_its_libraries(module: str) -> None:
+    roots = {name.split(".")[0] for name in imports(MODULES[module])}
+    assert not roots & {"ui", "tests", "gradio", "plotly", "pandas", "typer"}
+
+
+@pytest.mark.parametrize("module", ["engine.types", "engine.errors"])
+def test_records_and_errors_import_nothing_from_the_project(module: str) -> None:
+    assert not {name for name in imports(MODULES[module]) if name.split(".")[0] in ("engine", "ui", "assets", "tests")}
+
+
+@pytest.mark.parametrize("module", ["engine.types", "engine.errors", "engine.plans", "engine.jobs", "engine.cache"])
+def test_what_only_handles_records_does_without_torch(module: str) -> None:
+    assert not {name.split(".")[0] for name in imports(MODULES[module])} & {"torch", "transformers"}
+
+
+def test_there_is_no_import_cycle() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail, module))
+        if module not in done:
+            for name in set(imports(MODULES[module])) & MODULES.keys():
+                visit(name, (*trail, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())

@@ -1,0 +1,157 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine import loading, sources
+from engine.errors import LayerscopeError, MemoryLimitError, SettingsError, SourceError
+from engine.jobs import drain
+from engine.loading import fingerprint_of, open_model, resolve
+from engine.sources import inspect_gguf, parse_source
+from engine.types import Model, ModelSpec
+from tests.families import FAMILIES, save_tiny, tiny_network
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sound tiny model, for a test to break."""
+    return save_tiny(tmp_path / "model", "llama")
+
+
+def refused(folder: Path) -> LayerscopeError:
+    with pytest.raises(LayerscopeError) as caught:
+        drain(open_model(parse_source(str(folder))))
+    return caught.value
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_open_model_holds_exactly_what_was_saved(family: str, tiny: Callable[..., Model]) -> None:
+    model, saved = tiny(family), dict(tiny_network(family).named_parameters())
+    assert {name: parameter.dtype for name, parameter in model.network.named_parameters()} == dict.fromkeys(saved, torch.float32)
+    assert all(torch.equal(parameter, saved[name]) for name, parameter in model.network.named_parameters())
+    assert not model.network.training
+    assert not any(parameter.requires_grad for parameter in model.network.parameters())
+    assert model.tokenizer("ab")["input_ids"]
+
+
+def test_a_model_opens_in_the_dtype_asked_for(folder: Path) -> None:
+    model = drain(open_model(parse_source(str(folder), "bfloat16")))
+    assert {parameter.dtype for parameter in model.network.parameters()} == {torch.bfloat16}
+    assert model.spec.dtype == "bfloat16"
+
+
+def test_a_model_stored_in_half_opens_in_half(tmp_path: Path) -> None:
+    tiny_network("llama").bfloat16().save_pretrained(save_tiny(tmp_path, "llama"))
+    assert drain(open_model(parse_source(str(tmp_path)))).network.dtype == torch.bfloat16
+
+
+def test_the_check_sees_the_spec_before_weights_are_read_and_may_refuse(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "read_network", None)
+    seen: list[ModelSpec] = []
+
+    def check(spec: ModelSpec) -> None:
+        seen.append(spec)
+        raise SettingsError("C is 9")
+
+    with pytest.raises(SettingsError, match="C is 9"):
+        drain(open_model(parse_source(str(folder)), check))
+    assert seen[0].depth == 6
+
+
+def test_a_model_that_does_not_fit_is_refused_before_weights_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "read_network", None)
+    monkeypatch.setattr(sources, "_available_bytes", lambda device: 1000)
+    assert isinstance(refused(folder), MemoryLimitError)
+
+
+# --- Broken folders ---
+
+
+def test_a_missing_tensor_is_named(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.3.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    error = refused(folder)
+    assert isinstance(error, SourceError)
+    assert "1 missing" in str(error)
+    assert "model.layers.3.mlp.up_proj.weight" in str(error)
+
+
+def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.3.mlp.up_proj.weight"] = torch.zeros(2, 2)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert isinstance(refused(folder), SourceError)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    assert "no tokenizer that can be read" in str(refused(folder))
+
+
+def test_a_truncated_file_is_refused(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    assert "truncated or corrupted" in str(refused(folder))
+
+
+# --- GGUF ---
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_truncated_gguf_file_is_refused_and_leaves_nothing_behind(size: int, tmp_path: Path, fresh_cache: Path) -> None:
+    with Path(parse_source("demo").location).open("rb") as file:
+        (tmp_path / "cut.gguf").write_bytes(file.read(size))
+    assert isinstance(refused(tmp_path / "cut.gguf"), SourceError)
+    assert not list((fresh_cache / "converted").glob("*"))
+
+
+def test_the_refusal_of_a_truncated_gguf_file_names_it(tmp_path: Path) -> None:
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\3\0\0\0")
+    assert "cut.gguf" in str(refused(tmp_path / "cut.gguf"))
+
+
+def test_a_file_that_only_ends_in_gguf_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.gguf").write_text("hello")
+    assert "text.gguf is not a GGUF file" in str(refused(tmp_path / "text.gguf"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_memory_for_a_conversion_is_counted_in_the_float32_it_is_made_in(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    for add in (writer.add_embedding_length, writer.add_feed_forward_length, writer.add_vocab_size, writer.add_context_length):
+        add(64)
+    for add in (writer.add_block_count, writer.add_head_count, writer.add_head_count_kv):
+        add(4)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    spec = inspect_gguf(tmp_path / "tiny.gguf", parse_source(str(tmp_path / "tiny.gguf")))
+    monkeypatch.setattr(sources, "_available_bytes", lambda device: 3 * spec.parameters)
+    monkeypatch.setattr(loading, "in_fresh_process", None)
+    with pytest.raises(MemoryLimitError, match="converting this GGUF file"):
+        drain(resolve(parse_source(str(tmp_path / "tiny.gguf"), dtype)))
+
+
+def test_a_conversion_is_made_once(demo: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "in_fresh_process", None)
+    folder, spec = drain(resolve(parse_source("demo")))
+    assert (folder, spec.parameters) == (demo.folder, demo.spec.parameters)
+
+
+# --- Fingerprints ---
+
+
+def test_a_fingerprint_follows_config_and_weights_not_place_and_time(tmp_path: Path) -> None:
+    first = fingerprint_of(save_tiny(tmp_path / "a", "llama"))
+    time.sleep(0.01)
+    assert fingerprint_of(save_tiny(tmp_path / "b", "llama")) == first
+    assert fingerprint_of(save_tiny(tmp_path / "c", "llama", seed=1)) != first
+    assert fingerprint_of(save_tiny(tmp_path / "d", "llama", rms_norm_eps=1e-5)) != first

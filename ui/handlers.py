@@ -1,0 +1,121 @@
+"""What the page asks of the workbench, a method an event. Every answer begins with the status; the timer brings the rest."""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from engine.errors import LayerscopeError
+from engine.settings import LacoSettings
+from ui.controls import read_spans, state_from_query
+from ui.sessions import Sessions
+from ui.workbench import T_MIN, Workbench, suggested_name, texts_of
+
+
+class Handlers:
+    """The handlers of one page. `charts` and `sliders` are the components that the workbench may change, by name."""
+
+    def __init__(self, sessions: Sessions, model: str, charts: dict[str, gr.HTML], sliders: dict[str, gr.Slider]) -> None:
+        self._of, self._model, self._charts, self._sliders = sessions.of, model, charts, sliders
+
+    @staticmethod
+    def _status(bench: Workbench) -> list[Any]:
+        state = bench.runner.state()
+        value = {"kind": state[0], "label": state[1].label, "fraction": state[1].fraction} if state else {}
+        busy = state is not None
+        return [json.dumps({**value, "problem": bench.runner.problem}), gr.update(interactive=busy), gr.Timer(active=busy)]
+
+    def _act(self, bench: Workbench, do: Callable[[], object]) -> list[Any]:
+        """Do something a person asked for; what they did wrong becomes the status line."""
+        try:
+            bench.runner.problem = None
+            do()
+        except LayerscopeError as error:
+            bench.runner.problem = str(error)
+        return self._status(bench)
+
+    def enter(self, key: str, query: str) -> list[Any]:
+        """A page has loaded: find its workbench, open what its link says, and set the controls to it."""
+        key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
+        bench, state = self._of(key), state_from_query(query, self._model)
+        answer = self._act(bench, lambda: bench.open(state.model, state.dtype, texts_of(state.texts, ""), state.settings()))
+        highest = state.H or (bench.model.spec.depth if bench.model else 30)
+        H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
+        T = max(state.T, T_MIN)
+        controls = [T, state.C, state.I, L, H, state.rule, state.similarity, state.plan, state.spans]
+        return [key, 0, state.model, state.dtype, state.texts, *controls, *answer]
+
+    def tell(self, key: str, seen: int) -> list[Any]:
+        """The timer asks: status, newest serial number, and what has changed since the last one the page saw."""
+        bench = self._of(key)
+        serial, fresh = bench.news(seen)
+        drawn = [gr.HTML(**{**chart.props, **fresh[name]}) if name in fresh else gr.skip() for name, chart in self._charts.items()]
+        moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
+        return [*self._status(bench), serial, *drawn, *moved]
+
+    def open(self, key: str, where: str, dtype: str, texts: str, own: str, *settings: Any) -> list[Any]:
+        """Open the model that the side bar names; H goes back to the model's depth."""
+        bench = self._of(key)
+        bench.highest = None
+        C, I, L, _, rule, similarity = settings
+        return self._act(bench, lambda: bench.open(where, dtype, texts_of(texts, own), _settings(C, I, L, None, rule, similarity)))
+
+    def ask(self, key: str, *settings: Any) -> list[Any]:
+        """A setting has changed: ask for its map."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.ask(_settings(*settings)))
+
+    def spans(self, key: str, text: str) -> list[Any]:
+        """The hand-made plan has changed."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.set_spans(read_spans(text)))
+
+    @staticmethod
+    def toggle(text: str, event: gr.EventData) -> tuple[str, str]:
+        """A fold was clicked: add it to the hand-made plan, or take it out again."""
+        span, spans = [int(event.first), int(event.last)], read_spans(text)
+        spans = [other for other in spans if other != span] if span in spans else sorted([*spans, span])
+        return json.dumps(spans), "hand-made" if spans else "map"
+
+    def load_plan(self, key: str, file: str) -> list[Any]:
+        """A plan file was chosen."""
+        bench = self._of(key)
+        before = bench.file
+        answer = self._act(bench, lambda: bench.load_plan(_json_file(file)))
+        return [*answer, "file" if bench.file is not before else gr.skip()]
+
+    def removal(self, key: str) -> list[Any]:
+        """Perplexity without each layer is asked for."""
+        bench = self._of(key)
+        return self._act(bench, bench.measure_removal)
+
+    def export(self, key: str, choice: str, threshold: float, dtype: str, shard: str, name: str) -> list[Any]:
+        """Export the plan that Fold shows, under the name given or one made from the plan."""
+        bench = self._of(key)
+
+        def do() -> None:
+            plan, _ = bench.chosen(choice, threshold)
+            made = suggested_name(bench.model, [str(plan.blocks), dtype], plan.depth)
+            bench.start_export(choice, threshold, dtype, shard, name.strip() or made)
+
+        return self._act(bench, do)
+
+    def cancel(self, key: str) -> list[Any]:
+        """Stop whatever runs."""
+        bench = self._of(key)
+        return self._act(bench, bench.cancel)
+
+
+def _settings(C: int, I: int, L: int, H: int | None, rule: str, similarity: str) -> LacoSettings:
+    return LacoSettings(int(C), int(I), 1.0, int(L), None if H is None else int(H), rule, similarity)  # type: ignore[arg-type]
+
+
+def _json_file(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LayerscopeError("the file is no JSON; save a plan on this page or with `layerscope propose`") from error
