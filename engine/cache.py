@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +88,4 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             known = hashlib.file_digest(file, "sha256").hexdigest()
         save_result("digests", key, known)
-    return known
-
-
-def remembered(kind: str, key: str, make: Callable[[], Any]) -> Any:
-    """Return the cached value of a key, made and kept first where there is none."""
-    known = load_result(kind, key)
-    if known is None:
-        known = make()
-        save_result(kind, key, known)
     return known

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from engine.architectures import architecture_of, blocks_of
+from engine.cache import Ledger, content_key
 from engine.forward import Capture
 from engine.jobs import Job, Progress
 from engine.types import LayerProfile, Model, NormProfile, Profile, WeightDistance
@@ -101,14 +102,13 @@ def weight_distance(model: Model) -> Job[WeightDistance]:
     """Return the distance of each projection to the next layer's (LaCo's motivation, 2402.11187): see WeightDistance."""
     names = architecture_of(model.config).projections
     pairs = model.spec.depth - 1
-    distance: list[tuple[float, ...]] = []
-    cosine: list[tuple[float, ...]] = []
+    ledger = Ledger("weights", content_key(model.fingerprint, model.spec.dtype))
     for row, name in enumerate(names):
-        values = []
         for layer in range(pairs):
-            yield Progress(f"Comparing {name}", (row * pairs + layer) / (len(names) * pairs))
-            with model.lock:
-                values.append(_compare(model, name, layer))
-        distance.append(tuple(a for a, _ in values))
-        cosine.append(tuple(b for _, b in values))
-    return WeightDistance(names, tuple(distance), tuple(cosine))
+            if ledger.get(f"{name} {layer}") is None:
+                yield Progress(f"Comparing {name}", (row * pairs + layer) / (len(names) * pairs))
+                with model.lock:
+                    ledger.add(f"{name} {layer}", _compare(model, name, layer))
+    values = [[ledger.get(f"{name} {layer}") or (math.nan, math.nan) for layer in range(pairs)] for name in names]
+    relative, cosine = (tuple(tuple(pair[which] for pair in row) for row in values) for which in (0, 1))
+    return WeightDistance(names, relative, cosine)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine import cache
-from engine.cache import Ledger, cache_folder, content_key, file_digest, load_result, remembered, save_result, write_whole
+from engine.cache import Ledger, cache_folder, content_key, file_digest, load_result, save_result, write_whole
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
 
@@ -48,16 +48,6 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
         assert reader.read() == "first"
     assert path.read_text(encoding="utf-8") == "second"
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_what_is_remembered_is_made_once() -> None:
-    made: list[int] = []
-    for _ in range(2):
-        assert remembered("kind", "key", lambda: made.append(1) or {"made": 1}) == {"made": 1}
-    assert made == [1]
-
-
-# --- Ledgers ---
 
 
 def test_a_ledger_remembers_across_openings() -> None:

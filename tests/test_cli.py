@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.types import Model
 from tests.families import TEXTS, save_tiny
+from tests.waiting import wait_for_jobs
 from ui import cli
 
 COMMAND = Path(sys.executable).parent / "layerscope"
@@ -408,8 +410,20 @@ def test_an_export_below_a_file_is_refused(tiny_folder: Path, inside: Callable[.
 
 
 @pytest.mark.parametrize("port", [-1, 65_536])
-def test_a_port_that_does_not_exist_is_refused(port: int, inside: Callable[..., Answer]) -> None:
-    assert_refused(inside("app", "--port", port), str(port))
+def test_a_port_that_does_not_exist_is_refused(port: int, tiny_folder: Path, inside: Callable[..., Answer]) -> None:
+    answer = inside("app", "--port", port, "--model", tiny_folder)
+    wait_for_jobs()  # the model that would have been shown first
+    assert_refused(answer, str(port))
+
+
+@pytest.mark.parametrize("model", ["a tiny model", "the demo"])
+def test_a_port_that_is_taken_is_refused(model: str, tiny_folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        answer = outside("app", "--port", port, *(("--model", tiny_folder) if model == "a tiny model" else ()))
+    assert_refused(answer, str(port), "--port")
 
 
 # --- help ---

@@ -10,20 +10,22 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from engine import export as export_module
-from engine.calibration import bundled, calibration_of
+from engine.calibration import calibration_of
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export import DEFAULT_SHARD_BYTES, export, parse_size
 from engine.jobs import drain
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.laco import propose
 from engine.plans import fold_spans, plan_from_json, untouched
+from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.sources import DEMO_BASE_MODEL, parse_source
 from engine.types import DepthPlan, ExportReport, Model, ModelSource
 from tests.exporting import export_unverified, write
-from tests.families import save_tiny
+from tests.families import TEXTS, save_tiny
 
 REFERENCE = fold_spans(6, [(2, 4)], "reference")
 MEAN = fold_spans(6, [(2, 4)], "mean")
+DEMO_PLAN = fold_spans(30, [(5, 9), (12, 20), (23, 29)], "reference")
 
 
 @pytest.fixture
@@ -187,52 +189,53 @@ def test_a_hub_model_is_named_as_the_base(llama: Model, tmp_path: Path) -> None:
     assert "laco" not in card.data.tags
 
 
+def test_the_card_of_a_laco_plan_tells_its_settings_and_the_last_accepted_similarity(llama: Model, tmp_path: Path) -> None:
+    calibration = calibration_of(TEXTS)
+    proposal = drain(propose(SimilarityMeter(llama, calibration), LacoSettings(C=2, I=1, T=0.5, lowest=0)))
+    trials = [{"similarity": trial.similarity, "accepted": trial.accepted} for trial in proposal.trials]
+    accepted = [trial["similarity"] for trial in trials if trial["accepted"]]
+    assert len(accepted) > 1
+    assert not trials[-1]["accepted"]
+    provenance = {"trials": trials, "calibration": {"texts": 3, "fingerprint": calibration.fingerprint}}
+    card = ModelCard.load(write(llama, proposal.plan, tmp_path / "out", provenance=provenance) / "README.md")
+    assert "rule `reference` (Layer Collapse, arXiv 2402.11187): C = 2, I = 1, T = 0.5, L = 0, H = 6." in card.text
+    assert f"(flattened): {accepted[-1]:.4f}." in card.text
+    assert f"Calibration: 3 texts, SHA-256 `{calibration.fingerprint}`." in card.text
+    assert "laco" in card.data.tags
+
+
 # --- The demo, to the end ---
 
 
 @pytest.fixture(scope="module")
-def exported(demo: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[DepthPlan, ExportReport]:
-    calibration = calibration_of(bundled("english").texts[:2], "two")
-    meter = SimilarityMeter(demo, calibration)
-    proposal = drain(propose(meter, LacoSettings(C=3, I=3, T=0.65, lowest=20, rule="reference")))
-    trials = [{"similarity": trial.similarity, "accepted": trial.accepted} for trial in proposal.trials]
-    provenance = {"trials": trials, "calibration": {"texts": 2, "fingerprint": calibration.fingerprint}}
-    report = drain(export(demo.source, demo.folder, proposal.plan, tmp_path_factory.mktemp("demo") / "out", provenance=provenance))
-    return proposal.plan, report
+def exported(demo: Model, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    return drain(export(demo.source, demo.folder, DEMO_PLAN, tmp_path_factory.mktemp("demo") / "out"))
 
 
-def test_the_demo_passes_its_checks(exported: tuple[DepthPlan, ExportReport]) -> None:
-    plan, report = exported
-    assert plan.depth < 30
-    assert report.passed, report.checks
-    assert next(check for check in report.checks if check.name == "logits").detail.startswith("equal bit for bit")
+def test_the_demo_passes_its_checks(exported: ExportReport) -> None:
+    assert exported.passed, exported.checks
+    assert next(check for check in exported.checks if check.name == "logits").detail.startswith("equal bit for bit")
 
 
-def test_the_demos_tensors_are_its_sources_byte_for_byte(demo: Model, exported: tuple[DepthPlan, ExportReport]) -> None:
-    plan, report = exported
+def test_the_demos_tensors_are_its_sources_byte_for_byte(demo: Model, exported: ExportReport) -> None:
     with (
         safe_open(demo.folder / "model.safetensors", framework="pt") as source,
-        safe_open(Path(report.path, "model.safetensors"), framework="pt") as found,
+        safe_open(Path(exported.path, "model.safetensors"), framework="pt") as found,
     ):
         assert "lm_head.weight" not in found.keys()  # noqa: SIM118  # tied, and stored once
-        assert len(found.keys()) == len(source.keys()) - 9 * (30 - plan.depth)
-        for index, block in enumerate(plan.blocks):
+        assert len(found.keys()) == len(source.keys()) - 9 * (30 - DEMO_PLAN.depth)
+        for index, block in enumerate(DEMO_PLAN.blocks):
             for rest, layer in (("input_layernorm", block.home), ("self_attn.k_proj", block.mix[0][0]), ("mlp.down_proj", block.mix[0][0])):
                 a, b = found.get_tensor(f"model.layers.{index}.{rest}.weight"), source.get_tensor(f"model.layers.{layer}.{rest}.weight")
                 assert torch.equal(a.view(torch.int32), b.view(torch.int32))
 
 
-def test_the_demos_card_names_its_base_its_licence_and_what_it_cost(exported: tuple[DepthPlan, ExportReport]) -> None:
-    plan, report = exported
-    card, record = ModelCard.load(Path(report.path, "README.md")), json.loads(Path(report.path, "layerscope.json").read_text())
+def test_the_demos_card_names_its_base_and_its_licence(exported: ExportReport) -> None:
+    card = ModelCard.load(Path(exported.path, "README.md"))
     assert (card.data.base_model, card.data.license, card.data.language) == (DEMO_BASE_MODEL, "apache-2.0", "en")
-    assert "laco" in card.data.tags
+    assert "30 layers folded to 12" in card.text
     assert "**Nothing was retrained.**" in card.text
-    assert f"30 layers folded to {plan.depth}" in card.text
-    assert "rule `reference` (Layer Collapse, arXiv 2402.11187): C = 3, I = 3, T = 0.65, L = 20, H = 30" in card.text
-    last = [trial["similarity"] for trial in record["trials"] if trial["accepted"]][-1]
-    assert f"(flattened): {last:.4f}" in card.text
-    assert f"2 texts, SHA-256 `{dict(plan.settings)['calibration']}`" in card.text
+    assert "Cosine similarity" not in card.text  # nobody measured this plan
 
 
 # --- Sizes ---

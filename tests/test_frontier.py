@@ -13,7 +13,8 @@ from engine.calibration import calibration_of
 from engine.errors import SettingsError
 from engine.frontier import frontier, step_at
 from engine.jobs import Job, drain
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.laco import propose
+from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Block, Frontier, Model
 from tests.families import TEXTS

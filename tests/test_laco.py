@@ -12,9 +12,9 @@ from torch import nn
 from engine.calibration import bundled, calibration_of
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
-from engine.methods.laco import LacoSettings, landscape, propose
+from engine.methods.laco import landscape, propose
 from engine.plans import RULES, untouched
-from engine.settings import DEFINITIONS
+from engine.settings import DEFINITIONS, LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Model, Proposal
 from tests.families import TEXTS
@@ -164,43 +164,12 @@ def test_progress_rises_within_0_and_1(tiny: Callable[..., Model], fresh_cache: 
     assert 0 <= fractions[0] < fractions[-1] <= 1
 
 
-# --- Settings ---
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"C": 1}, "C is 1"),
-        ({"C": 0}, "C is 0"),
-        ({"C": 7}, "C is 7"),
-        ({"I": 0}, "I is 0"),
-        ({"I": -1}, "I is -1"),
-        ({"T": math.nan}, "T is nan"),
-        ({"T": math.inf}, "T is inf"),
-        ({"T": 1.01}, r"T is 1\.01"),
-        ({"T": -1.01}, r"T is -1\.01"),
-        ({"lowest": -1}, "L is -1"),
-        ({"lowest": 6}, "L is 6"),
-        ({"highest": 0}, "H is 0"),
-        ({"highest": 7}, "H is 7"),
-        ({"lowest": 4, "highest": 3}, r"L \(4\) lies above H \(3\)"),
-        ({"rule": "median"}, "unknown rule 'median'"),
-        ({"similarity": "euclidean"}, "unknown similarity 'euclidean'"),
-    ],
-)
-def test_settings_outside_the_algorithm_are_refused(changes: dict[str, Any], words: str, tiny: Callable[..., Model]) -> None:
-    with pytest.raises(SettingsError, match=words):
-        drain(propose(meter_of(tiny("llama")), LacoSettings(**changes)))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("C", 2), ("C", 6), ("I", 1), ("T", 1.0), ("T", -1.0), ("lowest", 0), ("lowest", 5), ("highest", 1), ("highest", 6)],
-)
-def test_settings_at_the_edge_are_taken(name: str, value: Any) -> None:
-    checked = LacoSettings(**{name: value}).checked(6)
-    assert getattr(checked, name) == value
-    assert checked.highest == (value if name == "highest" else 6)
+@pytest.mark.usefixtures("fresh_cache")
+def test_settings_are_checked_before_the_model_is_run(tiny: Callable[..., Model]) -> None:
+    meter = meter_of(tiny("llama"))
+    with pytest.raises(SettingsError, match="C is 7"):
+        drain(propose(meter, LacoSettings(C=7)))
+    assert "captures" not in vars(meter)
 
 
 # --- The landscape ---

@@ -1,9 +1,13 @@
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from engine.jobs import Job, Progress
+from tests.waiting import wait_for_jobs
 from ui import sessions
+from ui.jobs import Task
 from ui.sessions import Sessions
 
 
@@ -26,10 +30,27 @@ def test_what_was_opened_ahead_goes_to_the_first_visitor_only(visits: Sessions) 
     assert visits.of("a") is ahead
 
 
-def test_an_unused_workbench_is_forgotten_and_a_used_one_is_not(visits: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "_IDLE_FOR", 0.2)
+def test_an_unused_workbench_is_forgotten_and_its_job_stopped(visits: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    log: list[str] = []
+
+    def endless() -> Job[None]:
+        try:
+            while True:
+                yield Progress("")
+                time.sleep(0.001)
+        finally:
+            log.append("stopped")
+
     unused, used = visits.of("unused"), visits.of("used")
-    for _ in range(10):
-        time.sleep(0.05)
+    unused.runner.submit(Task("endless", endless, log.append))
+    for hours in range(1, 6):
+        clock[0] = hours * 3600.0
         assert visits.of("used") is used
+    assert log == []
+    clock[0] = 6 * 3600.0 + 1
+    assert visits.of("used") is used
+    wait_for_jobs()
+    assert log == ["stopped"]
     assert visits.of("unused") is not unused

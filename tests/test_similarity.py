@@ -7,12 +7,11 @@ import torch
 from tokenizers import normalizers
 
 from engine.calibration import calibration_of
-from engine.errors import SettingsError
 from engine.jobs import drain
 from engine.loading import open_model
-from engine.methods.laco import LacoSettings, landscape, propose
+from engine.methods.laco import landscape, propose
 from engine.plans import RULES, fold, untouched
-from engine.settings import DEFINITIONS
+from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.sources import parse_source
 from engine.types import Model
@@ -124,10 +123,3 @@ def test_nothing_is_known_of_the_model_with_another_tokenizer(tiny: Callable[...
     assert other.tokenizer(TEXTS[0])["input_ids"] != model.tokenizer(TEXTS[0])["input_ids"]
     SimilarityMeter(model, calibration_of(TEXTS)).measure(blocks, 2)
     assert not SimilarityMeter(other, calibration_of(TEXTS)).known(blocks)
-
-
-def test_definitions_have_two_names() -> None:
-    for name in DEFINITIONS:
-        LacoSettings(similarity=name).checked(6)
-    with pytest.raises(SettingsError, match="'cosine'"):
-        LacoSettings(similarity="cosine").checked(6)

@@ -146,7 +146,7 @@ _TEXT: dict[str, tuple[str, str]] = {
     "is_gone": ("nothing left", "남지 않음"),
     "block_title": ("block {place}: norms of {home}, projections of {mix}", "블록 {place}: 노름 {home}, 투영 {mix}"),
     "ran": ("Rule {rule}, similarity {definition}, measured on {texts} calibration texts ({calibration}), model {model}. A promise, not a result: similarity says nothing yet of perplexity.", "규칙 {rule}, 유사도 {definition}, 보정 문장 {texts}개({calibration}), 모델 {model}. 약속일 뿐 결과는 아닙니다. 유사도는 혼란도를 말해 주지 않습니다."),
-    "ran_hand": ("Not from the map. Similarity {definition}, measured on {texts} calibration texts ({calibration}), model {model}. The charts below still show the map.", "지도에서 온 계획이 아닙니다. 유사도 {definition}, 보정 문장 {texts}개({calibration}), 모델 {model}. 아래 그림은 여전히 지도를 보여 줍니다."),
+    "ran_hand": ("Not from the map. Similarity {definition}, measured on {texts} calibration texts ({calibration}), model {model}. The charts above still show the map.", "지도에서 온 계획이 아닙니다. 유사도 {definition}, 보정 문장 {texts}개({calibration}), 모델 {model}. 위의 그림은 여전히 지도를 보여 줍니다."),
     "conflict": ("At block {homes} layers of different types meet; the type of the home layer wins.", "블록 {homes}에서 종류가 다른 층이 만납니다. 시작 층의 종류를 따릅니다."),
     "several": ("Depth does not fall steadily with T here: {layers} layers come at {count} separate intervals of T, {intervals}.", "여기서 층 수는 T를 따라 고르게 줄지 않습니다. {layers}개 층은 T의 {count}개 구간에서 나옵니다: {intervals}."),
     "single": ("Depth does not fall steadily with T here; {layers} layers come at T in {intervals}.", "여기서 층 수는 T를 따라 고르게 줄지 않습니다. {layers}개 층은 T가 {intervals}일 때 나옵니다."),

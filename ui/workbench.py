@@ -169,6 +169,7 @@ class Workbench:
             lambda: removal_perplexity(self._open_meter()),
             lambda found: self._show("similarity", charts.similarity_data(self.profile, found)),
             urgent=True,
+            yielding=True,
         )
 
     # --- fold ---
@@ -189,7 +190,9 @@ class Workbench:
         before, self.asked = self.asked, settings
         self.put("fold", "stale", "yes")
         meter = self._open_meter()
-        self._submit("map", lambda: frontier(meter, settings, T_MIN), lambda found: self._mapped(settings, found), urgent=True)
+        self._submit(
+            "map", lambda: frontier(meter, settings, T_MIN), lambda found: self._mapped(settings, found), urgent=True, yielding=True
+        )
         if before is None or (before.rule, before.similarity) != (settings.rule, settings.similarity):
             self.put("landscape", "stale", "yes")
             self._submit("landscape", lambda: landscape(meter, settings.rule, settings.similarity), self._surveyed, yielding=True)

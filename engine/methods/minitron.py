@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from engine.cache import Ledger
 from engine.forward import Capture, logits_of, normed, resume
 from engine.jobs import Job, Progress
 from engine.plans import untouched
@@ -33,19 +34,25 @@ def perplexity(parts: list[tuple[float, int]]) -> float:
 
 
 def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
-    """Return the calibration texts' perplexity with each layer alone removed. Costs about depth / 2 forward passes."""
+    """Return the calibration texts' perplexity with each layer alone removed. Costs about depth / 2 forward passes,
+    once: what was measured is remembered."""
     model = meter.model
-    depth, mixer, removed = model.spec.depth, Mixer(model.network), []
-    yield Progress("Perplexity of the source", 0.0)
-    with model.lock:
-        source = perplexity([negative_log_likelihood(model, record, record.final) for record in meter.captures])
+    depth, mixer, ledger = model.spec.depth, Mixer(model.network), Ledger("perplexity", meter.key)
     blocks = untouched(depth).blocks
-    for layer in range(depth):
-        yield Progress(f"Perplexity without layer {layer}", layer / depth)
-        without, parts = blocks[:layer] + blocks[layer + 1 :], []
+
+    def without(layer: int) -> float:
+        left = blocks[:layer] + blocks[layer + 1 :]
         with model.lock:
-            for record in meter.captures:
-                final = normed(model, resume(model, mixer, record, without, layer))
-                parts.append(negative_log_likelihood(model, record, final))
-        removed.append(perplexity(parts))
+            finals = [(record, normed(model, resume(model, mixer, record, left, layer))) for record in meter.captures]
+            return perplexity([negative_log_likelihood(model, record, final) for record, final in finals])
+
+    if ledger.get("source") is None:
+        yield Progress("Perplexity of the source", 0.0)
+        with model.lock:
+            ledger.add("source", perplexity([negative_log_likelihood(model, record, record.final) for record in meter.captures]))
+    for layer in range(depth):
+        if ledger.get(str(layer)) is None:
+            yield Progress(f"Perplexity without layer {layer}", layer / depth)
+            ledger.add(str(layer), without(layer))
+    source, *removed = (float(ledger.get(name) or math.nan) for name in ("source", *map(str, range(depth))))
     return RemovalPerplexity(source, tuple(removed))
