@@ -1,4 +1,4 @@
-"""LaCo as its authors published it, written down naively: deep copies, one sentence at a time, a whole forward pass a trial."""
+"""LaCo as its authors published it, written down naively: deep copies, one sentence at a time, two whole forwards a trial."""
 
 import copy
 from typing import Any
@@ -79,11 +79,11 @@ def layer_collapse(
 ) -> tuple[list[tuple[int, int, float, bool, int]], Any]:
     """Return the trials (pointer, absorbed, similarity, accepted, depth after) and the model they end with."""
     sentences = token_ids(tokenizer, texts)
-    source, current, trials, pointer = last_states(network, sentences), network, [], highest - C
+    current, trials, pointer = network, [], highest - C
     while pointer >= lowest:
         absorbed = min(C - 1, len(blocks_of(current)) - pointer - 1)
         candidate = merge(current, pointer, absorbed, rule)
-        values = cosines(source, last_states(candidate, sentences), per_token)
+        values = cosines(last_states(network, sentences), last_states(candidate, sentences), per_token)
         accepted = sum(values) / len(values) > T
         if accepted:
             current = candidate

@@ -50,6 +50,9 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+# --- Ledgers ---
+
+
 def test_a_ledger_remembers_across_openings() -> None:
     ledger = Ledger("kind", "key")
     assert len(ledger) == 0

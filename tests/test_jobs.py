@@ -46,8 +46,9 @@ def test_drain_tells_every_step_and_returns_the_result() -> None:
 
 def test_drain_closes_the_job_when_the_listener_fails() -> None:
     log: list[str] = []
+    job = job_of(2, log)  # held here, so that no garbage collector closes it
     with pytest.raises(ZeroDivisionError):
-        drain(job_of(2, log), lambda progress: print(1 / 0))
+        drain(job, lambda progress: print(1 / 0))
     assert log == ["closed"]
 
 

@@ -1,13 +1,15 @@
 import copy
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from engine.calibration import calibration_of
-from engine.jobs import drain
+from engine.jobs import Progress, drain
+from engine.methods import minitron
 from engine.methods.minitron import perplexity, removal_perplexity
 from engine.similarity import SimilarityMeter
 from engine.types import Model
@@ -52,3 +54,30 @@ def test_perplexity_pools_tokens_and_says_where_there_are_none() -> None:
     assert perplexity([(2.0, 1), (4.0, 5)]) == pytest.approx(math.e)
     assert math.isnan(perplexity([(0.0, 0)]))
     assert perplexity([(7000.0, 1)]) == math.inf
+
+
+def test_what_was_measured_is_remembered_even_of_an_interrupted_run(
+    tiny: Callable[..., Model], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meters = [SimilarityMeter(tiny("llama"), calibration_of(TEXTS)) for _ in range(3)]
+    interrupted = removal_perplexity(meters[0])
+    for _ in range(4):  # the source and layers 0 and 1 are measured, layer 2 is only told of
+        next(interrupted)
+    interrupted.close()
+    told: list[Progress] = []
+    whole = drain(removal_perplexity(meters[1]), told.append)
+    assert [progress.label for progress in told] == [f"Perplexity without layer {layer}" for layer in range(2, 6)]
+    monkeypatch.setattr(minitron, "resume", None)
+    assert drain(removal_perplexity(meters[2])) == whole
+    assert "captures" not in vars(meters[2])
+    monkeypatch.undo()
+    monkeypatch.setenv("LAYERSCOPE_CACHE", str(fresh_cache / "another"))
+    assert drain(removal_perplexity(SimilarityMeter(tiny("llama"), calibration_of(TEXTS)))) == whole
+
+
+def test_nothing_is_remembered_across_texts_or_models(tiny: Callable[..., Model], fresh_cache: Path) -> None:
+    sources = {
+        drain(removal_perplexity(SimilarityMeter(tiny("llama", seed=seed), calibration_of(texts)))).source
+        for seed, texts in ((0, TEXTS), (0, TEXTS[:2]), (1, TEXTS))
+    }
+    assert len(sources) == 3

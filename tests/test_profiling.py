@@ -3,15 +3,17 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, median
 
 import pytest
 import torch
 
+from engine import profiling
 from engine.architectures import architecture_of, blocks_of
 from engine.calibration import calibration_of
 from engine.forward import Capture
-from engine.jobs import drain
+from engine.jobs import Progress, drain
 from engine.profiling import profile, weight_distance
 from engine.similarity import SimilarityMeter
 from engine.types import Model, Profile
@@ -117,3 +119,19 @@ def test_weight_distance_is_that_of_neighbouring_projections(family: str, tiny: 
         pairs = list(pairwise(weights))
         assert distances == pytest.approx([math.sqrt(((b - a) ** 2).sum() / (a**2).sum()) for a, b in pairs], rel=1e-5)
         assert cosines == pytest.approx([naive_cosine(a, b) for a, b in pairs], abs=1e-6)
+
+
+def test_weight_distance_is_remembered_of_this_model_only(
+    tiny: Callable[..., Model], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = weight_distance(tiny("llama"))
+    for _ in range(10):
+        next(interrupted)
+    interrupted.close()
+    told: list[Progress] = []
+    first = drain(weight_distance(tiny("llama")), told.append)
+    assert len(told) == 7 * 5 - 9  # seven projections of five pairs of layers, nine of which were compared before
+    other = drain(weight_distance(tiny("llama", seed=1)))
+    monkeypatch.setattr(profiling, "_compare", None)
+    assert drain(weight_distance(tiny("llama"))) == first != other
+    assert drain(weight_distance(tiny("llama", seed=1))) == other

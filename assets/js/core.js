@@ -13,7 +13,9 @@ window.layerscope = (() => {
   // Okabe-Ito: told apart by everyone, in both themes.
   const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
 
-  const theme = () => {
+  let known = null; // asking for a computed style makes the browser lay the page out; the theme changes seldom
+  const theme = () => (known ??= readTheme());
+  const readTheme = () => {
     const style = getComputedStyle(document.body);
     const of = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
     const dark = document.body.classList.contains("dark");
@@ -60,9 +62,10 @@ window.layerscope = (() => {
     const words = window.layerscopeWords[props.language];
     const box = host.querySelector(".ls-view");
     const local = {}; // what the person picked in this view: survives redraws, not reloads
+    let [sent, data] = [null, null]; // what Python sent last, parsed once
     const draw = () => {
       if (!box.isConnected || box.clientWidth === 0) return;
-      const data = parse(props.data ?? "");
+      if (sent !== props.data) [sent, data] = [props.data, parse(props.data ?? "")];
       box.classList.toggle("ls-empty", !data && !props.panel);
       if (!data && !props.panel) {
         box.replaceChildren(element("p", {class: "ls-waiting"}, words.waiting));
@@ -80,7 +83,7 @@ window.layerscope = (() => {
     draw();
   };
 
-  new MutationObserver(() => mounted.forEach((draw) => draw()))
+  new MutationObserver(() => { known = null; mounted.forEach((draw) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
   return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, element, mount};

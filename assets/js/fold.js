@@ -64,40 +64,70 @@
     }));
   };
 
-  const trace = (box, step, T, words, height) => {
-    const t = theme();
-    const of = (accepted) => step.trials.filter((trial) => trial.accepted === accepted);
-    const dots = (trials, title, marker) => ({
-      type: "scatter", mode: "markers", name: title, x: trials.map((r) => r.pointer), y: trials.map((r) => r.similarity), marker,
-      error_y: {type: "data", array: trials.map((r) => r.spread), color: t.faint, thickness: 1, width: 0},
-      text: trials.map((r) => fill(words.trial, {first: r.pointer + 1, last: r.pointer + r.absorbed, pointer: r.pointer, depth: r.depth_after})),
-      hovertemplate: `%{text}<br>${words.cosine} %{y:.4f}<extra>${title}</extra>`,
-    });
-    plot(box, [
-      dots(of(false), words.rejected, {symbol: "x-thin", size: 9, line: {color: t.faint, width: 2}}),
-      dots(of(true), words.accepted, {symbol: "circle", size: 11, color: t.fold}),
-    ], {
-      showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 48, r: 12, t: 34, b: 44},
-      xaxis: {title: {text: words.pointer}, autorange: "reversed"}, yaxis: {title: {text: words.cosine}},
-      shapes: [{type: "line", xref: "paper", x0: 0, x1: 1, y0: T, y1: T, line: {color: t.accent, width: 2, dash: "dash"}}],
-      annotations: [{xref: "paper", x: 1, xanchor: "right", y: T, yanchor: "bottom", text: `T = ${number(T, 4)}`, showarrow: false, font: {color: t.accent}}],
-    }, height);
+  // Both charts keep their room and their ranges from map to map, so that nothing jumps, no second layout is needed, and
+  // the marks that follow T can be laid over them by arithmetic, without asking Plotly to draw.
+  const HEIGHT = 280, ROOM = {l: 52, r: 14, t: 34, b: 46};
+  const still = {automargin: false};
+  const across = (value, [from, to], width) => ROOM.l + ((value - from) / (to - from)) * (width - ROOM.l - ROOM.r);
+  const down = (value, [from, to]) => HEIGHT - ROOM.b - ((value - from) / (to - from)) * (HEIGHT - ROOM.b - ROOM.t);
+  const mark = (box, name, style, text = "") => {
+    const made = box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: `ls-mark ${name}`}));
+    Object.assign(made.style, style);
+    if (made.textContent !== text) made.textContent = text;
+    return made;
+  };
+  const redrawn = (box, ...as) => { // true where what the chart was drawn from has changed
+    const same = box.drawnAs?.every((value, index) => value === as[index]);
+    box.drawnAs = as;
+    return !same;
   };
 
-  const overT = (box, map, step, T, words, height) => {
+  const trace = (box, map, step, T, words, width) => {
     const t = theme();
-    const ends = [...map.steps].reverse();
-    const x = ends.flatMap((s) => [Math.max(s.t_from, map.t_min), Math.min(s.t_to, 1)]);
-    const y = ends.flatMap((s) => [s.depth, s.depth]);
-    plot(box, [
-      {type: "scatter", mode: "lines", x, y, line: {color: t.accent, width: 2, shape: "linear"}, hovertemplate: `T %{x:.4f}: %{y} ${words.layers}<extra></extra>`},
-      {type: "scatter", mode: "markers", x: [T], y: [step.depth], marker: {size: 12, color: t.fold, line: {color: t.text, width: 1}}, hovertemplate: `T = ${number(T, 4)}: ${step.depth} ${words.layers}<extra></extra>`},
-    ], {
-      margin: {l: 48, r: 12, t: 34, b: 44}, xaxis: {title: {text: "T"}, range: [map.t_min, 1.005]}, yaxis: {title: {text: words.layers_left}, dtick: 3},
-      shapes: [{type: "line", yref: "paper", y0: 0, y1: 1, x0: T, x1: T, line: {color: t.fold, width: 1.5, dash: "dash"}}],
-    }, height);
-    box.removeAllListeners?.("plotly_click");
-    box.on("plotly_click", (event) => { ls.picked = shortest(stepAt(map, event.points[0].x)); ls.pick?.(); });
+    const range = map.range ??= (() => { // of all that was ever tried, so that the axis stands still
+      const all = map.steps.flatMap((s) => s.trials).filter((r) => r.similarity !== null);
+      return [Math.min(.9, ...all.map((r) => r.similarity - r.spread)) - .03, 1.02];
+    })();
+    if (redrawn(box, map, step, t.dark, width)) {
+      const of = (accepted) => step.trials.filter((trial) => trial.accepted === accepted);
+      const dots = (trials, title, marker) => ({
+        type: "scatter", mode: "markers", name: title, x: trials.map((r) => r.pointer), y: trials.map((r) => r.similarity), marker,
+        text: trials.map((r) => fill(words.trial, {first: r.pointer + 1, last: r.pointer + r.absorbed, pointer: r.pointer, depth: r.depth_after})),
+        hovertemplate: `%{text}<br>${words.cosine} %{y:.4f}<extra>${title}</extra>`,
+      });
+      const spread = { // over texts, as one broken line: error bars would be a path each
+        type: "scatter", mode: "lines", showlegend: false, hoverinfo: "skip", line: {color: t.faint, width: 1},
+        x: step.trials.flatMap((r) => [r.pointer, r.pointer, null]), y: step.trials.flatMap((r) => [r.similarity - r.spread, r.similarity + r.spread, null]),
+      };
+      plot(box, [
+        spread,
+        dots(of(false), words.rejected, {symbol: "x-thin", size: 9, line: {color: t.faint, width: 2}}),
+        dots(of(true), words.accepted, {symbol: "circle", size: 11, color: t.fold}),
+      ], {
+        showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: ROOM,
+        xaxis: {...still, title: {text: words.pointer}, range: [map.depth - 1, -1]}, yaxis: {...still, title: {text: words.cosine}, range},
+      }, HEIGHT);
+    }
+    const line = mark(box, "ls-t", {left: `${ROOM.l}px`, right: `${ROOM.r}px`, top: `${down(T, range)}px`, borderTop: `2px dashed ${t.accent}`, color: t.accent}, `T = ${number(T, 4)}`);
+    line.dataset.t = T;
+  };
+
+  const overT = (box, map, step, T, words, width) => {
+    const t = theme();
+    const depths = map.steps.map((s) => s.depth);
+    const xs = [map.t_min, 1.005], ys = [Math.min(...depths) - .5, Math.max(...depths) + .5];
+    if (redrawn(box, map, t.dark, width)) {
+      const ends = [...map.steps].reverse();
+      plot(box, [{
+        type: "scatter", mode: "lines", x: ends.flatMap((s) => [Math.max(s.t_from, map.t_min), Math.min(s.t_to, 1)]), y: ends.flatMap((s) => [s.depth, s.depth]),
+        line: {color: t.accent, width: 2}, hovertemplate: `T %{x:.4f}: %{y} ${words.layers}<extra></extra>`,
+      }], {margin: ROOM, xaxis: {...still, title: {text: "T"}, range: xs}, yaxis: {...still, title: {text: words.layers_left}, range: ys, tickformat: "d", nticks: 7}}, HEIGHT);
+      box.removeAllListeners?.("plotly_click");
+      box.on("plotly_click", (event) => { ls.picked = shortest(stepAt(map, event.points[0].x)); ls.pick?.(); });
+    }
+    const left = `${across(T, xs, width)}px`;
+    mark(box, "ls-now", {left, top: `${ROOM.t}px`, bottom: `${ROOM.b}px`, borderLeft: `2px dashed ${t.fold}`});
+    mark(box, "ls-dot", {left, top: `${down(step.depth, ys)}px`, background: t.fold});
   };
 
   views.fold = (box, {data, value, words, props, trigger, local, width}) => {
@@ -130,9 +160,9 @@
       const found = joined(steps(data, step.depth));
       says.append(element("p", {class: "ls-hint"}, fill(found.length > 1 ? words.several : words.single, {layers: step.depth, count: found.length, intervals: found.slice(0, 4).map(([from, to]) => `[${number(from, 4)}, ${number(to, 4)})`).join(" ") + (found.length > 4 ? " …" : "")})));
     }
-    const height = 280;
     const left = part(charts, "ls-trace"), right = part(charts, "ls-steps");
-    trace(left, step, T, words, height);
-    overT(right, data, step, T, words, height);
+    const half = window.innerWidth >= 1000 ? (width - 8) / 2 : width; // as the style sheet has it
+    trace(left, data, step, T, words, half);
+    overT(right, data, step, T, words, half);
   };
 })(window.layerscope);

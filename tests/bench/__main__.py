@@ -100,7 +100,7 @@ except SystemExit as end:
 _DRAG = """async () => {
   const range = document.querySelector('#T input[type=range]'), ls = window.layerscope, taken = [];
   const frame = () => new Promise(requestAnimationFrame);
-  const line = () => document.querySelector('#ls-fold .ls-trace').layout.shapes[0].y0;
+  const line = () => Number(document.querySelector('#ls-fold .ls-t').dataset.t);
   for (let i = 0; i < 60; i++) {
     const T = Math.round((0.97 - 0.46 * ((i * 37) % 60) / 60) * 1e4) / 1e4, wanted = ls.snap(T, true);
     const began = performance.now();

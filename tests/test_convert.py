@@ -1,0 +1,31 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import places_in
+from engine.convert import convert
+from engine.errors import SourceError
+from engine.jobs import drain
+from engine.types import Model
+
+
+@pytest.mark.parametrize("content", [b"GGUF\3\0\0\0", b"GGUF" + b"\xff" * 200, b"hello"])
+def test_a_broken_file_is_refused_by_its_name_and_leaves_nothing_behind(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(content)
+    with pytest.raises(SourceError, match=r"broken\.gguf is truncated, corrupted or not a language model"):
+        drain(convert({"gguf": str(tmp_path / "broken.gguf"), "target": str(tmp_path / "converted" / "name")}))
+    assert not list((tmp_path / "converted").iterdir())
+
+
+def test_what_is_converted_is_an_ordinary_float32_checkpoint(demo: Model) -> None:
+    config = json.loads((demo.folder / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["num_hidden_layers"] == 30
+    places = places_in(demo.folder)
+    assert {place.dtype for place in places.values()} == {torch.float32}
+    assert places["model.embed_tokens.weight"].shape == (49152, 576)
+    assert "lm_head.weight" not in places
+    assert {"tokenizer.json", "tokenizer_config.json"} <= {path.name for path in demo.folder.iterdir()}
+    assert demo.tokenizer.decode(demo.tokenizer("Hello, world.")["input_ids"]) == "Hello, world."

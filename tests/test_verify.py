@@ -1,0 +1,110 @@
+"""The checks of an export, shown to fail where they should."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.jobs import drain
+from engine.loading import open_model
+from engine.plans import fold_spans, plan_to_json
+from engine.sources import parse_source
+from engine.types import Model
+from engine.verify import check
+from tests.exporting import write
+from tests.families import tiny_network, tiny_tokenizer
+
+PLAN = fold_spans(6, [(1, 3)], "mean")
+EVERY = {"loads", "keys", "depth", "logits", "generation"}
+
+
+def failed(model: Model, target: Path) -> set[str]:
+    """Return the names of the checks that fail, after seeing that each was made (or that it does not even load)."""
+    request = {"source": str(model.folder), "plan": plan_to_json(PLAN), "target": str(target)}
+    checks = drain(check(request))["checks"]
+    names = {entry["name"] for entry in checks}
+    failing = {entry["name"] for entry in checks if not entry["passed"]}
+    assert names == ({"loads"} if "loads" in failing else EVERY)
+    return failing
+
+
+def edit_tensors(target: Path, edit: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(target / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+
+
+def edit_config(target: Path, **changes: Any) -> None:
+    config = json.loads((target / "config.json").read_text())
+    assert changes.keys() <= config.keys()
+    (target / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.fixture
+def target(tiny: Callable[..., Model], tmp_path: Path) -> Path:
+    return write(tiny("llama"), PLAN, tmp_path / "out")
+
+
+def test_a_sound_checkpoint_passes(tiny: Callable[..., Model], target: Path) -> None:
+    assert failed(tiny("llama"), target) == set()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_sound_checkpoint_in_half_precision_passes(dtype: str, tiny: Callable[..., Model], tmp_path: Path) -> None:
+    assert failed(tiny("llama"), write(tiny("llama"), PLAN, tmp_path / "out", dtype=dtype)) == set()
+
+
+def test_the_smallest_change_of_one_weight_shows_in_the_logits(tiny: Callable[..., Model], target: Path) -> None:
+    edit_tensors(target, lambda tensors: tensors["model.layers.2.mlp.up_proj.weight"][0].mul_(1.001))
+    assert failed(tiny("llama"), target) == {"logits"}
+
+
+def test_two_layers_in_the_wrong_order_show_in_the_logits(tiny: Callable[..., Model], target: Path) -> None:
+    def swap(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in tensors if ".layers.2." in name]:
+            other = name.replace(".2.", ".3.")
+            tensors[name], tensors[other] = tensors[other], tensors[name]
+
+    edit_tensors(target, swap)
+    assert failed(tiny("llama"), target) == {"logits"}
+
+
+def test_a_tensor_too_few_or_too_many_shows_in_the_keys(tiny: Callable[..., Model], target: Path) -> None:
+    edit_tensors(target, lambda tensors: tensors.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(2, 2)}))
+    assert failed(tiny("llama"), target) == {"keys"}
+    edit_tensors(target, lambda tensors: [tensors.pop(f"model.layers.{layer}.mlp.up_proj.weight") for layer in (3, 9)])
+    assert failed(tiny("llama"), target) == {"keys", "logits"}
+
+
+def test_a_wrong_depth_shows(tiny: Callable[..., Model], target: Path) -> None:
+    edit_config(target, num_hidden_layers=3)
+    assert failed(tiny("llama"), target) >= {"keys", "depth", "logits"}
+
+
+def test_layer_types_cut_off_instead_of_taken_along_show_in_the_logits(tiny: Callable[..., Model], tmp_path: Path) -> None:
+    target = write(tiny("gemma3_text"), PLAN, tmp_path / "out")
+    assert failed(tiny("gemma3_text"), target) == set()
+    edit_config(target, layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"])
+    assert failed(tiny("gemma3_text"), target) == {"logits"}
+
+
+def test_states_that_overflow_in_the_exported_dtype_are_a_finding(tmp_path: Path) -> None:
+    network = tiny_network("llama")
+    with torch.no_grad():
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            network.model.layers[4].mlp.get_submodule(name).weight.fill_(1e3)  # float32 bears it, float16 does not
+    network.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    model = drain(open_model(parse_source(str(tmp_path / "model"))))
+    assert failed(model, write(model, PLAN, tmp_path / "whole")) == set()
+    assert "logits" in failed(model, write(model, PLAN, tmp_path / "half", dtype="float16"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_broken_file_shows_in_the_loading(name: str, tiny: Callable[..., Model], target: Path) -> None:
+    (target / name).write_bytes((target / name).read_bytes()[:50])
+    assert failed(tiny("llama"), target) == {"loads"}
