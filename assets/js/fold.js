@@ -66,7 +66,7 @@
 
   // Both charts keep their room and their ranges from map to map, so that nothing jumps, no second layout is needed, and
   // the marks that follow T can be laid over them by arithmetic, without asking Plotly to draw.
-  const HEIGHT = 280, ROOM = {l: 52, r: 14, t: 34, b: 46};
+  const HEIGHT = 280, ROOM = {l: 52, r: 14, t: 34, b: 46, autoexpand: false};
   const still = {automargin: false};
   const across = (value, [from, to], width) => ROOM.l + ((value - from) / (to - from)) * (width - ROOM.l - ROOM.r);
   const down = (value, [from, to]) => HEIGHT - ROOM.b - ((value - from) / (to - from)) * (HEIGHT - ROOM.b - ROOM.t);
