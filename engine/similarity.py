@@ -18,7 +18,10 @@ class SimilarityMeter:
     def __init__(self, model: Model, calibration: Calibration) -> None:
         self.model = model
         self.calibration = calibration
-        self.key = content_key(model.fingerprint, model.spec.dtype, model.source.device, calibration.fingerprint)
+        self._packs = packs_of(model.tokenizer, model.config, calibration)
+        # Tokens, not texts: another tokenizer makes another question of the same texts.
+        tokens = [[pack.ids.tolist(), pack.spans] for pack in self._packs]
+        self.key = content_key(model.fingerprint, model.spec.dtype, model.source.device, tokens)
         self._ledger = Ledger("similarity", self.key)
         self._mixer = Mixer(model.network)
         self._trails: Trails | None = None
@@ -31,8 +34,7 @@ class SimilarityMeter:
     def captures(self) -> tuple[Capture, ...]:
         """The one pass over the source, made when first needed."""
         with self.model.lock:
-            packs = packs_of(self.model.tokenizer, self.model.config, self.calibration)
-            return tuple(capture(self.model, pack) for pack in packs)
+            return tuple(capture(self.model, pack) for pack in self._packs)
 
     def known(self, blocks: tuple[Block, ...]) -> bool:
         """True where measuring these blocks would cost nothing."""

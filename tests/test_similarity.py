@@ -105,12 +105,20 @@ def test_a_later_meter_knows_what_an_earlier_one_measured(tiny: Callable[..., Mo
     assert "captures" not in vars(later)  # the model was not even run once
 
 
-@pytest.mark.parametrize("what", ["texts", "model", "rule"])
-def test_nothing_is_known_of_other_texts_another_model_or_another_plan(what: str, tiny: Callable[..., Model], fresh_cache: Path) -> None:
+@pytest.mark.parametrize("what", ["texts", "model", "dtype", "plan"])
+def test_nothing_is_known_of_what_differs_in_one_thing(what: str, tiny: Callable[..., Model], fresh_cache: Path) -> None:
     model, blocks = tiny("llama"), fold(untouched(6).blocks, 2, 3, "mean")
     SimilarityMeter(model, calibration_of(TEXTS)).measure(blocks, 2)
-    other = SimilarityMeter(tiny("llama", seed=1) if what == "model" else model, calibration_of(TEXTS[:2] if what == "texts" else TEXTS))
-    assert not other.known(fold(untouched(6).blocks, 2, 3, "paper") if what == "rule" else blocks)
+    other, texts = model, TEXTS
+    if what == "texts":
+        texts = TEXTS[:2]
+    elif what == "model":
+        other = tiny("llama", seed=1)
+    elif what == "dtype":
+        other = drain(open_model(parse_source(str(model.folder), "bfloat16")))
+    else:
+        blocks = fold(untouched(6).blocks, 2, 3, "paper")
+    assert not SimilarityMeter(other, calibration_of(texts)).known(blocks)
 
 
 def test_nothing_is_known_of_the_model_with_another_tokenizer(tiny: Callable[..., Model], tmp_path: Path, fresh_cache: Path) -> None:

@@ -31,7 +31,7 @@ class App:
         return [url for url in self.requests if not url.startswith((self.url, "data:", "blob:", self.url.replace("http", "ws")))]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """The app on the demo model, as the README's command starts it."""
     with socket.socket() as probe:
