@@ -6,6 +6,7 @@ leave out of a mean, nothing computed for nothing.
 
 import hashlib
 import itertools
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def calibration_of(texts: tuple[str, ...], name: str = "texts") -> Calibration:
     texts = tuple(text.strip() for text in texts if text.strip())
     if not texts:
         raise TextError(f"{name} holds no text; write one text a line, five to ten sentences are enough")
-    return Calibration(name, texts, hashlib.sha256("\n".join(texts).encode()).hexdigest())
+    return Calibration(name, texts, hashlib.sha256(json.dumps(texts).encode()).hexdigest())
 
 
 def bundled(language: str) -> Calibration:

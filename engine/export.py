@@ -147,7 +147,12 @@ def parse_size(text: str) -> int:
 
 
 def _require_free(target: Path) -> None:
-    if target.exists() or target.is_symlink():
+    try:
+        there = target.exists() or target.is_symlink()
+        os.fsencode(target)
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{str(target)[:200]!r} cannot be a folder's name") from error
+    if there:
         raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

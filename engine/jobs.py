@@ -1,5 +1,6 @@
 """Long tasks as plain generators: they yield Progress and return their result."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -67,8 +68,9 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
         reader = threading.Thread(target=lambda: lines.extend(json.loads(line) for line in answers), daemon=True)
         try:
             reader.start()
-            child.stdin.write(json.dumps(request))
-            child.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # a child that died already is reported below
+                child.stdin.write(json.dumps(request))
+                child.stdin.close()
             began, seen = time.monotonic(), 0
             while reader.is_alive():
                 reader.join(0.2)

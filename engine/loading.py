@@ -1,6 +1,7 @@
 """Open a model: resolve its source to a folder of safetensors, check that it fits, read it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
         folder = converted_folder(gguf)
         if not folder.exists():
             yield Progress(f"Looking at {gguf.name}")
-            require_memory(inspect_gguf(gguf, source), "converting this GGUF file")
+            require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
             yield from in_fresh_process("engine.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
     _, spec = inspect_folder(folder, source)
     return folder, spec

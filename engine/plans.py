@@ -115,12 +115,12 @@ def plan_from_json(value: Any) -> DepthPlan:
     try:
         depth = _whole(value["source_depth"])
         blocks = tuple(
-            Block(_whole(block["home"]), tuple((_whole(layer), float(weight)) for layer, weight in block["mix"]))
+            Block(_whole(block["home"]), tuple((_whole(layer), _number(weight)) for layer, weight in block["mix"]))
             for block in value["blocks"]
         )
         method, settings = str(value.get("method", "unknown")), value.get("settings") or {}
         plan = DepthPlan(depth, blocks, method, tuple((str(k), _frozen(v)) for k, v in settings.items()))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanError(f'this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error!r})') from error
     _check(plan)
     return plan
@@ -132,7 +132,15 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
 def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple((str(key), _frozen(item)) for key, item in value.items())
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
@@ -168,7 +176,7 @@ def read_plan(path: Path) -> DepthPlan:
         return plan_from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise PlanError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"{path} is no JSON file that can be read") from error
 
 
@@ -181,7 +189,7 @@ def describe(plan: DepthPlan) -> tuple[str, ...]:
     for block in plan.folds:
         layers = [layer for layer, _ in block.mix]
         last = max(*layers, block.home)
-        absorbed = span_name(block.home + 1, last)
+        absorbed = span_name(block.home + 1, last) if last > block.home else span_name(min(layers), block.home - 1)
         lost = [span_name(*run) for run in runs([layer for layer in plan.dropped if block.home < layer < last])]
         gone -= set(range(block.home, last))
         if len(layers) == 1:

@@ -31,6 +31,12 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     text = text.strip()
     if dtype not in DTYPES:
         raise SourceError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
+    try:
+        known = torch.device(device).type == "cpu" or torch.cuda.is_available()
+    except RuntimeError:
+        known = False
+    if not known:
+        raise SourceError(f"there is no device '{device}' on this machine; choose cpu")
     if not text:
         raise SourceError("no model was named; write demo, a path, or hub:org/name")
     if text == "demo":
@@ -82,9 +88,9 @@ def weight_files(folder: Path) -> list[Path]:
     if index.exists():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise SourceError(f"{index} cannot be read as an index of weights") from error
-        files = [folder / name for name in names]
+        files = [folder / str(name) for name in names]
     else:
         files = [folder / "model.safetensors"] if (folder / "model.safetensors").exists() else sorted(folder.glob("*.safetensors"))
     if not files:
@@ -114,9 +120,10 @@ def read_config(folder: Path, **options: Any) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:  # transformers raises whatever its parsers raise
+        where = folder / options.get("gguf_file", "")
         kind = _model_type(folder) if not options else None
         about = f" (model_type {kind!r})" if kind else ""
-        raise SourceError(f"the configuration in {folder}{about} cannot be read: {first_line(error)}") from error
+        raise SourceError(f"the configuration in {where}{about} cannot be read: {first_line(error)}") from error
     architecture_of(config)
     return config
 
@@ -142,9 +149,14 @@ def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
 
 def describe_config(config: Any, source: ModelSource) -> ModelSpec:
     """Return the spec of the model that a config describes, counted on a network without storage."""
-    with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config)
-    network.tie_weights()
+    try:
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(config)
+        network.tie_weights()
+    except Exception as error:  # a config may hold anything
+        raise SourceError(f"the configuration describes no model that can be built: {first_line(error)}") from error
+    if not len(blocks_of(network)):
+        raise SourceError("the configuration describes a model without layers")
     dtype = source.dtype if source.dtype != "auto" else str(config.dtype or torch.float32).removeprefix("torch.")
     name = Path(source.location).name if source.kind != "hub" else source.location
     return ModelSpec(

@@ -18,7 +18,7 @@ def encode(value: Any) -> str:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: item if key == "blocks" else _rounded(item) for key, item in value.items()}  # a plan stays exact
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     if isinstance(value, float):

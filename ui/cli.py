@@ -149,7 +149,7 @@ def export(
 def open_app(
     model: Source = "demo",
     host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
+    port: Annotated[int, typer.Option(help="the port to listen at", min=0, max=65535)] = 7860,
     exports: Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page may export into")] = Path("exports"),
     browser: Annotated[
         bool | None, typer.Option("--browser/--no-browser", help="open a browser window; left out, one is opened where there is a screen")

@@ -79,6 +79,6 @@ def read_spans(text: str) -> list[list[int]]:
     """Read the spans (first, last) of a hand-made plan; none where the text makes no sense."""
     try:
         spans = [[int(first), int(last)] for first, last in json.loads(text)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
     return spans if all(0 <= first < last for first, last in spans) else []
