@@ -106,6 +106,9 @@ def plan_outputs(
     outputs: dict[str, Output] = {}
 
     def add(name: str, parts: tuple[tuple[float, str], ...]) -> None:
+        for _, part in parts:
+            if part not in places:
+                raise ExportError(f"the source holds no tensor {part}, which the plan needs")
         place = places[parts[0][1]]
         kind = getattr(torch, dtype) if dtype != "auto" and place.dtype.is_floating_point else place.dtype
         outputs[name] = Output(kind, place.shape, parts)
@@ -139,7 +142,7 @@ def parse_size(text: str) -> int:
     Raises:
         ExportError: it is no size, or less than a megabyte.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?)B?\s*", text.upper())
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)B?\s*", text.upper())
     size = int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
     if size < 10**6:
         raise ExportError(f"'{text}' is no shard size; write one of at least 1MB, such as 5GB or 500MB")
@@ -149,7 +152,8 @@ def parse_size(text: str) -> int:
 def _require_free(target: Path) -> None:
     try:
         there = target.exists() or target.is_symlink()
-        os.fsencode(target)
+        if "\0" in str(target):
+            raise ValueError("null byte")
     except (OSError, ValueError) as error:
         raise ExportError(f"{str(target)[:200]!r} cannot be a folder's name") from error
     if there:

@@ -90,7 +90,10 @@ class Trails:
 
     def leave(self, record: Capture, leading: tuple[Block, ...], state: torch.Tensor) -> None:
         """Remember the state after these leading blocks."""
-        self._states[(id(record), leading)] = state
+        key = (id(record), leading)
+        if (old := self._states.pop(key, None)) is not None:
+            self._bytes -= old.nbytes
+        self._states[key] = state
         self._bytes += state.nbytes
         while self._bytes > self._budget:
             _, oldest = self._states.popitem(last=False)

@@ -52,8 +52,8 @@ def test_demo_is_the_bundled_gguf_file() -> None:
     [("hub:org/name", "org/name", None), ("hub:a-b/c.d_e@v1.0", "a-b/c.d_e", "v1.0"), ("hub:org/name@refs/pr/1", "org/name", "refs/pr/1")],
 )
 def test_hub_ids(text: str, location: str, revision: str | None) -> None:
-    source = parse_source(text, "bfloat16", "cuda")
-    assert source == ModelSource("hub", location, revision, "bfloat16", "cuda")
+    source = parse_source(text, "bfloat16", "cpu")
+    assert source == ModelSource("hub", location, revision, "bfloat16", "cpu")
     assert str(source) == f"hub:{location}"
 
 
@@ -88,6 +88,12 @@ def test_another_file_is_refused_by_its_name(tmp_path: Path) -> None:
 def test_unknown_dtypes_are_refused(dtype: str) -> None:
     with pytest.raises(SourceError, match="bfloat16"):
         parse_source("demo", dtype)
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cpu2"])
+def test_a_device_this_machine_lacks_is_refused(device: str) -> None:
+    with pytest.raises(SourceError, match="choose cpu"):
+        parse_source("demo", device=device)
 
 
 # --- What a model says of itself ---
