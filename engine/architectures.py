@@ -1,6 +1,6 @@
 """The families that can be folded: one literal row each, roles instead of class checks. Adding a row adds a family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import UnsupportedModelError
@@ -12,14 +12,18 @@ class Architecture:
 
     `blocks` and `norm` are module paths of the block list and of the final norm, `depth_key` the config's name for the
     number of layers, `projections` the modules in a block that a mix replaces. `depth_scaled` are config switches that
-    make a layer's arithmetic depend on its index: a model with one of them on cannot change depth.
+    make a layer's arithmetic depend on its index: a model with one of them on cannot change depth. `writes` is the
+    projection whose output is added to the residual stream last, None where a norm stands between; `transposed` says that
+    projections are stored [in, out].
     """
 
     blocks: str
     norm: str
     projections: tuple[str, ...]
+    writes: str | None = None
     depth_key: str = "num_hidden_layers"
     depth_scaled: tuple[str, ...] = ()
+    transposed: bool = False
 
 
 _SPLIT_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
@@ -27,6 +31,7 @@ _LLAMA = Architecture(
     blocks="model.layers",
     norm="model.norm",
     projections=(*_SPLIT_ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    writes="mlp.down_proj",
 )
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -34,18 +39,21 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "gemma3_text": _LLAMA,
+    "gemma3_text": replace(_LLAMA, writes=None),
     "phi3": Architecture(
         blocks="model.layers",
         norm="model.norm",
         projections=("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"),
+        writes="mlp.down_proj",
     ),
     "gpt2": Architecture(
         blocks="transformer.h",
         norm="transformer.ln_f",
         projections=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+        writes="mlp.c_proj",
         depth_key="n_layer",
         depth_scaled=("scale_attn_by_inverse_layer_idx",),
+        transposed=True,
     ),
 }
 

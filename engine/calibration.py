@@ -7,6 +7,7 @@ leave out of a mean, nothing computed for nothing.
 import hashlib
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,19 @@ def calibration_of(texts: tuple[str, ...], name: str = "texts") -> Calibration:
     return Calibration(name, texts, hashlib.sha256(json.dumps(texts).encode()).hexdigest())
 
 
-def bundled(language: str) -> Calibration:
-    """Return the calibration texts that Layerscope ships for "english" or "korean"."""
-    text = (assets_folder() / "texts" / f"calibration-{language}.txt").read_text(encoding="utf-8")
-    return calibration_of(tuple(text.splitlines()), language)
+def bundled(language: str, purpose: str = "calibration") -> Calibration:
+    """Return the texts that Layerscope ships for "english" or "korean".
+
+    `purpose` is "calibration" (a few sentences, for similarity), "practice" (paragraphs that search and repair fit to) or
+    "evaluation" (paragraphs that only judge); no text serves two purposes.
+    """
+    text = (assets_folder() / "texts" / f"{purpose}-{language}.txt").read_text(encoding="utf-8")
+    return calibration_of(tuple(text.splitlines()), language if purpose == "calibration" else f"{purpose}-{language}")
+
+
+def texts_for(choice: str, purpose: str = "calibration") -> Calibration:
+    """Return the bundled texts of a language, or those of a file; see `bundled` and `read_texts`."""
+    return bundled(choice, purpose) if choice in BUNDLED else read_texts(Path(choice))
 
 
 def assets_folder() -> Path:
@@ -87,19 +97,28 @@ def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pac
     """
     limit = min(MAX_TEXT_TOKENS, getattr(config, "max_position_embeddings", None) or MAX_TEXT_TOKENS)
     rows: list[tuple[int, list[int]]] = []
-    packs: list[Pack] = []
     for text, words in enumerate(calibration.texts):
         row = tokenizer(words)["input_ids"][:limit]
         if not row:
             raise TextError(f"the tokenizer makes no token of the text {words[:40]!r}")
-        if rows and sum(len(other) for _, other in rows) + len(row) > _PACK_TOKENS:
-            packs.append(_pack(rows))
-            rows = []
         rows.append((text, row))
-    return (*packs, _pack(rows))
+    return pack_rows(rows)
 
 
-def _pack(rows: list[tuple[int, list[int]]]) -> Pack:
+def pack_rows(rows: Sequence[tuple[int, list[int]]], size: int = _PACK_TOKENS) -> tuple[Pack, ...]:
+    """Lay rows of tokens, each with its text's number, into packs of at most `size` tokens, in order; a longer row has
+    a pack to itself."""
+    packs: list[Pack] = []
+    waiting: list[tuple[int, list[int]]] = []
+    for row in rows:
+        if waiting and sum(len(ids) for _, ids in waiting) + len(row[1]) > size:
+            packs.append(_pack(waiting))
+            waiting = []
+        waiting.append(row)
+    return (*packs, _pack(waiting))
+
+
+def _pack(rows: Sequence[tuple[int, list[int]]]) -> Pack:
     stops = list(itertools.accumulate(len(row) for _, row in rows))
     return Pack(
         ids=torch.tensor([[token for _, row in rows for token in row]]),

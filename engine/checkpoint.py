@@ -35,11 +35,13 @@ class TensorPlace:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A tensor to be written: its dtype and shape, and the weighted source tensors it is made of."""
+    """A tensor to be written: its dtype and shape, the weighted source tensors it is made of, and the fingerprint of the
+    map that is folded in, if any."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     parts: tuple[tuple[float, str], ...]
+    repair: str = ""
 
     @property
     def bytes(self) -> int:

@@ -21,7 +21,7 @@ from engine.jobs import Job, Progress, in_fresh_process
 from engine.loading import fingerprint_of
 from engine.plans import plan_to_json, require_depth
 from engine.sources import inspect_folder
-from engine.surgery import mix_tensors
+from engine.surgery import map_of, mix_tensors, repaired
 from engine.types import Block, Check, DepthPlan, ExportReport, ModelSource, ModelSpec
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -57,15 +57,19 @@ def export(
     """
     config, spec = inspect_folder(folder, source)
     require_depth(plan, spec.depth)
+    for block in plan.blocks:
+        if block.repair:
+            map_of(block.repair)
     _require_free(target)
     yield Progress("Planning the files", 0.0)
     outputs, places = plan_outputs(config, plan, places_in(folder), dtype)
+    transposed = architecture_of(config).transposed
     total = sum(output.bytes for output in outputs.values())
     _require_disk(target, total)
     fingerprint = fingerprint_of(folder)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        for written in write_shards(partial, outputs, lambda output: _make(output, places), shard_bytes):
+        for written in write_shards(partial, outputs, lambda output: _make(output, places, transposed), shard_bytes):
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
         new_config = resized_config(config, plan.kept)
         new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
@@ -105,13 +109,13 @@ def plan_outputs(
     layers: dict[int, list[str]] = {}
     outputs: dict[str, Output] = {}
 
-    def add(name: str, parts: tuple[tuple[float, str], ...]) -> None:
+    def add(name: str, parts: tuple[tuple[float, str], ...], repair: str = "") -> None:
         for _, part in parts:
             if part not in places:
                 raise ExportError(f"the source holds no tensor {part}, which the plan needs")
         place = places[parts[0][1]]
         kind = getattr(torch, dtype) if dtype != "auto" and place.dtype.is_floating_point else place.dtype
-        outputs[name] = Output(kind, place.shape, parts)
+        outputs[name] = Output(kind, place.shape, parts, repair)
 
     for name in places:
         if (match := pattern.fullmatch(name)) is None:
@@ -120,7 +124,8 @@ def plan_outputs(
             layers.setdefault(int(match[1]), []).append(match[2])
     for index, block in enumerate(plan.blocks):
         for rest in layers[block.home]:
-            add(f"{stem}.{index}.{rest}", _parts(stem, block, rest, row.projections))
+            repair = block.repair if rest.rpartition(".")[0] == row.writes else ""
+            add(f"{stem}.{index}.{rest}", _parts(stem, block, rest, row.projections), repair)
     return outputs, places
 
 
@@ -129,11 +134,13 @@ def _parts(stem: str, block: Block, rest: str, projections: tuple[str, ...]) -> 
     return tuple((weight, f"{stem}.{layer}.{rest}") for layer, weight in mix)
 
 
-def _make(output: Output, places: dict[str, TensorPlace]) -> torch.Tensor:
+def _make(output: Output, places: dict[str, TensorPlace], transposed: bool) -> torch.Tensor:
+    parts = ((weight, read_tensor(name, places[name])) for weight, name in output.parts)
+    if output.repair:
+        return repaired(parts, output.dtype, output.repair, transposed)
     if len(output.parts) == 1 and output.parts[0][0] == 1.0:
-        name = output.parts[0][1]
-        return read_tensor(name, places[name])
-    return mix_tensors(((weight, read_tensor(name, places[name])) for weight, name in output.parts), output.dtype)
+        return next(parts)[1]
+    return mix_tensors(parts, output.dtype)
 
 
 def parse_size(text: str) -> int:
@@ -188,14 +195,15 @@ def _record(
         "source": {"kind": source.kind, "name": spec.name, "revision": source.revision, "fingerprint": fingerprint},
         "dtype": str(dtype).removeprefix("torch."),
         **provenance,
-        "versions": {"python": platform.python_version(), **_versions("layerscope", "torch", "transformers", "safetensors")},
+        "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _versions(*names: str) -> dict[str, str]:
-    found = {}
-    for name in names:
+def versions() -> dict[str, str]:
+    """Return the versions of what a result depends on, by name."""
+    found = {"python": platform.python_version()}
+    for name in ("layerscope", "torch", "transformers", "safetensors"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
         assert child.stdin is not None
         assert child.stdout is not None
         answers, lines = child.stdout, list[dict]()
-        reader = threading.Thread(target=lambda: lines.extend(json.loads(line) for line in answers), daemon=True)
+        reader = threading.Thread(target=lambda: lines.extend(_messages(answers)), daemon=True)
         try:
             reader.start()
             with contextlib.suppress(BrokenPipeError):  # a child that died already is reported below
@@ -91,6 +91,15 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
             raise getattr(errors, answer["kind"], errors.LayerscopeError)(answer["error"])
         log.seek(0)
         raise RuntimeError(f"{module} ended with code {child.returncode}: {log.read()[-4000:]}")
+
+
+def _messages(lines: Iterable[str]) -> Iterator[dict]:
+    """The JSON objects among lines; a library may have written to the child's file descriptor behind our back."""
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            message = json.loads(line)
+            if isinstance(message, dict):
+                yield message
 
 
 def answer_request(task: Callable[[dict], Job[dict]]) -> None:

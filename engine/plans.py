@@ -1,12 +1,14 @@
 """Plans: how blocks fold into one, and how a plan becomes JSON and comes back."""
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
-from engine.types import Block, DepthPlan
+from engine.types import Block, DepthPlan, Repair
 
 # --- Rules: what one block of a group of consecutive blocks is. All are affine: the coefficients add up to 1. ---
 
@@ -66,6 +68,8 @@ def fold(blocks: tuple[Block, ...], first: int, count: int, rule: str) -> tuple[
     """Return blocks with `count` of them, from index `first` on, folded into one by a rule."""
     if count < 2 or first < 0 or first + count > len(blocks):
         raise PlanError(f"cannot fold {count} blocks from {first} on in a model of {len(blocks)}")
+    if rule not in RULES:
+        raise PlanError(f"unknown rule '{rule}'; choose one of {', '.join(RULES)}")
     return (*blocks[:first], RULES[rule](blocks[first : first + count]), *blocks[first + count :])
 
 
@@ -96,10 +100,16 @@ def plan_to_json(plan: DepthPlan) -> dict[str, Any]:
     """Return a plan as the JSON object that the terminal writes and the page saves."""
     return {
         "source_depth": plan.source_depth,
-        "blocks": [{"home": block.home, "mix": [list(part) for part in block.mix]} for block in plan.blocks],
+        "blocks": [block_to_json(block) for block in plan.blocks],
         "method": plan.method,
         "settings": dict(plan.settings),
+        **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
     }
+
+
+def block_to_json(block: Block) -> dict[str, Any]:
+    """Return a block as it stands in a plan's JSON; "repair" only where there is one."""
+    return {"home": block.home, "mix": [list(part) for part in block.mix], **({"repair": block.repair} if block.repair else {})}
 
 
 def plan_from_json(value: Any) -> DepthPlan:
@@ -115,11 +125,12 @@ def plan_from_json(value: Any) -> DepthPlan:
     try:
         depth = _whole(value["source_depth"])
         blocks = tuple(
-            Block(_whole(block["home"]), tuple((_whole(layer), _number(weight)) for layer, weight in block["mix"]))
+            Block(_whole(block["home"]), tuple((_whole(layer), _number(weight)) for layer, weight in block["mix"]), _mark(block))
             for block in value["blocks"]
         )
+        repairs = tuple(_repair(entry) for entry in value.get("repairs") or ())
         method, settings = str(value.get("method", "unknown")), value.get("settings") or {}
-        plan = DepthPlan(depth, blocks, method, tuple((str(k), _frozen(v)) for k, v in settings.items()))
+        plan = DepthPlan(depth, blocks, method, tuple((str(k), _frozen(v)) for k, v in settings.items()), repairs)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanError(f'this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error!r})') from error
     _check(plan)
@@ -136,6 +147,18 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is no number")
     return float(value)
+
+
+def _mark(value: Mapping[str, Any], key: str = "repair") -> str:
+    mark = value.get(key, "")
+    if not isinstance(mark, str) or (mark and re.fullmatch("[0-9a-f]{64}", mark) is None):
+        raise ValueError(f"{mark!r} is no fingerprint of a repair")
+    return mark
+
+
+def _repair(value: Any) -> Repair:
+    strength, before, after = (float("nan") if value[key] is None else _number(value[key]) for key in ("strength", "before", "after"))
+    return Repair(_whole(value["place"]), str(value["kind"]), strength, before, after, _mark(value, "fingerprint"))
 
 
 def _frozen(value: Any) -> Any:
@@ -187,6 +210,8 @@ def describe(plan: DepthPlan) -> tuple[str, ...]:
     """Return a plan in plain English, a sentence for each fold and each run of dropped layers."""
     sentences, gone = [], set(plan.dropped)
     for block in plan.folds:
+        if block.mix == ((block.home, 1.0),):
+            continue  # whole, but repaired
         layers = [layer for layer, _ in block.mix]
         last = max(*layers, block.home)
         absorbed = span_name(block.home + 1, last) if last > block.home else span_name(min(layers), block.home - 1)
@@ -200,6 +225,10 @@ def describe(plan: DepthPlan) -> tuple[str, ...]:
         else:
             how = f"projections {' '.join(f'{weight:+g}·W{layer}' for layer, weight in block.mix)} under its own norms"
         sentences.append(f"Layers {absorbed} fold into {block.home}: {how}.")
+    sentences.extend(
+        f"The seam after block {entry.place} is repaired without training ({entry.kind}): KL {entry.before:.3f} to {entry.after:.3f}."
+        for entry in plan.repairs
+    )
     sentences.extend(f"{'Layers' if last > first else 'Layer'} {span_name(first, last)} dropped." for first, last in runs(sorted(gone)))
     return tuple(sentences) or ("No layer is changed.",)
 

@@ -80,7 +80,7 @@ def _norms(length: torch.Tensor, opening: torch.Tensor) -> NormProfile:
     others = length[:, ~opening] if bool((~opening).any()) else length
     return NormProfile(
         first_token=tuple(length[:, opening].mean(dim=1).tolist()),
-        other_median=tuple(others.median(dim=1).values.tolist()),
+        other_median=tuple(others.quantile(0.5, dim=1).tolist()),
         other_max=tuple(others.max(dim=1).values.tolist()),
     )
 

@@ -38,11 +38,11 @@ class SimilarityMeter:
 
     def known(self, blocks: tuple[Block, ...]) -> bool:
         """True where measuring these blocks would cost nothing."""
-        return self._ledger.get(_name(blocks)) is not None
+        return self._ledger.get(blocks_key(blocks)) is not None
 
     def measure(self, blocks: tuple[Block, ...], prefix: int) -> Similarity:
         """Return the similarity of the plan with these blocks, of which the first `prefix` are the source's own."""
-        name = _name(blocks)
+        name = blocks_key(blocks)
         value = self._ledger.get(name)
         if value is None:
             value = self._run(blocks, prefix)
@@ -74,5 +74,6 @@ def _finite(value: torch.Tensor) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _name(blocks: tuple[Block, ...]) -> str:
-    return content_key([[block.home, block.mix] for block in blocks])[:32]
+def blocks_key(blocks: tuple[Block, ...]) -> str:
+    """Return the name under which what was measured of these blocks is remembered."""
+    return content_key([[block.home, block.mix, *([block.repair] if block.repair else [])] for block in blocks])[:32]

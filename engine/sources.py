@@ -31,12 +31,9 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     text = text.strip()
     if dtype not in DTYPES:
         raise SourceError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
-    try:
-        known = torch.device(device).type == "cpu" or torch.cuda.is_available()
-    except RuntimeError:
-        known = False
-    if not known:
-        raise SourceError(f"there is no device '{device}' on this machine; choose cpu")
+    devices = ("cpu", *(["cuda"] if torch.cuda.is_available() else []), *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
+    if device not in devices:
+        raise SourceError(f"there is no device '{device}' on this machine; choose one of {', '.join(devices)}")
     if not text:
         raise SourceError("no model was named; write demo, a path, or hub:org/name")
     if text == "demo":

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SimilarityDefinition = Literal["flattened", "per-token"]
+Stage = Literal["beam", "grow", "swap", "survivor", "exhaustive", "repair", "greedy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +84,34 @@ class Block:
     """One block of a pruned model, in terms of source layers.
 
     `home` gives norms, layer type and place; `mix` gives the projections (weight and bias) as a weighted sum of the
-    projections of source layers: pairs of (layer, coefficient) in order of layer.
+    projections of source layers: pairs of (layer, coefficient) in order of layer. `repair` is the fingerprint of a map
+    that is folded into the projection which writes to the residual stream last (see engine/repair.py), or empty.
     """
 
     home: int
     mix: tuple[tuple[int, float], ...]
+    repair: str = ""
 
     @property
     def untouched(self) -> bool:
         """True where the block is its home layer, whole."""
-        return self.mix == ((self.home, 1.0),)
+        return self.mix == ((self.home, 1.0),) and not self.repair
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One seam's repair: which block carries it, what it is, and what it did on texts it was not fitted to.
+
+    `kind` is "scalar" or "ridge"; `strength` the scalar itself, or the ridge penalty as a share of the mean squared
+    input. `before` and `after` are the KL divergence from the source (nats a token) with the seams below repaired.
+    """
+
+    place: int
+    kind: str
+    strength: float
+    before: float
+    after: float
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +122,7 @@ class DepthPlan:
     blocks: tuple[Block, ...]
     method: str
     settings: tuple[tuple[str, Any], ...] = ()
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -262,6 +282,59 @@ class Landscape:
     definition: str
     widths: tuple[int, ...]
     similarity: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a plan was judged: texts, windows of `context` tokens that move on by `stride`, scored tokens, BOS or not."""
+
+    texts: str
+    fingerprint: str
+    context: int
+    stride: int
+    tokens: int
+    bos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextScore:
+    """One text's sums over its `tokens` scored tokens: negative log-likelihoods (nats), KL divergence of the plan from
+    the source, top-1 agreements, and cosines of the final states. NaN where the plan's states are not finite."""
+
+    tokens: int
+    source_nll: float
+    plan_nll: float
+    kl: float
+    agreement: float
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a plan costs, next to its source. `ratio_low` and `ratio_high` bound the perplexity ratio at 95 %, from the
+    spread over texts; KL is in nats a token; the shares lie in [0, 1]."""
+
+    protocol: Protocol
+    source_perplexity: float
+    plan_perplexity: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    kl: float
+    top1_agreement: float
+    cosine: float
+    texts: tuple[TextScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best plan that a search had after `seconds` and `forwards` (blocks run over all practice texts)."""
+
+    plan: DepthPlan
+    score: float
+    seconds: float
+    forwards: float
+    stage: Stage
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,13 +45,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     texts = calibration_of(bundled("english").texts[:_TEXTS])
     packs = packs_of(tokenizer, network.config, texts)
     yield Progress("Running the plan in memory", 0.92)
-    expected = _plan_logits(Path(request["source"]), plan, packs, network.dtype)
-    with torch.no_grad():
-        found = [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
-    difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(expected, found, strict=True))
-    equal = all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-    tokens = sum(pack.ids.shape[1] for pack in packs)
-    note("logits", equal, f"{'equal bit for bit' if equal else f'largest difference {difference:.3g}'} on {tokens} tokens")
+    note("logits", *_compare_logits(network, Path(request["source"]), plan, packs))
 
     yield Progress("Generating with and without cache", 0.96)
     network.float()  # what is checked is the layers' numbering; in half precision rounding alone may turn a greedy choice
@@ -70,6 +64,24 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     same = torch.equal(cached, uncached)
     note("generation", same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached[0])!r}")
     return {"checks": checks}
+
+
+def _compare_logits(network: Any, folder: Path, plan: Any, packs: Any) -> tuple[bool, str]:
+    """Return whether the checkpoint's logits are the plan's, bit for bit, and what there is to say of it."""
+    import torch
+
+    from engine.errors import SourceError
+
+    try:
+        expected = _plan_logits(folder, plan, packs, network.dtype)
+    except SourceError as error:  # a dtype too narrow for the model's states
+        return False, f"{error} (exported as {str(network.dtype).removeprefix('torch.')})"
+    with torch.no_grad():
+        found = [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
+    difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(expected, found, strict=True))
+    equal = all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    tokens = sum(pack.ids.shape[1] for pack in packs)
+    return equal, f"{'equal bit for bit' if equal else f'largest difference {difference:.3g}'} on {tokens} tokens"
 
 
 def _plan_logits(folder: Path, plan: Any, packs: Any, dtype: Any) -> list[Any]:

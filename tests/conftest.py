@@ -66,27 +66,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
         return opened[key]
 
     return open_tiny
-
-
-# Tests that name bugs which are known and not mended yet, by file or by test. They run, and are reported as expected failures;
-# whoever mends one takes its line out. Nothing new belongs here.
-OPEN = {
-    "test_handlers.py",
-    "test_readme.py",
-    "test_a_plan_that_is_none_is_refused",
-    "test_an_interrupted_command_ends_calmly",
-    "test_a_device_that_this_machine_does_not_have_is_refused",
-    "test_a_port_that_does_not_exist_is_refused",
-    "test_models_that_cannot_be_opened_are_refused",
-    "test_options_that_make_no_sense_are_refused",
-    "test_a_replaced_task_that_fails_says_nothing_and_takes_nothing_with_it",
-    "test_states_that_overflow_in_the_exported_dtype_are_a_finding",
-    "test_workbench.py",
-}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what OPEN names."""
-    for item in items:
-        if item.path.name in OPEN or getattr(item, "originalname", item.name) in OPEN:
-            item.add_marker(pytest.mark.xfail(strict=False, reason="a known bug, see OPEN in tests/conftest.py"))

@@ -449,6 +449,7 @@ def test_an_interrupted_command_ends_calmly(command: str, tmp_path: Path) -> Non
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
     )
     try:
         assert child.stderr is not None

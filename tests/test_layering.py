@@ -12,11 +12,12 @@ LAYERS = (  # a module may import from layers below its own, never from its own 
     ("jobs", "cache", "architectures"),
     ("sources", "calibration", "plans"),
     ("loading", "surgery", "checkpoint", "settings", "card", "convert"),
-    ("forward",),
-    ("similarity", "profiling"),
-    ("methods.laco", "methods.minitron"),
-    ("frontier",),
-    ("export", "verify"),
+    ("forward", "live"),
+    ("similarity", "profiling", "sensitivity", "generation", "harness"),
+    ("methods.laco", "methods.minitron", "methods.acceptance", "evaluation"),
+    ("frontier", "objectives"),
+    ("export", "verify", "report", "ablations", "methods.baselines", "repair"),
+    ("speed", "search"),
 )
 LEVEL = {f"engine.{name}": level for level, names in enumerate(LAYERS) for name in names}
 MODULES = {

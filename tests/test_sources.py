@@ -92,7 +92,7 @@ def test_unknown_dtypes_are_refused(dtype: str) -> None:
 
 @pytest.mark.parametrize("device", ["", "gpu", "cpu2"])
 def test_a_device_this_machine_lacks_is_refused(device: str) -> None:
-    with pytest.raises(SourceError, match="choose cpu"):
+    with pytest.raises(SourceError, match="choose one of cpu"):
         parse_source("demo", device=device)
 
 

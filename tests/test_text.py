@@ -2,13 +2,22 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import ui.text
+from engine.ablations import ABLATIONS
+from engine.generation import Verdict
+from engine.methods.baselines import BASELINES
+from engine.objectives import OBJECTIVES
 from engine.plans import RULES
+from engine.repair import KINDS
+from engine.search import SURVIVORS
 from engine.settings import DEFINITIONS
+from engine.types import Stage
 from ui.controls import PLANS, PRESETS, TEXTS
+from ui.tabs.search import TARGETS
 from ui.text import LANGUAGES, all_words, words
 
 ROOT = Path(ui.text.__file__).resolve().parent.parent
@@ -96,7 +105,17 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         used |= set(re.findall(r"\bwords\.(\w+)", script)) | set(re.findall(r"\bwords\[\"([^\"]+)\"\]", script))
         families |= set(re.findall(r"\bwords\[`([^`$]+)\$\{", script))
     assert len(used) > 40
-    assert families == {"is_", "job_", "check_"}  # each is looked at below; a new one wants a test of its own
+    assert families == {
+        "is_",
+        "job_",
+        "check_",
+        "score_",
+        "stage_",
+        "verdict_",
+        "baseline_",
+        "col_",
+        "decoding_",
+    }  # each is looked at below; a new one wants a test of its own
     assert used - set(ENGLISH) == set()
 
 
@@ -107,6 +126,12 @@ def names_in(file: str, function: str) -> set[str]:
     return {call.args[0].value for call in named if isinstance(call.args[0], ast.Constant)}
 
 
+JOBS = {
+    name for file in ("workbench", "comparison", "searching") for call in ("submit", "Task") for name in names_in(f"ui/{file}.py", call)
+}
+BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("family", "names"),
     [
@@ -115,11 +140,23 @@ def names_in(file: str, function: str) -> set[str]:
         ("plan_", set(PLANS)),
         ("texts_", set(TEXTS)),
         ("", set(PRESETS) | {"undo", "redo"}),
-        ("is_", {"kept", "home", "donor", "gone"}),
-        ("job_", {"measure-hand", "measure-file"}),
-        ("job_", names_in("ui/workbench.py", "_submit") | names_in("ui/workbench.py", "Task")),
+        ("is_", {"kept", "home", "donor", "gone", "repaired"}),
+        ("job_", {"measure-hand", "measure-file", "measure-found"}),
+        ("job_", JOBS),
+        ("stage_", set(get_args(Stage)) | {"greedy"}),
+        ("baseline_", set(BASELINES)),
+        ("score_", set(OBJECTIVES)),
+        ("objective_", set(OBJECTIVES)),
+        ("survivor_", set(SURVIVORS)),
+        ("verdict_", set(get_args(Verdict))),
+        ("decoding_", {"greedy", "sampled"}),
+        ("target_", set(TARGETS)),
+        ("judge_", set(TEXTS)),
+        ("repair_", set(KINDS)),
+        ("ablation_", set(ABLATIONS)),
+        ("col_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.forEach\(\(name\) => head", BOARD)[1]))),
         ("check_", names_in("engine/verify.py", "note")),
-        ("", {"explore", "fold", "export"}),
+        ("", {"explore", "fold", "search", "compare", "export"}),
     ],
 )
 def test_every_member_of_a_family_has_a_text(family: str, names: set[str]) -> None:
@@ -128,7 +165,7 @@ def test_every_member_of_a_family_has_a_text(family: str, names: set[str]) -> No
 
 
 def test_no_rule_definition_plan_job_or_check_is_described_that_does_not_exist() -> None:
-    jobs = names_in("ui/workbench.py", "_submit") | names_in("ui/workbench.py", "Task") | {"measure-hand", "measure-file"}
+    jobs = JOBS | {"measure-hand", "measure-file", "measure-found"}
     for family, names in {
         "rule_": set(RULES),
         "definition_": set(DEFINITIONS),

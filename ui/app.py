@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
@@ -17,7 +18,7 @@ from ui.components.chart import SCRIPTS, view
 from ui.controls import TEXTS, PageState
 from ui.handlers import Handlers
 from ui.sessions import Sessions
-from ui.tabs import explore, export, fold
+from ui.tabs import compare, explore, export, fold, search
 from ui.text import LANGUAGES, all_words, words
 from ui.workbench import texts_of
 
@@ -60,9 +61,22 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
         explore_tab = explore.build(language)
     with gr.Column(elem_id="panel-fold", elem_classes="ls-panel"):
         fold_tab = fold.build(language)
+    with gr.Column(elem_id="panel-search", elem_classes="ls-panel"):
+        search_tab = search.build(language)
+    with gr.Column(elem_id="panel-compare", elem_classes="ls-panel"):
+        compare_tab = compare.build(language)
     with gr.Column(elem_id="panel-export", elem_classes="ls-panel"):
         export_tab = export.build(language, export_folder)
-    page = SimpleNamespace(side=side, status=status, cancel=cancel, explore=explore_tab, fold=fold_tab, export=export_tab)
+    page = SimpleNamespace(
+        side=side,
+        status=status,
+        cancel=cancel,
+        explore=explore_tab,
+        fold=fold_tab,
+        search=search_tab,
+        compare=compare_tab,
+        export=export_tab,
+    )
     _connect(page, model, sessions, demo)
 
 
@@ -95,6 +109,8 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     charts = {
         "similarity": seen_by.similarity, "landscape": seen_by.landscape, "norms": seen_by.norms, "weights": seen_by.weights,
         "fold": tab.fold, "spec": side.spec, "report": page.export.report, "summary": page.export.summary,
+        "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
+        "ablation": page.compare.ablated,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     on = Handlers(sessions, model, charts, sliders)
@@ -111,7 +127,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
 
     pressed = [side.button.click, side.model.submit]
-    gr.on(pressed, on.open, [session, *opening, side.own, *settings], answer, **common)
+    gr.on(pressed, on.open, [session, *opening, side.own, *settings], [*answer, tab.spans, tab.plan], **common)
     gr.on(pressed, None, opening, None, js="(model, dtype, texts) => { window.layerscope.opened({model, dtype, texts}); }")
     gr.on([control.change for control in settings], on.ask, [session, *settings], answer, trigger_mode="always_last", **common)
     tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
@@ -122,7 +138,26 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     seen_by.removal.click(on.removal, session, answer, **common)
     chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name]
     page.export.button.click(on.export, [session, *chosen], answer, **common)
+    _connect_search(page, on, session, answer, common)
     page.cancel.click(on.cancel, session, answer, queue=False, **common)
+
+
+def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
+    """Wire Search, Compare and the repairs on Fold."""
+    tab, found, compare_tab = page.fold, page.search, page.compare
+    judged_on = [compare_tab.texts, compare_tab.own, compare_tab.tokens]
+    shown = [session, tab.plan, tab.T]
+    compare_tab.judge.click(on.judge, [*shown, *judged_on], answer, **common)
+    compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
+    compare_tab.report.click(on.report, [*shown, *judged_on], answer, **common)
+    compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
+    compare_tab.board.row(on.board, session, [*answer, tab.plan], **common)
+    for kind, button in tab.repairs.items():
+        name = gr.State(kind)
+        button.click(on.repair, [*shown, name, *judged_on], answer, **common)
+    searched = [found.kind, found.amount, found.context, found.objective, found.seconds, found.survivors, found.repaired, found.every]
+    found.button.click(on.search, [session, *searched], [*answer, tab.plan], **common)
+    found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], [*answer, tab.plan], **common)
 
 
 def theme() -> gr.themes.Base:
@@ -171,4 +206,6 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
     sys.stderr.write(f"Layerscope is open at http://{host}:{port}\n")
     if block:
         demo.block_thread()
+        if not sessions.close():  # a thread that is still inside torch would abort a regular exit
+            os._exit(0)
     return demo

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from engine.plans import type_conflicts
+from engine.plans import block_to_json, type_conflicts
 from engine.settings import LacoSettings
 from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, ModelSpec, Profile, RemovalPerplexity
 
@@ -38,11 +38,13 @@ def weigh(spec: ModelSpec, plan: DepthPlan) -> tuple[int, int]:
     return parameters, parameters * spec.bytes_per_parameter
 
 
-def _plan(model: Model, plan: DepthPlan) -> dict[str, Any]:
+def plan_parts(model: Model, plan: DepthPlan) -> dict[str, Any]:
+    """Return what every view draws of a plan: its blocks, and what it would weigh."""
     parameters, size = weigh(model.spec, plan)
     return {
         "depth": plan.depth,
-        "blocks": [{"home": block.home, "mix": [list(part) for part in block.mix]} for block in plan.blocks],
+        "blocks": [block_to_json(block) for block in plan.blocks],
+        **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
         "parameters": parameters,
         "bytes": size,
         "conflicts": list(type_conflicts(plan, model.spec.layer_types)),
@@ -51,7 +53,7 @@ def _plan(model: Model, plan: DepthPlan) -> dict[str, Any]:
 
 def plan_data(model: Model, plan: DepthPlan, similarity: float) -> str:
     """Return what the fold view draws of a plan that is not from the map."""
-    return encode({**_plan(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
+    return encode({**plan_parts(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
 
 
 def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier: Frontier) -> str:
@@ -62,7 +64,7 @@ def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier:
         accepted = [trial.similarity for trial in proposal.trials if trial.accepted]
         steps.append(
             {
-                **_plan(model, proposal.plan),
+                **plan_parts(model, proposal.plan),
                 "trials": [asdict(trial) for trial in proposal.trials],
                 "similarity": accepted[-1] if accepted else 1.0,
             }

@@ -11,7 +11,7 @@ from engine.settings import DEFINITIONS, LacoSettings, about
 from engine.sources import DTYPES
 
 TEXTS = (*BUNDLED, "own")  # own texts are not in a link
-PLANS = ("map", "hand-made", "file")
+PLANS = ("map", "hand-made", "file", "found")
 
 # Presets in the order T, C, I, L, H, rule, similarity; None for H is the model's depth.
 PRESETS: dict[str, tuple[float, int, int, int, int | None, str, str]] = {

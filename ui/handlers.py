@@ -10,10 +10,13 @@ from typing import Any
 import gradio as gr
 
 from engine.errors import LayerscopeError
+from engine.search import Target
 from engine.settings import LacoSettings
+from ui.comparison import evaluation_texts
 from ui.controls import read_spans, state_from_query
+from ui.desk import Desk
 from ui.sessions import Sessions
-from ui.workbench import T_MIN, Workbench, suggested_name, texts_of
+from ui.workbench import T_MIN, suggested_name, texts_of
 
 
 class Handlers:
@@ -23,19 +26,20 @@ class Handlers:
         self._of, self._model, self._charts, self._sliders = sessions.of, model, charts, sliders
 
     @staticmethod
-    def _status(bench: Workbench) -> list[Any]:
+    def _status(bench: Desk, more: bool = True) -> list[Any]:
+        """The status line, the cancel button, and the timer: it ticks while a job runs or there may be `more` to tell."""
         state = bench.runner.state()
         value = {"kind": state[0], "label": state[1].label, "fraction": state[1].fraction} if state else {}
         busy = state is not None
-        return [json.dumps({**value, "problem": bench.runner.problem}), gr.update(interactive=busy), gr.Timer(active=busy)]
+        return [json.dumps({**value, "problem": bench.runner.problem}), gr.update(interactive=busy), gr.Timer(active=busy or more)]
 
-    def _act(self, bench: Workbench, do: Callable[[], object]) -> list[Any]:
+    def _act(self, bench: Desk, do: Callable[[], object]) -> list[Any]:
         """Do something a person asked for; what they did wrong becomes the status line."""
         try:
-            bench.runner.problem = None
+            bench.runner.complain(None)
             do()
         except LayerscopeError as error:
-            bench.runner.problem = str(error)
+            bench.runner.complain(str(error))
         return self._status(bench)
 
     def enter(self, key: str, query: str) -> list[Any]:
@@ -52,17 +56,19 @@ class Handlers:
     def tell(self, key: str, seen: int) -> list[Any]:
         """The timer asks: status, newest serial number, and what has changed since the last one the page saw."""
         bench = self._of(key)
+        status = self._status(bench, more=False)  # before the news: a job that ends in between is told of by the next tick
         serial, fresh = bench.news(seen)
         drawn = [gr.HTML(**{**chart.props, **fresh[name]}) if name in fresh else gr.skip() for name, chart in self._charts.items()]
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
-        return [*self._status(bench), serial, *drawn, *moved]
+        return [*status, serial, *drawn, *moved]
 
     def open(self, key: str, where: str, dtype: str, texts: str, own: str, *settings: Any) -> list[Any]:
-        """Open the model that the side bar names; H goes back to the model's depth."""
+        """Open the model that the side bar names; H goes back to the model's depth, and another model has no hand-made plan."""
         bench = self._of(key)
         bench.highest = None
         C, I, L, _, rule, similarity = settings
-        return self._act(bench, lambda: bench.open(where, dtype, texts_of(texts, own), _settings(C, I, L, None, rule, similarity)))
+        answer = self._act(bench, lambda: bench.open(where, dtype, texts_of(texts, own), _settings(C, I, L, None, rule, similarity)))
+        return [*answer, gr.skip(), gr.skip()] if bench.spans or bench.file else [*answer, "[]", "map"]
 
     def ask(self, key: str, *settings: Any) -> list[Any]:
         """A setting has changed: ask for its map."""
@@ -104,6 +110,77 @@ class Handlers:
 
         return self._act(bench, do)
 
+    def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
+        """Judge the plan that Fold shows."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.comparison.judge(choice, threshold, evaluation_texts(texts, own), int(tokens)))
+
+    def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
+        """Judge every plan of the T map."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.comparison.judge_map(evaluation_texts(texts, own), int(tokens)))
+
+    def report(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
+        """Make the report of the plan that Fold shows."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.comparison.report(choice, threshold, evaluation_texts(texts, own), int(tokens)))
+
+    def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float) -> list[Any]:
+        """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.comparison.repair(choice, threshold, kind, evaluation_texts(texts, own), int(tokens)))
+
+    def ablate(self, key: str, name: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
+        """Run an ablation around the settings on Fold."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.comparison.ablate(name, threshold, evaluation_texts(texts, own), int(tokens)))
+
+    def board(self, key: str, event: gr.EventData) -> list[Any]:
+        """A button in a row of the board was pressed."""
+        bench, what = self._of(key), str(event.what)
+        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name)))
+        return [*answer, "found" if what == "show" and bench.runner.problem is None else gr.skip()]
+
+    def search(
+        self,
+        key: str,
+        kind: str,
+        amount: float,
+        context: float,
+        objective: str,
+        seconds: float,
+        survivors: list[str],
+        repaired: bool,
+        every: bool,
+    ) -> list[Any]:
+        """Search for a target; the best plan so far becomes the plan shown."""
+        bench = self._of(key)
+
+        def do() -> None:
+            if amount is None or seconds is None:
+                raise LayerscopeError("a search needs a target and a time")
+            target = {
+                "layers": Target(keep=int(amount)),
+                "parameters": Target(parameters=amount * 1e6),
+                "memory": Target(bytes=amount * 1e6, context=int(context or 0)),
+            }[kind]
+            bench.searching.start(target, objective, seconds, tuple(survivors), repaired, every)
+
+        answer = self._act(bench, do)
+        return [*answer, "found" if bench.runner.problem is None else gr.skip()]
+
+    def baseline(self, key: str, method: str, kind: str, amount: float, objective: str) -> list[Any]:
+        """Make a baseline's plan for as many layers."""
+        bench = self._of(key)
+
+        def do() -> None:
+            if kind != "layers" or amount is None:
+                raise LayerscopeError("a baseline needs a number of layers as its target")
+            bench.searching.make_baseline(method, int(amount), objective)
+
+        answer = self._act(bench, do)
+        return [*answer, "found" if bench.runner.problem is None else gr.skip()]
+
     def cancel(self, key: str) -> list[Any]:
         """Stop whatever runs."""
         bench = self._of(key)
@@ -117,5 +194,5 @@ def _settings(C: int, I: int, L: int, H: int | None, rule: str, similarity: str)
 def _json_file(path: str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LayerscopeError("the file is no JSON; save a plan on this page or with `layerscope propose`") from error

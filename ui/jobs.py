@@ -31,16 +31,26 @@ class Interrupted(Exception):  # noqa: N818  # no error: somebody wanted it
 
 
 class Runner:
-    """A queue of tasks, worked off one at a time. All methods may be called from any thread."""
+    """A queue of tasks, worked off one at a time. All methods may be called from any thread.
 
-    def __init__(self) -> None:
+    `dropped` is called when the runner itself forgets what waits: a task failed, or no page asks any more.
+    """
+
+    def __init__(self, dropped: Callable[[], object] = lambda: None) -> None:
+        self._dropped = dropped
         self._lock = threading.RLock()
         self._queue: list[Task] = []
         self._current: Task | None = None
+        self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._progress = Progress("")
         self._heard = time.monotonic()
-        self.problem: str | None = None
+        self.problem: str | None = None  # what a person is told; "" stands for a bug, whose traceback is in the log
+        self._culprit: str | None = None
+
+    def complain(self, problem: str | None, kind: str | None = None) -> None:
+        """Tell the page of a problem, or of none; one of a kind of task goes away when such a task succeeds."""
+        self.problem, self._culprit = problem, kind
 
     def submit(self, task: Task, urgent: bool = False) -> None:
         """Queue a task; an urgent one goes first, and past a yielding one that is running."""
@@ -64,6 +74,13 @@ class Runner:
             if self._current is not None and kind in (None, self._current.kind):
                 self._stop.set()
 
+    def close(self, seconds: float) -> bool:
+        """Cancel, and wait for the running task to come to its next step; return whether it did."""
+        self.cancel()
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self.state() is None
+
     def heard(self) -> None:
         """A page has asked: somebody is still there."""
         self._heard = time.monotonic()
@@ -79,26 +96,37 @@ class Runner:
                 return
             self._current, self._progress = self._queue.pop(0), Progress("")
             self._stop.clear()
-            threading.Thread(target=self._run, args=(self._current,), daemon=True, name=f"job-{self._current.kind}").start()
+            self._thread = threading.Thread(target=self._run, args=(self._current,), daemon=True, name=f"job-{self._current.kind}")
+            self._thread.start()
 
     def _run(self, task: Task) -> None:
         try:
             result = self._drain(task)
+            if self._culprit == task.kind:
+                self.complain(None)
             task.done(result)
-            self.problem = None
         except Interrupted:
             log.info("%s stopped", task.kind)
-        except LayerscopeError as error:
-            self.problem = str(error)
-            self.cancel()
-        except Exception:
-            log.exception("%s failed", task.kind)
-            self.problem = ""  # the page says its one calm sentence; the traceback is in the log
-            self.cancel()
+        except Exception as error:
+            self._fail(task, error)
         finally:
             with self._lock:
                 self._current = None
             self._start()
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        with self._lock:
+            if self._stop.is_set():  # it was cancelled or replaced; how it ended is nobody's concern
+                log.info("%s stopped: %r", task.kind, error)
+                return
+            if not isinstance(error, LayerscopeError):
+                log.error("%s failed", task.kind, exc_info=error)
+            self.complain(str(error) if isinstance(error, LayerscopeError) else "", task.kind)
+            self._drop()
+
+    def _drop(self) -> None:
+        self.cancel()
+        self._dropped()
 
     def _drain(self, task: Task) -> Any:
         with closing(task.make()) as job:
@@ -110,6 +138,6 @@ class Runner:
                         raise Interrupted from None
                     return end.value
                 if time.monotonic() - self._heard > ABANDONED_AFTER:
-                    self.cancel()
+                    self._drop()
                 if self._stop.is_set():
                     raise Interrupted

@@ -4,7 +4,7 @@ import threading
 import time
 from pathlib import Path
 
-from ui.workbench import Workbench
+from ui.desk import Desk
 
 _IDLE_FOR = 6 * 3600.0  # seconds after which an unused workbench is forgotten
 
@@ -15,15 +15,15 @@ class Sessions:
     def __init__(self, export_folder: Path) -> None:
         self._export_folder = export_folder
         self._lock = threading.Lock()
-        self._benches: dict[str, tuple[Workbench, float]] = {}
-        self._ahead: Workbench | None = None
+        self._benches: dict[str, tuple[Desk, float]] = {}
+        self._ahead: Desk | None = None
 
-    def open_ahead(self) -> Workbench:
+    def open_ahead(self) -> Desk:
         """Return a workbench for a visitor who is yet to come."""
-        self._ahead = Workbench(self._export_folder)
+        self._ahead = Desk(self._export_folder)
         return self._ahead
 
-    def of(self, session: str) -> Workbench:
+    def of(self, session: str) -> Desk:
         """Return the workbench of a tab, made when it first asks; asking keeps its job alive."""
         now = time.monotonic()
         with self._lock:
@@ -32,7 +32,14 @@ class Sessions:
             if session in self._benches:
                 bench = self._benches[session][0]
             else:
-                bench, self._ahead = self._ahead or Workbench(self._export_folder), None
+                bench, self._ahead = self._ahead or Desk(self._export_folder), None
             self._benches[session] = (bench, now)
         bench.runner.heard()
         return bench
+
+    def close(self, seconds: float = 5.0) -> bool:
+        """Stop all jobs, for the program is about to end; return whether they all did."""
+        with self._lock:
+            benches = [bench for bench, _ in self._benches.values()] + ([self._ahead] if self._ahead else [])
+        closed = [bench.runner.close(seconds) for bench in benches]
+        return all(closed)

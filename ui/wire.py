@@ -1,15 +1,42 @@
 """Records to the JSON that leaves the program: the terminal's files and what the page hands to its charts."""
 
-from dataclasses import asdict
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
+from engine.errors import PlanError
 from engine.plans import plan_to_json
-from engine.types import Frontier, Profile, Proposal, RemovalPerplexity, Step, Trial, WeightDistance
+from engine.types import Evaluation, Found, Frontier, Profile, Proposal, RemovalPerplexity, Step, Trial, WeightDistance
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: tuples become lists, and NaN and infinity, which JSON does not know, null."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
     """Return one trial of Algorithm 1."""
     return asdict(trial)
+
+
+def trials_from_json(value: Any) -> list[dict[str, Any]]:
+    """Return the trials kept in a plan's file.
+
+    Raises:
+        PlanError: they are not what `propose` writes.
+    """
+    names = {entry.name for entry in fields(Trial)}
+    if not isinstance(value, list) or not all(isinstance(trial, dict) and set(trial) == names for trial in value):
+        raise PlanError(f"the trials in this file are not what propose writes, records of {', '.join(sorted(names))}")
+    for trial in value:
+        if not isinstance(trial["accepted"], bool) or not isinstance(trial["similarity"], float | int | None):
+            raise PlanError(f"this is no trial of a proposal: {str(trial)[:200]}")
+    return value
 
 
 def proposal_to_json(proposal: Proposal) -> dict[str, Any]:
@@ -52,3 +79,27 @@ def profile_to_json(profile: Profile, weights: WeightDistance | None, without: R
         "weight_distance": asdict(weights) if weights else None,
         "perplexity": without.source if without else None,
     }
+
+
+def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what a plan was judged to cost; "interval" bounds the ratio at 95 %."""
+    return {
+        "perplexity": {
+            "source": evaluation.source_perplexity,
+            "plan": evaluation.plan_perplexity,
+            "ratio": evaluation.ratio,
+            "interval": [evaluation.ratio_low, evaluation.ratio_high],
+        },
+        "kl": evaluation.kl,
+        "top1_agreement": evaluation.top1_agreement,
+        "cosine": evaluation.cosine,
+        "protocol": asdict(evaluation.protocol),
+        "texts": [asdict(score) for score in evaluation.texts],
+    }
+
+
+def search_to_json(found: Sequence[Found]) -> dict[str, Any]:
+    """Return a search: the best plan and its score, and every improvement on the way."""
+    best = found[-1]
+    history = [{"score": f.score, "seconds": f.seconds, "forwards": f.forwards, "stage": f.stage} for f in found]
+    return {"score": best.score, "depth": best.plan.depth, "plan": plan_to_json(best.plan), "history": history}

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.cache import content_key
 from engine.calibration import BUNDLED, bundled, calibration_of
-from engine.errors import ExportError, LayerscopeError, PlanError
+from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
 from engine.export import export, parse_size
 from engine.frontier import frontier, step_at
 from engine.jobs import Job, Progress
@@ -23,7 +23,19 @@ from engine.profiling import profile, weight_distance
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.sources import parse_source
-from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, ModelSpec, Similarity
+from engine.types import (
+    Calibration,
+    DepthPlan,
+    ExportReport,
+    Frontier,
+    Landscape,
+    Model,
+    ModelSource,
+    ModelSpec,
+    Profile,
+    RemovalPerplexity,
+    Similarity,
+)
 from ui import charts
 from ui.jobs import Runner, Task
 from ui.wire import trial_to_json
@@ -51,17 +63,26 @@ class Workbench:
 
     def __init__(self, export_folder: Path) -> None:
         self.export_folder = export_folder
-        self.runner = Runner()
+        self.runner = Runner(self._forget)
         self.model: Model | None = None
         self.meter: SimilarityMeter | None = None
         self.texts: Calibration = bundled("english")
-        self.asked: LacoSettings | None = None
+        self.settings = LacoSettings()  # the last ones asked for; those of the next map while a model is being opened
+        self.asked: LacoSettings | None = None  # the question whose map is shown or under way
         self.map: Frontier | None = None
         self.map_of: LacoSettings | None = None
+        self.profile: Profile | None = None
+        self.spans: list[list[int]] = []  # of the hand-made plan
         self.hand: DepthPlan | None = None
         self.file: DepthPlan | None = None
+        self.found: DepthPlan | None = None  # from a search, a baseline, a repair or the board
         self.highest: int | None = None
-        self.opening: tuple[str, str, str] | None = None
+        self.opening: tuple[str, str, str] | None = None  # what is open or being opened: model, dtype, texts
+        self._busy_opening = False
+        self._survey_asked: tuple[str, str] | None = None  # rule and definition of the landscape, as with the map
+        self._survey_of: tuple[str, str] | None = None
+        self._on_opened: list[Callable[[], None]] = []
+        self._on_mapped: list[Callable[[], None]] = []
         self._news: dict[tuple[str, str], tuple[int, Any]] = {}
         self._serial = 0
         self._lock = threading.RLock()
@@ -87,6 +108,14 @@ class Workbench:
                     found[component][prop] = value
             return self._serial, found
 
+    def when_opened(self, tell: Callable[[], None]) -> None:
+        """Call this whenever a model has been opened."""
+        self._on_opened.append(tell)
+
+    def when_mapped(self, tell: Callable[[], None]) -> None:
+        """Call this whenever a T map is ready."""
+        self._on_mapped.append(tell)
+
     # --- opening ---
 
     def open(self, where: str, dtype: str, texts: Calibration, settings: LacoSettings) -> None:
@@ -97,7 +126,9 @@ class Workbench:
             return
         source = parse_source(where, dtype)
         self.cancel()
-        self.opening, self.texts, self.asked = wanted, texts, settings
+        if self.model is not None and self.model.source != source:
+            self.spans = []
+        self.opening, self.texts, self.settings, self._busy_opening = wanted, texts, settings, True
         for component in ("similarity", "norms", "weights", "landscape", "fold"):
             self.put(component, "stale", "yes")
         self.runner.submit(
@@ -109,12 +140,12 @@ class Workbench:
 
     def _opened(self, model: Model) -> None:
         same = self.model is model
-        self.model, self.meter = model, SimilarityMeter(model, self.texts)
-        self.map = self.map_of = None
+        self.model, self.meter, self._busy_opening = model, SimilarityMeter(model, self.texts), False
+        self.map = self.map_of = self.asked = self.profile = self._survey_asked = self._survey_of = None
         if not same:
-            self.hand = self.file = None
-            self.put("fold", "hand", "")
+            self.file = self.found = None
             self.put("fold", "file", "")
+            self.put("fold", "found", "")
         depth = model.spec.depth
         highest = min(self.highest or depth, depth)
         self.put("spec", "value", charts.spec_card(model.spec, model.source, model.fingerprint))
@@ -123,54 +154,80 @@ class Workbench:
         self.put("lowest", "maximum", depth - 1)
         self.put("width", "maximum", min(8, depth))
         self.put("target", "maximum", depth)
-        asked = self.asked or LacoSettings()
-        self.asked = None
-        self.ask(replace(asked, highest=highest if asked.highest is None else min(asked.highest, depth)))
-        self._submit("profile", self._profile, self._profiled, urgent=True)  # the first thing to see goes first
-        self._submit("weights", self._weights, lambda v: self._show("weights", charts.encode(asdict(v))), yielding=True)
+        wanted = self.settings
+        try:
+            self.ask(replace(wanted, highest=highest if wanted.highest is None else min(wanted.highest, depth)))
+        except (SettingsError, PlanError) as error:  # the model itself can be shown all the same
+            self.runner.complain(str(error), "map")
+            self.set_spans([])
+        for tell in self._on_opened:
+            tell()
+        self.submit("profile", self.profile_job, self._profiled, urgent=True)  # the first thing to see goes first
+        self.submit("weights", self._weights, lambda v: self._show("weights", charts.encode(asdict(v))), yielding=True)
 
     def cancel(self) -> None:
-        """Stop whatever runs or waits. What was asked for is forgotten, so that asking again starts it again."""
+        """Stop whatever runs or waits. What was asked for and is not there is forgotten, so that it can be asked again."""
         self.runner.cancel()
-        self.asked = self.opening = None
+        self._forget()
 
-    def _submit(
+    def _forget(self) -> None:
+        self.opening = None
+        if self._busy_opening:  # what is shown is still of the model that was open before
+            self._busy_opening = False
+            for component in ("similarity", "norms", "weights", "landscape", "fold") if self.model else ():
+                self.put(component, "stale", "no")
+        if self.asked != self.map_of:
+            self.asked = None
+        self._survey_asked = self._survey_of
+
+    def submit(
         self, kind: str, make: Callable[[], Job[Any]], done: Callable[[Any], None], urgent: bool = False, yielding: bool = False
     ) -> None:
+        """Queue a job; see `ui.jobs.Task`."""
         self.runner.submit(Task(kind, make, done, yielding), urgent)
 
     def _show(self, component: str, data: str) -> None:
         self.put(component, "data", data)
         self.put(component, "stale", "no")
 
-    def _open_meter(self) -> SimilarityMeter:
+    def open_meter(self) -> SimilarityMeter:
+        """Return the meter of the open model.
+
+        Raises:
+            LayerscopeError: there is none yet.
+        """
         if self.meter is None:
             raise LayerscopeError("no model is open yet")
         return self.meter
 
     # --- explore ---
 
-    def _profile(self) -> Job[Any]:
+    def profile_job(self) -> Job[Profile]:
+        """Profile the open model on its calibration texts."""
         yield Progress("Running the texts through the model")
-        return (yield from profile(self._open_meter().captures))
+        return (yield from profile(self.open_meter().captures))
 
-    def _profiled(self, found: Any) -> None:
+    def _profiled(self, found: Profile) -> None:
         self.profile = found
         self._show("similarity", charts.similarity_data(found, None))
         self._show("norms", charts.encode({"norms": asdict(found.norms)}))
 
     def _weights(self) -> Job[Any]:
-        return weight_distance(self._open_meter().model)
+        return weight_distance(self.open_meter().model)
 
     def measure_removal(self) -> None:
         """Start measuring perplexity with each layer alone removed."""
-        self._submit(
-            "removal",
-            lambda: removal_perplexity(self._open_meter()),
-            lambda found: self._show("similarity", charts.similarity_data(self.profile, found)),
-            urgent=True,
-            yielding=True,
-        )
+        meter = self.open_meter()
+
+        def job() -> Job[tuple[Profile, RemovalPerplexity]]:
+            shown = self.profile or (yield from self.profile_job())
+            return shown, (yield from removal_perplexity(meter))
+
+        def done(found: tuple[Profile, RemovalPerplexity]) -> None:
+            self.profile = found[0]
+            self._show("similarity", charts.similarity_data(*found))
+
+        self.submit("removal", job, done, urgent=True, yielding=True)
 
     # --- fold ---
 
@@ -180,32 +237,44 @@ class Workbench:
         Raises:
             SettingsError: the settings do not fit the model.
         """
-        if self.model is None:
-            self.asked = settings
+        if self.model is None or self._busy_opening:
+            self.settings = settings
             return
         settings = replace(settings, T=1.0).checked(self.model.spec.depth)  # T is the map's axis, not part of the question
-        self.highest = settings.highest
+        self.settings, self.highest = settings, settings.highest
         if settings == self.asked:
             return
-        before, self.asked = self.asked, settings
+        self.asked = settings
         self.put("fold", "stale", "yes")
-        meter = self._open_meter()
-        self._submit(
+        meter = self.open_meter()
+        self.submit(
             "map", lambda: frontier(meter, settings, T_MIN), lambda found: self._mapped(settings, found), urgent=True, yielding=True
         )
-        if before is None or (before.rule, before.similarity) != (settings.rule, settings.similarity):
+        survey = (settings.rule, settings.similarity)
+        if survey != self._survey_asked:
+            self._survey_asked = survey
             self.put("landscape", "stale", "yes")
-            self._submit("landscape", lambda: landscape(meter, settings.rule, settings.similarity), self._surveyed, yielding=True)
-            if self.hand is not None:
-                self.set_spans([list(span) for span in dict(self.hand.settings)["spans"]])
+            self.submit(
+                "landscape",
+                lambda: landscape(meter, settings.rule, settings.similarity),
+                lambda found: self._surveyed(survey, found),
+                yielding=True,
+            )
+            self.set_spans(self.spans)
+            for prop, plan in (("file", self.file), ("found", self.found)):
+                if plan is not None:
+                    self._measure(prop, plan)
 
     def _mapped(self, settings: LacoSettings, found: Frontier) -> None:
-        model = self._open_meter().model
+        model = self.open_meter().model
         self.map, self.map_of = found, settings
         self._show("fold", charts.map_data(model, self.texts, settings, found))
         self.put("target", "minimum", min(step.proposal.plan.depth for step in found.steps))
+        for tell in self._on_mapped:
+            tell()
 
-    def _surveyed(self, found: Any) -> None:
+    def _surveyed(self, survey: tuple[str, str], found: Landscape) -> None:
+        self._survey_of = survey
         self._show("landscape", charts.encode(asdict(found)))
 
     def set_spans(self, spans: list[list[int]]) -> None:
@@ -214,16 +283,16 @@ class Workbench:
         Raises:
             PlanError: a span lies outside the model.
         """
-        if self.model is None or self.asked is None:
+        if self.model is None or self._busy_opening:
+            self.spans = spans
             return
-        model = self.model
+        hand = fold_spans(self.model.spec.depth, [(first, last) for first, last in spans], self.settings.rule) if spans else None
+        self.hand, self.spans = hand, spans
         self.put("landscape", "marks", json.dumps(spans))
-        if not spans:
-            self.hand = None
+        if hand is None:
             self.put("fold", "hand", "")
-            return
-        self.hand = fold_spans(model.spec.depth, [(first, last) for first, last in spans], self.asked.rule)
-        self._measure("hand", self.hand)
+        else:
+            self._measure("hand", hand)
 
     def load_plan(self, value: Any) -> DepthPlan:
         """Take a plan from a file, and measure it.
@@ -232,14 +301,19 @@ class Workbench:
             PlanError: it is no plan, or one for another depth.
         """
         plan = plan_from_json(value)
-        meter = self._open_meter()
+        meter = self.open_meter()
         require_depth(plan, meter.model.spec.depth)
         self.file = plan
         self._measure("file", plan)
         return plan
 
+    def show_found(self, plan: DepthPlan) -> None:
+        """Show a plan that was worked out elsewhere on the page, and measure its similarity."""
+        self.found = plan
+        self._measure("found", plan)
+
     def _measure(self, prop: str, plan: DepthPlan) -> None:
-        meter, definition = self._open_meter(), (self.asked or LacoSettings()).similarity
+        meter, definition = self.open_meter(), self.settings.similarity
 
         def job() -> Job[Similarity]:
             yield Progress(f"Measuring a plan of {plan.depth} layers")
@@ -249,7 +323,7 @@ class Workbench:
             self.put("fold", prop, charts.plan_data(meter.model, plan, mean_and_spread(found, definition)[0]))
 
         self.put("fold", prop, charts.plan_data(meter.model, plan, math.nan))
-        self._submit(f"measure-{prop}", job, done, urgent=True)
+        self.submit(f"measure-{prop}", job, done, urgent=True)
 
     # --- export ---
 
@@ -259,14 +333,14 @@ class Workbench:
         Raises:
             PlanError: the map for the present settings is not ready, or there is no such plan.
         """
-        model = self._open_meter().model
+        model = self.open_meter().model
         known: dict[str, Any] = {
             "calibration": {"texts": len(self.texts.texts), "fingerprint": self.texts.fingerprint, "name": self.texts.name}
         }
-        if choice in ("hand-made", "file"):
-            plan = self.hand if choice == "hand-made" else self.file
+        if choice in ("hand-made", "file", "found"):
+            plan = {"hand-made": self.hand, "file": self.file, "found": self.found}[choice]
             if plan is None:
-                raise PlanError("there is no such plan yet: add folds on Explore, or load a file")
+                raise PlanError("there is no such plan yet: add folds on Explore, load a file, or search")
             return plan, known
         if self.map is None or self.map_of != self.asked:
             raise PlanError("the T map for these settings is not ready yet; wait for it, or cancel and choose others")
@@ -274,13 +348,20 @@ class Workbench:
         require_depth(proposal.plan, model.spec.depth)
         return proposal.plan, {**known, "trials": [trial_to_json(trial) for trial in proposal.trials]}
 
+    def label_of(self, choice: str, plan: DepthPlan) -> str:
+        """Return a short name for a plan, for a table."""
+        known = dict(plan.settings)
+        if choice == "map":
+            return f"LaCo {known['rule']}, C {known['C']}, I {known['I']}, T {known['T']:.4f}"
+        return {"hand-made": "by hand", "file": f"file ({plan.method})"}.get(choice, plan.method)
+
     def start_export(self, choice: str, threshold: float, dtype: str, shard: str, name: str) -> None:
         """Export the chosen plan into a new folder of the export directory.
 
         Raises:
             ExportError, PlanError: the name or the plan cannot be used.
         """
-        meter = self._open_meter()
+        meter = self.open_meter()
         plan, known = self.chosen(choice, threshold)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")
@@ -293,7 +374,7 @@ class Workbench:
         def done(report: ExportReport) -> None:
             self.put("report", "value", charts.report_data(report))
 
-        self._submit("export", lambda: export(model.source, model.folder, plan, target, dtype, size, known), done, urgent=True)
+        self.submit("export", lambda: export(model.source, model.folder, plan, target, dtype, size, known), done, urgent=True)
 
 
 def texts_of(choice: str, own: str) -> Calibration:

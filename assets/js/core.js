@@ -50,6 +50,8 @@ window.layerscope = (() => {
   const fill = (template, values) => template.replace(/\{(\w+)\}/g, (_, key) => values[key] ?? "");
   const number = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
 
+  const times = (ratio) => (ratio === null || ratio === undefined ? "–" : ratio < 10 ? `×${ratio.toFixed(2)}` : ratio < 1e6 ? `×${Math.round(ratio)}` : `×${ratio.toExponential(1)}`);
+
   const element = (tag, attributes = {}, text = null) => {
     const made = document.createElement(tag);
     Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
@@ -74,7 +76,7 @@ window.layerscope = (() => {
       if (box.querySelector(".ls-waiting")) box.replaceChildren();
       views[name](box, {data, value: parse(props.value, {}), words, props, trigger, local, draw, width: box.clientWidth});
     };
-    ["data", "value", "hand", "file", "marks"].forEach((prop) => watch(prop, draw));
+    ["data", "value", "hand", "file", "found", "judged", "marks"].forEach((prop) => watch(prop, draw));
     watch("stale", () => box.classList.toggle("ls-stale", props.stale === "yes"));
     box.classList.toggle("ls-stale", props.stale === "yes");
     let width = 0;
@@ -86,5 +88,5 @@ window.layerscope = (() => {
   new MutationObserver(() => { known = null; mounted.forEach((draw) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
-  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, element, mount};
+  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, times, element, mount};
 })();

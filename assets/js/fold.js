@@ -1,7 +1,7 @@
 // Fold: T answered from the map without asking anybody; the strip, the trace, depth over T, the plan in words.
 "use strict";
 
-(({views, plot, fill, number, element, theme, parse, strip}) => {
+(({views, plot, fill, number, times, element, theme, parse, strip}) => {
   const ls = window.layerscope;
   const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
   const stepAt = (map, T) => map.steps.find((step) => T >= step.t_from) ?? map.steps.at(-1);
@@ -26,7 +26,7 @@
   };
 
   ls.savePlan = () => {
-    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings}, null, 1));
+    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {})}, null, 1));
   };
 
   const runs = (layers) => layers.reduce((found, layer) => {
@@ -49,17 +49,19 @@
       if (layers.length === 1) return fill(lost ? words.fold_lost : words.fold_one, values);
       return fill(new Set(block.mix.map(([, weight]) => weight)).size === 1 ? words.fold_mean : words.fold_mix, values);
     });
+    blocks.forEach((block, place) => { if (block.repair) said.push(fill(words.repaired_at, {place, home: block.home})); });
     runs([...gone].sort((a, b) => a - b)).forEach(([first, last]) => said.push(fill(words.dropped, {layers: name(first, last)})));
     return said.length ? said : [words.nothing];
   };
 
   const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
-  const key = (box, t, words) => {
-    if (box.dataset.dark === `${t.dark}`) return;
-    box.dataset.dark = `${t.dark}`;
-    box.replaceChildren(...[["kept", t.kept], ["home", t.fold], ["donor", t.accent], ["gone", "none"]].map(([kind, color]) => {
+  const key = (box, t, words, repaired) => {
+    if (box.dataset.drawn === `${t.dark} ${repaired}`) return;
+    box.dataset.drawn = `${t.dark} ${repaired}`;
+    box.replaceChildren(...[["kept", t.kept], ["home", t.fold], ["donor", t.accent], ["gone", "none"], ...(repaired ? [["repaired", t.accent]] : [])].map(([kind, color]) => {
       const item = element("span", {class: "ls-key"});
-      item.append(element("i", {style: `background:${color};border:1px ${kind === "gone" ? `dashed ${t.faint}` : `solid ${color}`}`}), element("span", {}, words[`is_${kind}`]));
+      const look = kind === "repaired" ? `height:3px;background:${color}` : `background:${color};border:1px ${kind === "gone" ? `dashed ${t.faint}` : `solid ${color}`}`;
+      item.append(element("i", {style: look}), element("span", {}, words[`is_${kind}`]));
       return item;
     }));
   };
@@ -112,15 +114,20 @@
     line.dataset.t = T;
   };
 
-  const overT = (box, map, step, T, words, width) => {
+  const overT = (box, map, step, T, words, width, judged) => {
     const t = theme();
     const depths = map.steps.map((s) => s.depth);
     const xs = [map.t_min, 1.005], ys = [Math.min(...depths) - .5, Math.max(...depths) + .5];
-    if (redrawn(box, map, t.dark, width)) {
+    if (redrawn(box, map, t.dark, width, judged)) {
+      const known = map.steps.map((s, index) => ({s, ratio: judged[index]})).filter(({ratio}) => ratio !== undefined);
       const ends = [...map.steps].reverse();
       plot(box, [{
         type: "scatter", mode: "lines", x: ends.flatMap((s) => [Math.max(s.t_from, map.t_min), Math.min(s.t_to, 1)]), y: ends.flatMap((s) => [s.depth, s.depth]),
         line: {color: t.accent, width: 2}, hovertemplate: `T %{x:.4f}: %{y} ${words.layers}<extra></extra>`,
+      }, { // what judging has measured, where it has
+        type: "scatter", mode: "markers", x: known.map(({s}) => (Math.max(s.t_from, map.t_min) + Math.min(s.t_to, 1)) / 2), y: known.map(({s}) => s.depth), text: known.map(({ratio}) => times(ratio)),
+        marker: {symbol: "diamond", size: 9, line: {color: t.text, width: 1}, colorscale: "Cividis", reversescale: true, cmin: 0, cmax: 2, color: known.map(({ratio}) => (ratio === null ? 9 : Math.log10(ratio)))},
+        hovertemplate: `${words.perplexity_ratio} %{text}<extra></extra>`,
       }], {margin: ROOM, xaxis: {...still, title: {text: "T"}, range: xs}, yaxis: {...still, title: {text: words.layers_left}, range: ys, tickformat: "d", nticks: 7}}, HEIGHT);
       box.removeAllListeners?.("plotly_click");
       box.on("plotly_click", (event) => { ls.picked = shortest(stepAt(map, event.points[0].x)); ls.pick?.(); });
@@ -139,9 +146,11 @@
     ls.pick = () => trigger("pick", {T: ls.picked});
     const T = Number(value.T ?? .65);
     const step = stepAt(data, T);
-    const hand = {"hand-made": parse(props.hand), file: parse(props.file)}[value.plan] ?? null; // else the map's
+    const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[value.plan] ?? null; // else the map's
     const plan = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
     ls.shown = plan;
+    if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
+    const judged = local.judged ?? {};
     const row = part(box, "ls-figures"), says = part(box, "ls-says"), stripBox = part(box, "ls-stripbox"), legend = part(box, "ls-legend"), charts = part(box, "ls-pair");
     const figure = (value, label) => { const item = element("div", {class: "ls-figure"}); item.append(element("b", {}, value), element("span", {}, label)); return item; };
     row.replaceChildren(
@@ -149,9 +158,10 @@
       figure(`${(plan.parameters / 1e6).toFixed(1)} M`, fill(words.parameters, {share: Math.round((100 * plan.parameters) / data.parameters)})),
       figure(size(plan.bytes), fill(words.weight_of, {dtype: data.dtype})),
       figure(number(plan.similarity, 3), words.final_similarity),
+      ...(!hand && judged[data.steps.indexOf(step)] !== undefined ? [figure(times(judged[data.steps.indexOf(step)]), words.perplexity_ratio)] : []),
     );
     strip(stripBox, data.depth, plan.blocks, words, width);
-    key(legend, theme(), words);
+    key(legend, theme(), words, plan.blocks.some((block) => block.repair));
     const list = element("ul", {});
     sentences(data.depth, plan.blocks, words).forEach((sentence) => list.append(element("li", {}, sentence)));
     says.replaceChildren(element("p", {class: "ls-rule"}, fill(hand ? words.ran_hand : words.ran, {rule: data.rule, definition: data.definition, texts: data.texts, calibration: data.calibration, model: data.model})), list);
@@ -163,6 +173,6 @@
     const left = part(charts, "ls-trace"), right = part(charts, "ls-steps");
     const half = window.innerWidth >= 1000 ? (width - 8) / 2 : width; // as the style sheet has it
     trace(left, data, step, T, words, half);
-    overT(right, data, step, T, words, half);
+    overT(right, data, step, T, words, half, judged);
   };
 })(window.layerscope);

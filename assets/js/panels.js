@@ -1,7 +1,7 @@
 // Small panels: the open model, the running job, the export's report. Text goes in as text, never as markup.
 "use strict";
 
-(({views, fill, element}) => {
+(({views, fill, element, times}) => {
   const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
   const rows = (pairs) => {
     const list = element("dl", {class: "ls-facts"});
@@ -11,7 +11,7 @@
 
   views.tabs = (box, {words}) => {
     if (box.childElementCount) return;
-    const names = ["explore", "fold", "export"];
+    const names = ["explore", "fold", "search", "compare", "export"];
     box.setAttribute("role", "tablist");
     const buttons = names.map((name) => element("button", {type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, class: "ls-tab"}, words[name]));
     const open = (name, focus) => {
@@ -59,6 +59,19 @@
     const bar = element("div", {class: "ls-progress", role: "progressbar", "aria-label": line, ...(percent === null ? {} : {"aria-valuenow": percent})});
     bar.append(element("i", {style: value.kind ? (percent === null ? "width:100%" : `width:${percent}%`) : "width:0", class: percent === null && value.kind ? "ls-unknown" : ""}));
     box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, props.language === "en" ? value.label ?? "" : ""), bar);
+  };
+
+  views.repaired = (box, {value, words}) => {
+    if (!value.kind) { box.replaceChildren(element("p", {class: "ls-hint"}, words.repair_read)); return; }
+    const [before, after] = [times(value.before), times(value.after)];
+    const text = value.seams ? fill(words.repaired_says, {seams: value.seams, tokens: value.tokens, before, after}) : fill(words.repaired_none, {before});
+    box.replaceChildren(element("p", {class: "ls-rule"}, text));
+  };
+
+  views.download = (box, {data}) => { // a file made on the server is saved by the browser, once
+    if (!data || sessionStorage.getItem("layerscope-saved") === data.id) return;
+    sessionStorage.setItem("layerscope-saved", data.id);
+    window.layerscope.save(data.name, data.text, "text/html");
   };
 
   views.summary = (box, {words}) => {

@@ -44,9 +44,9 @@
   ls.opened = (state) => write(state);
 
   ls.language = (path) => { location.href = `${path}${location.search}${location.hash}`; };
-  ls.save = (name, text) => {
+  ls.save = (name, text, type = "application/json") => {
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], {type: "application/json"}));
+    link.href = URL.createObjectURL(new Blob([text], {type}));
     link.download = name;
     link.click();
     URL.revokeObjectURL(link.href);

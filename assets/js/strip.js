@@ -13,7 +13,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
   const gap = width / depth > 14 ? 3 : 1.5;
   const cell = (width - 2) / depth;
   const high = 30, between = 46, top = cell > 11 ? 1 : 14, below = top + high + between;
-  const root = svg("svg", {width, height: below + high + 2, role: "img", class: "ls-strip", "aria-label": fill(words.strip_label, {from: depth, to: blocks.length})});
+  const root = svg("svg", {width, height: below + high + 6, role: "img", class: "ls-strip", "aria-label": fill(words.strip_label, {from: depth, to: blocks.length})});
 
   // What each source layer still gives: its place (home), its projections (donor), both, or nothing.
   const homes = new Set(blocks.map((block) => block.home));
@@ -49,6 +49,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
   blocks.forEach((block, place) => {
     const mix = block.mix.map(([layer, weight]) => (weight === 1 ? layer : `${Math.round(weight * 1000) / 1000}·${layer}`)).join(" + ");
     draw({id: place, place, text: block.home}, blocks.length, below, folded(block) ? "home" : "kept", "data-block", fill(words.block_title, {place, home: block.home, mix}));
+    if (block.repair) root.append(svg("path", {d: `M${x(place, blocks.length) + gap / 2},${below + high + 4} h${Math.max(2, cell - gap)}`, stroke: t.accent, "stroke-width": 3, class: "ls-repair"}));
   });
   box.replaceChildren(root);
 };

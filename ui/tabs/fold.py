@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from engine.plans import RULES
+from engine.repair import KINDS
 from engine.settings import DEFINITIONS, about
 from ui.components.chart import view
 from ui.controls import PLANS, PRESETS
@@ -58,7 +59,7 @@ def build(language: str) -> SimpleNamespace:
     with gr.Row(elem_classes="ls-buttons"):
         undo, redo = (gr.Button(say(name), size="sm", min_width=90, elem_id=name) for name in ("undo", "redo"))
         presets = {name: gr.Button(say(name), size="sm", min_width=110, elem_id=name) for name in PRESETS}
-    fold = view("fold", language, 640, hand="", file="")
+    fold = view("fold", language, 640, hand="", file="", found="", judged="{}")
     with gr.Row():
         plan = gr.Radio(
             [(say(f"plan_{name}"), name) for name in PLANS],
@@ -73,6 +74,9 @@ def build(language: str) -> SimpleNamespace:
             save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan")
             load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan")
             clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan")
+    with gr.Row(elem_classes="ls-buttons"):
+        repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in KINDS}
+    repaired = view("repaired", language, 24, panel=True)
     with gr.Accordion(say("more"), open=False), gr.Row():
         L = gr.Slider(0, 29, 1, step=1, precision=0, label="L", info=say("L_info"), elem_id="L", min_width=200)
         H = gr.Slider(1, 30, 30, step=1, precision=0, label="H", info=say("H_info"), elem_id="H", min_width=200)

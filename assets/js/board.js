@@ -1,0 +1,138 @@
+// The board: pinned plans as a table with their strips, depth against perplexity with the Pareto front, parallel
+// coordinates over what made them, and everything that was measured of the plan that is chosen.
+"use strict";
+
+(({views, plot, fill, number, times, element, theme, strip}) => {
+  const part = (box, name, tag = "div") => box.querySelector(`.${name}`) ?? box.appendChild(element(tag, {class: name}));
+  const ratio = (entry) => entry.evaluation?.perplexity.ratio;
+  const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
+
+  // Plans that no other beats in both depth and perplexity.
+  const front = (entries) => entries.filter((a) => !entries.some((b) => b !== a && b.depth <= a.depth && ratio(b) <= ratio(a) && (b.depth < a.depth || ratio(b) < ratio(a))))
+    .sort((a, b) => a.depth - b.depth);
+
+  const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = (event) => { event.stopPropagation(); act(); }; return made; };
+
+  const table = (box, data, words, chosen, choose, act) => {
+    const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
+    ["plan", "layers", "parameters_short", "ratio_short", "kl_short", "agreement_short", "decode_short", "memory", "verdict_short"].forEach((name) => head.append(element("th", {}, words[`col_${name}`])));
+    head.append(element("th", {}, ""));
+    made.append(head);
+    data.entries.forEach((entry) => {
+      const row = element("tr", {class: entry.name === chosen ? "ls-chosen" : "", "data-entry": entry.name, tabindex: 0}), e = entry.evaluation;
+      const broken = e && ratio(entry) === null;
+      const cells = [
+        entry.label || entry.plan.method, `${entry.depth}`, `${(entry.parameters / 1e6).toFixed(1)} M`,
+        e ? (broken ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`) : "–",
+        e ? number(e.kl, 3) : "–", e ? (e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`) : "–",
+        entry.speed ? times(entry.speed.decode_ratio) : "–", `${(entry.bytes / 1e6).toFixed(0)} MB`, entry.verdict ? words[`verdict_${entry.verdict}`] : "–",
+      ];
+      cells.forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
+      const last = element("td", {});
+      last.append(button(words.row_show, () => act("show", entry.name)), button(words.row_remove, () => act("remove", entry.name)));
+      row.append(last);
+      row.onclick = () => choose(entry.name);
+      row.onkeydown = (event) => { if (event.key === "Enter") choose(entry.name); };
+      made.append(row);
+    });
+    box.replaceChildren(made);
+  };
+
+  const scatter = (box, data, words, chosen, choose) => {
+    const t = theme(), known = data.entries.filter(judged), best = front(known);
+    const depths = [data.depth, ...known.map((e) => e.depth)], highest = Math.max(2, ...known.map(ratio));
+    const powers = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6, 8].map((power) => digit * 10 ** power)).filter((v) => v <= highest * 1.5 && (highest < 2000 || Number.isInteger(Math.log10(v))));
+    plot(box, [
+      {type: "scatter", mode: "lines", x: best.map((e) => e.depth), y: best.map(ratio), line: {color: t.accent, width: 1.5, shape: "hv", dash: "dot"}, hoverinfo: "skip"},
+      {type: "scatter", mode: "markers+text", x: [data.depth], y: [1], text: [words.of_source], textposition: "top center", textfont: {color: t.faint}, marker: {symbol: "star", size: 11, color: t.faint}, hovertemplate: `${words.of_source}<extra></extra>`},
+      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => e.label || e.plan.method),
+        marker: {size: known.map((e) => (e.name === chosen ? 15 : 10)), symbol: known.map((e) => (best.includes(e) ? "diamond" : "circle-open")), color: known.map((e) => (e.name === chosen ? t.fold : t.accent)), line: {width: 2}},
+        hovertemplate: `%{text}<br>%{x} ${words.layers}, ×%{y:.2f}<extra></extra>`},
+    ], {
+      xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - 1, data.depth + 1], ...(Math.max(...depths) - Math.min(...depths) < 12 ? {dtick: 1} : {})},
+      yaxis: {title: {text: words.perplexity_ratio}, type: "log", range: [-.08, Math.log10(highest) + .12], tickvals: powers, ticktext: powers.map((v) => `×${v}`)},
+    }, 300);
+    box.removeAllListeners?.("plotly_click");
+    box.on("plotly_click", (event) => { const name = event.points[0].customdata; if (name) choose(name); });
+  };
+
+  const parallel = (box, data, words) => {
+    const t = theme(), known = data.entries.filter((e) => judged(e) && e.plan.settings.C !== undefined && e.plan.settings.T !== undefined);
+    box.hidden = known.length < 2;
+    if (box.hidden) return;
+    const values = [["C", (e) => e.plan.settings.C], ["I", (e) => e.plan.settings.I], ["T", (e) => e.plan.settings.T], [words.layers_left, (e) => e.depth], [words.log_ratio, (e) => Math.log10(ratio(e))]];
+    plot(box, [{type: "parcoords", line: {color: known.map((e) => Math.log10(ratio(e))), colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {color: t.faint},
+      dimensions: values.map(([label, of]) => ({label, values: known.map(of)}))}], {margin: {l: 60, r: 40, t: 50, b: 20}}, 280);
+  };
+
+  const strips = (box, data, words, width, chosen, choose) => {
+    box.replaceChildren(...data.entries.map((entry) => {
+      const row = element("div", {class: `ls-strip-row${entry.name === chosen ? " ls-chosen" : ""}`}), inside = element("div", {});
+      row.append(element("span", {}, `${entry.label || entry.plan.method} · ${entry.depth}${judged(entry) ? ` · ${times(ratio(entry))}` : ""}`), inside);
+      strip(inside, data.depth, entry.plan.blocks, words, width - 4);
+      row.onclick = () => choose(entry.name);
+      return row;
+    }));
+  };
+
+  const passage = (words, who, made) => {
+    const item = element("div", {class: "ls-passage"});
+    item.append(element("b", {}, who), element("p", {}, made.text), element("p", {class: "ls-hint"}, fill(words.sample_facts, {d1: number(made.distinct_1, 2), d2: number(made.distinct_2, 2), run: made.longest_repeat}) + (made.loops ? ` ${words.sample_loops}` : "")));
+    return item;
+  };
+
+  const spread = (box, entry, words) => { // every text's own rise, so that nobody reads noise as signal
+    const t = theme(), texts = entry.evaluation.texts, rise = texts.map((s) => (s.plan_nll - s.source_nll) / s.tokens);
+    plot(box, [{type: "scatter", mode: "markers", x: rise.map((r) => Math.exp(r)), y: texts.map((_, index) => index), marker: {color: t.accent, size: 7, opacity: .7}, hovertemplate: `${words.text} %{y}: ×%{x:.2f}<extra></extra>`}],
+      {xaxis: {title: {text: words.ratio_by_text}, type: "log"}, yaxis: {title: {text: words.text}, showgrid: false}}, 220);
+  };
+
+  const details = (box, entry, words, act, width) => {
+    if (!entry) { box.replaceChildren(element("p", {class: "ls-hint"}, words.board_choose)); return; }
+    const e = entry.evaluation, made = [element("h4", {}, `${entry.label || entry.plan.method}, ${entry.depth} ${words.layers}`)];
+    const row = element("div", {class: "ls-row-buttons"});
+    row.append(button(words.row_generate, () => act("generate", entry.name)), button(words.row_time, () => act("time", entry.name)));
+    made.push(row);
+    if (e) made.push(element("p", {class: "ls-rule"}, fill(words.protocol, {tokens: e.protocol.tokens, texts: e.protocol.texts, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos, source: number(e.perplexity.source, 2), plan: e.perplexity.plan === null ? words.broken : number(e.perplexity.plan, 2)})));
+    if (e && judged(entry) && e.texts.length > 1) { const dots = element("div", {}); made.push(dots); setTimeout(() => dots.isConnected && spread(dots, entry, words), 0); }
+    if (entry.speed) made.push(element("p", {class: "ls-rule"}, fill(words.speed_says, {decode: times(entry.speed.decode_ratio), prefill: times(entry.speed.prefill_ratio), theory: times(1 / entry.speed.depth_ratio)})));
+    (entry.samples ?? []).forEach((sample) => {
+      made.push(element("p", {class: "ls-prompt"}, `${sample.prompt} … (${words[`decoding_${sample.decoding}`]})`));
+      const pair = element("div", {class: "ls-pair"});
+      pair.append(passage(words, words.of_source, sample.source), passage(words, words.of_plan, sample.plan));
+      made.push(pair);
+    });
+    box.replaceChildren(...made);
+  };
+
+  views.ablation = (box, {data, words}) => {
+    const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
+    [words.col_plan, words.col_layers, words.final_similarity, words.col_ratio_short, words.col_kl_short].forEach((text) => head.append(element("th", {}, text)));
+    made.append(head);
+    data.rows.forEach((one) => {
+      const row = element("tr", {}), e = one.evaluation ?? one;
+      [one.label, `${one.depth}`, number(one.similarity, 3), times(e.ratio), number(e.kl, 3)].forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
+      made.append(row);
+    });
+    const scroll = element("div", {class: "ls-board-scroll"});
+    scroll.append(made);
+    const telling = (data.telling ?? []).map((one) => element("p", {class: "ls-rule"}, fill(words.telling, {measure: one.measure, correlation: number(one.correlation, 2), low: number(one.lowest, 3), high: number(one.highest, 3), plans: one.plans})));
+    box.replaceChildren(element("p", {class: "ls-rule"}, data.question), scroll, ...telling);
+  };
+
+  views.board = (box, {data, words, trigger, local, draw, width}) => {
+    if (!data.entries.length) { box.replaceChildren(element("p", {class: "ls-waiting"}, words.board_empty)); return; }
+    if (box.querySelector(".ls-waiting")) box.replaceChildren();
+    data.entries.sort((a, b) => b.depth - a.depth || (ratio(a) ?? Infinity) - (ratio(b) ?? Infinity)); // deep first, and the best of each depth
+    const choose = (name) => { local.chosen = name; draw(); };
+    const act = (what, name) => trigger("row", {what, name});
+    const entry = data.entries.find((one) => one.name === local.chosen);
+    table(part(box, "ls-board-scroll"), data, words, local.chosen, choose, act);
+    const half = window.innerWidth >= 1000 ? (width - 8) / 2 : width;
+    const pair = part(box, "ls-pair");
+    scatter(part(pair, "ls-front"), data, words, local.chosen, choose);
+    parallel(part(pair, "ls-parallel"), data, words);
+    strips(part(box, "ls-strips"), data, words, width, local.chosen, choose);
+    details(part(box, "ls-details"), entry, words, act, half);
+  };
+})(window.layerscope);

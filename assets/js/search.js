@@ -1,0 +1,23 @@
+// Search: the best score so far against time, the baselines beside it, and the best plan as a strip.
+"use strict";
+
+(({views, plot, fill, number, element, theme, strip}) => {
+  const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
+
+  views.search = (box, {data, words, width}) => {
+    const t = theme();
+    const says = part(box, "ls-rule"), chart = part(box, "ls-score"), stripBox = part(box, "ls-stripbox");
+    const best = data.history.at(-1);
+    const unit = words[`score_${data.objective ?? "kl"}`];
+    says.textContent = best ? fill(words.search_best, {score: number(best.score, 4), unit, seconds: number(best.seconds, 1), forwards: Math.round(best.forwards), layers: data.keep, stage: words[`stage_${best.stage}`]}) : words.search_none;
+    const end = Math.max(1, ...data.history.map((point) => point.seconds)) * 1.05;
+    const beside = data.baselines.filter((one) => one.depth === data.keep && one.objective === data.objective);
+    plot(chart, [
+      {type: "scatter", mode: "lines+markers", name: words.search_line, x: [...data.history.map((p) => p.seconds), ...(best ? [end] : [])], y: [...data.history.map((p) => p.score), ...(best ? [best.score] : [])],
+        text: [...data.history.map((p) => words[`stage_${p.stage}`]), ...(best ? [""] : [])], line: {shape: "hv", color: t.accent, width: 2}, marker: {size: data.history.map(() => 8).concat(best ? [0] : [])}, hovertemplate: `%{y:.4f} · %{x:.1f} s<br>%{text}<extra></extra>`},
+      ...beside.map((one, index) => ({type: "scatter", mode: "lines+text", name: words[`baseline_${one.method}`], x: [0, end], y: [one.score, one.score], line: {dash: ["dash", "dot", "dashdot", "longdash", "longdashdot"][index % 5], color: t.fold, width: 1.5},
+        text: ["", words[`baseline_${one.method}`]], textposition: "top left", cliponaxis: false, hovertemplate: `${words[`baseline_${one.method}`]}: %{y:.4f}<extra></extra>`})),
+    ], {xaxis: {title: {text: words.search_time}, range: [0, end]}, yaxis: {title: {text: unit}, rangemode: "tozero"}}, 260);
+    if (data.plan) strip(stripBox, data.depth, data.plan.blocks, words, width); else stripBox.replaceChildren();
+  };
+})(window.layerscope);

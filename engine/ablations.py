@@ -1,0 +1,376 @@
+"""The LaCo paper's ablations (2402.11187), as jobs over one model: what each choice in Algorithm 1 is worth.
+
+Every ablation changes one choice, leaves the others as the settings say, and judges each plan on the judge's texts.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from statistics import correlation
+from typing import Any, TypeVar
+
+from engine.calibration import bundled, calibration_of
+from engine.errors import SettingsError
+from engine.evaluation import Judge
+from engine.frontier import frontier
+from engine.jobs import Job, Progress
+from engine.methods.acceptance import METERS
+from engine.methods.laco import landscape, mean_and_spread, propose
+from engine.plans import RULES, describe, fold, fold_spans, plan_to_json, untouched
+from engine.settings import LacoSettings
+from engine.similarity import SimilarityMeter
+from engine.types import Block, Calibration, DepthPlan, Evaluation, Landscape, Proposal, Step
+
+MAP_PLANS = 6  # plans of the T map, each of another depth, that the acceptance measures are tried on
+T_MIN = 0.5
+T = TypeVar("T")
+Ablate = Callable[[SimilarityMeter, Judge, LacoSettings], "Job[Ablation]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One plan of an ablation and what it costs.
+
+    `similarity` is the mean over the user's own calibration texts, by the settings' definition; `measures` are other
+    figures by name. NaN where the plan's states are not finite.
+    """
+
+    label: str
+    settings: LacoSettings
+    plan: DepthPlan
+    depth: int
+    similarity: float
+    evaluation: Evaluation
+    measures: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """The plan in words."""
+        return describe(self.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How well a measure tells the `plans` of a T map apart: Spearman's rank correlation with the judged perplexity
+    ratio (-1 is best: the more alike, the cheaper; NaN for fewer than three plans), and the range of its values."""
+
+    measure: str
+    correlation: float
+    lowest: float
+    highest: float
+    plans: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """The rows that answer one question; `telling` is there for the acceptance measures only."""
+
+    name: str
+    question: str
+    rows: tuple[Row, ...]
+    telling: tuple[Telling, ...] = ()
+
+
+QUESTIONS = {
+    "drop-or-merge": "Do the folds cost less when layers are merged, or when they are dropped?",
+    "iterative-or-at-once": "Is it worth measuring anew after every fold, or may all folds be placed at once?",
+    "acceptance": "Which measure tells plans apart: the cosine, the KL divergence or CKA?",
+    "C": "What do more layers in one fold change?",
+    "I": "What does a longer way down after a fold change?",
+    "T": "What does a lower threshold change?",
+    "calibration": "Does the plan depend on the texts that similarity is measured on?",
+}
+
+
+def ablate(name: str, meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
+    """Start an ablation by its name.
+
+    Raises:
+        SettingsError: the name is unknown, or see `LacoSettings.checked`; while it runs, where the settings fold nothing
+            and the ablation is about folds.
+    """
+    require_ablation(name)
+    return ABLATIONS[name](meter, judge, settings.checked(meter.model.spec.depth))
+
+
+def require_ablation(name: str) -> None:
+    """Raise SettingsError unless an ablation has this name."""
+    if name not in ABLATIONS:
+        raise SettingsError(f"unknown ablation '{name}'; choose one of {', '.join(ABLATIONS)}")
+
+
+# --- The choices of the algorithm ---
+
+
+def drop_or_merge(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
+    """Fold what the settings fold, in the same order, under every rule."""
+    depth, parts = meter.model.spec.depth, len(RULES) + 1
+    proposal = yield from _part(_folding(meter, settings), "", 0, parts)
+    rows = []
+    for place, rule in enumerate(RULES):
+        varied = replace(settings, rule=rule)
+        plan = DepthPlan(depth, _refolded(proposal, rule), "laco-folds", (*_named(meter, varied), ("folds_of", settings.rule)))
+        rows.append((yield from _part(_row(meter, judge, f"rule {rule}", varied, plan), f"Rule {rule}", place + 1, parts)))
+    return _answer("drop-or-merge", rows)
+
+
+def _refolded(proposal: Proposal, rule: str) -> tuple[Block, ...]:
+    blocks = untouched(proposal.plan.source_depth).blocks
+    for trial in proposal.trials:
+        if trial.accepted:
+            blocks = fold(blocks, trial.pointer, trial.absorbed + 1, rule)
+    return blocks
+
+
+def iterative_or_at_once(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
+    """Set Algorithm 1 beside folds of the same size placed where single folds of the source are most similar."""
+    proposal = yield from _part(_folding(meter, settings), "", 0, 4)
+    plan = yield from _part(at_once(meter, settings, proposal), "At once", 1, 4)
+    iterative = yield from _part(_row(meter, judge, "iterative (Algorithm 1)", settings, proposal.plan), "Iterative", 2, 4)
+    return _answer("iterative-or-at-once", [iterative, (yield from _part(_row(meter, judge, "at once", settings, plan), "At once", 3, 4))])
+
+
+def at_once(meter: SimilarityMeter, settings: LacoSettings, proposal: Proposal) -> Job[DepthPlan]:
+    """Return a plan of the proposal's depth whose folds nothing was measured in between: each goes where the fold alone
+    keeps the source's states most similar.
+
+    Folds have C layers, but the last, which may have fewer. They keep clear of each other while there is room; then the
+    last layer of one may be the first of another, and finally they narrow, so that the depth is always reached.
+    """
+    depth, left = proposal.plan.source_depth, proposal.plan.source_depth - proposal.plan.depth
+    settings = settings.checked(depth)
+    absorbed = set(range(depth)) - {block.home for block in _refolded(proposal, "keep-first")}  # some may lie above H
+    region = range(settings.lowest, max(settings.highest or depth, max(absorbed, default=-1) + 1))
+    spans: list[tuple[int, int]] = []
+    known: dict[int, Landscape] = {}
+    width = settings.C
+    while left:
+        width = min(width, left + 1)
+        if width not in known:
+            known[width] = yield from landscape(meter, settings.rule, settings.similarity, (width,))
+        base = _best_base(known[width].similarity[0], spans, region, width)
+        if base is None:
+            width -= 1
+            continue
+        spans.append((base, base + width - 1))
+        left -= width - 1
+    folds = fold_spans(depth, spans, settings.rule)
+    return replace(folds, method="laco-at-once", settings=(*_named(meter, settings), ("spans", tuple(sorted(spans)))))
+
+
+def _best_base(scores: Sequence[float], spans: Sequence[tuple[int, int]], region: range, width: int) -> int | None:
+    """The base of the most similar fold that keeps clear of all spans, or else only touches them; None where none fits."""
+    for touch in (0, 1):
+        free = [
+            base
+            for base in range(region.start, region.stop - width + 1)
+            if all(base + width - 1 < first + touch or base > last - touch for first, last in spans)
+        ]
+        if free:
+            return max(free, key=lambda base: -math.inf if math.isnan(scores[base]) else scores[base])
+    return None
+
+
+def acceptance(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
+    """Let each measure accept folds down to the same depth; then see how the measures rank the plans of the cosine's T map."""
+    meters: dict[str, SimilarityMeter] = {"cosine": meter, **{name: kind(meter) for name, kind in METERS.items()}}
+    parts = 1 + 2 * len(meters) + MAP_PLANS
+    target = (yield from _part(_folding(meter, settings), "", 0, parts)).plan.depth
+    rows, path, floor = list[Row](), tuple[Step, ...](), min(T_MIN, settings.T)
+    for place, (name, other) in enumerate(meters.items()):
+        if rows:  # where the cosine's plan lies by this measure is a good guess at how far down its map must go
+            value = _mean(other, rows[0].plan, settings)
+            floor = 0.0 if math.isnan(value) else value
+        steps = yield from _part(_down_to(other, settings, target, floor), f"Accepting by {name}", 2 * place + 1, parts)
+        path = path or steps
+        step = min(steps, key=lambda step: abs(step.proposal.plan.depth - target))  # of equal ones the highest T
+        job = _measured(meters, judge, f"accepted by {name}", settings, step, name)
+        rows.append((yield from _part(job, f"Accepted by {name}", 2 * place + 2, parts)))
+    mapped = []
+    for place, step in enumerate(_spread_out(path)):
+        label = f"T map, T = {step.t_from:.4f}"
+        mapped.append(
+            (yield from _part(_measured(meters, judge, label, settings, step, "cosine"), label, parts - MAP_PLANS + place, parts))
+        )
+    return replace(_answer("acceptance", [*rows, *mapped]), telling=tuple(_telling(name, mapped) for name in meters))
+
+
+def _down_to(meter: SimilarityMeter, settings: LacoSettings, depth: int, floor: float) -> Job[tuple[Step, ...]]:
+    """Map T down to `floor`, or to 0 where no plan of this depth lies above it."""
+    found = yield from frontier(meter, settings, floor)
+    if floor > 0.0 and all(step.proposal.plan.depth != depth for step in found.steps):
+        found = yield from frontier(meter, settings, 0.0)
+    return found.steps
+
+
+def _measured(meters: dict[str, SimilarityMeter], judge: Judge, label: str, settings: LacoSettings, step: Step, by: str) -> Job[Row]:
+    plan = replace(step.proposal.plan, settings=(*step.proposal.plan.settings, ("acceptance", by)))
+    row = yield from _row(meters["cosine"], judge, label, replace(settings, T=step.t_from), plan)
+    return replace(row, measures=tuple((name, _mean(meter, plan, settings)) for name, meter in meters.items()))
+
+
+def _spread_out(steps: Sequence[Step]) -> list[Step]:
+    """Of the steps that fold anything, the first of each depth; of many depths MAP_PLANS, evenly."""
+    first = {step.proposal.plan.depth: step for step in reversed(steps) if step.proposal.plan.depth < step.proposal.plan.source_depth}
+    found = [first[depth] for depth in sorted(first, reverse=True)]
+    if len(found) <= MAP_PLANS:
+        return found
+    return [found[round(place * (len(found) - 1) / (MAP_PLANS - 1))] for place in range(MAP_PLANS)]
+
+
+def _telling(name: str, rows: Sequence[Row]) -> Telling:
+    pairs = [(dict(row.measures)[name], row.evaluation.ratio) for row in rows]
+    pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
+    values = [value for value, _ in pairs] or [math.nan]
+    return Telling(name, spearman(pairs), min(values), max(values), len(pairs))
+
+
+def spearman(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return Spearman's rank correlation, equal values sharing their mean rank; NaN for fewer than three pairs, of which
+    it says nothing, and where one side is all equal."""
+    a, b = ([pair[side] for pair in pairs] for side in (0, 1))
+    if len(pairs) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
+        return math.nan
+    return correlation(_ranks(a), _ranks(b))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
+
+
+# --- Its settings and its texts ---
+
+
+def _varied(name: str, values: Callable[[LacoSettings, int], Iterable[Any]]) -> Ablate:
+    def job(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
+        rows, choices = list[Row](), list(values(settings, meter.model.spec.depth))
+        for place, value in enumerate(choices):
+            label, varied = f"{name} = {value:g}", replace(settings, **{name: value})
+            rows.append((yield from _part(_proposed(meter, meter, judge, label, varied), label, place, len(choices))))
+        return _answer(name, rows)
+
+    job.__doc__ = f"Run Algorithm 1 with other values of {name} around the settings' own."
+    return job
+
+
+def _values_of_c(settings: LacoSettings, depth: int) -> Iterable[int]:
+    return range(max(settings.C - 2, 2), min(settings.C + 2, depth) + 1)
+
+
+def _values_of_i(settings: LacoSettings, depth: int) -> Iterable[int]:
+    return range(max(settings.I - 2, 1), settings.I + 3)
+
+
+def _values_of_t(settings: LacoSettings, depth: int) -> Iterable[float]:
+    values = [settings.T if not offset else round(settings.T + offset * 0.05, 6) for offset in range(3, -4, -1)]
+    return [value for value in values if -1.0 <= value <= 1.0]
+
+
+def calibrations(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
+    """Run Algorithm 1 on the user's own texts, the bundled ones of each language, and each half of the English ones.
+
+    `similarity` is that on the user's own texts; the one that T was held against is the row's measure "on these texts".
+    """
+    choices = list(_texts(meter.calibration))
+    rows = []
+    for place, (label, texts) in enumerate(choices):
+        own = meter if texts.fingerprint == meter.calibration.fingerprint else SimilarityMeter(meter.model, texts)
+        row = yield from _part(_proposed(own, meter, judge, label, settings), label, place, len(choices))
+        rows.append(replace(row, measures=(("on these texts", _mean(own, row.plan, settings)),)))
+    return _answer("calibration", rows)
+
+
+def _texts(own: Calibration) -> Iterator[tuple[str, Calibration]]:
+    english = bundled("english")
+    half = len(english.texts) // 2
+    named = [(f"{own.name} (yours)", own), ("english", english), ("korean", bundled("korean"))]
+    named += [("english, first half", calibration_of(english.texts[:half])), ("english, second half", calibration_of(english.texts[half:]))]
+    seen = set[str]()
+    for label, texts in named:
+        if texts.fingerprint not in seen:
+            seen.add(texts.fingerprint)
+            yield label, texts
+
+
+ABLATIONS: dict[str, Ablate] = {
+    "drop-or-merge": drop_or_merge,
+    "iterative-or-at-once": iterative_or_at_once,
+    "acceptance": acceptance,
+    "C": _varied("C", _values_of_c),
+    "I": _varied("I", _values_of_i),
+    "T": _varied("T", _values_of_t),
+    "calibration": calibrations,
+}
+
+
+# --- Rows ---
+
+
+def _part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
+    """Run a job as one of `parts` equal parts of a longer one, its progress told as the whole's."""
+    with closing(job):
+        while True:
+            try:
+                step = next(job)
+            except StopIteration as end:
+                return end.value
+            words = f"{label}: {step.label[0].lower()}{step.label[1:]}" if label else step.label
+            yield Progress(words, (place + (step.fraction or 0.0)) / parts)
+
+
+def _row(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: DepthPlan) -> Job[Row]:
+    evaluation = yield from judge.judge(plan)
+    return Row(label, settings, plan, plan.depth, _mean(meter, plan, settings), evaluation)
+
+
+def _proposed(own: SimilarityMeter, meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings) -> Job[Row]:
+    """Run Algorithm 1 on one meter's texts and measure and judge its plan; another meter gives the row's similarity."""
+    plan = (yield from _part(propose(own, settings), "", 0, 2)).plan
+    return (yield from _part(_row(meter, judge, label, settings, plan), "", 1, 2))
+
+
+def _folding(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
+    proposal = yield from propose(meter, settings)
+    if not any(trial.accepted for trial in proposal.trials):
+        raise SettingsError(f"no fold is accepted at T = {settings.T:g}, so there is nothing to compare; lower T")
+    return proposal
+
+
+def _mean(meter: SimilarityMeter, plan: DepthPlan, settings: LacoSettings) -> float:
+    return mean_and_spread(meter.measure(plan.blocks, plan.prefix), settings.similarity)[0]
+
+
+def _named(meter: SimilarityMeter, settings: LacoSettings) -> tuple[tuple[str, Any], ...]:
+    return (*settings.items(), ("calibration", meter.calibration.fingerprint))
+
+
+def _answer(name: str, rows: Sequence[Row]) -> Ablation:
+    return Ablation(name, QUESTIONS[name], tuple(rows))
+
+
+def ablation_to_json(ablation: Ablation) -> dict[str, Any]:
+    """Return an ablation as the terminal writes it; figures that are NaN or infinite are left so."""
+    return {
+        "name": ablation.name,
+        "question": ablation.question,
+        "rows": [_row_to_json(row) for row in ablation.rows],
+        **({"telling": [asdict(entry) for entry in ablation.telling]} if ablation.telling else {}),
+    }
+
+
+def _row_to_json(row: Row) -> dict[str, Any]:
+    judged = row.evaluation
+    return {
+        "label": row.label,
+        "settings": dict(row.settings.items()),
+        "depth": row.depth,
+        "folds": list(row.folds),
+        "similarity": row.similarity,
+        "ratio": judged.ratio,
+        "interval": [judged.ratio_low, judged.ratio_high],
+        "kl": judged.kl,
+        "measures": dict(row.measures),
+        "plan": plan_to_json(row.plan),
+    }

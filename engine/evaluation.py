@@ -1,0 +1,181 @@
+"""What a plan costs, measured: perplexity, divergence from the source, agreement, on texts that nothing was fitted to.
+
+A text is cut into windows of `context` tokens, each moved on by `stride`; a token is scored at most once, with at least
+context - stride tokens before it where the text has them. What stands first in its window cannot be predicted: a text's
+first token, and where stride equals context the first of every window. Windows lie in packs, so
+nothing is padded. Source and plan share one pass up to the first block that differs.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from engine.cache import Ledger, content_key
+from engine.calibration import Pack, pack_rows
+from engine.errors import SettingsError, TextError
+from engine.forward import Capture, capture, logits_of, normed, resume
+from engine.jobs import Job, Progress
+from engine.similarity import blocks_key, cosine
+from engine.surgery import Mixer
+from engine.types import Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
+
+CONTEXT = 512
+TOKENS = 20_000
+_CHUNK = 256  # tokens whose logits are held at once; a vocabulary is wide
+
+
+def windows(
+    tokenizer: Any, config: Any, texts: Calibration, context: int = CONTEXT, stride: int | None = None, limit: int = TOKENS
+) -> tuple[Protocol, tuple[Pack, ...], tuple[tuple[int, ...], ...]]:
+    """Cut texts into windows and lay them into packs, until `limit` tokens are scored.
+
+    Returns the protocol, the packs, and for each pack how many leading tokens of each span are not scored.
+
+    Raises:
+        TextError: there is nothing to score. SettingsError: context or stride make no sense.
+    """
+    longest = getattr(config, "max_position_embeddings", None) or context
+    context = min(context, longest)
+    stride = context if stride is None else stride
+    if limit < 1:
+        raise SettingsError(f"{limit} tokens are none to judge on")
+    if context < 2 or not 1 <= stride <= context:
+        raise SettingsError(f"context {context} and stride {stride} make no windows; stride lies between 1 and context")
+    rows: list[tuple[int, list[int]]] = []
+    unscored: list[int] = []
+    scored, bos = 0, False
+    for text, words in enumerate(texts.texts):
+        if scored >= limit:
+            break
+        ids = tokenizer(words)["input_ids"]
+        bos = bos or bool(
+            ids and ids[0] == tokenizer.bos_token_id and len(tokenizer(words, add_special_tokens=False)["input_ids"]) < len(ids)
+        )
+        done = 1  # the tokens that are scored or can never be
+        for start in range(0, len(ids), stride):
+            window = ids[start : start + context]
+            if start + len(window) <= done:
+                break
+            skip = max(done - start, 1)
+            window = window[: skip + limit - scored]
+            if len(window) <= skip:
+                break
+            rows.append((text, window))
+            unscored.append(skip)
+            scored += len(window) - skip
+            done = start + len(window)
+    if not scored:
+        raise TextError(f"{texts.name} is too short to judge on: no text of it has two tokens")
+    packs = pack_rows(rows, max(context, CONTEXT))
+    ends = [0]
+    for pack in packs:
+        ends.append(ends[-1] + len(pack.spans))
+    skips = tuple(tuple(unscored[a:b]) for a, b in pairwise(ends))
+    return Protocol(texts.name, texts.fingerprint, context, stride, scored, bos), packs, skips
+
+
+class Judge:
+    """Judges plans of one model on one set of texts. What was judged before costs nothing."""
+
+    def __init__(
+        self, model: Model, texts: Calibration, context: int = CONTEXT, stride: int | None = None, limit: int = TOKENS, keep: int = 1 << 30
+    ) -> None:
+        """`keep` bytes of the source's states stay in memory, so that several plans share its passes."""
+        self.model = model
+        self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, context, stride, limit)
+        tokens = [[pack.ids.tolist(), pack.spans, skips] for pack, skips in zip(self.packs, self._skips, strict=True)]
+        self._ledger = Ledger("evaluation", content_key(model.fingerprint, model.spec.dtype, model.source.device, tokens))
+        self._mixer = Mixer(model.network)
+        self._records: dict[int, Capture] = {}
+        self._keep = keep
+
+    def known(self, plan: DepthPlan) -> bool:
+        """True where judging this plan would cost nothing."""
+        return self._ledger.get(blocks_key(plan.blocks)) is not None
+
+    def judge(self, plan: DepthPlan) -> Job[Evaluation]:
+        """Measure a plan beside its source. Progress is told a pack at a time."""
+        name = blocks_key(plan.blocks)
+        value = self._ledger.get(name)
+        if value is None:
+            sums: dict[int, list[float]] = {}
+            for index in range(len(self.packs)):
+                yield Progress("Judging the plan", index / len(self.packs))
+                for text, scores in self._score(index, plan):
+                    sums[text] = [a + b for a, b in zip(sums.get(text, [0.0] * 6), scores, strict=True)]
+            value = [[None if not math.isfinite(x) else x for x in sums[text]] for text in sorted(sums)]
+            self._ledger.add(name, value)
+        texts = tuple(TextScore(int(row[0]), *(math.nan if x is None else x for x in row[1:])) for row in value)
+        return summary(self.protocol, texts)
+
+    def _record(self, index: int) -> Capture:
+        record = self._records.get(index)
+        if record is None:
+            record = capture(self.model, self.packs[index])
+            size = sum(state.nbytes for state in record.states)
+            if size * (len(self._records) + 1) <= self._keep:
+                self._records[index] = record
+        return record
+
+    @torch.no_grad()
+    def _score(self, index: int, plan: DepthPlan) -> list[tuple[int, list[float]]]:
+        with self.model.lock:
+            record = self._record(index)
+            final = normed(self.model, resume(self.model, self._mixer, record, plan.blocks, plan.prefix))
+            found = []
+            for (text, start, stop), skip in zip(record.pack.spans, self._skips[index], strict=True):
+                places = torch.arange(start + skip - 1, stop - 1)  # a token is predicted from the state before it
+                found.append((text, compare(self.model, record, final, places)))
+        return found
+
+
+@torch.no_grad()
+def compare(model: Model, record: Capture, final: torch.Tensor, places: torch.Tensor) -> list[float]:
+    """Return tokens, the source's and the plan's negative log-likelihood of the next tokens, KL(source || plan), top-1
+    agreement and cosine of the final states: sums over these places of a pack."""
+    totals = torch.zeros(5, dtype=torch.float64)
+    for part in places.split(_CHUNK):
+        targets = record.pack.ids[0, part + 1].to(final.device)[:, None]
+        source, plan = (logits_of(model, state[0, part]).float().log_softmax(-1) for state in (record.final, final))
+        picked = [-logs.gather(1, targets).sum() for logs in (source, plan)]
+        agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are
+        alike = cosine(record.final[0, part].float(), final[0, part].float()).sum()
+        totals += torch.stack([*picked, divergence(source, plan).sum(), agreed, alike]).double().cpu()
+    return [float(len(places)), *totals.tolist()]
+
+
+def divergence(source: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
+    """Return KL(source || plan) in nats from two tensors of log-probabilities [tokens, vocabulary]: [tokens]."""
+    return torch.nn.functional.kl_div(plan, source, reduction="none", log_target=True).sum(-1)
+
+
+def summary(protocol: Protocol, texts: Sequence[TextScore]) -> Evaluation:
+    """Return what the texts' sums say together; the interval of the ratio is that of a ratio estimator over texts."""
+    tokens = sum(score.tokens for score in texts)
+    rise = [score.plan_nll - score.source_nll for score in texts]
+    mean = sum(rise) / tokens
+    spread = math.nan
+    if len(texts) > 1:
+        squares = sum((d - mean * score.tokens) ** 2 for d, score in zip(rise, texts, strict=True))
+        spread = 1.96 * math.sqrt(squares * len(texts) / (len(texts) - 1)) / tokens
+    return Evaluation(
+        protocol=protocol,
+        source_perplexity=_exp(sum(score.source_nll for score in texts) / tokens),
+        plan_perplexity=_exp(sum(score.plan_nll for score in texts) / tokens),
+        ratio=_exp(mean),
+        ratio_low=_exp(mean - spread),
+        ratio_high=_exp(mean + spread),
+        kl=sum(score.kl for score in texts) / tokens,
+        top1_agreement=sum(score.agreement for score in texts) / tokens,
+        cosine=sum(score.cosine for score in texts) / tokens,
+        texts=tuple(texts),
+    )
+
+
+def _exp(value: float) -> float:
+    if math.isnan(value):
+        return math.nan
+    return math.exp(value) if value < 700 else math.inf

@@ -1,0 +1,197 @@
+"""What a plan writes, beside its source: the same prompts, decoded greedily and sampled, and how repetitive the outcome is.
+
+A folded model's first visible failure is a loop, which perplexity on given text does not show.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import GenerationConfig
+
+from engine.errors import SettingsError, TextError
+from engine.jobs import Job, Progress
+from engine.live import live_network
+from engine.plans import untouched
+from engine.types import DepthPlan, Model
+
+PROMPTS = (
+    "The old lighthouse stood at the end of the pier, and every evening",
+    "To make a simple vegetable soup, you first",
+    "The main difference between a lake and a river is that",
+    "Dear neighbour, I am writing to you because",
+    "When the train finally arrived, the passengers",
+    "Three good reasons to learn a second language are",
+    "Water boils at a lower temperature on a high mountain because",
+    "The small village had only one shop, which sold",
+)
+TEMPERATURE, TOP_P = 0.8, 0.95
+LONGEST_UNIT = 20  # tokens; longer repeated units are paragraphs, not loops
+LOOP_REPETITIONS = 3
+DECODINGS = ("greedy", "sampled")
+Verdict = Literal["stable", "loops", "empty"]
+
+
+def generate_beside(
+    model: Model, plan: DepthPlan, prompts: Sequence[str] = PROMPTS, new_tokens: int = 60, seed: int = 0, chat: bool = False
+) -> Job["tuple[Sample, ...]"]:
+    """Continue each prompt with source and plan, greedily and sampled (temperature 0.8, top-p 0.95, the same seed for
+    both and for every prompt), at most `new_tokens` tokens each.
+
+    With `chat`, a prompt is put into the tokenizer's chat template where it has one. Of the model's own decoding settings
+    only the special tokens are used, so that nothing hides a loop (a repetition penalty would).
+
+    Raises:
+        PlanError: the plan does not fit the model. TextError: a prompt has no token. SettingsError: prompt and new tokens
+        do not fit in the model's context.
+    """
+    rows = [(prompt, encode(model, prompt, new_tokens, chat)) for prompt in prompts]
+    writers = [live_network(model, side) for side in (untouched(plan.source_depth), plan)]
+    samples = []
+    for index, (prompt, ids) in enumerate(rows):
+        for place, decoding in enumerate(DECODINGS):
+            found = []
+            for side, writer in enumerate(writers):
+                label = f"Writing with {('the source', 'the plan')[side]}: prompt {index + 1} of {len(rows)}, {decoding}"
+                yield Progress(label, (4 * index + 2 * place + side) / (4 * len(rows)))
+                found.append(generate(model, writer, ids, new_tokens, seed if decoding == "sampled" else None))
+            samples.append(Sample(prompt, decoding, *found))
+    return tuple(samples)
+
+
+def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> torch.Tensor:
+    """Return a prompt's token ids [1, tokens]; see `generate_beside`."""
+    tokenizer = model.tokenizer
+    if chat and tokenizer.chat_template:
+        messages = [{"role": "user", "content": prompt}]
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has written them
+    else:
+        ids = tokenizer(prompt)["input_ids"]
+    if not ids:
+        raise TextError(f"the tokenizer makes no token of the prompt {prompt[:40]!r}; write at least a word")
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if new_tokens < 1 or (longest and len(ids) + new_tokens > longest):
+        raise SettingsError(f"{len(ids)} tokens of prompt and {new_tokens} new ones do not fit in the model's context of {longest}")
+    return torch.tensor([ids])
+
+
+@torch.no_grad()
+def generate(model: Model, network: Any, ids: torch.Tensor, new_tokens: int, seed: int | None = None) -> "Generated":
+    """Continue token ids [1, tokens] with a live network of the model, at most `new_tokens`; sampled where there is a seed.
+
+    The network's own decoding settings are taken away: transformers fills with them whatever a caller leaves unsaid.
+    """
+    assert network is not model.network, "the source keeps its settings; give it as the live network of an untouched plan"
+    with model.lock, torch.random.fork_rng():  # transformers samples from torch's global generator; it is put back
+        torch.manual_seed(0 if seed is None else seed)
+        prompt = ids.to(model.source.device)
+        config = decoding_config(model.network.generation_config, new_tokens, seed is not None)
+        network.generation_config = GenerationConfig()
+        found = network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=config)
+    new = found[0, ids.shape[1] :].tolist()
+    return measured(new, _stops(config), model.tokenizer)
+
+
+def decoding_config(own: Any, new_tokens: int, sampled: bool) -> GenerationConfig:
+    """Return plain greedy decoding, or sampling by temperature and top-p alone, with a model's own special tokens."""
+    choice: dict[str, Any] = (
+        {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0} if sampled else {"do_sample": False}
+    )
+    stops = own.eos_token_id
+    pad = own.pad_token_id if own.pad_token_id is not None else (stops[0] if isinstance(stops, list) else stops)
+    return GenerationConfig(
+        **choice,
+        max_new_tokens=new_tokens,
+        eos_token_id=stops,
+        pad_token_id=pad,
+        bos_token_id=own.bos_token_id,
+        remove_invalid_values=True,  # a plan whose states overflow should write nonsense, not stop the comparison
+    )
+
+
+def _stops(config: GenerationConfig) -> frozenset[int]:
+    stops = config.eos_token_id
+    return frozenset(stops if isinstance(stops, list) else () if stops is None else (stops,))
+
+
+def measured(new: Sequence[int], stops: frozenset[int], tokenizer: Any) -> "Generated":
+    """Return the text and the figures of new tokens, of which one that ends the text is left out."""
+    words = list(new[:-1] if new and new[-1] in stops else new)
+    return Generated(
+        text=tokenizer.decode(words, skip_special_tokens=True),
+        tokens=len(words),
+        distinct_1=distinct(words, 1),
+        distinct_2=distinct(words, 2),
+        longest_repeat=longest_repeat(words),
+        loops=is_loop(words),
+    )
+
+
+# --- Repetition ---
+
+
+def distinct(tokens: Sequence[int], n: int) -> float:
+    """Return the share of distinct n-grams among a sequence's n-grams; 1 where it has none (Li et al., 1510.03055)."""
+    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def longest_repeat(tokens: Sequence[int], repetitions: int = 2) -> int:
+    """Return the length of the longest run that is one unit of 1 to 20 tokens, repeated at once and whole at least
+    `repetitions` times: 6 for A B A B A B and for A B A B A B A, 0 where nothing repeats."""
+    longest = 0
+    for unit in range(1, min(LONGEST_UNIT, len(tokens) // repetitions) + 1):
+        same = 0  # tokens in a row that equal the one a unit before
+        for place in range(unit, len(tokens)):
+            same = same + 1 if tokens[place] == tokens[place - unit] else 0
+            whole = same // unit + 1
+            if whole >= repetitions:
+                longest = max(longest, whole * unit)
+    return longest
+
+
+def is_loop(tokens: Sequence[int]) -> bool:
+    """True where a run of at least three whole repetitions of one unit covers at least half of the tokens."""
+    return 0 < len(tokens) <= 2 * longest_repeat(tokens, LOOP_REPETITIONS)
+
+
+def verdict(samples: "Sequence[Sample]") -> Verdict:
+    """Return what a plan's samples say of it.
+
+    "empty": more than half of its texts are blank. "loops": it loops in more samples than the source does, by at least a
+    quarter of the samples (4 of the default 16), since small models loop by themselves when decoded greedily. Otherwise
+    "stable", which says that it writes and does not get stuck, not that what it writes is good.
+    """
+    blank = sum(not sample.plan.text.strip() for sample in samples)
+    if 2 * blank > len(samples):
+        return "empty"
+    excess = sum(sample.plan.loops for sample in samples) - sum(sample.source.loops for sample in samples)
+    return "loops" if excess > 0 and 4 * excess >= len(samples) else "stable"
+
+
+# --- Records ---
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One continuation: its text, the number of its tokens, the shares of distinct 1-grams and 2-grams in [0, 1], the
+    tokens of its longest run of a repeated unit, and whether it is stuck in a loop (`is_loop`)."""
+
+    text: str
+    tokens: int
+    distinct_1: float
+    distinct_2: float
+    longest_repeat: int
+    loops: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt continued by source and plan; `decoding` is "greedy" or "sampled"."""
+
+    prompt: str
+    decoding: str
+    source: Generated
+    plan: Generated

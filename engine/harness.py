@@ -1,0 +1,263 @@
+"""Tasks with right answers, for source and plan: two small ones of our own, and any of lm-evaluation-harness.
+
+`score_bundled` needs nothing but the engine; `evaluate_tasks` needs the optional extra `eval`. On the bundled tasks both
+follow the same definitions, lm-evaluation-harness's: where a text is split into context and continuation, what is cut
+from the left of a long one, and how a choice is made.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from engine.calibration import assets_folder, pack_rows
+from engine.errors import SettingsError, TextError, first_line
+from engine.forward import capture, logits_of, normed, resume
+from engine.jobs import Job, Progress
+from engine.live import live_network
+from engine.plans import require_depth, untouched
+from engine.surgery import Mixer
+from engine.types import DepthPlan, Model
+
+CLOZE, CHOICE = "layerscope_cloze", "layerscope_choice"
+BUNDLED_TASKS: dict[str, tuple[str, str]] = {CLOZE: ("cloze-english.jsonl", "acc"), CHOICE: ("choice-english.jsonl", "acc_norm")}
+_BATCH = 8
+_BOOTSTRAPS = 1000  # lm-evaluation-harness's default of 100 000 takes longer than a small model's task
+
+# --- The bundled tasks, without lm-evaluation-harness ---
+
+
+def read_task(name: str) -> tuple[dict[str, Any], ...]:
+    """Return the items of a bundled task: {"context", "answer"} of a cloze, {"question", "choices", "answer"} of a choice."""
+    text = (assets_folder() / "tasks" / BUNDLED_TASKS[name][0]).read_text(encoding="utf-8")
+    return tuple(json.loads(line) for line in text.splitlines() if line.strip())
+
+
+def score_bundled(model: Model, plan: DepthPlan, limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
+    """Score source and plan on the bundled tasks, on the first `limit` items of each or on all.
+
+    layerscope_cloze, acc: greedy decoding after the context gives the answer (a space and the word), token by token.
+    layerscope_choice, acc_norm: of the choices (each after the question and a space) the right one has the highest
+    log-likelihood per character. Standard errors are binomial, sqrt(p (1 - p) / (items - 1)), as the harness's.
+
+    Raises:
+        PlanError: the plan does not fit the model. SettingsError: the limit is below 1. TextError: an item is longer than
+        the model's context, or has no token.
+    """
+    require_depth(plan, model.spec.depth)
+    _require_limit(limit)
+    found = []
+    for place, (name, (_, metric)) in enumerate(BUNDLED_TASKS.items()):
+        items = read_task(name)[:limit]
+        requests = tuple(requests_of(name, items))
+        answers = yield from _answer(model, plan, [split(model, *request) for request in requests], name, place / len(BUNDLED_TASKS))
+        right = [_mark(name, items, requests, side) for side in zip(*answers, strict=True)]
+        scores = [number for marks in right for number in _accuracy(marks)]
+        found.append(TaskScore(name, metric, *scores))
+    return tuple(found)
+
+
+def requests_of(name: str, items: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the (context, continuation) pairs of a bundled task's items: one a cloze, one for each choice."""
+    if name == CLOZE:
+        return [(item["context"], f" {item['answer']}") for item in items]
+    return [(item["question"], f" {choice}") for item in items for choice in item["choices"]]
+
+
+def split(model: Model, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Return the tokens to read and those to score, which are predicted after the last ones that are read.
+
+    Both texts are tokenised together and cut where the context alone ends. Of what is read, at most the model's context is
+    kept, from the right; the last token of the continuation is never read.
+    """
+    whole = model.tokenizer(context + continuation)["input_ids"]
+    scored = whole[len(model.tokenizer(context)["input_ids"]) :]
+    read = whole[:-1][-(getattr(model.config, "max_position_embeddings", None) or len(whole)) :]
+    if not scored or len(scored) > len(read):
+        raise TextError(f"{continuation!r} after {context[:40]!r} has {len(scored)} tokens, and {len(read)} can be read before the last")
+    return read, scored
+
+
+def _answer(
+    model: Model, plan: DepthPlan, rows: Sequence[tuple[list[int], list[int]]], name: str, begin: float
+) -> Job[list[tuple["_Answer", "_Answer"]]]:
+    """Return source's and plan's answer to each row, in order."""
+    mixer, found = Mixer(model.network), list[tuple[_Answer, _Answer]]()
+    packs = pack_rows([(index, read) for index, (read, _) in enumerate(rows)])
+    for index, pack in enumerate(packs):
+        yield Progress(f"Scoring {name}", begin + index / len(packs) / len(BUNDLED_TASKS))
+        with model.lock:
+            record = capture(model, pack)
+            finals = record.final, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix))
+            for row, _, stop in pack.spans:
+                source, changed = (_look(model, final[0, :stop], rows[row][1]) for final in finals)
+                found.append((source, changed))
+    return found
+
+
+@torch.no_grad()
+def _look(model: Model, final: torch.Tensor, scored: list[int]) -> "_Answer":
+    """Return what the last of these final states [tokens, hidden] say of the tokens that follow each of them."""
+    logs = logits_of(model, final[-len(scored) :]).float().log_softmax(-1)
+    targets = torch.tensor(scored, device=logs.device)
+    return _Answer(float(logs.gather(1, targets[:, None]).sum()), bool((logs.argmax(-1) == targets).all()))
+
+
+def _mark(name: str, items: Sequence[Mapping[str, Any]], requests: Sequence[tuple[str, str]], answers: Sequence["_Answer"]) -> list[bool]:
+    """Return for each item whether it was answered rightly; an answer that is no number is wrong."""
+    if name == CLOZE:
+        return [answer.greedy and math.isfinite(answer.likelihood) for answer in answers]
+    marks, rest = [], iter(zip(requests, answers, strict=True))
+    for item in items:
+        scores = [answer.likelihood / len(text[1:]) for _, ((_, text), answer) in zip(item["choices"], rest, strict=False)]
+        marks.append(all(map(math.isfinite, scores)) and scores.index(max(scores)) == item["answer"])
+    return marks
+
+
+def _accuracy(marks: Sequence[bool]) -> tuple[float, float]:
+    """Return the share of right answers and its standard error, NaN for a single item."""
+    share = sum(marks) / len(marks)
+    return share, math.sqrt(share * (1 - share) / (len(marks) - 1)) if len(marks) > 1 else math.nan
+
+
+def _require_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise SettingsError(f"a limit of {limit} items leaves nothing to score; it is at least 1, or none for all items")
+
+
+# --- lm-evaluation-harness ---
+
+
+def evaluate_tasks(model: Model, plan: DepthPlan, tasks: Sequence[str], limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
+    """Run source and plan through tasks of lm-evaluation-harness, zero-shot or as each task says; nothing is saved.
+
+    The bundled tasks need no network; others fetch their data sets. A task is one step of progress a side: the harness
+    cannot be stopped inside one.
+
+    Raises:
+        SettingsError: lm-evaluation-harness is not installed, a task is unknown or cannot be run, or the limit is below 1.
+        PlanError: the plan does not fit the model.
+    """
+    require_depth(plan, model.spec.depth)
+    _require_limit(limit)
+    if not tasks:
+        raise SettingsError(f"name at least one task, such as {CLOZE}")
+    harness = _harness()
+    yield Progress("Looking up the tasks", 0.0)
+    manager = _manager(harness, tasks)
+    sides = [_wrap(harness, model, live_network(model, side)) for side in (untouched(plan.source_depth), plan)]
+    found: list[TaskScore] = []
+    for index, task in enumerate(tasks):
+        results = []
+        for side, wrapped in enumerate(sides):
+            yield Progress(f"Running {task} on {('the source', 'the plan')[side]}", (2 * index + side) / (2 * len(tasks)))
+            results.append(_evaluate(harness, manager, model, wrapped, task, limit))
+        found.extend(scores_of(*results))
+    return tuple(found)
+
+
+def _harness() -> Any:
+    """Return the parts of lm-evaluation-harness and datasets that are used; they are imported only here."""
+    try:
+        from datasets import Dataset
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise SettingsError(
+            "install layerscope[eval] to run tasks of lm-evaluation-harness (pip install 'layerscope[eval]'); "
+            f"the bundled tasks run without it ({first_line(error)})"
+        ) from error
+    return SimpleNamespace(Dataset=Dataset, simple_evaluate=simple_evaluate, HFLM=HFLM, TaskManager=TaskManager)
+
+
+def _manager(harness: Any, tasks: Sequence[str]) -> Any:
+    """Return the harness's index of its tasks, which takes seconds to make and is left empty where it is not needed."""
+    foreign = [task for task in tasks if task not in BUNDLED_TASKS]
+    manager = harness.TaskManager(include_defaults=bool(foreign))
+    unknown = sorted(set(foreign) - set(manager.all_tasks))
+    if unknown:
+        raise SettingsError(f"lm-evaluation-harness knows no task {', '.join(unknown)}; `lm_eval ls tasks` lists those it knows")
+    return manager
+
+
+def _wrap(harness: Any, model: Model, network: Any) -> Any:
+    tokenizer = copy.deepcopy(model.tokenizer)  # the harness gives it a padding token
+    return harness.HFLM(pretrained=network, tokenizer=tokenizer, device=model.source.device, batch_size=_BATCH)
+
+
+def _evaluate(harness: Any, manager: Any, model: Model, wrapped: Any, task: str, limit: int | None) -> Mapping[str, Mapping[str, Any]]:
+    """Return the harness's results of one task: {task: {"metric,filter": value}}."""
+    asked = task_config(harness.Dataset, task) if task in BUNDLED_TASKS else task
+    options = {"limit": limit, "bootstrap_iters": _BOOTSTRAPS, "log_samples": False, "task_manager": manager}
+    try:
+        with model.lock, torch.random.fork_rng():  # the harness seeds torch's global generator
+            return harness.simple_evaluate(model=wrapped, tasks=[asked], **options)["results"]
+    except Exception as error:  # a foreign task may fail in any way; without a network its data set is not there
+        raise SettingsError(f"lm-evaluation-harness could not run {task}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def task_config(dataset: Any, name: str) -> dict[str, Any]:
+    """Return a bundled task as lm-evaluation-harness configures one; `dataset` is the class datasets.Dataset.
+
+    The items are handed over in memory, since a data set read by path is copied into a cache on the disk.
+    """
+    metric = BUNDLED_TASKS[name][1]
+    kind = {
+        CLOZE: {"output_type": "loglikelihood", "doc_to_text": "{{context}}", "doc_to_target": "{{' ' + answer}}"},
+        CHOICE: {"output_type": "multiple_choice", "doc_to_text": "{{question}}", "doc_to_target": "answer", "doc_to_choice": "choices"},
+    }[name]
+    return {
+        "task": name,
+        "custom_dataset": lambda **_: {"test": dataset.from_list(list(read_task(name)))},
+        "test_split": "test",
+        **kind,
+        "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True}],
+        "metadata": {"version": 1.0},
+    }
+
+
+def scores_of(source: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Mapping[str, Any]]) -> list["TaskScore"]:
+    """Return the scores in two results of lm-evaluation-harness, in which a key is "metric,filter" or "metric_stderr,filter"."""
+    found = []
+    for task, values in source.items():
+        for key, value in values.items():
+            metric, comma, chosen = key.partition(",")
+            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+                continue
+            error = f"{metric}_stderr,{chosen}"
+            numbers = (_number(side[task].get(entry)) for side in (source, plan) for entry in (key, error))
+            found.append(TaskScore(task, metric if chosen == "none" else f"{metric} ({chosen})", *numbers))
+    return found
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+# --- Records ---
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """One metric of one task for source and plan, with standard errors (NaN where none is known)."""
+
+    task: str
+    metric: str
+    source: float
+    source_stderr: float
+    plan: float
+    plan_stderr: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The log-likelihood of a continuation (nats), and whether greedy decoding gives it."""
+
+    likelihood: float
+    greedy: bool

@@ -1,0 +1,136 @@
+"""Other measures by which Algorithm 1 could accept a fold: what LaCo (2402.11187) tried before it chose the cosine.
+
+The paper reports that the KL divergence stays near 0 and CKA near 1 for whatever is folded, so that neither tells plans
+apart. Each meter here stands in for a `SimilarityMeter` in `propose` and `frontier` and shares one's pass over the source.
+"""
+
+import math
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+
+from engine.cache import Ledger
+from engine.errors import TextError
+from engine.forward import Capture, logits_of, normed, resume
+from engine.similarity import SimilarityMeter
+from engine.types import Block
+
+_CHUNK = 256  # tokens whose logits are held at once
+_KEEP = 512 << 20  # bytes of the source's log-probabilities
+_FEWEST = 3  # tokens: the CKA of one is undefined, and of any two it is 1
+
+
+class AcceptanceMeter(SimilarityMeter):
+    """A measure that has one value a text, which both definitions of similarity then give: higher is more alike.
+
+    It shares the captures, the mixed blocks and the trails of `cosine`, and remembers its values in a ledger of its own.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, cosine: SimilarityMeter) -> None:
+        super().__init__(cosine.model, cosine.calibration)
+        self._cosine = cosine
+        self._mixer = cosine._mixer
+        self._ledger = Ledger(f"acceptance-{self.name}", self.key)
+
+    @cached_property
+    def captures(self) -> tuple[Capture, ...]:
+        """The cosine meter's own pass over the source."""
+        return self._cosine.captures
+
+    def share_trails(self) -> None:
+        """See `SimilarityMeter.share_trails`; the states along a plan are the same whatever is measured at their end."""
+        self._cosine.share_trails()
+        self._trails = self._cosine._trails
+
+    @torch.no_grad()
+    def _run(self, blocks: tuple[Block, ...], prefix: int) -> list[list[float | None]]:
+        values: list[float | None] = []
+        captures = self.captures
+        with self.model.lock:
+            for record in captures:
+                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails))
+                for text, start, stop in record.pack.spans:
+                    if stop - start >= self._fewest():
+                        value = self._value(text, record.final[0, start:stop], final[0, start:stop])
+                        values.append(value if math.isfinite(value) else None)
+        return [values, values]
+
+    def _fewest(self) -> int:
+        return 1
+
+    def _value(self, text: int, source: torch.Tensor, plan: torch.Tensor) -> float:
+        """Compare one text's final states [tokens, hidden]; NaN where they cannot be compared."""
+        raise NotImplementedError
+
+
+class KLMeter(AcceptanceMeter):
+    """exp(-KL), in (0, 1], with KL the divergence of a plan's next-token distribution from the source's over the text's
+    tokens, in nats a token. T is then exp of minus the nats a token that are allowed: 0.9 allows 0.105, 0.5 allows 0.693.
+
+    Algorithm 1 takes the mean over texts of exp(-KL), which is never below exp of minus the mean KL.
+    """
+
+    name = "kl"
+
+    def __init__(self, cosine: SimilarityMeter) -> None:
+        super().__init__(cosine)
+        self._kept: dict[tuple[int, int], torch.Tensor] = {}
+
+    def _value(self, text: int, source: torch.Tensor, plan: torch.Tensor) -> float:
+        total = 0.0
+        for start in range(0, len(source), _CHUNK):
+            logs = logits_of(self.model, plan[start : start + _CHUNK]).float().log_softmax(-1)
+            source_logs = self._source_logs(text, start, source)
+            total += float(torch.nn.functional.kl_div(logs, source_logs, reduction="none", log_target=True).double().sum())
+        nats = total / len(source)
+        return math.exp(-max(nats, 0.0)) if math.isfinite(nats) else math.nan
+
+    def _source_logs(self, text: int, start: int, source: torch.Tensor) -> torch.Tensor:
+        """The source's log-probabilities, kept while they are few."""
+        known = self._kept.get((text, start))
+        if known is not None:
+            return known
+        logs = logits_of(self.model, source[start : start + _CHUNK]).float().log_softmax(-1)
+        if sum(kept.nbytes for kept in self._kept.values()) + logs.nbytes <= _KEEP:
+            self._kept[text, start] = logs
+        return logs
+
+
+class CKAMeter(AcceptanceMeter):
+    """Linear CKA (Kornblith et al. 2019, 1905.00414) of the final states (after the final norm) over a text's tokens.
+
+    Texts of one or two tokens are left out: CKA says nothing of them.
+
+    Raises:
+        TextError: no text has three tokens.
+    """
+
+    name = "cka"
+
+    def __init__(self, cosine: SimilarityMeter) -> None:
+        super().__init__(cosine)
+        if all(stop - start < _FEWEST for pack in self._packs for _, start, stop in pack.spans):
+            raise TextError(f"no text of {self.calibration.name} has {_FEWEST} tokens, and CKA compares tokens; write longer texts")
+
+    def _fewest(self) -> int:
+        return _FEWEST
+
+    def _value(self, text: int, source: torch.Tensor, plan: torch.Tensor) -> float:
+        return float(linear_cka(source, plan))
+
+
+def linear_cka(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the linear CKA of [tokens, features] states, centred per feature: |B'A|^2 / (|A'A| |B'B|), in float64.
+
+    Worked out from the tokens' Gram matrices, since a text has fewer tokens than a state has features. NaN where all
+    tokens' states are the same. Source: Kornblith et al. 2019, 1905.00414, section 3.
+    """
+    x, y = (states.double() - states.double().mean(0) for states in (a, b))
+    k, l = x @ x.T, y @ y.T
+    return ((k * l).sum() / (k.norm() * l.norm())).clamp(0.0, 1.0)
+
+
+METERS: dict[str, type[AcceptanceMeter]] = {meter.name: meter for meter in (KLMeter, CKAMeter)}

@@ -1,0 +1,132 @@
+"""What a search makes small: a plan's distance from its source on practice texts, counted in blocks that had to be run."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from engine.calibration import Pack
+from engine.errors import SettingsError
+from engine.evaluation import divergence, windows
+from engine.forward import Capture, Trails, capture, logits_of, normed, run_block
+from engine.similarity import cosine
+from engine.surgery import Mixer
+from engine.types import Block, Calibration, DepthPlan, Model
+
+OBJECTIVES = ("kl", "perplexity", "cosine")
+PRACTICE_TOKENS = 512
+_PART = 256  # tokens whose logits are held at once
+_KEEP = 512 << 20  # bytes of the source's log-probabilities
+
+
+class Objective:
+    """Scores plans of one model on practice texts; lower is better.
+
+    `kl` is the mean KL divergence from the source's next-token distribution (nats a token), `perplexity` the mean
+    negative log-likelihood of the texts, `cosine` one minus the mean token cosine of the final states (LaCo's measure).
+    `forwards` counts blocks run over all texts; running the source once counts as its depth.
+    """
+
+    def __init__(self, model: Model, texts: Calibration, name: str = "kl", limit: int = PRACTICE_TOKENS) -> None:
+        require_objective(name)
+        self.model, self.name, self.texts = model, name, texts
+        self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, limit=limit)
+        self.forwards = 0.0
+        self.tokens = sum(pack.ids.shape[1] for pack in self.packs)
+        self.mixer = Mixer(model.network)
+        self._records: tuple[Capture, ...] | None = None
+        self._kept: dict[tuple[int, int], torch.Tensor] = {}
+        self._known: dict[tuple[tuple[Block, ...], tuple[int, ...]], float] = {}
+        self._trails = Trails(_KEEP)
+
+    @staticmethod
+    def watch() -> Callable[[], float]:
+        """Return a function that tells the seconds since now."""
+        began = time.monotonic()
+        return lambda: time.monotonic() - began
+
+    @property
+    def records(self) -> tuple[Capture, ...]:
+        """The one pass over the source, made when first needed."""
+        if self._records is None:
+            with self.model.lock:
+                self._records = tuple(capture(self.model, pack) for pack in self.packs)
+            self.forwards += self.model.spec.depth
+        return self._records
+
+    def places(self, pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:
+        """Return the places [n] of a pack whose next token is scored."""
+        return torch.cat([torch.arange(start + skip - 1, stop - 1) for (_, start, stop), skip in zip(pack.spans, skips, strict=True)])
+
+    def score(self, plan: DepthPlan, packs: tuple[int, ...] | None = None) -> float:
+        """Return a plan's score, over all packs or some; NaN where its states are not finite. Leading blocks that were
+        run before are not run again."""
+        packs = packs or tuple(range(len(self.records)))
+        value = self._known.get((plan.blocks, packs))
+        if value is None:
+            value = self._known[plan.blocks, packs] = self.score_states(dict(zip(packs, self.run(plan, packs=packs), strict=True)))
+        return value
+
+    def run(self, plan: DepthPlan, count: int | None = None, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
+        """Return the raw states, one for each pack, after a plan's first `count` blocks, or after all of them."""
+        count = plan.depth if count is None else count
+        records = self.records if packs is None else [self.records[index] for index in packs]
+        states, ran = [], 0.0
+        with self.model.lock:
+            for record in records:
+                prefix = min(plan.prefix, count)
+                start, state = self._trails.longest(record, plan.blocks[:count], prefix, record.states[prefix])
+                for place in range(start, count):
+                    state = run_block(self.model, self.mixer, plan.blocks[place], state, record)
+                    self._trails.leave(record, plan.blocks[: place + 1], state)
+                ran += (count - start) * record.pack.ids.shape[1]
+                states.append(state)
+        self.forwards += ran / self.tokens
+        return states
+
+    def extend(self, states: list[torch.Tensor], block: Block) -> list[torch.Tensor]:
+        """Return what one block makes of the states of all packs; counts one forward."""
+        self.forwards += 1
+        with self.model.lock:
+            return [run_block(self.model, self.mixer, block, state, record) for state, record in zip(states, self.records, strict=True)]
+
+    @torch.no_grad()
+    def score_states(self, states: dict[int, torch.Tensor]) -> float:
+        """Return the score of raw last states, by the number of their pack."""
+        total, count = 0.0, 0
+        with self.model.lock:
+            for index, state in states.items():
+                record = self.records[index]
+                places = self.places(record.pack, self._skips[index])
+                total += self._sum(index, record, normed(self.model, state), places)
+                count += len(places)
+        return total / count if math.isfinite(total) else math.nan
+
+    def _sum(self, index: int, record: Capture, final: torch.Tensor, places: torch.Tensor) -> float:
+        if self.name == "cosine":
+            return float((1 - cosine(record.final[0, places].float(), final[0, places].float())).sum())
+        total = 0.0
+        for number, part in enumerate(places.split(_PART)):
+            logs = logits_of(self.model, final[0, part]).float().log_softmax(-1)
+            if self.name == "perplexity":
+                total += float(-logs.gather(1, record.pack.ids[0, part + 1].to(logs.device)[:, None]).sum())
+            else:
+                total += float(divergence(self._source_logs(index, number, record, part), logs).sum())
+        return total
+
+    def _source_logs(self, index: int, number: int, record: Capture, part: torch.Tensor) -> torch.Tensor:
+        """The source's log-probabilities, kept while they are few; a wide vocabulary's are worked out again each time."""
+        key = (index, number)
+        if key not in self._kept:
+            logs = logits_of(self.model, record.final[0, part]).float().log_softmax(-1)
+            if (sum(kept.nbytes for kept in self._kept.values()) + logs.nbytes) > _KEEP:
+                return logs
+            self._kept[key] = logs
+        return self._kept[key]
+
+
+def require_objective(name: str) -> None:
+    """Raise SettingsError unless an objective has this name."""
+    if name not in OBJECTIVES:
+        raise SettingsError(f"unknown objective '{name}'; choose one of {', '.join(OBJECTIVES)}")

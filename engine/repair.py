@@ -1,0 +1,174 @@
+"""Repair without training: what a seam loses, given back by a map that folds into the projection before it.
+
+A seam is a block after which source layers are missing or stand under another's norms. The state there is r + u, with u
+what the block's last projection wrote and r the stream it wrote to; the source has x there. Two closed forms:
+
+`scalar`  one factor s: u becomes s u, with s = <u, x - r> / <u, u> (magnitude compensation, after 2507.18212)
+`ridge`   a matrix M: u becomes M u, with M the ridge solution of M u = x - r that shrinks towards the identity
+          (after ReplaceMe, 2505.02819, whose plain inverse it replaces by a regularised solve)
+
+Either folds into the projection's weight and bias, so the checkpoint stays an ordinary one. Everything is fitted in
+float64 on one part of the practice texts; the other part chooses the ridge penalty and throws a repair out that does not
+lower the KL divergence there: a seam after a layer with massive activations may do better as it is.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from engine.architectures import architecture_of, blocks_of
+from engine.errors import PlanError, SettingsError
+from engine.forward import Capture, run_block
+from engine.jobs import Job, Progress
+from engine.objectives import Objective
+from engine.surgery import keep_map, name_map
+from engine.types import Block, DepthPlan, Found, Repair
+
+KINDS = ("ridge", "scalar")
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+PRACTICE_TOKENS = 4096
+_NAMES = ("repair", "practice", "practice_tokens")  # what a repair adds to a plan's settings
+_HELD_OUT = 3  # every third pack chooses, the others are fitted
+
+
+def seams(plan: DepthPlan) -> tuple[tuple[int, int], ...]:
+    """Return (place, point) of every seam: the block, and the source's point that its output stands for."""
+    ends = [block.home for block in plan.blocks[1:]] + [plan.source_depth]
+    return tuple(
+        (place, end)
+        for place, (block, end) in enumerate(zip(plan.blocks, ends, strict=True))
+        if end != block.home + 1 or block.mix != ((block.home, 1.0),)
+    )
+
+
+def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[DepthPlan]:
+    """Return the plan with its seams repaired, from the bottom up, each where it helps; what it had before is dropped.
+
+    A first layer that is missing has no block before it and stays as it is.
+
+    Raises:
+        SettingsError: the kind is unknown, or there are too few practice texts to hold some out.
+        PlanError: the family has nothing before a seam that a map could fold into.
+    """
+    require_repair(objective, kind)
+    held = held_out(objective)
+    fitted = tuple(index for index in range(len(objective.records)) if index not in held)
+    bare = replace(plan, blocks=tuple(replace(block, repair="") for block in plan.blocks), repairs=())
+    found, best = bare, objective.score(bare, held)
+    repairs: list[Repair] = []
+    for place, point in seams(bare):
+        yield Progress(f"Repairing the seam after block {place}", place / plan.depth)
+        before = best
+        written, wanted = _pairs(objective, found, place, point, fitted)
+        options = _ridges(written, wanted) if kind == "ridge" else [_scalar(written, wanted)]
+        for strength, tensor in options:
+            mark = name_map(tensor)
+            blocks = list(found.blocks)
+            blocks[place] = replace(blocks[place], repair=mark)
+            candidate = replace(bare, blocks=tuple(blocks))
+            yield Progress(f"Judging the seam after block {place}", place / plan.depth)
+            after = objective.score(candidate, held)
+            if after < best or (math.isnan(best) and not math.isnan(after)):
+                best, chosen = after, (candidate, Repair(place, kind, strength, before, after, mark))
+        if best < before or (math.isnan(before) and not math.isnan(best)):
+            found = chosen[0]
+            keep_map(chosen[1].fingerprint)
+            repairs.append(chosen[1])
+    own = tuple(item for item in bare.settings if item[0] not in _NAMES)
+    settings = (*own, ("repair", kind), ("practice", objective.texts.fingerprint), ("practice_tokens", objective.protocol.tokens))
+    return replace(found, settings=settings, repairs=tuple(repairs))
+
+
+def require_kind(kind: str) -> None:
+    """Raise SettingsError unless a repair has this name."""
+    if kind not in KINDS:
+        raise SettingsError(f"unknown repair '{kind}'; choose one of {', '.join(KINDS)}")
+
+
+def require_repair(objective: Objective, kind: str = "ridge") -> None:
+    """Raise what `repair` would, before anything is run."""
+    require_kind(kind)
+    config = objective.model.config
+    if architecture_of(config).writes is None:
+        raise PlanError(f"{config.model_type} normalises after its last projection, so no repair folds into it")
+    if len(objective.packs) < 2:
+        raise SettingsError("a repair needs more practice text: some is fitted, some is held out")
+
+
+def objective_for_repair(objective: Objective, tokens: int = PRACTICE_TOKENS) -> Objective:
+    """Return a KL objective on more of the same texts, for repairs of plans that were found with another one."""
+    if objective.name == "kl" and objective.protocol.tokens >= tokens:
+        return objective
+    return Objective(objective.model, objective.texts, "kl", tokens)
+
+
+def repair_best(objective: Objective, plans: Sequence[DepthPlan], kind: str = "ridge") -> Job[Found]:
+    """Repair a few plans and return the one whose KL divergence is least on the practice text that was held out."""
+    watch, best = objective.watch(), list[tuple[float, int, DepthPlan]]()
+    for number, plan in enumerate(plans):
+        found = yield from repair(objective, plan, kind)
+        score = objective.score(found, held_out(objective))
+        best.append((math.inf if math.isnan(score) else score, number, found))
+    score, _, plan = min(best)
+    return Found(plan, score, watch(), objective.forwards, "repair")
+
+
+def held_out(objective: Objective) -> tuple[int, ...]:
+    """Return the packs that a repair is not fitted to."""
+    return tuple(range(0, len(objective.packs), _HELD_OUT))
+
+
+def _pairs(objective: Objective, plan: DepthPlan, place: int, point: int, packs: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return u and x - r, float64 [tokens, hidden], of the block at a place over some packs."""
+    written, wanted = [], []
+    before = objective.run(plan, place)
+    for index in packs:
+        record = objective.records[index]
+        with objective.model.lock:
+            state, u = _written(objective, plan.blocks[place], before[index], record)
+        u = u[0].double()
+        written.append(u)
+        wanted.append(record.states[point][0].double() - (state[0].double() - u))
+    return torch.cat(written), torch.cat(wanted)
+
+
+@torch.no_grad()
+def _written(objective: Objective, block: Block, state: torch.Tensor, record: Capture) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a block; return its output and what its last projection wrote into it."""
+    caught: list[torch.Tensor] = []
+    module = blocks_of(objective.model.network)[block.home].get_submodule(architecture_of(objective.model.config).writes or "")
+    hook = module.register_forward_hook(lambda _module, _args, output: caught.append(output))
+    try:
+        output = run_block(objective.model, objective.mixer, block, state, record)
+    finally:
+        hook.remove()
+    return output, caught[0]
+
+
+def _scalar(written: torch.Tensor, wanted: torch.Tensor) -> tuple[float, torch.Tensor]:
+    factor = scalar_fit(written, wanted)
+    return factor, torch.tensor([factor], dtype=torch.float32)
+
+
+def _ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+    return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
+
+
+def scalar_fit(written: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the s that makes |s u - (x - r)| smallest over all tokens, each weighed by the inverse of its size, so that
+    no massive activation decides alone."""
+    weight = 1.0 / wanted.square().sum(-1).clamp_min(1e-30)
+    return float((weight * (written * wanted).sum(-1)).sum() / (weight * written.square().sum(-1)).sum())
+
+
+def ridge_fit(written: torch.Tensor, wanted: torch.Tensor, strength: float) -> torch.Tensor:
+    """Return M [hidden, hidden] that makes sum w |M u - y|^2 + penalty |M - 1|^2 smallest, w the inverse square of each
+    token's |y|; the penalty is `strength` times the mean eigenvalue of sum w u u^T. Solved, never inverted."""
+    weight = 1.0 / wanted.square().sum(-1, keepdim=True).clamp_min(1e-30)
+    gram = written.mT @ (weight * written)
+    penalty = strength * gram.diagonal().mean()
+    gram.diagonal().add_(penalty)
+    change = torch.linalg.solve(gram, written.mT @ (weight * (wanted - written)))
+    return torch.eye(written.shape[1], dtype=written.dtype) + change.mT

@@ -1,0 +1,325 @@
+"""Better plans than greedy ones, for a number of layers to keep: propose cheaply, measure few, improve by swaps.
+
+1. A bottom-up beam: a state is a prefix plan with its activations; keeping the next layer costs one layer, leaving it out
+   nothing. Among prefixes that left out as many layers, the one survives whose states cost least by `Sensitivity`.
+2. The second-order estimate holds for few missing layers only, so the beam stops at depth / 8 of them; from there one
+   layer more goes at a time, the best of the few that the estimate ranks first, measured.
+3. Swaps (a layer that went comes back for one that is there) and survivors (a seam's block takes the projections of the
+   last layer it covers, as `reference` does, or their mean), in the order of the estimate, each measured from the lowest
+   changed layer upwards, until nothing improves or the time is up.
+
+Whatever is measured is compared exactly, over all practice tokens. The best plan so far is reported as it is found.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from engine.errors import SettingsError
+from engine.forward import Capture
+from engine.jobs import Job, Progress
+from engine.methods.baselines import plan_of_kept, require_target
+from engine.objectives import Objective
+from engine.plans import RULES, runs
+from engine.sensitivity import DRAWS, Sensitivity
+from engine.types import Block, DepthPlan, Found, ModelSpec, Stage
+
+SURVIVORS = ("keep-first", "reference", "mean")
+MOST_PLANS = 5000  # up to here every plan may be tried
+_FEW = 6  # candidates measured when one layer more is to go
+_HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves looked at together; how many of them are measured; how much worse one may look
+
+Report = Callable[[Found], object]
+Prefix = tuple[float, tuple[int, ...], list[torch.Tensor]]  # in the beam: estimated cost, kept layers, states
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a plan must come down to; exactly one of the first three is given.
+
+    `keep` layers, or at most so many `parameters`, or at most so many `bytes` of weights and the KV cache of `batch`
+    sequences of `context` tokens.
+    """
+
+    keep: int | None = None
+    parameters: float | None = None
+    bytes: float | None = None
+    context: int = 0
+    batch: int = 1
+
+    def check(self, spec: ModelSpec) -> None:
+        """Raise SettingsError where that is clear before a weight is read."""
+        if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
+            raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
+        if self.context < 0 or self.batch < 1:
+            raise SettingsError(f"a cache of {self.batch} sequences of {self.context} tokens makes no sense; at least 1 and 0 do")
+        if self.keep is not None:
+            require_target(spec.depth, self.keep)
+
+
+def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
+    """Return the most layers that meet a target whichever layers they are: the largest ones are counted.
+
+    Raises:
+        SettingsError: not even one layer does; the nearest that can be met is named.
+    """
+    target.check(spec)
+    if target.keep is not None:
+        return target.keep
+    outside = spec.parameters - sum(spec.block_parameters)
+    blocks = sorted(spec.block_parameters, reverse=True)
+    cache = kv_bytes(spec, config, target.context, target.batch) if target.bytes is not None else 0.0
+    limit = target.parameters if target.bytes is None else target.bytes
+    unit = 1 if target.bytes is None else spec.bytes_per_parameter
+    costs = [(outside + sum(blocks[:keep])) * unit + cache * keep for keep in range(spec.depth + 1)]
+    assert limit is not None
+    found = max((keep for keep in range(1, spec.depth + 1) if costs[keep] <= limit), default=0)
+    if not found:
+        what = f"{costs[1]:.0f} parameters" if target.bytes is None else f"{costs[1] / 1e9:.3f} GB"
+        raise SettingsError(f"the target cannot be met by leaving layers out; one layer alone comes to {what}")
+    return found
+
+
+def kv_bytes(spec: ModelSpec, config: Any, context: int, batch: int) -> float:
+    """Return the bytes of keys and values that one layer keeps for `batch` sequences of `context` tokens."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2.0 * (getattr(config, "num_key_value_heads", None) or heads) * width * context * batch * spec.bytes_per_parameter
+
+
+def _rank(score: float) -> float:
+    return math.inf if math.isnan(score) else score
+
+
+class Search:
+    """One search for the best plan that keeps `keep` layers. `history` holds every improvement, the best plan last."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        keep: int,
+        seconds: float = 120.0,
+        survivors: tuple[str, ...] = SURVIVORS,
+        forwards: float = math.inf,
+        report: Report = lambda found: None,
+    ) -> None:
+        """`forwards` bounds the blocks run; `report` is told of every improvement.
+
+        Raises:
+            SettingsError: the target or the budget makes no sense.
+        """
+        require_target(objective.model.spec.depth, keep)
+        if not seconds > 0:
+            raise SettingsError(f"a search needs time; {seconds} seconds are none")
+        if unknown := set(survivors) - set(SURVIVORS):
+            raise SettingsError(f"unknown survivors {', '.join(sorted(unknown))}; choose from {', '.join(SURVIVORS)}")
+        self.objective, self.keep, self.seconds, self.survivors = objective, keep, seconds, survivors
+        self.depth = objective.model.spec.depth
+        self.history: list[Found] = []
+        self._report = report
+        self._watch = objective.watch()
+        self._before = objective.forwards
+        self._most = forwards
+        self._tried: dict[tuple[Block, ...], float] = {}
+
+    @property
+    def forwards(self) -> float:
+        """Blocks run so far, over all practice tokens."""
+        return self.objective.forwards - self._before
+
+    @property
+    def over(self) -> bool:
+        """True when the time or the forwards are used up."""
+        return self._watch() >= self.seconds or self.forwards + self.depth > self._most  # a plan costs up to its depth
+
+    def run(self) -> Job[tuple[Found, ...]]:
+        """Search, and return every improvement in order."""
+        yield self._progress("Estimating what each layer is worth")
+        sensitivity = self._sensitivity()
+        drop = self.depth - self.keep
+        start = min(drop, max(1, self.depth // 6))
+        kept = (yield from self._beam(sensitivity, start)) if start else tuple(range(self.depth))
+        kept = yield from self._grow(sensitivity, kept)
+        self._measure(self._plan(kept), "beam")
+        yield from self._improve(sensitivity)
+        return tuple(self.history)
+
+    def exhaust(self) -> Job[tuple[Found, ...]]:
+        """Try every plan that keeps `keep` whole layers; only for models small enough.
+
+        Raises:
+            SettingsError: there are too many.
+        """
+        total = math.comb(self.depth, self.keep)
+        if total > MOST_PLANS:
+            raise SettingsError(f"there are {total} ways to keep {self.keep} of {self.depth} layers, too many to try all of them")
+        for done, kept in enumerate(itertools.combinations(range(self.depth), self.keep)):
+            yield Progress(f"Plan {done + 1} of {total}", done / total)
+            self._measure(self._plan(kept), "exhaustive")
+        return tuple(self.history)
+
+    def best(self, count: int) -> list[DepthPlan]:
+        """Return the best few of all plans that were measured, the best first."""
+        order = sorted(self._tried, key=lambda blocks: _rank(self._tried[blocks]))
+        return [replace(self._plan(()), blocks=blocks) for blocks in order[:count]]
+
+    def _sensitivity(self) -> Sensitivity:
+        found = Sensitivity(self.objective.model, self.objective.records)
+        self.objective.forwards += (1 + DRAWS) * self.depth
+        return found
+
+    def _progress(self, label: str) -> Progress:
+        best = f"; best so far {self.history[-1].score:.4f}" if self.history else ""
+        return Progress(label + best, min(self._watch() / self.seconds, 1.0))
+
+    def _plan(self, kept: tuple[int, ...]) -> DepthPlan:
+        return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name)
+
+    def _measure(self, plan: DepthPlan, stage: Stage) -> float:
+        """Score a plan, and report it where it is the best so far."""
+        if plan.blocks not in self._tried:
+            score = self._tried[plan.blocks] = self.objective.score(plan)
+            if not self.history or score < self.history[-1].score or math.isnan(self.history[-1].score):
+                self.history.append(Found(plan, score, self._watch(), self.forwards, stage))
+                self._report(self.history[-1])
+        return self._tried[plan.blocks]
+
+    def _beam(self, sensitivity: Sensitivity, drop: int) -> Job[tuple[int, ...]]:
+        source = self.objective.records
+        best: dict[int, Prefix] = {0: (0.0, (), [record.states[0] for record in source])}
+        for layer in range(self.depth):
+            if self.over:
+                return self._by_estimate(sensitivity, tuple(range(self.depth)))
+            yield self._progress(f"Beam at layer {layer}")
+            following: dict[int, Prefix] = {}
+            for gone, (_, kept, states) in best.items():
+                point = layer + 1
+                stay = states_after(source, point) if gone == 0 else self.objective.extend(states, Block(layer, ((layer, 1.0),)))
+                options = [(gone, (sensitivity.cost(point, stay), (*kept, layer), stay))]
+                if gone < drop:
+                    options.append((gone + 1, (sensitivity.cost(point, states), kept, states)))
+                for count, option in options:
+                    if drop - count <= self.depth - point and (count not in following or option[0] < following[count][0]):
+                        following[count] = option
+            best = following
+        return best[drop][1]
+
+    def _grow(self, sensitivity: Sensitivity, kept: tuple[int, ...]) -> Job[tuple[int, ...]]:
+        while len(kept) > self.keep:
+            gone = set(range(self.depth)) - set(kept)
+            ranked = sorted(kept, key=lambda layer: sensitivity.without(gone | {layer}))
+            scores: dict[int, float] = {}
+            for layer in ranked[:_FEW]:
+                yield self._progress(f"{len(kept) - 1} layers left, without layer {layer}")
+                rest = tuple(other for other in kept if other != layer)
+                score = self.objective.score(self._plan(rest)) if len(rest) > self.keep else self._measure(self._plan(rest), "grow")
+                scores[layer] = _rank(score)
+                if self.over:
+                    break
+            lost = min(scores, key=lambda layer: scores[layer])
+            kept = tuple(other for other in kept if other != lost)
+            if self.over:
+                kept = self._by_estimate(sensitivity, kept)
+        return kept
+
+    def _by_estimate(self, sensitivity: Sensitivity, kept: tuple[int, ...]) -> tuple[int, ...]:
+        """Leave out what the estimate says until the target is met: no time is left to measure, but there must be a plan."""
+        while len(kept) > self.keep:
+            gone = set(range(self.depth)) - set(kept)
+            worst = min(kept, key=lambda layer: sensitivity.without(gone | {layer}))
+            kept = tuple(other for other in kept if other != worst)
+        return kept
+
+    def _improve(self, sensitivity: Sensitivity) -> Job[None]:
+        """Take the first move that improves, until none does or the time is up: first those that look well by their
+        estimates, then the others, then two swaps at once."""
+        improved = True
+        while improved and not self.over:
+            base, score = self._base()
+            improved = (yield from self._try_likely(base, score, sensitivity)) or (
+                yield from self._try_all(itertools.chain(self._moves(base, sensitivity), self._double_swaps(base, sensitivity)), score)
+            )
+
+    def _try_likely(self, base: DepthPlan, score: float, sensitivity: Sensitivity) -> Job[bool]:
+        """Moves come in handfuls in the order of the second-order estimate from the source. Each is run up to where the
+        plan follows the source's layers again; the estimate of the states there says which of the handful to measure."""
+        moves = (move for move in self._moves(base, sensitivity) if move[1].blocks not in self._tried)
+        bar = self._estimate(base, sensitivity) * _SLACK
+        while handful := list(itertools.islice(moves, _HANDFUL)):
+            estimated = []
+            for stage, plan in handful:
+                if self.over:
+                    return False
+                yield self._progress("Looking at a swap" if stage == "swap" else "Looking at another survivor")
+                estimated.append((self._estimate(plan, sensitivity), stage, plan))
+            likely = [entry for entry in sorted(estimated, key=lambda entry: entry[0])[:_MEASURED] if entry[0] <= bar]
+            if (yield from self._try_all(((stage, plan) for _, stage, plan in likely), score)):
+                return True
+        return False
+
+    def _try_all(self, moves: Iterator[tuple[Stage, DepthPlan]], score: float) -> Job[bool]:
+        for stage, plan in moves:
+            if plan.blocks in self._tried:
+                continue
+            if self.over:
+                return False
+            yield self._progress("Measuring a plan")
+            if self._measure(plan, stage) < score:
+                return True
+        return False
+
+    def _double_swaps(self, base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, DepthPlan]]:
+        kept = set(base.kept)
+        gone = set(range(self.depth)) - kept
+        pairs = itertools.product(itertools.combinations(sorted(gone), 2), itertools.combinations(sorted(kept), 2))
+        ranked = sorted((sensitivity.without((gone - set(back)) | set(lost)), back, lost) for back, lost in pairs)
+        for _, back, lost in ranked:
+            once = self._swapped(base, back[0], lost[0])
+            yield "swap", self._swapped(once, back[1], lost[1])
+
+    def _estimate(self, plan: DepthPlan, sensitivity: Sensitivity) -> float:
+        """Estimate a plan's cost from its states at the last point where it still differs from the source's layers."""
+        place = plan.depth
+        while place > 0 and plan.blocks[place - 1] == Block(layer := self.depth - plan.depth + place - 1, ((layer, 1.0),)):
+            place -= 1
+        return sensitivity.cost(self.depth - plan.depth + place, self.objective.run(plan, place))
+
+    def _base(self) -> tuple[DepthPlan, float]:
+        """The best plan so far and its score."""
+        (plan,) = self.best(1)
+        return plan, self._tried[plan.blocks]
+
+    def _moves(self, base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, DepthPlan]]:
+        ends = [block.home for block in base.blocks[1:]] + [self.depth]
+        for place, (block, end) in enumerate(zip(base.blocks, ends, strict=True)):
+            group = [Block(layer, ((layer, 1.0),)) for layer in range(block.home, end)]
+            for rule in self.survivors if len(group) > 1 else ():
+                changed = RULES[rule](group)
+                yield "survivor", replace(base, blocks=(*base.blocks[:place], changed, *base.blocks[place + 1 :]))
+        kept = set(base.kept)
+        gone = set(range(self.depth)) - kept
+        for first, last in runs(sorted(gone)):  # a run of missing layers shifted by one: the likeliest neighbours
+            for back, lost in ((first, last + 1), (last, first - 1)):
+                if lost in kept:
+                    yield "swap", self._swapped(base, back, lost)
+        swaps = [(sensitivity.without((gone - {back}) | {lost}), back, lost) for back in gone for lost in kept]
+        for _, back, lost in sorted(swaps):
+            yield "swap", self._swapped(base, back, lost)
+
+    def _swapped(self, base: DepthPlan, back: int, lost: int) -> DepthPlan:
+        """`back` comes back whole, `lost` goes; a survivor choice that reached over one of them is undone."""
+        blocks = {block.home: block for block in base.blocks if block.home != lost}
+        for home, block in blocks.items():
+            if any(home < layer <= block.mix[-1][0] for layer in (back,)) or block.mix[-1][0] == lost != home:
+                blocks[home] = Block(home, ((home, 1.0),))
+        blocks[back] = Block(back, ((back, 1.0),))
+        return replace(base, blocks=tuple(blocks[home] for home in sorted(blocks)))
+
+
+def states_after(records: tuple[Capture, ...], point: int) -> list[torch.Tensor]:
+    """Return the source's own states at a point, one for each capture."""
+    return [record.states[point] for record in records]

@@ -1,0 +1,65 @@
+"""What small changes of the hidden states cost, to second order, from one backward pass.
+
+At the source itself the KL divergence and its gradient are zero, so a change d of the states costs about
+1/2 E[(g . d)^2] with g the gradient of log p(y) for tokens y drawn from the model's own prediction: the Fisher
+information, which is the Gauss-Newton Hessian of the divergence (Amari 1998). Tokens are taken one by one; what two
+tokens' changes cost together is left out. It is exact in the limit of small changes only: use it to choose what to measure.
+"""
+
+import torch
+
+from engine.architectures import blocks_of, final_norm_of
+from engine.forward import Capture
+from engine.types import Model
+
+DRAWS = 2
+
+
+class Sensitivity:
+    """Gradients of the log-likelihood of drawn tokens at every depth of the source, over some captures.
+
+    Costs one forward and `DRAWS` backward passes without weight gradients: about (1 + DRAWS) * depth blocks.
+    """
+
+    def __init__(self, model: Model, records: tuple[Capture, ...], seed: int = 0) -> None:
+        self._records = records
+        with model.lock:
+            self._gradients = tuple(_gradients(model, record, seed) for record in records)
+        self.tokens = sum(record.pack.ids.shape[1] for record in records)
+        depth = model.spec.depth
+        costs = [self._products(layer + 1, [r.states[layer] for r in records]) for layer in range(depth)]
+        vectors = torch.stack(costs)  # [layers, draws * tokens]: what leaving each layer out does to the likelihood
+        self._quadratic = vectors @ vectors.T / (2 * DRAWS * self.tokens)
+
+    def _products(self, point: int, states: list[torch.Tensor]) -> torch.Tensor:
+        found = []
+        for record, gradients, state in zip(self._records, self._gradients, states, strict=True):
+            change = (state - record.states[point])[0].float()
+            found += [(draw[point][0].float() * change).sum(-1) for draw in gradients]
+        return torch.cat(found).double().cpu()
+
+    def cost(self, point: int, states: list[torch.Tensor]) -> float:
+        """Return the estimated KL divergence (nats a token) of having these states, one for each capture, where the
+        source has `states[point]`."""
+        return float(self._products(point, states).square().sum()) / (2 * DRAWS * self.tokens)
+
+    def without(self, gone: set[int]) -> float:
+        """Return the estimated KL divergence of leaving these layers out, were their contributions to stay the source's."""
+        index = sorted(gone)
+        return float(self._quadratic[index][:, index].sum())
+
+
+@torch.enable_grad()
+def _gradients(model: Model, record: Capture, seed: int) -> tuple[tuple[torch.Tensor, ...], ...]:
+    state = record.states[0].detach().clone().requires_grad_()
+    states = [state]
+    for layer, (args, kwargs) in zip(blocks_of(model.network), record.calls, strict=True):
+        output = layer(states[-1], *args, **kwargs)
+        states.append(output[0] if isinstance(output, tuple) else output)
+    logs = model.network.get_output_embeddings()(final_norm_of(model.network)(states[-1])[0]).float().log_softmax(-1)
+    generator = torch.Generator(logs.device).manual_seed(seed)
+    found = []
+    for draw in range(DRAWS):
+        tokens = torch.multinomial(logs.detach().exp(), 1, generator=generator)
+        found.append(torch.autograd.grad(logs.gather(1, tokens).sum(), states, retain_graph=draw < DRAWS - 1))
+    return tuple(found)

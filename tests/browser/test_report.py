@@ -1,0 +1,106 @@
+"""The report in a real browser, from disk, with the network cut."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Route
+
+from engine.types import Model
+from tests.test_report import PLAN, bare, report_of
+
+CHARTS = ("similarity", "influence", "texts", "depths")
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Model]) -> dict[str, Path]:
+    """A report with everything and one with nothing optional, on disk."""
+    folder = tmp_path_factory.mktemp("report")
+    for name, make in (("full", report_of), ("bare", bare)):
+        (folder / f"{name}.html").write_text(make(tiny("llama")), encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in ("full", "bare")}
+
+
+@contextmanager
+def opened(browser: Browser, path: Path, width: int = 1200, **options: Any) -> Iterator[Page]:
+    """The file's page, offline; a request for anything but the file and an error in a script fail the test."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+    context.set_offline(True)
+    page = context.new_page()
+    asked: list[str] = []
+    errors: list[str] = []
+
+    def guard(route: Route) -> None:
+        if route.request.url == path.as_uri():
+            route.continue_()
+        else:
+            asked.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", guard)
+    page.on("request", lambda request: asked.append(request.url) if not request.url.startswith(("file:", "data:", "blob:")) else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    page.goto(path.as_uri())
+    page.locator("#similarity .heatmaplayer image").wait_for(state="attached")
+    yield page
+    context.close()
+    assert asked == []
+    assert errors == []
+
+
+def test_it_opens_offline_and_paints_every_chart(browser: Browser, reports: dict[str, Path], tmp_path: Path) -> None:
+    with opened(browser, reports["full"]) as page:
+        painted = page.evaluate("document.querySelector('#similarity .heatmaplayer image').href.baseVal")
+        assert painted.startswith("data:image/png")
+        assert page.locator("#influence .barlayer .point").count() == 6
+        assert page.locator("#texts .scatterlayer .point").count() == 4
+        assert page.locator("#depths .scatterlayer .js-line").count() == 1
+        assert page.locator("#depths .scatterlayer .point").count() == 1
+        assert page.locator(".modebar, .modebar-btn, [data-title*='cloud'], [data-title*='Share']").count() == 0
+        shown = page.locator("svg.strip:visible")
+        assert shown.count() == 1
+        assert shown.locator("[data-layer]").count() == PLAN.source_depth
+        assert shown.locator("[data-block]").count() == PLAN.depth
+        page.screenshot(path=tmp_path / "wide.png", full_page=True)
+
+
+def test_what_was_not_measured_leaves_no_empty_chart(browser: Browser, reports: dict[str, Path]) -> None:
+    with opened(browser, reports["bare"]) as page:
+        assert [name for name in CHARTS if page.locator(f"#{name}").count()] == ["similarity", "influence"]
+        assert page.locator("#influence .barlayer .point").count() == 6
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(browser: Browser, reports: dict[str, Path], scheme: str) -> None:
+    with opened(browser, reports["full"], 390, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        shown = page.locator("svg.strip:visible")
+        assert shown.locator("[data-layer]").count() == PLAN.source_depth
+        colors = page.evaluate("[getComputedStyle(document.body).backgroundColor, document.querySelector('#influence .xtitle').style.fill]")
+        assert colors == (["rgb(255, 255, 255)", "rgb(29, 33, 39)"] if scheme == "light" else ["rgb(21, 24, 29)", "rgb(232, 234, 238)"])
+        other = "dark" if scheme == "light" else "light"
+        page.emulate_media(color_scheme=other)
+        page.wait_for_function(f"document.querySelector('#influence .xtitle').style.fill !== '{colors[1]}'")
+
+
+def test_charts_follow_the_width(browser: Browser, reports: dict[str, Path]) -> None:
+    with opened(browser, reports["full"]) as page:
+        page.set_viewport_size({"width": 500, "height": 800})
+        page.wait_for_function("document.querySelector('#depths svg').clientWidth <= 500")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 500
+
+
+def test_paper_is_light_and_whole(browser: Browser, reports: dict[str, Path]) -> None:
+    with opened(browser, reports["full"], color_scheme="dark") as page:
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert page.locator("details:not([open])").count() == 0
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 29)"
+        assert page.locator("details[open]").count() == 0
+        assert len(page.pdf(prefer_css_page_size=True)) > 10_000

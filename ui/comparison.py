@@ -1,0 +1,247 @@
+"""Judging plans and comparing them: what the Compare tab asks for."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from engine.ablations import Ablation, ablate, ablation_to_json, require_ablation
+from engine.calibration import BUNDLED, bundled, calibration_of
+from engine.errors import LayerscopeError
+from engine.evaluation import Judge
+from engine.export import versions
+from engine.generation import PROMPTS, generate_beside, verdict
+from engine.jobs import Job, Progress
+from engine.methods.laco import mean_and_spread
+from engine.objectives import Objective
+from engine.repair import PRACTICE_TOKENS, repair, require_kind
+from engine.report import report_html
+from engine.similarity import blocks_key
+from engine.speed import measure_speed, memory_of
+from engine.types import Calibration, DepthPlan, Evaluation
+from ui import charts
+from ui.board import Board
+from ui.wire import evaluation_to_json, plain
+from ui.workbench import Workbench
+
+
+def evaluation_texts(choice: str, own: str) -> Calibration:
+    """Return the texts to judge on: bundled ones that nothing is fitted to, or a person's own lines."""
+    return bundled(choice, "evaluation") if choice in BUNDLED else calibration_of(tuple(own.splitlines()), "own texts")
+
+
+def practice_texts(choice: str) -> Calibration:
+    """Return the texts that search and repair fit to, in the language of the calibration; English where that is a person's own."""
+    return bundled(choice if choice in BUNDLED else "english", "practice")
+
+
+class Comparison:
+    """The Compare tab of one workbench: judges plans, keeps the board of the open model, repairs, reports."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        self._judge: Judge | None = None
+        self._judge_of: tuple[int, str, int] | None = None
+        bench.when_opened(self.shown)
+        bench.when_mapped(self.tell_map)
+
+    @property
+    def board(self) -> Board:
+        """The board of the open model."""
+        return Board(self.bench.open_meter().model.fingerprint)
+
+    def shown(self) -> None:
+        """Tell the page what is on the board."""
+        model, spec = self.bench.open_meter().model, self.bench.open_meter().model.spec
+        rows = []
+        for name, entry in self.board.entries().items():
+            plan = self.board.plan(name)
+            parameters, size = charts.weigh(spec, plan)
+            rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size})
+        self.bench.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
+        self.bench.put("board", "stale", "no")
+
+    def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int) -> None:
+        """Pin the plan that Fold shows, and judge it."""
+        plan, _ = self.bench.chosen(choice, threshold)
+        self._start(plan, self.bench.label_of(choice, plan), texts, tokens)
+
+    def _start(self, plan: DepthPlan, label: str, texts: Calibration, tokens: int) -> None:
+        judge, board = self._judge_for(texts, tokens), self.board
+        board.pin(plan, label)
+        self.shown()
+
+        def done(found: Evaluation) -> None:
+            board.pin(plan, label, evaluation=evaluation_to_json(found))
+            self.shown()
+            self.tell_map()
+
+        self.bench.submit("judge", lambda: judge.judge(plan), done, urgent=True, yielding=True)
+
+    def judge_map(self, texts: Calibration, tokens: int) -> None:
+        """Judge every plan of the T map, the cheapest first; each is on the board as soon as it is judged.
+
+        Raises:
+            LayerscopeError: there is no map yet.
+        """
+        if self.bench.map is None:
+            raise LayerscopeError("there is no T map yet; wait for it, or choose other settings")
+        judge, board = self._judge_for(texts, tokens), self.board
+        plans = {step.proposal.plan.blocks: step.proposal.plan for step in self.bench.map.steps}
+        todo = sorted((plan for plan in plans.values() if plan.prefix < plan.depth), key=lambda plan: plan.depth - plan.prefix)
+
+        def job() -> Job[None]:
+            for number, plan in enumerate(todo):
+                yield Progress(f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", number / len(todo))
+                for_one = judge.judge(plan)
+                try:
+                    while True:
+                        step = next(for_one)
+                        yield Progress(
+                            f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", (number + (step.fraction or 0)) / len(todo)
+                        )
+                except StopIteration as end:
+                    board.pin(plan, self.bench.label_of("map", plan), evaluation=evaluation_to_json(end.value))
+                    self.shown()
+                    self.tell_map()
+                finally:
+                    for_one.close()
+
+        self.bench.submit("judge-map", job, lambda _: None, urgent=True, yielding=True)
+
+    def tell_map(self) -> None:
+        """Tell the Fold tab which plans of its map were judged, and with what outcome."""
+        if self.bench.map is None:
+            return
+        entries = self.board.entries()
+        ratios: dict[int, Any] = {}
+        for index, step in enumerate(self.bench.map.steps):
+            found = entries.get(blocks_key(step.proposal.plan.blocks), {}).get("evaluation")
+            if found:
+                ratios[index] = found["perplexity"]["ratio"]
+        self.bench.put("fold", "judged", json.dumps(ratios))
+
+    def generate(self, name: str) -> None:
+        """Let source and plan continue the same prompts."""
+        model, board = self.bench.open_meter().model, self.board
+        plan = board.plan(name)
+
+        def done(samples: Any) -> None:
+            board.pin(plan, "", samples=[asdict(sample) for sample in samples], verdict=verdict(samples))
+            self.shown()
+
+        self.bench.submit("generate", lambda: generate_beside(model, plan, PROMPTS), done, urgent=True)
+
+    def time(self, name: str) -> None:
+        """Measure the speed of source and plan in turns, and count what they weigh."""
+        model, board = self.bench.open_meter().model, self.board
+        plan = board.plan(name)
+
+        def done(speed: Any) -> None:
+            board.pin(plan, "", speed=asdict(speed), memory=asdict(memory_of(model, plan)))
+            self.shown()
+
+        self.bench.submit("speed", lambda: measure_speed(model, plan), done, urgent=True)
+
+    def show(self, name: str) -> None:
+        """Show a pinned plan on the Fold tab."""
+        self.bench.show_found(self.board.plan(name))
+
+    def remove(self, name: str) -> None:
+        """Take a plan off the board."""
+        self.board.remove(name)
+        self.shown()
+        self.tell_map()
+
+    def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, tokens: int) -> None:
+        """Repair the plan that Fold shows without training, judge it before and after, and show it."""
+        require_kind(kind)
+        plan, _ = self.bench.chosen(choice, threshold)
+        label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
+        judge, board = self._judge_for(texts, tokens), self.board
+        practice = practice_texts(self.bench.texts.name)
+
+        def job() -> Job[tuple[Evaluation, DepthPlan, Evaluation]]:
+            found = yield from repair(Objective(model, practice, "kl", PRACTICE_TOKENS), plan, kind)
+            before = yield from judge.judge(plan)
+            return before, found, (yield from judge.judge(found))
+
+        def done(result: tuple[Evaluation, DepthPlan, Evaluation]) -> None:
+            before, found, after = result
+            board.pin(plan, label, evaluation=evaluation_to_json(before))
+            board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
+            self.shown()
+            self.bench.show_found(found)
+            facts = {
+                "before": before.ratio,
+                "after": after.ratio,
+                "seams": len(found.repairs),
+                "kind": kind,
+                "tokens": before.protocol.tokens,
+            }
+            self.bench.put("repaired", "value", json.dumps(plain(facts)))
+
+        self.bench.submit("repair", job, done, urgent=True)
+
+    def report(self, choice: str, threshold: float, texts: Calibration, tokens: int) -> None:
+        """Make the report of the plan that Fold shows: one HTML file, handed to the browser."""
+        plan, known = self.bench.chosen(choice, threshold)
+        meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
+        model = meter.model
+        label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
+
+        def job() -> Job[str]:
+            shown = profile or (yield from self.bench.profile_job())
+            found = yield from judge.judge(plan)
+            entry = board.entries().get(board.pin(plan, label, evaluation=evaluation_to_json(found)), {})
+            similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
+            facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
+            facts |= {"calibration": meter.calibration, "evaluation": texts}
+            memory = asdict(memory_of(model, plan))
+            return report_html(
+                model.spec,
+                model.source,
+                model.fingerprint,
+                plan,
+                shown,
+                found,
+                frontier,
+                entry.get("samples"),
+                entry.get("speed"),
+                memory,
+                facts,
+            )
+
+        def done(text: str) -> None:
+            self.shown()
+            self.bench.put(
+                "download", "data", json.dumps({"id": os.urandom(8).hex(), "name": f"layerscope-{plan.depth}-layers.html", "text": text})
+            )
+
+        self.bench.submit("report", job, done, urgent=True)
+
+    def ablate(self, name: str, threshold: float, texts: Calibration, tokens: int) -> None:
+        """Run one of the LaCo paper's ablations around the settings on Fold."""
+        require_ablation(name)
+        meter, judge = self.bench.open_meter(), self._judge_for(texts, tokens)
+        settings = replace(self.bench.settings, T=threshold).checked(meter.model.spec.depth)
+
+        def done(found: Ablation) -> None:
+            self.bench.put("ablation", "data", json.dumps(plain(ablation_to_json(found))))
+
+        self.bench.submit("ablation", lambda: ablate(name, meter, judge, settings), done, urgent=True, yielding=True)
+
+    def _judge_for(self, texts: Calibration, tokens: int) -> Judge:
+        model = self.bench.open_meter().model
+        wanted = (id(model), texts.fingerprint, tokens)
+        if self._judge is None or wanted != self._judge_of:
+            self._judge, self._judge_of = Judge(model, texts, limit=tokens), wanted
+        return self._judge
+
+    def act(self, what: str, name: str) -> None:
+        """Do what a button in a row of the board says."""
+        acts: dict[str, Callable[[str], None]] = {"show": self.show, "remove": self.remove, "generate": self.generate, "time": self.time}
+        if what not in acts:
+            raise LayerscopeError(f"the board cannot '{what}'")
+        acts[what](name)
