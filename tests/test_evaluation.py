@@ -21,7 +21,7 @@ from engine.plans import fold_spans, untouched
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
 from tests.families import tiny_tokenizer
 from tests.naive import merge, remove, token_ids
-from ui import cli
+from ui.terminal import write
 from ui.wire import evaluation_to_json
 
 LONG = (
@@ -302,7 +302,7 @@ def test_nothing_agrees_or_disagrees_where_states_are_not_finite(broken: Evaluat
 
 
 def test_figures_that_do_not_exist_are_null_on_the_terminal(broken: Evaluation, capsys: pytest.CaptureFixture[str]) -> None:
-    cli._write(evaluation_to_json(broken), None)
+    write(evaluation_to_json(broken), None)
     found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert found["perplexity"]["source"] == broken.source_perplexity
     assert found["perplexity"]["plan"] is found["perplexity"]["ratio"] is found["kl"] is found["cosine"] is None

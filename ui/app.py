@@ -202,10 +202,11 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
             prevent_thread_lock=True, ssr_mode=False,
         )  # fmt: skip
     except OSError as error:
+        sessions.close()  # a thread that is still inside torch would abort the exit
         raise LayerscopeError(f"port {port} is taken; choose another with --port") from error
     sys.stderr.write(f"Layerscope is open at http://{host}:{port}\n")
     if block:
         demo.block_thread()
-        if not sessions.close():  # a thread that is still inside torch would abort a regular exit
-            os._exit(0)
+        if not sessions.close():
+            os._exit(0)  # see above
     return demo

@@ -1,0 +1,242 @@
+"""The terminal's verbs for judging, searching, repairing and telling others; see ui/cli.py for the rest."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.settings import LacoSettings
+from ui.terminal import (
+    Definition,
+    Device,
+    Dtype,
+    Goal,
+    Highest,
+    Interval,
+    Keep,
+    Lowest,
+    Out,
+    PlanFile,
+    Practice,
+    PracticeTokens,
+    Rule,
+    Source,
+    Texts,
+    Threshold,
+    Width,
+    keep_maps,
+    open_checked,
+    open_meter,
+    open_objective,
+    read_plan_file,
+    shown,
+    write,
+    write_plan,
+    write_text,
+)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def evaluate(
+    plan: PlanFile,
+    model: Source = "demo",
+    text: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="UTF-8, one text a line, disjoint from the calibration; or english / korean for the bundled texts"
+        ),
+    ] = "english",
+    context: Annotated[int, typer.Option(help="tokens in one window")] = 512,
+    stride: Annotated[int | None, typer.Option(help="tokens a window moves on; the context when left out")] = None,
+    tokens: Annotated[int, typer.Option(help="how many tokens to score at most")] = 20_000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
+    from engine.calibration import texts_for
+    from engine.evaluation import Judge
+    from engine.plans import require_depth
+    from ui.wire import evaluation_to_json
+
+    chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
+    opened = open_checked(model, dtype, device, lambda spec: require_depth(chosen, spec.depth))
+    judge = Judge(opened, texts, context, stride, tokens)
+    write(evaluation_to_json(shown(judge.judge(chosen))), out)
+
+
+@app.command()
+def baseline(
+    method: Annotated[str, typer.Option(help="bi (ShortGPT), angular, sleb (greedy), tail or random")],
+    keep: Keep,
+    model: Source = "demo",
+    text: Practice = "english",
+    tokens: PracticeTokens = 512,
+    objective: Goal = "kl",
+    seed: Annotated[int, typer.Option(help="for random")] = 0,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Write the plan that another method would make for so many layers."""
+    from engine.methods.baselines import baseline as run
+    from engine.methods.baselines import require_baseline, require_target
+
+    require_baseline(method)
+    goal = open_objective(model, dtype, device, text, tokens, objective, lambda spec: require_target(spec.depth, keep))
+    write_plan(shown(run(goal, method, keep, seed)), out)
+
+
+@app.command()
+def search(
+    model: Source = "demo",
+    keep: Annotated[int | None, typer.Option(help="layers to keep")] = None,
+    parameters: Annotated[float | None, typer.Option(help="or: at most so many parameters")] = None,
+    gigabytes: Annotated[
+        float | None, typer.Option(help="or: at most so much memory, weights and the KV cache of --context tokens")
+    ] = None,
+    context: Annotated[int, typer.Option(help="tokens of KV cache that --gigabytes counts")] = 0,
+    batch: Annotated[int, typer.Option(help="sequences of that length")] = 1,
+    objective: Goal = "kl",
+    seconds: Annotated[float, typer.Option(help="how long to search at most")] = 120.0,
+    repaired: Annotated[bool, typer.Option("--repair", help="repair the best few plans and take the best of those")] = False,
+    exhaustive: Annotated[bool, typer.Option(help="try every plan; only for models small enough")] = False,
+    text: Practice = "english",
+    tokens: PracticeTokens = 512,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
+    from engine.repair import objective_for_repair, repair_best, require_repair
+    from engine.search import Search, Target, layers_for
+    from ui.wire import search_to_json
+
+    target = Target(keep, parameters, None if gigabytes is None else gigabytes * 1e9, context, batch)
+    goal = open_objective(model, dtype, device, text, tokens, objective, target.check)
+    wider = objective_for_repair(goal) if repaired else goal
+    if repaired:
+        require_repair(wider)
+    run = Search(goal, layers_for(goal.model.spec, goal.model.config, target), seconds)
+    found = shown(run.exhaust() if exhaustive else run.run())
+    if repaired:
+        found = (*found, shown(repair_best(wider, run.best(3))))
+    write(search_to_json(found), out)
+    keep_maps(found[-1].plan, out)
+
+
+@app.command()
+def repair(
+    plan: PlanFile,
+    kind: Annotated[str, typer.Option(help="ridge (a map at each seam) or scalar (one factor at each seam)")] = "ridge",
+    model: Source = "demo",
+    text: Practice = "english",
+    tokens: PracticeTokens = 4096,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
+    from engine.plans import require_depth
+    from engine.repair import repair as run
+    from engine.repair import require_kind
+
+    require_kind(kind)
+    chosen = read_plan_file(plan)
+    goal = open_objective(model, dtype, device, text, tokens, "kl", lambda spec: require_depth(chosen, spec.depth))
+    write_plan(shown(run(goal, chosen, kind)), out)
+
+
+@app.command()
+def tasks(
+    plan: PlanFile,
+    model: Source = "demo",
+    names: Annotated[
+        str, typer.Option("--tasks", help="tasks of lm-evaluation-harness, with commas; bundled runs our two without it, offline")
+    ] = "bundled",
+    limit: Annotated[int | None, typer.Option(help="items of each task at most")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Score source and plan on tasks, with standard errors; other tasks than ours need layerscope[eval] and a network."""
+    from dataclasses import asdict
+
+    from engine.harness import evaluate_tasks, score_bundled
+    from engine.plans import require_depth
+
+    chosen = read_plan_file(plan)
+    opened = open_checked(model, dtype, device, lambda spec: require_depth(chosen, spec.depth))
+    job = score_bundled(opened, chosen, limit) if names == "bundled" else evaluate_tasks(opened, chosen, names.split(","), limit)
+    write([asdict(score) for score in shown(job)], out)
+
+
+@app.command()
+def ablate(
+    name: Annotated[str, typer.Argument(help="drop-or-merge, iterative-or-at-once, acceptance, C, I, T or calibration")],
+    model: Source = "demo",
+    rule: Rule = "reference",
+    c: Width = 4,
+    i: Interval = 2,
+    t: Threshold = 0.65,
+    lowest: Lowest = 1,
+    highest: Highest = None,
+    similarity: Definition = "flattened",
+    calibration: Texts = "english",
+    text: Annotated[str, typer.Option(metavar="FILE", help="texts to judge on; or english / korean for the bundled ones")] = "english",
+    tokens: Annotated[int, typer.Option(help="how many tokens to judge on at most")] = 2000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
+    from engine.ablations import ablate as run
+    from engine.ablations import ablation_to_json, require_ablation
+    from engine.calibration import texts_for
+    from engine.evaluation import Judge
+
+    require_ablation(name)
+    settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]
+    meter = open_meter(model, dtype, device, calibration, settings)
+    write(ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings))), out)
+
+
+@app.command()
+def report(
+    plan: PlanFile,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="where the report goes")],
+    model: Source = "demo",
+    calibration: Texts = "english",
+    text: Annotated[str, typer.Option(metavar="FILE", help="texts to judge on; or english / korean for the bundled ones")] = "english",
+    tokens: Annotated[int, typer.Option(help="how many tokens to judge on at most")] = 4000,
+    writing: Annotated[bool, typer.Option(help="let source and plan continue the same prompts, side by side")] = True,
+    speed: Annotated[bool, typer.Option(help="measure speed too")] = True,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+) -> None:
+    """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
+    from dataclasses import asdict
+
+    from engine.calibration import texts_for
+    from engine.evaluation import Judge
+    from engine.export import versions
+    from engine.generation import generate_beside
+    from engine.plans import require_depth
+    from engine.profiling import profile as run_profile
+    from engine.report import report_html
+    from engine.speed import measure_speed, memory_of
+
+    chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
+    meter = open_meter(model, dtype, device, calibration)
+    opened = meter.model
+    require_depth(chosen, opened.spec.depth)
+    judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
+    samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
+    timed = asdict(shown(measure_speed(opened, chosen))) if speed else None
+    facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
+    seen = shown(run_profile(meter.captures))
+    weighed = asdict(memory_of(opened, chosen))
+    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, samples, timed, weighed, facts)
+    write_text(html, out)

@@ -1,0 +1,135 @@
+"""What the terminal's verbs share: their options, opening and reading, progress on standard error, JSON out."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from engine.errors import LayerscopeError
+from engine.jobs import Job, Progress, drain
+from engine.settings import about
+
+T_ = TypeVar("T_")
+_MAPS = ".repairs.safetensors"  # a plan's repairs lie beside its file
+
+Source = Annotated[str, typer.Option("--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, or hub:org/name")]
+Texts = Annotated[
+    str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text a line; or english / korean for the bundled texts")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")]
+Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
+Rule = Annotated[str, typer.Option(help=about("rule")["help"])]
+Width = Annotated[int, typer.Option("-C", help=about("C")["help"])]
+Interval = Annotated[int, typer.Option("-I", help=about("I")["help"])]
+Threshold = Annotated[float, typer.Option("-T", help=about("T")["help"])]
+Lowest = Annotated[int, typer.Option(help=about("lowest")["help"])]
+Highest = Annotated[int | None, typer.Option(help=about("highest")["help"])]
+PlanFile = Annotated[
+    Path,
+    typer.Option(
+        "--plan",
+        metavar="FILE.json",
+        help="a plan: what propose, baseline, search or repair wrote, one step of a map, or one saved on the page",
+    ),
+]
+Keep = Annotated[int, typer.Option(help="layers to keep")]
+Practice = Annotated[
+    str, typer.Option("--text", metavar="FILE", help="texts to practise on, UTF-8, one a line; or english / korean for the bundled texts")
+]
+PracticeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens of them to use at most")]
+Goal = Annotated[str, typer.Option(help="what is made small: kl (to the source), perplexity or cosine")]
+Definition = Annotated[str, typer.Option("--similarity", help=about("similarity")["help"])]
+
+
+def open_checked(model: str, dtype: str, device: str, check: Callable[[Any], object]) -> Any:
+    from engine.loading import open_model
+    from engine.sources import parse_source
+
+    return shown(open_model(parse_source(model, dtype, device), check))
+
+
+def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, name: str, check: Callable[[Any], object]) -> Any:
+    from engine.calibration import texts_for
+    from engine.objectives import Objective, require_objective
+
+    require_objective(name)
+    texts = texts_for(text, "practice")
+    return Objective(open_checked(model, dtype, device, check), texts, name, tokens)
+
+
+def read_plan_file(path: Path) -> Any:
+    """Read a plan, and the maps of its repairs where they lie beside it."""
+    from engine.plans import read_plan
+    from engine.surgery import unpack_maps
+
+    plan = read_plan(path)
+    unpack_maps(path.with_suffix(_MAPS))
+    return plan
+
+
+def write_plan(plan: Any, out: Path | None) -> None:
+    from engine.plans import plan_to_json
+
+    write(plan_to_json(plan), out)
+    keep_maps(plan, out)
+
+
+def keep_maps(plan: Any, out: Path | None) -> None:
+    """Write a repaired plan's maps beside its file, so that both can go to another machine."""
+    from engine.surgery import pack_maps
+
+    marks = [block.repair for block in plan.blocks if block.repair]
+    if out is not None and marks:
+        pack_maps(marks, out.with_suffix(_MAPS))
+
+
+def open_meter(model: str, dtype: str, device: str, calibration: str, settings: Any = None) -> Any:
+    """Check everything that can be checked cheaply, then open the model; what is wrong is said before anything is slow."""
+    from engine.calibration import texts_for
+    from engine.similarity import SimilarityMeter
+
+    texts = texts_for(calibration)
+    return SimilarityMeter(open_checked(model, dtype, device, lambda spec: settings and settings.checked(spec.depth)), texts)
+
+
+def shown(job: Job[T_]) -> T_:
+    """Run a job, its progress on standard error: one line that rewrites itself, or a line every few seconds in a log."""
+    live, last = sys.stderr.isatty(), time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if not live and time.monotonic() - last < 5:
+            return
+        last = time.monotonic()
+        share = "" if progress.fraction is None else f" {progress.fraction:4.0%}"
+        sys.stderr.write(f"\r\x1b[2K{progress.label}{share}" if live else f"{progress.label}{share}\n")
+        sys.stderr.flush()
+
+    try:
+        return drain(job, show)
+    finally:
+        if live:
+            sys.stderr.write("\r\x1b[2K")
+
+
+def write(value: Any, out: Path | None) -> None:
+    from ui.wire import plain
+
+    text = json.dumps(plain(value), indent=1, allow_nan=False) + "\n"
+    if out is None:
+        sys.stdout.write(text)
+        return
+    write_text(text, out)
+
+
+def write_text(text: str, out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LayerscopeError(f"{out} cannot be written: {error.strerror}") from error
