@@ -13,7 +13,7 @@ app: $(READY)
 	$(BIN)/layerscope app --port $(PORT)
 
 test: lint browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.calibration import assets_folder
 from engine.plans import describe
@@ -20,7 +20,10 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPl
     """
     base = {"demo": DEMO_BASE_MODEL, "hub": source.location}.get(source.kind)
     inherited = {"license": "apache-2.0", "language": "en"} if source.kind == "demo" else _from_card(folder)
+    results = _results(record.get("evaluation"))
     data = ModelCardData(
+        model_name=f"{spec.name}, {plan.depth} layers" if results else None,
+        eval_results=results or None,
         base_model=base,
         base_model_relation="finetune" if base else None,
         library_name="transformers",
@@ -43,10 +46,37 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPl
         spec=spec,
         similarity=record.get("similarity", accepted[-1] if accepted else None),
         calibration=record.get("calibration"),
+        evaluation=record.get("evaluation"),
         fingerprint=record["source"]["fingerprint"],
         versions=record["versions"],
     )
     return str(card)
+
+
+def _results(evaluation: dict[str, Any] | None) -> list[EvalResult]:
+    """The model-index: what the plan was measured to cost, on which texts, by which protocol. Broken plans have none."""
+    if evaluation is None or evaluation["perplexity"]["plan"] is None:
+        return []
+    protocol = evaluation["protocol"]
+    how = f"{protocol['tokens']} tokens, windows of {protocol['context']}, stride {protocol['stride']}"
+    measured = {
+        "perplexity": evaluation["perplexity"]["plan"],
+        "perplexity of the source": evaluation["perplexity"]["source"],
+        "KL divergence from the source (nats a token)": evaluation["kl"],
+        "top-1 agreement with the source": evaluation["top1_agreement"],
+    }
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="text",
+            dataset_name=f"{protocol['texts']} ({how})",
+            dataset_revision=protocol["fingerprint"],
+            metric_type="perplexity" if name.startswith("perplexity") else name,
+            metric_name=name,
+            metric_value=value,
+        )
+        for name, value in measured.items()
+    ]
 
 
 def _from_card(folder: Path) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
 from engine.calibration import calibration_of
 from engine.errors import LayerscopeError, PlanError, SettingsError
 from engine.evaluation import Judge
 from engine.jobs import drain
-from engine.plans import fold_spans, plan_from_json
+from engine.plans import fold_spans, plan_from_json, plan_to_json
 from engine.search import Target
 from engine.settings import LacoSettings
 from engine.types import Block
@@ -163,11 +164,12 @@ def test_pinning_again_adds_and_takes_nothing_away(fresh_cache: Path) -> None:
 
 def test_speed_and_writing_are_added_to_the_row(desk: Desk) -> None:
     name = desk.comparison.board.pin(fold_spans(DEPTH, [(2, 4)], "mean"), "mine")
-    for what in ("generate", "time"):
+    for what in ("generate", "time", "tasks"):
         desk.comparison.act(what, name)
         wait_for_jobs()
         assert desk.runner.problem is None
     (row,) = rows(desk)
+    assert {score["task"] for score in row["tasks"]} == {"layerscope_cloze", "layerscope_choice"}
     assert row["speed"]["decode_ratio"] > 0
     assert row["memory"]["plan_parameters"] == row["parameters"]
     assert row["verdict"] in ("stable", "loops", "empty")
@@ -212,9 +214,14 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     assert facts["seams"] == len(plan.repairs) == sum(bool(block.repair) for block in plan.blocks)
     assert len(rows(desk)) == (2 if plan.repairs else 1)
     assert plan.blocks[1] in (Block(1, ((3, 1.0),)), Block(1, ((3, 1.0),), plan.blocks[1].repair))
-    desk.start_export("found", 0.9, "auto", "5GB", "repaired")
+    desk.start_export("found", 0.9, "auto", "5GB", "repaired", **desk.comparison.evaluation_of(plan))
     wait_for_jobs()
     assert shown(desk, "report", "value")["passed"] is True
+    card = ModelCard.load(desk.export_folder / "repaired" / "README.md").data  # what was measured is in the model-index
+    found = {result.metric_name: result.metric_value for result in card.eval_results}
+    judged = next(row for row in rows(desk) if row["plan"]["blocks"] == plan_to_json(plan)["blocks"])["evaluation"]
+    assert found["perplexity"] == pytest.approx(judged["perplexity"]["plan"])
+    assert found["KL divergence from the source (nats a token)"] == pytest.approx(judged["kl"])
 
 
 def test_a_report_is_handed_to_the_browser_whole(desk: Desk) -> None:

@@ -30,6 +30,7 @@ from ui.terminal import (
     Threshold,
     Width,
     open_meter,
+    read_json,
     read_plan_file,
     shown,
     write,
@@ -124,6 +125,9 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to make; it must not exist")],
     model: Source = "demo",
     dtype: Dtype = "auto",
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="what evaluate wrote of this plan; its figures go into the model card")
+    ] = None,
     shard_size: Annotated[str, typer.Option(help="largest size of one weights file, such as 5GB or 500MB")] = "5GB",
 ) -> None:
     """Write the checkpoint that a plan describes, and check it in a fresh process. Exits 1 when a check fails."""
@@ -134,13 +138,15 @@ def export(
     from engine.loading import resolve
     from engine.plans import require_depth
     from engine.sources import parse_source
-    from ui.wire import trials_from_json
+    from ui.wire import evaluation_from_json, trials_from_json
 
     source, chosen, shard_bytes = parse_source(model, dtype), read_plan_file(plan), parse_size(shard_size)
     folder, spec = shown(resolve(source))
     require_depth(chosen, spec.depth)
     kept = json.loads(plan.read_text(encoding="utf-8"))
     provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept["trials"])} if "trials" in kept else {})}
+    if evaluation is not None:
+        provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
     report = shown(run(source, folder, chosen, out, dtype, shard_bytes, provenance))
     write({**asdict(report), "passed": report.passed}, None)
     if not report.passed:

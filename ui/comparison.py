@@ -12,6 +12,7 @@ from engine.errors import LayerscopeError
 from engine.evaluation import Judge
 from engine.export import versions
 from engine.generation import PROMPTS, generate_beside, verdict
+from engine.harness import score_bundled
 from engine.jobs import Job, Progress
 from engine.methods.laco import mean_and_spread
 from engine.objectives import Objective
@@ -144,6 +145,22 @@ class Comparison:
 
         self.bench.submit("speed", lambda: measure_speed(model, plan), done, urgent=True)
 
+    def tasks(self, name: str) -> None:
+        """Score source and plan on the bundled tasks."""
+        model, board = self.bench.open_meter().model, self.board
+        plan = board.plan(name)
+
+        def done(scores: Any) -> None:
+            board.pin(plan, "", tasks=[asdict(score) for score in scores])
+            self.shown()
+
+        self.bench.submit("tasks", lambda: score_bundled(model, plan), done, urgent=True, yielding=True)
+
+    def evaluation_of(self, plan: DepthPlan) -> dict[str, Any]:
+        """Return what is known of a plan's cost, as an export keeps it."""
+        found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
+        return {"evaluation": found} if found else {}
+
     def show(self, name: str) -> None:
         """Show a pinned plan on the Fold tab."""
         self.bench.show_found(self.board.plan(name))
@@ -241,7 +258,13 @@ class Comparison:
 
     def act(self, what: str, name: str) -> None:
         """Do what a button in a row of the board says."""
-        acts: dict[str, Callable[[str], None]] = {"show": self.show, "remove": self.remove, "generate": self.generate, "time": self.time}
+        acts: dict[str, Callable[[str], None]] = {
+            "show": self.show,
+            "remove": self.remove,
+            "generate": self.generate,
+            "time": self.time,
+            "tasks": self.tasks,
+        }
         if what not in acts:
             raise LayerscopeError(f"the board cannot '{what}'")
         acts[what](name)

@@ -106,7 +106,7 @@ class Handlers:
         def do() -> None:
             plan, _ = bench.chosen(choice, threshold)
             made = suggested_name(bench.model, [str(plan.blocks), dtype], plan.depth)
-            bench.start_export(choice, threshold, dtype, shard, name.strip() or made)
+            bench.start_export(choice, threshold, dtype, shard, name.strip() or made, **bench.comparison.evaluation_of(plan))
 
         return self._act(bench, do)
 

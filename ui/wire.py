@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from engine.errors import PlanError
+from engine.errors import LayerscopeError, PlanError
 from engine.plans import plan_to_json
 from engine.types import Evaluation, Found, Frontier, Profile, Proposal, RemovalPerplexity, Step, Trial, WeightDistance
 
@@ -96,6 +96,24 @@ def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
         "protocol": asdict(evaluation.protocol),
         "texts": [asdict(score) for score in evaluation.texts],
     }
+
+
+def evaluation_from_json(value: Any) -> dict[str, Any]:
+    """Return what `evaluate` wrote.
+
+    Raises:
+        LayerscopeError: it is something else.
+    """
+    numbers = (float, int, type(None))
+    try:
+        perplexity, protocol = value["perplexity"], value["protocol"]
+        known = [*(perplexity[name] for name in ("source", "plan", "ratio")), value["kl"], value["top1_agreement"]]
+        named = isinstance(protocol["texts"], str) and all(isinstance(protocol[name], int) for name in ("context", "stride", "tokens"))
+        if not named or not all(isinstance(number, numbers) for number in known) or not isinstance(protocol["fingerprint"], str):
+            raise ValueError("a figure is missing")
+    except (KeyError, TypeError, ValueError) as error:
+        raise LayerscopeError(f"this is not what evaluate writes ({error!r})") from error
+    return value
 
 
 def search_to_json(found: Sequence[Found]) -> dict[str, Any]:

@@ -355,14 +355,15 @@ class Workbench:
             return f"LaCo {known['rule']}, C {known['C']}, I {known['I']}, T {known['T']:.4f}"
         return {"hand-made": "by hand", "file": f"file ({plan.method})"}.get(choice, plan.method)
 
-    def start_export(self, choice: str, threshold: float, dtype: str, shard: str, name: str) -> None:
-        """Export the chosen plan into a new folder of the export directory.
+    def start_export(self, choice: str, threshold: float, dtype: str, shard: str, name: str, **more: Any) -> None:
+        """Export the chosen plan into a new folder of the export directory; `more` is kept with what is known of it.
 
         Raises:
             ExportError, PlanError: the name or the plan cannot be used.
         """
         meter = self.open_meter()
         plan, known = self.chosen(choice, threshold)
+        known |= more
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")
         target, size = self.export_folder / name, parse_size(shard)

@@ -91,11 +91,12 @@
     if (!entry) { box.replaceChildren(element("p", {class: "ls-hint"}, words.board_choose)); return; }
     const e = entry.evaluation, made = [element("h4", {}, `${entry.label || entry.plan.method}, ${entry.depth} ${words.layers}`)];
     const row = element("div", {class: "ls-row-buttons"});
-    row.append(button(words.row_generate, () => act("generate", entry.name)), button(words.row_time, () => act("time", entry.name)));
+    row.append(button(words.row_generate, () => act("generate", entry.name)), button(words.row_time, () => act("time", entry.name)), button(words.row_tasks, () => act("tasks", entry.name)));
     made.push(row);
     if (e) made.push(element("p", {class: "ls-rule"}, fill(words.protocol, {tokens: e.protocol.tokens, texts: e.protocol.texts, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos, source: number(e.perplexity.source, 2), plan: e.perplexity.plan === null ? words.broken : number(e.perplexity.plan, 2)})));
     if (e && judged(entry) && e.texts.length > 1) { const dots = element("div", {}); made.push(dots); setTimeout(() => dots.isConnected && spread(dots, entry, words), 0); }
     if (entry.speed) made.push(element("p", {class: "ls-rule"}, fill(words.speed_says, {decode: times(entry.speed.decode_ratio), prefill: times(entry.speed.prefill_ratio), theory: times(1 / entry.speed.depth_ratio)})));
+    (entry.tasks ?? []).forEach((one) => made.push(element("p", {class: "ls-rule"}, fill(words.task_says, {task: one.task.replace("layerscope_", ""), source: number(100 * one.source, 1), source_error: number(100 * one.source_stderr, 1), plan: number(100 * one.plan, 1), plan_error: number(100 * one.plan_stderr, 1)}))));
     (entry.samples ?? []).forEach((sample) => {
       made.push(element("p", {class: "ls-prompt"}, `${sample.prompt} … (${words[`decoding_${sample.decoding}`]})`));
       const pair = element("div", {class: "ls-pair"});

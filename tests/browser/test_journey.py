@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import torch
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from transformers import AutoModelForCausalLM
 
 from tests.browser.conftest import App
@@ -155,10 +155,79 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
     assert network.config.num_hidden_layers == 27
     assert network.generate(torch.tensor([[1, 504, 2644]]), max_new_tokens=4, do_sample=False).shape == (1, 7)
 
+    # Weights are written, never served.
+    for path in ("by-hand/model.safetensors", "by-hand/config.json", "by-hand"):
+        assert page.request.get(f"{app.url}/gradio_api/file={app.exports / path}").status in (403, 404)
+
     # The same name again is refused, in words.
     page.locator("#export-button").click()
     expect(page.locator("#ls-status .ls-problem")).to_contain_text("exists already", timeout=20_000)
 
+    assert app.external() == []
+
+
+def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: App, browser: Browser, tmp_path: Path) -> None:
+    page.goto(app.url)
+    painted(page, "similarity")
+    page.locator("#tab-fold").click()
+    expect(page.locator("#ls-fold .ls-figure b").first).to_be_visible(timeout=LONG)
+
+    # A search shows its best plan so far, with its score and the time; Fold shows the same plan.
+    open_tab(page, "search")
+    page.locator("#search-amount input").fill("26")
+    set_slider(page, "search-seconds", 20)
+    page.locator("#search-button").click()
+    expect(page.locator("#ls-search .ls-rule")).to_contain_text("Best plan of 26 layers", timeout=LONG)
+    wait_until_ready(page)
+    expect(page.locator("#ls-search [data-block]")).to_have_count(26)
+    assert page.evaluate("document.querySelector('#ls-search .ls-score').data[0].y.length") >= 1
+    assert "plan=found" in page.url
+    open_tab(page, "fold")
+    assert figure(page) == (26, 30)
+
+    # Judged, it is on the board with its perplexity; a click on its row tells the protocol.
+    open_tab(page, "compare")
+    set_slider(page, "judge-tokens", 500)
+    page.wait_for_timeout(500)
+    page.locator("#judge").click()
+    row = page.locator("#ls-board tr[data-entry]")
+    expect(row).to_have_count(1, timeout=30_000)
+    expect(row.first).to_contain_text("×", timeout=LONG)
+    wait_until_ready(page)
+    row.first.click()
+    expect(page.locator("#ls-board .ls-details")).to_contain_text("500 tokens")
+    ratio = float(re.search(r"×([\d.]+)", row.first.inner_text())[1])
+    assert 1 < ratio < 5
+
+    # Repaired, it is better on text that nothing was fitted to.
+    open_tab(page, "fold")
+    page.locator("#repair-ridge").click()
+    expect(page.locator("#ls-repaired")).to_contain_text("Repaired at", timeout=LONG)
+    before, after = (float(value) for value in re.findall(r"×([\d.]+)", page.locator("#ls-repaired").inner_text()))
+    assert before == ratio
+    assert after < before
+    expect(page.locator("#ls-fold .ls-repair").first).to_be_attached()
+    wait_until_ready(page)
+
+    # The report is one file that needs no network.
+    open_tab(page, "compare")
+    expect(row).to_have_count(2)
+    with page.expect_download(timeout=LONG) as download:
+        page.locator("#make-report").click()
+    download.value.save_as(tmp_path / "report.html")
+    context = browser.new_context()
+    context.set_offline(True)
+    offline = context.new_page()
+    offline.goto((tmp_path / "report.html").as_uri())
+    expect(offline.locator("body")).to_contain_text("26")
+    expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
+    context.close()
+
+    # A new tab finds the board as it was left.
+    other = page.context.browser.new_context().new_page()
+    other.goto(f"{app.url}/#compare")
+    expect(other.locator("#ls-board tr[data-entry]")).to_have_count(2, timeout=LONG)
+    other.context.close()
     assert app.external() == []
 
 
