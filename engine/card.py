@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.calibration import assets_folder
-from engine.plans import describe
+from engine.plans import describe, weigh
 from engine.sources import DEMO_BASE_MODEL
 from engine.types import DepthPlan, ModelSource, ModelSpec
 
@@ -42,7 +42,7 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPl
         plan=plan,
         settings=settings,
         sentences=describe(plan),
-        parameters=spec.parameters - sum(spec.block_parameters) + sum(spec.block_parameters[home] for home in plan.kept),
+        parameters=weigh(spec, plan)[0],
         spec=spec,
         similarity=record.get("similarity", accepted[-1] if accepted else None),
         calibration=record.get("calibration"),

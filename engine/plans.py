@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
-from engine.types import Block, DepthPlan, Repair
+from engine.types import Block, DepthPlan, ModelSpec, Repair
 
 # --- Rules: what one block of a group of consecutive blocks is. All are affine: the coefficients add up to 1. ---
 
@@ -187,6 +187,13 @@ def require_depth(plan: DepthPlan, depth: int) -> None:
     """Raise PlanError when a plan was made for a model of another depth."""
     if plan.source_depth != depth:
         raise PlanError(f"this plan is for a model of {plan.source_depth} layers; the open model has {depth}")
+
+
+def weigh(spec: ModelSpec, plan: DepthPlan) -> tuple[int, int]:
+    """Return the parameters and the bytes in memory of the model a plan describes."""
+    outside = spec.parameters - sum(spec.block_parameters)
+    parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
+    return parameters, parameters * spec.bytes_per_parameter
 
 
 def read_plan(path: Path) -> DepthPlan:

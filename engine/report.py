@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from engine.calibration import BUNDLED, assets_folder
-from engine.plans import describe, plan_to_json, runs
+from engine.plans import describe, plan_to_json, runs, weigh
 from engine.types import Block, DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile
 
 # How a perplexity ratio is called: a rule of thumb, printed beside the verdict as one.
@@ -86,13 +86,6 @@ def report_html(
         commands=facts.get("commands") or commands(source, plan, evaluation, facts),
         plotly=Markup((files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")),  # as it is: it is a script
     )
-
-
-def weigh(spec: ModelSpec, plan: DepthPlan) -> tuple[int, int]:
-    """Return the parameters and the bytes in memory of the model a plan describes."""
-    outside = spec.parameters - sum(spec.block_parameters)
-    parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
-    return parameters, parameters * spec.bytes_per_parameter
 
 
 # --- Words ---

@@ -15,7 +15,7 @@ from engine.architectures import resized_config
 from engine.calibration import calibration_of
 from engine.frontier import frontier
 from engine.jobs import drain
-from engine.plans import RULES, fold_spans, untouched
+from engine.plans import RULES, fold_spans, untouched, weigh
 from engine.profiling import profile
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
@@ -80,15 +80,15 @@ def test_weigh_counts_what_the_pruned_model_has(family: str, tiny: Callable[...,
             network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path, local_files_only=True))
         network.tie_weights()
         counted = sum(parameter.numel() for parameter in network.parameters())  # tied ones once
-        assert charts.weigh(model.spec, plan) == (counted, 4 * counted)
+        assert weigh(model.spec, plan) == (counted, 4 * counted)
     half = replace(model.spec, dtype="bfloat16", bytes_per_parameter=2)
-    assert charts.weigh(half, untouched(DEPTH)) == (model.spec.parameters, 2 * model.spec.parameters)
+    assert weigh(half, untouched(DEPTH)) == (model.spec.parameters, 2 * model.spec.parameters)
 
 
 def test_weigh_is_exact_where_layers_differ_in_size(tiny: Callable[..., Model]) -> None:
     uneven = replace(tiny("llama").spec, parameters=1000 + 21, block_parameters=(1, 2, 3, 4, 5, 6))
-    assert charts.weigh(uneven, fold_spans(DEPTH, [(1, 3)], "reference"))[0] == 1000 + 1 + 2 + 5 + 6
-    assert charts.weigh(uneven, fold_spans(DEPTH, [(1, 3)], "keep-last"))[0] == 1000 + 1 + 4 + 5 + 6
+    assert weigh(uneven, fold_spans(DEPTH, [(1, 3)], "reference"))[0] == 1000 + 1 + 2 + 5 + 6
+    assert weigh(uneven, fold_spans(DEPTH, [(1, 3)], "keep-last"))[0] == 1000 + 1 + 4 + 5 + 6
 
 
 # --- the map ---
@@ -132,7 +132,7 @@ def test_a_map_keeps_every_digit_of_its_thresholds(tiny: Callable[..., Model]) -
         assert [(block["home"], tuple(layer for layer, _ in block["mix"])) for block in shown["blocks"]] == [
             (block.home, tuple(layer for layer, _ in block.mix)) for block in plan.blocks
         ]
-        assert shown["parameters"] == charts.weigh(model.spec, plan)[0]
+        assert shown["parameters"] == weigh(model.spec, plan)[0]
         assert shown["similarity"] == pytest.approx(accepted[-1].similarity if accepted else 1.0, rel=1e-5)
         assert [trial["pointer"] for trial in shown["trials"]] == [trial.pointer for trial in step.proposal.trials]
 

@@ -15,9 +15,9 @@ import pytest
 from engine.calibration import calibration_of
 from engine.evaluation import Judge, summary
 from engine.jobs import drain
-from engine.plans import describe, fold_spans, plan_from_json, plan_to_json, untouched
+from engine.plans import describe, fold_spans, plan_from_json, plan_to_json, untouched, weigh
 from engine.profiling import profile
-from engine.report import report_html, strip, verdict, weigh
+from engine.report import report_html, strip, verdict
 from engine.similarity import SimilarityMeter
 from engine.types import Block, DepthPlan, Evaluation, Frontier, Model, ModelSource, Profile, Proposal, Protocol, Repair, Step, TextScore
 from tests.families import TEXTS

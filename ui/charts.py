@@ -6,7 +6,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from engine.plans import block_to_json, type_conflicts
+from engine.plans import block_to_json, type_conflicts, weigh
 from engine.settings import LacoSettings
 from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, ModelSpec, Profile, RemovalPerplexity
 
@@ -29,13 +29,6 @@ def _rounded(value: Any) -> Any:
 def similarity_data(profile: Profile, removal: RemovalPerplexity | None) -> str:
     """Return what the similarity view draws."""
     return encode({**asdict(profile), "removal": asdict(removal) if removal else None})
-
-
-def weigh(spec: ModelSpec, plan: DepthPlan) -> tuple[int, int]:
-    """Return the parameters and the bytes in memory of the model a plan describes."""
-    outside = spec.parameters - sum(spec.block_parameters)
-    parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
-    return parameters, parameters * spec.bytes_per_parameter
 
 
 def plan_parts(model: Model, plan: DepthPlan) -> dict[str, Any]:

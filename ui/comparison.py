@@ -16,12 +16,12 @@ from engine.harness import score_bundled
 from engine.jobs import Job, Progress
 from engine.methods.laco import mean_and_spread
 from engine.objectives import Objective
+from engine.plans import weigh
 from engine.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.report import report_html
 from engine.similarity import blocks_key
 from engine.speed import measure_speed, memory_of
 from engine.types import Calibration, DepthPlan, Evaluation
-from ui import charts
 from ui.board import Board
 from ui.wire import evaluation_to_json, plain
 from ui.workbench import Workbench
@@ -58,7 +58,7 @@ class Comparison:
         rows = []
         for name, entry in self.board.entries().items():
             plan = self.board.plan(name)
-            parameters, size = charts.weigh(spec, plan)
+            parameters, size = weigh(spec, plan)
             rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size})
         self.bench.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
         self.bench.put("board", "stale", "no")
