@@ -5,7 +5,6 @@ Every ablation changes one choice, leaves the others as the settings say, and ju
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from statistics import correlation
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ from engine.calibration import bundled, calibration_of
 from engine.errors import SettingsError
 from engine.evaluation import Judge
 from engine.frontier import frontier
-from engine.jobs import Job, Progress
+from engine.jobs import Job, Progress, retold
 from engine.methods.acceptance import METERS
 from engine.methods.laco import landscape, mean_and_spread, propose
 from engine.plans import RULES, describe, fold, fold_spans, plan_to_json, untouched
@@ -310,14 +309,12 @@ ABLATIONS: dict[str, Ablate] = {
 
 def _part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
     """Run a job as one of `parts` equal parts of a longer one, its progress told as the whole's."""
-    with closing(job):
-        while True:
-            try:
-                step = next(job)
-            except StopIteration as end:
-                return end.value
-            words = f"{label}: {step.label[0].lower()}{step.label[1:]}" if label else step.label
-            yield Progress(words, (place + (step.fraction or 0.0)) / parts)
+
+    def whole(step: Progress) -> Progress:
+        words = f"{label}: {step.label[0].lower()}{step.label[1:]}" if label else step.label
+        return Progress(words, (place + (step.fraction or 0.0)) / parts)
+
+    return retold(job, whole)
 
 
 def _row(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: DepthPlan) -> Job[Row]:

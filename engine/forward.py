@@ -33,7 +33,8 @@ class Capture:
     final: torch.Tensor
 
 
-def _state(output: Any) -> torch.Tensor:
+def state_of(output: Any) -> torch.Tensor:
+    """Return the hidden state of what a layer returned, which some families wrap in a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -55,7 +56,7 @@ def capture(model: Model, pack: Pack) -> Capture:
 
     layers, norm = blocks_of(model.network), final_norm_of(model.network)
     hooks = [layer.register_forward_pre_hook(entering, with_kwargs=True) for layer in layers]
-    hooks.append(layers[-1].register_forward_hook(lambda _m, _a, output: last.append(_state(output))))
+    hooks.append(layers[-1].register_forward_hook(lambda _m, _a, output: last.append(state_of(output))))
     try:
         body = model.network.base_model
         device = model.source.device
@@ -106,8 +107,8 @@ def run_block(model: Model, mixer: Mixer, block: Block, state: torch.Tensor, rec
     layer, (args, kwargs) = blocks_of(model.network)[block.home], record.calls[block.home]
     overrides = mixer.overrides(block)
     if not overrides:
-        return _state(layer(state, *args, **kwargs))
-    return _state(functional_call(layer, overrides, (state, *args), kwargs))
+        return state_of(layer(state, *args, **kwargs))
+    return state_of(functional_call(layer, overrides, (state, *args), kwargs))
 
 
 @torch.no_grad()

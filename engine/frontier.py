@@ -6,11 +6,10 @@ sampled, nothing is missed; the meter's memory makes each further run cost only 
 """
 
 import math
-from collections.abc import Generator
 from dataclasses import replace
 
 from engine.errors import SettingsError
-from engine.jobs import Job, Progress
+from engine.jobs import Job, Progress, retold
 from engine.methods.laco import propose
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
@@ -51,16 +50,10 @@ def _at(proposal: Proposal, threshold: float) -> Proposal:
     return replace(proposal, plan=replace(proposal.plan, settings=named))
 
 
-def _share(job: Job[Proposal], upper: float, t_min: float) -> Generator[Progress, None, Proposal]:
+def _share(job: Job[Proposal], upper: float, t_min: float) -> Job[Proposal]:
     """Run one proposal, its progress told as the share of [t_min, 1] that is mapped."""
-    try:
-        while True:
-            next(job)
-            yield Progress(f"Mapping T: {upper:.3f} and above is done", (1.0 - upper) / max(1.0 - t_min, 1e-9))
-    except StopIteration as end:
-        return end.value
-    finally:
-        job.close()
+    mapped = Progress(f"Mapping T: {upper:.3f} and above is done", (1.0 - upper) / max(1.0 - t_min, 1e-9))
+    return retold(job, lambda _: mapped)
 
 
 def step_at(frontier: Frontier, threshold: float) -> Step:

@@ -42,6 +42,17 @@ def drain(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
                 report(progress)
 
 
+def retold(job: Job[T], tell: Callable[[Progress], Progress]) -> Job[T]:
+    """Run a job as a part of another, `tell` turning each of its steps into one of the whole's; return its result."""
+    with closing(job):
+        while True:
+            try:
+                step = next(job)
+            except StopIteration as end:
+                return end.value
+            yield tell(step)
+
+
 def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
     """Run `python -m module` on a JSON request in a process of its own and return the JSON it answers.
 

@@ -9,7 +9,7 @@ import torch
 from engine.calibration import Pack
 from engine.errors import SettingsError
 from engine.evaluation import divergence, windows
-from engine.forward import Capture, Trails, capture, logits_of, normed, run_block
+from engine.forward import Capture, Trails, capture, logits_of, normed, resume, run_block
 from engine.similarity import cosine
 from engine.surgery import Mixer
 from engine.types import Block, Calibration, DepthPlan, Model
@@ -76,12 +76,9 @@ class Objective:
         with self.model.lock:
             for record in records:
                 prefix = min(plan.prefix, count)
-                start, state = self._trails.longest(record, plan.blocks[:count], prefix, record.states[prefix])
-                for place in range(start, count):
-                    state = run_block(self.model, self.mixer, plan.blocks[place], state, record)
-                    self._trails.leave(record, plan.blocks[: place + 1], state)
+                start, _ = self._trails.longest(record, plan.blocks[:count], prefix, record.states[prefix])
                 ran += (count - start) * record.pack.ids.shape[1]
-                states.append(state)
+                states.append(resume(self.model, self.mixer, record, plan.blocks[:count], prefix, self._trails))
         self.forwards += ran / self.tokens
         return states
 

@@ -120,14 +120,14 @@ def held_out(objective: Objective) -> tuple[int, ...]:
     return tuple(range(0, len(objective.packs), _HELD_OUT))
 
 
-def _pairs(objective: Objective, plan: DepthPlan, place: int, point: int, packs: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pairs(objective: Objective, plan: DepthPlan, place: int, point: int, packs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return u and x - r, float64 [tokens, hidden], of the block at a place over some packs."""
     written, wanted = [], []
-    before = objective.run(plan, place)
-    for index in packs:
+    before = objective.run(plan, place, packs)
+    for index, entering in zip(packs, before, strict=True):
         record = objective.records[index]
         with objective.model.lock:
-            state, u = _written(objective, plan.blocks[place], before[index], record)
+            state, u = _written(objective, plan.blocks[place], entering, record)
         u = u[0].double()
         written.append(u)
         wanted.append(record.states[point][0].double() - (state[0].double() - u))

@@ -9,7 +9,7 @@ tokens' changes cost together is left out. It is exact in the limit of small cha
 import torch
 
 from engine.architectures import blocks_of, final_norm_of
-from engine.forward import Capture
+from engine.forward import Capture, state_of
 from engine.types import Model
 
 DRAWS = 2
@@ -54,8 +54,7 @@ def _gradients(model: Model, record: Capture, seed: int) -> tuple[tuple[torch.Te
     state = record.states[0].detach().clone().requires_grad_()
     states = [state]
     for layer, (args, kwargs) in zip(blocks_of(model.network), record.calls, strict=True):
-        output = layer(states[-1], *args, **kwargs)
-        states.append(output[0] if isinstance(output, tuple) else output)
+        states.append(state_of(layer(states[-1], *args, **kwargs)))
     logs = model.network.get_output_embeddings()(final_norm_of(model.network)(states[-1])[0]).float().log_softmax(-1)
     generator = torch.Generator(logs.device).manual_seed(seed)
     found = []

@@ -7,6 +7,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads, here and in child processes, crawl where other work shares the cores
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from engine.loading import open_model
 from engine.sources import parse_source
 from engine.types import Model
 from tests.families import save_tiny
+from tests.terminal import Answer
+from ui import cli
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # a shared machine has no deadlines; a failure must come back
 settings.load_profile("suite")
@@ -66,3 +69,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
         return opened[key]
 
     return open_tiny
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Run the command in this process, which spares the seconds that starting Python and torch takes."""
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["layerscope", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return Answer(stopped.value.code, *capfd.readouterr())
+
+    return run

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.families import TEXTS, save_tiny
+from tests.terminal import Answer, assert_refused
 from tests.waiting import wait_for_jobs, wait_until
 from ui import cli
 
@@ -29,44 +30,10 @@ def short(value: object) -> str:
     return " ".join(map(str, value))[:50] if isinstance(value, tuple) else str(value)[:50]
 
 
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-
 def outside(*arguments: object) -> Answer:
     """Run the installed command in a process of its own."""
     done = subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, encoding="utf-8", timeout=600)
     return Answer(done.returncode, done.stdout, done.stderr)
-
-
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Run the command in this process, which spares the seconds that starting Python and torch takes."""
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["layerscope", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return Answer(stopped.value.code, *capfd.readouterr())
-
-    return run
-
-
-def assert_refused(answer: Answer, *expected: str) -> None:
-    """A person's mistake: exit code 2, one line on standard error that names what is wrong, and nothing else."""
-    assert "Traceback" not in answer.err
-    lines = [line for line in answer.err.splitlines() if line.strip()]
-    assert (answer.code, answer.out, len(lines)) == (2, "", 1), answer
-    for words in expected:
-        assert words in lines[0]
 
 
 @pytest.fixture(scope="module")

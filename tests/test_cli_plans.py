@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -18,48 +18,11 @@ from engine import surgery
 from engine.methods.baselines import BASELINES
 from engine.search import Search
 from tests.families import TEXTS, save_tiny
+from tests.terminal import Answer, assert_refused, read_json
 from ui import cli
 
 DEPTH = 6  # of the tiny models
 LINES = tuple(f"{text} {number} {TEXTS[number % 3][::-1]}" for number in range(14) for text in TEXTS)
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return read_json(self.out)
-
-
-def read_json(text: str) -> Any:
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-
-
-@pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    """Run the command in this process, which spares the seconds that starting Python and torch takes."""
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["layerscope", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return Answer(stopped.value.code, *capfd.readouterr())
-
-    return run
-
-
-def assert_refused(answer: Answer, *expected: str) -> None:
-    """A person's mistake: exit code 2, one line on standard error that names what is wrong, and nothing else."""
-    assert "Traceback" not in answer.err
-    lines = [line for line in answer.err.splitlines() if line.strip()]
-    assert (answer.code, answer.out, len(lines)) == (2, "", 1), answer
-    for words in expected:
-        assert words in lines[0]
 
 
 def plan_of(depth: int, *homes: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ JSON goes to the file that --out names, or to standard output; progress goes to 
 with exit code 2 and one line on standard error.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -143,7 +142,7 @@ def export(
     source, chosen, shard_bytes = parse_source(model, dtype), read_plan_file(plan), parse_size(shard_size)
     folder, spec = shown(resolve(source))
     require_depth(chosen, spec.depth)
-    kept = json.loads(plan.read_text(encoding="utf-8"))
+    kept = read_json(plan)
     provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept["trials"])} if "trials" in kept else {})}
     if evaluation is not None:
         provenance["evaluation"] = evaluation_from_json(read_json(evaluation))

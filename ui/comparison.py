@@ -7,16 +7,16 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from engine.ablations import Ablation, ablate, ablation_to_json, require_ablation
-from engine.calibration import BUNDLED, bundled, calibration_of
+from engine.calibration import BUNDLED, bundled
 from engine.errors import LayerscopeError
 from engine.evaluation import Judge
 from engine.export import versions
 from engine.generation import PROMPTS, generate_beside, verdict
 from engine.harness import score_bundled
-from engine.jobs import Job, Progress
+from engine.jobs import Job, Progress, retold
 from engine.methods.laco import mean_and_spread
 from engine.objectives import Objective
-from engine.plans import weigh
+from engine.plans import plan_from_json, weigh
 from engine.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.report import report_html
 from engine.similarity import blocks_key
@@ -25,11 +25,6 @@ from engine.types import Calibration, DepthPlan, Evaluation
 from ui.board import Board
 from ui.wire import evaluation_to_json, plain
 from ui.workbench import Workbench
-
-
-def evaluation_texts(choice: str, own: str) -> Calibration:
-    """Return the texts to judge on: bundled ones that nothing is fitted to, or a person's own lines."""
-    return bundled(choice, "evaluation") if choice in BUNDLED else calibration_of(tuple(own.splitlines()), "own texts")
 
 
 def practice_texts(choice: str) -> Calibration:
@@ -57,7 +52,7 @@ class Comparison:
         model, spec = self.bench.open_meter().model, self.bench.open_meter().model.spec
         rows = []
         for name, entry in self.board.entries().items():
-            plan = self.board.plan(name)
+            plan = plan_from_json(entry["plan"])
             parameters, size = weigh(spec, plan)
             rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size})
         self.bench.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
@@ -66,9 +61,7 @@ class Comparison:
     def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int) -> None:
         """Pin the plan that Fold shows, and judge it."""
         plan, _ = self.bench.chosen(choice, threshold)
-        self._start(plan, self.bench.label_of(choice, plan), texts, tokens)
-
-    def _start(self, plan: DepthPlan, label: str, texts: Calibration, tokens: int) -> None:
+        label = self.bench.label_of(choice, plan)
         judge, board = self._judge_for(texts, tokens), self.board
         board.pin(plan, label)
         self.shown()
@@ -94,20 +87,15 @@ class Comparison:
 
         def job() -> Job[None]:
             for number, plan in enumerate(todo):
-                yield Progress(f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", number / len(todo))
-                for_one = judge.judge(plan)
-                try:
-                    while True:
-                        step = next(for_one)
-                        yield Progress(
-                            f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", (number + (step.fraction or 0)) / len(todo)
-                        )
-                except StopIteration as end:
-                    board.pin(plan, self.bench.label_of("map", plan), evaluation=evaluation_to_json(end.value))
-                    self.shown()
-                    self.tell_map()
-                finally:
-                    for_one.close()
+
+                def whole(step: Progress, number: int = number, plan: DepthPlan = plan) -> Progress:
+                    return Progress(f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", (number + (step.fraction or 0)) / len(todo))
+
+                found = yield from retold(judge.judge(plan), whole)
+                yield whole(Progress("", 1.0))
+                board.pin(plan, self.bench.label_of("map", plan), evaluation=evaluation_to_json(found))
+                self.shown()
+                self.tell_map()
 
         self.bench.submit("judge-map", job, lambda _: None, urgent=True, yielding=True)
 

@@ -12,7 +12,6 @@ import gradio as gr
 from engine.errors import LayerscopeError
 from engine.search import Target
 from engine.settings import LacoSettings
-from ui.comparison import evaluation_texts
 from ui.controls import read_spans, state_from_query
 from ui.desk import Desk
 from ui.sessions import Sessions
@@ -113,27 +112,27 @@ class Handlers:
     def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
         """Judge the plan that Fold shows."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.judge(choice, threshold, evaluation_texts(texts, own), int(tokens)))
+        return self._act(bench, lambda: bench.comparison.judge(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
     def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Judge every plan of the T map."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.judge_map(evaluation_texts(texts, own), int(tokens)))
+        return self._act(bench, lambda: bench.comparison.judge_map(texts_of(texts, own, "evaluation"), int(tokens)))
 
     def report(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
         """Make the report of the plan that Fold shows."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.report(choice, threshold, evaluation_texts(texts, own), int(tokens)))
+        return self._act(bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
     def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.repair(choice, threshold, kind, evaluation_texts(texts, own), int(tokens)))
+        return self._act(bench, lambda: bench.comparison.repair(choice, threshold, kind, texts_of(texts, own, "evaluation"), int(tokens)))
 
     def ablate(self, key: str, name: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
         """Run an ablation around the settings on Fold."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.ablate(name, threshold, evaluation_texts(texts, own), int(tokens)))
+        return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
     def board(self, key: str, event: gr.EventData) -> list[Any]:
         """A button in a row of the board was pressed."""

@@ -38,7 +38,6 @@ class Searching:
         require_objective(objective)
         model = self.bench.open_meter().model
         keep = layers_for(model.spec, model.config, target)
-        require_target(model.spec.depth, keep)
         goal = self._goal(objective)
         wider = objective_for_repair(goal) if repaired else goal
         if repaired:

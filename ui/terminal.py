@@ -42,6 +42,8 @@ Practice = Annotated[
     str, typer.Option("--text", metavar="FILE", help="texts to practise on, UTF-8, one a line; or english / korean for the bundled texts")
 ]
 PracticeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens of them to use at most")]
+JudgeTexts = Annotated[str, typer.Option("--text", metavar="FILE", help="texts to judge on; or english / korean for the bundled ones")]
+JudgeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens to judge on at most")]
 Goal = Annotated[str, typer.Option(help="what is made small: kl (to the source), perplexity or cosine")]
 Definition = Annotated[str, typer.Option("--similarity", help=about("similarity")["help"])]
 

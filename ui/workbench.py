@@ -378,9 +378,9 @@ class Workbench:
         self.submit("export", lambda: export(model.source, model.folder, plan, target, dtype, size, known), done, urgent=True)
 
 
-def texts_of(choice: str, own: str) -> Calibration:
-    """Return the calibration of a choice: a bundled language, or the lines a person wrote."""
-    return bundled(choice) if choice in BUNDLED else calibration_of(tuple(own.splitlines()), "own texts")
+def texts_of(choice: str, own: str, purpose: str = "calibration") -> Calibration:
+    """Return the texts of a choice: those bundled in a language for a purpose, or the lines a person wrote."""
+    return bundled(choice, purpose) if choice in BUNDLED else calibration_of(tuple(own.splitlines()), "own texts")
 
 
 def suggested_name(model: Model | None, plan_key: Any, depth: int) -> str:
