@@ -11,13 +11,22 @@ from engine.jobs import Job, Progress, answer_request
 
 def convert(request: dict) -> Job[dict]:
     """Dequantise request["gguf"] in float32 and save it, with its tokenizer, as the folder request["target"]."""
+    from filelock import FileLock
+
+    gguf, target = Path(request["gguf"]), Path(request["target"])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / ".lock"):  # one at a time, for memory's sake; who comes second may find it done
+        if not target.exists():
+            yield from _convert(gguf, target)
+    return {"folder": str(target)}
+
+
+def _convert(gguf: Path, target: Path) -> Job[None]:
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    gguf, target = Path(request["gguf"]), Path(request["target"])
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
     try:
         yield Progress(f"Reading {gguf.name}", 0.05)
@@ -30,13 +39,11 @@ def convert(request: dict) -> Job[dict]:
         forget_quantization(network)
         network.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        if not target.exists():
-            os.rename(partial, target)
+        os.rename(partial, target)
     except Exception as error:  # the GGUF reader raises whatever the broken bytes lead it to
         raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {first_line(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return {"folder": str(target)}
 
 
 def forget_quantization(network) -> None:  # type: ignore[no-untyped-def]  # any transformers model

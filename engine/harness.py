@@ -29,6 +29,14 @@ BUNDLED_TASKS: dict[str, tuple[str, str]] = {CLOZE: ("cloze-english.jsonl", "acc
 _BATCH = 8
 _BOOTSTRAPS = 1000  # lm-evaluation-harness's default of 100 000 takes longer than a small model's task
 
+
+def run_tasks(model: Model, plan: DepthPlan, names: str = "bundled", limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
+    """Score source and plan on "bundled", our own two, or on tasks of lm-evaluation-harness, named with commas between."""
+    if names.strip() in ("", "bundled"):
+        return score_bundled(model, plan, limit)
+    return evaluate_tasks(model, plan, [name.strip() for name in names.split(",") if name.strip()], limit)
+
+
 # --- The bundled tasks, without lm-evaluation-harness ---
 
 

@@ -15,7 +15,7 @@ from engine.surgery import Mixer
 from engine.types import Block, Calibration, DepthPlan, Model
 
 OBJECTIVES = ("kl", "perplexity", "cosine")
-PRACTICE_TOKENS = 512
+PRACTICE_TOKENS = 2048
 _PART = 256  # tokens whose logits are held at once
 _KEEP = 512 << 20  # bytes of the source's log-probabilities
 
@@ -35,7 +35,7 @@ class Objective:
         self.forwards = 0.0
         self.tokens = sum(pack.ids.shape[1] for pack in self.packs)
         self.mixer = Mixer(model.network)
-        self._records: tuple[Capture, ...] | None = None
+        self._records: dict[int, Capture] = {}
         self._kept: dict[tuple[int, int], torch.Tensor] = {}
         self._known: dict[tuple[tuple[Block, ...], tuple[int, ...]], float] = {}
         self._trails = Trails(_KEEP)
@@ -47,13 +47,26 @@ class Objective:
         return lambda: time.monotonic() - began
 
     @property
+    def every(self) -> tuple[int, ...]:
+        """The numbers of all packs."""
+        return tuple(range(len(self.packs)))
+
+    @property
     def records(self) -> tuple[Capture, ...]:
-        """The one pass over the source, made when first needed."""
-        if self._records is None:
+        """The source's pass over every pack, each made when first needed."""
+        return tuple(self.record(index) for index in self.every)
+
+    def record(self, index: int) -> Capture:
+        """Return the source's pass over one pack."""
+        if index not in self._records:
             with self.model.lock:
-                self._records = tuple(capture(self.model, pack) for pack in self.packs)
-            self.forwards += self.model.spec.depth
-        return self._records
+                self._records[index] = capture(self.model, self.packs[index])
+            self.forwards += self.model.spec.depth * self.share((index,))
+        return self._records[index]
+
+    def share(self, packs: tuple[int, ...]) -> float:
+        """Return the share of all tokens that lies in some packs."""
+        return sum(self.packs[index].ids.shape[1] for index in packs) / self.tokens
 
     def places(self, pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:
         """Return the places [n] of a pack whose next token is scored."""
@@ -62,7 +75,7 @@ class Objective:
     def score(self, plan: DepthPlan, packs: tuple[int, ...] | None = None) -> float:
         """Return a plan's score, over all packs or some; NaN where its states are not finite. Leading blocks that were
         run before are not run again."""
-        packs = packs or tuple(range(len(self.records)))
+        packs = packs or self.every
         value = self._known.get((plan.blocks, packs))
         if value is None:
             value = self._known[plan.blocks, packs] = self.score_states(dict(zip(packs, self.run(plan, packs=packs), strict=True)))
@@ -71,7 +84,7 @@ class Objective:
     def run(self, plan: DepthPlan, count: int | None = None, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
         """Return the raw states, one for each pack, after a plan's first `count` blocks, or after all of them."""
         count = plan.depth if count is None else count
-        records = self.records if packs is None else [self.records[index] for index in packs]
+        records = [self.record(index) for index in packs or self.every]
         states, ran = [], 0.0
         with self.model.lock:
             for record in records:
@@ -82,11 +95,13 @@ class Objective:
         self.forwards += ran / self.tokens
         return states
 
-    def extend(self, states: list[torch.Tensor], block: Block) -> list[torch.Tensor]:
-        """Return what one block makes of the states of all packs; counts one forward."""
-        self.forwards += 1
+    def extend(self, states: list[torch.Tensor], block: Block, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
+        """Return what one block makes of the states of all packs, or of some; counts one forward, or their share of one."""
+        packs = packs or self.every
+        records = [self.record(index) for index in packs]
+        self.forwards += self.share(packs)
         with self.model.lock:
-            return [run_block(self.model, self.mixer, block, state, record) for state, record in zip(states, self.records, strict=True)]
+            return [run_block(self.model, self.mixer, block, state, record) for state, record in zip(states, records, strict=True)]
 
     @torch.no_grad()
     def score_states(self, states: dict[int, torch.Tensor]) -> float:
@@ -94,7 +109,7 @@ class Objective:
         total, count = 0.0, 0
         with self.model.lock:
             for index, state in states.items():
-                record = self.records[index]
+                record = self.record(index)
                 places = self.places(record.pack, self._skips[index])
                 total += self._sum(index, record, normed(self.model, state), places)
                 count += len(places)

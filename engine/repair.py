@@ -54,7 +54,7 @@ def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[De
     """
     require_repair(objective, kind)
     held = held_out(objective)
-    fitted = tuple(index for index in range(len(objective.records)) if index not in held)
+    fitted = tuple(index for index in objective.every if index not in held)
     bare = replace(plan, blocks=tuple(replace(block, repair="") for block in plan.blocks), repairs=())
     found, best = bare, objective.score(bare, held)
     repairs: list[Repair] = []
@@ -125,7 +125,7 @@ def _pairs(objective: Objective, plan: DepthPlan, place: int, point: int, packs:
     written, wanted = [], []
     before = objective.run(plan, place, packs)
     for index, entering in zip(packs, before, strict=True):
-        record = objective.records[index]
+        record = objective.record(index)
         with objective.model.lock:
             state, u = _written(objective, plan.blocks[place], entering, record)
         u = u[0].double()

@@ -45,10 +45,10 @@ def report_html(
 ) -> str:
     """Return the whole page, about 5 MB of UTF-8 text.
 
-    `samples`, `speed` and `memory` are `dataclasses.asdict` of the records of engine.generation and engine.speed. `facts`
-    holds what else a repetition needs: "versions" (a mapping), "calibration", "practice" and "evaluation" (a Calibration,
-    or a mapping with name, fingerprint and texts, either the texts themselves or their number), "commands" (lines that
-    replace the terminal commands made here); anything else is listed as it is.
+    `samples`, `speed` and `memory` are `dataclasses.asdict` of the records of engine.generation, engine.speed and
+    engine.memory. `facts` holds what else a repetition needs: "versions" (a mapping), "calibration", "practice" and
+    "evaluation" (a Calibration, or a mapping with name, fingerprint and texts, either the texts themselves or their number),
+    "commands" (lines that replace the terminal commands made here); anything else is listed as it is.
     """
     parameters, size = weigh(spec, plan)
     weakest = sorted((layer.block_influence, layer.index) for layer in profile.layers if math.isfinite(layer.block_influence))
@@ -188,6 +188,9 @@ def gains(
             before, after = speed[f"source_{part}"], speed[f"plan_{part}"]
             times = f"{number(speed[f'{part}_ratio'], 2)}× as fast"
             rows.append((f"{name}, tokens a second, measured", number(before, 1), number(after, 1), times))
+        if "source_peak" in speed:
+            before, after = speed["source_peak"], speed["plan_peak"]
+            rows.append(("Most memory held while doing so", bytes_of(before), bytes_of(after), change(before, after)))
         rows.append(("Writing, if layers were all that takes time", "–", "–", f"{number(1 / speed['depth_ratio'], 2)}× as fast"))
     return rows
 

@@ -8,87 +8,36 @@
    last layer it covers, as `reference` does, or their mean), in the order of the estimate, each measured from the lowest
    changed layer upwards, until nothing improves or the time is up.
 
-Whatever is measured is compared exactly, over all practice tokens. The best plan so far is reported as it is found.
+All that is tried first is tried on a part of the practice tokens (`DRAFT_TOKENS`); a plan that looks hardly worse there
+than the best one does is measured on all of them, and only those scores are compared. The best plan so far is reported as
+it is found.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from engine.errors import SettingsError
 from engine.forward import Capture
 from engine.jobs import Job, Progress
-from engine.methods.baselines import plan_of_kept, require_target
+from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.objectives import Objective
 from engine.plans import RULES, runs
 from engine.sensitivity import DRAWS, Sensitivity
-from engine.types import Block, DepthPlan, Found, ModelSpec, Stage
+from engine.types import Block, DepthPlan, Found, Stage
 
 SURVIVORS = ("keep-first", "reference", "mean")
 MOST_PLANS = 5000  # up to here every plan may be tried
+DRAFT_TOKENS = 512
 _FEW = 6  # candidates measured when one layer more is to go
-_HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves looked at together; how many of them are measured; how much worse one may look
+_HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves looked at together; how many of them are tried; how much worse one may look
+_HARDLY = 1.08  # how much worse than the best one a plan may score on the draft and still be measured in full
 
 Report = Callable[[Found], object]
 Prefix = tuple[float, tuple[int, ...], list[torch.Tensor]]  # in the beam: estimated cost, kept layers, states
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a plan must come down to; exactly one of the first three is given.
-
-    `keep` layers, or at most so many `parameters`, or at most so many `bytes` of weights and the KV cache of `batch`
-    sequences of `context` tokens.
-    """
-
-    keep: int | None = None
-    parameters: float | None = None
-    bytes: float | None = None
-    context: int = 0
-    batch: int = 1
-
-    def check(self, spec: ModelSpec) -> None:
-        """Raise SettingsError where that is clear before a weight is read."""
-        if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
-            raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
-        if self.context < 0 or self.batch < 1:
-            raise SettingsError(f"a cache of {self.batch} sequences of {self.context} tokens makes no sense; at least 1 and 0 do")
-        if self.keep is not None:
-            require_target(spec.depth, self.keep)
-
-
-def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
-    """Return the most layers that meet a target whichever layers they are: the largest ones are counted.
-
-    Raises:
-        SettingsError: not even one layer does; the nearest that can be met is named.
-    """
-    target.check(spec)
-    if target.keep is not None:
-        return target.keep
-    outside = spec.parameters - sum(spec.block_parameters)
-    blocks = sorted(spec.block_parameters, reverse=True)
-    cache = kv_bytes(spec, config, target.context, target.batch) if target.bytes is not None else 0.0
-    limit = target.parameters if target.bytes is None else target.bytes
-    unit = 1 if target.bytes is None else spec.bytes_per_parameter
-    costs = [(outside + sum(blocks[:keep])) * unit + cache * keep for keep in range(spec.depth + 1)]
-    assert limit is not None
-    found = max((keep for keep in range(1, spec.depth + 1) if costs[keep] <= limit), default=0)
-    if not found:
-        what = f"{costs[1]:.0f} parameters" if target.bytes is None else f"{costs[1] / 1e9:.3f} GB"
-        raise SettingsError(f"the target cannot be met by leaving layers out; one layer alone comes to {what}")
-    return found
-
-
-def kv_bytes(spec: ModelSpec, config: Any, context: int, batch: int) -> float:
-    """Return the bytes of keys and values that one layer keeps for `batch` sequences of `context` tokens."""
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2.0 * (getattr(config, "num_key_value_heads", None) or heads) * width * context * batch * spec.bytes_per_parameter
 
 
 def _rank(score: float) -> float:
@@ -124,7 +73,10 @@ class Search:
         self._watch = objective.watch()
         self._before = objective.forwards
         self._most = forwards
-        self._tried: dict[tuple[Block, ...], float] = {}
+        self._tried: dict[tuple[Block, ...], float] = {}  # measured in full
+        self._passed: set[tuple[Block, ...]] = set()  # that the draft spoke against
+        ends = itertools.accumulate(pack.ids.shape[1] for pack in objective.packs)
+        self.draft = objective.every[: max(1, sum(end <= DRAFT_TOKENS for end in ends))]
 
     @property
     def forwards(self) -> float:
@@ -144,7 +96,7 @@ class Search:
         start = min(drop, max(1, self.depth // 6))
         kept = (yield from self._beam(sensitivity, start)) if start else tuple(range(self.depth))
         kept = yield from self._grow(sensitivity, kept)
-        self._measure(self._plan(kept), "beam")
+        self._measure(self._plan(kept), "grow" if start < drop else "beam")
         yield from self._improve(sensitivity)
         return tuple(self.history)
 
@@ -159,7 +111,7 @@ class Search:
             raise SettingsError(f"there are {total} ways to keep {self.keep} of {self.depth} layers, too many to try all of them")
         for done, kept in enumerate(itertools.combinations(range(self.depth), self.keep)):
             yield Progress(f"Plan {done + 1} of {total}", done / total)
-            self._measure(self._plan(kept), "exhaustive")
+            self._measure(self._plan(kept), "exhaustive", all_tokens=True)
         return tuple(self.history)
 
     def best(self, count: int) -> list[DepthPlan]:
@@ -168,9 +120,13 @@ class Search:
         return [replace(self._plan(()), blocks=blocks) for blocks in order[:count]]
 
     def _sensitivity(self) -> Sensitivity:
-        found = Sensitivity(self.objective.model, self.objective.records)
-        self.objective.forwards += (1 + DRAWS) * self.depth
+        found = Sensitivity(self.objective.model, self._records)
+        self.objective.forwards += (1 + DRAWS) * self.depth * self.objective.share(self.draft)
         return found
+
+    @property
+    def _records(self) -> tuple[Capture, ...]:
+        return tuple(self.objective.record(index) for index in self.draft)
 
     def _progress(self, label: str) -> Progress:
         best = f"; best so far {self.history[-1].score:.4f}" if self.history else ""
@@ -179,17 +135,25 @@ class Search:
     def _plan(self, kept: tuple[int, ...]) -> DepthPlan:
         return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name)
 
-    def _measure(self, plan: DepthPlan, stage: Stage) -> float:
-        """Score a plan, and report it where it is the best so far."""
-        if plan.blocks not in self._tried:
-            score = self._tried[plan.blocks] = self.objective.score(plan)
-            if not self.history or score < self.history[-1].score or math.isnan(self.history[-1].score):
-                self.history.append(Found(plan, score, self._watch(), self.forwards, stage))
-                self._report(self.history[-1])
-        return self._tried[plan.blocks]
+    def _draft_score(self, plan: DepthPlan) -> float:
+        return _rank(self.objective.score(plan, self.draft))
+
+    def _measure(self, plan: DepthPlan, stage: Stage, all_tokens: bool = False) -> float:
+        """Score a plan and report it where it is the best so far; infinity where the draft speaks against it."""
+        if plan.blocks in self._tried:
+            return self._tried[plan.blocks]
+        drafting = bool(self.history) and not all_tokens and self.draft != self.objective.every
+        if drafting and self._draft_score(plan) > _HARDLY * self._draft_score(self.history[-1].plan):
+            self._passed.add(plan.blocks)
+            return math.inf
+        score = self._tried[plan.blocks] = self.objective.score(plan)
+        if not self.history or score < self.history[-1].score or math.isnan(self.history[-1].score):
+            self.history.append(Found(plan, score, self._watch(), self.forwards, stage))
+            self._report(self.history[-1])
+        return score
 
     def _beam(self, sensitivity: Sensitivity, drop: int) -> Job[tuple[int, ...]]:
-        source = self.objective.records
+        source = self._records
         best: dict[int, Prefix] = {0: (0.0, (), [record.states[0] for record in source])}
         for layer in range(self.depth):
             if self.over:
@@ -198,7 +162,9 @@ class Search:
             following: dict[int, Prefix] = {}
             for gone, (_, kept, states) in best.items():
                 point = layer + 1
-                stay = states_after(source, point) if gone == 0 else self.objective.extend(states, Block(layer, ((layer, 1.0),)))
+                stay = (
+                    states_after(source, point) if gone == 0 else self.objective.extend(states, Block(layer, ((layer, 1.0),)), self.draft)
+                )
                 options = [(gone, (sensitivity.cost(point, stay), (*kept, layer), stay))]
                 if gone < drop:
                     options.append((gone + 1, (sensitivity.cost(point, states), kept, states)))
@@ -216,8 +182,7 @@ class Search:
             for layer in ranked[:_FEW]:
                 yield self._progress(f"{len(kept) - 1} layers left, without layer {layer}")
                 rest = tuple(other for other in kept if other != layer)
-                score = self.objective.score(self._plan(rest)) if len(rest) > self.keep else self._measure(self._plan(rest), "grow")
-                scores[layer] = _rank(score)
+                scores[layer] = self._draft_score(self._plan(rest))
                 if self.over:
                     break
             lost = min(scores, key=lambda layer: scores[layer])
@@ -247,7 +212,7 @@ class Search:
     def _try_likely(self, base: DepthPlan, score: float, sensitivity: Sensitivity) -> Job[bool]:
         """Moves come in handfuls in the order of the second-order estimate from the source. Each is run up to where the
         plan follows the source's layers again; the estimate of the states there says which of the handful to measure."""
-        moves = (move for move in self._moves(base, sensitivity) if move[1].blocks not in self._tried)
+        moves = (move for move in self._moves(base, sensitivity) if not self._known(move[1]))
         bar = self._estimate(base, sensitivity) * _SLACK
         while handful := list(itertools.islice(moves, _HANDFUL)):
             estimated = []
@@ -263,7 +228,7 @@ class Search:
 
     def _try_all(self, moves: Iterator[tuple[Stage, DepthPlan]], score: float) -> Job[bool]:
         for stage, plan in moves:
-            if plan.blocks in self._tried:
+            if self._known(plan):
                 continue
             if self.over:
                 return False
@@ -286,7 +251,10 @@ class Search:
         place = plan.depth
         while place > 0 and plan.blocks[place - 1] == Block(layer := self.depth - plan.depth + place - 1, ((layer, 1.0),)):
             place -= 1
-        return sensitivity.cost(self.depth - plan.depth + place, self.objective.run(plan, place))
+        return sensitivity.cost(self.depth - plan.depth + place, self.objective.run(plan, place, self.draft))
+
+    def _known(self, plan: DepthPlan) -> bool:
+        return plan.blocks in self._tried or plan.blocks in self._passed
 
     def _base(self) -> tuple[DepthPlan, float]:
         """The best plan so far and its score."""
@@ -318,6 +286,16 @@ class Search:
                 blocks[home] = Block(home, ((home, 1.0),))
         blocks[back] = Block(back, ((back, 1.0),))
         return replace(base, blocks=tuple(blocks[home] for home in sorted(blocks)))
+
+
+def rivals(objective: Objective, keep: int, seconds: float = 60.0) -> Job[dict[str, float]]:
+    """Return by name the scores of the plans of whole layers that a search ("search") and every baseline find: beside the
+    optimum that `Search.exhaust` finds they tell how far from it each stays."""
+    run = Search(objective, keep, seconds, survivors=())
+    found = {"search": (yield from run.run())[-1].score}
+    for method in BASELINES:
+        found[method] = objective.score((yield from baseline(objective, method, keep)))
+    return found
 
 
 def states_after(records: tuple[Capture, ...], point: int) -> list[torch.Tensor]:

@@ -29,15 +29,16 @@ settings.load_profile("suite")
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Point LAYERSCOPE_CACHE at an empty folder, which lends only its converted GGUF files from LAYERSCOPE_TEST_CACHE.
+    """Point LAYERSCOPE_CACHE at an empty folder. Only its converted GGUF files are shared: among the processes of this run,
+    or with LAYERSCOPE_TEST_CACHE.
 
     A similarity that yesterday's code measured would prove nothing about today's, so those are never lent.
     """
-    folder = tmp_path_factory.mktemp("cache")
-    if "LAYERSCOPE_TEST_CACHE" in os.environ:
-        converted = Path(os.environ["LAYERSCOPE_TEST_CACHE"]).resolve() / "converted"
-        converted.mkdir(parents=True, exist_ok=True)
-        (folder / "converted").symlink_to(converted)
+    folder, base = tmp_path_factory.mktemp("cache"), tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # each worker has a folder of its own in the run's
+    converted = Path(os.environ.get("LAYERSCOPE_TEST_CACHE", shared)).resolve() / "converted"
+    converted.mkdir(parents=True, exist_ok=True)
+    (folder / "converted").symlink_to(converted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAYERSCOPE_CACHE", str(folder))
         yield

@@ -146,6 +146,10 @@ def test_search_writes_the_best_plan_and_how_it_came(on_tiny: tuple[object, ...]
     everything = inside("search", "--keep", 4, "--exhaustive", *on_tiny, "--tokens", 300).json
     assert everything["score"] <= min(scores)
     assert everything["history"][-1]["stage"] == "exhaustive"
+    others = everything["others"]
+    assert set(others) == {"search", *BASELINES}
+    assert all(one["score"] >= everything["score"] and one["ratio"] == one["score"] / everything["score"] for one in others.values())
+    assert others["search"]["ratio"] == 1  # of whole layers, on so small a model, it finds the optimum
 
 
 def test_search_takes_parameters_and_gigabytes_for_a_target(

@@ -1,8 +1,10 @@
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from engine.checkpoint import places_in
 from engine.convert import convert
@@ -16,7 +18,18 @@ def test_a_broken_file_is_refused_by_its_name_and_leaves_nothing_behind(content:
     (tmp_path / "broken.gguf").write_bytes(content)
     with pytest.raises(SourceError, match=r"broken\.gguf is truncated, corrupted or not a language model"):
         drain(convert({"gguf": str(tmp_path / "broken.gguf"), "target": str(tmp_path / "converted" / "name")}))
-    assert not list((tmp_path / "converted").iterdir())
+    assert [path.name for path in (tmp_path / "converted").iterdir()] == [".lock"]
+
+
+def test_a_file_that_another_process_is_converting_is_waited_for_and_not_converted_again(tmp_path: Path) -> None:
+    target = tmp_path / "converted" / "name"
+    target.parent.mkdir()
+    with ThreadPoolExecutor() as pool:
+        with FileLock(target.parent / ".lock"):
+            waiting = pool.submit(lambda: drain(convert({"gguf": str(tmp_path / "missing.gguf"), "target": str(target)})))
+            assert not wait([waiting], timeout=0.3).done
+            target.mkdir()
+        assert waiting.result(20) == {"folder": str(target)}
 
 
 def test_what_is_converted_is_an_ordinary_float32_checkpoint(demo: Model) -> None:

@@ -1,6 +1,7 @@
 """The board, the search and what Compare asks for, on a desk that has a tiny model open."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from engine.errors import LayerscopeError, PlanError, SettingsError
 from engine.evaluation import Judge
 from engine.jobs import drain
 from engine.plans import fold_spans, plan_from_json, plan_to_json
-from engine.search import Target
 from engine.settings import LacoSettings
+from engine.targets import Target
 from engine.types import Block
 from tests.families import TEXTS, save_tiny
 from tests.waiting import wait_for_jobs
@@ -174,6 +175,18 @@ def test_speed_and_writing_are_added_to_the_row(desk: Desk) -> None:
     assert row["memory"]["plan_parameters"] == row["parameters"]
     assert row["verdict"] in ("stable", "loops", "empty")
     assert {"prompt", "decoding", "source", "plan"} <= set(row["samples"][0])
+
+
+def test_tasks_are_those_asked_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = desk.comparison.board.pin(fold_spans(DEPTH, [(2, 4)], "mean"), "mine")
+    desk.comparison.act("tasks", name, "bundled", 5)
+    wait_for_jobs()
+    (row,) = rows(desk)
+    assert {score["source"] * 5 % 1 for score in row["tasks"]} == {0}  # of five items each
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    desk.comparison.act("tasks", name, "arc_easy, hellaswag")
+    wait_for_jobs()
+    assert "layerscope[eval]" in desk.runner.problem
 
 
 # --- search, repair, report ---

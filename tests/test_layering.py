@@ -17,7 +17,8 @@ LAYERS = (  # a module may import from layers below its own, never from its own 
     ("methods.laco", "methods.minitron", "methods.acceptance", "evaluation"),
     ("frontier", "objectives"),
     ("export", "verify", "report", "ablations", "methods.baselines", "repair"),
-    ("speed", "search"),
+    ("memory",),
+    ("speed", "search", "targets"),
 )
 LEVEL = {f"engine.{name}": level for level, names in enumerate(LAYERS) for name in names}
 MODULES = {

@@ -15,10 +15,10 @@ from engine.jobs import Progress, drain
 from engine.methods.baselines import greedy, plan_of_kept
 from engine.objectives import Objective
 from engine.plans import RULES, fold_spans, untouched
-from engine.search import Search, Target, kv_bytes, layers_for
+from engine.search import Search
 from engine.sensitivity import Sensitivity
 from engine.surgery import Mixer
-from engine.types import Block, Found, Model, ModelSpec
+from engine.types import Block, DepthPlan, Found, Model
 from tests.families import TEXTS
 from tests.naive import merge, token_ids
 from tests.test_baselines import naive_score, without
@@ -144,6 +144,63 @@ def test_the_weights_keep_no_gradient(tiny: Callable[..., Model]) -> None:
     objective = objective_of(tiny("llama"))
     Sensitivity(objective.model, objective.records)
     assert all(parameter.grad is None for parameter in objective.model.network.parameters())
+
+
+# --- The draft ---
+
+
+def drafted(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch, seed: int = 0) -> Objective:
+    """An objective of several packs, of which a search drafts on the first ones."""
+    texts = tuple(f"{text} {number}" for number in range(40) for text in TEXTS)
+    monkeypatch.setattr(search_module, "DRAFT_TOKENS", 600)
+    return Objective(eight(tiny, seed), calibration_of(texts), limit=2000)
+
+
+def test_the_draft_is_whole_packs_of_at_most_so_many_tokens(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = drafted(tiny, monkeypatch)
+    sizes = [pack.ids.shape[1] for pack in objective.packs]
+    assert Search(objective, 4).draft == (0,)
+    monkeypatch.setattr(search_module, "DRAFT_TOKENS", sizes[0] + sizes[1])
+    assert Search(objective, 4).draft == (0, 1)
+    monkeypatch.setattr(search_module, "DRAFT_TOKENS", 1)
+    assert Search(objective, 4).draft == (0,)  # never none
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4, 5])  # whose first plan is not the best
+def test_only_what_looks_hardly_worse_on_the_draft_is_measured_in_full(
+    seed: int, tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = drafted(tiny, monkeypatch, seed)
+    real, asked = objective.score, list[tuple[tuple[Block, ...], bool, float]]()
+
+    def score(plan: DepthPlan, packs: tuple[int, ...] | None = None) -> float:
+        value = real(plan, packs)
+        asked.append((plan.blocks, packs is None, value))
+        return value
+
+    objective.score = score  # type: ignore[method-assign]
+    search = Search(objective, 4, GENEROUS)
+    history = drain(search.run())
+    full = list(dict.fromkeys(blocks for blocks, whole, _ in asked if whole))
+    drafts = {blocks: value for blocks, whole, value in asked if not whole}
+    assert set(full) == {plan.blocks for plan in search.best(1000)}
+    assert 1 < len(full) < len({blocks for blocks in drafts if len(blocks) == 4})
+    assert [found.score for found in history] == [real(found.plan) for found in history]  # over all tokens
+    best = [found.plan.blocks for found in history]
+    for blocks in full[1:]:
+        before = [found for found in best if full.index(found) < full.index(blocks)]
+        assert drafts[blocks] <= search_module._HARDLY * drafts[before[-1]]
+
+
+def test_blocks_run_on_a_part_count_as_a_part(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = drafted(tiny, monkeypatch)
+    share = objective.share((0,))
+    assert share == objective.packs[0].ids.shape[1] / objective.tokens < 0.5
+    assert objective.share(objective.every) == pytest.approx(1)
+    objective.score(plan_of_kept(8, range(1, 8), "hand-made"), (0,))
+    assert objective.forwards == pytest.approx((8 + 7) * share)  # the source's pass, and the plan's
+    objective.extend([objective.record(0).states[0]], Block(3, ((3, 1.0),)), (0,))
+    assert objective.forwards == pytest.approx(16 * share)
 
 
 # --- Search against every plan ---
@@ -338,73 +395,3 @@ def test_plans_that_are_no_numbers_come_last(tiny: Callable[..., Model]) -> None
     assert 3 in history[-1].plan.kept
     assert all(math.isfinite(found.score) for found in history[1:])
     assert history[-1].score == min(value for plan in search.best(1000) if math.isfinite(value := objective.score(plan)))
-
-
-# --- Targets ---
-
-SPEC = ModelSpec("llama", "hand-made", 4, 32, 1400, (100, 300, 200, 400), None, "float16", 2, 0)
-CONFIG = SimpleNamespace(num_attention_heads=4, num_key_value_heads=2, hidden_size=32)
-
-
-@pytest.mark.parametrize(
-    ("limit", "keep"),
-    # 400 outside the blocks; the largest blocks are counted: 400, then 300, 200, 100
-    [(800, 1), (1099, 1), (1100, 2), (1299.9, 2), (1300, 3), (1399, 3), (1400, 4), (10**9, 4), (math.inf, 4)],
-)
-def test_parameters_are_counted_with_the_largest_layers(limit: float, keep: int) -> None:
-    assert layers_for(SPEC, CONFIG, Target(parameters=limit)) == keep
-    assert layers_for(SPEC, CONFIG, Target(bytes=2 * limit)) == keep
-
-
-def test_keys_and_values_are_counted_a_layer() -> None:
-    assert kv_bytes(SPEC, CONFIG, 10, 3) == 2 * 2 * 8 * 10 * 3 * 2  # keys and values, heads, width, tokens, sequences, bytes
-    assert kv_bytes(SPEC, SimpleNamespace(num_attention_heads=4, hidden_size=32), 10, 1) == 2 * 4 * 8 * 10 * 2
-    wide = SimpleNamespace(num_attention_heads=4, num_key_value_heads=1, hidden_size=32, head_dim=16)
-    assert kv_bytes(SPEC, wide, 1, 1) == 2 * 1 * 16 * 2
-    # three layers: 2 bytes * 1300 parameters + 3 * 1920 of cache
-    assert layers_for(SPEC, CONFIG, Target(bytes=2600 + 3 * 1920, context=10, batch=3)) == 3
-    assert layers_for(SPEC, CONFIG, Target(bytes=2600 + 3 * 1920 - 1, context=10, batch=3)) == 2
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
-def test_a_real_model_meets_its_target_exactly(family: str, tiny: Callable[..., Model]) -> None:
-    model = tiny(family)
-    blocks = model.spec.block_parameters
-    assert len(set(blocks)) == 1
-    four = model.spec.parameters - 2 * blocks[0]
-    assert layers_for(model.spec, model.config, Target(parameters=four)) == 4
-    assert layers_for(model.spec, model.config, Target(parameters=four - 1)) == 3
-    heads, width = {"llama": (2, 8), "gemma3_text": (2, 16), "gpt2": (4, 8)}[family]
-    cache = 2 * heads * width * 100 * 4  # float32
-    assert layers_for(model.spec, model.config, Target(bytes=4 * four + 4 * cache, context=100)) == 4
-    assert layers_for(model.spec, model.config, Target(bytes=4 * four + 4 * cache - 1, context=100)) == 3
-
-
-@pytest.mark.parametrize(
-    ("target", "words"),
-    [
-        (Target(parameters=799), "800 parameters"),
-        (Target(parameters=-1), "800 parameters"),
-        (Target(parameters=math.nan), "800 parameters"),
-        (Target(bytes=1e3), "0.000 GB"),
-        (Target(bytes=2e6, context=100_000, batch=10), "0.064 GB|0.066 GB"),
-        (Target(keep=0), "nearest that can is 1"),
-        (Target(keep=5), "nearest that can is 4"),
-        (Target(), "one target"),
-        (Target(keep=2, parameters=1000), "one target"),
-        (Target(parameters=1000, bytes=1000), "one target"),
-    ],
-)
-def test_an_impossible_target_names_the_nearest(target: Target, words: str) -> None:
-    with pytest.raises(SettingsError, match=words):
-        layers_for(SPEC, CONFIG, target)
-
-
-@pytest.mark.parametrize("target", [Target(bytes=1600, context=-5), Target(bytes=1600, context=5, batch=-1)])
-def test_a_cache_of_less_than_nothing_is_refused(target: Target) -> None:
-    with pytest.raises(SettingsError):
-        layers_for(SPEC, CONFIG, target)
-
-
-def test_keep_and_layers_for_agree() -> None:
-    assert [layers_for(SPEC, CONFIG, Target(keep=keep)) for keep in (1, 2, 3, 4)] == [1, 2, 3, 4]

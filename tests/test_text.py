@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 import ui.text
-from engine.ablations import ABLATIONS
+from engine.ablations import ABLATIONS, QUESTIONS
 from engine.generation import Verdict
 from engine.methods.baselines import BASELINES
 from engine.objectives import OBJECTIVES
@@ -106,6 +106,9 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         families |= set(re.findall(r"\bwords\[`([^`$]+)\$\{", script))
     assert len(used) > 40
     assert families == {
+        "asks_",
+        "row_",
+        "waiting_",
         "is_",
         "job_",
         "check_",
@@ -154,6 +157,8 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("judge_", set(TEXTS)),
         ("repair_", set(KINDS)),
         ("ablation_", set(ABLATIONS)),
+        ("asks_", set(QUESTIONS)),
+        ("row_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.map\(\(what\)", BOARD)[1]))),
         ("col_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.forEach\(\(name\) => head", BOARD)[1]))),
         ("check_", names_in("engine/verify.py", "note")),
         ("", {"explore", "fold", "search", "compare", "export"}),
@@ -162,6 +167,10 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
 def test_every_member_of_a_family_has_a_text(family: str, names: set[str]) -> None:
     assert len(names) > 1
     assert {f"{family}{name}" for name in names} - set(ENGLISH) == set()
+
+
+def test_the_page_asks_what_the_engine_asks() -> None:
+    assert {name: ENGLISH[f"asks_{name}"] for name in QUESTIONS} == QUESTIONS
 
 
 def test_no_rule_definition_plan_job_or_check_is_described_that_does_not_exist() -> None:

@@ -75,7 +75,7 @@ def baseline(
     keep: Keep,
     model: Source = "demo",
     text: Practice = "english",
-    tokens: PracticeTokens = 512,
+    tokens: PracticeTokens = 2048,
     objective: Goal = "kl",
     seed: Annotated[int, typer.Option(help="for random")] = 0,
     dtype: Dtype = "auto",
@@ -104,16 +104,19 @@ def search(
     objective: Goal = "kl",
     seconds: Annotated[float, typer.Option(help="how long to search at most")] = 120.0,
     repaired: Annotated[bool, typer.Option("--repair", help="repair the best few plans and take the best of those")] = False,
-    exhaustive: Annotated[bool, typer.Option(help="try every plan; only for models small enough")] = False,
+    exhaustive: Annotated[
+        bool, typer.Option(help="try every plan, and tell how far from the best the others stay; only for small models")
+    ] = False,
     text: Practice = "english",
-    tokens: PracticeTokens = 512,
+    tokens: PracticeTokens = 2048,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     out: Out = None,
 ) -> None:
     """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
     from engine.repair import objective_for_repair, repair_best, require_repair
-    from engine.search import Search, Target, layers_for
+    from engine.search import Search, rivals
+    from engine.targets import Target, layers_for
     from ui.wire import search_to_json
 
     target = Target(keep, parameters, None if gigabytes is None else gigabytes * 1e9, context, batch)
@@ -121,11 +124,13 @@ def search(
     wider = objective_for_repair(goal) if repaired else goal
     if repaired:
         require_repair(wider)
-    run = Search(goal, layers_for(goal.model.spec, goal.model.config, target), seconds)
+    layers = layers_for(goal.model.spec, goal.model.config, target)
+    run = Search(goal, layers, seconds)
     found = shown(run.exhaust() if exhaustive else run.run())
+    others = shown(rivals(goal, layers)) if exhaustive else None
     if repaired:
         found = (*found, shown(repair_best(wider, run.best(3))))
-    write(search_to_json(found), out)
+    write(search_to_json(found, others), out)
     keep_maps(found[-1].plan, out)
 
 
@@ -166,13 +171,12 @@ def tasks(
     """Score source and plan on tasks, with standard errors; other tasks than ours need layerscope[eval] and a network."""
     from dataclasses import asdict
 
-    from engine.harness import evaluate_tasks, score_bundled
+    from engine.harness import run_tasks
     from engine.plans import require_depth
 
     chosen = read_plan_file(plan)
     opened = open_checked(model, dtype, device, lambda spec: require_depth(chosen, spec.depth))
-    job = score_bundled(opened, chosen, limit) if names == "bundled" else evaluate_tasks(opened, chosen, names.split(","), limit)
-    write([asdict(score) for score in shown(job)], out)
+    write([asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))], out)
 
 
 @app.command()
@@ -225,10 +229,11 @@ def report(
     from engine.evaluation import Judge
     from engine.export import versions
     from engine.generation import generate_beside
+    from engine.memory import memory_of
     from engine.plans import require_depth
     from engine.profiling import profile as run_profile
     from engine.report import report_html
-    from engine.speed import measure_speed, memory_of
+    from engine.speed import measure_speed
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
     meter = open_meter(model, dtype, device, calibration)

@@ -12,15 +12,16 @@ from engine.errors import LayerscopeError
 from engine.evaluation import Judge
 from engine.export import versions
 from engine.generation import PROMPTS, generate_beside, verdict
-from engine.harness import score_bundled
+from engine.harness import run_tasks
 from engine.jobs import Job, Progress, retold
+from engine.memory import memory_of
 from engine.methods.laco import mean_and_spread
 from engine.objectives import Objective
 from engine.plans import plan_from_json, weigh
 from engine.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.report import report_html
 from engine.similarity import blocks_key
-from engine.speed import measure_speed, memory_of
+from engine.speed import measure_speed
 from engine.types import Calibration, DepthPlan, Evaluation
 from ui.board import Board
 from ui.wire import evaluation_to_json, plain
@@ -133,8 +134,8 @@ class Comparison:
 
         self.bench.submit("speed", lambda: measure_speed(model, plan), done, urgent=True)
 
-    def tasks(self, name: str) -> None:
-        """Score source and plan on the bundled tasks."""
+    def tasks(self, name: str, names: str = "bundled", limit: int | None = None) -> None:
+        """Score source and plan on tasks; see `engine.harness.run_tasks`."""
         model, board = self.bench.open_meter().model, self.board
         plan = board.plan(name)
 
@@ -142,7 +143,7 @@ class Comparison:
             board.pin(plan, "", tasks=[asdict(score) for score in scores])
             self.shown()
 
-        self.bench.submit("tasks", lambda: score_bundled(model, plan), done, urgent=True, yielding=True)
+        self.bench.submit("tasks", lambda: run_tasks(model, plan, names, limit), done, urgent=True, yielding=True)
 
     def evaluation_of(self, plan: DepthPlan) -> dict[str, Any]:
         """Return what is known of a plan's cost, as an export keeps it."""
@@ -244,14 +245,14 @@ class Comparison:
             self._judge, self._judge_of = Judge(model, texts, limit=tokens), wanted
         return self._judge
 
-    def act(self, what: str, name: str) -> None:
-        """Do what a button in a row of the board says."""
+    def act(self, what: str, name: str, tasks: str = "bundled", limit: int | None = None) -> None:
+        """Do what a button below the board says for the plan of this name; `tasks` and their `limit` are for "tasks"."""
         acts: dict[str, Callable[[str], None]] = {
             "show": self.show,
             "remove": self.remove,
             "generate": self.generate,
             "time": self.time,
-            "tasks": self.tasks,
+            "tasks": lambda name: self.tasks(name, tasks, limit),
         }
         if what not in acts:
             raise LayerscopeError(f"the board cannot '{what}'")

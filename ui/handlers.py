@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from engine.errors import LayerscopeError
-from engine.search import Target
 from engine.settings import LacoSettings
+from engine.targets import Target
 from ui.controls import read_spans, state_from_query
 from ui.desk import Desk
 from ui.sessions import Sessions
@@ -134,10 +134,10 @@ class Handlers:
         bench = self._of(key)
         return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
-    def board(self, key: str, event: gr.EventData) -> list[Any]:
-        """A button in a row of the board was pressed."""
+    def board(self, key: str, tasks: str, limit: float | None, event: gr.EventData) -> list[Any]:
+        """A button below the board was pressed."""
         bench, what = self._of(key), str(event.what)
-        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name)))
+        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), tasks or "", int(limit) if limit else None))
         return [*answer, "found" if what == "show" and bench.runner.problem is None else gr.skip()]
 
     def search(

@@ -8,7 +8,8 @@ from engine.jobs import Job
 from engine.methods.baselines import baseline, require_baseline, require_target
 from engine.objectives import PRACTICE_TOKENS, Objective, require_objective
 from engine.repair import objective_for_repair, repair_best, require_repair
-from engine.search import Search, Target, layers_for
+from engine.search import Search, rivals
+from engine.targets import Target, layers_for
 from engine.types import DepthPlan, Found, Model
 from ui import charts
 from ui.comparison import practice_texts
@@ -22,7 +23,7 @@ class Searching:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self._lock = threading.Lock()
-        self._shown: dict[str, Any] = {"history": [], "baselines": []}
+        self._shown: dict[str, Any] = {"history": [], "baselines": [], "others": None}
         self._objective: tuple[Any, Objective] | None = None
         self._model: Model | None = None
         bench.when_opened(self._opened)
@@ -31,7 +32,7 @@ class Searching:
         model = self.bench.open_meter().model
         if model is not self._model:
             self._model, self._objective = model, None
-            self._tell(history=[], baselines=[], plan=None, depth=model.spec.depth, keep=None)
+            self._tell(history=[], baselines=[], others=None, plan=None, depth=model.spec.depth, keep=None)
 
     def start(self, target: Target, objective: str, seconds: float, survivors: tuple[str, ...], repaired: bool, exhaustive: bool) -> None:
         """Search for a target. The best plan so far is the plan "from search" at any time, also after a cancel."""
@@ -43,10 +44,12 @@ class Searching:
         if repaired:
             require_repair(wider)
         run = Search(goal, keep, seconds, survivors, report=lambda found: self._found(found, keep))
-        self._tell(history=[], plan=None, keep=keep, objective=objective, seconds=seconds)
+        self._tell(history=[], plan=None, keep=keep, objective=objective, seconds=seconds, others=None)
 
         def job() -> Job[Found]:
             found = yield from (run.exhaust() if exhaustive else run.run())
+            if exhaustive:
+                self._tell(others={"optimum": found[-1].score, "scores": (yield from rivals(goal, keep))})
             return (yield from repair_best(wider, run.best(3))) if repaired else found[-1]
 
         def done(found: Found) -> None:

@@ -1,7 +1,7 @@
 """Records to the JSON that leaves the program: the terminal's files and what the page hands to its charts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -116,8 +116,13 @@ def evaluation_from_json(value: Any) -> dict[str, Any]:
     return value
 
 
-def search_to_json(found: Sequence[Found]) -> dict[str, Any]:
-    """Return a search: the best plan and its score, and every improvement on the way."""
+def search_to_json(found: Sequence[Found], others: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return a search: the best plan and its score, every improvement on the way, and what others find for as many layers."""
     best = found[-1]
     history = [{"score": f.score, "seconds": f.seconds, "forwards": f.forwards, "stage": f.stage} for f in found]
-    return {"score": best.score, "depth": best.plan.depth, "plan": plan_to_json(best.plan), "history": history}
+    answer = {"score": best.score, "depth": best.plan.depth, "plan": plan_to_json(best.plan), "history": history}
+    if others is not None:
+        answer["others"] = {
+            name: {"score": score, "ratio": score / best.score if best.score else math.nan} for name, score in others.items()
+        }
+    return answer

@@ -2,7 +2,7 @@
 // coordinates over what made them, and everything that was measured of the plan that is chosen.
 "use strict";
 
-(({views, plot, fill, number, times, element, theme, strip}) => {
+(({views, plot, fill, number, times, size, element, theme, strip}) => {
   const part = (box, name, tag = "div") => box.querySelector(`.${name}`) ?? box.appendChild(element(tag, {class: name}));
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
@@ -13,10 +13,9 @@
 
   const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = (event) => { event.stopPropagation(); act(); }; return made; };
 
-  const table = (box, data, words, chosen, choose, act) => {
+  const table = (box, data, words, chosen, choose) => {
     const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
     ["plan", "layers", "parameters_short", "ratio_short", "kl_short", "agreement_short", "decode_short", "memory", "verdict_short"].forEach((name) => head.append(element("th", {}, words[`col_${name}`])));
-    head.append(element("th", {}, ""));
     made.append(head);
     data.entries.forEach((entry) => {
       const row = element("tr", {class: entry.name === chosen ? "ls-chosen" : "", "data-entry": entry.name, tabindex: 0}), e = entry.evaluation;
@@ -25,12 +24,9 @@
         entry.label || entry.plan.method, `${entry.depth}`, `${(entry.parameters / 1e6).toFixed(1)} M`,
         e ? (broken ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`) : "–",
         e ? number(e.kl, 3) : "–", e ? (e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`) : "–",
-        entry.speed ? times(entry.speed.decode_ratio) : "–", `${(entry.bytes / 1e6).toFixed(0)} MB`, entry.verdict ? words[`verdict_${entry.verdict}`] : "–",
+        entry.speed ? times(entry.speed.decode_ratio) : "–", size(entry.bytes), entry.verdict ? words[`verdict_${entry.verdict}`] : "–",
       ];
       cells.forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
-      const last = element("td", {});
-      last.append(button(words.row_show, () => act("show", entry.name)), button(words.row_remove, () => act("remove", entry.name)));
-      row.append(last);
       row.onclick = () => choose(entry.name);
       row.onkeydown = (event) => { if (event.key === "Enter") choose(entry.name); };
       made.append(row);
@@ -60,9 +56,14 @@
     const t = theme(), known = data.entries.filter((e) => judged(e) && e.plan.settings.C !== undefined && e.plan.settings.T !== undefined);
     box.hidden = known.length < 2;
     if (box.hidden) return;
-    const values = [["C", (e) => e.plan.settings.C], ["I", (e) => e.plan.settings.I], ["T", (e) => e.plan.settings.T], [words.layers_left, (e) => e.depth], [words.log_ratio, (e) => Math.log10(ratio(e))]];
-    plot(box, [{type: "parcoords", line: {color: known.map((e) => Math.log10(ratio(e))), colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {color: t.faint},
-      dimensions: values.map(([label, of]) => ({label, values: known.map(of)}))}], {margin: {l: 60, r: 40, t: 50, b: 20}}, 280);
+    const cost = known.map((e) => Math.log10(ratio(e))), worst = Math.max(.1, ...cost);
+    const counted = (label, of) => { const values = known.map(of), tickvals = [...new Set(values)], at = [Math.min(...values), Math.max(...values)]; return {label, values, tickvals, range: at[0] === at[1] ? [at[0] - 1, at[1] + 1] : at}; };
+    const measured = [1, 1.5, 2, 5, 10, 20, 50, 100, 1000, 1e4, 1e6].filter((v) => Math.log10(v) <= worst);
+    plot(box, [{type: "parcoords", line: {color: cost, colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {size: 1, color: "rgba(0,0,0,0)"}, // the ticks tell the range
+      dimensions: [
+        counted("C", (e) => e.plan.settings.C), counted("I", (e) => e.plan.settings.I), {label: "T", values: known.map((e) => e.plan.settings.T)}, counted(words.layers, (e) => e.depth),
+        {label: words.perplexity, values: cost, range: [0, worst], tickvals: measured.map(Math.log10), ticktext: measured.map((v) => `×${v}`)},
+      ]}], {margin: {l: 36, r: 44, t: 50, b: 20}}, 280);
   };
 
   const strips = (box, data, words, width, chosen, choose) => {
@@ -87,16 +88,20 @@
       {xaxis: {title: {text: words.ratio_by_text}, type: "log"}, yaxis: {title: {text: words.text}, showgrid: false}}, 220);
   };
 
-  const details = (box, entry, words, act, width) => {
+  const details = (box, entry, words, act) => {
     if (!entry) { box.replaceChildren(element("p", {class: "ls-hint"}, words.board_choose)); return; }
     const e = entry.evaluation, made = [element("h4", {}, `${entry.label || entry.plan.method}, ${entry.depth} ${words.layers}`)];
     const row = element("div", {class: "ls-row-buttons"});
-    row.append(button(words.row_generate, () => act("generate", entry.name)), button(words.row_time, () => act("time", entry.name)), button(words.row_tasks, () => act("tasks", entry.name)));
+    row.append(...["show", "generate", "time", "tasks", "remove"].map((what) => button(words[`row_${what}`], () => act(what, entry.name))));
     made.push(row);
     if (e) made.push(element("p", {class: "ls-rule"}, fill(words.protocol, {tokens: e.protocol.tokens, texts: e.protocol.texts, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos, source: number(e.perplexity.source, 2), plan: e.perplexity.plan === null ? words.broken : number(e.perplexity.plan, 2)})));
     if (e && judged(entry) && e.texts.length > 1) { const dots = element("div", {}); made.push(dots); setTimeout(() => dots.isConnected && spread(dots, entry, words), 0); }
     if (entry.speed) made.push(element("p", {class: "ls-rule"}, fill(words.speed_says, {decode: times(entry.speed.decode_ratio), prefill: times(entry.speed.prefill_ratio), theory: times(1 / entry.speed.depth_ratio)})));
-    (entry.tasks ?? []).forEach((one) => made.push(element("p", {class: "ls-rule"}, fill(words.task_says, {task: one.task.replace("layerscope_", ""), source: number(100 * one.source, 1), source_error: number(100 * one.source_stderr, 1), plan: number(100 * one.plan, 1), plan_error: number(100 * one.plan_stderr, 1)}))));
+    if (entry.speed?.source_peak) made.push(element("p", {class: "ls-rule"}, fill(words.peak_says, {source: size(entry.speed.source_peak), plan: size(entry.speed.plan_peak), read: entry.speed.prompt_tokens, written: entry.speed.new_tokens})));
+    (entry.tasks ?? []).forEach((one) => {
+      const says = (value) => (value === null ? "–" : /^(acc|exact_match|f1)/.test(one.metric) ? `${number(100 * value, 1)} %` : number(value, 3));
+      made.push(element("p", {class: "ls-rule"}, fill(words.task_says, {task: one.task.replace("layerscope_", ""), metric: one.metric, source: says(one.source), source_error: says(one.source_stderr), plan: says(one.plan), plan_error: says(one.plan_stderr)})));
+    });
     (entry.samples ?? []).forEach((sample) => {
       made.push(element("p", {class: "ls-prompt"}, `${sample.prompt} … (${words[`decoding_${sample.decoding}`]})`));
       const pair = element("div", {class: "ls-pair"});
@@ -118,7 +123,7 @@
     const scroll = element("div", {class: "ls-board-scroll"});
     scroll.append(made);
     const telling = (data.telling ?? []).map((one) => element("p", {class: "ls-rule"}, fill(words.telling, {measure: one.measure, correlation: number(one.correlation, 2), low: number(one.lowest, 3), high: number(one.highest, 3), plans: one.plans})));
-    box.replaceChildren(element("p", {class: "ls-rule"}, data.question), scroll, ...telling);
+    box.replaceChildren(element("p", {class: "ls-rule"}, words[`asks_${data.name}`]), scroll, ...telling);
   };
 
   views.board = (box, {data, words, trigger, local, draw, width}) => {
@@ -128,12 +133,12 @@
     const choose = (name) => { local.chosen = name; draw(); };
     const act = (what, name) => trigger("row", {what, name});
     const entry = data.entries.find((one) => one.name === local.chosen);
-    table(part(box, "ls-board-scroll"), data, words, local.chosen, choose, act);
+    table(part(box, "ls-board-scroll"), data, words, local.chosen, choose);
+    details(part(box, "ls-details"), entry, words, act);
     const half = window.innerWidth >= 1000 ? (width - 8) / 2 : width;
     const pair = part(box, "ls-pair");
     scatter(part(pair, "ls-front"), data, words, local.chosen, choose);
     parallel(part(pair, "ls-parallel"), data, words);
     strips(part(box, "ls-strips"), data, words, width, local.chosen, choose);
-    details(part(box, "ls-details"), entry, words, act, half);
   };
 })(window.layerscope);

@@ -51,6 +51,7 @@ window.layerscope = (() => {
   const number = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
 
   const times = (ratio) => (ratio === null || ratio === undefined ? "–" : ratio < 10 ? `×${ratio.toFixed(2)}` : ratio < 1e6 ? `×${Math.round(ratio)}` : `×${ratio.toExponential(1)}`);
+  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
 
   const element = (tag, attributes = {}, text = null) => {
     const made = document.createElement(tag);
@@ -70,7 +71,7 @@ window.layerscope = (() => {
       if (sent !== props.data) [sent, data] = [props.data, parse(props.data ?? "")];
       box.classList.toggle("ls-empty", !data && !props.panel);
       if (!data && !props.panel) {
-        box.replaceChildren(element("p", {class: "ls-waiting"}, words.waiting));
+        box.replaceChildren(element("p", {class: "ls-waiting"}, words[`waiting_${name}`] ?? words.waiting));
         return;
       }
       if (box.querySelector(".ls-waiting")) box.replaceChildren();
@@ -88,5 +89,5 @@ window.layerscope = (() => {
   new MutationObserver(() => { known = null; mounted.forEach((draw) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
-  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, times, element, mount};
+  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, times, size, element, mount};
 })();

@@ -1,7 +1,7 @@
 // Fold: T answered from the map without asking anybody; the strip, the trace, depth over T, the plan in words.
 "use strict";
 
-(({views, plot, fill, number, times, element, theme, parse, strip}) => {
+(({views, plot, fill, number, times, size, element, theme, parse, strip}) => {
   const ls = window.layerscope;
   const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
   const stepAt = (map, T) => map.steps.find((step) => T >= step.t_from) ?? map.steps.at(-1);
@@ -54,7 +54,6 @@
     return said.length ? said : [words.nothing];
   };
 
-  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
   const key = (box, t, words, repaired) => {
     if (box.dataset.drawn === `${t.dark} ${repaired}`) return;
     box.dataset.drawn = `${t.dark} ${repaired}`;

@@ -1,8 +1,7 @@
 // Small panels: the open model, the running job, the export's report. Text goes in as text, never as markup.
 "use strict";
 
-(({views, fill, element, times}) => {
-  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
+(({views, fill, element, times, size}) => {
   const rows = (pairs) => {
     const list = element("dl", {class: "ls-facts"});
     pairs.forEach(([key, value]) => list.append(element("dt", {}, key), element("dd", {}, value)));

@@ -1,7 +1,7 @@
 // Search: the best score so far against time, the baselines beside it, and the best plan as a strip.
 "use strict";
 
-(({views, plot, fill, number, element, theme, strip}) => {
+(({views, plot, fill, number, times, element, theme, strip}) => {
   const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
 
   views.search = (box, {data, words, width}) => {
@@ -10,6 +10,11 @@
     const best = data.history.at(-1);
     const unit = words[`score_${data.objective ?? "kl"}`];
     says.textContent = best ? fill(words.search_best, {score: number(best.score, 4), unit, seconds: number(best.seconds, 1), forwards: Math.round(best.forwards), layers: data.keep, stage: words[`stage_${best.stage}`]}) : words.search_none;
+    if (data.others) {
+      const name = (method) => (method === "search" ? words.search_line : words[`baseline_${method}`]);
+      const others = Object.entries(data.others.scores).map(([method, score]) => `${name(method)} ${score === null ? words.broken : times(score / data.others.optimum)}`);
+      says.append(element("p", {class: "ls-others"}, fill(words.search_others, {optimum: number(data.others.optimum, 4), others: others.join(", ")})));
+    }
     const end = Math.max(1, ...data.history.map((point) => point.seconds)) * 1.05;
     const beside = data.baselines.filter((one) => one.depth === data.keep && one.objective === data.objective);
     plot(chart, [

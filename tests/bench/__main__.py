@@ -90,8 +90,8 @@ def searches(model: Model) -> None:
         return drain(by.judge(plan)).ratio
 
     scores: dict[int, tuple[float, float, list[DepthPlan], Objective]] = {}
+    slow = Objective(model, practice)  # greedy removal goes through each depth on its way to the next
     for keep in KEEPS:
-        slow = Objective(model, practice)
         greedy_plan = drain(greedy(slow, keep)).plan
         goal = Objective(model, practice)
         run = Search(goal, keep, seconds=180, forwards=slow.forwards / 3)

@@ -41,6 +41,9 @@ def build(language: str) -> SimpleNamespace:
         judge_map = gr.Button(say("judge_map_button"), elem_id="judge-map", min_width=200)
         report = gr.Button(say("report_button"), elem_id="make-report", min_width=200)
     board = view("board", language, 420)
+    with gr.Accordion(say("tasks_title"), open=False), gr.Row():
+        tasks = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
+        limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), minimum=0, precision=0, elem_id="tasks-limit")
     gr.Markdown(say("ablation_title"))
     gr.Markdown(say("ablation_read"))
     with gr.Row(elem_classes="ls-buttons"):
@@ -66,6 +69,8 @@ def build(language: str) -> SimpleNamespace:
         judge_map=judge_map,
         report=report,
         board=board,
+        tasks=tasks,
+        limit=limit,
         ablation=ablation,
         ablate=ablate,
         ablated=ablated,

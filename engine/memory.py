@@ -1,0 +1,114 @@
+"""What a plan takes to hold and to run beside its source: counted, but for the peak, which is watched."""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import DynamicCache
+
+from engine.architectures import blocks_of, depth_of, resized_config
+from engine.checkpoint import places_in
+from engine.errors import SettingsError
+from engine.export import plan_outputs
+from engine.plans import require_depth
+from engine.types import DepthPlan, Model
+
+
+def memory_of(model: Model, plan: DepthPlan, context: int = 4096, batch: int = 1) -> "Memory":
+    """Count what source and plan take to hold and to run at a context of `context` tokens and a batch; nothing is run.
+
+    Raises:
+        PlanError: the plan does not fit the model. ExportError: the checkpoint lacks a tensor that the plan needs.
+        SettingsError: context or batch is below 1.
+    """
+    require_depth(plan, depth_of(model.config))
+    if context < 1 or batch < 1:
+        raise SettingsError(f"a context of {context} tokens and a batch of {batch} hold nothing; each is at least 1")
+    blocks = [tuple(block.parameters()) for block in blocks_of(model.network)]
+    inside = {id(tensor) for block in blocks for tensor in block}
+    rest = tuple(tensor for tensor in model.network.parameters() if id(tensor) not in inside)
+    kept = (*rest, *(tensor for home in plan.kept for tensor in blocks[home]))
+    every = (*rest, *(tensor for block in blocks for tensor in block))
+    outputs, _ = plan_outputs(model.config, plan, places_in(model.folder), "auto")
+    return Memory(
+        context=context,
+        batch=batch,
+        source_parameters=sum(tensor.numel() for tensor in every),
+        plan_parameters=sum(tensor.numel() for tensor in kept),
+        source_weights=sum(tensor.nbytes for tensor in every),
+        plan_weights=sum(tensor.nbytes for tensor in kept),
+        source_cache=cache_bytes(model.config, model.network.dtype, context, batch),
+        plan_cache=cache_bytes(resized_config(model.config, plan.kept), model.network.dtype, context, batch),
+        plan_disk=sum(output.bytes for output in outputs.values()),
+        depth_ratio=plan.depth / plan.source_depth,
+    )
+
+
+def cache_bytes(config: Any, dtype: torch.dtype, context: int, batch: int = 1) -> int:
+    """Return the bytes of keys and values that transformers' cache holds after `context` tokens."""
+    return sum(cache_by_layer(config, dtype, context, batch))
+
+
+def cache_by_layer(config: Any, dtype: torch.dtype, context: int, batch: int = 1) -> tuple[int, ...]:
+    """Return what each layer holds of `cache_bytes`.
+
+    Which layers slide, and how far, is asked of the cache itself; a window of w tokens keeps the last w - 1.
+    """
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
+    tokens = (context if window is None else min(context, window - 1) for window in windows)
+    return tuple(2 * heads * width * count * batch * dtype.itemsize for count in tokens)
+
+
+class PeakMemory(TorchDispatchMode):
+    """While entered, watches the storages that torch makes on any device: `peak` is the most bytes of them alive at once.
+
+    What was there before, such as the weights, is not counted, nor is what a kernel keeps to itself.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, torch.Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._seen | known:
+                    self._seen.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _gone(self, name: int, size: int) -> None:
+        self._seen.discard(name)
+        self.now -= size
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What source and plan take, in bytes but for the parameters, which count shared storage once.
+
+    `_weights` at the dtype the model is open in, `_cache` the keys and values of `context` tokens and a batch at that
+    dtype, `plan_disk` the tensors that an export in the checkpoint's own dtype writes. `depth_ratio` is the plan's depth
+    over the source's.
+    """
+
+    context: int
+    batch: int
+    source_parameters: int
+    plan_parameters: int
+    source_weights: int
+    plan_weights: int
+    source_cache: int
+    plan_cache: int
+    plan_disk: int
+    depth_ratio: float
