@@ -5,7 +5,7 @@ Every ablation changes one choice, leaves the others as the settings say, and ju
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import correlation
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from engine.frontier import frontier
 from engine.jobs import Job, Progress, retold
 from engine.methods.acceptance import METERS
 from engine.methods.laco import landscape, mean_and_spread, propose
-from engine.plans import RULES, describe, fold, fold_spans, plan_to_json, untouched
+from engine.plans import RULES, describe, fold, fold_spans, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Landscape, Proposal, Step
@@ -345,29 +345,3 @@ def _named(meter: SimilarityMeter, settings: LacoSettings) -> tuple[tuple[str, A
 
 def _answer(name: str, rows: Sequence[Row]) -> Ablation:
     return Ablation(name, QUESTIONS[name], tuple(rows))
-
-
-def ablation_to_json(ablation: Ablation) -> dict[str, Any]:
-    """Return an ablation as the terminal writes it; figures that are NaN or infinite are left so."""
-    return {
-        "name": ablation.name,
-        "question": ablation.question,
-        "rows": [_row_to_json(row) for row in ablation.rows],
-        **({"telling": [asdict(entry) for entry in ablation.telling]} if ablation.telling else {}),
-    }
-
-
-def _row_to_json(row: Row) -> dict[str, Any]:
-    judged = row.evaluation
-    return {
-        "label": row.label,
-        "settings": dict(row.settings.items()),
-        "depth": row.depth,
-        "folds": list(row.folds),
-        "similarity": row.similarity,
-        "ratio": judged.ratio,
-        "interval": [judged.ratio_low, judged.ratio_high],
-        "kl": judged.kl,
-        "measures": dict(row.measures),
-        "plan": plan_to_json(row.plan),
-    }

@@ -202,8 +202,17 @@ def read_plan(path: Path) -> DepthPlan:
     Raises:
         PlanError: the file is missing, no JSON, or no plan.
     """
+    return plan_from_json(read_json(path))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file: a plan, or what else a verb wrote.
+
+    Raises:
+        PlanError: the file is missing or no JSON.
+    """
     try:
-        return plan_from_json(json.loads(path.read_text(encoding="utf-8")))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PlanError(f"{path} does not exist") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import ablations
-from engine.ablations import ABLATIONS, QUESTIONS, Ablation, ablate, ablation_to_json, at_once, spearman
+from engine.ablations import ABLATIONS, QUESTIONS, Ablation, ablate, at_once, spearman
 from engine.calibration import bundled, calibration_of
 from engine.errors import SettingsError, TextError
 from engine.evaluation import Judge
@@ -28,6 +28,7 @@ from engine.similarity import SimilarityMeter
 from engine.types import Landscape, Model, Proposal, Trial
 from tests.families import TEXTS
 from tests.naive import cosines, last_states, merge, token_ids
+from ui.wire import ablation_to_json
 
 SETTINGS = LacoSettings(C=2, I=2, T=-0.2, lowest=1)
 JUDGED = ("Snow lies on the roofs until March.", "A bridge of stone, older than the town.")

@@ -54,7 +54,7 @@ def opened(desk: Desk, folder: Path) -> Desk:
 
 
 def shown(desk: Desk, component: str, prop: str = "data") -> Any:
-    return json.loads(desk.news(0)[1][component][prop], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return json.loads(desk.page.since(0)[1][component][prop], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
 def rows(desk: Desk) -> list[dict[str, Any]]:

@@ -62,18 +62,18 @@ def strict(text: str) -> Any:
 
 
 def shown(bench: Workbench, component: str, prop: str = "data") -> Any:
-    return strict(bench.news(0)[1][component][prop])
+    return strict(bench.page.since(0)[1][component][prop])
 
 
 def told_since(bench: Workbench, serial: int) -> set[str]:
-    return set(bench.news(serial)[1])
+    return set(bench.page.since(serial)[1])
 
 
 # --- opening ---
 
 
 def test_an_opened_model_has_something_for_every_chart(bench: Workbench) -> None:
-    _, news = bench.news(0)
+    _, news = bench.page.since(0)
     assert {name: news[name]["stale"] for name in DATA} == dict.fromkeys(DATA, "no")
     assert len(shown(bench, "similarity")["similarity"]) == DEPTH + 1
     assert len(shown(bench, "norms")["norms"]["first_token"]) == DEPTH + 1
@@ -95,25 +95,25 @@ def test_the_map_shown_is_the_engines(bench: Workbench) -> None:
         (step.t_from, step.t_to, step.proposal.plan.depth) for step in expected.steps
     ]
     assert data["settings"]["calibration"] == texts.fingerprint
-    assert bench.news(0)[1]["target"]["minimum"] == min(step.proposal.plan.depth for step in expected.steps)
+    assert bench.page.since(0)[1]["target"]["minimum"] == min(step.proposal.plan.depth for step in expected.steps)
 
 
 def test_opening_says_at_once_that_what_is_shown_is_out_of_date(bench: Workbench, folder: Path) -> None:
     assert bench.model is not None
     with bench.model.lock:
         bench.open(str(folder), "auto", other_texts, SETTINGS)
-        news = bench.news(0)[1]
+        news = bench.page.since(0)[1]
         assert {name: news[name]["stale"] for name in DATA} == dict.fromkeys(DATA, "yes")
     wait_for_jobs()
-    assert {bench.news(0)[1][name]["stale"] for name in DATA} == {"no"}
+    assert {bench.page.since(0)[1][name]["stale"] for name in DATA} == {"no"}
     assert (shown(bench, "fold")["calibration"], shown(bench, "fold")["texts"]) == ("two texts", 2)
 
 
 def test_opening_what_is_open_does_nothing(bench: Workbench, folder: Path) -> None:
-    serial, model = bench.news(0)[0], bench.model
+    serial, model = bench.page.since(0)[0], bench.model
     bench.open(str(folder), "auto", texts, SETTINGS)
     assert bench.runner.state() is None
-    assert bench.news(serial) == (serial, {})
+    assert bench.page.since(serial) == (serial, {})
     assert bench.model is model
 
 
@@ -121,7 +121,7 @@ def test_two_workbenches_share_a_models_weights(bench: Workbench, folder: Path, 
     other = Workbench(tmp_path)
     opened(other, folder)
     assert other.model is bench.model
-    assert other.news(0)[1]["fold"]["data"] == bench.news(0)[1]["fold"]["data"]
+    assert other.page.since(0)[1]["fold"]["data"] == bench.page.since(0)[1]["fold"]["data"]
 
 
 def test_only_two_models_stay_open(empty: Workbench, tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_only_two_models_stay_open(empty: Workbench, tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_exist_is_refused_and_the_open_one_stays(bench: Workbench, tmp_path: Path) -> None:
-    serial = bench.news(0)[0]
+    serial = bench.page.since(0)[0]
     with pytest.raises(SourceError, match="does not exist"):
         bench.open(str(tmp_path / "nowhere"), "auto", texts, SETTINGS)
-    assert bench.news(serial)[1] == {}
+    assert bench.page.since(serial)[1] == {}
     bench.ask(LacoSettings(C=3))
     wait_for_jobs()
     assert bench.chosen("map", 0.9)[0].source_depth == DEPTH
@@ -180,38 +180,38 @@ def test_h_of_a_link_is_cut_to_the_models_depth(empty: Workbench, folder: Path) 
 
 
 def test_news_tells_all_properties_of_what_has_changed_since_and_of_nothing_else(empty: Workbench) -> None:
-    empty.put("fold", "data", "1")
-    empty.put("fold", "stale", "no")
-    empty.put("norms", "data", "2")
-    serial, news = empty.news(0)
+    empty.page.put("fold", "data", "1")
+    empty.page.put("fold", "stale", "no")
+    empty.page.put("norms", "data", "2")
+    serial, news = empty.page.since(0)
     assert news == {"fold": {"data": "1", "stale": "no"}, "norms": {"data": "2"}}
-    assert empty.news(serial) == (serial, {})
-    empty.put("fold", "stale", "yes")
-    later, news = empty.news(serial)
+    assert empty.page.since(serial) == (serial, {})
+    empty.page.put("fold", "stale", "yes")
+    later, news = empty.page.since(serial)
     assert later > serial
     assert news == {"fold": {"data": "1", "stale": "yes"}}
-    assert empty.news(serial) == (later, news)  # a second page that has seen as little is told the same
+    assert empty.page.since(serial) == (later, news)  # a second page that has seen as little is told the same
 
 
 # --- asking ---
 
 
 def test_asking_the_same_again_does_nothing(bench: Workbench) -> None:
-    serial = bench.news(0)[0]
+    serial = bench.page.since(0)[0]
     for same in (SETTINGS, LacoSettings(C=2, I=1, lowest=0, highest=DEPTH), LacoSettings(C=2, I=1, lowest=0, T=0.7)):
         bench.ask(same)
         assert bench.runner.state() is None
-    assert bench.news(serial) == (serial, {})
+    assert bench.page.since(serial) == (serial, {})
 
 
 @pytest.mark.parametrize("change", [{"rule": "mean"}, {"similarity": "per-token"}])
 def test_another_rule_or_definition_gives_another_map_and_landscape(change: dict[str, Any], bench: Workbench) -> None:
-    serial, _ = bench.news(0)
+    serial, _ = bench.page.since(0)
     before = {name: shown(bench, name) for name in ("fold", "landscape")}
     settings = LacoSettings(C=2, I=1, lowest=0, **change)
     bench.ask(settings)
     wait_for_jobs()
-    assert {bench.news(0)[1][name]["stale"] for name in DATA} == {"no"}
+    assert {bench.page.since(0)[1][name]["stale"] for name in DATA} == {"no"}
     fold, landscape = shown(bench, "fold"), shown(bench, "landscape")
     assert fold["steps"] != before["fold"]["steps"]
     assert landscape["similarity"] != before["landscape"]["similarity"]
@@ -220,7 +220,7 @@ def test_another_rule_or_definition_gives_another_map_and_landscape(change: dict
 
 
 def test_another_c_gives_another_map_and_leaves_the_landscape(bench: Workbench) -> None:
-    serial = bench.news(0)[0]
+    serial = bench.page.since(0)[0]
     bench.ask(LacoSettings(C=3, I=1, lowest=0))
     wait_for_jobs()
     assert told_since(bench, serial) == {"fold", "target"}
@@ -229,11 +229,11 @@ def test_another_c_gives_another_map_and_leaves_the_landscape(bench: Workbench) 
 
 @pytest.mark.parametrize("settings", [LacoSettings(C=7), LacoSettings(lowest=6), LacoSettings(rule="none")])
 def test_settings_that_do_not_fit_are_refused_and_the_map_stays(settings: LacoSettings, bench: Workbench) -> None:
-    serial, plan = bench.news(0)[0], bench.chosen("map", 0.9)
+    serial, plan = bench.page.since(0)[0], bench.chosen("map", 0.9)
     with pytest.raises(SettingsError):
         bench.ask(settings)
     assert bench.runner.state() is None
-    assert bench.news(serial) == (serial, {})
+    assert bench.page.since(serial) == (serial, {})
     assert bench.chosen("map", 0.9) == plan
 
 
@@ -257,10 +257,10 @@ def test_a_job_that_was_abandoned_is_begun_again_when_the_page_comes_back(
         patch.setattr(ui.jobs, "ABANDONED_AFTER", -1.0)
         bench.ask(settings)
         wait_for_jobs()
-    assert bench.news(0)[1]["fold"]["stale"] == "yes"
+    assert bench.page.since(0)[1]["fold"]["stale"] == "yes"
     bench.open(str(folder), "auto", texts, settings)  # as a reloaded page does
     wait_for_jobs()
-    assert bench.news(0)[1]["fold"]["stale"] == "no"
+    assert bench.page.since(0)[1]["fold"]["stale"] == "no"
     assert (shown(bench, "fold")["rule"], shown(bench, "landscape")["rule"]) == ("mean", "mean")
 
 
@@ -319,7 +319,7 @@ def test_spans_make_a_hand_made_plan_and_it_is_measured(bench: Workbench) -> Non
     assert hand["depth"] == DEPTH - 2
     assert shown(bench, "landscape", "marks") == [[1, 2], [4, 5]]
     bench.set_spans([])
-    assert bench.news(0)[1]["fold"]["hand"] == ""
+    assert bench.page.since(0)[1]["fold"]["hand"] == ""
     with pytest.raises(PlanError, match="no such plan"):
         bench.chosen("hand-made", 0.9)
 
@@ -339,7 +339,7 @@ def test_a_hand_made_plan_follows_the_rule(bench: Workbench) -> None:
 def test_a_span_outside_the_model_is_refused_and_nothing_changes(bench: Workbench) -> None:
     bench.set_spans([[1, 2]])
     wait_for_jobs()
-    serial = bench.news(0)[0]
+    serial = bench.page.since(0)[0]
     with pytest.raises(PlanError, match="0 to 5"):
         bench.set_spans([[1, 2], [4, DEPTH]])
     assert bench.chosen("hand-made", 0.9)[0] == fold_spans(DEPTH, [(1, 2)], "reference")
@@ -360,7 +360,7 @@ def test_a_plan_file_is_taken_and_measured(bench: Workbench) -> None:
 def test_a_plan_file_for_another_depth_or_none_at_all_is_refused(value: Any, bench: Workbench) -> None:
     good = bench.load_plan(plan_to_json(fold_spans(DEPTH, [(1, 2)], "mean")))
     wait_for_jobs()
-    serial = bench.news(0)[0]
+    serial = bench.page.since(0)[0]
     with pytest.raises(PlanError):
         bench.load_plan(value)
     assert bench.chosen("file", 0.9)[0] == good
@@ -395,7 +395,7 @@ def test_another_model_forgets_the_plans_of_the_one_before(bench: Workbench, tmp
     wait_for_jobs()
     opened(bench, save_tiny(tmp_path / "deeper", "llama", num_hidden_layers=8))
     for choice, prop in (("hand-made", "hand"), ("file", "file")):
-        assert bench.news(0)[1]["fold"][prop] == ""
+        assert bench.page.since(0)[1]["fold"][prop] == ""
         with pytest.raises(PlanError, match="no such plan"):
             bench.chosen(choice, 0.9)
     assert shown(bench, "fold")["depth"] == 8
@@ -415,10 +415,10 @@ def test_the_plan_chosen_is_the_step_that_holds_t(bench: Workbench) -> None:
 
 def test_nothing_is_chosen_while_the_map_is_out_of_date(bench: Workbench) -> None:
     assert bench.model is not None
-    serial = bench.news(0)[0]
+    serial = bench.page.since(0)[0]
     with bench.model.lock:  # the new map cannot be made meanwhile
         bench.ask(LacoSettings(C=3, I=1, lowest=0, rule="mean"))
-        news = bench.news(serial)[1]
+        news = bench.page.since(serial)[1]
         assert {name: news[name]["stale"] for name in news} == {"fold": "yes", "landscape": "yes"}
         with pytest.raises(PlanError, match="not ready"):
             bench.chosen("map", 0.9)

@@ -29,7 +29,6 @@ from ui.terminal import (
     Threshold,
     Width,
     open_meter,
-    read_json,
     read_plan_file,
     shown,
     write,
@@ -135,7 +134,7 @@ def export(
     from engine.export import export as run
     from engine.export import parse_size
     from engine.loading import resolve
-    from engine.plans import require_depth
+    from engine.plans import read_json, require_depth
     from engine.sources import parse_source
     from ui.wire import evaluation_from_json, trials_from_json
 

@@ -199,9 +199,10 @@ def ablate(
 ) -> None:
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
     from engine.ablations import ablate as run
-    from engine.ablations import ablation_to_json, require_ablation
+    from engine.ablations import require_ablation
     from engine.calibration import texts_for
     from engine.evaluation import Judge
+    from ui.wire import ablation_to_json
 
     require_ablation(name)
     settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]

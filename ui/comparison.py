@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from engine.ablations import Ablation, ablate, ablation_to_json, require_ablation
+from engine.ablations import Ablation, ablate, require_ablation
 from engine.calibration import BUNDLED, bundled
 from engine.errors import LayerscopeError
 from engine.evaluation import Judge
@@ -24,7 +24,7 @@ from engine.similarity import blocks_key
 from engine.speed import measure_speed
 from engine.types import Calibration, DepthPlan, Evaluation
 from ui.board import Board
-from ui.wire import evaluation_to_json, plain
+from ui.wire import ablation_to_json, evaluation_to_json, plain
 from ui.workbench import Workbench
 
 
@@ -56,8 +56,8 @@ class Comparison:
             plan = plan_from_json(entry["plan"])
             parameters, size = weigh(spec, plan)
             rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size})
-        self.bench.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
-        self.bench.put("board", "stale", "no")
+        self.bench.page.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
+        self.bench.page.put("board", "stale", "no")
 
     def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int) -> None:
         """Pin the plan that Fold shows, and judge it."""
@@ -110,7 +110,7 @@ class Comparison:
             found = entries.get(blocks_key(step.proposal.plan.blocks), {}).get("evaluation")
             if found:
                 ratios[index] = found["perplexity"]["ratio"]
-        self.bench.put("fold", "judged", json.dumps(ratios))
+        self.bench.page.put("fold", "judged", json.dumps(ratios))
 
     def generate(self, name: str) -> None:
         """Let source and plan continue the same prompts."""
@@ -186,7 +186,7 @@ class Comparison:
                 "kind": kind,
                 "tokens": before.protocol.tokens,
             }
-            self.bench.put("repaired", "value", json.dumps(plain(facts)))
+            self.bench.page.put("repaired", "value", json.dumps(plain(facts)))
 
         self.bench.submit("repair", job, done, urgent=True)
 
@@ -221,7 +221,7 @@ class Comparison:
 
         def done(text: str) -> None:
             self.shown()
-            self.bench.put(
+            self.bench.page.put(
                 "download", "data", json.dumps({"id": os.urandom(8).hex(), "name": f"layerscope-{plan.depth}-layers.html", "text": text})
             )
 
@@ -234,7 +234,7 @@ class Comparison:
         settings = replace(self.bench.settings, T=threshold).checked(meter.model.spec.depth)
 
         def done(found: Ablation) -> None:
-            self.bench.put("ablation", "data", json.dumps(plain(ablation_to_json(found))))
+            self.bench.page.put("ablation", "data", json.dumps(plain(ablation_to_json(found))))
 
         self.bench.submit("ablation", lambda: ablate(name, meter, judge, settings), done, urgent=True, yielding=True)
 

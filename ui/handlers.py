@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from engine.errors import LayerscopeError
+from engine.plans import read_json
 from engine.settings import LacoSettings
 from engine.targets import Target
 from ui.controls import read_spans, state_from_query
@@ -56,7 +57,7 @@ class Handlers:
         """The timer asks: status, newest serial number, and what has changed since the last one the page saw."""
         bench = self._of(key)
         status = self._status(bench, more=False)  # before the news: a job that ends in between is told of by the next tick
-        serial, fresh = bench.news(seen)
+        serial, fresh = bench.page.since(seen)
         drawn = [gr.HTML(**{**chart.props, **fresh[name]}) if name in fresh else gr.skip() for name, chart in self._charts.items()]
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
         return [*status, serial, *drawn, *moved]
@@ -90,7 +91,7 @@ class Handlers:
         """A plan file was chosen."""
         bench = self._of(key)
         before = bench.file
-        answer = self._act(bench, lambda: bench.load_plan(_json_file(file)))
+        answer = self._act(bench, lambda: bench.load_plan(read_json(Path(file))))
         return [*answer, "file" if bench.file is not before else gr.skip()]
 
     def removal(self, key: str) -> list[Any]:
@@ -188,10 +189,3 @@ class Handlers:
 
 def _settings(C: int, I: int, L: int, H: int | None, rule: str, similarity: str) -> LacoSettings:
     return LacoSettings(int(C), int(I), 1.0, int(L), None if H is None else int(H), rule, similarity)  # type: ignore[arg-type]
-
-
-def _json_file(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LayerscopeError("the file is no JSON; save a plan on this page or with `layerscope propose`") from error

@@ -98,4 +98,4 @@ class Searching:
     def _tell(self, **news: Any) -> None:
         with self._lock:
             self._shown = {**self._shown, **news}
-            self.bench.put("search", "data", json.dumps(plain(self._shown)))
+            self.bench.page.put("search", "data", json.dumps(plain(self._shown)))

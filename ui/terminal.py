@@ -74,14 +74,6 @@ def read_plan_file(path: Path) -> Any:
     return plan
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that a verb wrote."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LayerscopeError(f"{path} is no JSON file that can be read") from error
-
-
 def write_plan(plan: Any, out: Path | None) -> None:
     from engine.plans import plan_to_json
 

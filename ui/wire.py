@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import LayerscopeError, PlanError
 from engine.plans import plan_to_json
 from engine.types import Evaluation, Found, Frontier, Profile, Proposal, RemovalPerplexity, Step, Trial, WeightDistance
+
+if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
+    from engine.ablations import Ablation, Row
 
 
 def plain(value: Any) -> Any:
@@ -126,3 +129,29 @@ def search_to_json(found: Sequence[Found], others: Mapping[str, float] | None = 
             name: {"score": score, "ratio": score / best.score if best.score else math.nan} for name, score in others.items()
         }
     return answer
+
+
+def ablation_to_json(ablation: "Ablation") -> dict[str, Any]:
+    """Return an ablation with each row's plan; figures that are NaN or infinite are left so."""
+    return {
+        "name": ablation.name,
+        "question": ablation.question,
+        "rows": [_row_to_json(row) for row in ablation.rows],
+        **({"telling": [asdict(entry) for entry in ablation.telling]} if ablation.telling else {}),
+    }
+
+
+def _row_to_json(row: "Row") -> dict[str, Any]:
+    judged = row.evaluation
+    return {
+        "label": row.label,
+        "settings": dict(row.settings.items()),
+        "depth": row.depth,
+        "folds": list(row.folds),
+        "similarity": row.similarity,
+        "ratio": judged.ratio,
+        "interval": [judged.ratio_low, judged.ratio_high],
+        "kl": judged.kl,
+        "measures": dict(row.measures),
+        "plan": plan_to_json(row.plan),
+    }

@@ -38,6 +38,7 @@ from engine.types import (
 )
 from ui import charts
 from ui.jobs import Runner, Task
+from ui.news import News
 from ui.wire import trial_to_json
 
 T_MIN = 0.5
@@ -59,10 +60,11 @@ def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> J
 
 
 class Workbench:
-    """What one tab of the browser works on. Handlers call its methods; jobs report back through `put`."""
+    """What one tab of the browser works on. Handlers call its methods; what they and their jobs find is put on its `page`."""
 
     def __init__(self, export_folder: Path) -> None:
         self.export_folder = export_folder
+        self.page = News()
         self.runner = Runner(self._forget)
         self.model: Model | None = None
         self.meter: SimilarityMeter | None = None
@@ -83,30 +85,8 @@ class Workbench:
         self._survey_of: tuple[str, str] | None = None
         self._on_opened: list[Callable[[], None]] = []
         self._on_mapped: list[Callable[[], None]] = []
-        self._news: dict[tuple[str, str], tuple[int, Any]] = {}
-        self._serial = 0
-        self._lock = threading.RLock()
 
-    # --- what the page is told ---
-
-    def put(self, component: str, prop: str, value: Any) -> None:
-        """Set a property of a component on every page that shows this workbench."""
-        with self._lock:
-            self._serial += 1
-            self._news[component, prop] = (self._serial, value)
-
-    def news(self, seen: int) -> tuple[int, dict[str, dict[str, Any]]]:
-        """Return the newest serial number, and every property of the components of which one was put since `seen`.
-
-        All properties, since a component that is not on the screen yet takes an update's as the whole.
-        """
-        with self._lock:
-            fresh = {component for (component, _), (serial, _) in self._news.items() if serial > seen}
-            found: dict[str, dict[str, Any]] = {component: {} for component in fresh}
-            for (component, prop), (_, value) in self._news.items():
-                if component in fresh:
-                    found[component][prop] = value
-            return self._serial, found
+    # --- opening ---
 
     def when_opened(self, tell: Callable[[], None]) -> None:
         """Call this whenever a model has been opened."""
@@ -115,8 +95,6 @@ class Workbench:
     def when_mapped(self, tell: Callable[[], None]) -> None:
         """Call this whenever a T map is ready."""
         self._on_mapped.append(tell)
-
-    # --- opening ---
 
     def open(self, where: str, dtype: str, texts: Calibration, settings: LacoSettings) -> None:
         """Open a model on some texts and work out what the page shows first; if it is open already, ask for the map alone."""
@@ -130,13 +108,12 @@ class Workbench:
             self.spans = []
         self.opening, self.texts, self.settings, self._busy_opening = wanted, texts, settings, True
         for component in ("similarity", "norms", "weights", "landscape", "fold"):
-            self.put(component, "stale", "yes")
-        self.runner.submit(
-            Task(
-                "open", lambda: shared_model(source, lambda spec: self.put("spec", "value", charts.spec_card(spec, source))), self._opened
-            ),
-            urgent=True,
-        )
+            self.page.put(component, "stale", "yes")
+
+        def looked_at(spec: ModelSpec) -> None:
+            self.page.put("spec", "value", charts.spec_card(spec, source))
+
+        self.runner.submit(Task("open", lambda: shared_model(source, looked_at), self._opened), urgent=True)
 
     def _opened(self, model: Model) -> None:
         same = self.model is model
@@ -144,16 +121,16 @@ class Workbench:
         self.map = self.map_of = self.asked = self.profile = self._survey_asked = self._survey_of = None
         if not same:
             self.file = self.found = None
-            self.put("fold", "file", "")
-            self.put("fold", "found", "")
+            self.page.put("fold", "file", "")
+            self.page.put("fold", "found", "")
         depth = model.spec.depth
         highest = min(self.highest or depth, depth)
-        self.put("spec", "value", charts.spec_card(model.spec, model.source, model.fingerprint))
-        self.put("highest", "maximum", depth)
-        self.put("highest", "value", highest)
-        self.put("lowest", "maximum", depth - 1)
-        self.put("width", "maximum", min(8, depth))
-        self.put("target", "maximum", depth)
+        self.page.put("spec", "value", charts.spec_card(model.spec, model.source, model.fingerprint))
+        self.page.put("highest", "maximum", depth)
+        self.page.put("highest", "value", highest)
+        self.page.put("lowest", "maximum", depth - 1)
+        self.page.put("width", "maximum", min(8, depth))
+        self.page.put("target", "maximum", depth)
         wanted = self.settings
         try:
             self.ask(replace(wanted, highest=highest if wanted.highest is None else min(wanted.highest, depth)))
@@ -175,7 +152,7 @@ class Workbench:
         if self._busy_opening:  # what is shown is still of the model that was open before
             self._busy_opening = False
             for component in ("similarity", "norms", "weights", "landscape", "fold") if self.model else ():
-                self.put(component, "stale", "no")
+                self.page.put(component, "stale", "no")
         if self.asked != self.map_of:
             self.asked = None
         self._survey_asked = self._survey_of
@@ -187,8 +164,8 @@ class Workbench:
         self.runner.submit(Task(kind, make, done, yielding), urgent)
 
     def _show(self, component: str, data: str) -> None:
-        self.put(component, "data", data)
-        self.put(component, "stale", "no")
+        self.page.put(component, "data", data)
+        self.page.put(component, "stale", "no")
 
     def open_meter(self) -> SimilarityMeter:
         """Return the meter of the open model.
@@ -245,7 +222,7 @@ class Workbench:
         if settings == self.asked:
             return
         self.asked = settings
-        self.put("fold", "stale", "yes")
+        self.page.put("fold", "stale", "yes")
         meter = self.open_meter()
         self.submit(
             "map", lambda: frontier(meter, settings, T_MIN), lambda found: self._mapped(settings, found), urgent=True, yielding=True
@@ -253,7 +230,7 @@ class Workbench:
         survey = (settings.rule, settings.similarity)
         if survey != self._survey_asked:
             self._survey_asked = survey
-            self.put("landscape", "stale", "yes")
+            self.page.put("landscape", "stale", "yes")
             self.submit(
                 "landscape",
                 lambda: landscape(meter, settings.rule, settings.similarity),
@@ -269,7 +246,7 @@ class Workbench:
         model = self.open_meter().model
         self.map, self.map_of = found, settings
         self._show("fold", charts.map_data(model, self.texts, settings, found))
-        self.put("target", "minimum", min(step.proposal.plan.depth for step in found.steps))
+        self.page.put("target", "minimum", min(step.proposal.plan.depth for step in found.steps))
         for tell in self._on_mapped:
             tell()
 
@@ -288,9 +265,9 @@ class Workbench:
             return
         hand = fold_spans(self.model.spec.depth, [(first, last) for first, last in spans], self.settings.rule) if spans else None
         self.hand, self.spans = hand, spans
-        self.put("landscape", "marks", json.dumps(spans))
+        self.page.put("landscape", "marks", json.dumps(spans))
         if hand is None:
-            self.put("fold", "hand", "")
+            self.page.put("fold", "hand", "")
         else:
             self._measure("hand", hand)
 
@@ -320,9 +297,9 @@ class Workbench:
             return meter.measure(plan.blocks, plan.prefix)
 
         def done(found: Similarity) -> None:
-            self.put("fold", prop, charts.plan_data(meter.model, plan, mean_and_spread(found, definition)[0]))
+            self.page.put("fold", prop, charts.plan_data(meter.model, plan, mean_and_spread(found, definition)[0]))
 
-        self.put("fold", prop, charts.plan_data(meter.model, plan, math.nan))
+        self.page.put("fold", prop, charts.plan_data(meter.model, plan, math.nan))
         self.submit(f"measure-{prop}", job, done, urgent=True)
 
     # --- export ---
@@ -370,10 +347,10 @@ class Workbench:
         if target.exists():
             raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
         model = meter.model
-        self.put("report", "value", "")
+        self.page.put("report", "value", "")
 
         def done(report: ExportReport) -> None:
-            self.put("report", "value", charts.report_data(report))
+            self.page.put("report", "value", charts.report_data(report))
 
         self.submit("export", lambda: export(model.source, model.folder, plan, target, dtype, size, known), done, urgent=True)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route
+from playwright.sync_api import Browser, Page, Route, expect
 
 from engine.types import Model
 from tests.test_report import PLAN, bare, report_of
+from tests.waiting import wait_until
 
 CHARTS = ("similarity", "influence", "texts", "depths")
 
@@ -85,13 +86,14 @@ def test_it_fits_a_phone_in_light_and_dark(browser: Browser, reports: dict[str, 
         assert colors == (["rgb(255, 255, 255)", "rgb(29, 33, 39)"] if scheme == "light" else ["rgb(21, 24, 29)", "rgb(232, 234, 238)"])
         other = "dark" if scheme == "light" else "light"
         page.emulate_media(color_scheme=other)
-        page.wait_for_function(f"document.querySelector('#influence .xtitle').style.fill !== '{colors[1]}'")
+        expect(page.locator("#influence .xtitle")).not_to_have_css("fill", colors[1])
 
 
 def test_charts_follow_the_width(browser: Browser, reports: dict[str, Path]) -> None:
     with opened(browser, reports["full"]) as page:
         page.set_viewport_size({"width": 500, "height": 800})
-        page.wait_for_function("document.querySelector('#depths svg').clientWidth <= 500")
+        width = page.locator("#depths svg").first
+        wait_until(lambda: width.evaluate("(svg) => svg.clientWidth") <= 500)
         assert page.evaluate("document.documentElement.scrollWidth") <= 500
 
 

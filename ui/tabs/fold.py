@@ -1,7 +1,9 @@
 """Fold: the sliders and what they do. T is answered by the page's own scripts from the map it holds; see assets/js/fold.js."""
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
@@ -18,36 +20,29 @@ def build(language: str) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
     gr.Markdown(say("fold_read"))
+    parts = _settings(say) | _buttons(say)
+    parts["fold"] = view("fold", language, 640, hand="", file="", found="", judged="{}")
+    parts |= _plan(say)
+    parts["repaired"] = view("repaired", language, 24, panel=True)
+    parts |= _more(say)
+    parts["spans"] = gr.Textbox("[]", visible="hidden", elem_id="spans")
+    tab = SimpleNamespace(**parts)
+    _connect(tab)
+    return tab
+
+
+def _settings(say: Callable[[str], str]) -> dict[str, Any]:
+    """T and the target; C, I and the rule."""
+    t, c, i = about("T"), about("C"), about("I")
     with gr.Row():
-        T = gr.Slider(
-            T_MIN, about("T")["high"], 0.65, step=about("T")["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2
-        )
+        T = gr.Slider(T_MIN, t["high"], 0.65, step=t["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2)
         target = gr.Slider(
             1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_info"), elem_id="target", min_width=280, scale=2
         )
     with gr.Row():
-        C = gr.Slider(
-            about("C")["low"],
-            about("C")["high"],
-            4,
-            step=about("C")["step"],
-            precision=0,
-            label="C",
-            info=say("C_info"),
-            elem_id="C",
-            min_width=200,
-        )
-        I = gr.Slider(
-            about("I")["low"],
-            about("I")["high"],
-            2,
-            step=about("I")["step"],
-            precision=0,
-            label="I",
-            info=say("I_info"),
-            elem_id="I",
-            min_width=200,
-        )
+        whole = {"precision": 0, "min_width": 200}
+        C = gr.Slider(c["low"], c["high"], 4, step=c["step"], label="C", info=say("C_info"), elem_id="C", **whole)
+        I = gr.Slider(i["low"], i["high"], 2, step=i["step"], label="I", info=say("I_info"), elem_id="I", **whole)
         rule = gr.Dropdown(
             [(say(f"rule_{name}"), name) for name in RULES],
             value="reference",
@@ -56,10 +51,19 @@ def build(language: str) -> SimpleNamespace:
             elem_id="rule",
             min_width=280,
         )
+    return {"T": T, "target": target, "C": C, "I": I, "rule": rule}
+
+
+def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
+    """Undo, redo and the presets."""
     with gr.Row(elem_classes="ls-buttons"):
         undo, redo = (gr.Button(say(name), size="sm", min_width=90, elem_id=name) for name in ("undo", "redo"))
         presets = {name: gr.Button(say(name), size="sm", min_width=110, elem_id=name) for name in PRESETS}
-    fold = view("fold", language, 640, hand="", file="", found="", judged="{}")
+    return {"undo": undo, "redo": redo, "presets": presets}
+
+
+def _plan(say: Callable[[str], str]) -> dict[str, Any]:
+    """Which plan is shown, its files and its repair."""
     with gr.Row():
         plan = gr.Radio(
             [(say(f"plan_{name}"), name) for name in PLANS],
@@ -76,7 +80,11 @@ def build(language: str) -> SimpleNamespace:
             clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan")
     with gr.Row(elem_classes="ls-buttons"):
         repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in KINDS}
-    repaired = view("repaired", language, 24, panel=True)
+    return {"plan": plan, "save": save, "load": load, "clear": clear, "repairs": repairs}
+
+
+def _more(say: Callable[[str], str]) -> dict[str, Any]:
+    """The settings that are rarely changed."""
     with gr.Accordion(say("more"), open=False), gr.Row():
         L = gr.Slider(0, 29, 1, step=1, precision=0, label="L", info=say("L_info"), elem_id="L", min_width=200)
         H = gr.Slider(1, 30, 30, step=1, precision=0, label="H", info=say("H_info"), elem_id="H", min_width=200)
@@ -89,10 +97,7 @@ def build(language: str) -> SimpleNamespace:
             min_width=280,
         )
         snap = gr.Checkbox(True, label=say("snap"), elem_id="snap", min_width=200)
-    spans = gr.Textbox("[]", visible="hidden", elem_id="spans")
-    found = SimpleNamespace(**{name: value for name, value in locals().items() if name not in ("language", "say")})
-    _connect(found)
-    return found
+    return {"L": L, "H": H, "similarity": similarity, "snap": snap}
 
 
 def state_controls(tab: SimpleNamespace) -> dict[str, gr.components.Component]:

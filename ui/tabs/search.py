@@ -1,6 +1,8 @@
 """Search: better plans than the greedy loop finds, for a target, and the baselines beside them."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
@@ -17,6 +19,13 @@ def build(language: str) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
     gr.Markdown(say("search_read"))
+    parts = _target(say) | _how(say) | _buttons(say)
+    parts["chart"] = view("search", language, 420)
+    return SimpleNamespace(**parts)
+
+
+def _target(say: Callable[[str], str]) -> dict[str, Any]:
+    """What the plan must come down to, and how long to look."""
     with gr.Row():
         kind = gr.Dropdown(
             [(say(f"target_{name}"), name) for name in TARGETS],
@@ -39,8 +48,16 @@ def build(language: str) -> SimpleNamespace:
             visible=False,
         )
         seconds = gr.Slider(
-            10, 600, 60, step=10, label=say("search_seconds"), info=say("search_seconds_info"), elem_id="search-seconds", min_width=220
+            10, 600, 120, step=10, label=say("search_seconds"), info=say("search_seconds_info"), elem_id="search-seconds", min_width=220
         )
+    kind.change(
+        lambda chosen: gr.update(visible=chosen == "memory"), kind, context, show_progress="hidden", queue=False, api_visibility="private"
+    )
+    return {"kind": kind, "amount": amount, "context": context, "seconds": seconds}
+
+
+def _how(say: Callable[[str], str]) -> dict[str, Any]:
+    """What is made small, and what may be tried for it."""
     with gr.Row():
         objective = gr.Dropdown(
             [(say(f"objective_{name}"), name) for name in OBJECTIVES],
@@ -61,6 +78,11 @@ def build(language: str) -> SimpleNamespace:
         with gr.Column(min_width=200):
             repaired = gr.Checkbox(False, label=say("search_repair"), elem_id="search-repair")
             every = gr.Checkbox(False, label=say("search_every"), elem_id="search-every")
+    return {"objective": objective, "survivors": survivors, "repaired": repaired, "every": every}
+
+
+def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
+    """The search, and the baselines beside it."""
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("search_button"), variant="primary", elem_id="search-button", min_width=160)
         method = gr.Dropdown(
@@ -72,21 +94,4 @@ def build(language: str) -> SimpleNamespace:
             min_width=220,
         )
         make = gr.Button(say("baseline_button"), elem_id="baseline-button", min_width=160)
-    chart = view("search", language, 420)
-    kind.change(
-        lambda chosen: gr.update(visible=chosen == "memory"), kind, context, show_progress="hidden", queue=False, api_visibility="private"
-    )
-    return SimpleNamespace(
-        kind=kind,
-        amount=amount,
-        context=context,
-        seconds=seconds,
-        objective=objective,
-        survivors=survivors,
-        repaired=repaired,
-        every=every,
-        button=button,
-        method=method,
-        make=make,
-        chart=chart,
-    )
+    return {"button": button, "method": method, "make": make}
