@@ -4,9 +4,9 @@
    nothing. Among prefixes that left out as many layers, the one survives whose states cost least by `Sensitivity`.
 2. The second-order estimate holds for few missing layers only, so the beam stops at depth / 8 of them; from there one
    layer more goes at a time, the best of the few that the estimate ranks first, measured.
-3. Swaps (a layer that went comes back for one that is there) and survivors (a seam's block takes the projections of the
-   last layer it covers, as `reference` does, or their mean), in the order of the estimate, each measured from the lowest
-   changed layer upwards, until nothing improves or the time is up.
+3. Swaps (a layer that went comes back for one that is there, which is also how the last layer of a seam survives whole)
+   and survivors (a seam's block takes the projections of the last layer it covers, as `reference` does, or their mean), in
+   the order of the estimate, each measured from the lowest changed layer upwards, until nothing improves or the time is up.
 
 All that is tried first is tried on a part of the practice tokens (`DRAFT_TOKENS`); a plan that looks hardly worse there
 than the best one does is measured on all of them, and only those scores are compared. The best plan so far is reported as
@@ -139,14 +139,16 @@ class Search:
         return _rank(self.objective.score(plan, self.draft))
 
     def _measure(self, plan: DepthPlan, stage: Stage, all_tokens: bool = False) -> float:
-        """Score a plan and report it where it is the best so far; infinity where the draft speaks against it."""
+        """Score a plan and report it where it is the best so far; infinity where the draft speaks against it. Where the
+        time is up before anything was measured, the draft's score has to do."""
         if plan.blocks in self._tried:
             return self._tried[plan.blocks]
         drafting = bool(self.history) and not all_tokens and self.draft != self.objective.every
         if drafting and self._draft_score(plan) > _HARDLY * self._draft_score(self.history[-1].plan):
             self._passed.add(plan.blocks)
             return math.inf
-        score = self._tried[plan.blocks] = self.objective.score(plan)
+        hurried = not (self.history or all_tokens) and self.over
+        score = self._tried[plan.blocks] = self.objective.score(plan, self.draft if hurried else None)
         if not self.history or score < self.history[-1].score or math.isnan(self.history[-1].score):
             self.history.append(Found(plan, score, self._watch(), self.forwards, stage))
             self._report(self.history[-1])

@@ -394,6 +394,24 @@ def test_a_search_whose_plan_could_not_be_repaired_is_refused_before_it_begins(
     assert not began
 
 
+def test_measure_says_what_a_plan_gains_and_how_it_writes(
+    on_tiny: tuple[object, ...], tiny_folder: Path, inside: Callable[..., Answer], tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(plan_of(6, 0, 1, 2, 5)), encoding="utf-8")
+    model = ("--plan", plan, "--model", tiny_folder)
+    found = inside("measure", *model, "--context", 100, "--batch", 3).json
+    assert set(found) == {"samples", "speed", "memory"}
+    assert (found["memory"]["context"], found["memory"]["batch"]) == (100, 3)
+    assert found["memory"]["source_cache"] == 2 * 2 * 8 * 6 * 100 * 3 * 4  # keys and values, heads, width, layers, tokens, sequences, bytes
+    assert found["memory"]["plan_cache"] == found["memory"]["source_cache"] * 4 / 6
+    assert 0 < found["speed"]["plan_peak"] < found["speed"]["source_peak"]
+    assert {sample["decoding"] for sample in found["samples"]} == {"greedy", "sampled"}
+    bare = inside("measure", *model, "--no-writing", "--no-speed").json
+    assert (bare["samples"], bare["speed"]) == (None, None)
+    assert_refused(inside("measure", *model, "--context", 0), "at least 1")
+
+
 @pytest.mark.parametrize("options", [("--context", -100), ("--batch", -1, "--context", 100)])
 def test_a_cache_of_less_than_nothing_is_refused(
     options: tuple[object, ...], on_tiny: tuple[object, ...], inside: Callable[..., Answer]

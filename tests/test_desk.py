@@ -177,6 +177,16 @@ def test_speed_and_writing_are_added_to_the_row(desk: Desk) -> None:
     assert {"prompt", "decoding", "source", "plan"} <= set(row["samples"][0])
 
 
+def test_memory_is_counted_for_the_cache_asked_for(desk: Desk) -> None:
+    name = desk.comparison.board.pin(fold_spans(DEPTH, [(2, 4)], "mean"), "mine")
+    desk.comparison.act("time", name, context=50, batch=2)
+    wait_for_jobs()
+    (row,) = rows(desk)
+    assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 2)
+    with pytest.raises(SettingsError, match="at least 1"):
+        desk.comparison.act("time", name, context=-1)
+
+
 def test_tasks_are_those_asked_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     name = desk.comparison.board.pin(fold_spans(DEPTH, [(2, 4)], "mean"), "mine")
     desk.comparison.act("tasks", name, "bundled", 5)

@@ -192,6 +192,15 @@ def test_only_what_looks_hardly_worse_on_the_draft_is_measured_in_full(
         assert drafts[blocks] <= search_module._HARDLY * drafts[before[-1]]
 
 
+def test_a_search_without_time_looks_at_the_draft_alone(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    objective = drafted(tiny, monkeypatch)
+    search = Search(objective, 4, 1e-9)
+    (found,) = drain(search.run())
+    assert found.plan.depth == 4
+    assert found.score == objective.score(found.plan, search.draft) != objective.score(found.plan)
+    assert found.forwards < 8 * 8 * objective.share(search.draft)
+
+
 def test_blocks_run_on_a_part_count_as_a_part(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     objective = drafted(tiny, monkeypatch)
     share = objective.share((0,))

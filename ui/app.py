@@ -151,7 +151,8 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
     compare_tab.report.click(on.report, [*shown, *judged_on], answer, **common)
     compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
-    compare_tab.board.row(on.board, [session, compare_tab.tasks, compare_tab.limit], [*answer, tab.plan], **common)
+    measured = [compare_tab.tasks, compare_tab.limit, compare_tab.context, compare_tab.batch]
+    compare_tab.board.row(on.board, [session, *measured], [*answer, tab.plan], **common)
     for kind, button in tab.repairs.items():
         name = gr.State(kind)
         button.click(on.repair, [*shown, name, *judged_on], answer, **common)

@@ -1,12 +1,14 @@
 """The terminal's verbs for judging, searching, repairing and telling others; see ui/cli.py for the rest."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.settings import LacoSettings
 from ui.terminal import (
+    CacheBatch,
+    CacheTokens,
     Definition,
     Device,
     Dtype,
@@ -25,7 +27,9 @@ from ui.terminal import (
     Source,
     Texts,
     Threshold,
+    Timing,
     Width,
+    Writing,
     keep_maps,
     open_checked,
     open_meter,
@@ -211,6 +215,38 @@ def ablate(
 
 
 @app.command()
+def measure(
+    plan: PlanFile,
+    model: Source = "demo",
+    writing: Writing = True,
+    speed: Timing = True,
+    context: CacheTokens = 4096,
+    batch: CacheBatch = 1,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
+    from engine.plans import require_depth
+
+    chosen = read_plan_file(plan)
+    opened = open_checked(model, dtype, device, lambda spec: require_depth(chosen, spec.depth))
+    write(_beside(opened, chosen, writing, speed, context, batch), out)
+
+
+def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, batch: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from engine.generation import generate_beside
+    from engine.memory import memory_of
+    from engine.speed import measure_speed
+
+    memory = asdict(memory_of(opened, chosen, context, batch))  # first, since it may refuse
+    samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
+    return {"samples": samples, "speed": asdict(shown(measure_speed(opened, chosen))) if speed else None, "memory": memory}
+
+
+@app.command()
 def report(
     plan: PlanFile,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="where the report goes")],
@@ -218,33 +254,28 @@ def report(
     calibration: Texts = "english",
     text: JudgeTexts = "english",
     tokens: JudgeTokens = 4000,
-    writing: Annotated[bool, typer.Option(help="let source and plan continue the same prompts, side by side")] = True,
-    speed: Annotated[bool, typer.Option(help="measure speed too")] = True,
+    writing: Writing = True,
+    speed: Timing = True,
+    context: CacheTokens = 4096,
+    batch: CacheBatch = 1,
     dtype: Dtype = "auto",
     device: Device = "cpu",
 ) -> None:
     """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
-    from dataclasses import asdict
-
     from engine.calibration import texts_for
     from engine.evaluation import Judge
     from engine.export import versions
-    from engine.generation import generate_beside
-    from engine.memory import memory_of
     from engine.plans import require_depth
     from engine.profiling import profile as run_profile
     from engine.report import report_html
-    from engine.speed import measure_speed
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
     meter = open_meter(model, dtype, device, calibration)
     opened = meter.model
     require_depth(chosen, opened.spec.depth)
     judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
-    samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
-    timed = asdict(shown(measure_speed(opened, chosen))) if speed else None
+    beside = _beside(opened, chosen, writing, speed, context, batch)
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
     seen = shown(run_profile(meter.captures))
-    weighed = asdict(memory_of(opened, chosen))
-    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, samples, timed, weighed, facts)
+    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **beside, facts=facts)
     write_text(html, out)

@@ -123,13 +123,14 @@ class Comparison:
 
         self.bench.submit("generate", lambda: generate_beside(model, plan, PROMPTS), done, urgent=True)
 
-    def time(self, name: str) -> None:
-        """Measure the speed of source and plan in turns, and count what they weigh."""
+    def time(self, name: str, context: int = 4096, batch: int = 1) -> None:
+        """Measure the speed of source and plan in turns, and count what they weigh with a KV cache of this size."""
         model, board = self.bench.open_meter().model, self.board
         plan = board.plan(name)
+        memory = asdict(memory_of(model, plan, context, batch))
 
         def done(speed: Any) -> None:
-            board.pin(plan, "", speed=asdict(speed), memory=asdict(memory_of(model, plan)))
+            board.pin(plan, "", speed=asdict(speed), memory=memory)
             self.shown()
 
         self.bench.submit("speed", lambda: measure_speed(model, plan), done, urgent=True)
@@ -204,7 +205,7 @@ class Comparison:
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
             facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
             facts |= {"calibration": meter.calibration, "evaluation": texts}
-            memory = asdict(memory_of(model, plan))
+            memory = entry.get("memory") or asdict(memory_of(model, plan))
             return report_html(
                 model.spec,
                 model.source,
@@ -245,13 +246,14 @@ class Comparison:
             self._judge, self._judge_of = Judge(model, texts, limit=tokens), wanted
         return self._judge
 
-    def act(self, what: str, name: str, tasks: str = "bundled", limit: int | None = None) -> None:
-        """Do what a button below the board says for the plan of this name; `tasks` and their `limit` are for "tasks"."""
+    def act(self, what: str, name: str, tasks: str = "bundled", limit: int | None = None, context: int = 4096, batch: int = 1) -> None:
+        """Do what a button below the board says for the plan of this name; `tasks` and their `limit` are for "tasks",
+        `context` and `batch` for "time"."""
         acts: dict[str, Callable[[str], None]] = {
             "show": self.show,
             "remove": self.remove,
             "generate": self.generate,
-            "time": self.time,
+            "time": lambda name: self.time(name, context, batch),
             "tasks": lambda name: self.tasks(name, tasks, limit),
         }
         if what not in acts:

@@ -135,10 +135,13 @@ class Handlers:
         bench = self._of(key)
         return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
-    def board(self, key: str, tasks: str, limit: float | None, event: gr.EventData) -> list[Any]:
+    def board(
+        self, key: str, tasks: str, limit: float | None, context: float | None, batch: float | None, event: gr.EventData
+    ) -> list[Any]:
         """A button below the board was pressed."""
         bench, what = self._of(key), str(event.what)
-        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), tasks or "", int(limit) if limit else None))
+        size = (int(context or 4096), int(batch or 1))
+        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), tasks or "", int(limit) if limit else None, *size))
         return [*answer, "found" if what == "show" and bench.runner.problem is None else gr.skip()]
 
     def search(

@@ -44,6 +44,10 @@ Practice = Annotated[
 PracticeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens of them to use at most")]
 JudgeTexts = Annotated[str, typer.Option("--text", metavar="FILE", help="texts to judge on; or english / korean for the bundled ones")]
 JudgeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens to judge on at most")]
+CacheTokens = Annotated[int, typer.Option("--context", help="tokens that the KV cache is counted for")]
+CacheBatch = Annotated[int, typer.Option("--batch", help="sequences of that length")]
+Writing = Annotated[bool, typer.Option(help="let source and plan continue the same prompts, side by side")]
+Timing = Annotated[bool, typer.Option(help="measure speed and the peak of memory")]
 Goal = Annotated[str, typer.Option(help="what is made small: kl (to the source), perplexity or cosine")]
 Definition = Annotated[str, typer.Option("--similarity", help=about("similarity")["help"])]
 

@@ -15,16 +15,16 @@
 
   const table = (box, data, words, chosen, choose) => {
     const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
-    ["plan", "layers", "parameters_short", "ratio_short", "kl_short", "agreement_short", "decode_short", "memory", "verdict_short"].forEach((name) => head.append(element("th", {}, words[`col_${name}`])));
+    ["plan", "layers", "ratio_short", "kl_short", "agreement_short", "decode_short", "parameters_short", "memory", "verdict_short"].forEach((name) => head.append(element("th", {}, words[`col_${name}`])));
     made.append(head);
     data.entries.forEach((entry) => {
       const row = element("tr", {class: entry.name === chosen ? "ls-chosen" : "", "data-entry": entry.name, tabindex: 0}), e = entry.evaluation;
       const broken = e && ratio(entry) === null;
       const cells = [
-        entry.label || entry.plan.method, `${entry.depth}`, `${(entry.parameters / 1e6).toFixed(1)} M`,
+        entry.label || entry.plan.method, `${entry.depth}`,
         e ? (broken ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`) : "–",
         e ? number(e.kl, 3) : "–", e ? (e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`) : "–",
-        entry.speed ? times(entry.speed.decode_ratio) : "–", size(entry.bytes), entry.verdict ? words[`verdict_${entry.verdict}`] : "–",
+        entry.speed ? times(entry.speed.decode_ratio) : "–", `${(entry.parameters / 1e6).toFixed(1)} M`, size(entry.bytes), entry.verdict ? words[`verdict_${entry.verdict}`] : "–",
       ];
       cells.forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
       row.onclick = () => choose(entry.name);
@@ -97,6 +97,7 @@
     if (e) made.push(element("p", {class: "ls-rule"}, fill(words.protocol, {tokens: e.protocol.tokens, texts: e.protocol.texts, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos, source: number(e.perplexity.source, 2), plan: e.perplexity.plan === null ? words.broken : number(e.perplexity.plan, 2)})));
     if (e && judged(entry) && e.texts.length > 1) { const dots = element("div", {}); made.push(dots); setTimeout(() => dots.isConnected && spread(dots, entry, words), 0); }
     if (entry.speed) made.push(element("p", {class: "ls-rule"}, fill(words.speed_says, {decode: times(entry.speed.decode_ratio), prefill: times(entry.speed.prefill_ratio), theory: times(1 / entry.speed.depth_ratio)})));
+    if (entry.memory) { const m = entry.memory; made.push(element("p", {class: "ls-rule"}, fill(words.memory_says, {context: m.context, batch: m.batch, plan_cache: size(m.plan_cache), source_cache: size(m.source_cache), plan_weights: size(m.plan_weights), source_weights: size(m.source_weights), disk: size(m.plan_disk)}))); }
     if (entry.speed?.source_peak) made.push(element("p", {class: "ls-rule"}, fill(words.peak_says, {source: size(entry.speed.source_peak), plan: size(entry.speed.plan_peak), read: entry.speed.prompt_tokens, written: entry.speed.new_tokens})));
     (entry.tasks ?? []).forEach((one) => {
       const says = (value) => (value === null ? "–" : /^(acc|exact_match|f1)/.test(one.metric) ? `${number(100 * value, 1)} %` : number(value, 3));

@@ -130,7 +130,8 @@ def searches(model: Model) -> None:
 
 def judging(model: Model) -> None:
     """Judging a plan against a plain loop over the same windows; decode speed of 24 layers."""
-    held = bundled("english", "evaluation")
+    both = (bundled(language, "evaluation") for language in ("english", "korean"))  # neither has 20,000 tokens by itself
+    held = calibration_of(tuple(text for texts in both for text in texts.texts), "evaluation")
     plan = plan_of_kept(30, set(range(30)) - set(range(13, 19)), "bench")
     live = live_network(model, plan)
     judge = Judge(model, held)

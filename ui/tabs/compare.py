@@ -41,9 +41,11 @@ def build(language: str) -> SimpleNamespace:
         judge_map = gr.Button(say("judge_map_button"), elem_id="judge-map", min_width=200)
         report = gr.Button(say("report_button"), elem_id="make-report", min_width=200)
     board = view("board", language, 420)
-    with gr.Accordion(say("tasks_title"), open=False), gr.Row():
+    with gr.Accordion(say("more"), open=False), gr.Row():
         tasks = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
         limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), minimum=0, precision=0, elem_id="tasks-limit")
+        context = gr.Number(4096, label=say("cache_context"), info=say("cache_info"), minimum=1, precision=0, elem_id="cache-context")
+        batch = gr.Number(1, label=say("cache_batch"), info=say("cache_batch_info"), minimum=1, precision=0, elem_id="cache-batch")
     gr.Markdown(say("ablation_title"))
     gr.Markdown(say("ablation_read"))
     with gr.Row(elem_classes="ls-buttons"):
@@ -71,6 +73,8 @@ def build(language: str) -> SimpleNamespace:
         board=board,
         tasks=tasks,
         limit=limit,
+        context=context,
+        batch=batch,
         ablation=ablation,
         ablate=ablate,
         ablated=ablated,
