@@ -64,6 +64,11 @@ class Objective:
             self.forwards += self.model.spec.depth * self.share((index,))
         return self._records[index]
 
+    @property
+    def missing(self) -> float:
+        """The share of all tokens that the source was not run over yet."""
+        return 1.0 - self.share(tuple(self._records))
+
     def share(self, packs: tuple[int, ...]) -> float:
         """Return the share of all tokens that lies in some packs."""
         return sum(self.packs[index].ids.shape[1] for index in packs) / self.tokens

@@ -214,9 +214,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise PlanError(f"{path} does not exist") from error
+        raise PlanError(f"{path.name or path} does not exist") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise PlanError(f"{path} is no JSON file that can be read") from error
+        raise PlanError(f"{path.name or path} is no JSON file that can be read") from error
 
 
 # --- Words ---

@@ -2,7 +2,7 @@
 
 1. A bottom-up beam: a state is a prefix plan with its activations; keeping the next layer costs one layer, leaving it out
    nothing. Among prefixes that left out as many layers, the one survives whose states cost least by `Sensitivity`.
-2. The second-order estimate holds for few missing layers only, so the beam stops at depth / 8 of them; from there one
+2. The second-order estimate holds for few missing layers only, so the beam stops at depth / 6 of them; from there one
    layer more goes at a time, the best of the few that the estimate ranks first, measured.
 3. Swaps (a layer that went comes back for one that is there, which is also how the last layer of a seam survives whole)
    and survivors (a seam's block takes the projections of the last layer it covers, as `reference` does, or their mean), in
@@ -25,7 +25,7 @@ from engine.forward import Capture
 from engine.jobs import Job, Progress
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.objectives import Objective
-from engine.plans import RULES, runs
+from engine.plans import RULES, runs, untouched
 from engine.sensitivity import DRAWS, Sensitivity
 from engine.types import Block, DepthPlan, Found, Stage
 
@@ -34,7 +34,7 @@ MOST_PLANS = 5000  # up to here every plan may be tried
 DRAFT_TOKENS = 512
 _FEW = 6  # candidates measured when one layer more is to go
 _HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves looked at together; how many of them are tried; how much worse one may look
-_HARDLY = 1.08  # how much worse than the best one a plan may score on the draft and still be measured in full
+_HARDLY = 1.08  # how much more than the best one a plan may cost on the draft and still be measured in full
 
 Report = Callable[[Found], object]
 Prefix = tuple[float, tuple[int, ...], list[torch.Tensor]]  # in the beam: estimated cost, kept layers, states
@@ -73,7 +73,7 @@ class Search:
         self._watch = objective.watch()
         self._before = objective.forwards
         self._most = forwards
-        self._tried: dict[tuple[Block, ...], float] = {}  # measured in full
+        self._tried: dict[tuple[Block, ...], float] = {}  # measured in full, or all that there was time for
         self._passed: set[tuple[Block, ...]] = set()  # that the draft spoke against
         ends = itertools.accumulate(pack.ids.shape[1] for pack in objective.packs)
         self.draft = objective.every[: max(1, sum(end <= DRAFT_TOKENS for end in ends))]
@@ -85,8 +85,8 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """True when the time or the forwards are used up."""
-        return self._watch() >= self.seconds or self.forwards + self.depth > self._most  # a plan costs up to its depth
+        """True when the time is used up, or the forwards that a plan may take and the passes over the source before it."""
+        return self._watch() >= self.seconds or self.forwards + self.depth * (1 + self.objective.missing) > self._most
 
     def run(self) -> Job[tuple[Found, ...]]:
         """Search, and return every improvement in order."""
@@ -136,7 +136,8 @@ class Search:
         return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name)
 
     def _draft_score(self, plan: DepthPlan) -> float:
-        return _rank(self.objective.score(plan, self.draft))
+        """What a plan costs on the draft: its score above the source's own, which is not zero for perplexity."""
+        return _rank(self.objective.score(plan, self.draft)) - self.objective.score(untouched(self.depth), self.draft)
 
     def _measure(self, plan: DepthPlan, stage: Stage, all_tokens: bool = False) -> float:
         """Score a plan and report it where it is the best so far; infinity where the draft speaks against it. Where the
@@ -290,14 +291,20 @@ class Search:
         return replace(base, blocks=tuple(blocks[home] for home in sorted(blocks)))
 
 
-def rivals(objective: Objective, keep: int, seconds: float = 60.0) -> Job[dict[str, float]]:
-    """Return by name the scores of the plans of whole layers that a search ("search") and every baseline find: beside the
-    optimum that `Search.exhaust` finds they tell how far from it each stays."""
+def rivals(objective: Objective, keep: int, optimum: float, seconds: float = 60.0) -> Job[dict[str, tuple[float, float]]]:
+    """Return by name what plans of whole layers a search ("search") and every baseline find: their scores, and how many
+    times the optimum that `Search.exhaust` found each is (of the perplexities themselves where those are scored)."""
     run = Search(objective, keep, seconds, survivors=())
-    found = {"search": (yield from run.run())[-1].score}
+    scores = {"search": (yield from run.run())[-1].score}
     for method in BASELINES:
-        found[method] = objective.score((yield from baseline(objective, method, keep)))
-    return found
+        scores[method] = objective.score((yield from baseline(objective, method, keep)))
+    return {name: (score, _times(objective, score, optimum)) for name, score in scores.items()}
+
+
+def _times(objective: Objective, score: float, optimum: float) -> float:
+    if objective.name == "perplexity":
+        return math.exp(score - optimum)
+    return score / optimum if optimum > 0 else math.nan
 
 
 def states_after(records: tuple[Capture, ...], point: int) -> list[torch.Tensor]:

@@ -148,8 +148,12 @@ def test_search_writes_the_best_plan_and_how_it_came(on_tiny: tuple[object, ...]
     assert everything["history"][-1]["stage"] == "exhaustive"
     others = everything["others"]
     assert set(others) == {"search", *BASELINES}
-    assert all(one["score"] >= everything["score"] and one["ratio"] == one["score"] / everything["score"] for one in others.values())
-    assert others["search"]["ratio"] == 1  # of whole layers, on so small a model, it finds the optimum
+    assert all(one["score"] >= everything["score"] and one["times"] == one["score"] / everything["score"] for one in others.values())
+    assert others["search"]["times"] == 1  # of whole layers, on so small a model, it finds the optimum
+    repaired = inside("search", "--keep", 4, "--exhaustive", "--objective", "perplexity", "--repair", *on_tiny, "--tokens", 1000).json
+    optimum = next(entry["score"] for entry in reversed(repaired["history"]) if entry["stage"] == "exhaustive")
+    for one in repaired["others"].values():
+        assert one["times"] == pytest.approx(math.exp(one["score"] - optimum))  # of perplexities, not of their logarithms
 
 
 def test_search_takes_parameters_and_gigabytes_for_a_target(

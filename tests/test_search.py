@@ -342,6 +342,16 @@ def test_forwards_are_bounded(keep: int, tiny: Callable[..., Model]) -> None:
     assert whole.forwards > first + 20
 
 
+@pytest.mark.parametrize("bound", [30, 40, 60])
+def test_forwards_are_bounded_where_only_the_draft_was_run_before(
+    bound: int, tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = drafted(tiny, monkeypatch)
+    search = Search(objective, 4, GENEROUS, forwards=bound)
+    assert drain(search.run())
+    assert search.forwards <= bound
+
+
 def test_what_was_spent_before_does_not_count(tiny: Callable[..., Model]) -> None:
     objective = objective_of(eight(tiny))
     drain(greedy(objective, 4))

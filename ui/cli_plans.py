@@ -131,7 +131,7 @@ def search(
     layers = layers_for(goal.model.spec, goal.model.config, target)
     run = Search(goal, layers, seconds)
     found = shown(run.exhaust() if exhaustive else run.run())
-    others = shown(rivals(goal, layers)) if exhaustive else None
+    others = shown(rivals(goal, layers, found[-1].score)) if exhaustive else None
     if repaired:
         found = (*found, shown(repair_best(wider, run.best(3))))
     write(search_to_json(found, others), out)
@@ -273,8 +273,8 @@ def report(
     meter = open_meter(model, dtype, device, calibration)
     opened = meter.model
     require_depth(chosen, opened.spec.depth)
-    judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
     beside = _beside(opened, chosen, writing, speed, context, batch)
+    judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
     seen = shown(run_profile(meter.captures))
     html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **beside, facts=facts)

@@ -140,8 +140,8 @@ class Handlers:
     ) -> list[Any]:
         """A button below the board was pressed."""
         bench, what = self._of(key), str(event.what)
-        size = (int(context or 4096), int(batch or 1))
-        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), tasks or "", int(limit) if limit else None, *size))
+        options = (tasks or "", _whole(limit, None), _whole(context, 4096), _whole(batch, 1))
+        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), *options))
         return [*answer, "found" if what == "show" and bench.runner.problem is None else gr.skip()]
 
     def search(
@@ -192,3 +192,7 @@ class Handlers:
 
 def _settings(C: int, I: int, L: int, H: int | None, rule: str, similarity: str) -> LacoSettings:
     return LacoSettings(int(C), int(I), 1.0, int(L), None if H is None else int(H), rule, similarity)  # type: ignore[arg-type]
+
+
+def _whole(value: float | None, empty: Any) -> Any:
+    return empty if value is None else int(value)

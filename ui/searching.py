@@ -49,7 +49,8 @@ class Searching:
         def job() -> Job[Found]:
             found = yield from (run.exhaust() if exhaustive else run.run())
             if exhaustive:
-                self._tell(others={"optimum": found[-1].score, "scores": (yield from rivals(goal, keep))})
+                others = yield from rivals(goal, keep, found[-1].score)
+                self._tell(others={"optimum": found[-1].score, "times": {name: ratio for name, (_, ratio) in others.items()}})
             return (yield from repair_best(wider, run.best(3))) if repaired else found[-1]
 
         def done(found: Found) -> None:

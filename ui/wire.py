@@ -119,15 +119,14 @@ def evaluation_from_json(value: Any) -> dict[str, Any]:
     return value
 
 
-def search_to_json(found: Sequence[Found], others: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """Return a search: the best plan and its score, every improvement on the way, and what others find for as many layers."""
+def search_to_json(found: Sequence[Found], others: Mapping[str, tuple[float, float]] | None = None) -> dict[str, Any]:
+    """Return a search: the best plan and its score, every improvement on the way, and what others find for as many layers:
+    their scores, and how many times the optimum those are."""
     best = found[-1]
     history = [{"score": f.score, "seconds": f.seconds, "forwards": f.forwards, "stage": f.stage} for f in found]
     answer = {"score": best.score, "depth": best.plan.depth, "plan": plan_to_json(best.plan), "history": history}
     if others is not None:
-        answer["others"] = {
-            name: {"score": score, "ratio": score / best.score if best.score else math.nan} for name, score in others.items()
-        }
+        answer["others"] = {name: {"score": score, "times": ratio} for name, (score, ratio) in others.items()}
     return answer
 
 

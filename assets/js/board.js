@@ -11,7 +11,7 @@
   const front = (entries) => entries.filter((a) => !entries.some((b) => b !== a && b.depth <= a.depth && ratio(b) <= ratio(a) && (b.depth < a.depth || ratio(b) < ratio(a))))
     .sort((a, b) => a.depth - b.depth);
 
-  const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = (event) => { event.stopPropagation(); act(); }; return made; };
+  const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = act; return made; };
 
   const table = (box, data, words, chosen, choose) => {
     const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
@@ -136,8 +136,7 @@
     const entry = data.entries.find((one) => one.name === local.chosen);
     table(part(box, "ls-board-scroll"), data, words, local.chosen, choose);
     details(part(box, "ls-details"), entry, words, act);
-    const half = window.innerWidth >= 1000 ? (width - 8) / 2 : width;
-    const pair = part(box, "ls-pair");
+    const pair = part(box, "ls-charts");
     scatter(part(pair, "ls-front"), data, words, local.chosen, choose);
     parallel(part(pair, "ls-parallel"), data, words);
     strips(part(box, "ls-strips"), data, words, width, local.chosen, choose);

@@ -12,7 +12,7 @@
     says.textContent = best ? fill(words.search_best, {score: number(best.score, 4), unit, seconds: number(best.seconds, 1), forwards: Math.round(best.forwards), layers: data.keep, stage: words[`stage_${best.stage}`]}) : words.search_none;
     if (data.others) {
       const name = (method) => (method === "search" ? words.search_line : words[`baseline_${method}`]);
-      const others = Object.entries(data.others.scores).map(([method, score]) => `${name(method)} ${score === null ? words.broken : times(score / data.others.optimum)}`);
+      const others = Object.entries(data.others.times).map(([method, ratio]) => `${name(method)} ${times(ratio)}`);
       says.append(element("p", {class: "ls-others"}, fill(words.search_others, {optimum: number(data.others.optimum, 4), others: others.join(", ")})));
     }
     const end = Math.max(1, ...data.history.map((point) => point.seconds)) * 1.05;

@@ -94,7 +94,7 @@ def searches(model: Model) -> None:
     for keep in KEEPS:
         greedy_plan = drain(greedy(slow, keep)).plan
         goal = Objective(model, practice)
-        run = Search(goal, keep, seconds=180, forwards=slow.forwards / 3)
+        run = Search(goal, keep, seconds=165, forwards=slow.forwards / 3)
         took = timed(lambda run=run: drain(run.run()))
         ours, theirs = ratio(run.history[-1].plan), ratio(greedy_plan)
         scores[keep] = (ours, theirs, run.best(3), goal)

@@ -13,6 +13,22 @@ from tests.browser.conftest import App
 LONG = 240_000  # milliseconds; the first visit converts the demo and maps it from nothing
 UPPER = "/?L=12"  # a link to the upper layers alone, whose map takes a third of the time
 
+# Draws a board of one chosen plan with writing samples twice, and counts charts in their place, charts out of it, passages.
+BOARD_TWICE = """() => {
+  const box = document.body.appendChild(document.createElement('div'));
+  const made = {text: 'b', distinct_1: 1, distinct_2: 1, longest_repeat: 1, loops: false};
+  const blocks = [0, 1].map((home) => ({home, mix: [[home, 1]]}));
+  const entry = {name: 'x', label: 'x', depth: 2, parameters: 1e6, bytes: 1e6, plan: {method: 'm', settings: {}, blocks},
+    samples: [{prompt: 'a', decoding: 'greedy', source: made, plan: made}]};
+  const words = window.layerscopeWords.en, data = {depth: 3, entries: [entry]};
+  for (let i = 0; i < 2; i++) {
+    window.layerscope.views.board(box, {data, words, trigger() {}, local: {chosen: 'x'}, draw() {}, width: 600});
+  }
+  const found = ['.ls-charts > .ls-front', '.ls-details .ls-front', '.ls-passage'].map((what) => box.querySelectorAll(what).length);
+  box.remove();
+  return found;
+}"""
+
 
 def figure(page: Page) -> tuple[int, int]:
     """Layers left and layers of the source, as the page states them."""
@@ -223,6 +239,9 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     expect(offline.locator("body")).to_contain_text("26")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
+
+    # What source and plan wrote stands with the plan that was chosen, and the charts below it.
+    assert page.evaluate(BOARD_TWICE) == [1, 0, 2]
 
     # A new tab finds the board as it was left.
     other = page.context.browser.new_context().new_page()

@@ -43,9 +43,9 @@ def build(language: str) -> SimpleNamespace:
     board = view("board", language, 420)
     with gr.Accordion(say("more"), open=False), gr.Row():
         tasks = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
-        limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), minimum=0, precision=0, elem_id="tasks-limit")
-        context = gr.Number(4096, label=say("cache_context"), info=say("cache_info"), minimum=1, precision=0, elem_id="cache-context")
-        batch = gr.Number(1, label=say("cache_batch"), info=say("cache_batch_info"), minimum=1, precision=0, elem_id="cache-batch")
+        limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), precision=0, elem_id="tasks-limit")
+        context = gr.Number(4096, label=say("cache_context"), info=say("cache_info"), precision=0, elem_id="cache-context")
+        batch = gr.Number(1, label=say("cache_batch"), info=say("cache_batch_info"), precision=0, elem_id="cache-batch")
     gr.Markdown(say("ablation_title"))
     gr.Markdown(say("ablation_read"))
     with gr.Row(elem_classes="ls-buttons"):
