@@ -81,7 +81,7 @@ class PeakMemory(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in self._seen | known:
+                if storage._cdata not in known and storage._cdata not in self._seen:
                     self._seen.add(storage._cdata)
                     self.now += storage.nbytes()
                     weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())

@@ -189,12 +189,12 @@ def test_memory_is_counted_for_the_cache_asked_for(desk: Desk) -> None:
 
 def test_tasks_are_those_asked_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     name = desk.comparison.board.pin(fold_spans(DEPTH, [(2, 4)], "mean"), "mine")
-    desk.comparison.act("tasks", name, "bundled", 5)
+    desk.comparison.act("tasks", name, names="bundled", limit=5)
     wait_for_jobs()
     (row,) = rows(desk)
     assert {score["source"] * 5 % 1 for score in row["tasks"]} == {0}  # of five items each
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    desk.comparison.act("tasks", name, "arc_easy, hellaswag")
+    desk.comparison.act("tasks", name, names="arc_easy, hellaswag")
     wait_for_jobs()
     assert "layerscope[eval]" in desk.runner.problem
 

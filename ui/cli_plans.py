@@ -31,7 +31,7 @@ from ui.terminal import (
     Width,
     Writing,
     keep_maps,
-    open_checked,
+    open_for,
     open_meter,
     open_objective,
     read_plan_file,
@@ -64,11 +64,10 @@ def evaluate(
     """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
     from engine.calibration import texts_for
     from engine.evaluation import Judge
-    from engine.plans import require_depth
     from ui.wire import evaluation_to_json
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
-    opened = open_checked(model, dtype, device, lambda spec: require_depth(chosen, spec.depth))
+    opened = open_for(chosen, model, dtype, device)
     judge = Judge(opened, texts, context, stride, tokens)
     write(evaluation_to_json(shown(judge.judge(chosen))), out)
 
@@ -176,10 +175,9 @@ def tasks(
     from dataclasses import asdict
 
     from engine.harness import run_tasks
-    from engine.plans import require_depth
 
     chosen = read_plan_file(plan)
-    opened = open_checked(model, dtype, device, lambda spec: require_depth(chosen, spec.depth))
+    opened = open_for(chosen, model, dtype, device)
     write([asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))], out)
 
 
@@ -227,14 +225,13 @@ def measure(
     out: Out = None,
 ) -> None:
     """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
-    from engine.plans import require_depth
-
     chosen = read_plan_file(plan)
-    opened = open_checked(model, dtype, device, lambda spec: require_depth(chosen, spec.depth))
+    opened = open_for(chosen, model, dtype, device)
     write(_beside(opened, chosen, writing, speed, context, batch), out)
 
 
 def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, batch: int) -> dict[str, Any]:
+    """What is measured of source and plan side by side, as JSON; None for what was not asked for."""
     from dataclasses import asdict
 
     from engine.generation import generate_beside

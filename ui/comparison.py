@@ -123,11 +123,11 @@ class Comparison:
 
         self.bench.submit("generate", lambda: generate_beside(model, plan, PROMPTS), done, urgent=True)
 
-    def time(self, name: str, context: int = 4096, batch: int = 1) -> None:
-        """Measure the speed of source and plan in turns, and count what they weigh with a KV cache of this size."""
+    def time(self, name: str, **cache: int) -> None:
+        """Measure the speed of source and plan in turns, and count what they weigh; `cache` is `memory_of`'s context and batch."""
         model, board = self.bench.open_meter().model, self.board
         plan = board.plan(name)
-        memory = asdict(memory_of(model, plan, context, batch))
+        memory = asdict(memory_of(model, plan, **cache))
 
         def done(speed: Any) -> None:
             board.pin(plan, "", speed=asdict(speed), memory=memory)
@@ -246,16 +246,15 @@ class Comparison:
             self._judge, self._judge_of = Judge(model, texts, limit=tokens), wanted
         return self._judge
 
-    def act(self, what: str, name: str, tasks: str = "bundled", limit: int | None = None, context: int = 4096, batch: int = 1) -> None:
-        """Do what a button below the board says for the plan of this name; `tasks` and their `limit` are for "tasks",
-        `context` and `batch` for "time"."""
-        acts: dict[str, Callable[[str], None]] = {
+    def act(self, what: str, name: str, **options: Any) -> None:
+        """Do what a button below the board says for the plan of this name."""
+        acts: dict[str, Callable[..., None]] = {
             "show": self.show,
             "remove": self.remove,
             "generate": self.generate,
-            "time": lambda name: self.time(name, context, batch),
-            "tasks": lambda name: self.tasks(name, tasks, limit),
+            "time": self.time,
+            "tasks": self.tasks,
         }
         if what not in acts:
             raise LayerscopeError(f"the board cannot '{what}'")
-        acts[what](name)
+        acts[what](name, **options)

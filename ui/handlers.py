@@ -136,12 +136,13 @@ class Handlers:
         return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
     def board(
-        self, key: str, tasks: str, limit: float | None, context: float | None, batch: float | None, event: gr.EventData
+        self, key: str, tasks: str | None, limit: int | None, context: int | None, batch: int | None, event: gr.EventData
     ) -> list[Any]:
         """A button below the board was pressed."""
         bench, what = self._of(key), str(event.what)
-        options = (tasks or "", _whole(limit, None), _whole(context, 4096), _whole(batch, 1))
-        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), *options))
+        options = {"tasks": {"names": tasks, "limit": limit}, "time": {"context": context, "batch": batch}}.get(what, {})
+        given = {option: value for option, value in options.items() if value is not None}  # an empty field leaves the default
+        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), **given))
         return [*answer, "found" if what == "show" and bench.runner.problem is None else gr.skip()]
 
     def search(
@@ -192,7 +193,3 @@ class Handlers:
 
 def _settings(C: int, I: int, L: int, H: int | None, rule: str, similarity: str) -> LacoSettings:
     return LacoSettings(int(C), int(I), 1.0, int(L), None if H is None else int(H), rule, similarity)  # type: ignore[arg-type]
-
-
-def _whole(value: float | None, empty: Any) -> Any:
-    return empty if value is None else int(value)

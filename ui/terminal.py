@@ -59,6 +59,13 @@ def open_checked(model: str, dtype: str, device: str, check: Callable[[Any], obj
     return shown(open_model(parse_source(model, dtype, device), check))
 
 
+def open_for(plan: Any, model: str, dtype: str, device: str) -> Any:
+    """Open the model that a plan is for; one of another depth is refused before a weight is read."""
+    from engine.plans import require_depth
+
+    return open_checked(model, dtype, device, lambda spec: require_depth(plan, spec.depth))
+
+
 def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, name: str, check: Callable[[Any], object]) -> Any:
     from engine.calibration import texts_for
     from engine.objectives import Objective, require_objective

@@ -2,8 +2,7 @@
 // coordinates over what made them, and everything that was measured of the plan that is chosen.
 "use strict";
 
-(({views, plot, fill, number, times, size, element, theme, strip}) => {
-  const part = (box, name, tag = "div") => box.querySelector(`.${name}`) ?? box.appendChild(element(tag, {class: name}));
+(({views, plot, fill, number, times, size, element, part, theme, strip}) => {
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
 

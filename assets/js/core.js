@@ -60,6 +60,9 @@ window.layerscope = (() => {
     return made;
   };
 
+  // The part of a view that goes by this class name, made when it is first asked for.
+  const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
+
   // Called by the component once its element is on the page. Redraws on new props, a change of theme or of width.
   const mount = (name, host, props, trigger, watch) => {
     const words = window.layerscopeWords[props.language];
@@ -89,5 +92,5 @@ window.layerscope = (() => {
   new MutationObserver(() => { known = null; mounted.forEach((draw) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
-  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, times, size, element, mount};
+  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, times, size, element, part, mount};
 })();

@@ -1,9 +1,8 @@
 // Fold: T answered from the map without asking anybody; the strip, the trace, depth over T, the plan in words.
 "use strict";
 
-(({views, plot, fill, number, times, size, element, theme, parse, strip}) => {
+(({views, plot, fill, number, times, size, element, part, theme, parse, strip}) => {
   const ls = window.layerscope;
-  const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
   const stepAt = (map, T) => map.steps.find((step) => T >= step.t_from) ?? map.steps.at(-1);
   const steps = (map, layers) => map.steps.filter((step) => step.depth === layers);
 

@@ -1,8 +1,7 @@
 // Explore: the similarity heatmap with its per-layer bars, the fold landscape, the weight distance, the token norms.
 "use strict";
 
-(({views, plot, colorbar, fill, number, element, theme}) => {
-  const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
+(({views, plot, colorbar, fill, number, element, part, theme}) => {
 
   // A cell cursor for the keyboard: arrows move it, Enter does what a click does.
   const cursor = (box, label, rows, columns, local, changed, chosen) => {

@@ -1,8 +1,7 @@
 // Search: the best score so far against time, the baselines beside it, and the best plan as a strip.
 "use strict";
 
-(({views, plot, fill, number, times, element, theme, strip}) => {
-  const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
+(({views, plot, fill, number, times, element, part, theme, strip}) => {
 
   views.search = (box, {data, words, width}) => {
     const t = theme();
