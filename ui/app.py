@@ -127,7 +127,8 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
 
     pressed = [side.button.click, side.model.submit]
-    gr.on(pressed, on.open, [session, *opening, side.own, *settings], [*answer, tab.spans, tab.plan], **common)
+    asked = [session, *opening, side.own, *settings]
+    gr.on(pressed, on.open, asked, [*answer, tab.spans, tab.plan], trigger_mode="always_last", **common)
     gr.on(pressed, None, opening, None, js="(model, dtype, texts) => { window.layerscope.opened({model, dtype, texts}); }")
     gr.on([control.change for control in settings], on.ask, [session, *settings], answer, trigger_mode="always_last", **common)
     tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)

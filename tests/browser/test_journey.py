@@ -29,6 +29,12 @@ BOARD_TWICE = """() => {
   return found;
 }"""
 
+# Every request of the page waits before it is sent.
+SLOW = """() => {
+  const ask = window.fetch;
+  window.fetch = async (...all) => { await new Promise((go) => setTimeout(go, 700)); return ask(...all); };
+}"""
+
 
 def figure(page: Page) -> tuple[int, int]:
     """Layers left and layers of the source, as the page states them."""
@@ -255,14 +261,21 @@ def test_mistakes_are_answered_in_one_sentence(page: Page, app: App) -> None:
     page.goto(f"{app.url}/?T=banana&C=99&rule=nonsense&spans=[[5,2]]")
     painted(page, "similarity")
     for wrong, answer in (
-        ("/no/such/folder", "does not exist"),
-        ("<img src=x onerror=alert(1)>", "does not exist"),
+        ("/no/such/folder", "/no/such/folder' does not exist"),
+        ("<img src=x onerror=alert(1)>", "'<img src=x onerror=alert(1)>' does not exist"),
         ("hub:nobody/nothing", "HF_HUB_OFFLINE"),
     ):
         page.locator("#model input, #model textarea").fill(wrong)
         page.locator("#open").click()
         expect(page.locator("#ls-status .ls-problem")).to_contain_text(answer, timeout=30_000)
     assert page.locator("img[src=x]").count() == 0
+
+    # Pressed again while an answer is slow to come, the last one is answered.
+    page.evaluate(SLOW)
+    for wrong in ("/first", "/second", "/third"):
+        page.locator("#model input, #model textarea").fill(wrong)
+        page.locator("#open").click()
+    expect(page.locator("#ls-status .ls-problem")).to_contain_text("'/third' does not exist", timeout=30_000)
 
 
 def test_dark_phone_and_korean(page: Page, app: App) -> None:
