@@ -7,7 +7,7 @@ nothing is padded. Source and plan share one pass up to the first block that dif
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,7 @@ from engine.types import Calibration, DepthPlan, Evaluation, Model, Protocol, Te
 CONTEXT = 512
 TOKENS = 20_000
 _CHUNK = 256  # tokens whose logits are held at once; a vocabulary is wide
+ROWS = 32  # of those, how many go through the elementwise work together: as many as a processor's cache holds
 
 
 def windows(
@@ -138,13 +139,20 @@ def compare(model: Model, record: Capture, final: torch.Tensor, places: torch.Te
     agreement and cosine of the final states: sums over these places of a pack."""
     totals = torch.zeros(5, dtype=torch.float64)
     for part in places.split(_CHUNK):
-        targets = record.pack.ids[0, part + 1].to(final.device)[:, None]
-        source, plan = (logits_of(model, state[0, part]).float().log_softmax(-1) for state in (record.final, final))
-        picked = [-logs.gather(1, targets).sum() for logs in (source, plan)]
-        agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are
-        alike = cosine(record.final[0, part].float(), final[0, part].float()).sum()
-        totals += torch.stack([*picked, divergence(source, plan).sum(), agreed, alike]).double().cpu()
+        states = [state[0, part] for state in (record.final, final)]
+        targets = record.pack.ids[0, part + 1].to(final.device)[:, None].split(ROWS)
+        alike = cosine(*(state.float() for state in states)).split(ROWS)
+        logs = (by_rows(logits_of(model, state)) for state in states)
+        for source, plan, target, cosines in zip(*logs, targets, alike, strict=True):
+            picked = [-one.gather(1, target).sum() for one in (source, plan)]
+            agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are
+            totals += torch.stack([*picked, divergence(source, plan).sum(), agreed, cosines.sum()]).double().cpu()
     return [float(len(places)), *totals.tolist()]
+
+
+def by_rows(logits: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the log-probabilities of logits [tokens, vocabulary] in float32, a few tokens at a time."""
+    yield from (rows.float().log_softmax(-1) for rows in logits.split(ROWS))
 
 
 def divergence(source: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:

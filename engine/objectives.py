@@ -8,7 +8,7 @@ import torch
 
 from engine.calibration import Pack
 from engine.errors import SettingsError
-from engine.evaluation import divergence, windows
+from engine.evaluation import ROWS, by_rows, divergence, windows
 from engine.forward import Capture, Trails, capture, logits_of, normed, resume, run_block
 from engine.similarity import cosine
 from engine.surgery import Mixer
@@ -31,13 +31,14 @@ class Objective:
     def __init__(self, model: Model, texts: Calibration, name: str = "kl", limit: int = PRACTICE_TOKENS) -> None:
         require_objective(name)
         self.model, self.name, self.texts = model, name, texts
-        self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, limit=limit)
+        self.protocol, self.packs, skips = windows(model.tokenizer, model.config, texts, limit=limit)
+        self.places = [_places(pack, skipped) for pack, skipped in zip(self.packs, skips, strict=True)]
         self.forwards = 0.0
         self.tokens = sum(pack.ids.shape[1] for pack in self.packs)
         self.mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
         self._kept: dict[tuple[int, int], torch.Tensor] = {}
-        self._known: dict[tuple[tuple[Block, ...], tuple[int, ...]], float] = {}
+        self._known: dict[tuple[tuple[Block, ...], int], float] = {}  # sums over the places of a pack
         self._trails = Trails(_KEEP)
 
     @staticmethod
@@ -73,18 +74,15 @@ class Objective:
         """Return the share of all tokens that lies in some packs."""
         return sum(self.packs[index].ids.shape[1] for index in packs) / self.tokens
 
-    def places(self, pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:
-        """Return the places [n] of a pack whose next token is scored."""
-        return torch.cat([torch.arange(start + skip - 1, stop - 1) for (_, start, stop), skip in zip(pack.spans, skips, strict=True)])
-
     def score(self, plan: DepthPlan, packs: tuple[int, ...] | None = None) -> float:
         """Return a plan's score, over all packs or some; NaN where its states are not finite. Leading blocks that were
         run before are not run again."""
         packs = packs or self.every
-        value = self._known.get((plan.blocks, packs))
-        if value is None:
-            value = self._known[plan.blocks, packs] = self.score_states(dict(zip(packs, self.run(plan, packs=packs), strict=True)))
-        return value
+        new = tuple(index for index in packs if (plan.blocks, index) not in self._known)
+        for index, state in zip(new, self.run(plan, packs=new) if new else (), strict=True):
+            self._known[plan.blocks, index] = self._sum(index, state)
+        total = sum(self._known[plan.blocks, index] for index in packs)
+        return total / sum(len(self.places[index]) for index in packs) if math.isfinite(total) else math.nan
 
     def run(self, plan: DepthPlan, count: int | None = None, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
         """Return the raw states, one for each pack, after a plan's first `count` blocks, or after all of them."""
@@ -109,38 +107,40 @@ class Objective:
             return [run_block(self.model, self.mixer, block, state, record) for state, record in zip(states, records, strict=True)]
 
     @torch.no_grad()
-    def score_states(self, states: dict[int, torch.Tensor]) -> float:
-        """Return the score of raw last states, by the number of their pack."""
-        total, count = 0.0, 0
+    def _sum(self, index: int, state: torch.Tensor) -> float:
+        """Return what a pack's raw last states add up to."""
         with self.model.lock:
-            for index, state in states.items():
-                record = self.record(index)
-                places = self.places(record.pack, self._skips[index])
-                total += self._sum(index, record, normed(self.model, state), places)
-                count += len(places)
-        return total / count if math.isfinite(total) else math.nan
+            return self._compared(index, self.record(index), normed(self.model, state))
 
-    def _sum(self, index: int, record: Capture, final: torch.Tensor, places: torch.Tensor) -> float:
+    def _compared(self, index: int, record: Capture, final: torch.Tensor) -> float:
+        places = self.places[index]
         if self.name == "cosine":
             return float((1 - cosine(record.final[0, places].float(), final[0, places].float())).sum())
         total = 0.0
         for number, part in enumerate(places.split(_PART)):
-            logs = logits_of(self.model, final[0, part]).float().log_softmax(-1)
+            logits = logits_of(self.model, final[0, part])
             if self.name == "perplexity":
-                total += float(-logs.gather(1, record.pack.ids[0, part + 1].to(logs.device)[:, None]).sum())
+                targets = record.pack.ids[0, part + 1].to(logits.device)[:, None].split(ROWS)
+                total += sum(float(-logs.gather(1, target).sum()) for logs, target in zip(by_rows(logits), targets, strict=True))
             else:
-                total += float(divergence(self._source_logs(index, number, record, part), logs).sum())
+                source = self._source_logs(index, number, record, part).split(ROWS)
+                total += sum(float(divergence(p, logs).sum()) for p, logs in zip(source, by_rows(logits), strict=True))
         return total
 
     def _source_logs(self, index: int, number: int, record: Capture, part: torch.Tensor) -> torch.Tensor:
         """The source's log-probabilities, kept while they are few; a wide vocabulary's are worked out again each time."""
         key = (index, number)
         if key not in self._kept:
-            logs = logits_of(self.model, record.final[0, part]).float().log_softmax(-1)
+            logs = torch.cat(list(by_rows(logits_of(self.model, record.final[0, part]))))
             if (sum(kept.nbytes for kept in self._kept.values()) + logs.nbytes) > _KEEP:
                 return logs
             self._kept[key] = logs
         return self._kept[key]
+
+
+def _places(pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:
+    """Return the places [n] of a pack whose next token is scored."""
+    return torch.cat([torch.arange(start + skip - 1, stop - 1) for (_, start, stop), skip in zip(pack.spans, skips, strict=True)])
 
 
 def require_objective(name: str) -> None:

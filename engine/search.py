@@ -8,9 +8,9 @@
    and survivors (a seam's block takes the projections of the last layer it covers, as `reference` does, or their mean), in
    the order of the estimate, each measured from the lowest changed layer upwards, until nothing improves or the time is up.
 
-All that is tried first is tried on a part of the practice tokens (`DRAFT_TOKENS`); a plan that looks hardly worse there
-than the best one does is measured on all of them, and only those scores are compared. The best plan so far is reported as
-it is found.
+All that is tried first is tried on a part of the practice tokens (`DRAFT_TOKENS`). A plan races the best one from there
+on, text after text: it is given up where it looks worse on those so far, by a margin that shrinks as there are more, and
+what has run them all is compared. The best plan so far is reported as it is found.
 """
 
 import itertools
@@ -34,7 +34,7 @@ MOST_PLANS = 5000  # up to here every plan may be tried
 DRAFT_TOKENS = 512
 _FEW = 6  # candidates measured when one layer more is to go
 _HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves looked at together; how many of them are tried; how much worse one may look
-_HARDLY = 1.08  # how much more than the best one a plan may cost on the draft and still be measured in full
+_MARGIN = 0.1  # by how much more of its cost a plan may fall behind the best one, were nothing of the texts run yet
 
 Report = Callable[[Found], object]
 Prefix = tuple[float, tuple[int, ...], list[torch.Tensor]]  # in the beam: estimated cost, kept layers, states
@@ -74,7 +74,7 @@ class Search:
         self._before = objective.forwards
         self._most = forwards
         self._tried: dict[tuple[Block, ...], float] = {}  # measured in full, or all that there was time for
-        self._passed: set[tuple[Block, ...]] = set()  # that the draft spoke against
+        self._passed: dict[tuple[Block, ...], float] = {}  # given up in the race, with the score that it was heading for
         ends = itertools.accumulate(pack.ids.shape[1] for pack in objective.packs)
         self.draft = objective.every[: max(1, sum(end <= DRAFT_TOKENS for end in ends))]
 
@@ -115,8 +115,9 @@ class Search:
         return tuple(self.history)
 
     def best(self, count: int) -> list[DepthPlan]:
-        """Return the best few of all plans that were measured, the best first."""
-        order = sorted(self._tried, key=lambda blocks: _rank(self._tried[blocks]))
+        """Return the best few of all plans that were tried, the best first."""
+        scores = self._passed | self._tried
+        order = sorted(scores, key=lambda blocks: _rank(scores[blocks]))
         return [replace(self._plan(()), blocks=blocks) for blocks in order[:count]]
 
     def _sensitivity(self) -> Sensitivity:
@@ -129,24 +130,22 @@ class Search:
         return tuple(self.objective.record(index) for index in self.draft)
 
     def _progress(self, label: str) -> Progress:
-        best = f"; best so far {self.history[-1].score:.4f}" if self.history else ""
-        return Progress(label + best, min(self._watch() / self.seconds, 1.0))
+        told = f"{label}; best so far {self.history[-1].score:.4f}" if self.history else label
+        return Progress(told, min(self._watch() / self.seconds, 1.0))
 
     def _plan(self, kept: tuple[int, ...]) -> DepthPlan:
         return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name)
 
-    def _draft_score(self, plan: DepthPlan) -> float:
-        """What a plan costs on the draft: its score above the source's own, which is not zero for perplexity."""
-        return _rank(self.objective.score(plan, self.draft)) - self.objective.score(untouched(self.depth), self.draft)
+    def _cost(self, plan: DepthPlan, packs: tuple[int, ...]) -> float:
+        """What a plan costs on some packs: its score above the source's own, which is not zero for perplexity."""
+        return _rank(self.objective.score(plan, packs)) - self.objective.score(untouched(self.depth), packs)
 
     def _measure(self, plan: DepthPlan, stage: Stage, all_tokens: bool = False) -> float:
-        """Score a plan and report it where it is the best so far; infinity where the draft speaks against it. Where the
+        """Score a plan and report it where it is the best so far; infinity where it was given up on the way. Where the
         time is up before anything was measured, the draft's score has to do."""
         if plan.blocks in self._tried:
             return self._tried[plan.blocks]
-        drafting = bool(self.history) and not all_tokens and self.draft != self.objective.every
-        if drafting and self._draft_score(plan) > _HARDLY * self._draft_score(self.history[-1].plan):
-            self._passed.add(plan.blocks)
+        if self.history and not all_tokens and self._falls_behind(plan):
             return math.inf
         hurried = not (self.history or all_tokens) and self.over
         score = self._tried[plan.blocks] = self.objective.score(plan, self.draft if hurried else None)
@@ -154,6 +153,16 @@ class Search:
             self.history.append(Found(plan, score, self._watch(), self.forwards, stage))
             self._report(self.history[-1])
         return score
+
+    def _falls_behind(self, plan: DepthPlan) -> bool:
+        """Race a plan against the best one, from the draft on; True as soon as it is too far behind."""
+        best, every = self.history[-1], self.objective.every
+        for packs in (every[:count] for count in range(len(self.draft), len(every))):
+            ours, theirs = self._cost(plan, packs), self._cost(best.plan, packs)
+            if ours - theirs > _MARGIN * (1 - self.objective.share(packs)) * abs(theirs):
+                self._passed[plan.blocks] = best.score + ours - theirs
+                return True
+        return False
 
     def _beam(self, sensitivity: Sensitivity, drop: int) -> Job[tuple[int, ...]]:
         source = self._records
@@ -185,7 +194,7 @@ class Search:
             for layer in ranked[:_FEW]:
                 yield self._progress(f"{len(kept) - 1} layers left, without layer {layer}")
                 rest = tuple(other for other in kept if other != layer)
-                scores[layer] = self._draft_score(self._plan(rest))
+                scores[layer] = self._cost(self._plan(rest), self.draft)
                 if self.over:
                     break
             lost = min(scores, key=lambda layer: scores[layer])
