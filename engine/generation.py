@@ -3,6 +3,7 @@
 A folded model's first visible failure is a loop, which perplexity on given text does not show.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,7 +38,7 @@ def generate_beside(
     model: Model, plan: DepthPlan, prompts: Sequence[str] = PROMPTS, new_tokens: int = 60, seed: int = 0, chat: bool = False
 ) -> Job["tuple[Sample, ...]"]:
     """Continue each prompt with source and plan, greedily and sampled (temperature 0.8, top-p 0.95, the same seed for
-    both and for every prompt), at most `new_tokens` tokens each.
+    both), at most `new_tokens` tokens each. All prompts are written together, so each token reads the weights once.
 
     With `chat`, a prompt is put into the tokenizer's chat template where it has one. Of the model's own decoding settings
     only the special tokens are used, so that nothing hides a loop (a repetition penalty would).
@@ -46,22 +47,20 @@ def generate_beside(
         PlanError: the plan does not fit the model. TextError: a prompt has no token. SettingsError: prompt and new tokens
         do not fit in the model's context.
     """
-    rows = [(prompt, encode(model, prompt, new_tokens, chat)) for prompt in prompts]
+    rows = [encode(model, prompt, new_tokens, chat) for prompt in prompts]
     writers = [live_network(model, side) for side in (untouched(plan.source_depth), plan)]
-    samples = []
-    for index, (prompt, ids) in enumerate(rows):
-        for place, decoding in enumerate(DECODINGS):
-            found = []
-            for side, writer in enumerate(writers):
-                label = f"Writing with {('the source', 'the plan')[side]}: prompt {index + 1} of {len(rows)}, {decoding}"
-                yield Progress(label, (4 * index + 2 * place + side) / (4 * len(rows)))
-                found.append(generate(model, writer, ids, new_tokens, seed if decoding == "sampled" else None))
-            samples.append(Sample(prompt, decoding, *found))
-    return tuple(samples)
+    written = []
+    for place, decoding in enumerate(DECODINGS):
+        for side, writer in enumerate(writers):
+            yield Progress(f"Writing with {('the source', 'the plan')[side]}, {decoding}", (2 * place + side) / 4)
+            written.append(generate(model, writer, rows, new_tokens, seed if decoding == "sampled" else None))
+    greedy, sampled = zip(*written[:2], strict=True), zip(*written[2:], strict=True)
+    pairs = zip(prompts, greedy, sampled, strict=True)
+    return tuple(Sample(prompt, decoding, *found) for prompt, *both in pairs for decoding, found in zip(DECODINGS, both, strict=True))
 
 
-def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> torch.Tensor:
-    """Return a prompt's token ids [1, tokens]; see `generate_beside`."""
+def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> list[int]:
+    """Return a prompt's token ids; see `generate_beside`."""
     tokenizer = model.tokenizer
     if chat and tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}]
@@ -74,24 +73,27 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> to
     longest = getattr(model.config, "max_position_embeddings", None)
     if new_tokens < 1 or (longest and len(ids) + new_tokens > longest):
         raise SettingsError(f"{len(ids)} tokens of prompt and {new_tokens} new ones do not fit in the model's context of {longest}")
-    return torch.tensor([ids])
+    return list(ids)
 
 
 @torch.no_grad()
-def generate(model: Model, network: Any, ids: torch.Tensor, new_tokens: int, seed: int | None = None) -> "Generated":
-    """Continue token ids [1, tokens] with a live network of the model, at most `new_tokens`; sampled where there is a seed.
+def generate(model: Model, network: Any, prompts: Sequence[Sequence[int]], new_tokens: int, seed: int | None = None) -> "list[Generated]":
+    """Continue token ids with a live network of the model, at most `new_tokens` each; sampled where there is a seed.
 
-    The network's own decoding settings are taken away: transformers fills with them whatever a caller leaves unsaid.
+    Prompts of different lengths are filled up on the left, where nothing attends to what fills them. The network's own
+    decoding settings are taken away: transformers fills with them whatever a caller leaves unsaid.
     """
     assert network is not model.network, "the source keeps its settings; give it as the live network of an untouched plan"
     with model.lock, torch.random.fork_rng():  # transformers samples from torch's global generator; it is put back
         torch.manual_seed(0 if seed is None else seed)
-        prompt = ids.to(model.source.device)
         config = decoding_config(model.network.generation_config, new_tokens, seed is not None)
         network.generation_config = GenerationConfig()
-        found = network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=config)
-    new = found[0, ids.shape[1] :].tolist()
-    return measured(new, _stops(config), model.tokenizer)
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[config.pad_token_id or 0] * (longest - len(row)) + list(row) for row in prompts])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+        device = model.source.device
+        found = network.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
+    return [measured(new, _stops(config), model.tokenizer) for new in found[:, longest:].tolist()]
 
 
 def decoding_config(own: Any, new_tokens: int, sampled: bool) -> GenerationConfig:
@@ -117,8 +119,8 @@ def _stops(config: GenerationConfig) -> frozenset[int]:
 
 
 def measured(new: Sequence[int], stops: frozenset[int], tokenizer: Any) -> "Generated":
-    """Return the text and the figures of new tokens, of which one that ends the text is left out."""
-    words = list(new[:-1] if new and new[-1] in stops else new)
+    """Return the text and the figures of new tokens, up to the one that ends the text."""
+    words = list(itertools.takewhile(lambda token: token not in stops, new))
     return Generated(
         text=tokenizer.decode(words, skip_special_tokens=True),
         tokens=len(words),

@@ -25,7 +25,7 @@ from engine.jobs import drain
 from engine.live import live_network
 from engine.plans import fold_spans, untouched
 from engine.types import Model
-from tests.families import tiny_tokenizer
+from tests.families import FAMILIES, tiny_tokenizer
 
 PLAN = fold_spans(6, [(2, 4)], "mean")
 TOKENS = st.lists(st.integers(0, 3), max_size=60)
@@ -134,7 +134,7 @@ def test_samples_come_prompt_by_prompt_and_are_reproducible(tiny: Callable[..., 
     first = drain(generate_beside(model, PLAN, PROMPTS[:2], new_tokens=12, seed=5), steps.append)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert [(sample.prompt, sample.decoding) for sample in first] == [(p, d) for p in PROMPTS[:2] for d in ("greedy", "sampled")]
-    assert [step.fraction for step in steps] == [part / 8 for part in range(8)]
+    assert [step.fraction for step in steps] == [part / 4 for part in range(4)]
     assert drain(generate_beside(model, PLAN, PROMPTS[:2], new_tokens=12, seed=5)) == first
     other = drain(generate_beside(model, PLAN, PROMPTS[:2], new_tokens=12, seed=6))
     assert [sample.plan for sample in other[::2]] == [sample.plan for sample in first[::2]]
@@ -152,6 +152,16 @@ def test_greedy_is_what_the_networks_generate(family: str, tiny: Callable[..., M
         assert found.text == model.tokenizer.decode(expected[0, ids.shape[1] :], skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_written_together_are_those_written_alone(family: str, tiny: Callable[..., Model]) -> None:
+    model = tiny(family)
+    prompts = ["A", "The rain fell on the hills", "A river ran"]
+    together = drain(generate_beside(model, PLAN, prompts, new_tokens=12))
+    alone = [sample for prompt in prompts for sample in drain(generate_beside(model, PLAN, [prompt], new_tokens=12))]
+    assert len({len(encode(model, prompt, 12)) for prompt in prompts}) == 3
+    assert [sample for sample in together if sample.decoding == "greedy"] == [sample for sample in alone if sample.decoding == "greedy"]
+
+
 def test_an_untouched_plan_writes_what_its_source_writes(tiny: Callable[..., Model]) -> None:
     for sample in drain(generate_beside(tiny("qwen2"), untouched(6), ["The rain"], new_tokens=10)):
         assert sample.source == sample.plan
@@ -159,7 +169,7 @@ def test_an_untouched_plan_writes_what_its_source_writes(tiny: Callable[..., Mod
 
 def test_the_models_own_penalties_play_no_part(tiny: Callable[..., Model]) -> None:
     model = tiny("mistral")
-    ids = encode(model, "aaaa", 8)
+    ids = [encode(model, "aaaa", 8)]
     plain = generate(model, live_network(model, PLAN), ids, 8)
     own = model.network.generation_config
     own.repetition_penalty, own.no_repeat_ngram_size = 50.0, 1
@@ -174,7 +184,7 @@ def test_states_that_overflow_do_not_stop_the_comparison(tiny: Callable[..., Mod
     model = tiny("llama")
     network = live_network(model, PLAN)
     network.model.norm.weight = torch.nn.Parameter(torch.full((32,), float("nan")), requires_grad=False)
-    assert generate(model, network, encode(model, "A", 4), 4, seed=0).tokens <= 4
+    assert generate(model, network, [encode(model, "A", 4)], 4, seed=0)[0].tokens <= 4
 
 
 def test_the_token_that_ends_a_text_is_not_counted() -> None:
@@ -182,6 +192,7 @@ def test_the_token_that_ends_a_text_is_not_counted() -> None:
     words = tokenizer("aba")["input_ids"]
     found = measured([*words, 1], frozenset({1}), tokenizer)
     assert found == Generated("aba", 3, 2 / 3, 1.0, 0, False)
+    assert measured([*words, 1, 1, 1], frozenset({1}), tokenizer) == found  # others wrote on
     assert measured([1], frozenset({1}), tokenizer) == Generated("", 0, 1.0, 1.0, 0, False)
 
 
@@ -195,11 +206,11 @@ def test_special_tokens_are_the_models_own(tiny: Callable[..., Model]) -> None:
 def test_the_chat_template_is_used_only_when_asked_for(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
     plain = encode(model, "Hi", 4)
-    assert torch.equal(encode(model, "Hi", 4, chat=True), plain)  # the tokenizer has none
+    assert encode(model, "Hi", 4, chat=True) == plain  # the tokenizer has none
     model.tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}{% if add_generation_prompt %}#{% endif %}"
     try:
-        assert model.tokenizer.decode(encode(model, "Hi", 4, chat=True)[0]) == "<Hi>#"
-        assert torch.equal(encode(model, "Hi", 4), plain)
+        assert model.tokenizer.decode(encode(model, "Hi", 4, chat=True)) == "<Hi>#"
+        assert encode(model, "Hi", 4) == plain
     finally:
         model.tokenizer.chat_template = None
 
