@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ def cache_folder() -> Path:
 def content_key(*parts: Any) -> str:
     """Return the SHA-256 of JSON-able parts, in a canonical form."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def plain(value: Any, digits: int | None = None) -> Any:
+    """Return what JSON can hold of a value: mappings, lists, floats (of so many digits where given); NaN and infinity as None."""
+    if isinstance(value, Mapping):
+        return {key: plain(item, digits) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item, digits) for item in value]
+    if isinstance(value, float):
+        return None if not math.isfinite(value) else value if digits is None else float(f"{value:.{digits}g}")
+    return value
 
 
 def write_whole(path: Path, text: str) -> None:

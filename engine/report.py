@@ -7,7 +7,7 @@ plotly's wheel. What is drawn stands in the file as JSON, so that every figure c
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from importlib.resources import files
 from typing import Any
@@ -16,9 +16,11 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from engine.cache import plain
 from engine.calibration import BUNDLED, assets_folder
-from engine.plans import describe, plan_to_json, runs, weigh
-from engine.types import Block, DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile
+from engine.pictures import charts, strip
+from engine.plans import describe, plan_to_json, weigh
+from engine.types import DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile
 
 # How a perplexity ratio is called: a rule of thumb, printed beside the verdict as one.
 LEVELS = (
@@ -42,11 +44,12 @@ def report_html(
     speed: dict[str, Any] | None,
     memory: dict[str, Any] | None,
     facts: dict[str, Any],
+    tasks: list[dict[str, Any]] | None = None,
 ) -> str:
     """Return the whole page, about 5 MB of UTF-8 text.
 
-    `samples`, `speed` and `memory` are `dataclasses.asdict` of the records of engine.generation, engine.speed and
-    engine.memory. `facts` holds what else a repetition needs: "versions" (a mapping), "calibration", "practice" and
+    `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.generation, engine.speed,
+    engine.memory and engine.harness. `facts` holds what else a repetition needs: "versions" (a mapping), "calibration", "practice" and
     "evaluation" (a Calibration, or a mapping with name, fingerprint and texts, either the texts themselves or their number),
     "commands" (lines that replace the terminal commands made here); anything else is listed as it is.
     """
@@ -57,7 +60,7 @@ def report_html(
     )
     environment.filters.update(number=number, many=many, size=bytes_of, percent=percent)
     environment.globals.update(change=change)
-    recipe = json.dumps(_plain(plan_to_json(plan)), allow_nan=False, default=str)
+    recipe = json.dumps(plain(plan_to_json(plan)), allow_nan=False, default=str)
     return environment.get_template("report.html.j2").render(
         spec=spec,
         source=source,
@@ -66,7 +69,7 @@ def report_html(
         profile=profile,
         evaluation=evaluation,
         frontier=frontier,
-        samples=_plain(samples or []),
+        samples=plain(samples or []),
         facts={key: value for key, value in _records(facts).items() if key != "commands"},
         settings=_settings(source, fingerprint, plan, evaluation),
         parameters=parameters,
@@ -80,6 +83,7 @@ def report_html(
         gains=gains(spec, plan, speed, memory),
         speed=speed,
         memory=memory,
+        tasks=plain(tasks or []),
         charts=charts(profile, plan, evaluation, frontier),
         recipe=recipe,
         download="data:application/json;charset=utf-8," + quote(recipe),
@@ -198,9 +202,7 @@ def gains(
 def _settings(source: ModelSource, fingerprint: str, plan: DepthPlan, evaluation: Evaluation | None) -> dict[str, Any]:
     rows: dict[str, Any] = {"model": str(source), "revision": source.revision or "–", "dtype asked for": source.dtype}
     rows |= {"device": source.device, "fingerprint of config and weights": fingerprint, "method": plan.method}
-    rows |= {
-        f"method: {key}": json.dumps(_plain(value), default=str) if isinstance(value, tuple) else value for key, value in plan.settings
-    }
+    rows |= {f"method: {key}": json.dumps(plain(value), default=str) if isinstance(value, tuple) else value for key, value in plan.settings}
     if evaluation is not None:
         rows |= {f"protocol: {key}": value for key, value in asdict(evaluation.protocol).items()}
     return rows
@@ -242,86 +244,3 @@ def _texts(record: Mapping[str, Any], purpose: str) -> tuple[str, list[str]]:
     if name in BUNDLED or "/" in name or "." in name:
         return shlex.quote(name), []
     return f"{purpose}.txt", [f"# {purpose}.txt holds the {purpose} texts, one a line"]
-
-
-# --- Pictures ---
-
-
-def strip(plan: DepthPlan, upright: bool) -> dict[str, Any]:
-    """Return the strip's shapes: source layers in one row, the plan's blocks in the next, and links between them.
-
-    Lengths are SVG units. `upright` turns rows into columns, for narrow screens, with room for a word in each cell.
-    """
-    depth = plan.source_depth
-    cell, high, between = (22.0, 128.0, 64.0) if upright else (max(min(960 / depth, 56.0), 8.0), 34.0, 48.0)
-    gap = 3.0 if cell > 14 else 1.5
-    homes, donors = {block.home: block for block in plan.blocks}, {layer for block in plan.blocks for layer, _ in block.mix}
-    shift = (depth - plan.depth) * cell / 2  # the plan's row is centred
-
-    def cell_of(along: float, row: int, kind: str, layer: int, **more: Any) -> dict[str, Any]:
-        a, b = along + gap / 2, row * (high + between) + 2
-        box = (b, a, high, cell - gap) if upright else (a, b, cell - gap, high)
-        return {"box": tuple(round(value, 2) for value in box), "kind": kind, "layer": layer, "row": row, "repaired": False, **more}
-
-    cells, links = [], []
-    for layer in range(depth):
-        block = homes.get(layer)
-        kind = ("home" if folded(block) else "kept") if block else "donor" if layer in donors else "gone"
-        cells.append(cell_of(layer * cell, 0, kind, layer, title=f"Source layer {layer}: {KINDS[kind][1]}"))
-    for place, block in enumerate(plan.blocks):
-        layers, left = [block.home, *(layer for layer, _ in block.mix)], shift + place * cell
-        ends = [min(layers) * cell + gap / 2, (max(layers) + 1) * cell - gap / 2, left + cell - gap / 2, left + gap / 2]
-        points = [(along, 2 + high + (between if corner > 1 else 0)) for corner, along in enumerate(ends)]
-        outline = " ".join(f"{y:.2f},{x:.2f}" if upright else f"{x:.2f},{y:.2f}" for x, y in points)
-        links.append({"points": outline, "folded": folded(block)})
-        mix = " + ".join(f"{layer}" if weight == 1 else f"{weight:.3g}·{layer}" for layer, weight in block.mix)
-        title = f"Block {place} stands in for layer {block.home}, projections of {mix}" + (", repaired" if block.repair else "")
-        kind = "home" if folded(block) else "kept"
-        cells.append(cell_of(left, 1, kind, block.home, title=title, place=place, mix=mix, repaired=bool(block.repair)))
-    width, height = (2 * high + between + 4, depth * cell + 2) if upright else (depth * cell + 2, 2 * high + between + 4)
-    return {"cells": cells, "links": links, "width": width, "height": height, "cell": cell, "upright": upright, "words": KINDS}
-
-
-KINDS = {
-    "kept": ("kept", "kept as it is"),
-    "home": ("folded", "other layers fold into it; it keeps its place and its norms"),
-    "donor": ("absorbed", "absorbed: its projections live on in the layer it folds into"),
-    "gone": ("dropped", "dropped: nothing of it is left"),
-}
-
-
-def folded(block: Block) -> bool:
-    """True where a block's projections are not simply those of its home layer."""
-    return block.mix != ((block.home, 1.0),)
-
-
-def charts(profile: Profile, plan: DepthPlan, evaluation: Evaluation | None, frontier: Frontier | None) -> dict[str, Any]:
-    """Return what the page's script draws: plain JSON, floats to six digits, NaN and infinity as null."""
-    touched = sorted(set(range(plan.source_depth)) - {b.home for b in plan.blocks} | {b.home for b in plan.blocks if folded(b)})
-    shown: dict[str, Any] = {
-        "similarity": profile.similarity,
-        "influence": [layer.block_influence for layer in profile.layers],
-        "touched": touched,
-        "runs": runs(touched),
-        "depth": plan.depth,
-    }
-    if evaluation is not None:
-        rises = [((text.plan_nll - text.source_nll) / text.tokens, text.tokens) for text in evaluation.texts]
-        shown["texts"] = [{"ratio": math.exp(min(rise, 700.0)), "tokens": tokens} for rise, tokens in rises]
-        shown |= {"ratio": evaluation.ratio, "low": evaluation.ratio_low, "high": evaluation.ratio_high}
-    if frontier is not None:
-        shown["steps"] = [{"from": step.t_from, "to": step.t_to, "depth": step.proposal.plan.depth} for step in frontier.steps]
-        shown["chosen"] = next((i for i, step in enumerate(frontier.steps) if step.proposal.plan.blocks == plan.blocks), None)
-    rounded: dict[str, Any] = _plain(shown, 6)
-    return rounded
-
-
-def _plain(value: Any, digits: int | None = None) -> Any:
-    """Return what JSON can hold: mappings and lists, floats rounded where `digits` are given, NaN and infinity as None."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item, digits) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item, digits) for item in value]
-    if isinstance(value, float):
-        return None if not math.isfinite(value) else value if digits is None else float(f"{value:.{digits}g}")
-    return value

@@ -11,7 +11,7 @@ LAYERS = (  # a module may import from layers below its own, never from its own 
     ("errors", "types"),
     ("jobs", "cache", "architectures"),
     ("sources", "calibration", "plans"),
-    ("loading", "surgery", "checkpoint", "settings", "card", "convert"),
+    ("loading", "surgery", "checkpoint", "settings", "card", "convert", "pictures"),
     ("forward", "live"),
     ("similarity", "profiling", "sensitivity", "generation", "harness"),
     ("methods.laco", "methods.minitron", "methods.acceptance", "evaluation"),

@@ -15,9 +15,10 @@ import pytest
 from engine.calibration import calibration_of
 from engine.evaluation import Judge, summary
 from engine.jobs import drain
+from engine.pictures import strip
 from engine.plans import describe, fold_spans, plan_from_json, plan_to_json, untouched, weigh
 from engine.profiling import profile
-from engine.report import report_html, strip, verdict
+from engine.report import report_html, verdict
 from engine.similarity import SimilarityMeter
 from engine.types import Block, DepthPlan, Evaluation, Frontier, Model, ModelSource, Profile, Proposal, Protocol, Repair, Step, TextScore
 from tests.families import TEXTS
@@ -98,6 +99,20 @@ def words(page: str) -> str:
 
 def figures(page: str) -> dict[str, Any]:
     return json.loads(re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S).group(1))
+
+
+TASKS = [
+    {"task": "layerscope_cloze", "metric": "acc", "source": 0.625, "source_stderr": 0.031, "plan": 0.5, "plan_stderr": 0.032},
+    {"task": EVIL, "metric": "word_perplexity", "source": 12.5, "source_stderr": None, "plan": float("nan"), "plan_stderr": float("nan")},
+]
+
+
+def test_tasks_stand_beside_the_costs_where_they_were_run(tiny: Callable[..., Model]) -> None:
+    page = report_of(tiny("llama"), tasks=TASKS)
+    assert "layerscope_cloze acc 0.625 ± 0.031 0.500 ± 0.032" in words(page)
+    assert f"{EVIL} word_perplexity 12.50 not a number" in words(page)
+    assert EVIL not in page
+    assert "standard error" not in words(report_of(tiny("llama")))
 
 
 def test_figures_are_the_records(tiny: Callable[..., Model]) -> None:

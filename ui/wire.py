@@ -1,6 +1,5 @@
 """Records to the JSON that leaves the program: the terminal's files and what the page hands to its charts."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,6 @@ from engine.types import Evaluation, Found, Frontier, Profile, Proposal, Removal
 
 if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
     from engine.ablations import Ablation, Row
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: tuples become lists, and NaN and infinity, which JSON does not know, null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:

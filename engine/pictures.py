@@ -1,0 +1,76 @@
+"""What a report draws: the strip of layers as shapes, and the figures of its charts."""
+
+import math
+from typing import Any
+
+from engine.cache import plain
+from engine.plans import runs
+from engine.types import Block, DepthPlan, Evaluation, Frontier, Profile
+
+KINDS = {
+    "kept": ("kept", "kept as it is"),
+    "home": ("folded", "other layers fold into it; it keeps its place and its norms"),
+    "donor": ("absorbed", "absorbed: its projections live on in the layer it folds into"),
+    "gone": ("dropped", "dropped: nothing of it is left"),
+}
+
+
+def strip(plan: DepthPlan, upright: bool) -> dict[str, Any]:
+    """Return the strip's shapes: source layers in one row, the plan's blocks in the next, and links between them.
+
+    Lengths are SVG units. `upright` turns rows into columns, for narrow screens, with room for a word in each cell.
+    """
+    depth = plan.source_depth
+    cell, high, between = (22.0, 128.0, 64.0) if upright else (max(min(960 / depth, 56.0), 8.0), 34.0, 48.0)
+    gap = 3.0 if cell > 14 else 1.5
+    homes, donors = {block.home: block for block in plan.blocks}, {layer for block in plan.blocks for layer, _ in block.mix}
+    shift = (depth - plan.depth) * cell / 2  # the plan's row is centred
+
+    def cell_of(along: float, row: int, kind: str, layer: int, **more: Any) -> dict[str, Any]:
+        a, b = along + gap / 2, row * (high + between) + 2
+        box = (b, a, high, cell - gap) if upright else (a, b, cell - gap, high)
+        return {"box": tuple(round(value, 2) for value in box), "kind": kind, "layer": layer, "row": row, "repaired": False, **more}
+
+    cells, links = [], []
+    for layer in range(depth):
+        block = homes.get(layer)
+        kind = ("home" if folded(block) else "kept") if block else "donor" if layer in donors else "gone"
+        cells.append(cell_of(layer * cell, 0, kind, layer, title=f"Source layer {layer}: {KINDS[kind][1]}"))
+    for place, block in enumerate(plan.blocks):
+        layers, left = [block.home, *(layer for layer, _ in block.mix)], shift + place * cell
+        ends = [min(layers) * cell + gap / 2, (max(layers) + 1) * cell - gap / 2, left + cell - gap / 2, left + gap / 2]
+        points = [(along, 2 + high + (between if corner > 1 else 0)) for corner, along in enumerate(ends)]
+        outline = " ".join(f"{y:.2f},{x:.2f}" if upright else f"{x:.2f},{y:.2f}" for x, y in points)
+        links.append({"points": outline, "folded": folded(block)})
+        mix = " + ".join(f"{layer}" if weight == 1 else f"{weight:.3g}·{layer}" for layer, weight in block.mix)
+        title = f"Block {place} stands in for layer {block.home}, projections of {mix}" + (", repaired" if block.repair else "")
+        kind = "home" if folded(block) else "kept"
+        cells.append(cell_of(left, 1, kind, block.home, title=title, place=place, mix=mix, repaired=bool(block.repair)))
+    width, height = (2 * high + between + 4, depth * cell + 2) if upright else (depth * cell + 2, 2 * high + between + 4)
+    return {"cells": cells, "links": links, "width": width, "height": height, "cell": cell, "upright": upright, "words": KINDS}
+
+
+def folded(block: Block) -> bool:
+    """True where a block's projections are not simply those of its home layer."""
+    return block.mix != ((block.home, 1.0),)
+
+
+def charts(profile: Profile, plan: DepthPlan, evaluation: Evaluation | None, frontier: Frontier | None) -> dict[str, Any]:
+    """Return what the page's script draws: plain JSON, floats to six digits, NaN and infinity as null."""
+    touched = sorted(set(range(plan.source_depth)) - {b.home for b in plan.blocks} | {b.home for b in plan.blocks if folded(b)})
+    shown: dict[str, Any] = {
+        "similarity": profile.similarity,
+        "influence": [layer.block_influence for layer in profile.layers],
+        "touched": touched,
+        "runs": runs(touched),
+        "depth": plan.depth,
+    }
+    if evaluation is not None:
+        rises = [((text.plan_nll - text.source_nll) / text.tokens, text.tokens) for text in evaluation.texts]
+        shown["texts"] = [{"ratio": math.exp(min(rise, 700.0)), "tokens": tokens} for rise, tokens in rises]
+        shown |= {"ratio": evaluation.ratio, "low": evaluation.ratio_low, "high": evaluation.ratio_high}
+    if frontier is not None:
+        shown["steps"] = [{"from": step.t_from, "to": step.t_to, "depth": step.proposal.plan.depth} for step in frontier.steps]
+        shown["chosen"] = next((i for i, step in enumerate(frontier.steps) if step.proposal.plan.blocks == plan.blocks), None)
+    rounded: dict[str, Any] = plain(shown, 6)
+    return rounded
