@@ -13,7 +13,7 @@ from engine.calibration import bundled, calibration_of
 from engine.errors import SettingsError
 from engine.evaluation import Judge
 from engine.frontier import frontier
-from engine.jobs import Job, Progress, retold
+from engine.jobs import Job, as_part
 from engine.methods.acceptance import METERS
 from engine.methods.laco import landscape, mean_and_spread, propose
 from engine.plans import RULES, describe, fold, fold_spans, untouched
@@ -105,12 +105,12 @@ def require_ablation(name: str) -> None:
 def drop_or_merge(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
     """Fold what the settings fold, in the same order, under every rule."""
     depth, parts = meter.model.spec.depth, len(RULES) + 1
-    proposal = yield from _part(_folding(meter, settings), "", 0, parts)
+    proposal = yield from as_part(_folding(meter, settings), "", 0, parts)
     rows = []
     for place, rule in enumerate(RULES):
         varied = replace(settings, rule=rule)
         plan = DepthPlan(depth, _refolded(proposal, rule), "laco-folds", (*_named(meter, varied), ("folds_of", settings.rule)))
-        rows.append((yield from _part(_row(meter, judge, f"rule {rule}", varied, plan), f"Rule {rule}", place + 1, parts)))
+        rows.append((yield from as_part(_row(meter, judge, f"rule {rule}", varied, plan), f"Rule {rule}", place + 1, parts)))
     return _answer("drop-or-merge", rows)
 
 
@@ -124,10 +124,12 @@ def _refolded(proposal: Proposal, rule: str) -> tuple[Block, ...]:
 
 def iterative_or_at_once(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
     """Set Algorithm 1 beside folds of the same size placed where single folds of the source are most similar."""
-    proposal = yield from _part(_folding(meter, settings), "", 0, 4)
-    plan = yield from _part(at_once(meter, settings, proposal), "At once", 1, 4)
-    iterative = yield from _part(_row(meter, judge, "iterative (Algorithm 1)", settings, proposal.plan), "Iterative", 2, 4)
-    return _answer("iterative-or-at-once", [iterative, (yield from _part(_row(meter, judge, "at once", settings, plan), "At once", 3, 4))])
+    proposal = yield from as_part(_folding(meter, settings), "", 0, 4)
+    plan = yield from as_part(at_once(meter, settings, proposal), "At once", 1, 4)
+    iterative = yield from as_part(_row(meter, judge, "iterative (Algorithm 1)", settings, proposal.plan), "Iterative", 2, 4)
+    return _answer(
+        "iterative-or-at-once", [iterative, (yield from as_part(_row(meter, judge, "at once", settings, plan), "At once", 3, 4))]
+    )
 
 
 def at_once(meter: SimilarityMeter, settings: LacoSettings, proposal: Proposal) -> Job[DepthPlan]:
@@ -175,22 +177,22 @@ def acceptance(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> 
     """Let each measure accept folds down to the same depth; then see how the measures rank the plans of the cosine's T map."""
     meters: dict[str, SimilarityMeter] = {"cosine": meter, **{name: kind(meter) for name, kind in METERS.items()}}
     parts = 1 + 2 * len(meters) + MAP_PLANS
-    target = (yield from _part(_folding(meter, settings), "", 0, parts)).plan.depth
+    target = (yield from as_part(_folding(meter, settings), "", 0, parts)).plan.depth
     rows, path, floor = list[Row](), tuple[Step, ...](), min(T_MIN, settings.T)
     for place, (name, other) in enumerate(meters.items()):
         if rows:  # where the cosine's plan lies by this measure is a good guess at how far down its map must go
             value = _mean(other, rows[0].plan, settings)
             floor = 0.0 if math.isnan(value) else value
-        steps = yield from _part(_down_to(other, settings, target, floor), f"Accepting by {name}", 2 * place + 1, parts)
+        steps = yield from as_part(_down_to(other, settings, target, floor), f"Accepting by {name}", 2 * place + 1, parts)
         path = path or steps
         step = min(steps, key=lambda step: abs(step.proposal.plan.depth - target))  # of equal ones the highest T
         job = _measured(meters, judge, f"accepted by {name}", settings, step, name)
-        rows.append((yield from _part(job, f"Accepted by {name}", 2 * place + 2, parts)))
+        rows.append((yield from as_part(job, f"Accepted by {name}", 2 * place + 2, parts)))
     mapped = []
     for place, step in enumerate(_spread_out(path)):
         label = f"T map, T = {step.t_from:.4f}"
         mapped.append(
-            (yield from _part(_measured(meters, judge, label, settings, step, "cosine"), label, parts - MAP_PLANS + place, parts))
+            (yield from as_part(_measured(meters, judge, label, settings, step, "cosine"), label, parts - MAP_PLANS + place, parts))
         )
     return replace(_answer("acceptance", [*rows, *mapped]), telling=tuple(_telling(name, mapped) for name in meters))
 
@@ -247,7 +249,7 @@ def _varied(name: str, values: Callable[[LacoSettings, int], Iterable[Any]]) -> 
         rows, choices = list[Row](), list(values(settings, meter.model.spec.depth))
         for place, value in enumerate(choices):
             label, varied = f"{name} = {value:g}", replace(settings, **{name: value})
-            rows.append((yield from _part(_proposed(meter, meter, judge, label, varied), label, place, len(choices))))
+            rows.append((yield from as_part(_proposed(meter, meter, judge, label, varied), label, place, len(choices))))
         return _answer(name, rows)
 
     job.__doc__ = f"Run Algorithm 1 with other values of {name} around the settings' own."
@@ -276,7 +278,7 @@ def calibrations(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -
     rows = []
     for place, (label, texts) in enumerate(choices):
         own = meter if texts.fingerprint == meter.calibration.fingerprint else SimilarityMeter(meter.model, texts)
-        row = yield from _part(_proposed(own, meter, judge, label, settings), label, place, len(choices))
+        row = yield from as_part(_proposed(own, meter, judge, label, settings), label, place, len(choices))
         rows.append(replace(row, measures=(("on these texts", _mean(own, row.plan, settings)),)))
     return _answer("calibration", rows)
 
@@ -307,16 +309,6 @@ ABLATIONS: dict[str, Ablate] = {
 # --- Rows ---
 
 
-def _part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
-    """Run a job as one of `parts` equal parts of a longer one, its progress told as the whole's."""
-
-    def whole(step: Progress) -> Progress:
-        words = f"{label}: {step.label[0].lower()}{step.label[1:]}" if label else step.label
-        return Progress(words, (place + (step.fraction or 0.0)) / parts)
-
-    return retold(job, whole)
-
-
 def _row(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: DepthPlan) -> Job[Row]:
     evaluation = yield from judge.judge(plan)
     return Row(label, settings, plan, plan.depth, _mean(meter, plan, settings), evaluation)
@@ -324,8 +316,8 @@ def _row(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSetting
 
 def _proposed(own: SimilarityMeter, meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings) -> Job[Row]:
     """Run Algorithm 1 on one meter's texts and measure and judge its plan; another meter gives the row's similarity."""
-    plan = (yield from _part(propose(own, settings), "", 0, 2)).plan
-    return (yield from _part(_row(meter, judge, label, settings, plan), "", 1, 2))
+    plan = (yield from as_part(propose(own, settings), "", 0, 2)).plan
+    return (yield from as_part(_row(meter, judge, label, settings, plan), "", 1, 2))
 
 
 def _folding(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:

@@ -53,6 +53,11 @@ def retold(job: Job[T], tell: Callable[[Progress], Progress]) -> Job[T]:
             yield tell(step)
 
 
+def as_part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
+    """Run a job as one of `parts` equal parts of a longer one: its steps are told as the whole's, after the label if there is one."""
+    return retold(job, lambda step: Progress(f"{label}: {step.label}" if label else step.label, (place + (step.fraction or 0.0)) / parts))
+
+
 def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
     """Run `python -m module` on a JSON request in a process of its own and return the JSON it answers.
 

@@ -25,14 +25,14 @@ class Target:
     context: int = 0
     batch: int = 1
 
-    def check(self, spec: ModelSpec) -> None:
+    def check(self, depth: int) -> None:
         """Raise SettingsError where that is clear before a weight is read."""
         if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
             raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
         if self.context < 0 or self.batch < 1:
             raise SettingsError(f"a cache of {self.batch} sequences of {self.context} tokens makes no sense; at least 1 and 0 do")
         if self.keep is not None:
-            require_target(spec.depth, self.keep)
+            require_target(depth, self.keep)
 
 
 def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
@@ -41,7 +41,7 @@ def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
     Raises:
         SettingsError: not even one layer does; the nearest that can be met is named.
     """
-    target.check(spec)
+    target.check(spec.depth)
     if target.keep is not None:
         return target.keep
     counted = target.bytes is not None

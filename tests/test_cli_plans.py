@@ -339,12 +339,10 @@ def test_a_place_for_maps_that_cannot_be_written_is_refused(
         (("baseline", "--method", "bi"), "--keep"),
         (("baseline", "--keep", 3), "--method"),
         (("repair", "--plan", "plan.json", "--kind", "magic"), "'magic'"),
-        (("repair", "--plan", "deep.json"), "8 layers"),
         (("repair", "--plan", "missing.json"), "does not exist"),
         (("repair", "--plan", "texts.txt"), "no JSON"),
         (("repair", "--plan", "plan.json", "--tokens", 100), "more practice text"),
         (("repair",), "--plan"),
-        (("evaluate", "--plan", "deep.json"), "8 layers"),
         (("evaluate", "--plan", "missing.json"), "does not exist"),
         (("evaluate", "--plan", "plan.json", "--context", 1), "context 1"),
         (("evaluate", "--plan", "plan.json", "--stride", 0), "stride 0"),
@@ -359,6 +357,15 @@ def test_mistakes_end_with_one_line(
 ) -> None:
     placed = [files / value if isinstance(value, str) and value.endswith((".json", ".txt")) else value for value in arguments]
     assert_refused(inside(*placed, *on_tiny), expected)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "repair", "tasks", "measure", "report"])
+def test_a_plan_of_another_depth_is_refused_before_a_weight_is_read(
+    verb: str, tiny_folder: Path, files: Path, inside: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.loading.read_network", lambda *_: pytest.fail("weights were read"))
+    answer = inside(verb, "--plan", files / "deep.json", "--model", tiny_folder, "--out", tmp_path / "out")
+    assert_refused(answer, "a model of 8 layers", "has 6")
 
 
 VERBS = {
@@ -414,6 +421,14 @@ def test_measure_says_what_a_plan_gains_and_how_it_writes(
     bare = inside("measure", *model, "--no-writing", "--no-speed").json
     assert (bare["samples"], bare["speed"]) == (None, None)
     assert_refused(inside("measure", *model, "--context", 0), "at least 1")
+
+
+def test_a_report_holds_the_tasks_asked_for(files: Path, tiny_folder: Path, inside: Callable[..., Answer], tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    model = ("--plan", files / "plan.json", "--model", tiny_folder, "--text", files / "texts.txt", "--tokens", 60)
+    inside("report", *model, "--no-writing", "--no-speed", "--tasks", "bundled", "--limit", 5, "--out", out)
+    text = out.read_text(encoding="utf-8")
+    assert all(name in text for name in ("layerscope_cloze", "layerscope_choice"))
 
 
 @pytest.mark.parametrize("options", [("--context", -100), ("--batch", -1, "--context", 100)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from markupsafe import escape
 
 from engine.calibration import calibration_of
 from engine.errors import LayerscopeError, PlanError, SettingsError
@@ -19,7 +20,7 @@ from engine.targets import Target
 from engine.types import Block
 from tests.families import TEXTS, save_tiny
 from tests.waiting import wait_for_jobs
-from ui import comparison, searching, workbench
+from ui import comparison, measuring, searching, workbench
 from ui.board import Board
 from ui.desk import Desk
 
@@ -39,7 +40,7 @@ def desk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_ca
     monkeypatch.setattr(workbench, "_models", {})
     monkeypatch.setattr(searching, "PRACTICE_TOKENS", 200)
     monkeypatch.setattr(comparison, "PRACTICE_TOKENS", 800)
-    monkeypatch.setattr(comparison, "PROMPTS", ("Once", "The sea"))
+    monkeypatch.setattr(measuring, "PROMPTS", ("Once", "The sea"))
     desk = opened(Desk(tmp_path / "exports"), folder)
     yield desk
     desk.runner.cancel()
@@ -75,6 +76,50 @@ def test_a_judged_plan_is_on_the_board_with_what_the_judge_found(desk: Desk) -> 
     assert row["evaluation"]["perplexity"]["ratio"] == pytest.approx(found.ratio)
     assert row["evaluation"]["protocol"]["texts"] == "held out"
     assert (row["label"], row["depth"]) == ("by hand", DEPTH - 1)
+
+
+def test_one_task_measures_cost_and_what_else_is_wanted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: list[str] = []
+    submit = desk.submit
+    monkeypatch.setattr(desk, "submit", lambda kind, *args, **more: kinds.append(kind) or submit(kind, *args, **more))
+    desk.comparison.judge("map", 0.0, held, 100, ["samples", "speed", "tasks"], names="bundled", limit=5, context=50, batch=None)
+    wait_for_jobs()
+    assert (kinds, desk.runner.problem) == (["judge"], None)
+    (row,) = rows(desk)
+    assert {"evaluation", "samples", "verdict", "speed", "memory", "tasks"} <= set(row)
+    assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 1)
+    assert {score["source"] * 5 % 1 for score in row["tasks"]} == {0}  # of five items each
+
+
+def test_what_is_measured_is_on_the_board_at_once_and_not_measured_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something more urgent comes while the speed is measured for the first time."""
+    seen: list[set[str]] = []
+    wrote: list[int] = []
+    speed, writing = measuring.measure_speed, measuring.generate_beside
+
+    def timed(model: Any, plan: Any) -> Any:
+        seen.append(set(rows(desk)[0]))
+        if len(seen) == 1:
+            desk.measure_removal()
+        return speed(model, plan)
+
+    monkeypatch.setattr(measuring, "measure_speed", timed)
+    monkeypatch.setattr(measuring, "generate_beside", lambda *args: wrote.append(1) or writing(*args))
+    desk.comparison.judge("map", 0.0, held, 100, ["samples", "speed"])
+    wait_for_jobs()
+    assert len(seen) == 2
+    assert all({"evaluation", "samples"} <= fields and "speed" not in fields for fields in seen)
+    assert len(wrote) == 1
+    assert "speed" in rows(desk)[0]
+
+
+def test_options_that_make_no_sense_are_refused_before_anything_is_measured(desk: Desk) -> None:
+    with pytest.raises(SettingsError, match="at least 1"):
+        desk.comparison.judge("map", 0.0, held, 100, ["speed"], context=-1)
+    with pytest.raises(LayerscopeError, match="'beauty'"):
+        desk.comparison.judge("map", 0.0, held, 100, ["beauty"])
+    assert desk.runner.state() is None
+    assert rows(desk) == []
 
 
 def test_the_whole_map_is_judged_the_cheapest_plan_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +193,7 @@ def test_rows_can_be_shown_and_removed(desk: Desk) -> None:
     assert rows(desk) == []
     with pytest.raises(PlanError, match="no longer"):
         desk.comparison.act("show", name)
+    name = desk.comparison.board.pin(plan, "mine")
     with pytest.raises(LayerscopeError, match="fly"):
         desk.comparison.act("fly", name)
 
@@ -165,7 +211,7 @@ def test_pinning_again_adds_and_takes_nothing_away(fresh_cache: Path) -> None:
 
 def test_speed_and_writing_are_added_to_the_row(desk: Desk) -> None:
     name = desk.comparison.board.pin(fold_spans(DEPTH, [(2, 4)], "mean"), "mine")
-    for what in ("generate", "time", "tasks"):
+    for what in ("samples", "speed", "tasks"):
         desk.comparison.act(what, name)
         wait_for_jobs()
         assert desk.runner.problem is None
@@ -179,12 +225,12 @@ def test_speed_and_writing_are_added_to_the_row(desk: Desk) -> None:
 
 def test_memory_is_counted_for_the_cache_asked_for(desk: Desk) -> None:
     name = desk.comparison.board.pin(fold_spans(DEPTH, [(2, 4)], "mean"), "mine")
-    desk.comparison.act("time", name, context=50, batch=2)
+    desk.comparison.act("speed", name, context=50, batch=2)
     wait_for_jobs()
     (row,) = rows(desk)
     assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 2)
     with pytest.raises(SettingsError, match="at least 1"):
-        desk.comparison.act("time", name, context=-1)
+        desk.comparison.act("speed", name, context=-1)
 
 
 def test_tasks_are_those_asked_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +299,22 @@ def test_a_report_is_handed_to_the_browser_whole(desk: Desk) -> None:
     assert desk.runner.problem is None
     file = shown(desk, "download")
     assert file["name"].endswith("-layers.html")
-    assert file["text"].lstrip().startswith("<!doctype html>") or file["text"].lstrip().startswith("<!DOCTYPE html>")
+    assert file["text"].lstrip().lower().startswith("<!doctype html>")
+    (row,) = rows(desk)  # what nobody had measured was measured for it
+    assert {"evaluation", "samples", "speed", "memory"} <= set(row)
+    assert str(escape(row["samples"][0]["plan"]["text"].strip()))[:20] in file["text"]
+    assert "tokens a second, measured" in file["text"]
+
+
+def test_a_report_measures_nothing_twice(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.comparison.judge("map", 0.0, held, 100, ["samples", "speed"])
+    wait_for_jobs()
+    monkeypatch.setattr(measuring, "measure_speed", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(measuring, "generate_beside", lambda *_: pytest.fail("written again"))
+    desk.comparison.report("map", 0.0, held, 100)
+    wait_for_jobs()
+    assert desk.runner.problem is None
+    assert shown(desk, "download")["text"]
 
 
 def test_an_ablation_is_a_table_of_judged_plans(desk: Desk) -> None:

@@ -16,7 +16,7 @@ from ui.sessions import Sessions
 from ui.workbench import T_MIN
 
 KEY = "0123456789abcdef" * 2
-CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report", "summary")
+CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report", "summary", "board")
 SLIDERS = ("highest", "lowest", "width", "target")
 SETTINGS = (2, 1, 0, 6, "reference", "flattened")  # C, I, L, H, rule, similarity
 # What enter answers, in order; the status, the cancel button and the timer follow.
@@ -26,10 +26,10 @@ ENTERED = ("session", "seen", "model", "dtype", "texts", "T", "C", "I", "L", "H"
 class Page:
     """The handlers of a page, and what a browser would have: a key and the serial number of the last news."""
 
-    def __init__(self, folder: Path, exports: Path) -> None:
+    def __init__(self, folder: Path, exports: Path, language: str = "en") -> None:
         self.sessions = Sessions(exports)
-        charts = {name: view(name, "en", 100) for name in CHARTS}
-        self.on = Handlers(self.sessions, str(folder), charts, {name: gr.Slider(0, 30) for name in SLIDERS})
+        charts = {name: view(name, language, 100) for name in CHARTS}
+        self.on = Handlers(self.sessions, str(folder), charts, {name: gr.Slider(0, 30) for name in SLIDERS}, language)
 
     def enter(self, key: str = KEY, query: str = "") -> dict[str, Any]:
         answer = self.on.enter(key, query)
@@ -173,6 +173,14 @@ def test_a_persons_mistake_is_the_status_line_until_the_next_thing_they_do(do: D
     assert page.problem(page.on.spans(KEY, "[]")) is None
 
 
+def test_a_mistake_is_told_in_the_language_of_the_page(folder: Path, tmp_path: Path) -> None:
+    page = Page(folder, tmp_path / "exports", "ko")
+    page.enter(query="?C=2&I=1&L=0")
+    wait_for_jobs()
+    assert page.problem(page.on.ask(KEY, 7, *SETTINGS[1:])) == "C가 7입니다. 2와 모델의 깊이 6 사이여야 합니다."
+    assert page.problem(page.on.ask(KEY, *SETTINGS)) is None
+
+
 def test_a_plan_file_is_shown_when_it_could_be_taken(page: Page, tmp_path: Path) -> None:
     (tmp_path / "good.json").write_text(json.dumps({"plan": plan_to_json(fold_spans(6, [(1, 2)], "mean"))}), encoding="utf-8")
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
@@ -180,6 +188,30 @@ def test_a_plan_file_is_shown_when_it_could_be_taken(page: Page, tmp_path: Path)
     wait_for_jobs()
     assert page.shown("fold", "file")["depth"] == 5
     assert page.on.load_plan(KEY, str(tmp_path / "bad.json"))[-1] == gr.skip()
+
+
+def test_judging_measures_what_is_ticked_as_more_settings_say(page: Page) -> None:
+    assert page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, ["speed", "tasks"], "bundled", 3, 50, None)) is None
+    wait_for_jobs()
+    (row,) = page.shown("board", "data")["entries"]
+    assert row["evaluation"]["protocol"]["tokens"] == 100
+    assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 1)
+    assert {score["source"] * 3 % 1 for score in row["tasks"]} == {0}
+    assert "samples" not in row
+    assert "at least 1" in page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, ["speed"], None, None, 0, None))
+
+
+def test_a_button_below_the_board_does_as_more_settings_say(page: Page) -> None:
+    page.on.judge(KEY, "map", T_MIN, "english", "", 100, [], None, None, None, None)
+    wait_for_jobs()
+    (row,) = page.shown("board", "data")["entries"]
+    press = SimpleNamespace(what="speed", name=row["name"])
+    assert page.problem(page.on.board(KEY, None, None, 50, 3, press)) is None  # type: ignore[arg-type]
+    wait_for_jobs()
+    (row,) = page.shown("board", "data")["entries"]
+    assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 3)
+    show = SimpleNamespace(what="show", name=row["name"])
+    assert page.on.board(KEY, None, None, None, None, show)[-1] == "found"  # type: ignore[arg-type]
 
 
 def test_clicking_a_fold_adds_it_and_clicking_it_again_takes_it_out(page: Page) -> None:

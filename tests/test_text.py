@@ -17,6 +17,7 @@ from engine.search import SURVIVORS
 from engine.settings import DEFINITIONS
 from engine.types import Stage
 from ui.controls import PLANS, PRESETS, TEXTS
+from ui.measuring import ALSO
 from ui.tabs.search import TARGETS
 from ui.text import LANGUAGES, all_words, words
 
@@ -132,6 +133,7 @@ def names_in(file: str, function: str) -> set[str]:
 JOBS = {
     name for file in ("workbench", "comparison", "searching") for call in ("submit", "Task") for name in names_in(f"ui/{file}.py", call)
 }
+JOBS |= {*ALSO, *names_in("ui/comparison.py", "_measure")}
 BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
 
 
@@ -158,6 +160,8 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("repair_", set(KINDS)),
         ("ablation_", set(ABLATIONS)),
         ("asks_", set(QUESTIONS)),
+        ("also_", set(ALSO)),
+        ("row_", set(ALSO)),
         ("row_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.map\(\(what\)", BOARD)[1]))),
         ("col_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.forEach\(\(name\) => head", BOARD)[1]))),
         ("check_", names_in("engine/verify.py", "note")),

@@ -176,23 +176,6 @@ def test_h_of_a_link_is_cut_to_the_models_depth(empty: Workbench, folder: Path) 
     assert shown(empty, "fold")["settings"]["highest"] == DEPTH
 
 
-# --- news ---
-
-
-def test_news_tells_all_properties_of_what_has_changed_since_and_of_nothing_else(empty: Workbench) -> None:
-    empty.page.put("fold", "data", "1")
-    empty.page.put("fold", "stale", "no")
-    empty.page.put("norms", "data", "2")
-    serial, news = empty.page.since(0)
-    assert news == {"fold": {"data": "1", "stale": "no"}, "norms": {"data": "2"}}
-    assert empty.page.since(serial) == (serial, {})
-    empty.page.put("fold", "stale", "yes")
-    later, news = empty.page.since(serial)
-    assert later > serial
-    assert news == {"fold": {"data": "1", "stale": "yes"}}
-    assert empty.page.since(serial) == (later, news)  # a second page that has seen as little is told the same
-
-
 # --- asking ---
 
 

@@ -77,7 +77,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
         compare=compare_tab,
         export=export_tab,
     )
-    _connect(page, model, sessions, demo)
+    _connect(page, model, sessions, demo, language)
 
 
 def _side_bar(language: str, model: str) -> SimpleNamespace:
@@ -100,7 +100,7 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
     return SimpleNamespace(model=where, dtype=dtype, texts=texts, own=own, button=button, spec=spec)
 
 
-def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks) -> None:
+def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
     side, tab = page.side, page.fold
     session, seen = gr.State(""), gr.State(0)
     tab_id, query = (gr.Textbox("", visible="hidden") for _ in range(2))  # a gr.State cannot be filled by a script
@@ -113,7 +113,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "ablation": page.compare.ablated,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
-    on = Handlers(sessions, model, charts, sliders)
+    on = Handlers(sessions, model, charts, sliders, language)
     answer = [page.status, page.cancel, timer]
     told = [*answer, seen, *charts.values(), *sliders.values()]
     common = {"show_progress": "hidden", "api_visibility": "private"}
@@ -148,11 +148,11 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     tab, found, compare_tab = page.fold, page.search, page.compare
     judged_on = [compare_tab.texts, compare_tab.own, compare_tab.tokens]
     shown = [session, tab.plan, tab.T]
-    compare_tab.judge.click(on.judge, [*shown, *judged_on], answer, **common)
-    compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
-    compare_tab.report.click(on.report, [*shown, *judged_on], answer, **common)
-    compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
     measured = [compare_tab.tasks, compare_tab.limit, compare_tab.context, compare_tab.batch]
+    compare_tab.judge.click(on.judge, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
+    compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
+    compare_tab.report.click(on.report, [*shown, *judged_on, *measured], answer, **common)
+    compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
     compare_tab.board.row(on.board, [session, *measured], [*answer, tab.plan], **common)
     for kind, button in tab.repairs.items():
         name = gr.State(kind)

@@ -3,12 +3,11 @@
 import threading
 from typing import Any
 
-from engine.cache import content_key, load_result, save_result
+from engine.cache import content_key, load_result, plain, save_result
 from engine.errors import PlanError
 from engine.plans import plan_from_json, plan_to_json
 from engine.similarity import blocks_key
 from engine.types import DepthPlan
-from ui.wire import plain
 
 _lock = threading.Lock()  # two tabs may hold the same model's board
 

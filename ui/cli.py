@@ -65,7 +65,7 @@ def propose(
     from ui.wire import proposal_to_json
 
     settings = LacoSettings(c, i, t, lowest, highest, rule, similarity)  # type: ignore[arg-type]
-    meter = open_meter(model, dtype, device, calibration, settings)
+    meter = open_meter(model, dtype, device, calibration, settings.checked)
     proposal = shown(run(meter, settings))
     write(proposal_to_json(proposal), out)
 
@@ -91,7 +91,7 @@ def map_(
 
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     require_t_min(t_min)
-    meter = open_meter(model, dtype, device, calibration, settings)
+    meter = open_meter(model, dtype, device, calibration, settings.checked)
     write(frontier_to_json(shown(frontier(meter, settings, t_min))), out)
 
 

@@ -18,6 +18,7 @@ from ui.terminal import (
     JudgeTexts,
     JudgeTokens,
     Keep,
+    Limit,
     Lowest,
     Out,
     PlanFile,
@@ -31,6 +32,7 @@ from ui.terminal import (
     Width,
     Writing,
     keep_maps,
+    made_for,
     open_for,
     open_meter,
     open_objective,
@@ -90,7 +92,7 @@ def baseline(
     from engine.methods.baselines import require_baseline, require_target
 
     require_baseline(method)
-    goal = open_objective(model, dtype, device, text, tokens, objective, lambda spec: require_target(spec.depth, keep))
+    goal = open_objective(model, dtype, device, text, tokens, objective, lambda depth: require_target(depth, keep))
     write_plan(shown(run(goal, method, keep, seed)), out)
 
 
@@ -149,13 +151,12 @@ def repair(
     out: Out = None,
 ) -> None:
     """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
-    from engine.plans import require_depth
     from engine.repair import repair as run
     from engine.repair import require_kind
 
     require_kind(kind)
     chosen = read_plan_file(plan)
-    goal = open_objective(model, dtype, device, text, tokens, "kl", lambda spec: require_depth(chosen, spec.depth))
+    goal = open_objective(model, dtype, device, text, tokens, "kl", made_for(chosen))
     write_plan(shown(run(goal, chosen, kind)), out)
 
 
@@ -166,7 +167,7 @@ def tasks(
     names: Annotated[
         str, typer.Option("--tasks", help="tasks of lm-evaluation-harness, with commas; bundled runs our two without it, offline")
     ] = "bundled",
-    limit: Annotated[int | None, typer.Option(help="items of each task at most")] = None,
+    limit: Limit = None,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     out: Out = None,
@@ -208,7 +209,7 @@ def ablate(
 
     require_ablation(name)
     settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]
-    meter = open_meter(model, dtype, device, calibration, settings)
+    meter = open_meter(model, dtype, device, calibration, settings.checked)
     write(ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings))), out)
 
 
@@ -253,26 +254,30 @@ def report(
     tokens: JudgeTokens = 4000,
     writing: Writing = True,
     speed: Timing = True,
+    names: Annotated[str | None, typer.Option("--tasks", help="also score tasks: bundled, or names of lm-evaluation-harness")] = None,
+    limit: Limit = None,
     context: CacheTokens = 4096,
     batch: CacheBatch = 1,
     dtype: Dtype = "auto",
     device: Device = "cpu",
 ) -> None:
     """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
+    from dataclasses import asdict
+
     from engine.calibration import texts_for
     from engine.evaluation import Judge
     from engine.export import versions
-    from engine.plans import require_depth
+    from engine.harness import run_tasks
     from engine.profiling import profile as run_profile
     from engine.report import report_html
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
-    meter = open_meter(model, dtype, device, calibration)
+    meter = open_meter(model, dtype, device, calibration, made_for(chosen))
     opened = meter.model
-    require_depth(chosen, opened.spec.depth)
     beside = _beside(opened, chosen, writing, speed, context, batch)
     judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
     seen = shown(run_profile(meter.captures))
-    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **beside, facts=facts)
+    scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
+    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **beside, facts=facts, tasks=scores)
     write_text(html, out)

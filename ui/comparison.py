@@ -2,29 +2,27 @@
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.ablations import Ablation, ablate, require_ablation
+from engine.cache import plain
 from engine.calibration import BUNDLED, bundled
 from engine.errors import LayerscopeError
 from engine.evaluation import Judge
 from engine.export import versions
-from engine.generation import PROMPTS, generate_beside, verdict
-from engine.harness import run_tasks
-from engine.jobs import Job, Progress, retold
-from engine.memory import memory_of
+from engine.jobs import Job, Progress, as_part
 from engine.methods.laco import mean_and_spread
 from engine.objectives import Objective
 from engine.plans import plan_from_json, weigh
 from engine.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.report import report_html
 from engine.similarity import blocks_key
-from engine.speed import measure_speed
 from engine.types import Calibration, DepthPlan, Evaluation
 from ui.board import Board
-from ui.wire import ablation_to_json, evaluation_to_json, plain
+from ui.measuring import Measurement, cost, measurement
+from ui.wire import ablation_to_json, evaluation_to_json
 from ui.workbench import Workbench
 
 
@@ -59,20 +57,14 @@ class Comparison:
         self.bench.page.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
         self.bench.page.put("board", "stale", "no")
 
-    def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int) -> None:
-        """Pin the plan that Fold shows, and judge it."""
+    def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
+        """Pin the plan that Fold shows, and measure in one task what it costs and whatever of `ui.measuring.ALSO` is wanted too."""
         plan, _ = self.bench.chosen(choice, threshold)
-        label = self.bench.label_of(choice, plan)
-        judge, board = self._judge_for(texts, tokens), self.board
-        board.pin(plan, label)
+        label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
+        wanted = [cost(self._judge_for(texts, tokens), plan), *(measurement(what, model, plan, options) for what in also)]
+        self.board.pin(plan, label)
         self.shown()
-
-        def done(found: Evaluation) -> None:
-            board.pin(plan, label, evaluation=evaluation_to_json(found))
-            self.shown()
-            self.tell_map()
-
-        self.bench.submit("judge", lambda: judge.judge(plan), done, urgent=True, yielding=True)
+        self._measure("judge", plan, label, wanted)
 
     def judge_map(self, texts: Calibration, tokens: int) -> None:
         """Judge every plan of the T map, the cheapest first; each is on the board as soon as it is judged.
@@ -88,17 +80,26 @@ class Comparison:
 
         def job() -> Job[None]:
             for number, plan in enumerate(todo):
-
-                def whole(step: Progress, number: int = number, plan: DepthPlan = plan) -> Progress:
-                    return Progress(f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", (number + (step.fraction or 0)) / len(todo))
-
-                found = yield from retold(judge.judge(plan), whole)
-                yield whole(Progress("", 1.0))
-                board.pin(plan, self.bench.label_of("map", plan), evaluation=evaluation_to_json(found))
-                self.shown()
-                self.tell_map()
+                measuring = self._measuring(board, plan, self.bench.label_of("map", plan), [cost(judge, plan)])
+                yield from as_part(measuring, f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", number, len(todo))
 
         self.bench.submit("judge-map", job, lambda _: None, urgent=True, yielding=True)
+
+    def _measure(self, kind: str, plan: DepthPlan, label: str, wanted: list[Measurement]) -> None:
+        board = self.board
+        self.bench.submit(kind, lambda: self._measuring(board, plan, label, wanted), lambda _: None, urgent=True, yielding=True)
+
+    def _measuring(self, board: Board, plan: DepthPlan, label: str, wanted: list[Measurement]) -> Job[None]:
+        """Measure what is wanted in turn. Each result is on the board at once and off the list, so that a task that was
+        interrupted goes on from there."""
+        parts = len(wanted)
+        for place in range(parts):
+            found = yield from as_part(wanted[0](), "", place, parts)
+            yield Progress("", (place + 1) / parts)  # who cancelled wants nothing more
+            wanted.pop(0)
+            board.pin(plan, label, **found)
+            self.shown()
+            self.tell_map()
 
     def tell_map(self) -> None:
         """Tell the Fold tab which plans of its map were judged, and with what outcome."""
@@ -112,54 +113,10 @@ class Comparison:
                 ratios[index] = found["perplexity"]["ratio"]
         self.bench.page.put("fold", "judged", json.dumps(ratios))
 
-    def generate(self, name: str) -> None:
-        """Let source and plan continue the same prompts."""
-        model, board = self.bench.open_meter().model, self.board
-        plan = board.plan(name)
-
-        def done(samples: Any) -> None:
-            board.pin(plan, "", samples=[asdict(sample) for sample in samples], verdict=verdict(samples))
-            self.shown()
-
-        self.bench.submit("generate", lambda: generate_beside(model, plan, PROMPTS), done, urgent=True)
-
-    def time(self, name: str, **cache: int) -> None:
-        """Measure the speed of source and plan in turns, and count what they weigh; `cache` is `memory_of`'s context and batch."""
-        model, board = self.bench.open_meter().model, self.board
-        plan = board.plan(name)
-        memory = asdict(memory_of(model, plan, **cache))
-
-        def done(speed: Any) -> None:
-            board.pin(plan, "", speed=asdict(speed), memory=memory)
-            self.shown()
-
-        self.bench.submit("speed", lambda: measure_speed(model, plan), done, urgent=True)
-
-    def tasks(self, name: str, names: str = "bundled", limit: int | None = None) -> None:
-        """Score source and plan on tasks; see `engine.harness.run_tasks`."""
-        model, board = self.bench.open_meter().model, self.board
-        plan = board.plan(name)
-
-        def done(scores: Any) -> None:
-            board.pin(plan, "", tasks=[asdict(score) for score in scores])
-            self.shown()
-
-        self.bench.submit("tasks", lambda: run_tasks(model, plan, names, limit), done, urgent=True, yielding=True)
-
     def evaluation_of(self, plan: DepthPlan) -> dict[str, Any]:
         """Return what is known of a plan's cost, as an export keeps it."""
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
         return {"evaluation": found} if found else {}
-
-    def show(self, name: str) -> None:
-        """Show a pinned plan on the Fold tab."""
-        self.bench.show_found(self.board.plan(name))
-
-    def remove(self, name: str) -> None:
-        """Take a plan off the board."""
-        self.board.remove(name)
-        self.shown()
-        self.tell_map()
 
     def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, tokens: int) -> None:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
@@ -191,41 +148,30 @@ class Comparison:
 
         self.bench.submit("repair", job, done, urgent=True)
 
-    def report(self, choice: str, threshold: float, texts: Calibration, tokens: int) -> None:
-        """Make the report of the plan that Fold shows: one HTML file, handed to the browser."""
+    def report(self, choice: str, threshold: float, texts: Calibration, tokens: int, **options: Any) -> None:
+        """Make the report of the plan that Fold shows, and measure first what it tells and nobody has measured: one HTML file."""
         plan, known = self.bench.chosen(choice, threshold)
-        meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
-        model = meter.model
         label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
+        meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
+        model, name = meter.model, board.pin(plan, label)
+        missing = [what for what in ("samples", "speed") if what not in board.entries()[name]]
+        wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
 
         def job() -> Job[str]:
             shown = profile or (yield from self.bench.profile_job())
-            found = yield from judge.judge(plan)
-            entry = board.entries().get(board.pin(plan, label, evaluation=evaluation_to_json(found)), {})
+            yield from self._measuring(board, plan, label, wanted)
+            entry, found = board.entries().get(name, {}), (yield from judge.judge(plan))
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
             facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
             facts |= {"calibration": meter.calibration, "evaluation": texts}
-            memory = entry.get("memory") or asdict(memory_of(model, plan))
-            return report_html(
-                model.spec,
-                model.source,
-                model.fingerprint,
-                plan,
-                shown,
-                found,
-                frontier,
-                entry.get("samples"),
-                entry.get("speed"),
-                memory,
-                facts,
-            )
+            beside = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
+            return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **beside, facts=facts)
 
         def done(text: str) -> None:
-            self.shown()
-            self.bench.page.put(
-                "download", "data", json.dumps({"id": os.urandom(8).hex(), "name": f"layerscope-{plan.depth}-layers.html", "text": text})
-            )
+            file = {"id": os.urandom(8).hex(), "name": f"layerscope-{plan.depth}-layers.html", "text": text}
+            self.bench.page.put("download", "data", json.dumps(file))
 
+        self.shown()
         self.bench.submit("report", job, done, urgent=True)
 
     def ablate(self, name: str, threshold: float, texts: Calibration, tokens: int) -> None:
@@ -247,14 +193,13 @@ class Comparison:
         return self._judge
 
     def act(self, what: str, name: str, **options: Any) -> None:
-        """Do what a button below the board says for the plan of this name."""
-        acts: dict[str, Callable[..., None]] = {
-            "show": self.show,
-            "remove": self.remove,
-            "generate": self.generate,
-            "time": self.time,
-            "tasks": self.tasks,
-        }
-        if what not in acts:
-            raise LayerscopeError(f"the board cannot '{what}'")
-        acts[what](name, **options)
+        """Do what a button below the board says for the plan of this name: show or remove it, or measure one of `ui.measuring.ALSO`."""
+        if what == "show":
+            self.bench.show_found(self.board.plan(name))
+        elif what == "remove":
+            self.board.remove(name)
+            self.shown()
+            self.tell_map()
+        else:
+            model, plan = self.bench.open_meter().model, self.board.plan(name)
+            self._measure(what, plan, "", [measurement(what, model, plan, options)])

@@ -15,23 +15,29 @@ from engine.settings import LacoSettings
 from engine.targets import Target
 from ui.controls import read_spans, state_from_query
 from ui.desk import Desk
+from ui.messages import teller
 from ui.sessions import Sessions
 from ui.workbench import T_MIN, suggested_name, texts_of
+
+MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.measuring` calls it
 
 
 class Handlers:
     """The handlers of one page. `charts` and `sliders` are the components that the workbench may change, by name."""
 
-    def __init__(self, sessions: Sessions, model: str, charts: dict[str, gr.HTML], sliders: dict[str, gr.Slider]) -> None:
+    def __init__(
+        self, sessions: Sessions, model: str, charts: dict[str, gr.HTML], sliders: dict[str, gr.Slider], language: str = "en"
+    ) -> None:
         self._of, self._model, self._charts, self._sliders = sessions.of, model, charts, sliders
+        self._in_words = teller(language)
 
-    @staticmethod
-    def _status(bench: Desk, more: bool = True) -> list[Any]:
+    def _status(self, bench: Desk, more: bool = True) -> list[Any]:
         """The status line, the cancel button, and the timer: it ticks while a job runs or there may be `more` to tell."""
         state = bench.runner.state()
-        value = {"kind": state[0], "label": state[1].label, "fraction": state[1].fraction} if state else {}
-        busy = state is not None
-        return [json.dumps({**value, "problem": bench.runner.problem}), gr.update(interactive=busy), gr.Timer(active=busy or more)]
+        value = {"kind": state[0], "label": self._in_words(state[1].label), "fraction": state[1].fraction} if state else {}
+        busy, problem = state is not None, bench.runner.problem
+        value["problem"] = problem and self._in_words(problem)
+        return [json.dumps(value), gr.update(interactive=busy), gr.Timer(active=busy or more)]
 
     def _act(self, bench: Desk, do: Callable[[], object]) -> list[Any]:
         """Do something a person asked for; what they did wrong becomes the status line."""
@@ -110,20 +116,30 @@ class Handlers:
 
         return self._act(bench, do)
 
-    def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
-        """Judge the plan that Fold shows."""
+    def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any) -> list[Any]:
+        """Judge the plan that Fold shows, and measure what else is ticked."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.judge(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
+
+        def do() -> None:
+            held = texts_of(texts, own, "evaluation")
+            bench.comparison.judge(choice, threshold, held, int(tokens), also, **dict(zip(MORE, more, strict=True)))
+
+        return self._act(bench, do)
 
     def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Judge every plan of the T map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.comparison.judge_map(texts_of(texts, own, "evaluation"), int(tokens)))
 
-    def report(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
+    def report(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, *more: Any) -> list[Any]:
         """Make the report of the plan that Fold shows."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
+
+        def do() -> None:
+            held = texts_of(texts, own, "evaluation")
+            bench.comparison.report(choice, threshold, held, int(tokens), **dict(zip(MORE, more, strict=True)))
+
+        return self._act(bench, do)
 
     def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
@@ -136,13 +152,12 @@ class Handlers:
         return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
     def board(
-        self, key: str, tasks: str | None, limit: int | None, context: int | None, batch: int | None, event: gr.EventData
+        self, key: str, names: str | None, limit: int | None, context: int | None, batch: int | None, event: gr.EventData
     ) -> list[Any]:
         """A button below the board was pressed."""
         bench, what = self._of(key), str(event.what)
-        options = {"tasks": {"names": tasks, "limit": limit}, "time": {"context": context, "batch": batch}}.get(what, {})
-        given = {option: value for option, value in options.items() if value is not None}  # an empty field leaves the default
-        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), **given))
+        options = {"names": names, "limit": limit, "context": context, "batch": batch}
+        answer = self._act(bench, lambda: bench.comparison.act(what, str(event.name), **options))
         return [*answer, "found" if what == "show" and bench.runner.problem is None else gr.skip()]
 
     def search(

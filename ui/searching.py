@@ -4,6 +4,7 @@ import json
 import threading
 from typing import Any
 
+from engine.cache import plain
 from engine.jobs import Job
 from engine.methods.baselines import baseline, require_baseline, require_target
 from engine.objectives import PRACTICE_TOKENS, Objective, require_objective
@@ -13,7 +14,6 @@ from engine.targets import Target, layers_for
 from engine.types import DepthPlan, Found, Model
 from ui import charts
 from ui.comparison import practice_texts
-from ui.wire import plain
 from ui.workbench import Workbench
 
 

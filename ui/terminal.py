@@ -14,6 +14,7 @@ from engine.jobs import Job, Progress, drain
 from engine.settings import about
 
 T_ = TypeVar("T_")
+Check = Callable[[int], object]  # is told the depth before a weight is read, and may refuse
 _MAPS = ".repairs.safetensors"  # a plan's repairs lie beside its file
 
 Source = Annotated[str, typer.Option("--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, or hub:org/name")]
@@ -48,25 +49,31 @@ CacheTokens = Annotated[int, typer.Option("--context", help="tokens that the KV 
 CacheBatch = Annotated[int, typer.Option("--batch", help="sequences of that length")]
 Writing = Annotated[bool, typer.Option(help="let source and plan continue the same prompts, side by side")]
 Timing = Annotated[bool, typer.Option(help="measure speed and the peak of memory")]
+Limit = Annotated[int | None, typer.Option(help="items of each task at most")]
 Goal = Annotated[str, typer.Option(help="what is made small: kl (to the source), perplexity or cosine")]
 Definition = Annotated[str, typer.Option("--similarity", help=about("similarity")["help"])]
 
 
-def open_checked(model: str, dtype: str, device: str, check: Callable[[Any], object]) -> Any:
+def open_checked(model: str, dtype: str, device: str, check: Check) -> Any:
     from engine.loading import open_model
     from engine.sources import parse_source
 
-    return shown(open_model(parse_source(model, dtype, device), check))
+    return shown(open_model(parse_source(model, dtype, device), lambda spec: check(spec.depth)))
+
+
+def made_for(plan: Any) -> Check:
+    """Refuse a model of another depth than the plan's."""
+    from engine.plans import require_depth
+
+    return lambda depth: require_depth(plan, depth)
 
 
 def open_for(plan: Any, model: str, dtype: str, device: str) -> Any:
     """Open the model that a plan is for; one of another depth is refused before a weight is read."""
-    from engine.plans import require_depth
-
-    return open_checked(model, dtype, device, lambda spec: require_depth(plan, spec.depth))
+    return open_checked(model, dtype, device, made_for(plan))
 
 
-def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, name: str, check: Callable[[Any], object]) -> Any:
+def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, name: str, check: Check) -> Any:
     from engine.calibration import texts_for
     from engine.objectives import Objective, require_objective
 
@@ -101,13 +108,13 @@ def keep_maps(plan: Any, out: Path | None) -> None:
         pack_maps(marks, out.with_suffix(_MAPS))
 
 
-def open_meter(model: str, dtype: str, device: str, calibration: str, settings: Any = None) -> Any:
+def open_meter(model: str, dtype: str, device: str, calibration: str, check: Check = lambda _: None) -> Any:
     """Check everything that can be checked cheaply, then open the model; what is wrong is said before anything is slow."""
     from engine.calibration import texts_for
     from engine.similarity import SimilarityMeter
 
     texts = texts_for(calibration)
-    return SimilarityMeter(open_checked(model, dtype, device, lambda spec: settings and settings.checked(spec.depth)), texts)
+    return SimilarityMeter(open_checked(model, dtype, device, check), texts)
 
 
 def shown(job: Job[T_]) -> T_:
@@ -131,7 +138,7 @@ def shown(job: Job[T_]) -> T_:
 
 
 def write(value: Any, out: Path | None) -> None:
-    from ui.wire import plain
+    from engine.cache import plain
 
     text = json.dumps(plain(value), indent=1, allow_nan=False) + "\n"
     if out is None:

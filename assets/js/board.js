@@ -91,7 +91,7 @@
     if (!entry) { box.replaceChildren(element("p", {class: "ls-hint"}, words.board_choose)); return; }
     const e = entry.evaluation, made = [element("h4", {}, `${entry.label || entry.plan.method}, ${entry.depth} ${words.layers}`)];
     const row = element("div", {class: "ls-row-buttons"});
-    row.append(...["show", "generate", "time", "tasks", "remove"].map((what) => button(words[`row_${what}`], () => act(what, entry.name))));
+    row.append(...["show", "samples", "speed", "tasks", "remove"].map((what) => button(words[`row_${what}`], () => act(what, entry.name))));
     made.push(row);
     if (e) made.push(element("p", {class: "ls-rule"}, fill(words.protocol, {tokens: e.protocol.tokens, texts: e.protocol.texts, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos, source: number(e.perplexity.source, 2), plan: e.perplexity.plan === null ? words.broken : number(e.perplexity.plan, 2)})));
     if (e && judged(entry) && e.texts.length > 1) { const dots = element("div", {}); made.push(dots); setTimeout(() => dots.isConnected && spread(dots, entry, words), 0); }

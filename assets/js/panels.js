@@ -46,7 +46,7 @@
     window.layerscope.opened({model: value.source});
   };
 
-  views.status = (box, {value, words, props}) => {
+  views.status = (box, {value, words}) => {
     box.replaceChildren();
     box.classList.toggle("ls-busy", Boolean(value.kind));
     if (value.problem !== null && value.problem !== undefined) {
@@ -57,7 +57,7 @@
     const line = value.kind ? `${words[`job_${value.kind}`] ?? value.kind}${percent === null ? "" : ` ${percent} %`}` : words.idle;
     const bar = element("div", {class: "ls-progress", role: "progressbar", "aria-label": line, ...(percent === null ? {} : {"aria-valuenow": percent})});
     bar.append(element("i", {style: value.kind ? (percent === null ? "width:100%" : `width:${percent}%`) : "width:0", class: percent === null && value.kind ? "ls-unknown" : ""}));
-    box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, props.language === "en" ? value.label ?? "" : ""), bar);
+    box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, value.label ?? ""), bar);
   };
 
   views.repaired = (box, {value, words}) => {

@@ -212,6 +212,8 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     open_tab(page, "compare")
     set_slider(page, "judge-tokens", 500)
     page.wait_for_timeout(500)
+    for what in ("how it writes", "speed and memory"):  # the report will measure both
+        page.locator("#also").get_by_label(what).uncheck()
     page.locator("#judge").click()
     row = page.locator("#ls-board tr[data-entry]")
     expect(row).to_have_count(1, timeout=30_000)
@@ -243,6 +245,8 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     offline = context.new_page()
     offline.goto((tmp_path / "report.html").as_uri())
     expect(offline.locator("body")).to_contain_text("26")
+    expect(offline.locator("#samples article")).to_have_count(16)
+    expect(offline.locator("#gains")).to_contain_text("tokens a second, measured")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
 

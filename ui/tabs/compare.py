@@ -8,6 +8,7 @@ from engine.ablations import ABLATIONS
 from engine.evaluation import TOKENS
 from ui.components.chart import view
 from ui.controls import TEXTS
+from ui.measuring import ALSO
 from ui.text import words
 
 
@@ -33,6 +34,14 @@ def build(language: str) -> SimpleNamespace:
             label=say("judge_tokens"),
             info=say("judge_tokens_info"),
             elem_id="judge-tokens",
+            min_width=240,
+        )
+        also = gr.CheckboxGroup(
+            [(say(f"also_{what}"), what) for what in ALSO],
+            value=["samples", "speed"],
+            label=say("also"),
+            info=say("also_info"),
+            elem_id="also",
             min_width=240,
         )
     own = gr.Textbox("", label=say("judge_own"), lines=5, max_lines=10, visible=False, elem_id="judge-own")
@@ -67,6 +76,7 @@ def build(language: str) -> SimpleNamespace:
         texts=texts,
         tokens=tokens,
         own=own,
+        also=also,
         judge=judge,
         judge_map=judge_map,
         report=report,
