@@ -186,6 +186,7 @@ _TEXT: dict[str, tuple[str, str]] = {
     "cache_batch_info": ("Of that length, at once", "그 길이로 한꺼번에"),
     "memory_says": ("A KV cache of {context} tokens × {batch} takes {plan_cache} (source {source_cache}), the weights {plan_weights} (source {source_weights}), the checkpoint {disk} on disk.", "{context}토큰 × {batch}의 KV 캐시는 {plan_cache}(원본 {source_cache}), 가중치는 {plan_weights}(원본 {source_weights}), 디스크의 체크포인트는 {disk}입니다."),
     "peak_says": ("Reading {read} tokens and writing {written}, weights and work took {plan} of memory at most; the source's took {source}.", "토큰 {read}개를 읽고 {written}개를 쓰는 동안 가중치와 계산에 든 메모리는 최대 {plan}, 원본은 {source}입니다."),
+    "samples_more": ("{count} more, from the same prompts", "같은 글머리로 쓴 {count}개 더 보기"),
     "sample_facts": ("distinct words {d1}, pairs {d2}, longest repeat {run} tokens", "서로 다른 낱말 {d1}, 쌍 {d2}, 가장 긴 반복 {run}토큰"),
     "sample_loops": ("It loops.", "맴돕니다."),
     "decoding_greedy": ("greedy", "탐욕"),

@@ -81,13 +81,19 @@
     return item;
   };
 
+  const beside = (sample, words) => {
+    const pair = element("div", {class: "ls-pair"});
+    pair.append(passage(words, words.of_source, sample.source), passage(words, words.of_plan, sample.plan));
+    return [element("p", {class: "ls-prompt"}, `${sample.prompt} … (${words[`decoding_${sample.decoding}`]})`), pair];
+  };
+
   const spread = (box, entry, words) => { // every text's own rise, so that nobody reads noise as signal
     const t = theme(), texts = entry.evaluation.texts, rise = texts.map((s) => (s.plan_nll - s.source_nll) / s.tokens);
     plot(box, [{type: "scatter", mode: "markers", x: rise.map((r) => Math.exp(r)), y: texts.map((_, index) => index), marker: {color: t.accent, size: 7, opacity: .7}, hovertemplate: `${words.text} %{y}: ×%{x:.2f}<extra></extra>`}],
       {xaxis: {title: {text: words.ratio_by_text}, type: "log"}, yaxis: {title: {text: words.text}, showgrid: false}}, 220);
   };
 
-  const details = (box, entry, words, act) => {
+  const details = (box, entry, words, act, local) => {
     if (!entry) { box.replaceChildren(element("p", {class: "ls-hint"}, words.board_choose)); return; }
     const e = entry.evaluation, made = [element("h4", {}, `${entry.label || entry.plan.method}, ${entry.depth} ${words.layers}`)];
     const row = element("div", {class: "ls-row-buttons"});
@@ -102,12 +108,15 @@
       const says = (value) => (value === null ? "–" : /^(acc|exact_match|f1)/.test(one.metric) ? `${number(100 * value, 1)} %` : number(value, 3));
       made.push(element("p", {class: "ls-rule"}, fill(words.task_says, {task: one.task.replace("layerscope_", ""), metric: one.metric, source: says(one.source), source_error: says(one.source_stderr), plan: says(one.plan), plan_error: says(one.plan_stderr)})));
     });
-    (entry.samples ?? []).forEach((sample) => {
-      made.push(element("p", {class: "ls-prompt"}, `${sample.prompt} … (${words[`decoding_${sample.decoding}`]})`));
-      const pair = element("div", {class: "ls-pair"});
-      pair.append(passage(words, words.of_source, sample.source), passage(words, words.of_plan, sample.plan));
-      made.push(pair);
-    });
+    const [first, ...others] = (entry.samples ?? []).map((sample) => beside(sample, words));
+    if (first) made.push(...first);
+    if (others.length) { // folded away: what stands below is to be seen
+      const rest = element("details", {class: "ls-samples"});
+      rest.append(element("summary", {}, fill(words.samples_more, {count: others.length})), ...others.flat());
+      rest.open = Boolean(local.samples);
+      rest.ontoggle = () => { local.samples = rest.open; };
+      made.push(rest);
+    }
     box.replaceChildren(...made);
   };
 
@@ -134,7 +143,7 @@
     const act = (what, name) => trigger("row", {what, name});
     const entry = data.entries.find((one) => one.name === local.chosen);
     table(part(box, "ls-board-scroll"), data, words, local.chosen, choose);
-    details(part(box, "ls-details"), entry, words, act);
+    details(part(box, "ls-details"), entry, words, act, local);
     const pair = part(box, "ls-charts");
     scatter(part(pair, "ls-front"), data, words, local.chosen, choose);
     parallel(part(pair, "ls-parallel"), data, words);

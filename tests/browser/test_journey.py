@@ -250,7 +250,11 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
 
-    # What source and plan wrote stands with the plan that was chosen, and the charts below it.
+    # What source and plan wrote stands with the plan that was chosen, all but the first folded away, and the charts below it.
+    row.first.click()
+    expect(page.locator("#ls-board .ls-details .ls-passage:visible")).to_have_count(2)
+    page.locator("#ls-board .ls-samples summary", has_text="15 more").click()
+    expect(page.locator("#ls-board .ls-details .ls-passage:visible")).to_have_count(32)
     assert page.evaluate(BOARD_TWICE) == [1, 0, 2]
 
     # A new tab finds the board as it was left.
