@@ -110,7 +110,7 @@ class Search:
         if total > MOST_PLANS:
             raise SettingsError(f"there are {total} ways to keep {self.keep} of {self.depth} layers, too many to try all of them")
         for done, kept in enumerate(itertools.combinations(range(self.depth), self.keep)):
-            yield Progress(f"Plan {done + 1} of {total}", done / total)
+            yield Progress(f"Trying plan {done + 1} of {total}", done / total)
             self._measure(self._plan(kept), "exhaustive", all_tokens=True)
         return tuple(self.history)
 

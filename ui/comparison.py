@@ -81,7 +81,7 @@ class Comparison:
         def job() -> Job[None]:
             for number, plan in enumerate(todo):
                 measuring = self._measuring(board, plan, self.bench.label_of("map", plan), [cost(judge, plan)])
-                yield from as_part(measuring, f"Plan {number + 1} of {len(todo)}: {plan.depth} layers", number, len(todo))
+                yield from as_part(measuring, f"Plan {number + 1} of {len(todo)} ({plan.depth} layers)", number, len(todo))
 
         self.bench.submit("judge-map", job, lambda _: None, urgent=True, yielding=True)
 
