@@ -49,14 +49,16 @@ def generate_beside(
     """
     rows = [encode(model, prompt, new_tokens, chat) for prompt in prompts]
     writers = [live_network(model, side) for side in (untouched(plan.source_depth), plan)]
-    written = []
+    written: dict[str, list[list[Generated]]] = {decoding: [] for decoding in DECODINGS}
     for place, decoding in enumerate(DECODINGS):
         for side, writer in enumerate(writers):
             yield Progress(f"Writing with {('the source', 'the plan')[side]}, {decoding}", (2 * place + side) / 4)
-            written.append(generate(model, writer, rows, new_tokens, seed if decoding == "sampled" else None))
-    greedy, sampled = zip(*written[:2], strict=True), zip(*written[2:], strict=True)
-    pairs = zip(prompts, greedy, sampled, strict=True)
-    return tuple(Sample(prompt, decoding, *found) for prompt, *both in pairs for decoding, found in zip(DECODINGS, both, strict=True))
+            written[decoding].append(generate(model, writer, rows, new_tokens, seed if decoding == "sampled" else None))
+    return tuple(
+        Sample(prompt, decoding, *(side[index] for side in written[decoding]))
+        for index, prompt in enumerate(prompts)
+        for decoding in DECODINGS
+    )
 
 
 def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> list[int]:

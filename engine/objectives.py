@@ -79,8 +79,9 @@ class Objective:
         run before are not run again."""
         packs = packs or self.every
         new = tuple(index for index in packs if (plan.blocks, index) not in self._known)
-        for index, state in zip(new, self.run(plan, packs=new) if new else (), strict=True):
-            self._known[plan.blocks, index] = self._sum(index, state)
+        with self.model.lock:
+            for index, state in zip(new, self.run(plan, packs=new) if new else (), strict=True):
+                self._known[plan.blocks, index] = self._sum(index, state)
         total = sum(self._known[plan.blocks, index] for index in packs)
         return total / sum(len(self.places[index]) for index in packs) if math.isfinite(total) else math.nan
 
@@ -109,11 +110,7 @@ class Objective:
     @torch.no_grad()
     def _sum(self, index: int, state: torch.Tensor) -> float:
         """Return what a pack's raw last states add up to."""
-        with self.model.lock:
-            return self._compared(index, self.record(index), normed(self.model, state))
-
-    def _compared(self, index: int, record: Capture, final: torch.Tensor) -> float:
-        places = self.places[index]
+        record, final, places = self.record(index), normed(self.model, state), self.places[index]
         if self.name == "cosine":
             return float((1 - cosine(record.final[0, places].float(), final[0, places].float())).sum())
         total = 0.0

@@ -216,7 +216,7 @@ class Search:
         estimates, then the others, then two swaps at once."""
         improved = True
         while improved and not self.over:
-            base, score = self._base()
+            base, score = self.history[-1].plan, self.history[-1].score
             improved = (yield from self._try_likely(base, score, sensitivity)) or (
                 yield from self._try_all(itertools.chain(self._moves(base, sensitivity), self._double_swaps(base, sensitivity)), score)
             )
@@ -267,11 +267,6 @@ class Search:
 
     def _known(self, plan: DepthPlan) -> bool:
         return plan.blocks in self._tried or plan.blocks in self._passed
-
-    def _base(self) -> tuple[DepthPlan, float]:
-        """The best plan so far and its score."""
-        (plan,) = self.best(1)
-        return plan, self._tried[plan.blocks]
 
     def _moves(self, base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, DepthPlan]]:
         ends = [block.home for block in base.blocks[1:]] + [self.depth]

@@ -118,13 +118,10 @@ class Handlers:
 
     def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any) -> list[Any]:
         """Judge the plan that Fold shows, and measure what else is ticked."""
-        bench = self._of(key)
-
-        def do() -> None:
-            held = texts_of(texts, own, "evaluation")
-            bench.comparison.judge(choice, threshold, held, int(tokens), also, **dict(zip(MORE, more, strict=True)))
-
-        return self._act(bench, do)
+        bench, options = self._of(key), dict(zip(MORE, more, strict=True))
+        return self._act(
+            bench, lambda: bench.comparison.judge(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
+        )
 
     def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Judge every plan of the T map."""
@@ -133,13 +130,10 @@ class Handlers:
 
     def report(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, *more: Any) -> list[Any]:
         """Make the report of the plan that Fold shows."""
-        bench = self._of(key)
-
-        def do() -> None:
-            held = texts_of(texts, own, "evaluation")
-            bench.comparison.report(choice, threshold, held, int(tokens), **dict(zip(MORE, more, strict=True)))
-
-        return self._act(bench, do)
+        bench, options = self._of(key), dict(zip(MORE, more, strict=True))
+        return self._act(
+            bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), **options)
+        )
 
     def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Repair the plan that Fold shows; the repaired one becomes the plan shown."""

@@ -190,9 +190,8 @@ _KOREAN: dict[str, str] = {
 @cache
 def _patterns() -> list[tuple[re.Pattern[str], str]]:
     """Every sentence as a pattern, the one with the most words of its own first."""
-    parsed = [([literal for literal, *_ in Formatter().parse(english)], english) for english in _KOREAN]
-    parsed.sort(key=lambda one: -len("".join(one[0])))
-    return [(_pattern(english), _KOREAN[english]) for _, english in parsed]
+    longest = sorted(_KOREAN, key=lambda english: len(english.replace("{}", "")), reverse=True)
+    return [(_pattern(english), _KOREAN[english]) for english in longest]
 
 
 def _pattern(english: str) -> re.Pattern[str]:
