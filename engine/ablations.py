@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from statistics import correlation
 from typing import Any, TypeVar
 
-from engine.calibration import bundled, calibration_of
 from engine.errors import SettingsError
 from engine.evaluation import Judge
 from engine.frontier import frontier
 from engine.jobs import Job, as_part
 from engine.methods.acceptance import METERS
 from engine.methods.laco import landscape, mean_and_spread, propose
+from engine.models.texts import bundled, calibration_of
 from engine.plans import RULES, describe, fold, fold_spans, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter

@@ -5,9 +5,9 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from engine.calibration import assets_folder
+from engine.models.sources import DEMO_BASE_MODEL
+from engine.models.texts import assets_folder
 from engine.plans import describe, weigh
-from engine.sources import DEMO_BASE_MODEL
 from engine.types import DepthPlan, ModelSource, ModelSpec
 
 _INHERITED = ("license", "license_name", "license_link", "language")

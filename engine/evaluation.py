@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from engine.cache import Ledger, content_key
-from engine.calibration import Pack, pack_rows
 from engine.errors import SettingsError, TextError
 from engine.forward import Capture, capture, logits_of, normed, resume
 from engine.jobs import Job, Progress
+from engine.models.texts import Pack, pack_rows
 from engine.similarity import blocks_key, cosine
 from engine.surgery import Mixer
 from engine.types import Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore

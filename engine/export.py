@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from engine.architectures import architecture_of, resized_config
 from engine.card import model_card
-from engine.checkpoint import Output, TensorPlace, places_in, read_tensor, write_shards
 from engine.errors import ExportError
 from engine.jobs import Job, Progress, in_fresh_process
-from engine.loading import fingerprint_of
+from engine.models.families import architecture_of, resized_config
+from engine.models.loading import fingerprint_of
+from engine.models.sources import inspect_folder
+from engine.models.tensors import Output, TensorPlace, places_in, read_tensor, write_shards
 from engine.plans import plan_to_json, require_depth
-from engine.sources import inspect_folder
 from engine.surgery import map_of, mix_tensors, repaired
 from engine.types import Block, Check, DepthPlan, ExportReport, ModelSource, ModelSpec
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
-from engine.architectures import blocks_of, final_norm_of
-from engine.calibration import Pack
 from engine.errors import SourceError
+from engine.models.families import blocks_of, final_norm_of
+from engine.models.texts import Pack
 from engine.surgery import Mixer
 from engine.types import Block, Model
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from engine.calibration import assets_folder, pack_rows
 from engine.errors import SettingsError, TextError, first_line
 from engine.forward import capture, logits_of, normed, resume
 from engine.jobs import Job, Progress
 from engine.live import live_network
+from engine.models.texts import assets_folder, pack_rows
 from engine.plans import require_depth, untouched
 from engine.surgery import Mixer
 from engine.types import DepthPlan, Model

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from engine.architectures import architecture_of, blocks_of, resized_config
+from engine.models.families import architecture_of, blocks_of, resized_config
 from engine.plans import require_depth
 from engine.surgery import Mixer
 from engine.types import DepthPlan, Model

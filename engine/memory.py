@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
-from engine.architectures import blocks_of, depth_of, resized_config
-from engine.checkpoint import places_in
 from engine.errors import SettingsError
 from engine.export import plan_outputs
+from engine.models.families import blocks_of, depth_of, resized_config
+from engine.models.tensors import places_in
 from engine.plans import require_depth
 from engine.types import DepthPlan, Model
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import torch
 
-from engine.calibration import Pack
 from engine.errors import SettingsError
 from engine.evaluation import ROWS, by_rows, divergence, windows
 from engine.forward import Capture, Trails, capture, logits_of, normed, resume, run_block
+from engine.models.texts import Pack
 from engine.similarity import cosine
 from engine.surgery import Mixer
 from engine.types import Block, Calibration, DepthPlan, Model

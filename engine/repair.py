@@ -18,10 +18,10 @@ from dataclasses import replace
 
 import torch
 
-from engine.architectures import architecture_of, blocks_of
 from engine.errors import PlanError, SettingsError
 from engine.forward import Capture, run_block
 from engine.jobs import Job, Progress
+from engine.models.families import architecture_of, blocks_of
 from engine.objectives import Objective
 from engine.surgery import keep_map, name_map
 from engine.types import Block, DepthPlan, Found, Repair

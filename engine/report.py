@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from engine.cache import plain
-from engine.calibration import BUNDLED, assets_folder
+from engine.models.texts import BUNDLED, assets_folder
 from engine.pictures import charts, strip
 from engine.plans import describe, plan_to_json, weigh
 from engine.types import DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile

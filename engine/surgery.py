@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from engine.architectures import architecture_of, blocks_of
 from engine.cache import cache_folder
 from engine.errors import PlanError
+from engine.models.families import architecture_of, blocks_of
 from engine.types import Block
 
 _FRESH = 16

@@ -13,9 +13,9 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     import torch
     from transformers import AutoTokenizer
 
-    from engine.architectures import blocks_of, depth_of
-    from engine.calibration import bundled, calibration_of, packs_of
-    from engine.loading import load_with_transformers
+    from engine.models.families import blocks_of, depth_of
+    from engine.models.loading import load_with_transformers
+    from engine.models.texts import bundled, calibration_of, packs_of
     from engine.plans import plan_from_json
 
     plan, target = plan_from_json(request["plan"]), Path(request["target"])
@@ -89,8 +89,8 @@ def _plan_logits(folder: Path, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     import torch
 
     from engine.forward import capture, logits_of, normed, resume
-    from engine.loading import read_network
-    from engine.sources import inspect_folder
+    from engine.models.loading import read_network
+    from engine.models.sources import inspect_folder
     from engine.surgery import Mixer
     from engine.types import Model, ModelSource
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import settings
 
 from engine.jobs import drain
-from engine.loading import open_model
-from engine.sources import parse_source
+from engine.models.loading import open_model
+from engine.models.sources import parse_source
 from engine.types import Model
 from tests.families import save_tiny
 from tests.terminal import Answer

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from engine.architectures import architecture_of, blocks_of
+from engine.models.families import architecture_of, blocks_of
 
 
 def token_ids(tokenizer: Any, texts: tuple[str, ...]) -> list[torch.Tensor]:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from engine import ablations
 from engine.ablations import ABLATIONS, QUESTIONS, Ablation, ablate, at_once, spearman
-from engine.calibration import bundled, calibration_of
 from engine.errors import SettingsError
 from engine.evaluation import Judge
 from engine.frontier import frontier
 from engine.jobs import Job, Progress, drain
 from engine.methods.acceptance import CKAMeter, KLMeter
 from engine.methods.laco import propose
+from engine.models.texts import bundled, calibration_of
 from engine.plans import RULES, fold, fold_spans, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter

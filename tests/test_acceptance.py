@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from engine.calibration import calibration_of
 from engine.errors import TextError
 from engine.frontier import frontier
 from engine.jobs import drain
 from engine.methods import acceptance
 from engine.methods.acceptance import METERS, CKAMeter, KLMeter, linear_cka
 from engine.methods.laco import propose
+from engine.models.texts import calibration_of
 from engine.plans import fold, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from engine.architectures import blocks_of
-from engine.calibration import calibration_of
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.methods.baselines import BASELINES, baseline, greedy, plan_of_kept
+from engine.models.families import blocks_of
+from engine.models.texts import calibration_of
 from engine.objectives import Objective
 from engine.plans import untouched
 from engine.types import Block, DepthPlan, Model

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.architectures import resized_config
-from engine.calibration import calibration_of
 from engine.frontier import frontier
 from engine.jobs import drain
+from engine.models.families import resized_config
+from engine.models.texts import calibration_of
 from engine.plans import RULES, fold_spans, untouched, weigh
 from engine.profiling import profile
 from engine.settings import LacoSettings

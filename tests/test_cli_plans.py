@@ -363,7 +363,7 @@ def test_mistakes_end_with_one_line(
 def test_a_plan_of_another_depth_is_refused_before_a_weight_is_read(
     verb: str, tiny_folder: Path, files: Path, inside: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.loading.read_network", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("engine.models.loading.read_network", lambda *_: pytest.fail("weights were read"))
     answer = inside(verb, "--plan", files / "deep.json", "--model", tiny_folder, "--out", tmp_path / "out")
     assert_refused(answer, "a model of 8 layers", "has 6")
 

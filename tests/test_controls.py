@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.calibration import BUNDLED
+from engine.models.sources import DTYPES
+from engine.models.texts import BUNDLED
 from engine.plans import RULES
 from engine.settings import DEFINITIONS
-from engine.sources import DTYPES
 from ui.controls import PLANS, PRESETS, PageState, read_spans, state_from_query
 
 DEFAULTS = PageState()

@@ -10,10 +10,10 @@ import pytest
 from huggingface_hub import ModelCard
 from markupsafe import escape
 
-from engine.calibration import calibration_of
 from engine.errors import LayerscopeError, PlanError, SettingsError
 from engine.evaluation import Judge
 from engine.jobs import drain
+from engine.models.texts import calibration_of
 from engine.plans import fold_spans, plan_from_json, plan_to_json
 from engine.settings import LacoSettings
 from engine.targets import Target

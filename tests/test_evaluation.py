@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import evaluation
-from engine.calibration import calibration_of
 from engine.errors import SettingsError, TextError
 from engine.evaluation import Judge, summary, windows
 from engine.jobs import Progress, drain
 from engine.methods.baselines import plan_of_kept
+from engine.models.texts import calibration_of
 from engine.plans import fold_spans, untouched
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
 from tests.families import tiny_tokenizer

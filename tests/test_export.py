@@ -10,15 +10,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from engine import export as export_module
-from engine.calibration import calibration_of
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export import DEFAULT_SHARD_BYTES, export, parse_size
 from engine.jobs import drain
 from engine.methods.laco import propose
+from engine.models.sources import DEMO_BASE_MODEL, parse_source
+from engine.models.texts import calibration_of
 from engine.plans import fold_spans, plan_from_json, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
-from engine.sources import DEMO_BASE_MODEL, parse_source
 from engine.types import DepthPlan, ExportReport, Model, ModelSource
 from tests.exporting import export_unverified, write
 from tests.families import TEXTS, save_tiny

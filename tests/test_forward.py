@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.calibration import Pack, calibration_of, packs_of
 from engine.errors import SourceError
 from engine.forward import Capture, Trails, capture, resume
 from engine.jobs import drain
-from engine.loading import open_model
+from engine.models.loading import open_model
+from engine.models.sources import parse_source
+from engine.models.texts import Pack, calibration_of, packs_of
 from engine.plans import fold, untouched
-from engine.sources import parse_source
 from engine.surgery import Mixer
 from engine.types import Model
 from tests.families import TEXTS, tiny_network, tiny_tokenizer

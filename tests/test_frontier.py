@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.calibration import calibration_of
 from engine.errors import SettingsError
 from engine.frontier import frontier, step_at
 from engine.jobs import Job, drain
 from engine.methods.laco import propose
+from engine.models.texts import calibration_of
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Block, Frontier, Model

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from engine.calibration import bundled, calibration_of
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.methods.laco import landscape, propose
+from engine.models.texts import bundled, calibration_of
 from engine.plans import RULES, untouched
 from engine.settings import DEFINITIONS, LacoSettings
 from engine.similarity import SimilarityMeter

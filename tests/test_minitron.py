@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine.calibration import calibration_of
 from engine.jobs import Progress, drain
 from engine.methods import minitron
 from engine.methods.minitron import perplexity, removal_perplexity
+from engine.models.texts import calibration_of
 from engine.similarity import SimilarityMeter
 from engine.types import Model
 from tests.families import TEXTS

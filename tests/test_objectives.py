@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.calibration import calibration_of
 from engine.methods.baselines import plan_of_kept
+from engine.models.texts import calibration_of
 from engine.objectives import Objective
 from engine.plans import fold_spans, untouched
 from engine.types import Block, Model

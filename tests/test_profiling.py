@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from engine import profiling
-from engine.architectures import architecture_of, blocks_of
-from engine.calibration import calibration_of
 from engine.forward import Capture
 from engine.jobs import Progress, drain
+from engine.models.families import architecture_of, blocks_of
+from engine.models.texts import calibration_of
 from engine.profiling import profile, weight_distance
 from engine.similarity import SimilarityMeter
 from engine.types import Model, Profile

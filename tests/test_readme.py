@@ -82,7 +82,7 @@ def test_the_package_installs_with_its_assets(tmp_path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import engine.calibration as c, ui.components.chart as u; print(c.__file__, c.bundled('korean').name, *u.SCRIPTS)",
+            "import engine.models.texts as c, ui.components.chart as u; print(c.__file__, c.bundled('korean').name, *u.SCRIPTS)",
         ],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
         cwd=tmp_path,

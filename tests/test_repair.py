@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.architectures import blocks_of
-from engine.calibration import calibration_of
 from engine.errors import PlanError, SettingsError
 from engine.evaluation import Judge
 from engine.forward import run_block
 from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
+from engine.models.families import blocks_of
+from engine.models.texts import calibration_of
 from engine.plans import fold_spans, untouched
 from engine.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
 from engine.surgery import map_file, map_of

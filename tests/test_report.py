@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from engine.calibration import calibration_of
 from engine.evaluation import Judge, summary
 from engine.jobs import drain
+from engine.models.texts import calibration_of
 from engine.pictures import strip
 from engine.plans import describe, fold_spans, plan_from_json, plan_to_json, untouched, weigh
 from engine.profiling import profile

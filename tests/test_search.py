@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from engine import search as search_module
-from engine.calibration import calibration_of
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.methods.baselines import greedy, plan_of_kept
+from engine.models.texts import calibration_of
 from engine.objectives import Objective
 from engine.plans import RULES, untouched
 from engine.search import Search

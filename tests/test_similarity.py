@@ -6,14 +6,14 @@ import pytest
 import torch
 from tokenizers import normalizers
 
-from engine.calibration import calibration_of
 from engine.jobs import drain
-from engine.loading import open_model
 from engine.methods.laco import landscape, propose
+from engine.models.loading import open_model
+from engine.models.sources import parse_source
+from engine.models.texts import calibration_of
 from engine.plans import RULES, fold, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
-from engine.sources import parse_source
 from engine.types import Model
 from tests.families import TEXTS, save_tiny, tiny_network, tiny_tokenizer
 from tests.naive import cosines, last_states, merge, token_ids

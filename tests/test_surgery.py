@@ -3,8 +3,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from engine.architectures import blocks_of
 from engine.errors import PlanError
+from engine.models.families import blocks_of
 from engine.surgery import Mixer, mix_tensors
 from engine.types import Block, Model
 from tests.families import tiny_network

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.jobs import drain
-from engine.loading import open_model
+from engine.models.loading import open_model
+from engine.models.sources import parse_source
 from engine.plans import fold_spans, plan_to_json
-from engine.sources import parse_source
 from engine.types import Model
 from engine.verify import check
 from tests.exporting import write

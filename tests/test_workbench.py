@@ -9,10 +9,10 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import ui.jobs
-from engine.calibration import calibration_of
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError, SourceError
 from engine.frontier import frontier
 from engine.jobs import drain
+from engine.models.texts import calibration_of
 from engine.plans import fold_spans, plan_to_json
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter

@@ -11,9 +11,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
-from engine.calibration import assets_folder
 from engine.errors import LayerscopeError
-from engine.sources import DTYPES
+from engine.models.sources import DTYPES
+from engine.models.texts import assets_folder
 from ui.components.chart import SCRIPTS, view
 from ui.controls import TEXTS, PageState
 from ui.handlers import Handlers

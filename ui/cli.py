@@ -133,9 +133,9 @@ def export(
 
     from engine.export import export as run
     from engine.export import parse_size
-    from engine.loading import resolve
+    from engine.models.loading import resolve
+    from engine.models.sources import parse_source
     from engine.plans import read_json, require_depth
-    from engine.sources import parse_source
     from ui.wire import evaluation_from_json, trials_from_json
 
     source, chosen, shard_bytes = parse_source(model, dtype), read_plan_file(plan), parse_size(shard_size)

@@ -64,8 +64,8 @@ def evaluate(
     out: Out = None,
 ) -> None:
     """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
-    from engine.calibration import texts_for
     from engine.evaluation import Judge
+    from engine.models.texts import texts_for
     from ui.wire import evaluation_to_json
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
@@ -203,8 +203,8 @@ def ablate(
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
     from engine.ablations import ablate as run
     from engine.ablations import require_ablation
-    from engine.calibration import texts_for
     from engine.evaluation import Judge
+    from engine.models.texts import texts_for
     from ui.wire import ablation_to_json
 
     require_ablation(name)
@@ -264,10 +264,10 @@ def report(
     """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
     from dataclasses import asdict
 
-    from engine.calibration import texts_for
     from engine.evaluation import Judge
     from engine.export import versions
     from engine.harness import run_tasks
+    from engine.models.texts import texts_for
     from engine.profiling import profile as run_profile
     from engine.report import report_html
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from engine.ablations import Ablation, ablate, require_ablation
 from engine.cache import plain
-from engine.calibration import BUNDLED, bundled
 from engine.errors import LayerscopeError
 from engine.evaluation import Judge
 from engine.export import versions
 from engine.jobs import Job, Progress, as_part
 from engine.methods.laco import mean_and_spread
+from engine.models.texts import BUNDLED, bundled
 from engine.objectives import Objective
 from engine.plans import plan_from_json, weigh
 from engine.repair import PRACTICE_TOKENS, repair, require_kind

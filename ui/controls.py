@@ -5,10 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import parse_qs
 
-from engine.calibration import BUNDLED
+from engine.models.sources import DTYPES
+from engine.models.texts import BUNDLED
 from engine.plans import RULES
 from engine.settings import DEFINITIONS, LacoSettings, about
-from engine.sources import DTYPES
 
 TEXTS = (*BUNDLED, "own")  # own texts are not in a link
 PLANS = ("map", "hand-made", "file", "found")

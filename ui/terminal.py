@@ -55,8 +55,8 @@ Definition = Annotated[str, typer.Option("--similarity", help=about("similarity"
 
 
 def open_checked(model: str, dtype: str, device: str, check: Check) -> Any:
-    from engine.loading import open_model
-    from engine.sources import parse_source
+    from engine.models.loading import open_model
+    from engine.models.sources import parse_source
 
     return shown(open_model(parse_source(model, dtype, device), lambda spec: check(spec.depth)))
 
@@ -74,7 +74,7 @@ def open_for(plan: Any, model: str, dtype: str, device: str) -> Any:
 
 
 def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, name: str, check: Check) -> Any:
-    from engine.calibration import texts_for
+    from engine.models.texts import texts_for
     from engine.objectives import Objective, require_objective
 
     require_objective(name)
@@ -110,7 +110,7 @@ def keep_maps(plan: Any, out: Path | None) -> None:
 
 def open_meter(model: str, dtype: str, device: str, calibration: str, check: Check = lambda _: None) -> Any:
     """Check everything that can be checked cheaply, then open the model; what is wrong is said before anything is slow."""
-    from engine.calibration import texts_for
+    from engine.models.texts import texts_for
     from engine.similarity import SimilarityMeter
 
     texts = texts_for(calibration)

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from engine.cache import content_key
-from engine.calibration import BUNDLED, bundled, calibration_of
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
 from engine.export import export, parse_size
 from engine.frontier import frontier, step_at
 from engine.jobs import Job, Progress
-from engine.loading import open_model
 from engine.methods.laco import landscape, mean_and_spread
 from engine.methods.minitron import removal_perplexity
+from engine.models.loading import open_model
+from engine.models.sources import parse_source
+from engine.models.texts import BUNDLED, bundled, calibration_of
 from engine.plans import fold_spans, plan_from_json, require_depth
 from engine.profiling import profile, weight_distance
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
-from engine.sources import parse_source
 from engine.types import (
     Calibration,
     DepthPlan,

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import plotly
 
-from engine.calibration import assets_folder
+from engine.models.texts import assets_folder
 
 # Plotly's own file from its wheel, then ours; the order is that of loading.
 SCRIPTS = (

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from engine.sources import DTYPES
+from engine.models.sources import DTYPES
 from ui.components.chart import view
 from ui.text import words
 

@@ -9,11 +9,11 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.architectures import architecture_of
 from engine.cache import content_key, file_digest
 from engine.errors import SourceError, first_line
 from engine.jobs import Job, Progress, in_fresh_process
-from engine.sources import converted_folder, download, inspect_folder, inspect_gguf, require_memory, weight_files
+from engine.models.families import architecture_of
+from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, require_memory, weight_files
 from engine.types import Model, ModelSource, ModelSpec
 
 transformers.utils.logging.set_verbosity_error()
@@ -37,7 +37,7 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
         if not folder.exists():
             yield Progress(f"Looking at {gguf.name}")
             require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
-            yield from in_fresh_process("engine.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
+            yield from in_fresh_process("engine.models.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
     _, spec = inspect_folder(folder, source)
     return folder, spec
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from engine.checkpoint import places_in
-from engine.convert import convert
 from engine.errors import SourceError
 from engine.jobs import drain
+from engine.models.convert import convert
+from engine.models.tensors import places_in
 from engine.types import Model
 
 

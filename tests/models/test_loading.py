@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import loading, sources
 from engine.errors import LayerscopeError, MemoryLimitError, SettingsError, SourceError
 from engine.jobs import drain
-from engine.loading import fingerprint_of, open_model, resolve
-from engine.sources import inspect_gguf, parse_source
+from engine.models import loading, sources
+from engine.models.loading import fingerprint_of, open_model, resolve
+from engine.models.sources import inspect_gguf, parse_source
 from engine.types import Model, ModelSpec
 from tests.families import FAMILIES, save_tiny, tiny_network
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.calibration import BUNDLED, MAX_TEXT_TOKENS, bundled, calibration_of, packs_of, read_texts
 from engine.errors import TextError
+from engine.models.texts import BUNDLED, MAX_TEXT_TOKENS, bundled, calibration_of, packs_of, read_texts
 from engine.types import Model
 from tests.families import TEXTS, tiny_tokenizer
 

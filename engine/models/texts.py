@@ -68,7 +68,7 @@ def texts_for(choice: str, purpose: str = "calibration") -> Calibration:
 
 def assets_folder() -> Path:
     """Return the folder of texts, templates and scripts that ship with Layerscope."""
-    return Path(__file__).resolve().parent.parent / "assets"
+    return Path(__file__).resolve().parents[2] / "assets"
 
 
 def read_texts(path: Path) -> Calibration:

@@ -1,4 +1,4 @@
-"""GGUF to safetensors, once a file: run as `python -m engine.convert` so that its memory is given back at the end."""
+"""GGUF to safetensors, once a file: run as `python -m engine.models.convert` so that its memory is given back at the end."""
 
 import os
 import shutil

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, BertConfig
 
-from engine.architectures import architecture_of, depth_of, layer_types_of, resized_config
 from engine.errors import UnsupportedModelError
+from engine.models.families import architecture_of, depth_of, layer_types_of, resized_config
 from tests.families import FAMILIES
 
 DEPTHS = {"num_hidden_layers", "n_layer"}

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.architectures import architecture_of, blocks_of, depth_of, layer_types_of
 from engine.cache import cache_folder, file_digest
 from engine.errors import MemoryLimitError, SourceError, first_line
+from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine import sources
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError
-from engine.sources import (
+from engine.models import sources
+from engine.models.sources import (
     DEMO_BASE_MODEL,
     converted_folder,
     describe_config,
