@@ -16,7 +16,8 @@ from engine.jobs import Job, as_part
 from engine.methods.acceptance import METERS
 from engine.methods.laco import landscape, mean_and_spread, propose
 from engine.models.texts import bundled, calibration_of
-from engine.plans import RULES, describe, fold, fold_spans, untouched
+from engine.plans.rules import RULES, fold, fold_spans, untouched
+from engine.plans.words import describe
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Landscape, Proposal, Step

@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.models.sources import DEMO_BASE_MODEL
 from engine.models.texts import assets_folder
-from engine.plans import describe, weigh
+from engine.plans.words import describe, weigh
 from engine.types import DepthPlan, ModelSource, ModelSpec
 
 _INHERITED = ("license", "license_name", "license_link", "language")

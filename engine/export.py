@@ -19,10 +19,12 @@ from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.families import architecture_of, resized_config
 from engine.models.loading import fingerprint_of
 from engine.models.sources import inspect_folder
-from engine.models.tensors import Output, TensorPlace, places_in, read_tensor, write_shards
-from engine.plans import plan_to_json, require_depth
-from engine.surgery import map_of, mix_tensors, repaired
-from engine.types import Block, Check, DepthPlan, ExportReport, ModelSource, ModelSpec
+from engine.models.tensors import places_in, write_shards
+from engine.plans.files import plan_to_json
+from engine.plans.outputs import make_output, plan_outputs
+from engine.plans.surgery import map_of
+from engine.plans.words import require_depth
+from engine.types import Check, DepthPlan, ExportReport, ModelSource, ModelSpec
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 _COMPANIONS = (
@@ -69,7 +71,7 @@ def export(
     fingerprint = fingerprint_of(folder)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        for written in write_shards(partial, outputs, lambda output: _make(output, places, transposed), shard_bytes):
+        for written in write_shards(partial, outputs, lambda output: make_output(output, places, transposed), shard_bytes):
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
         new_config = resized_config(config, plan.kept)
         new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
@@ -94,53 +96,6 @@ def verify(folder: Path, plan: DepthPlan, target: Path) -> Job[tuple[Check, ...]
     request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target)}
     answer = yield from in_fresh_process("engine.verify", request, "Checking")
     return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
-
-
-def plan_outputs(
-    config: Any, plan: DepthPlan, places: dict[str, TensorPlace], dtype: str
-) -> tuple[dict[str, Output], dict[str, TensorPlace]]:
-    """Return what to write, by name, and where its sources lie. Numbers that are not floating point keep their dtype."""
-    row = architecture_of(config)
-    stems = (row.blocks, row.blocks.split(".", 1)[1])  # base-model checkpoints leave the first word out
-    stem = next((s for s in stems if any(name.startswith(f"{s}.0.") for name in places)), None)
-    if stem is None:
-        raise ExportError(f"no tensor of the checkpoint is named {row.blocks}.0.…, so its layers cannot be told apart")
-    pattern = re.compile(rf"{re.escape(stem)}\.(\d+)\.(.+)")
-    layers: dict[int, list[str]] = {}
-    outputs: dict[str, Output] = {}
-
-    def add(name: str, parts: tuple[tuple[float, str], ...], repair: str = "") -> None:
-        for _, part in parts:
-            if part not in places:
-                raise ExportError(f"the source holds no tensor {part}, which the plan needs")
-        place = places[parts[0][1]]
-        kind = getattr(torch, dtype) if dtype != "auto" and place.dtype.is_floating_point else place.dtype
-        outputs[name] = Output(kind, place.shape, parts, repair)
-
-    for name in places:
-        if (match := pattern.fullmatch(name)) is None:
-            add(name, ((1.0, name),))
-        else:
-            layers.setdefault(int(match[1]), []).append(match[2])
-    for index, block in enumerate(plan.blocks):
-        for rest in layers[block.home]:
-            repair = block.repair if rest.rpartition(".")[0] == row.writes else ""
-            add(f"{stem}.{index}.{rest}", _parts(stem, block, rest, row.projections), repair)
-    return outputs, places
-
-
-def _parts(stem: str, block: Block, rest: str, projections: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
-    mix = block.mix if rest.rpartition(".")[0] in projections else ((block.home, 1.0),)
-    return tuple((weight, f"{stem}.{layer}.{rest}") for layer, weight in mix)
-
-
-def _make(output: Output, places: dict[str, TensorPlace], transposed: bool) -> torch.Tensor:
-    parts = ((weight, read_tensor(name, places[name])) for weight, name in output.parts)
-    if output.repair:
-        return repaired(parts, output.dtype, output.repair, transposed)
-    if len(output.parts) == 1 and output.parts[0][0] == 1.0:
-        return next(parts)[1]
-    return mix_tensors(parts, output.dtype)
 
 
 def parse_size(text: str) -> int:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from engine.errors import SourceError
 from engine.models.families import blocks_of, final_norm_of
 from engine.models.texts import Pack
-from engine.surgery import Mixer
+from engine.plans.surgery import Mixer
 from engine.types import Block, Model
 
 

@@ -13,8 +13,8 @@ from transformers import GenerationConfig
 
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
-from engine.live import live_network
-from engine.plans import untouched
+from engine.plans.live import live_network
+from engine.plans.rules import untouched
 from engine.types import DepthPlan, Model
 
 PROMPTS = (

@@ -18,10 +18,11 @@ import torch
 from engine.errors import SettingsError, TextError, first_line
 from engine.forward import capture, logits_of, normed, resume
 from engine.jobs import Job, Progress
-from engine.live import live_network
 from engine.models.texts import assets_folder, pack_rows
-from engine.plans import require_depth, untouched
-from engine.surgery import Mixer
+from engine.plans.live import live_network
+from engine.plans.rules import untouched
+from engine.plans.surgery import Mixer
+from engine.plans.words import require_depth
 from engine.types import DepthPlan, Model
 
 CLOZE, CHOICE = "layerscope_cloze", "layerscope_choice"

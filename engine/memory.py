@@ -10,10 +10,10 @@ from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
 from engine.errors import SettingsError
-from engine.export import plan_outputs
 from engine.models.families import blocks_of, depth_of, resized_config
 from engine.models.tensors import places_in
-from engine.plans import require_depth
+from engine.plans.outputs import plan_outputs
+from engine.plans.words import require_depth
 from engine.types import DepthPlan, Model
 
 

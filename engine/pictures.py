@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from engine.cache import plain
-from engine.plans import runs
+from engine.plans.words import runs
 from engine.types import Block, DepthPlan, Evaluation, Frontier, Profile
 
 KINDS = {

@@ -23,7 +23,7 @@ from engine.forward import Capture, run_block
 from engine.jobs import Job, Progress
 from engine.models.families import architecture_of, blocks_of
 from engine.objectives import Objective
-from engine.surgery import keep_map, name_map
+from engine.plans.surgery import keep_map, name_map
 from engine.types import Block, DepthPlan, Found, Repair
 
 KINDS = ("ridge", "scalar")

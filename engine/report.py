@@ -19,7 +19,8 @@ from markupsafe import Markup
 from engine.cache import plain
 from engine.models.texts import BUNDLED, assets_folder
 from engine.pictures import charts, strip
-from engine.plans import describe, plan_to_json, weigh
+from engine.plans.files import plan_to_json
+from engine.plans.words import describe, weigh
 from engine.types import DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile
 
 # How a perplexity ratio is called: a rule of thumb, printed beside the verdict as one.

@@ -25,7 +25,8 @@ from engine.forward import Capture
 from engine.jobs import Job, Progress
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.objectives import Objective
-from engine.plans import RULES, runs, untouched
+from engine.plans.rules import RULES, untouched
+from engine.plans.words import runs
 from engine.sensitivity import DRAWS, Sensitivity
 from engine.types import Block, DepthPlan, Found, Stage
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from engine.errors import SettingsError
-from engine.plans import RULES
+from engine.plans.rules import RULES
 from engine.types import SimilarityDefinition
 
 DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")

@@ -8,7 +8,7 @@ import torch
 from engine.cache import Ledger, content_key
 from engine.forward import Capture, Trails, capture, normed, resume
 from engine.models.texts import packs_of
-from engine.surgery import Mixer
+from engine.plans.surgery import Mixer
 from engine.types import Block, Calibration, Model, Similarity
 
 

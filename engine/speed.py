@@ -11,9 +11,9 @@ from transformers import DynamicCache
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
-from engine.live import live_network
 from engine.memory import PeakMemory
-from engine.plans import untouched
+from engine.plans.live import live_network
+from engine.plans.rules import untouched
 from engine.types import DepthPlan, Model
 
 

@@ -16,7 +16,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     from engine.models.families import blocks_of, depth_of
     from engine.models.loading import load_with_transformers
     from engine.models.texts import bundled, calibration_of, packs_of
-    from engine.plans import plan_from_json
+    from engine.plans.files import plan_from_json
 
     plan, target = plan_from_json(request["plan"]), Path(request["target"])
     checks: list[dict[str, Any]] = []
@@ -91,7 +91,7 @@ def _plan_logits(folder: Path, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     from engine.forward import capture, logits_of, normed, resume
     from engine.models.loading import read_network
     from engine.models.sources import inspect_folder
-    from engine.surgery import Mixer
+    from engine.plans.surgery import Mixer
     from engine.types import Model, ModelSource
 
     source = ModelSource("folder", str(folder))

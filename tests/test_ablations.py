@@ -19,7 +19,7 @@ from engine.jobs import Job, Progress, drain
 from engine.methods.acceptance import CKAMeter, KLMeter
 from engine.methods.laco import propose
 from engine.models.texts import bundled, calibration_of
-from engine.plans import RULES, fold, fold_spans, untouched
+from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Landscape, Model, Proposal, Trial

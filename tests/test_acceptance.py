@@ -14,7 +14,7 @@ from engine.methods import acceptance
 from engine.methods.acceptance import METERS, CKAMeter, KLMeter, linear_cka
 from engine.methods.laco import propose
 from engine.models.texts import calibration_of
-from engine.plans import fold, untouched
+from engine.plans.rules import fold, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Model

@@ -13,7 +13,7 @@ from engine.methods.baselines import BASELINES, baseline, greedy, plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
 from engine.objectives import Objective
-from engine.plans import untouched
+from engine.plans.rules import untouched
 from engine.types import Block, DepthPlan, Model
 from tests.families import TEXTS
 from tests.naive import remove, token_ids

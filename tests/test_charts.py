@@ -15,7 +15,8 @@ from engine.frontier import frontier
 from engine.jobs import drain
 from engine.models.families import resized_config
 from engine.models.texts import calibration_of
-from engine.plans import RULES, fold_spans, untouched, weigh
+from engine.plans.rules import RULES, fold_spans, untouched
+from engine.plans.words import weigh
 from engine.profiling import profile
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine import surgery
 from engine.methods.baselines import BASELINES
+from engine.plans import surgery
 from engine.search import Search
 from tests.families import TEXTS, save_tiny
 from tests.terminal import Answer, assert_refused, read_json

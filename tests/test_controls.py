@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.models.sources import DTYPES
 from engine.models.texts import BUNDLED
-from engine.plans import RULES
+from engine.plans.rules import RULES
 from engine.settings import DEFINITIONS
 from ui.controls import PLANS, PRESETS, PageState, read_spans, state_from_query
 

@@ -17,7 +17,7 @@ from engine.evaluation import Judge, summary, windows
 from engine.jobs import Progress, drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
-from engine.plans import fold_spans, untouched
+from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
 from tests.families import tiny_tokenizer
 from tests.naive import merge, remove, token_ids

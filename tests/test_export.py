@@ -16,7 +16,8 @@ from engine.jobs import drain
 from engine.methods.laco import propose
 from engine.models.sources import DEMO_BASE_MODEL, parse_source
 from engine.models.texts import calibration_of
-from engine.plans import fold_spans, plan_from_json, untouched
+from engine.plans.files import plan_from_json
+from engine.plans.rules import fold_spans, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import DepthPlan, ExportReport, Model, ModelSource

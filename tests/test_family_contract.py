@@ -17,8 +17,8 @@ from engine.models.families import ARCHITECTURES, blocks_of, depth_of, layer_typ
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import Pack, calibration_of, packs_of
-from engine.plans import RULES, fold_spans, untouched
-from engine.surgery import Mixer
+from engine.plans.rules import RULES, fold_spans, untouched
+from engine.plans.surgery import Mixer
 from engine.types import DepthPlan, Model
 from tests.exporting import write
 from tests.families import FAMILIES, TEXTS, save_tiny

@@ -11,8 +11,8 @@ from engine.jobs import drain
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import Pack, calibration_of, packs_of
-from engine.plans import fold, untouched
-from engine.surgery import Mixer
+from engine.plans.rules import fold, untouched
+from engine.plans.surgery import Mixer
 from engine.types import Model
 from tests.families import TEXTS, tiny_network, tiny_tokenizer
 

@@ -22,8 +22,8 @@ from engine.generation import (
     verdict,
 )
 from engine.jobs import drain
-from engine.live import live_network
-from engine.plans import fold_spans, untouched
+from engine.plans.live import live_network
+from engine.plans.rules import fold_spans, untouched
 from engine.types import Model
 from tests.families import FAMILIES, tiny_tokenizer
 

@@ -7,7 +7,8 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine.plans import fold_spans, plan_to_json
+from engine.plans.files import plan_to_json
+from engine.plans.rules import fold_spans
 from tests.families import save_tiny
 from tests.waiting import wait_for_jobs
 from ui.components.chart import view

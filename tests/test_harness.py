@@ -11,8 +11,8 @@ from engine import harness
 from engine.errors import PlanError, SettingsError, TextError
 from engine.harness import BUNDLED_TASKS, CHOICE, CLOZE, TaskScore, evaluate_tasks, read_task, score_bundled, scores_of, split
 from engine.jobs import drain
-from engine.live import live_network
-from engine.plans import fold_spans, untouched
+from engine.plans.live import live_network
+from engine.plans.rules import fold_spans, untouched
 from engine.types import Model
 
 PLAN = fold_spans(6, [(2, 4)], "mean")

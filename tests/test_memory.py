@@ -7,9 +7,9 @@ import torch
 from transformers import DynamicCache
 
 from engine.errors import PlanError, SettingsError
-from engine.live import live_network
 from engine.memory import PeakMemory, cache_bytes, memory_of
-from engine.plans import fold_spans, untouched
+from engine.plans.live import live_network
+from engine.plans.rules import fold_spans, untouched
 from engine.types import Model
 from tests.exporting import write
 from tests.families import FAMILIES

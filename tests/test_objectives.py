@@ -7,7 +7,7 @@ import pytest
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.objectives import Objective
-from engine.plans import fold_spans, untouched
+from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Model
 from tests.families import TEXTS
 from tests.naive import merge, token_ids

@@ -15,9 +15,9 @@ from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
-from engine.plans import fold_spans, untouched
+from engine.plans.rules import fold_spans, untouched
+from engine.plans.surgery import map_file, map_of
 from engine.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
-from engine.surgery import map_file, map_of
 from engine.types import Block, DepthPlan, Model
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, TOKENS, mended, objective_of
 

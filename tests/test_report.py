@@ -16,7 +16,9 @@ from engine.evaluation import Judge, summary
 from engine.jobs import drain
 from engine.models.texts import calibration_of
 from engine.pictures import strip
-from engine.plans import describe, fold_spans, plan_from_json, plan_to_json, untouched, weigh
+from engine.plans.files import plan_from_json, plan_to_json
+from engine.plans.rules import fold_spans, untouched
+from engine.plans.words import describe, weigh
 from engine.profiling import profile
 from engine.report import report_html, verdict
 from engine.similarity import SimilarityMeter

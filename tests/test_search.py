@@ -10,7 +10,7 @@ from engine.jobs import Progress, drain
 from engine.methods.baselines import greedy, plan_of_kept
 from engine.models.texts import calibration_of
 from engine.objectives import Objective
-from engine.plans import RULES, untouched
+from engine.plans.rules import RULES, untouched
 from engine.search import Search
 from engine.types import Block, DepthPlan, Found, Model
 from tests.families import TEXTS

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from engine.forward import logits_of, normed, resume
-from engine.plans import untouched
+from engine.plans.rules import untouched
+from engine.plans.surgery import Mixer
 from engine.sensitivity import Sensitivity
-from engine.surgery import Mixer
 from engine.types import Model
 from tests.test_objectives import objective_of
 

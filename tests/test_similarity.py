@@ -11,7 +11,7 @@ from engine.methods.laco import landscape, propose
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import calibration_of
-from engine.plans import RULES, fold, untouched
+from engine.plans.rules import RULES, fold, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Model

@@ -9,9 +9,9 @@ import torch
 from engine import speed
 from engine.errors import PlanError, SettingsError
 from engine.jobs import drain
-from engine.live import live_network
 from engine.memory import memory_of
-from engine.plans import fold_spans
+from engine.plans.live import live_network
+from engine.plans.rules import fold_spans
 from engine.speed import measure_speed, time_once
 from engine.types import Model
 from tests.families import FAMILIES

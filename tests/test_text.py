@@ -11,7 +11,7 @@ from engine.ablations import ABLATIONS, QUESTIONS
 from engine.generation import Verdict
 from engine.methods.baselines import BASELINES
 from engine.objectives import OBJECTIVES
-from engine.plans import RULES
+from engine.plans.rules import RULES
 from engine.repair import KINDS
 from engine.search import SURVIVORS
 from engine.settings import DEFINITIONS

@@ -13,7 +13,8 @@ from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
 from engine.frontier import frontier
 from engine.jobs import drain
 from engine.models.texts import calibration_of
-from engine.plans import fold_spans, plan_to_json
+from engine.plans.files import plan_to_json
+from engine.plans.rules import fold_spans
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from tests.families import TEXTS, save_tiny

@@ -135,7 +135,8 @@ def export(
     from engine.export import parse_size
     from engine.models.loading import resolve
     from engine.models.sources import parse_source
-    from engine.plans import read_json, require_depth
+    from engine.plans.files import read_json
+    from engine.plans.words import require_depth
     from ui.wire import evaluation_from_json, trials_from_json
 
     source, chosen, shard_bytes = parse_source(model, dtype), read_plan_file(plan), parse_size(shard_size)

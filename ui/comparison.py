@@ -15,7 +15,8 @@ from engine.jobs import Job, Progress, as_part
 from engine.methods.laco import mean_and_spread
 from engine.models.texts import BUNDLED, bundled
 from engine.objectives import Objective
-from engine.plans import plan_from_json, weigh
+from engine.plans.files import plan_from_json
+from engine.plans.words import weigh
 from engine.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.report import report_html
 from engine.similarity import blocks_key

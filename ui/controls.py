@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from engine.models.sources import DTYPES
 from engine.models.texts import BUNDLED
-from engine.plans import RULES
+from engine.plans.rules import RULES
 from engine.settings import DEFINITIONS, LacoSettings, about
 
 TEXTS = (*BUNDLED, "own")  # own texts are not in a link

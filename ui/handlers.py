@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from engine.errors import LayerscopeError
-from engine.plans import read_json
+from engine.plans.files import read_json
 from engine.settings import LacoSettings
 from engine.targets import Target
 from ui.controls import read_spans, state_from_query

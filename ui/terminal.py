@@ -63,7 +63,7 @@ def open_checked(model: str, dtype: str, device: str, check: Check) -> Any:
 
 def made_for(plan: Any) -> Check:
     """Refuse a model of another depth than the plan's."""
-    from engine.plans import require_depth
+    from engine.plans.words import require_depth
 
     return lambda depth: require_depth(plan, depth)
 
@@ -84,8 +84,8 @@ def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, 
 
 def read_plan_file(path: Path) -> Any:
     """Read a plan, and the maps of its repairs where they lie beside it."""
-    from engine.plans import read_plan
-    from engine.surgery import unpack_maps
+    from engine.plans.files import read_plan
+    from engine.plans.surgery import unpack_maps
 
     plan = read_plan(path)
     unpack_maps(path.with_suffix(_MAPS))
@@ -93,7 +93,7 @@ def read_plan_file(path: Path) -> Any:
 
 
 def write_plan(plan: Any, out: Path | None) -> None:
-    from engine.plans import plan_to_json
+    from engine.plans.files import plan_to_json
 
     write(plan_to_json(plan), out)
     keep_maps(plan, out)
@@ -101,7 +101,7 @@ def write_plan(plan: Any, out: Path | None) -> None:
 
 def keep_maps(plan: Any, out: Path | None) -> None:
     """Write a repaired plan's maps beside its file, so that both can go to another machine."""
-    from engine.surgery import pack_maps
+    from engine.plans.surgery import pack_maps
 
     marks = [block.repair for block in plan.blocks if block.repair]
     if out is not None and marks:

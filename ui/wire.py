@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import LayerscopeError, PlanError
-from engine.plans import plan_to_json
+from engine.plans.files import plan_to_json
 from engine.types import Evaluation, Found, Frontier, Profile, Proposal, RemovalPerplexity, Step, Trial, WeightDistance
 
 if TYPE_CHECKING:  # torch comes with it, which reading a file can do without

@@ -19,7 +19,9 @@ from engine.methods.minitron import removal_perplexity
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import BUNDLED, bundled, calibration_of
-from engine.plans import fold_spans, plan_from_json, require_depth
+from engine.plans.files import plan_from_json
+from engine.plans.rules import fold_spans
+from engine.plans.words import require_depth
 from engine.profiling import profile, weight_distance
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter

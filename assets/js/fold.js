@@ -35,7 +35,7 @@
   }, []);
   const name = (first, last) => (first === last ? `${first}` : `${first}–${last}`);
 
-  // The same sentences as engine/plans.py describe(), in the page's language.
+  // The same sentences as engine/plans/files.py describe(), in the page's language.
   const sentences = (depth, blocks, words) => {
     const used = new Set(blocks.flatMap((block) => [block.home, ...block.mix.map(([layer]) => layer)]));
     const gone = new Set([...Array(depth).keys()].filter((layer) => !used.has(layer)));

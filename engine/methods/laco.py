@@ -11,7 +11,7 @@ import math
 from statistics import fmean, pstdev
 
 from engine.jobs import Job, Progress
-from engine.plans import fold, untouched
+from engine.plans.rules import fold, untouched
 from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import DepthPlan, Landscape, Proposal, Similarity, SimilarityDefinition, Trial

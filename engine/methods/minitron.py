@@ -7,9 +7,9 @@ import torch
 from engine.cache import Ledger
 from engine.forward import Capture, logits_of, normed, resume
 from engine.jobs import Job, Progress
-from engine.plans import untouched
+from engine.plans.rules import untouched
+from engine.plans.surgery import Mixer
 from engine.similarity import SimilarityMeter
-from engine.surgery import Mixer
 from engine.types import Model, RemovalPerplexity
 
 

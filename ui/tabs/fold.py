@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.plans import RULES
+from engine.plans.rules import RULES
 from engine.repair import KINDS
 from engine.settings import DEFINITIONS, about
 from ui.components.chart import view

@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from engine.models.families import architecture_of, blocks_of, resized_config
-from engine.plans import require_depth
-from engine.surgery import Mixer
+from engine.plans.surgery import Mixer
+from engine.plans.words import require_depth
 from engine.types import DepthPlan, Model
 
 

@@ -8,19 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.errors import PlanError
-from engine.plans import (
-    RULES,
-    describe,
-    fold,
-    fold_spans,
-    plan_from_json,
-    plan_to_json,
-    read_plan,
-    require_depth,
-    runs,
-    type_conflicts,
-    untouched,
-)
+from engine.plans.files import plan_from_json, plan_to_json, read_plan
+from engine.plans.rules import RULES, fold, fold_spans, untouched
+from engine.plans.words import describe, require_depth, runs, type_conflicts
 from engine.types import Block, DepthPlan
 
 TWELVE_TO_FIFTEEN = {

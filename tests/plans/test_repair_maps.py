@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine import surgery
 from engine.errors import PlanError
 from engine.export import export
 from engine.forward import capture, logits_of, normed, resume, run_block
 from engine.jobs import drain
 from engine.models.families import architecture_of, blocks_of
-from engine.plans import describe, plan_from_json, plan_to_json
-from engine.surgery import Mixer, keep_map, map_file, map_of, name_map, pack_maps, repaired, unpack_maps
+from engine.plans import surgery
+from engine.plans.files import plan_from_json, plan_to_json
+from engine.plans.surgery import Mixer, keep_map, map_file, map_of, name_map, pack_maps, repaired, unpack_maps
+from engine.plans.words import describe
 from engine.types import DepthPlan, Model, Repair
 from tests.exporting import write
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, mended, objective_of

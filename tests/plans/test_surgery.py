@@ -5,7 +5,7 @@ import torch
 
 from engine.errors import PlanError
 from engine.models.families import blocks_of
-from engine.surgery import Mixer, mix_tensors
+from engine.plans.surgery import Mixer, mix_tensors
 from engine.types import Block, Model
 from tests.families import tiny_network
 

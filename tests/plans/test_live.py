@@ -6,11 +6,11 @@ import torch
 
 from engine.errors import PlanError
 from engine.forward import capture, logits_of, normed, resume
-from engine.live import live_network
 from engine.models.families import blocks_of, depth_of, layer_types_of
 from engine.models.texts import Pack, calibration_of, packs_of
-from engine.plans import RULES, fold_spans, untouched
-from engine.surgery import Mixer, name_map
+from engine.plans.live import live_network
+from engine.plans.rules import RULES, fold_spans, untouched
+from engine.plans.surgery import Mixer, name_map
 from engine.types import Block, DepthPlan, Model
 from tests.families import FAMILIES, TEXTS
 

@@ -1,0 +1,86 @@
+"""Rules: what one block of a group of consecutive blocks becomes, and how blocks fold. All are affine: coefficients add up to 1."""
+
+from collections.abc import Callable, Sequence
+
+from engine.errors import PlanError
+from engine.types import Block, DepthPlan
+
+
+def _compose(home: int, parts: Sequence[tuple[float, Block]]) -> Block:
+    total: dict[int, float] = {}
+    for weight, block in parts:
+        for layer, coefficient in block.mix:
+            total[layer] = total.get(layer, 0.0) + weight * coefficient
+    return Block(home, tuple((layer, value) for layer, value in sorted(total.items()) if value != 0.0))
+
+
+def reference(group: Sequence[Block]) -> Block:
+    """The last block's projections under the first block's norms: what LaCo's published code computes.
+
+    Its loop adds (W_d - W) to W for each absorbed d, so that every step overwrites the one before (METHODS 1.2 of the
+    project's notes; LaCo issue 5). We write the outcome, which also spares its rounding noise.
+    """
+    return _compose(group[0].home, [(1.0, group[-1])])
+
+
+def paper(group: Sequence[Block]) -> Block:
+    """2402.11187, Eq. 1 as printed: W + sum over absorbed d of (W_d - W). Equals `reference` for two blocks only."""
+    return _compose(group[0].home, [(2.0 - len(group), group[0]), *((1.0, block) for block in group[1:])])
+
+
+def mean(group: Sequence[Block]) -> Block:
+    """The plain mean of the projections, under the first block's norms."""
+    return _compose(group[0].home, [(1.0 / len(group), block) for block in group])
+
+
+def keep_first(group: Sequence[Block]) -> Block:
+    """The first block whole; the others are dropped."""
+    return group[0]
+
+
+def keep_last(group: Sequence[Block]) -> Block:
+    """The last block whole; the others are dropped."""
+    return group[-1]
+
+
+RULES: dict[str, Callable[[Sequence[Block]], Block]] = {
+    "reference": reference,
+    "paper": paper,
+    "mean": mean,
+    "keep-first": keep_first,
+    "keep-last": keep_last,
+}
+
+
+def untouched(depth: int) -> DepthPlan:
+    """Return the plan that leaves a model of this depth as it is."""
+    return DepthPlan(depth, tuple(Block(layer, ((layer, 1.0),)) for layer in range(depth)), "untouched")
+
+
+def fold(blocks: tuple[Block, ...], first: int, count: int, rule: str) -> tuple[Block, ...]:
+    """Return blocks with `count` of them, from index `first` on, folded into one by a rule."""
+    if count < 2 or first < 0 or first + count > len(blocks):
+        raise PlanError(f"cannot fold {count} blocks from {first} on in a model of {len(blocks)}")
+    if rule not in RULES:
+        raise PlanError(f"unknown rule '{rule}'; choose one of {', '.join(RULES)}")
+    return (*blocks[:first], RULES[rule](blocks[first : first + count]), *blocks[first + count :])
+
+
+def fold_spans(depth: int, spans: Sequence[tuple[int, int]], rule: str) -> DepthPlan:
+    """Return the plan that folds each span (first, last) of source layers, both included; overlapping spans join.
+
+    Raises:
+        PlanError: a span lies outside the model or holds fewer than two layers.
+    """
+    joined: list[list[int]] = []
+    for first, last in sorted(spans):
+        if not (0 <= first < last < depth):
+            raise PlanError(f"a fold must span at least two of the layers 0 to {depth - 1}, not {first} to {last}")
+        if joined and first <= joined[-1][1]:
+            joined[-1][1] = max(last, joined[-1][1])
+        else:
+            joined.append([first, last])
+    blocks = untouched(depth).blocks
+    for first, last in reversed(joined):
+        blocks = fold(blocks, first, last - first + 1, rule)
+    return DepthPlan(depth, blocks, "hand-made", (("rule", rule), ("spans", tuple(map(tuple, joined)))))
