@@ -14,11 +14,10 @@ from engine.evaluation import Judge
 from engine.frontier import frontier
 from engine.jobs import Job, as_part
 from engine.methods.acceptance import METERS
-from engine.methods.laco import landscape, mean_and_spread, propose
+from engine.methods.laco import LacoSettings, landscape, mean_and_spread, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.plans.words import describe
-from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Landscape, Proposal, Step
 

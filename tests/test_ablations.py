@@ -17,10 +17,9 @@ from engine.evaluation import Judge
 from engine.frontier import frontier
 from engine.jobs import Job, Progress, drain
 from engine.methods.acceptance import CKAMeter, KLMeter
-from engine.methods.laco import propose
+from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
-from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Landscape, Model, Proposal, Trial
 from tests.families import TEXTS

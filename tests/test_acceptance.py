@@ -12,10 +12,9 @@ from engine.frontier import frontier
 from engine.jobs import drain
 from engine.methods import acceptance
 from engine.methods.acceptance import METERS, CKAMeter, KLMeter, linear_cka
-from engine.methods.laco import propose
+from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold, untouched
-from engine.settings import LacoSettings
 from engine.similarity import SimilarityMeter
 from engine.types import Model
 from tests.families import TEXTS

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from engine.methods.laco import DEFINITIONS
 from engine.models.sources import DTYPES
 from engine.models.texts import BUNDLED
 from engine.plans.rules import RULES
-from engine.settings import DEFINITIONS
 from ui.controls import PLANS, PRESETS, PageState, read_spans, state_from_query
 
 DEFAULTS = PageState()

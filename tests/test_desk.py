@@ -13,10 +13,10 @@ from markupsafe import escape
 from engine.errors import LayerscopeError, PlanError, SettingsError
 from engine.evaluation import Judge
 from engine.jobs import drain
+from engine.methods.laco import LacoSettings
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.rules import fold_spans
-from engine.settings import LacoSettings
 from engine.targets import Target
 from engine.types import Block
 from tests.families import TEXTS, save_tiny

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from engine.errors import SettingsError
-from engine.settings import LacoSettings, about
+from engine.methods.laco import LacoSettings
+from engine.settings import about
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_checking_changes_nothing_else() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(LacoSettings)])
 def test_every_setting_tells_a_control_what_it_needs(name: str) -> None:
-    told, default = about(name), getattr(LacoSettings(), name)
+    told, default = about(LacoSettings, name), getattr(LacoSettings(), name)
     assert len(told["help"]) > 20
     if told["low"] is not None:
         assert default is None or told["low"] <= default

@@ -10,11 +10,11 @@ import ui.text
 from engine.ablations import ABLATIONS, QUESTIONS
 from engine.generation import Verdict
 from engine.methods.baselines import BASELINES
+from engine.methods.laco import DEFINITIONS
 from engine.objectives import OBJECTIVES
 from engine.plans.rules import RULES
 from engine.repair import KINDS
 from engine.search import SURVIVORS
-from engine.settings import DEFINITIONS
 from engine.types import Stage
 from ui.controls import PLANS, PRESETS, TEXTS
 from ui.measuring import ALSO

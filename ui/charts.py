@@ -6,9 +6,9 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+from engine.methods.laco import LacoSettings
 from engine.plans.files import block_to_json
 from engine.plans.words import type_conflicts, weigh
-from engine.settings import LacoSettings
 from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, ModelSpec, Profile, RemovalPerplexity
 
 

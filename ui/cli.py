@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import LayerscopeError
-from engine.settings import LacoSettings
+from engine.methods.laco import LacoSettings
 from ui import cli_plans
 from ui.terminal import (
     Definition,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.settings import LacoSettings
+from engine.methods.laco import LacoSettings
 from ui.terminal import (
     CacheBatch,
     CacheTokens,

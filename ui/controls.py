@@ -5,10 +5,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import parse_qs
 
+from engine.methods.laco import DEFINITIONS, LacoSettings
 from engine.models.sources import DTYPES
 from engine.models.texts import BUNDLED
 from engine.plans.rules import RULES
-from engine.settings import DEFINITIONS, LacoSettings, about
+from engine.settings import about
 
 TEXTS = (*BUNDLED, "own")  # own texts are not in a link
 PLANS = ("map", "hand-made", "file", "found")
@@ -46,7 +47,7 @@ class PageState:
 
 _CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS, "texts": BUNDLED}
 _RANGES = {
-    key: (about(name)["low"], about(name)["high"] or 10_000)
+    key: (about(LacoSettings, name)["low"], about(name)["high"] or 10_000)
     for key, name in {"T": "T", "C": "C", "I": "I", "L": "lowest", "H": "highest"}.items()
 }
 

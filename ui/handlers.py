@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from engine.errors import LayerscopeError
+from engine.methods.laco import LacoSettings
 from engine.plans.files import read_json
-from engine.settings import LacoSettings
 from engine.targets import Target
 from ui.controls import read_spans, state_from_query
 from ui.desk import Desk

@@ -11,6 +11,7 @@ import typer
 
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
+from engine.methods.laco import LacoSettings
 from engine.settings import about
 
 T_ = TypeVar("T_")
@@ -24,12 +25,12 @@ Texts = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")]
 Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
-Rule = Annotated[str, typer.Option(help=about("rule")["help"])]
-Width = Annotated[int, typer.Option("-C", help=about("C")["help"])]
-Interval = Annotated[int, typer.Option("-I", help=about("I")["help"])]
-Threshold = Annotated[float, typer.Option("-T", help=about("T")["help"])]
-Lowest = Annotated[int, typer.Option(help=about("lowest")["help"])]
-Highest = Annotated[int | None, typer.Option(help=about("highest")["help"])]
+Rule = Annotated[str, typer.Option(help=about(LacoSettings, "rule")["help"])]
+Width = Annotated[int, typer.Option("-C", help=about(LacoSettings, "C")["help"])]
+Interval = Annotated[int, typer.Option("-I", help=about(LacoSettings, "I")["help"])]
+Threshold = Annotated[float, typer.Option("-T", help=about(LacoSettings, "T")["help"])]
+Lowest = Annotated[int, typer.Option(help=about(LacoSettings, "lowest")["help"])]
+Highest = Annotated[int | None, typer.Option(help=about(LacoSettings, "highest")["help"])]
 PlanFile = Annotated[
     Path,
     typer.Option(
@@ -51,7 +52,7 @@ Writing = Annotated[bool, typer.Option(help="let source and plan continue the sa
 Timing = Annotated[bool, typer.Option(help="measure speed and the peak of memory")]
 Limit = Annotated[int | None, typer.Option(help="items of each task at most")]
 Goal = Annotated[str, typer.Option(help="what is made small: kl (to the source), perplexity or cosine")]
-Definition = Annotated[str, typer.Option("--similarity", help=about("similarity")["help"])]
+Definition = Annotated[str, typer.Option("--similarity", help=about(LacoSettings, "similarity")["help"])]
 
 
 def open_checked(model: str, dtype: str, device: str, check: Check) -> Any:

@@ -7,14 +7,84 @@ are, as in the published code. (The code's clamp `if lay >= len(layers)` cannot 
 layers and l falls.)
 """
 
-import math
-from statistics import fmean, pstdev
+from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field, fields
+from statistics import fmean, pstdev
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import SettingsError
 from engine.jobs import Job, Progress
-from engine.plans.rules import fold, untouched
-from engine.settings import LacoSettings
-from engine.similarity import SimilarityMeter
+from engine.plans.rules import RULES, fold, untouched
+from engine.settings import control
 from engine.types import DepthPlan, Landscape, Proposal, Similarity, SimilarityDefinition, Trial
+
+if TYPE_CHECKING:  # torch comes with it, which help in the terminal can do without
+    from engine.similarity import SimilarityMeter
+
+DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")
+
+
+@dataclass(frozen=True, slots=True)
+class LacoSettings:
+    """Everything LaCo's Algorithm 1 depends on besides the model and the texts. Layers are counted from 0.
+
+    `lowest` (L) is the lowest base tried, `highest` (H) the exclusive end of the first window; None means the depth.
+    """
+
+    C: int = field(
+        default=4, metadata=control("layers in one fold; C - 1 are absorbed. Higher folds deeper at once (paper: 3 to 6)", 2, 8, 1)
+    )
+    I: int = field(
+        default=2, metadata=control("layers to step down after an accepted fold; higher spreads the folds (paper: 1 to 3)", 1, 8, 1)
+    )
+    T: float = field(
+        default=0.65,
+        metadata=control(
+            "a fold is kept when similarity stays strictly above T; lower removes more layers (paper: about 0.65)", -1.0, 1.0, 0.0001
+        ),
+    )
+    lowest: int = field(default=1, metadata=control("L: the lowest layer that may become a base; early layers matter most", 0, None, 1))
+    highest: int | None = field(
+        default=None, metadata=control("H: the first window ends below this layer; the depth when left out", 1, None, 1)
+    )
+    rule: str = field(
+        default="reference",
+        metadata=control("how folded layers become one: reference (what LaCo's code computes), paper (Eq. 1), mean, keep-first, keep-last"),
+    )
+    similarity: SimilarityDefinition = field(
+        default="flattened", metadata=control("flattened (one cosine a text, as LaCo's code) or per-token (the tokens' mean)")
+    )
+
+    def checked(self, depth: int) -> LacoSettings:
+        """Return the settings for a model of this depth, `highest` filled in.
+
+        Raises:
+            SettingsError: a value lies outside what Algorithm 1 and this depth allow.
+        """
+        highest = depth if self.highest is None else self.highest
+        if not 2 <= self.C <= depth:
+            raise SettingsError(f"C is {self.C}; it must lie between 2 and the model's depth, {depth}")
+        if self.I < 1:
+            raise SettingsError(f"I is {self.I}; it must be at least 1")
+        if not -1.0 <= self.T <= 1.0:  # also refuses NaN
+            raise SettingsError(f"T is {self.T}; it must be a number between -1 and 1")
+        if not 0 <= self.lowest < depth:
+            raise SettingsError(f"L is {self.lowest}; it must lie between 0 and {depth - 1}")
+        if not 1 <= highest <= depth:
+            raise SettingsError(f"H is {highest}; it must lie between 1 and the model's depth, {depth}")
+        if self.lowest > highest:
+            raise SettingsError(f"L ({self.lowest}) lies above H ({highest})")
+        if self.rule not in RULES:
+            raise SettingsError(f"unknown rule '{self.rule}'; choose one of {', '.join(RULES)}")
+        if self.similarity not in DEFINITIONS:
+            raise SettingsError(f"unknown similarity '{self.similarity}'; choose one of {', '.join(DEFINITIONS)}")
+        return LacoSettings(self.C, self.I, float(self.T), self.lowest, highest, self.rule, self.similarity)
+
+    def items(self) -> tuple[tuple[str, Any], ...]:
+        """Return name and value of each setting, in order."""
+        return tuple((f.name, getattr(self, f.name)) for f in fields(self))
 
 
 def mean_and_spread(similarity: Similarity, definition: SimilarityDefinition) -> tuple[float, float]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from engine.methods.laco import DEFINITIONS, LacoSettings
 from engine.plans.rules import RULES
 from engine.repair import KINDS
-from engine.settings import DEFINITIONS, about
+from engine.settings import about
 from ui.components.chart import view
 from ui.controls import PLANS, PRESETS
 from ui.text import words
@@ -33,7 +34,7 @@ def build(language: str) -> SimpleNamespace:
 
 def _settings(say: Callable[[str], str]) -> dict[str, Any]:
     """T and the target; C, I and the rule."""
-    t, c, i = about("T"), about("C"), about("I")
+    t, c, i = about(LacoSettings, "T"), about(LacoSettings, "C"), about(LacoSettings, "I")
     with gr.Row():
         T = gr.Slider(T_MIN, t["high"], 0.65, step=t["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2)
         target = gr.Slider(
