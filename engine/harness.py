@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from engine.errors import SettingsError, TextError, first_line
-from engine.forward import capture, logits_of, normed, resume
 from engine.jobs import Job, Progress
 from engine.models.texts import assets_folder, pack_rows
+from engine.passes.forward import capture, logits_of, normed, resume
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer

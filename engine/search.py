@@ -21,13 +21,13 @@ from dataclasses import replace
 import torch
 
 from engine.errors import SettingsError
-from engine.forward import Capture
 from engine.jobs import Job, Progress
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.objectives import Objective
+from engine.passes.forward import Capture
+from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import RULES, untouched
 from engine.plans.words import runs
-from engine.sensitivity import DRAWS, Sensitivity
 from engine.types import Block, DepthPlan, Found, Stage
 
 SURVIVORS = ("keep-first", "reference", "mean")

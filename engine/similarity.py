@@ -6,8 +6,8 @@ from functools import cached_property
 import torch
 
 from engine.cache import Ledger, content_key
-from engine.forward import Capture, Trails, capture, normed, resume
 from engine.models.texts import packs_of
+from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.plans.surgery import Mixer
 from engine.types import Block, Calibration, Model, Similarity
 

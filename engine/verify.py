@@ -88,9 +88,9 @@ def _plan_logits(folder: Path, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     """Run the plan in memory, summed as the exporter sums and cast to the exported dtype, and return its logits."""
     import torch
 
-    from engine.forward import capture, logits_of, normed, resume
     from engine.models.loading import read_network
     from engine.models.sources import inspect_folder
+    from engine.passes.forward import capture, logits_of, normed, resume
     from engine.plans.surgery import Mixer
     from engine.types import Model, ModelSource
 

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from engine.export import export
-from engine.forward import capture, logits_of, normed, resume
 from engine.jobs import drain
 from engine.models.families import ARCHITECTURES, blocks_of, depth_of, layer_types_of
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import Pack, calibration_of, packs_of
+from engine.passes.forward import capture, logits_of, normed, resume
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.plans.surgery import Mixer
 from engine.types import DepthPlan, Model

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from engine.errors import PlanError, SettingsError
 from engine.evaluation import Judge
-from engine.forward import run_block
 from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
+from engine.passes.forward import run_block
 from engine.plans.rules import fold_spans, untouched
 from engine.plans.surgery import map_file, map_of
 from engine.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams

@@ -106,8 +106,8 @@ def profile(
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
     from engine.methods.minitron import removal_perplexity
-    from engine.profiling import profile as run
-    from engine.profiling import weight_distance
+    from engine.passes.profiling import profile as run
+    from engine.passes.profiling import weight_distance
     from ui.wire import profile_to_json
 
     meter = open_meter(model, dtype, device, calibration)

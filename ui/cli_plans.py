@@ -268,7 +268,7 @@ def report(
     from engine.export import versions
     from engine.harness import run_tasks
     from engine.models.texts import texts_for
-    from engine.profiling import profile as run_profile
+    from engine.passes.profiling import profile as run_profile
     from engine.report import report_html
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")

@@ -47,7 +47,7 @@ class PageState:
 
 _CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS, "texts": BUNDLED}
 _RANGES = {
-    key: (about(LacoSettings, name)["low"], about(name)["high"] or 10_000)
+    key: (about(LacoSettings, name)["low"], about(LacoSettings, name)["high"] or 10_000)
     for key, name in {"T": "T", "C": "C", "I": "I", "L": "lowest", "H": "highest"}.items()
 }
 

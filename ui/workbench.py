@@ -19,10 +19,10 @@ from engine.methods.minitron import removal_perplexity
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import BUNDLED, bundled, calibration_of
+from engine.passes.profiling import profile, weight_distance
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
-from engine.profiling import profile, weight_distance
 from engine.similarity import SimilarityMeter
 from engine.types import (
     Calibration,

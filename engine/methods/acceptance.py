@@ -12,7 +12,7 @@ import torch
 
 from engine.cache import Ledger
 from engine.errors import TextError
-from engine.forward import Capture, logits_of, normed, resume
+from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.similarity import SimilarityMeter
 from engine.types import Block
 

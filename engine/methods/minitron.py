@@ -5,8 +5,8 @@ import math
 import torch
 
 from engine.cache import Ledger
-from engine.forward import Capture, logits_of, normed, resume
 from engine.jobs import Job, Progress
+from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
 from engine.similarity import SimilarityMeter

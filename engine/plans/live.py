@@ -1,6 +1,6 @@
 """A plan as an ordinary transformers model in memory, made of the source's own tensors wherever it can be.
 
-Judging needs states only and resumes from a recorded pass (engine/forward.py); generation, timing and foreign harnesses
+Judging needs states only and resumes from a recorded pass (engine/passes/forward.py); generation, timing and foreign harnesses
 want a whole network with a cache. Building one costs no weights but the mixed and repaired projections.
 """
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from engine.errors import PlanError
-from engine.forward import capture, logits_of, normed, resume
 from engine.models.families import blocks_of, depth_of, layer_types_of
 from engine.models.texts import Pack, calibration_of, packs_of
+from engine.passes.forward import capture, logits_of, normed, resume
 from engine.plans.live import live_network
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.plans.surgery import Mixer, name_map

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import PlanError
 from engine.export import export
-from engine.forward import capture, logits_of, normed, resume, run_block
 from engine.jobs import drain
 from engine.models.families import architecture_of, blocks_of
+from engine.passes.forward import capture, logits_of, normed, resume, run_block
 from engine.plans import surgery
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.surgery import Mixer, keep_map, map_file, map_of, name_map, pack_maps, repaired, unpack_maps

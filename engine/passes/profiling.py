@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from engine.cache import Ledger, content_key
-from engine.forward import Capture
 from engine.jobs import Job, Progress
 from engine.models.families import architecture_of, blocks_of
+from engine.passes.forward import Capture
 from engine.types import LayerProfile, Model, NormProfile, Profile, WeightDistance
 
 Matrix = tuple[tuple[float, ...], ...]

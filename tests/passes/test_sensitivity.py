@@ -4,10 +4,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engine.forward import logits_of, normed, resume
+from engine.passes.forward import logits_of, normed, resume
+from engine.passes.sensitivity import Sensitivity
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
-from engine.sensitivity import Sensitivity
 from engine.types import Model
 from tests.test_objectives import objective_of
 

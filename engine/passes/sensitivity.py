@@ -8,8 +8,8 @@ tokens' changes cost together is left out. It is exact in the limit of small cha
 
 import torch
 
-from engine.forward import Capture, state_of
 from engine.models.families import blocks_of, final_norm_of
+from engine.passes.forward import Capture, state_of
 from engine.types import Model
 
 DRAWS = 2

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from engine.errors import SourceError
-from engine.forward import Capture, Trails, capture, resume
 from engine.jobs import drain
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import Pack, calibration_of, packs_of
+from engine.passes.forward import Capture, Trails, capture, resume
 from engine.plans.rules import fold, untouched
 from engine.plans.surgery import Mixer
 from engine.types import Model

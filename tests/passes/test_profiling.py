@@ -9,12 +9,12 @@ from statistics import fmean, median
 import pytest
 import torch
 
-from engine import profiling
-from engine.forward import Capture
 from engine.jobs import Progress, drain
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import calibration_of
-from engine.profiling import profile, weight_distance
+from engine.passes import profiling
+from engine.passes.forward import Capture
+from engine.passes.profiling import profile, weight_distance
 from engine.similarity import SimilarityMeter
 from engine.types import Model, Profile
 from tests.families import TEXTS
