@@ -10,15 +10,15 @@ from statistics import correlation
 from typing import Any, TypeVar
 
 from engine.errors import SettingsError
-from engine.evaluation import Judge
 from engine.frontier import frontier
 from engine.jobs import Job, as_part
+from engine.judge.evaluation import Judge
+from engine.judge.similarity import SimilarityMeter
 from engine.methods.acceptance import METERS
 from engine.methods.laco import LacoSettings, landscape, mean_and_spread, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.plans.words import describe
-from engine.similarity import SimilarityMeter
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Landscape, Proposal, Step
 
 MAP_PLANS = 6  # plans of the T map, each of another depth, that the acceptance measures are tried on

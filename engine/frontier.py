@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, retold
+from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
-from engine.similarity import SimilarityMeter
 from engine.types import Frontier, Proposal, Step
 
 

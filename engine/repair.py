@@ -20,8 +20,8 @@ import torch
 
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
+from engine.judge.objectives import Objective
 from engine.models.families import architecture_of, blocks_of
-from engine.objectives import Objective
 from engine.passes.forward import Capture, run_block
 from engine.plans.surgery import keep_map, name_map
 from engine.types import Block, DepthPlan, Found, Repair

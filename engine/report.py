@@ -49,9 +49,8 @@ def report_html(
 ) -> str:
     """Return the whole page, about 5 MB of UTF-8 text.
 
-    `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.generation, engine.speed,
-    engine.memory and engine.harness. `facts` holds what else a repetition needs: "versions" (a mapping), "calibration", "practice" and
-    "evaluation" (a Calibration, or a mapping with name, fingerprint and texts, either the texts themselves or their number),
+    `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.judge. `facts` holds what else a
+    repetition needs: "versions" (a mapping), "calibration", "practice" and "evaluation" (a Calibration, or a mapping with name, fingerprint and texts, either the texts themselves or their number),
     "commands" (lines that replace the terminal commands made here); anything else is listed as it is.
     """
     parameters, size = weigh(spec, plan)

@@ -22,8 +22,8 @@ import torch
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
+from engine.judge.objectives import Objective
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
-from engine.objectives import Objective
 from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import RULES, untouched

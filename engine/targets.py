@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from engine.errors import SettingsError
-from engine.memory import cache_by_layer
+from engine.judge.memory import cache_by_layer
 from engine.methods.baselines import require_target
 from engine.types import ModelSpec
 

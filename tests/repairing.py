@@ -1,9 +1,9 @@
 """A plan with seams, texts to repair it with, and what a repair makes of it."""
 
 from engine.jobs import drain
+from engine.judge.objectives import Objective
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
-from engine.objectives import Objective
 from engine.repair import repair
 from engine.types import DepthPlan, Model
 

@@ -10,12 +10,12 @@ import torch
 from engine.errors import TextError
 from engine.frontier import frontier
 from engine.jobs import drain
+from engine.judge.similarity import SimilarityMeter
 from engine.methods import acceptance
 from engine.methods.acceptance import METERS, CKAMeter, KLMeter, linear_cka
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold, untouched
-from engine.similarity import SimilarityMeter
 from engine.types import Model
 from tests.families import TEXTS
 from tests.naive import last_states, merge, token_ids

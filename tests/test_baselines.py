@@ -9,10 +9,10 @@ import torch
 
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
+from engine.judge.objectives import Objective
 from engine.methods.baselines import BASELINES, baseline, greedy, plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
-from engine.objectives import Objective
 from engine.plans.rules import untouched
 from engine.types import Block, DepthPlan, Model
 from tests.families import TEXTS

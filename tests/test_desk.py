@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from markupsafe import escape
 
 from engine.errors import LayerscopeError, PlanError, SettingsError
-from engine.evaluation import Judge
 from engine.jobs import drain
+from engine.judge.evaluation import Judge
 from engine.methods.laco import LacoSettings
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json, plan_to_json

@@ -13,12 +13,12 @@ from engine import export as export_module
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export import DEFAULT_SHARD_BYTES, export, parse_size
 from engine.jobs import drain
+from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
 from engine.models.sources import DEMO_BASE_MODEL, parse_source
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans, untouched
-from engine.similarity import SimilarityMeter
 from engine.types import DepthPlan, ExportReport, Model, ModelSource
 from tests.exporting import export_unverified, write
 from tests.families import TEXTS, save_tiny

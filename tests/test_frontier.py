@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from engine.errors import SettingsError
 from engine.frontier import frontier, step_at
 from engine.jobs import Job, drain
+from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
-from engine.similarity import SimilarityMeter
 from engine.types import Block, Frontier, Model
 from tests.families import TEXTS
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from engine.jobs import Progress, drain
+from engine.judge.similarity import SimilarityMeter
 from engine.methods import minitron
 from engine.methods.minitron import perplexity, removal_perplexity
 from engine.models.texts import calibration_of
-from engine.similarity import SimilarityMeter
 from engine.types import Model
 from tests.families import TEXTS
 from tests.naive import remove, token_ids

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import PlanError, SettingsError
-from engine.evaluation import Judge
 from engine.jobs import drain
+from engine.judge.evaluation import Judge
 from engine.methods.baselines import plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of

@@ -8,10 +8,10 @@ import pytest
 
 import ui.text
 from engine.ablations import ABLATIONS, QUESTIONS
-from engine.generation import Verdict
+from engine.judge.generation import Verdict
+from engine.judge.objectives import OBJECTIVES
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import DEFINITIONS
-from engine.objectives import OBJECTIVES
 from engine.plans.rules import RULES
 from engine.repair import KINDS
 from engine.search import SURVIVORS

@@ -5,8 +5,8 @@ from typing import Any
 
 from engine.cache import content_key, load_result, plain, save_result
 from engine.errors import PlanError
+from engine.judge.similarity import blocks_key
 from engine.plans.files import plan_from_json, plan_to_json
-from engine.similarity import blocks_key
 from engine.types import DepthPlan
 
 _lock = threading.Lock()  # two tabs may hold the same model's board

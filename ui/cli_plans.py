@@ -64,7 +64,7 @@ def evaluate(
     out: Out = None,
 ) -> None:
     """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
-    from engine.evaluation import Judge
+    from engine.judge.evaluation import Judge
     from engine.models.texts import texts_for
     from ui.wire import evaluation_to_json
 
@@ -175,7 +175,7 @@ def tasks(
     """Score source and plan on tasks, with standard errors; other tasks than ours need layerscope[eval] and a network."""
     from dataclasses import asdict
 
-    from engine.harness import run_tasks
+    from engine.judge.tasks import run_tasks
 
     chosen = read_plan_file(plan)
     opened = open_for(chosen, model, dtype, device)
@@ -203,7 +203,7 @@ def ablate(
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
     from engine.ablations import ablate as run
     from engine.ablations import require_ablation
-    from engine.evaluation import Judge
+    from engine.judge.evaluation import Judge
     from engine.models.texts import texts_for
     from ui.wire import ablation_to_json
 
@@ -235,9 +235,9 @@ def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, 
     """What is measured of source and plan side by side, as JSON; None for what was not asked for."""
     from dataclasses import asdict
 
-    from engine.generation import generate_beside
-    from engine.memory import memory_of
-    from engine.speed import measure_speed
+    from engine.judge.generation import generate_beside
+    from engine.judge.memory import memory_of
+    from engine.judge.speed import measure_speed
 
     memory = asdict(memory_of(opened, chosen, context, batch))  # first, since it may refuse
     samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
@@ -264,9 +264,9 @@ def report(
     """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
     from dataclasses import asdict
 
-    from engine.evaluation import Judge
     from engine.export import versions
-    from engine.harness import run_tasks
+    from engine.judge.evaluation import Judge
+    from engine.judge.tasks import run_tasks
     from engine.models.texts import texts_for
     from engine.passes.profiling import profile as run_profile
     from engine.report import report_html

@@ -9,17 +9,17 @@ from typing import Any
 from engine.ablations import Ablation, ablate, require_ablation
 from engine.cache import plain
 from engine.errors import LayerscopeError
-from engine.evaluation import Judge
 from engine.export import versions
 from engine.jobs import Job, Progress, as_part
+from engine.judge.evaluation import Judge
+from engine.judge.objectives import Objective
+from engine.judge.similarity import blocks_key
 from engine.methods.laco import mean_and_spread
 from engine.models.texts import BUNDLED, bundled
-from engine.objectives import Objective
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
 from engine.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.report import report_html
-from engine.similarity import blocks_key
 from engine.types import Calibration, DepthPlan, Evaluation
 from ui.board import Board
 from ui.measuring import Measurement, cost, measurement

@@ -5,12 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.errors import LayerscopeError
-from engine.evaluation import Judge
-from engine.generation import PROMPTS, generate_beside, verdict
-from engine.harness import run_tasks
 from engine.jobs import Job
-from engine.memory import memory_of
-from engine.speed import measure_speed
+from engine.judge.evaluation import Judge
+from engine.judge.generation import PROMPTS, generate_beside, verdict
+from engine.judge.memory import memory_of
+from engine.judge.speed import measure_speed
+from engine.judge.tasks import run_tasks
 from engine.types import DepthPlan, Model
 from ui.wire import evaluation_to_json
 

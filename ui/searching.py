@@ -6,8 +6,8 @@ from typing import Any
 
 from engine.cache import plain
 from engine.jobs import Job
+from engine.judge.objectives import PRACTICE_TOKENS, Objective, require_objective
 from engine.methods.baselines import baseline, require_baseline, require_target
-from engine.objectives import PRACTICE_TOKENS, Objective, require_objective
 from engine.repair import objective_for_repair, repair_best, require_repair
 from engine.search import Search, rivals
 from engine.targets import Target, layers_for

@@ -75,8 +75,8 @@ def open_for(plan: Any, model: str, dtype: str, device: str) -> Any:
 
 
 def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, name: str, check: Check) -> Any:
+    from engine.judge.objectives import Objective, require_objective
     from engine.models.texts import texts_for
-    from engine.objectives import Objective, require_objective
 
     require_objective(name)
     texts = texts_for(text, "practice")
@@ -111,8 +111,8 @@ def keep_maps(plan: Any, out: Path | None) -> None:
 
 def open_meter(model: str, dtype: str, device: str, calibration: str, check: Check = lambda _: None) -> Any:
     """Check everything that can be checked cheaply, then open the model; what is wrong is said before anything is slow."""
+    from engine.judge.similarity import SimilarityMeter
     from engine.models.texts import texts_for
-    from engine.similarity import SimilarityMeter
 
     texts = texts_for(calibration)
     return SimilarityMeter(open_checked(model, dtype, device, check), texts)

@@ -14,6 +14,7 @@ from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
 from engine.export import export, parse_size
 from engine.frontier import frontier, step_at
 from engine.jobs import Job, Progress
+from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, landscape, mean_and_spread
 from engine.methods.minitron import removal_perplexity
 from engine.models.loading import open_model
@@ -23,7 +24,6 @@ from engine.passes.profiling import profile, weight_distance
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
-from engine.similarity import SimilarityMeter
 from engine.types import (
     Calibration,
     DepthPlan,

@@ -12,8 +12,8 @@ import torch
 
 from engine.cache import Ledger
 from engine.errors import TextError
+from engine.judge.similarity import SimilarityMeter
 from engine.passes.forward import Capture, logits_of, normed, resume
-from engine.similarity import SimilarityMeter
 from engine.types import Block
 
 _CHUNK = 256  # tokens whose logits are held at once

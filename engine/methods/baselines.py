@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
-from engine.objectives import Objective
+from engine.judge.objectives import Objective
 from engine.passes.profiling import profile
 from engine.types import Block, DepthPlan, Found
 

@@ -21,7 +21,7 @@ from engine.settings import control
 from engine.types import DepthPlan, Landscape, Proposal, Similarity, SimilarityDefinition, Trial
 
 if TYPE_CHECKING:  # torch comes with it, which help in the terminal can do without
-    from engine.similarity import SimilarityMeter
+    from engine.judge.similarity import SimilarityMeter
 
 DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")
 

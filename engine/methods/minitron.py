@@ -6,10 +6,10 @@ import torch
 
 from engine.cache import Ledger
 from engine.jobs import Job, Progress
+from engine.judge.similarity import SimilarityMeter
 from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
-from engine.similarity import SimilarityMeter
 from engine.types import Model, RemovalPerplexity
 
 

@@ -20,21 +20,21 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from engine.cache import cache_folder
-from engine.evaluation import Judge
 from engine.frontier import frontier
 from engine.jobs import drain
+from engine.judge.evaluation import Judge
+from engine.judge.objectives import Objective
+from engine.judge.similarity import SimilarityMeter
+from engine.judge.speed import measure_speed
 from engine.methods.baselines import greedy, plan_of_kept
 from engine.methods.laco import LacoSettings, propose
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled, calibration_of
-from engine.objectives import Objective
 from engine.plans.live import live_network
 from engine.repair import KINDS, repair, repair_best
 from engine.repair import PRACTICE_TOKENS as REPAIR_TOKENS
 from engine.search import Search
-from engine.similarity import SimilarityMeter
-from engine.speed import measure_speed
 from engine.types import Calibration, DepthPlan, Model
 from tests import naive
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from engine.jobs import Progress, drain
+from engine.judge.similarity import SimilarityMeter
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import calibration_of
 from engine.passes import profiling
 from engine.passes.forward import Capture
 from engine.passes.profiling import profile, weight_distance
-from engine.similarity import SimilarityMeter
 from engine.types import Model, Profile
 from tests.families import TEXTS
 from tests.naive import token_ids

@@ -9,7 +9,7 @@ from engine.passes.sensitivity import Sensitivity
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
 from engine.types import Model
-from tests.test_objectives import objective_of
+from tests.judge.test_objectives import objective_of
 
 
 @pytest.mark.parametrize(("family", "point"), [("llama", 6), ("llama", 3), ("llama", 0), ("qwen2", 4), ("gpt2", 6), ("gpt2", 2)])

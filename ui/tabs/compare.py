@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from engine.ablations import ABLATIONS
-from engine.evaluation import TOKENS
+from engine.judge.evaluation import TOKENS
 from ui.components.chart import view
 from ui.controls import TEXTS
 from ui.measuring import ALSO

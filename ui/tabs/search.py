@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
+from engine.judge.objectives import OBJECTIVES
 from engine.methods.baselines import BASELINES
-from engine.objectives import OBJECTIVES
 from engine.search import SURVIVORS
 from ui.components.chart import view
 from ui.text import words

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from engine.errors import PlanError, SettingsError
-from engine.memory import PeakMemory, cache_bytes, memory_of
+from engine.judge.memory import PeakMemory, cache_bytes, memory_of
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Model

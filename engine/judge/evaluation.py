@@ -16,10 +16,10 @@ import torch
 from engine.cache import Ledger, content_key
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
+from engine.judge.similarity import blocks_key, cosine
 from engine.models.texts import Pack, pack_rows
 from engine.passes.forward import Capture, capture, logits_of, normed, resume
 from engine.plans.surgery import Mixer
-from engine.similarity import blocks_key, cosine
 from engine.types import Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
 
 CONTEXT = 512

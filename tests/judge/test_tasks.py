@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine import harness
 from engine.errors import PlanError, SettingsError, TextError
-from engine.harness import BUNDLED_TASKS, CHOICE, CLOZE, TaskScore, evaluate_tasks, read_task, score_bundled, scores_of, split
 from engine.jobs import drain
+from engine.judge import tasks as harness
+from engine.judge.tasks import BUNDLED_TASKS, CHOICE, CLOZE, TaskScore, evaluate_tasks, read_task, score_bundled, scores_of, split
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Model

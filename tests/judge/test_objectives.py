@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from engine.judge.objectives import Objective
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
-from engine.objectives import Objective
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Model
 from tests.families import TEXTS

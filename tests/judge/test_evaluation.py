@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import evaluation
 from engine.errors import SettingsError, TextError
-from engine.evaluation import Judge, summary, windows
 from engine.jobs import Progress, drain
+from engine.judge import evaluation
+from engine.judge.evaluation import Judge, summary, windows
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched

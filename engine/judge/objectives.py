@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 
 from engine.errors import SettingsError
-from engine.evaluation import ROWS, by_rows, divergence, windows
+from engine.judge.evaluation import ROWS, by_rows, divergence, windows
+from engine.judge.similarity import cosine
 from engine.models.texts import Pack
 from engine.passes.forward import Capture, Trails, capture, logits_of, normed, resume, run_block
 from engine.plans.surgery import Mixer
-from engine.similarity import cosine
 from engine.types import Block, Calibration, DepthPlan, Model
 
 OBJECTIVES = ("kl", "perplexity", "cosine")

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
-from engine.memory import PeakMemory
+from engine.judge.memory import PeakMemory
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import DepthPlan, Model

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from engine import speed
 from engine.errors import PlanError, SettingsError
 from engine.jobs import drain
-from engine.memory import memory_of
+from engine.judge import speed
+from engine.judge.memory import memory_of
+from engine.judge.speed import measure_speed, time_once
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans
-from engine.speed import measure_speed, time_once
 from engine.types import Model
 from tests.families import FAMILIES
 

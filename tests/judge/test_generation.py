@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import PlanError, SettingsError, TextError
-from engine.generation import (
+from engine.jobs import drain
+from engine.judge.generation import (
     PROMPTS,
     Generated,
     Sample,
@@ -21,7 +22,6 @@ from engine.generation import (
     measured,
     verdict,
 )
-from engine.jobs import drain
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Model

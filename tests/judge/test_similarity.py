@@ -7,12 +7,12 @@ import torch
 from tokenizers import normalizers
 
 from engine.jobs import drain
+from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, landscape, propose
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import calibration_of
 from engine.plans.rules import RULES, fold, untouched
-from engine.similarity import SimilarityMeter
 from engine.types import Model
 from tests.families import TEXTS, save_tiny, tiny_network, tiny_tokenizer
 from tests.naive import cosines, last_states, merge, token_ids
