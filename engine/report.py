@@ -50,8 +50,9 @@ def report_html(
     """Return the whole page, about 5 MB of UTF-8 text.
 
     `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.judge. `facts` holds what else a
-    repetition needs: "versions" (a mapping), "calibration", "practice" and "evaluation" (a Calibration, or a mapping with name, fingerprint and texts, either the texts themselves or their number),
-    "commands" (lines that replace the terminal commands made here); anything else is listed as it is.
+    repetition needs: "versions" (a mapping), "calibration", "practice" and "evaluation" (a Calibration, or a mapping with
+    name, fingerprint and texts, either the texts themselves or their number), "commands" (lines that replace the terminal
+    commands made here); anything else is listed as it is.
     """
     parameters, size = weigh(spec, plan)
     weakest = sorted((layer.block_influence, layer.index) for layer in profile.layers if math.isfinite(layer.block_influence))

@@ -85,7 +85,7 @@ class Block:
 
     `home` gives norms, layer type and place; `mix` gives the projections (weight and bias) as a weighted sum of the
     projections of source layers: pairs of (layer, coefficient) in order of layer. `repair` is the fingerprint of a map
-    that is folded into the projection which writes to the residual stream last (see engine/repair.py), or empty.
+    that is folded into the projection which writes to the residual stream last (see engine/recover/repair.py), or empty.
     """
 
     home: int

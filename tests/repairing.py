@@ -4,7 +4,7 @@ from engine.jobs import drain
 from engine.judge.objectives import Objective
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
-from engine.repair import repair
+from engine.recover.repair import repair
 from engine.types import DepthPlan, Model
 
 SENTENCE = "the cat sat on a mat while rivers ran to seas and rain fell over hills that nobody had seen before"

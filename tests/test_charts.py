@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.frontier import frontier
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings
@@ -20,6 +19,7 @@ from engine.models.texts import calibration_of
 from engine.passes.profiling import profile
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.plans.words import weigh
+from engine.search.frontier import frontier
 from engine.types import Block, Check, DepthPlan, ExportReport, Frontier, Model, Proposal, RemovalPerplexity, Step, Trial
 from tests.families import FAMILIES, TEXTS
 from ui import charts

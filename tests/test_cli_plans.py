@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.methods.baselines import BASELINES
 from engine.plans import surgery
-from engine.search import Search
+from engine.search.search import Search
 from tests.families import TEXTS, save_tiny
 from tests.terminal import Answer, assert_refused, read_json
 from ui import cli

@@ -17,7 +17,7 @@ from engine.methods.laco import LacoSettings
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.rules import fold_spans
-from engine.targets import Target
+from engine.search.targets import Target
 from engine.types import Block
 from tests.families import TEXTS, save_tiny
 from tests.waiting import wait_for_jobs

@@ -7,14 +7,14 @@ from typing import get_args
 import pytest
 
 import ui.text
-from engine.ablations import ABLATIONS, QUESTIONS
 from engine.judge.generation import Verdict
 from engine.judge.objectives import OBJECTIVES
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import DEFINITIONS
 from engine.plans.rules import RULES
-from engine.repair import KINDS
-from engine.search import SURVIVORS
+from engine.recover.repair import KINDS
+from engine.search.ablations import ABLATIONS, QUESTIONS
+from engine.search.search import SURVIVORS
 from engine.types import Stage
 from ui.controls import PLANS, PRESETS, TEXTS
 from ui.measuring import ALSO

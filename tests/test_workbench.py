@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM
 
 import ui.jobs
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError, SourceError
-from engine.frontier import frontier
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
+from engine.search.frontier import frontier
 from tests.families import TEXTS, save_tiny
 from tests.waiting import wait_for_jobs, wait_until
 from ui import workbench

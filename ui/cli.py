@@ -86,7 +86,7 @@ def map_(
     out: Out = None,
 ) -> None:
     """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval."""
-    from engine.frontier import frontier, require_t_min
+    from engine.search.frontier import frontier, require_t_min
     from ui.wire import frontier_to_json
 
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]

@@ -119,9 +119,9 @@ def search(
     out: Out = None,
 ) -> None:
     """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
-    from engine.repair import objective_for_repair, repair_best, require_repair
-    from engine.search import Search, rivals
-    from engine.targets import Target, layers_for
+    from engine.recover.repair import objective_for_repair, repair_best, require_repair
+    from engine.search.search import Search, rivals
+    from engine.search.targets import Target, layers_for
     from ui.wire import search_to_json
 
     target = Target(keep, parameters, None if gigabytes is None else gigabytes * 1e9, context, batch)
@@ -151,8 +151,8 @@ def repair(
     out: Out = None,
 ) -> None:
     """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
-    from engine.repair import repair as run
-    from engine.repair import require_kind
+    from engine.recover.repair import repair as run
+    from engine.recover.repair import require_kind
 
     require_kind(kind)
     chosen = read_plan_file(plan)
@@ -201,10 +201,10 @@ def ablate(
     out: Out = None,
 ) -> None:
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
-    from engine.ablations import ablate as run
-    from engine.ablations import require_ablation
     from engine.judge.evaluation import Judge
     from engine.models.texts import texts_for
+    from engine.search.ablations import ablate as run
+    from engine.search.ablations import require_ablation
     from ui.wire import ablation_to_json
 
     require_ablation(name)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.ablations import Ablation, ablate, require_ablation
 from engine.cache import plain
 from engine.errors import LayerscopeError
 from engine.export import versions
@@ -18,8 +17,10 @@ from engine.methods.laco import mean_and_spread
 from engine.models.texts import BUNDLED, bundled
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
-from engine.repair import PRACTICE_TOKENS, repair, require_kind
+from engine.recover.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.report import report_html
+from engine.search.ablation_rows import Ablation
+from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, DepthPlan, Evaluation
 from ui.board import Board
 from ui.measuring import Measurement, cost, measurement

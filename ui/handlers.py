@@ -12,7 +12,7 @@ import gradio as gr
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
 from engine.plans.files import read_json
-from engine.targets import Target
+from engine.search.targets import Target
 from ui.controls import read_spans, state_from_query
 from ui.desk import Desk
 from ui.messages import teller

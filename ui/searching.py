@@ -8,9 +8,9 @@ from engine.cache import plain
 from engine.jobs import Job
 from engine.judge.objectives import PRACTICE_TOKENS, Objective, require_objective
 from engine.methods.baselines import baseline, require_baseline, require_target
-from engine.repair import objective_for_repair, repair_best, require_repair
-from engine.search import Search, rivals
-from engine.targets import Target, layers_for
+from engine.recover.repair import objective_for_repair, repair_best, require_repair
+from engine.search.search import Search, rivals
+from engine.search.targets import Target, layers_for
 from engine.types import DepthPlan, Found, Model
 from ui import charts
 from ui.comparison import practice_texts

@@ -9,7 +9,7 @@ from engine.plans.files import plan_to_json
 from engine.types import Evaluation, Found, Frontier, Profile, Proposal, RemovalPerplexity, Step, Trial, WeightDistance
 
 if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
-    from engine.ablations import Ablation, Row
+    from engine.search.ablation_rows import Ablation, Row
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 from engine.cache import content_key
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
 from engine.export import export, parse_size
-from engine.frontier import frontier, step_at
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, landscape, mean_and_spread
@@ -24,6 +23,7 @@ from engine.passes.profiling import profile, weight_distance
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
+from engine.search.frontier import frontier, step_at
 from engine.types import (
     Calibration,
     DepthPlan,

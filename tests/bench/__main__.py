@@ -20,7 +20,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from engine.cache import cache_folder
-from engine.frontier import frontier
 from engine.jobs import drain
 from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
@@ -32,9 +31,10 @@ from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled, calibration_of
 from engine.plans.live import live_network
-from engine.repair import KINDS, repair, repair_best
-from engine.repair import PRACTICE_TOKENS as REPAIR_TOKENS
-from engine.search import Search
+from engine.recover.repair import KINDS, repair, repair_best
+from engine.recover.repair import PRACTICE_TOKENS as REPAIR_TOKENS
+from engine.search.frontier import frontier
+from engine.search.search import Search
 from engine.types import Calibration, DepthPlan, Model
 from tests import naive
 

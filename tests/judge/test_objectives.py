@@ -10,8 +10,8 @@ from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Model
 from tests.families import TEXTS
+from tests.methods.test_baselines import naive_score, without
 from tests.naive import merge, token_ids
-from tests.test_baselines import naive_score, without
 
 
 def objective_of(model: Model, name: str = "kl", texts: tuple[str, ...] = TEXTS) -> Objective:

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from engine.ablations import ABLATIONS
 from engine.judge.evaluation import TOKENS
+from engine.search.ablations import ABLATIONS
 from ui.components.chart import view
 from ui.controls import TEXTS
 from ui.measuring import ALSO

@@ -9,7 +9,7 @@ import gradio as gr
 
 from engine.methods.laco import DEFINITIONS, LacoSettings
 from engine.plans.rules import RULES
-from engine.repair import KINDS
+from engine.recover.repair import KINDS
 from engine.settings import about
 from ui.components.chart import view
 from ui.controls import PLANS, PRESETS

@@ -8,7 +8,7 @@ import gradio as gr
 
 from engine.judge.objectives import OBJECTIVES
 from engine.methods.baselines import BASELINES
-from engine.search import SURVIVORS
+from engine.search.search import SURVIVORS
 from ui.components.chart import view
 from ui.text import words
 

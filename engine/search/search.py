@@ -26,8 +26,8 @@ from engine.judge.objectives import Objective
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity
-from engine.plans.rules import RULES, untouched
-from engine.plans.words import runs
+from engine.plans.rules import untouched
+from engine.search.moves import double_swaps, moves
 from engine.types import Block, DepthPlan, Found, Stage
 
 SURVIVORS = ("keep-first", "reference", "mean")
@@ -219,23 +219,23 @@ class Search:
         while improved and not self.over:
             base, score = self.history[-1].plan, self.history[-1].score
             improved = (yield from self._try_likely(base, score, sensitivity)) or (
-                yield from self._try_all(itertools.chain(self._moves(base, sensitivity), self._double_swaps(base, sensitivity)), score)
+                yield from self._try_all(itertools.chain(moves(base, sensitivity, self.survivors), double_swaps(base, sensitivity)), score)
             )
 
     def _try_likely(self, base: DepthPlan, score: float, sensitivity: Sensitivity) -> Job[bool]:
         """Moves come in handfuls in the order of the second-order estimate from the source. Each is run up to where the
         plan follows the source's layers again; the estimate of the states there says which of the handful to measure."""
-        moves = (move for move in self._moves(base, sensitivity) if not self._known(move[1]))
+        likely = (move for move in moves(base, sensitivity, self.survivors) if not self._known(move[1]))
         bar = self._estimate(base, sensitivity) * _SLACK
-        while handful := list(itertools.islice(moves, _HANDFUL)):
+        while handful := list(itertools.islice(likely, _HANDFUL)):
             estimated = []
             for stage, plan in handful:
                 if self.over:
                     return False
                 yield self._progress("Looking at a swap" if stage == "swap" else "Looking at another survivor")
                 estimated.append((self._estimate(plan, sensitivity), stage, plan))
-            likely = [entry for entry in sorted(estimated, key=lambda entry: entry[0])[:_MEASURED] if entry[0] <= bar]
-            if (yield from self._try_all(((stage, plan) for _, stage, plan in likely), score)):
+            chosen = [entry for entry in sorted(estimated, key=lambda entry: entry[0])[:_MEASURED] if entry[0] <= bar]
+            if (yield from self._try_all(((stage, plan) for _, stage, plan in chosen), score)):
                 return True
         return False
 
@@ -250,15 +250,6 @@ class Search:
                 return True
         return False
 
-    def _double_swaps(self, base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, DepthPlan]]:
-        kept = set(base.kept)
-        gone = set(range(self.depth)) - kept
-        pairs = itertools.product(itertools.combinations(sorted(gone), 2), itertools.combinations(sorted(kept), 2))
-        ranked = sorted((sensitivity.without((gone - set(back)) | set(lost)), back, lost) for back, lost in pairs)
-        for _, back, lost in ranked:
-            once = self._swapped(base, back[0], lost[0])
-            yield "swap", self._swapped(once, back[1], lost[1])
-
     def _estimate(self, plan: DepthPlan, sensitivity: Sensitivity) -> float:
         """Estimate a plan's cost from its states at the last point where it still differs from the source's layers."""
         place = plan.depth
@@ -268,32 +259,6 @@ class Search:
 
     def _known(self, plan: DepthPlan) -> bool:
         return plan.blocks in self._tried or plan.blocks in self._passed
-
-    def _moves(self, base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, DepthPlan]]:
-        ends = [block.home for block in base.blocks[1:]] + [self.depth]
-        for place, (block, end) in enumerate(zip(base.blocks, ends, strict=True)):
-            group = [Block(layer, ((layer, 1.0),)) for layer in range(block.home, end)]
-            for rule in self.survivors if len(group) > 1 else ():
-                changed = RULES[rule](group)
-                yield "survivor", replace(base, blocks=(*base.blocks[:place], changed, *base.blocks[place + 1 :]))
-        kept = set(base.kept)
-        gone = set(range(self.depth)) - kept
-        for first, last in runs(sorted(gone)):  # a run of missing layers shifted by one: the likeliest neighbours
-            for back, lost in ((first, last + 1), (last, first - 1)):
-                if lost in kept:
-                    yield "swap", self._swapped(base, back, lost)
-        swaps = [(sensitivity.without((gone - {back}) | {lost}), back, lost) for back in gone for lost in kept]
-        for _, back, lost in sorted(swaps):
-            yield "swap", self._swapped(base, back, lost)
-
-    def _swapped(self, base: DepthPlan, back: int, lost: int) -> DepthPlan:
-        """`back` comes back whole, `lost` goes; a survivor choice that reached over one of them is undone."""
-        blocks = {block.home: block for block in base.blocks if block.home != lost}
-        for home, block in blocks.items():
-            if any(home < layer <= block.mix[-1][0] for layer in (back,)) or block.mix[-1][0] == lost != home:
-                blocks[home] = Block(home, ((home, 1.0),))
-        blocks[back] = Block(back, ((back, 1.0),))
-        return replace(base, blocks=tuple(blocks[home] for home in sorted(blocks)))
 
 
 def rivals(objective: Objective, keep: int, optimum: float, seconds: float = 60.0) -> Job[dict[str, tuple[float, float]]]:

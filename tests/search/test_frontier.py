@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import SettingsError
-from engine.frontier import frontier, step_at
 from engine.jobs import Job, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
+from engine.search.frontier import frontier, step_at
 from engine.types import Block, Frontier, Model
 from tests.families import TEXTS
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from engine.errors import TextError
-from engine.frontier import frontier
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods import acceptance
@@ -16,6 +15,7 @@ from engine.methods.acceptance import METERS, CKAMeter, KLMeter, linear_cka
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold, untouched
+from engine.search.frontier import frontier
 from engine.types import Model
 from tests.families import TEXTS
 from tests.naive import last_states, merge, token_ids

@@ -17,7 +17,7 @@ from engine.models.texts import calibration_of
 from engine.passes.forward import run_block
 from engine.plans.rules import fold_spans, untouched
 from engine.plans.surgery import map_file, map_of
-from engine.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
+from engine.recover.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
 from engine.types import Block, DepthPlan, Model
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, TOKENS, mended, objective_of
 

@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import ablations
-from engine.ablations import ABLATIONS, QUESTIONS, Ablation, ablate, at_once, spearman
 from engine.errors import SettingsError
-from engine.frontier import frontier
 from engine.jobs import Job, Progress, drain
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
@@ -21,6 +18,10 @@ from engine.methods.acceptance import CKAMeter, KLMeter
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
+from engine.search import ablations
+from engine.search.ablation_rows import Ablation, spearman
+from engine.search.ablations import ABLATIONS, QUESTIONS, ablate, at_once
+from engine.search.frontier import frontier
 from engine.types import Landscape, Model, Proposal, Trial
 from tests.families import TEXTS
 from tests.naive import cosines, last_states, merge, token_ids

@@ -4,19 +4,19 @@ from collections.abc import Callable
 
 import pytest
 
-from engine import search as search_module
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.judge.objectives import Objective
 from engine.methods.baselines import greedy, plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import RULES, untouched
-from engine.search import Search
+from engine.search import search as search_module
+from engine.search.search import Search
 from engine.types import Block, DepthPlan, Found, Model
 from tests.families import TEXTS
 from tests.judge.test_objectives import objective_of
+from tests.methods.test_baselines import naive_score, without
 from tests.naive import token_ids
-from tests.test_baselines import naive_score, without
 
 SEEDS = range(6)
 KEEPS = (7, 6, 5, 4)

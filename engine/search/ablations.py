@@ -5,70 +5,25 @@ Every ablation changes one choice, leaves the others as the settings say, and ju
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from statistics import correlation
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from engine.errors import SettingsError
-from engine.frontier import frontier
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.acceptance import METERS
-from engine.methods.laco import LacoSettings, landscape, mean_and_spread, propose
+from engine.methods.laco import LacoSettings, landscape
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
-from engine.plans.words import describe
-from engine.types import Block, Calibration, DepthPlan, Evaluation, Landscape, Proposal, Step
+from engine.search.ablation_rows import Ablation, Row, folding, mean_similarity, named, proposed, row_of, telling_of
+from engine.search.frontier import frontier
+from engine.types import Block, Calibration, DepthPlan, Landscape, Proposal, Step
 
 MAP_PLANS = 6  # plans of the T map, each of another depth, that the acceptance measures are tried on
 T_MIN = 0.5
 T = TypeVar("T")
 Ablate = Callable[[SimilarityMeter, Judge, LacoSettings], "Job[Ablation]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One plan of an ablation and what it costs.
-
-    `similarity` is the mean over the user's own calibration texts, by the settings' definition; `measures` are other
-    figures by name. NaN where the plan's states are not finite.
-    """
-
-    label: str
-    settings: LacoSettings
-    plan: DepthPlan
-    depth: int
-    similarity: float
-    evaluation: Evaluation
-    measures: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def folds(self) -> tuple[str, ...]:
-        """The plan in words."""
-        return describe(self.plan)
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """How well a measure tells the `plans` of a T map apart: Spearman's rank correlation with the judged perplexity
-    ratio (-1 is best: the more alike, the cheaper; NaN for fewer than three plans), and the range of its values."""
-
-    measure: str
-    correlation: float
-    lowest: float
-    highest: float
-    plans: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ablation:
-    """The rows that answer one question; `telling` is there for the acceptance measures only."""
-
-    name: str
-    question: str
-    rows: tuple[Row, ...]
-    telling: tuple[Telling, ...] = ()
 
 
 QUESTIONS = {
@@ -105,12 +60,12 @@ def require_ablation(name: str) -> None:
 def drop_or_merge(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
     """Fold what the settings fold, in the same order, under every rule."""
     depth, parts = meter.model.spec.depth, len(RULES) + 1
-    proposal = yield from as_part(_folding(meter, settings), "", 0, parts)
+    proposal = yield from as_part(folding(meter, settings), "", 0, parts)
     rows = []
     for place, rule in enumerate(RULES):
         varied = replace(settings, rule=rule)
-        plan = DepthPlan(depth, _refolded(proposal, rule), "laco-folds", (*_named(meter, varied), ("folds_of", settings.rule)))
-        rows.append((yield from as_part(_row(meter, judge, f"rule {rule}", varied, plan), f"Rule {rule}", place + 1, parts)))
+        plan = DepthPlan(depth, _refolded(proposal, rule), "laco-folds", (*named(meter, varied), ("folds_of", settings.rule)))
+        rows.append((yield from as_part(row_of(meter, judge, f"rule {rule}", varied, plan), f"Rule {rule}", place + 1, parts)))
     return _answer("drop-or-merge", rows)
 
 
@@ -124,11 +79,11 @@ def _refolded(proposal: Proposal, rule: str) -> tuple[Block, ...]:
 
 def iterative_or_at_once(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
     """Set Algorithm 1 beside folds of the same size placed where single folds of the source are most similar."""
-    proposal = yield from as_part(_folding(meter, settings), "", 0, 4)
+    proposal = yield from as_part(folding(meter, settings), "", 0, 4)
     plan = yield from as_part(at_once(meter, settings, proposal), "At once", 1, 4)
-    iterative = yield from as_part(_row(meter, judge, "iterative (Algorithm 1)", settings, proposal.plan), "Iterative", 2, 4)
+    iterative = yield from as_part(row_of(meter, judge, "iterative (Algorithm 1)", settings, proposal.plan), "Iterative", 2, 4)
     return _answer(
-        "iterative-or-at-once", [iterative, (yield from as_part(_row(meter, judge, "at once", settings, plan), "At once", 3, 4))]
+        "iterative-or-at-once", [iterative, (yield from as_part(row_of(meter, judge, "at once", settings, plan), "At once", 3, 4))]
     )
 
 
@@ -157,7 +112,7 @@ def at_once(meter: SimilarityMeter, settings: LacoSettings, proposal: Proposal) 
         spans.append((base, base + width - 1))
         left -= width - 1
     folds = fold_spans(depth, spans, settings.rule)
-    return replace(folds, method="laco-at-once", settings=(*_named(meter, settings), ("spans", tuple(sorted(spans)))))
+    return replace(folds, method="laco-at-once", settings=(*named(meter, settings), ("spans", tuple(sorted(spans)))))
 
 
 def _best_base(scores: Sequence[float], spans: Sequence[tuple[int, int]], region: range, width: int) -> int | None:
@@ -177,11 +132,11 @@ def acceptance(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> 
     """Let each measure accept folds down to the same depth; then see how the measures rank the plans of the cosine's T map."""
     meters: dict[str, SimilarityMeter] = {"cosine": meter, **{name: kind(meter) for name, kind in METERS.items()}}
     parts = 1 + 2 * len(meters) + MAP_PLANS
-    target = (yield from as_part(_folding(meter, settings), "", 0, parts)).plan.depth
+    target = (yield from as_part(folding(meter, settings), "", 0, parts)).plan.depth
     rows, path, floor = list[Row](), tuple[Step, ...](), min(T_MIN, settings.T)
     for place, (name, other) in enumerate(meters.items()):
         if rows:  # where the cosine's plan lies by this measure is a good guess at how far down its map must go
-            value = _mean(other, rows[0].plan, settings)
+            value = mean_similarity(other, rows[0].plan, settings)
             floor = 0.0 if math.isnan(value) else value
         steps = yield from as_part(_down_to(other, settings, target, floor), f"Accepting by {name}", 2 * place + 1, parts)
         path = path or steps
@@ -194,7 +149,7 @@ def acceptance(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> 
         mapped.append(
             (yield from as_part(_measured(meters, judge, label, settings, step, "cosine"), label, parts - MAP_PLANS + place, parts))
         )
-    return replace(_answer("acceptance", [*rows, *mapped]), telling=tuple(_telling(name, mapped) for name in meters))
+    return replace(_answer("acceptance", [*rows, *mapped]), telling=tuple(telling_of(name, mapped) for name in meters))
 
 
 def _down_to(meter: SimilarityMeter, settings: LacoSettings, depth: int, floor: float) -> Job[tuple[Step, ...]]:
@@ -207,8 +162,8 @@ def _down_to(meter: SimilarityMeter, settings: LacoSettings, depth: int, floor: 
 
 def _measured(meters: dict[str, SimilarityMeter], judge: Judge, label: str, settings: LacoSettings, step: Step, by: str) -> Job[Row]:
     plan = replace(step.proposal.plan, settings=(*step.proposal.plan.settings, ("acceptance", by)))
-    row = yield from _row(meters["cosine"], judge, label, replace(settings, T=step.t_from), plan)
-    return replace(row, measures=tuple((name, _mean(meter, plan, settings)) for name, meter in meters.items()))
+    row = yield from row_of(meters["cosine"], judge, label, replace(settings, T=step.t_from), plan)
+    return replace(row, measures=tuple((name, mean_similarity(meter, plan, settings)) for name, meter in meters.items()))
 
 
 def _spread_out(steps: Sequence[Step]) -> list[Step]:
@@ -220,27 +175,6 @@ def _spread_out(steps: Sequence[Step]) -> list[Step]:
     return [found[round(place * (len(found) - 1) / (MAP_PLANS - 1))] for place in range(MAP_PLANS)]
 
 
-def _telling(name: str, rows: Sequence[Row]) -> Telling:
-    pairs = [(dict(row.measures)[name], row.evaluation.ratio) for row in rows]
-    pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
-    values = [value for value, _ in pairs] or [math.nan]
-    return Telling(name, spearman(pairs), min(values), max(values), len(pairs))
-
-
-def spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    """Return Spearman's rank correlation, equal values sharing their mean rank; NaN for fewer than three pairs, of which
-    it says nothing, and where one side is all equal."""
-    a, b = ([pair[side] for pair in pairs] for side in (0, 1))
-    if len(pairs) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
-        return math.nan
-    return correlation(_ranks(a), _ranks(b))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    ordered = sorted(values)
-    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
-
-
 # --- Its settings and its texts ---
 
 
@@ -249,7 +183,7 @@ def _varied(name: str, values: Callable[[LacoSettings, int], Iterable[Any]]) -> 
         rows, choices = list[Row](), list(values(settings, meter.model.spec.depth))
         for place, value in enumerate(choices):
             label, varied = f"{name} = {value:g}", replace(settings, **{name: value})
-            rows.append((yield from as_part(_proposed(meter, meter, judge, label, varied), label, place, len(choices))))
+            rows.append((yield from as_part(proposed(meter, meter, judge, label, varied), label, place, len(choices))))
         return _answer(name, rows)
 
     job.__doc__ = f"Run Algorithm 1 with other values of {name} around the settings' own."
@@ -278,8 +212,8 @@ def calibrations(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -
     rows = []
     for place, (label, texts) in enumerate(choices):
         own = meter if texts.fingerprint == meter.calibration.fingerprint else SimilarityMeter(meter.model, texts)
-        row = yield from as_part(_proposed(own, meter, judge, label, settings), label, place, len(choices))
-        rows.append(replace(row, measures=(("on these texts", _mean(own, row.plan, settings)),)))
+        row = yield from as_part(proposed(own, meter, judge, label, settings), label, place, len(choices))
+        rows.append(replace(row, measures=(("on these texts", mean_similarity(own, row.plan, settings)),)))
     return _answer("calibration", rows)
 
 
@@ -304,35 +238,6 @@ ABLATIONS: dict[str, Ablate] = {
     "T": _varied("T", _values_of_t),
     "calibration": calibrations,
 }
-
-
-# --- Rows ---
-
-
-def _row(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: DepthPlan) -> Job[Row]:
-    evaluation = yield from judge.judge(plan)
-    return Row(label, settings, plan, plan.depth, _mean(meter, plan, settings), evaluation)
-
-
-def _proposed(own: SimilarityMeter, meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings) -> Job[Row]:
-    """Run Algorithm 1 on one meter's texts and measure and judge its plan; another meter gives the row's similarity."""
-    plan = (yield from as_part(propose(own, settings), "", 0, 2)).plan
-    return (yield from as_part(_row(meter, judge, label, settings, plan), "", 1, 2))
-
-
-def _folding(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
-    proposal = yield from propose(meter, settings)
-    if not any(trial.accepted for trial in proposal.trials):
-        raise SettingsError(f"no fold is accepted at T = {settings.T:g}, so there is nothing to compare; lower T")
-    return proposal
-
-
-def _mean(meter: SimilarityMeter, plan: DepthPlan, settings: LacoSettings) -> float:
-    return mean_and_spread(meter.measure(plan.blocks, plan.prefix), settings.similarity)[0]
-
-
-def _named(meter: SimilarityMeter, settings: LacoSettings) -> tuple[tuple[str, Any], ...]:
-    return (*settings.items(), ("calibration", meter.calibration.fingerprint))
 
 
 def _answer(name: str, rows: Sequence[Row]) -> Ablation:

@@ -1,0 +1,114 @@
+"""What an ablation answers: rows of plans, each judged, and how well a measure tells them apart."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import correlation
+from typing import Any
+
+from engine.errors import SettingsError
+from engine.jobs import Job, as_part
+from engine.judge.evaluation import Judge
+from engine.judge.similarity import SimilarityMeter
+from engine.methods.laco import LacoSettings, mean_and_spread, propose
+from engine.plans.words import describe
+from engine.types import DepthPlan, Evaluation, Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One plan of an ablation and what it costs.
+
+    `similarity` is the mean over the user's own calibration texts, by the settings' definition; `measures` are other
+    figures by name. NaN where the plan's states are not finite.
+    """
+
+    label: str
+    settings: LacoSettings
+    plan: DepthPlan
+    depth: int
+    similarity: float
+    evaluation: Evaluation
+    measures: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        """The plan in words."""
+        return describe(self.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How well a measure tells the `plans` of a T map apart: Spearman's rank correlation with the judged perplexity
+    ratio (-1 is best: the more alike, the cheaper; NaN for fewer than three plans), and the range of its values."""
+
+    measure: str
+    correlation: float
+    lowest: float
+    highest: float
+    plans: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """The rows that answer one question; `telling` is there for the acceptance measures only."""
+
+    name: str
+    question: str
+    rows: tuple[Row, ...]
+    telling: tuple[Telling, ...] = ()
+
+
+def row_of(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: DepthPlan) -> Job[Row]:
+    """Judge a plan and measure its similarity."""
+    evaluation = yield from judge.judge(plan)
+    return Row(label, settings, plan, plan.depth, mean_similarity(meter, plan, settings), evaluation)
+
+
+def proposed(own: SimilarityMeter, meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings) -> Job[Row]:
+    """Run Algorithm 1 on one meter's texts and measure and judge its plan; another meter gives the row's similarity."""
+    plan = (yield from as_part(propose(own, settings), "", 0, 2)).plan
+    return (yield from as_part(row_of(meter, judge, label, settings, plan), "", 1, 2))
+
+
+def folding(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
+    """Run Algorithm 1.
+
+    Raises:
+        SettingsError: nothing is folded, so an ablation of folds has nothing to compare.
+    """
+    proposal = yield from propose(meter, settings)
+    if not any(trial.accepted for trial in proposal.trials):
+        raise SettingsError(f"no fold is accepted at T = {settings.T:g}, so there is nothing to compare; lower T")
+    return proposal
+
+
+def mean_similarity(meter: SimilarityMeter, plan: DepthPlan, settings: LacoSettings) -> float:
+    """Return a plan's mean similarity over the texts, by the settings' definition."""
+    return mean_and_spread(meter.measure(plan.blocks, plan.prefix), settings.similarity)[0]
+
+
+def named(meter: SimilarityMeter, settings: LacoSettings) -> tuple[tuple[str, Any], ...]:
+    """Return the settings as a plan names them, with the texts that similarity is measured on."""
+    return (*settings.items(), ("calibration", meter.calibration.fingerprint))
+
+
+def telling_of(name: str, rows: Sequence[Row]) -> Telling:
+    pairs = [(dict(row.measures)[name], row.evaluation.ratio) for row in rows]
+    pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
+    values = [value for value, _ in pairs] or [math.nan]
+    return Telling(name, spearman(pairs), min(values), max(values), len(pairs))
+
+
+def spearman(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return Spearman's rank correlation, equal values sharing their mean rank; NaN for fewer than three pairs, of which
+    it says nothing, and where one side is all equal."""
+    a, b = ([pair[side] for pair in pairs] for side in (0, 1))
+    if len(pairs) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
+        return math.nan
+    return correlation(_ranks(a), _ranks(b))
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]

@@ -1,0 +1,50 @@
+"""The plans next to a plan: other survivors at its seams, and layers that come back for others that go."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from engine.passes.sensitivity import Sensitivity
+from engine.plans.rules import RULES
+from engine.plans.words import runs
+from engine.types import Block, DepthPlan, Stage
+
+
+def moves(base: DepthPlan, sensitivity: Sensitivity, survivors: tuple[str, ...]) -> Iterator[tuple[Stage, DepthPlan]]:
+    """Yield other survivors at every seam, then runs of missing layers shifted by one, then all swaps by their estimate."""
+    ends = [block.home for block in base.blocks[1:]] + [base.source_depth]
+    for place, (block, end) in enumerate(zip(base.blocks, ends, strict=True)):
+        group = [Block(layer, ((layer, 1.0),)) for layer in range(block.home, end)]
+        for rule in survivors if len(group) > 1 else ():
+            changed = RULES[rule](group)
+            yield "survivor", replace(base, blocks=(*base.blocks[:place], changed, *base.blocks[place + 1 :]))
+    kept = set(base.kept)
+    gone = set(range(base.source_depth)) - kept
+    for first, last in runs(sorted(gone)):  # a run of missing layers shifted by one: the likeliest neighbours
+        for back, lost in ((first, last + 1), (last, first - 1)):
+            if lost in kept:
+                yield "swap", swapped(base, back, lost)
+    swaps = [(sensitivity.without((gone - {back}) | {lost}), back, lost) for back in gone for lost in kept]
+    for _, back, lost in sorted(swaps):
+        yield "swap", swapped(base, back, lost)
+
+
+def swapped(base: DepthPlan, back: int, lost: int) -> DepthPlan:
+    """Return a plan in which `back` comes back whole and `lost` goes; a survivor choice that reached over one of them is undone."""
+    blocks = {block.home: block for block in base.blocks if block.home != lost}
+    for home, block in blocks.items():
+        if any(home < layer <= block.mix[-1][0] for layer in (back,)) or block.mix[-1][0] == lost != home:
+            blocks[home] = Block(home, ((home, 1.0),))
+    blocks[back] = Block(back, ((back, 1.0),))
+    return replace(base, blocks=tuple(blocks[home] for home in sorted(blocks)))
+
+
+def double_swaps(base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, DepthPlan]]:
+    """Yield two swaps at once, in the order of their estimate."""
+    kept = set(base.kept)
+    gone = set(range(base.source_depth)) - kept
+    pairs = itertools.product(itertools.combinations(sorted(gone), 2), itertools.combinations(sorted(kept), 2))
+    ranked = sorted((sensitivity.without((gone - set(back)) | set(lost)), back, lost) for back, lost in pairs)
+    for _, back, lost in ranked:
+        once = swapped(base, back[0], lost[0])
+        yield "swap", swapped(once, back[1], lost[1])
