@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from engine.export import export
+from engine.export.checkpoint import export
 from engine.types import DepthPlan, Model, ModelSource
 
 

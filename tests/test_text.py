@@ -164,7 +164,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("row_", set(ALSO)),
         ("row_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.map\(\(what\)", BOARD)[1]))),
         ("col_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.forEach\(\(name\) => head", BOARD)[1]))),
-        ("check_", names_in("engine/verify.py", "note")),
+        ("check_", names_in("engine/export/verify.py", "note")),
         ("", {"explore", "fold", "search", "compare", "export"}),
     ],
 )
@@ -183,7 +183,7 @@ def test_no_rule_definition_plan_job_or_check_is_described_that_does_not_exist()
         "rule_": set(RULES),
         "definition_": set(DEFINITIONS),
         "job_": jobs,
-        "check_": names_in("engine/verify.py", "note"),
+        "check_": names_in("engine/export/verify.py", "note"),
     }.items():
         assert {name for name in ENGLISH if name.startswith(family)} - {f"{family}{name}" for name in names} <= {f"{family}info"}
 

@@ -131,8 +131,8 @@ def export(
     """Write the checkpoint that a plan describes, and check it in a fresh process. Exits 1 when a check fails."""
     from dataclasses import asdict
 
-    from engine.export import export as run
-    from engine.export import parse_size
+    from engine.export.checkpoint import export as run
+    from engine.export.checkpoint import parse_size
     from engine.models.loading import resolve
     from engine.models.sources import parse_source
     from engine.plans.files import read_json

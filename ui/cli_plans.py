@@ -264,12 +264,12 @@ def report(
     """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
     from dataclasses import asdict
 
-    from engine.export import versions
+    from engine.export.checkpoint import versions
+    from engine.export.report import report_html
     from engine.judge.evaluation import Judge
     from engine.judge.tasks import run_tasks
     from engine.models.texts import texts_for
     from engine.passes.profiling import profile as run_profile
-    from engine.report import report_html
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
     meter = open_meter(model, dtype, device, calibration, made_for(chosen))

@@ -8,7 +8,8 @@ from typing import Any
 
 from engine.cache import plain
 from engine.errors import LayerscopeError
-from engine.export import versions
+from engine.export.checkpoint import versions
+from engine.export.report import report_html
 from engine.jobs import Job, Progress, as_part
 from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
@@ -18,7 +19,6 @@ from engine.models.texts import BUNDLED, bundled
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
 from engine.recover.repair import PRACTICE_TOKENS, repair, require_kind
-from engine.report import report_html
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, DepthPlan, Evaluation

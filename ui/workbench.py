@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.cache import content_key
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
-from engine.export import export, parse_size
+from engine.export.checkpoint import export, parse_size
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, landscape, mean_and_spread

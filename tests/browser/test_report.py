@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from engine.types import Model
-from tests.test_report import PLAN, bare, report_of
+from tests.export.test_report import PLAN, bare, report_of
 from tests.waiting import wait_until
 
 CHARTS = ("similarity", "influence", "texts", "depths")

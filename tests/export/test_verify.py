@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.export.verify import check
 from engine.jobs import drain
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from engine.types import Model
-from engine.verify import check
 from tests.exporting import write
 from tests.families import tiny_network, tiny_tokenizer
 

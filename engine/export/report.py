@@ -17,8 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from engine.cache import plain
+from engine.export.pictures import charts, strip
 from engine.models.texts import BUNDLED, assets_folder
-from engine.pictures import charts, strip
 from engine.plans.files import plan_to_json
 from engine.plans.words import describe, weigh
 from engine.types import DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from engine.export.pictures import strip
+from engine.export.report import report_html, verdict
 from engine.jobs import drain
 from engine.judge.evaluation import Judge, summary
 from engine.judge.similarity import SimilarityMeter
 from engine.models.texts import calibration_of
 from engine.passes.profiling import profile
-from engine.pictures import strip
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.rules import fold_spans, untouched
 from engine.plans.words import describe, weigh
-from engine.report import report_html, verdict
 from engine.types import Block, DepthPlan, Evaluation, Frontier, Model, ModelSource, Profile, Proposal, Protocol, Repair, Step, TextScore
 from tests.families import TEXTS
 

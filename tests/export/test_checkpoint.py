@@ -9,9 +9,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine import export as export_module
 from engine.errors import ExportError, LayerscopeError, PlanError
-from engine.export import DEFAULT_SHARD_BYTES, export, parse_size
+from engine.export import checkpoint as export_module
+from engine.export.checkpoint import DEFAULT_SHARD_BYTES, export, parse_size
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose

@@ -1,4 +1,4 @@
-"""Check an exported checkpoint: run as `python -m engine.verify`, so that nothing of the exporting process can help it."""
+"""Check an exported checkpoint: run as `python -m engine.export.verify`, so that nothing of the exporting process can help it."""
 
 from pathlib import Path
 from typing import Any

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from engine.card import model_card
 from engine.errors import ExportError
+from engine.export.card import model_card
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.families import architecture_of, resized_config
 from engine.models.loading import fingerprint_of
@@ -92,9 +92,9 @@ def export(
 
 
 def verify(folder: Path, plan: DepthPlan, target: Path) -> Job[tuple[Check, ...]]:
-    """Return the checks of an exported checkpoint, made in a process of their own (engine/verify.py)."""
+    """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py)."""
     request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target)}
-    answer = yield from in_fresh_process("engine.verify", request, "Checking")
+    answer = yield from in_fresh_process("engine.export.verify", request, "Checking")
     return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
 
 
