@@ -19,9 +19,9 @@ from engine.jobs import drain
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.types import Model
+from tests.answers import Answer
 from tests.families import save_tiny
-from tests.terminal import Answer
-from ui import cli
+from ui.terminal import cli
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # a shared machine has no deadlines; a failure must come back
 settings.load_profile("suite")

@@ -1,5 +1,5 @@
 """`python -m ui` is `layerscope`."""
 
-from ui.cli import main
+from ui.terminal.cli import main
 
 main()

@@ -171,7 +171,7 @@ def memory(model: Model) -> None:
         command = ["propose", "-C", "4", "-I", "2", "-T", "0.65", "--lowest", "0", "--highest", "29", "--dtype", "float32", "--out", plan]
         run = """import sys
 sys.argv = ['layerscope', *{!r}]
-from ui.cli import main
+from ui.terminal.cli import main
 try:
     main()
 except SystemExit as end:

@@ -21,8 +21,8 @@ from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
 from tests.families import tiny_tokenizer
 from tests.naive import merge, remove, token_ids
-from ui.terminal import write
-from ui.wire import evaluation_to_json
+from ui.terminal.options import write
+from ui.text.wire import evaluation_to_json
 
 LONG = (
     "The cat sat on the mat, and nobody minded.",

@@ -25,7 +25,7 @@ from engine.search.frontier import frontier
 from engine.types import Landscape, Model, Proposal, Trial
 from tests.families import TEXTS
 from tests.naive import cosines, last_states, merge, token_ids
-from ui.wire import ablation_to_json
+from ui.text.wire import ablation_to_json
 
 SETTINGS = LacoSettings(C=2, I=2, T=-0.2, lowest=1)
 JUDGED = ("Snow lies on the roofs until March.", "A bridge of stone, older than the town.")

@@ -1,0 +1,251 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from engine.plans.files import plan_to_json
+from engine.plans.rules import fold_spans
+from tests.families import save_tiny
+from tests.waiting import wait_for_jobs
+from ui.page.bench.workbench import T_MIN
+from ui.page.components.chart import view
+from ui.page.handlers import Handlers
+from ui.page.sessions import Sessions
+
+KEY = "0123456789abcdef" * 2
+CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report", "summary", "board")
+SLIDERS = ("highest", "lowest", "width", "target")
+SETTINGS = (2, 1, 0, 6, "reference", "flattened")  # C, I, L, H, rule, similarity
+# What enter answers, in order; the status, the cancel button and the timer follow.
+ENTERED = ("session", "seen", "model", "dtype", "texts", "T", "C", "I", "L", "H", "rule", "similarity", "plan", "spans")
+
+
+class Page:
+    """The handlers of a page, and what a browser would have: a key and the serial number of the last news."""
+
+    def __init__(self, folder: Path, exports: Path, language: str = "en") -> None:
+        self.sessions = Sessions(exports)
+        charts = {name: view(name, language, 100) for name in CHARTS}
+        self.on = Handlers(self.sessions, str(folder), charts, {name: gr.Slider(0, 30) for name in SLIDERS}, language)
+
+    def enter(self, key: str = KEY, query: str = "") -> dict[str, Any]:
+        answer = self.on.enter(key, query)
+        assert len(answer) == len(ENTERED) + 3
+        return {**dict(zip(ENTERED, answer, strict=False)), "status": json.loads(answer[-3])}
+
+    def tell(self, seen: int = 0) -> dict[str, Any]:
+        status, _, timer, serial, *rest = self.on.tell(KEY, seen)
+        return {"status": json.loads(status), "timer": timer, "serial": serial, **dict(zip((*CHARTS, *SLIDERS), rest, strict=True))}
+
+    def shown(self, chart: str, prop: str) -> Any:
+        return json.loads(self.tell()[chart].props[prop])
+
+    def problem(self, answer: list[Any]) -> str | None:
+        return json.loads(answer[0])["problem"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny", "llama")
+
+
+@pytest.fixture
+def page(folder: Path, tmp_path: Path) -> Page:
+    """A page that has entered, and whose workbench has nothing left to do."""
+    page = Page(folder, tmp_path / "exports")
+    page.enter(query="?C=2&I=1&L=0")
+    wait_for_jobs()
+    return page
+
+
+def test_entering_opens_what_the_link_says_and_sets_the_controls_to_it(folder: Path, tmp_path: Path) -> None:
+    page = Page(tmp_path / "never opened", tmp_path)
+    link = f"?model={folder}&texts=korean&T=0.8&C=3&I=1&L=2&H=5&rule=mean&similarity=per-token&plan=hand-made&spans=[[1,2]]"
+    entered = page.enter(query=link)
+    assert (entered["session"], entered["seen"], entered["model"], entered["texts"]) == (KEY, 0, str(folder), "korean")
+    assert (entered["T"], entered["C"], entered["I"], entered["rule"], entered["similarity"]) == (0.8, 3, 1, "mean", "per-token")
+    assert (entered["plan"], json.loads(entered["spans"])) == ("hand-made", [[1, 2]])
+    assert (entered["L"]["value"], entered["H"]["value"]) == (2, 5)
+    assert entered["status"]["problem"] is None
+    wait_for_jobs()
+    bench = page.sessions.of(KEY)
+    assert bench.map_of is not None
+    assert (bench.map_of.C, bench.map_of.lowest, bench.map_of.highest, bench.map_of.rule) == (3, 2, 5, "mean")
+
+
+@pytest.mark.parametrize("query", ["?T=-1&L=9999&H=9999&C=8", "?T=0.2", "?L=30&H=31"])
+def test_entering_sets_no_slider_outside_its_own_range(query: str, folder: Path, tmp_path: Path) -> None:
+    entered = Page(folder, tmp_path).enter(query=query)
+    assert T_MIN <= entered["T"] <= 1  # a slider refuses whatever lies outside
+    for name in ("L", "H"):
+        assert entered[name]["value"] <= entered[name]["maximum"]
+    wait_for_jobs()
+
+
+@pytest.mark.parametrize("key", ["", "x", "../" + "0" * 29, "G" * 32, KEY + "\n", KEY.upper()])
+def test_a_key_that_no_page_made_is_replaced_by_a_new_one(key: str, folder: Path, tmp_path: Path) -> None:
+    page = Page(folder, tmp_path)
+    made = [page.enter(key)["session"] for _ in range(2)]
+    assert all(len(session) == 32 and set(session) <= set("0123456789abcdef") for session in made)
+    assert len({key, *made}) == 3
+    wait_for_jobs()
+
+
+def test_a_reload_finds_everything_done_and_starts_nothing(page: Page) -> None:
+    before = page.tell()
+    entered = page.enter(query="?C=2&I=1&L=0")
+    assert "kind" not in entered["status"]
+    after = page.tell()
+    assert after["serial"] == before["serial"]
+    assert after["fold"].props["data"] == before["fold"].props["data"] != ""
+
+
+def test_the_timer_brings_what_is_new_and_skips_the_rest(page: Page) -> None:
+    told = page.tell()
+    assert json.loads(told["fold"].props["data"])["depth"] == 6
+    assert told["fold"].props["language"] == "en"  # the component's own properties come along
+    assert told["highest"]["maximum"] == 6
+    assert told["timer"].active is False
+    skip = gr.skip()
+    again = page.tell(told["serial"])
+    assert all(again[name] == skip for name in (*CHARTS, *SLIDERS))
+    page.on.spans(KEY, "[[1, 2]]")
+    wait_for_jobs()
+    later = page.tell(told["serial"])
+    assert {name for name in (*CHARTS, *SLIDERS) if later[name] != skip} == {"fold", "landscape"}
+
+
+def test_a_setting_that_changes_asks_for_its_map(page: Page) -> None:
+    assert page.problem(page.on.ask(KEY, 3, 1, 0, 6, "mean", "flattened")) is None
+    wait_for_jobs()
+    assert page.shown("fold", "data")["rule"] == "mean"
+
+
+def test_h_goes_back_to_the_depth_when_a_model_is_opened(page: Page, folder: Path) -> None:
+    page.on.ask(KEY, 2, 1, 0, 4, "reference", "flattened")
+    wait_for_jobs()
+    assert page.shown("fold", "data")["settings"]["highest"] == 4
+    page.on.open(KEY, str(folder), "auto", "korean", "", 2, 1, 0, 4, "reference", "flattened")
+    wait_for_jobs()
+    told = page.tell()
+    assert json.loads(told["fold"].props["data"])["settings"]["highest"] == 6
+    assert told["highest"]["value"] == 6
+
+
+FILES = {
+    "no": "{",
+    "deep": "[" * 100_000,
+    "huge": '{"source_depth": 6, "blocks": [{"home": 0, "mix": [[0, 1' + "0" * 400 + "]]}]}",
+    "other": json.dumps(plan_to_json(fold_spans(30, [(1, 2)], "mean"))),
+}
+Do = Callable[[Handlers, Path], list[Any]]
+
+
+@pytest.mark.parametrize(
+    ("do", "expected"),
+    [
+        (lambda on, place: on.open(KEY, str(place / "nowhere"), "auto", "english", "", *SETTINGS), "does not exist"),
+        (lambda on, place: on.open(KEY, "demo", "auto", "own", " \n ", *SETTINGS), "no text"),
+        (lambda on, place: on.ask(KEY, 7, *SETTINGS[1:]), "C is 7"),
+        (lambda on, place: on.spans(KEY, "[[4, 9]]"), "0 to 5"),
+        (lambda on, place: on.load_plan(KEY, str(place / "missing.json")), "does not exist"),
+        (lambda on, place: on.load_plan(KEY, str(place / "no.json")), "JSON"),
+        (lambda on, place: on.load_plan(KEY, str(place / "deep.json")), ""),
+        (lambda on, place: on.load_plan(KEY, str(place / "huge.json")), ""),
+        (lambda on, place: on.load_plan(KEY, str(place / "other.json")), "30 layers"),
+        (lambda on, place: on.export(KEY, "map", 0.9, "auto", "5GB", "a/b"), "a/b"),
+        (lambda on, place: on.export(KEY, "file", 0.9, "auto", "5GB", ""), "no such plan"),
+        (lambda on, place: on.export(KEY, "map", 0.9, "auto", "five", ""), "five"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_persons_mistake_is_the_status_line_until_the_next_thing_they_do(do: Do, expected: str, page: Page, tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / f"{name}.json").write_text(text, encoding="utf-8")
+    told = page.problem(do(page.on, tmp_path))
+    assert told
+    assert expected in told
+    assert page.tell()["status"]["problem"] == told
+    assert "kind" not in page.tell()["status"]
+    assert page.problem(page.on.spans(KEY, "[]")) is None
+
+
+def test_a_mistake_is_told_in_the_language_of_the_page(folder: Path, tmp_path: Path) -> None:
+    page = Page(folder, tmp_path / "exports", "ko")
+    page.enter(query="?C=2&I=1&L=0")
+    wait_for_jobs()
+    assert page.problem(page.on.ask(KEY, 7, *SETTINGS[1:])) == "C가 7입니다. 2와 모델의 깊이 6 사이여야 합니다."
+    assert page.problem(page.on.ask(KEY, *SETTINGS)) is None
+
+
+def test_a_plan_file_is_shown_when_it_could_be_taken(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "good.json").write_text(json.dumps({"plan": plan_to_json(fold_spans(6, [(1, 2)], "mean"))}), encoding="utf-8")
+    (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
+    assert page.on.load_plan(KEY, str(tmp_path / "good.json"))[-1] == "file"
+    wait_for_jobs()
+    assert page.shown("fold", "file")["depth"] == 5
+    assert page.on.load_plan(KEY, str(tmp_path / "bad.json"))[-1] == gr.skip()
+
+
+def test_judging_measures_what_is_ticked_as_more_settings_say(page: Page) -> None:
+    assert page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, ["speed", "tasks"], "bundled", 3, 50, None)) is None
+    wait_for_jobs()
+    (row,) = page.shown("board", "data")["entries"]
+    assert row["evaluation"]["protocol"]["tokens"] == 100
+    assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 1)
+    assert {score["source"] * 3 % 1 for score in row["tasks"]} == {0}
+    assert "samples" not in row
+    assert "at least 1" in page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, ["speed"], None, None, 0, None))
+
+
+def test_a_button_below_the_board_does_as_more_settings_say(page: Page) -> None:
+    page.on.judge(KEY, "map", T_MIN, "english", "", 100, [], None, None, None, None)
+    wait_for_jobs()
+    (row,) = page.shown("board", "data")["entries"]
+    press = SimpleNamespace(what="speed", name=row["name"])
+    assert page.problem(page.on.board(KEY, None, None, 50, 3, press)) is None  # type: ignore[arg-type]
+    wait_for_jobs()
+    (row,) = page.shown("board", "data")["entries"]
+    assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 3)
+    show = SimpleNamespace(what="show", name=row["name"])
+    assert page.on.board(KEY, None, None, None, None, show)[-1] == "found"  # type: ignore[arg-type]
+
+
+def test_clicking_a_fold_adds_it_and_clicking_it_again_takes_it_out(page: Page) -> None:
+    def click(text: str, first: int, last: int) -> tuple[list[list[int]], str]:
+        spans, plan = page.on.toggle(text, SimpleNamespace(first=first, last=last))  # type: ignore[arg-type]
+        return json.loads(spans), plan
+
+    assert click("[]", 4, 5) == ([[4, 5]], "hand-made")
+    assert click("[[4, 5]]", 1, 2) == ([[1, 2], [4, 5]], "hand-made")
+    assert click("[[1, 2], [4, 5]]", 4, 5) == ([[1, 2]], "hand-made")
+    assert click("[[1, 2]]", 1, 2) == ([], "map")
+
+
+def test_an_export_without_a_name_gets_one_from_its_plan(page: Page, tmp_path: Path) -> None:
+    bench = page.sessions.of(KEY)
+    assert bench.model is not None
+    with bench.model.lock:
+        assert page.problem(page.on.export(KEY, "map", T_MIN, "auto", "5GB", "  ")) is None
+        status = page.tell()["status"]
+    assert status["kind"] == "export"
+    wait_for_jobs()
+    (made,) = (tmp_path / "exports").iterdir()
+    depth = bench.chosen("map", T_MIN)[0].depth
+    assert made.name.startswith(f"tiny-{depth}-layers-")
+    assert json.loads(page.tell()["report"].value)["passed"] is True
+
+
+def test_cancel_stops_what_runs(page: Page) -> None:
+    bench = page.sessions.of(KEY)
+    assert bench.model is not None
+    with bench.model.lock:
+        assert json.loads(page.on.removal(KEY)[0])["kind"] == "removal"
+        page.on.cancel(KEY)
+    wait_for_jobs()
+    assert page.tell()["status"] == {"problem": None}
+    assert page.shown("similarity", "data")["removal"] is None

@@ -1,0 +1,360 @@
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import ui.page.bench.jobs
+from engine.errors import SourceError
+from engine.jobs import Job, Progress
+from tests.waiting import wait_for_jobs, wait_until
+from ui.page.bench.jobs import Runner, Task
+
+
+class Bench:
+    """A runner and a record of what its tasks did. A task runs until its gate is opened, a step every few milliseconds."""
+
+    def __init__(self) -> None:
+        self.runner = Runner()
+        self.log: list[str] = []
+        self.gates: dict[str, threading.Event] = {}
+
+    def task(self, kind: str, name: str = "", yielding: bool = False, waits: bool = False, error: Exception | None = None) -> Task:
+        name = name or kind
+        self.gates[name] = threading.Event()
+        if not waits:
+            self.gates[name].set()
+
+        def job() -> Job[str]:
+            self.log.append(f"{name} starts")
+            try:
+                while not self.gates[name].is_set():
+                    yield Progress(name, 0.5)
+                    time.sleep(0.002)
+                if error is not None:
+                    raise error
+                yield Progress(name, 1.0)
+                return name
+            finally:
+                self.log.append(f"{name} closes")
+
+        return Task(kind, job, lambda result: self.log.append(f"{result} is done"), yielding)
+
+    def started(self, name: str, times: int = 1) -> None:
+        wait_until(lambda: self.log.count(f"{name} starts") >= times)
+
+
+def whole(*names: str) -> list[str]:
+    """The record of tasks that ran to their end, one after another."""
+    return [line for name in names for line in (f"{name} starts", f"{name} closes", f"{name} is done")]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    bench.runner.cancel()
+    for gate in bench.gates.values():
+        gate.set()
+    wait_for_jobs()
+
+
+# --- order ---
+
+
+def test_tasks_run_one_after_another_in_order(bench: Bench) -> None:
+    bench.runner.submit(bench.task("first", waits=True))
+    bench.runner.submit(bench.task("second"))
+    bench.runner.submit(bench.task("third"))
+    bench.started("first")
+    assert bench.log == ["first starts"]
+    bench.gates["first"].set()
+    wait_for_jobs()
+    assert bench.log == whole("first", "second", "third")
+
+
+def test_an_urgent_task_goes_before_those_that_wait_but_not_past_one_that_runs(bench: Bench) -> None:
+    bench.runner.submit(bench.task("running", waits=True))
+    bench.runner.submit(bench.task("waiting"))
+    bench.runner.submit(bench.task("urgent"), urgent=True)
+    time.sleep(0.05)
+    bench.gates["running"].set()
+    wait_for_jobs()
+    assert bench.log == whole("running", "urgent", "waiting")
+
+
+def test_an_urgent_task_goes_past_a_yielding_one_which_later_runs_again(bench: Bench) -> None:
+    bench.runner.submit(bench.task("survey", yielding=True, waits=True))
+    bench.runner.submit(bench.task("later"))
+    bench.started("survey")
+    bench.runner.submit(bench.task("urgent", waits=True), urgent=True)
+    bench.started("urgent")
+    assert bench.log == ["survey starts", "survey closes", "urgent starts"]
+    bench.gates["survey"].set()
+    bench.gates["urgent"].set()
+    wait_for_jobs()
+    assert bench.log[2:] == whole("urgent", "survey", "later")
+
+
+def test_a_yielding_task_does_not_make_way_for_one_that_is_not_urgent(bench: Bench) -> None:
+    bench.runner.submit(bench.task("survey", yielding=True, waits=True))
+    bench.started("survey")
+    bench.runner.submit(bench.task("later"))
+    time.sleep(0.05)
+    bench.gates["survey"].set()
+    wait_for_jobs()
+    assert bench.log == whole("survey", "later")
+
+
+def test_a_yielding_task_that_two_urgent_ones_overtake_runs_again_once(bench: Bench) -> None:
+    asleep, awake = threading.Event(), threading.Event()
+
+    def survey() -> Job[None]:
+        bench.log.append("survey starts")
+        yield Progress("survey")
+        asleep.set()
+        awake.wait(10)  # both urgent tasks come before it next looks up
+        yield Progress("survey")
+
+    bench.runner.submit(Task("survey", survey, lambda result: bench.log.append("survey is done"), yielding=True))
+    assert asleep.wait(10)
+    bench.runner.submit(bench.task("a"), urgent=True)
+    bench.runner.submit(bench.task("b"), urgent=True)
+    awake.set()
+    wait_for_jobs()
+    assert bench.log == ["survey starts", *whole("b", "a"), "survey starts", "survey is done"]
+
+
+def test_a_task_replaces_one_of_its_kind_that_runs_and_one_that_waits(bench: Bench) -> None:
+    bench.runner.submit(bench.task("map", "old map", waits=True))
+    bench.runner.submit(bench.task("landscape", "old landscape"))
+    bench.started("old map")
+    bench.runner.submit(bench.task("landscape", "new landscape"))
+    bench.runner.submit(bench.task("map", "new map"), urgent=True)
+    wait_for_jobs()
+    assert bench.log == ["old map starts", "old map closes", *whole("new map", "new landscape")]
+
+
+def test_only_one_task_runs_at_a_time_whoever_submits(bench: Bench) -> None:
+    running, most, finished = [0], [0], []
+
+    def job(number: int) -> Job[int]:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        yield Progress("")
+        time.sleep(0.001)
+        running[0] -= 1
+        return number
+
+    def submit(start: int) -> None:
+        for number in range(start, start + 10):
+            bench.runner.submit(Task(str(number), lambda number=number: job(number), finished.append), urgent=number % 3 == 0)
+
+    threads = [threading.Thread(target=submit, args=(start,)) for start in (0, 10, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    wait_for_jobs()
+    assert sorted(finished) == list(range(30))
+    assert most == [1]
+
+
+# --- looking and stopping ---
+
+
+def test_state_tells_what_runs_and_how_far_it_is(bench: Bench) -> None:
+    assert bench.runner.state() is None
+    bench.runner.submit(bench.task("map", waits=True))
+    wait_until(lambda: bench.runner.state() == ("map", Progress("map", 0.5)))
+    bench.gates["map"].set()
+    wait_for_jobs()
+    assert bench.runner.state() is None
+
+
+def test_cancel_stops_what_runs_and_forgets_what_waits(bench: Bench) -> None:
+    bench.runner.submit(bench.task("running", waits=True))
+    bench.runner.submit(bench.task("waiting"))
+    bench.started("running")
+    bench.runner.cancel()
+    wait_for_jobs()
+    assert bench.log == ["running starts", "running closes"]
+    assert bench.runner.problem is None
+    bench.runner.submit(bench.task("next"))
+    wait_for_jobs()
+    assert bench.log[2:] == whole("next")
+
+
+def test_cancel_of_a_kind_leaves_the_others(bench: Bench) -> None:
+    bench.runner.submit(bench.task("running", waits=True))
+    bench.runner.submit(bench.task("waiting"))
+    bench.runner.submit(bench.task("last"))
+    bench.started("running")
+    bench.runner.cancel("waiting")
+    bench.gates["running"].set()
+    wait_for_jobs()
+    assert bench.log == whole("running", "last")
+
+
+def test_cancel_of_the_running_kind_goes_on_with_the_next(bench: Bench) -> None:
+    bench.runner.submit(bench.task("running", waits=True))
+    bench.runner.submit(bench.task("waiting"))
+    bench.started("running")
+    bench.runner.cancel("running")
+    wait_for_jobs()
+    assert bench.log == ["running starts", "running closes", *whole("waiting")]
+
+
+def test_a_yielding_task_that_was_cancelled_does_not_come_back_after_an_urgent_one(bench: Bench) -> None:
+    bench.runner.submit(bench.task("survey", yielding=True, waits=True))
+    bench.started("survey")
+    bench.runner.cancel()
+    bench.runner.submit(bench.task("urgent"), urgent=True)
+    wait_for_jobs()
+    assert bench.log == ["survey starts", "survey closes", *whole("urgent")]
+
+
+def test_a_result_that_comes_after_cancel_is_not_used(bench: Bench) -> None:
+    reached, go = threading.Event(), threading.Event()
+
+    def job() -> Job[str]:
+        yield Progress("")
+        reached.set()
+        go.wait(10)
+        return "too late"  # no yield between cancel and the end
+
+    bench.runner.submit(Task("late", job, bench.log.append))
+    assert reached.wait(10)
+    bench.runner.cancel()
+    go.set()
+    wait_for_jobs()
+    assert bench.log == []
+
+
+# --- problems ---
+
+
+def test_a_persons_mistake_is_told_in_its_own_words_and_stops_what_waits(bench: Bench) -> None:
+    bench.runner.submit(bench.task("open", waits=True, error=SourceError("there is no such model")))
+    bench.runner.submit(bench.task("waiting"))
+    bench.gates["open"].set()
+    wait_for_jobs()
+    assert bench.runner.problem == "there is no such model"
+    assert bench.log == ["open starts", "open closes"]
+
+
+def test_a_bug_is_told_as_an_empty_text_and_logged_with_its_traceback(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "layerscope"):
+        bench.runner.submit(bench.task("map", error=ZeroDivisionError("a bug")))
+        wait_for_jobs()
+    assert bench.runner.problem == ""
+    (record,) = caplog.records
+    assert "map" in record.getMessage()
+    assert "ZeroDivisionError: a bug" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_a_bug_in_what_takes_the_result_is_told_too(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "layerscope"):
+        bench.runner.submit(Task("map", bench.task("map").make, lambda result: print(1 / 0)))
+        wait_for_jobs()
+    assert bench.runner.problem == ""
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_task_that_succeeds_takes_the_problem_away(bench: Bench) -> None:
+    bench.runner.submit(bench.task("open", error=SourceError("gone")))
+    wait_for_jobs()
+    bench.runner.submit(bench.task("open"))
+    wait_for_jobs()
+    assert bench.runner.problem is None
+    assert bench.log[-1] == "open is done"
+
+
+@pytest.mark.parametrize("error", [SourceError("the old model is broken"), ZeroDivisionError()])
+def test_a_replaced_task_that_fails_says_nothing_and_takes_nothing_with_it(error: Exception, bench: Bench) -> None:
+    reached, go = threading.Event(), threading.Event()
+
+    def old() -> Job[None]:
+        yield Progress("")
+        reached.set()
+        go.wait(10)
+        raise error  # before it next looks up
+
+    bench.runner.submit(Task("open", old, bench.log.append))
+    assert reached.wait(10)
+    bench.runner.submit(bench.task("open", "the new model"), urgent=True)
+    go.set()
+    wait_for_jobs()
+    assert bench.log == whole("the new model")
+    assert bench.runner.problem is None
+
+
+# --- threads ---
+
+
+def test_a_job_lives_in_one_thread_from_start_to_done(bench: Bench) -> None:
+    seen: dict[str, list[threading.Thread]] = {"a": [], "b": []}
+
+    def job(name: str) -> Job[None]:
+        try:
+            for _ in range(3):
+                seen[name].append(threading.current_thread())
+                yield Progress("")
+        finally:
+            seen[name].append(threading.current_thread())
+
+    def task(name: str) -> Task:
+        return Task(name, lambda: job(name), lambda result: seen[name].append(threading.current_thread()))
+
+    bench.runner.submit(task("a"))
+    bench.runner.submit(task("b"))
+    wait_for_jobs()
+    (a,), (b,) = set(seen["a"]), set(seen["b"])
+    assert [len(threads) for threads in seen.values()] == [5, 5]
+    assert len({a, b, threading.current_thread()}) == 3
+
+
+def test_a_cancelled_job_is_closed_in_its_own_thread(bench: Bench) -> None:
+    seen: list[threading.Thread] = []
+
+    def job() -> Job[None]:
+        try:
+            while True:
+                seen.append(threading.current_thread())
+                yield Progress("")
+                time.sleep(0.001)
+        finally:
+            seen.append(threading.current_thread())
+            bench.log.append("closed")
+
+    bench.runner.submit(Task("endless", job, lambda result: None))
+    wait_until(lambda: seen)
+    bench.runner.cancel()
+    wait_for_jobs()
+    assert bench.log == ["closed"]
+    assert len(set(seen)) == 1
+
+
+# --- abandonment ---
+
+
+def test_a_job_that_nobody_asks_for_any_more_stops(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui.page.bench.jobs, "ABANDONED_AFTER", 0.1)
+    bench.runner.submit(bench.task("running", waits=True))
+    bench.runner.submit(bench.task("waiting"))
+    wait_for_jobs()
+    assert bench.log == ["running starts", "running closes"]
+
+
+def test_a_job_that_a_page_asks_for_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui.page.bench.jobs, "ABANDONED_AFTER", 2.0)
+    bench.runner.submit(bench.task("running", waits=True))
+    began = time.monotonic()
+    while time.monotonic() - began < 3:
+        bench.runner.heard()
+        time.sleep(0.02)
+    bench.gates["running"].set()
+    wait_for_jobs()
+    assert bench.log == whole("running")

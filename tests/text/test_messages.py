@@ -1,0 +1,101 @@
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+import engine.errors
+import ui.text.messages
+from engine.errors import LayerscopeError
+from ui.text.messages import in_korean, teller
+
+ROOT = Path(ui.text.messages.__file__).resolve().parents[2]
+OFF_PAGE = (ROOT / "ui" / "terminal", ROOT / "ui" / "page" / "app.py")  # what these say is never on the page
+SOURCES = [file for part in ("engine", "ui") for file in sorted((ROOT / part).rglob("*.py")) if not any(map(file.is_relative_to, OFF_PAGE))]
+TELLING = {"Progress", "_progress"} | {
+    name for name, kind in vars(engine.errors).items() if isinstance(kind, type) and issubclass(kind, LayerscopeError)
+}
+KOREAN = ui.text.messages._KOREAN
+
+
+def sentence(words: ast.expr) -> str:
+    """What stands in the code, `{}` for each thing that is filled in."""
+    parts = words.values if isinstance(words, ast.JoinedStr) else [words]
+    doubled = isinstance(words, ast.JoinedStr)
+    return "".join(
+        (part.value.replace("{", "{{").replace("}", "}}") if doubled else part.value) if isinstance(part, ast.Constant) else "{}"
+        for part in parts
+    )
+
+
+def told() -> Iterator[str]:
+    """Every mistake and every step of a task that the page may tell of."""
+    for file in SOURCES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in TELLING:
+                words = node.args[0]
+                chosen = [words.body, words.orelse] if isinstance(words, ast.IfExp) else [words]
+                yield from (sentence(one) for one in chosen if isinstance(one, ast.Constant | ast.JoinedStr) and sentence(one))
+
+
+def written() -> set[str]:
+    """Every string in the code, and every f-string as a sentence."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in SOURCES if file.name != "messages.py"]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {
+        sentence(node)
+        for node in nodes
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    }
+
+
+def fields(text: str) -> list[str]:
+    return [field for _, field, *_ in Formatter().parse(text) if field is not None]
+
+
+def test_every_mistake_and_every_step_has_a_row() -> None:
+    found = set(told())
+    assert len(found) > 120  # the search itself works
+    assert found - set(KOREAN) == set()
+
+
+def test_every_row_stands_in_the_code() -> None:
+    assert set(KOREAN) - written() == set()
+
+
+@pytest.mark.parametrize("english", KOREAN)
+def test_a_row_tells_in_korean_all_that_the_sentence_tells(english: str) -> None:
+    count, korean = len(fields(english)), fields(KOREAN[english])
+    assert sorted(korean) in ([""] * count, [str(place) for place in range(count)])
+    filled = english.format(*(f"<{place}>" for place in range(count)))
+    told = in_korean(filled)
+    assert told == KOREAN[english].format(*(f"<{place}>" for place in range(count)))  # its own row, not a more general one
+    assert re.search("[가-힣]", told) or not re.search("[a-z]", english)
+
+
+def test_what_is_told_within_a_sentence_is_korean_too() -> None:
+    assert in_korean("hub:a/b is not on this machine and the Hub cannot be reached; open a local folder, or connect") == (
+        "hub:a/b: 이 컴퓨터에 없고, 허브에 연결할 수 없습니다. 로컬 폴더를 열거나 인터넷에 연결하세요."
+    )
+
+
+def test_the_more_telling_row_wins() -> None:
+    assert in_korean("the weights in /m cannot be read: no\nsecond line") == "/m의 가중치를 읽을 수 없습니다: no\nsecond line"
+
+
+def test_a_sentence_of_somebody_elses_stays_as_it_is() -> None:
+    assert in_korean("Segmentation fault") == "Segmentation fault"
+
+
+def test_english_pages_tell_the_sentence_itself() -> None:
+    assert teller("en")("no model is open yet") == "no model is open yet"
+    assert teller("ko")("no model is open yet") == "아직 열린 모델이 없습니다."
+
+
+def test_steps_within_steps_are_told() -> None:
+    assert in_korean("Plan 1 of 5 (28 layers): Judging the plan") == "계획 1 / 5 (28개 층): 계획 평가 중"
+    assert in_korean("Rule mean: Judging the plan") == "규칙 mean: 계획 평가 중"
+    assert in_korean("Beam at layer 7; best so far 0.4260") == "빔, 층 7. 지금까지 가장 좋은 점수 0.4260"
+    assert in_korean("Writing with the plan, greedy") == "계획이 쓰는 중, 탐욕"

@@ -1,0 +1,214 @@
+"""The page: composition and wiring only. What happens behind an event is in handlers.py and workbench.py."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+from engine.errors import LayerscopeError
+from engine.models.sources import DTYPES
+from engine.models.texts import assets_folder
+from ui.page.bench.shared import texts_of
+from ui.page.components.chart import SCRIPTS, view
+from ui.page.controls import TEXTS, PageState
+from ui.page.handlers import Handlers
+from ui.page.sessions import Sessions
+from ui.page.tabs import compare, explore, export, fold, search
+from ui.text.words import LANGUAGES, all_words, words
+
+# Scripts come with the first view and may still be on their way when the page is there.
+_ENTER = """async () => {
+  while (!window.layerscope?.session) await new Promise((go) => setTimeout(go, 20));
+  return window.layerscope.session();
+}"""
+
+
+def build(model: str, sessions: Sessions, export_folder: Path) -> gr.Blocks:
+    """Return the whole app: one page a language."""
+    with gr.Blocks(title="Layerscope", analytics_enabled=False) as demo:
+        _page("en", model, sessions, export_folder, demo)
+    for language, (path, _) in LANGUAGES.items():
+        if path != "/":
+            with demo.route(language, path, show_in_navbar=False):
+                _page(language, model, sessions, export_folder, demo)
+    return demo
+
+
+def _page(language: str, model: str, sessions: Sessions, export_folder: Path, demo: gr.Blocks) -> None:
+    say = words(language)
+    other = next(path for name, (path, _) in LANGUAGES.items() if name != language)
+    gr.HTML(
+        f"<div class='ls-head'><h1>{say('title')}</h1><p>{say('subtitle')}</p>"
+        f"<a id='ls-language' href='{other}' onclick=\"window.layerscope.language('{other}'); return false\">"
+        f"{say('other_language')}</a></div>",
+        padding=False,
+    )
+    with gr.Sidebar(width=300):
+        side = _side_bar(language, model)
+    with gr.Row(elem_classes="ls-status-row"):
+        status = view("status", language, 50, panel=True, scale=6)
+        cancel = gr.Button(say("cancel"), size="sm", scale=0, min_width=90, interactive=False, elem_id="cancel")
+    # Not gr.Tabs: it mounts a tab's components when the tab is first opened, and one that was updated before that has
+    # lost its properties (seen in 6.31). These are columns that a script shows and hides.
+    view("tabs", language, 44, panel=True)
+    with gr.Column(elem_id="panel-explore", elem_classes="ls-panel"):
+        explore_tab = explore.build(language)
+    with gr.Column(elem_id="panel-fold", elem_classes="ls-panel"):
+        fold_tab = fold.build(language)
+    with gr.Column(elem_id="panel-search", elem_classes="ls-panel"):
+        search_tab = search.build(language)
+    with gr.Column(elem_id="panel-compare", elem_classes="ls-panel"):
+        compare_tab = compare.build(language)
+    with gr.Column(elem_id="panel-export", elem_classes="ls-panel"):
+        export_tab = export.build(language, export_folder)
+    page = SimpleNamespace(
+        side=side,
+        status=status,
+        cancel=cancel,
+        explore=explore_tab,
+        fold=fold_tab,
+        search=search_tab,
+        compare=compare_tab,
+        export=export_tab,
+    )
+    _connect(page, model, sessions, demo, language)
+
+
+def _side_bar(language: str, model: str) -> SimpleNamespace:
+    say = words(language)
+    where = gr.Textbox(model, label=say("model"), info=say("model_info"), elem_id="model", max_lines=1)
+    dtype = gr.Dropdown(list(DTYPES), value="auto", label=say("dtype"), info=say("dtype_info"), elem_id="dtype")
+    texts = gr.Dropdown(
+        [(say(f"texts_{name}"), name) for name in TEXTS],
+        value="english",
+        label=say("texts"),
+        info=say("texts_info"),
+        elem_id="texts",
+    )
+    own = gr.Textbox("", label=say("own_texts"), lines=6, max_lines=12, visible=False, elem_id="own-texts")
+    button = gr.Button(say("open"), variant="primary", elem_id="open")
+    spec = view("spec", language, 150, panel=True)
+    texts.change(
+        lambda choice: gr.update(visible=choice == "own"), texts, own, show_progress="hidden", queue=False, api_visibility="private"
+    )
+    return SimpleNamespace(model=where, dtype=dtype, texts=texts, own=own, button=button, spec=spec)
+
+
+def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
+    side, tab = page.side, page.fold
+    session, seen = gr.State(""), gr.State(0)
+    tab_id, query = (gr.Textbox("", visible="hidden") for _ in range(2))  # a gr.State cannot be filled by a script
+    timer = gr.Timer(0.4, active=False)
+    seen_by = page.explore
+    charts = {
+        "similarity": seen_by.similarity, "landscape": seen_by.landscape, "norms": seen_by.norms, "weights": seen_by.weights,
+        "fold": tab.fold, "spec": side.spec, "report": page.export.report, "summary": page.export.summary,
+        "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
+        "ablation": page.compare.ablated,
+    }  # fmt: skip
+    sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
+    on = Handlers(sessions, model, charts, sliders, language)
+    answer = [page.status, page.cancel, timer]
+    told = [*answer, seen, *charts.values(), *sliders.values()]
+    common = {"show_progress": "hidden", "api_visibility": "private"}
+    settings = [tab.C, tab.I, tab.L, tab.H, tab.rule, tab.similarity]
+    opening = [side.model, side.dtype, side.texts]
+
+    entered = demo.load(
+        on.enter, [tab_id, query], [session, seen, *opening, *fold.state_controls(tab).values(), *answer], js=_ENTER, **common
+    )
+    entered.then(on.tell, [session, seen], told, **common)
+    timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
+
+    pressed = [side.button.click, side.model.submit]
+    asked = [session, *opening, side.own, *settings]
+    gr.on(pressed, on.open, asked, [*answer, tab.spans, tab.plan], trigger_mode="always_last", **common)
+    gr.on(pressed, None, opening, None, js="(model, dtype, texts) => { window.layerscope.opened({model, dtype, texts}); }")
+    gr.on([control.change for control in settings], on.ask, [session, *settings], answer, trigger_mode="always_last", **common)
+    tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
+    for chart in (seen_by.similarity, seen_by.landscape):
+        chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
+    tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
+    tab.load.upload(on.load_plan, [session, tab.load], [*answer, tab.plan], **common)
+    seen_by.removal.click(on.removal, session, answer, **common)
+    chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name]
+    page.export.button.click(on.export, [session, *chosen], answer, **common)
+    _connect_search(page, on, session, answer, common)
+    page.cancel.click(on.cancel, session, answer, queue=False, **common)
+
+
+def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
+    """Wire Search, Compare and the repairs on Fold."""
+    tab, found, compare_tab = page.fold, page.search, page.compare
+    judged_on = [compare_tab.texts, compare_tab.own, compare_tab.tokens]
+    shown = [session, tab.plan, tab.T]
+    measured = [compare_tab.tasks, compare_tab.limit, compare_tab.context, compare_tab.batch]
+    compare_tab.judge.click(on.judge, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
+    compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
+    compare_tab.report.click(on.report, [*shown, *judged_on, *measured], answer, **common)
+    compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
+    compare_tab.board.row(on.board, [session, *measured], [*answer, tab.plan], **common)
+    for kind, button in tab.repairs.items():
+        name = gr.State(kind)
+        button.click(on.repair, [*shown, name, *judged_on], answer, **common)
+    searched = [found.kind, found.amount, found.context, found.objective, found.seconds, found.survivors, found.repaired, found.every]
+    found.button.click(on.search, [session, *searched], [*answer, tab.plan], **common)
+    found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], [*answer, tab.plan], **common)
+
+
+def theme() -> gr.themes.Base:
+    """Return the page's look: system fonts with Korean, calm greys, one accent."""
+    fonts = (
+        "system-ui",
+        "-apple-system",
+        "Segoe UI",
+        "Noto Sans KR",
+        "Noto Sans CJK KR",
+        "Apple SD Gothic Neo",
+        "Malgun Gothic",
+        "sans-serif",
+    )
+    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="sm")
+
+
+def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:
+    """Serve the page until interrupted; nothing is reachable from outside this machine unless `host` says so.
+
+    Raises:
+        LayerscopeError: the environment asks for remote code editing, or the port is taken.
+    """
+    if os.environ.get("GRADIO_VIBE_MODE"):
+        raise LayerscopeError("GRADIO_VIBE_MODE lets visitors edit code on this machine; unset it and start again")
+    if browser is None:  # where somebody sits at a screen
+        browser = sys.stdout.isatty() and (
+            sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+        )
+    exports = exports.expanduser().resolve()
+    gr.set_static_paths(list(SCRIPTS))
+    speech = json.dumps({language: all_words(language) for language in LANGUAGES}, ensure_ascii=False).replace("</", "<\\/")
+    head = f"<script>window.layerscopeWords = {speech}</script>"
+    sessions, first = Sessions(exports), PageState(model=model)
+    sessions.open_ahead().open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
+    demo = build(model, sessions, exports)
+    try:
+        demo.launch(
+            server_name=host, server_port=port, inbrowser=browser, quiet=True, theme=theme(),
+            css_paths=[assets_folder() / "layerscope.css"], head=head,
+            footer_links=["settings"], run_history=False, enable_monitoring=False, max_file_size="5mb",
+            prevent_thread_lock=True, ssr_mode=False,
+        )  # fmt: skip
+    except OSError as error:
+        sessions.close()  # a thread that is still inside torch would abort the exit
+        raise LayerscopeError(f"port {port} is taken; choose another with --port") from error
+    sys.stderr.write(f"Layerscope is open at http://{host}:{port}\n")
+    if block:
+        demo.block_thread()
+        if not sessions.close():
+            os._exit(0)  # see above
+    return demo

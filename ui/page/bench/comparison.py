@@ -1,0 +1,207 @@
+"""Judging plans and comparing them: what the Compare tab asks for."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from engine.cache import plain
+from engine.errors import LayerscopeError
+from engine.export.checkpoint import versions
+from engine.export.report import report_html
+from engine.jobs import Job, Progress, as_part
+from engine.judge.evaluation import Judge
+from engine.judge.objectives import Objective
+from engine.judge.similarity import blocks_key
+from engine.methods.laco import mean_and_spread
+from engine.models.texts import BUNDLED, bundled
+from engine.plans.files import plan_from_json
+from engine.plans.words import weigh
+from engine.recover.repair import PRACTICE_TOKENS, repair, require_kind
+from engine.search.ablation_rows import Ablation
+from engine.search.ablations import ablate, require_ablation
+from engine.types import Calibration, DepthPlan, Evaluation
+from ui.page.bench.board import Board
+from ui.page.bench.measuring import Measurement, cost, measurement
+from ui.page.bench.workbench import Workbench
+from ui.text.wire import ablation_to_json, evaluation_to_json
+
+
+def practice_texts(choice: str) -> Calibration:
+    """Return the texts that search and repair fit to, in the language of the calibration; English where that is a person's own."""
+    return bundled(choice if choice in BUNDLED else "english", "practice")
+
+
+class Comparison:
+    """The Compare tab of one workbench: judges plans, keeps the board of the open model, repairs, reports."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        self._judge: Judge | None = None
+        self._judge_of: tuple[int, str, int] | None = None
+        bench.when_opened(self.shown)
+        bench.when_mapped(self.tell_map)
+
+    @property
+    def board(self) -> Board:
+        """The board of the open model."""
+        return Board(self.bench.open_meter().model.fingerprint)
+
+    def shown(self) -> None:
+        """Tell the page what is on the board."""
+        model, spec = self.bench.open_meter().model, self.bench.open_meter().model.spec
+        rows = []
+        for name, entry in self.board.entries().items():
+            plan = plan_from_json(entry["plan"])
+            parameters, size = weigh(spec, plan)
+            rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size})
+        self.bench.page.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
+        self.bench.page.put("board", "stale", "no")
+
+    def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
+        """Pin the plan that Fold shows, and measure in one task what it costs and whatever of `measuring.ALSO` is wanted too."""
+        plan, _ = self.bench.chosen(choice, threshold)
+        label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
+        wanted = [cost(self._judge_for(texts, tokens), plan), *(measurement(what, model, plan, options) for what in also)]
+        self.board.pin(plan, label)
+        self.shown()
+        self._measure("judge", plan, label, wanted)
+
+    def judge_map(self, texts: Calibration, tokens: int) -> None:
+        """Judge every plan of the T map, the cheapest first; each is on the board as soon as it is judged.
+
+        Raises:
+            LayerscopeError: there is no map yet.
+        """
+        if self.bench.map is None:
+            raise LayerscopeError("there is no T map yet; wait for it, or choose other settings")
+        judge, board = self._judge_for(texts, tokens), self.board
+        plans = {step.proposal.plan.blocks: step.proposal.plan for step in self.bench.map.steps}
+        todo = sorted((plan for plan in plans.values() if plan.prefix < plan.depth), key=lambda plan: plan.depth - plan.prefix)
+
+        def job() -> Job[None]:
+            for number, plan in enumerate(todo):
+                measuring = self._measuring(board, plan, self.bench.label_of("map", plan), [cost(judge, plan)])
+                yield from as_part(measuring, f"Plan {number + 1} of {len(todo)} ({plan.depth} layers)", number, len(todo))
+
+        self.bench.submit("judge-map", job, lambda _: None, urgent=True, yielding=True)
+
+    def _measure(self, kind: str, plan: DepthPlan, label: str, wanted: list[Measurement]) -> None:
+        board = self.board
+        self.bench.submit(kind, lambda: self._measuring(board, plan, label, wanted), lambda _: None, urgent=True, yielding=True)
+
+    def _measuring(self, board: Board, plan: DepthPlan, label: str, wanted: list[Measurement]) -> Job[None]:
+        """Measure what is wanted in turn. Each result is on the board at once and off the list, so that a task that was
+        interrupted goes on from there."""
+        parts = len(wanted)
+        for place in range(parts):
+            found = yield from as_part(wanted[0](), "", place, parts)
+            yield Progress("", (place + 1) / parts)  # who cancelled wants nothing more
+            wanted.pop(0)
+            board.pin(plan, label, **found)
+            self.shown()
+            self.tell_map()
+
+    def tell_map(self) -> None:
+        """Tell the Fold tab which plans of its map were judged, and with what outcome."""
+        if self.bench.map is None:
+            return
+        entries = self.board.entries()
+        ratios: dict[int, Any] = {}
+        for index, step in enumerate(self.bench.map.steps):
+            found = entries.get(blocks_key(step.proposal.plan.blocks), {}).get("evaluation")
+            if found:
+                ratios[index] = found["perplexity"]["ratio"]
+        self.bench.page.put("fold", "judged", json.dumps(ratios))
+
+    def evaluation_of(self, plan: DepthPlan) -> dict[str, Any]:
+        """Return what is known of a plan's cost, as an export keeps it."""
+        found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
+        return {"evaluation": found} if found else {}
+
+    def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, tokens: int) -> None:
+        """Repair the plan that Fold shows without training, judge it before and after, and show it."""
+        require_kind(kind)
+        plan, _ = self.bench.chosen(choice, threshold)
+        label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
+        judge, board = self._judge_for(texts, tokens), self.board
+        practice = practice_texts(self.bench.texts.name)
+
+        def job() -> Job[tuple[Evaluation, DepthPlan, Evaluation]]:
+            found = yield from repair(Objective(model, practice, "kl", PRACTICE_TOKENS), plan, kind)
+            before = yield from judge.judge(plan)
+            return before, found, (yield from judge.judge(found))
+
+        def done(result: tuple[Evaluation, DepthPlan, Evaluation]) -> None:
+            before, found, after = result
+            board.pin(plan, label, evaluation=evaluation_to_json(before))
+            board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
+            self.shown()
+            self.bench.show_found(found)
+            facts = {
+                "before": before.ratio,
+                "after": after.ratio,
+                "seams": len(found.repairs),
+                "kind": kind,
+                "tokens": before.protocol.tokens,
+            }
+            self.bench.page.put("repaired", "value", json.dumps(plain(facts)))
+
+        self.bench.submit("repair", job, done, urgent=True)
+
+    def report(self, choice: str, threshold: float, texts: Calibration, tokens: int, **options: Any) -> None:
+        """Make the report of the plan that Fold shows, and measure first what it tells and nobody has measured: one HTML file."""
+        plan, known = self.bench.chosen(choice, threshold)
+        label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
+        meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
+        model, name = meter.model, board.pin(plan, label)
+        missing = [what for what in ("samples", "speed") if what not in board.entries()[name]]
+        wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
+
+        def job() -> Job[str]:
+            shown = profile or (yield from self.bench.profile_job())
+            yield from self._measuring(board, plan, label, wanted)
+            entry, found = board.entries().get(name, {}), (yield from judge.judge(plan))
+            similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
+            facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
+            facts |= {"calibration": meter.calibration, "evaluation": texts}
+            beside = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
+            return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **beside, facts=facts)
+
+        def done(text: str) -> None:
+            file = {"id": os.urandom(8).hex(), "name": f"layerscope-{plan.depth}-layers.html", "text": text}
+            self.bench.page.put("download", "data", json.dumps(file))
+
+        self.shown()
+        self.bench.submit("report", job, done, urgent=True)
+
+    def ablate(self, name: str, threshold: float, texts: Calibration, tokens: int) -> None:
+        """Run one of the LaCo paper's ablations around the settings on Fold."""
+        require_ablation(name)
+        meter, judge = self.bench.open_meter(), self._judge_for(texts, tokens)
+        settings = replace(self.bench.settings, T=threshold).checked(meter.model.spec.depth)
+
+        def done(found: Ablation) -> None:
+            self.bench.page.put("ablation", "data", json.dumps(plain(ablation_to_json(found))))
+
+        self.bench.submit("ablation", lambda: ablate(name, meter, judge, settings), done, urgent=True, yielding=True)
+
+    def _judge_for(self, texts: Calibration, tokens: int) -> Judge:
+        model = self.bench.open_meter().model
+        wanted = (id(model), texts.fingerprint, tokens)
+        if self._judge is None or wanted != self._judge_of:
+            self._judge, self._judge_of = Judge(model, texts, limit=tokens), wanted
+        return self._judge
+
+    def act(self, what: str, name: str, **options: Any) -> None:
+        """Do what a button below the board says for the plan of this name: show or remove it, or measure one of `measuring.ALSO`."""
+        if what == "show":
+            self.bench.show_found(self.board.plan(name))
+        elif what == "remove":
+            self.board.remove(name)
+            self.shown()
+            self.tell_map()
+        else:
+            model, plan = self.bench.open_meter().model, self.board.plan(name)
+            self._measure(what, plan, "", [measurement(what, model, plan, options)])

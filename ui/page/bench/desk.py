@@ -1,0 +1,16 @@
+"""A workbench with its neighbours: everything one tab of the browser works on."""
+
+from pathlib import Path
+
+from ui.page.bench.comparison import Comparison
+from ui.page.bench.searching import Searching
+from ui.page.bench.workbench import Workbench
+
+
+class Desk(Workbench):
+    """The workbench, the board beside it and the search that runs on it."""
+
+    def __init__(self, export_folder: Path) -> None:
+        super().__init__(export_folder)
+        self.comparison = Comparison(self)
+        self.searching = Searching(self)

@@ -1,0 +1,71 @@
+"""What can be measured of a plan: each a task that returns the fields of its row on the board."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from engine.errors import LayerscopeError
+from engine.jobs import Job
+from engine.judge.evaluation import Judge
+from engine.judge.generation import PROMPTS, generate_beside, verdict
+from engine.judge.memory import memory_of
+from engine.judge.speed import measure_speed
+from engine.judge.tasks import run_tasks
+from engine.types import DepthPlan, Model
+from ui.text.wire import evaluation_to_json
+
+Measurement = Callable[[], Job[dict[str, Any]]]
+
+
+def cost(judge: Judge, plan: DepthPlan) -> Measurement:
+    """What the plan costs on the judge's texts."""
+
+    def job() -> Job[dict[str, Any]]:
+        return {"evaluation": evaluation_to_json((yield from judge.judge(plan)))}
+
+    return job
+
+
+def _samples(model: Model, plan: DepthPlan) -> Measurement:
+    def job() -> Job[dict[str, Any]]:
+        samples = yield from generate_beside(model, plan, PROMPTS)
+        return {"samples": [asdict(sample) for sample in samples], "verdict": verdict(samples)}
+
+    return job
+
+
+def _speed(model: Model, plan: DepthPlan, **cache: int) -> Measurement:
+    memory = asdict(memory_of(model, plan, **cache))  # at once, since it may refuse
+
+    def job() -> Job[dict[str, Any]]:
+        return {"speed": asdict((yield from measure_speed(model, plan))), "memory": memory}
+
+    return job
+
+
+def _tasks(model: Model, plan: DepthPlan, **which: Any) -> Measurement:
+    def job() -> Job[dict[str, Any]]:
+        return {"tasks": [asdict(score) for score in (yield from run_tasks(model, plan, **which))]}
+
+    return job
+
+
+# What a person may ask for beside the cost, by the field it gives: source and plan continue the same prompts; speed, and
+# with it memory; tasks.
+ALSO: dict[str, tuple[Callable[..., Measurement], tuple[str, ...]]] = {
+    "samples": (_samples, ()),
+    "speed": (_speed, ("context", "batch")),
+    "tasks": (_tasks, ("names", "limit")),
+}
+
+
+def measurement(what: str, model: Model, plan: DepthPlan, options: Mapping[str, Any]) -> Measurement:
+    """Return one of ALSO for a plan, with those of the options that it knows; None leaves the engine's default.
+
+    Raises:
+        LayerscopeError: there is no such measurement, or an option makes no sense.
+    """
+    if what not in ALSO:
+        raise LayerscopeError(f"nothing is measured by the name of '{what}'")
+    make, known = ALSO[what]
+    return make(model, plan, **{name: options[name] for name in known if options.get(name) is not None})

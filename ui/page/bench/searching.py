@@ -1,0 +1,102 @@
+"""Searching for better plans: what the Search tab asks for."""
+
+import json
+import threading
+from typing import Any
+
+from engine.cache import plain
+from engine.jobs import Job
+from engine.judge.objectives import PRACTICE_TOKENS, Objective, require_objective
+from engine.methods.baselines import baseline, require_baseline, require_target
+from engine.recover.repair import objective_for_repair, repair_best, require_repair
+from engine.search.search import Search, rivals
+from engine.search.targets import Target, layers_for
+from engine.types import DepthPlan, Found, Model
+from ui.page import charts
+from ui.page.bench.comparison import practice_texts
+from ui.page.bench.workbench import Workbench
+
+
+class Searching:
+    """The Search tab of one workbench: one search at a time, its improvements on screen as they come, and baselines."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        self._lock = threading.Lock()
+        self._shown: dict[str, Any] = {"history": [], "baselines": [], "others": None}
+        self._objective: tuple[Any, Objective] | None = None
+        self._model: Model | None = None
+        bench.when_opened(self._opened)
+
+    def _opened(self) -> None:
+        model = self.bench.open_meter().model
+        if model is not self._model:
+            self._model, self._objective = model, None
+            self._tell(history=[], baselines=[], others=None, plan=None, depth=model.spec.depth, keep=None)
+
+    def start(self, target: Target, objective: str, seconds: float, survivors: tuple[str, ...], repaired: bool, exhaustive: bool) -> None:
+        """Search for a target. The best plan so far is the plan "from search" at any time, also after a cancel."""
+        require_objective(objective)
+        model = self.bench.open_meter().model
+        keep = layers_for(model.spec, model.config, target)
+        goal = self._goal(objective)
+        wider = objective_for_repair(goal) if repaired else goal
+        if repaired:
+            require_repair(wider)
+        run = Search(goal, keep, seconds, survivors, report=lambda found: self._found(found, keep))
+        self._tell(history=[], plan=None, keep=keep, objective=objective, seconds=seconds, others=None)
+
+        def job() -> Job[Found]:
+            found = yield from (run.exhaust() if exhaustive else run.run())
+            if exhaustive:
+                others = yield from rivals(goal, keep, found[-1].score)
+                self._tell(others={"optimum": found[-1].score, "times": {name: ratio for name, (_, ratio) in others.items()}})
+            return (yield from repair_best(wider, run.best(3))) if repaired else found[-1]
+
+        def done(found: Found) -> None:
+            if repaired:
+                self._found(found, keep)
+            self.bench.show_found(found.plan)
+
+        self.bench.submit("search", job, done, urgent=True)
+
+    def make_baseline(self, method: str, keep: int, objective: str) -> None:
+        """Make a baseline's plan, score it beside what the search finds, and show it."""
+        require_baseline(method)
+        require_objective(objective)
+        require_target(self.bench.open_meter().model.spec.depth, keep)
+        goal = self._goal(objective)
+
+        def job() -> Job[tuple[DepthPlan, float]]:
+            plan = yield from baseline(goal, method, keep)
+            return plan, goal.score(plan)
+
+        def done(result: tuple[DepthPlan, float]) -> None:
+            plan, score = result
+            others = [
+                entry
+                for entry in self._shown["baselines"]
+                if (entry["method"], entry["depth"], entry["objective"]) != (method, keep, objective)
+            ]
+            self._tell(baselines=[*others, {"method": method, "depth": keep, "objective": objective, "score": score}])
+            self.bench.show_found(plan)
+
+        self.bench.submit("baseline", job, done, urgent=True)
+
+    def _goal(self, objective: str) -> Objective:
+        texts = practice_texts(self.bench.texts.name)
+        model = self.bench.open_meter().model
+        key = (id(model), texts.fingerprint, objective)
+        if self._objective is None or self._objective[0] != key:
+            self._objective = (key, Objective(model, texts, objective, PRACTICE_TOKENS))
+        return self._objective[1]
+
+    def _found(self, found: Found, keep: int) -> None:
+        point = {"score": found.score, "seconds": found.seconds, "forwards": found.forwards, "stage": found.stage}
+        self.bench.found = found.plan
+        self._tell(history=[*self._shown["history"], point], plan=charts.plan_parts(self.bench.open_meter().model, found.plan))
+
+    def _tell(self, **news: Any) -> None:
+        with self._lock:
+            self._shown = {**self._shown, **news}
+            self.bench.page.put("search", "data", json.dumps(plain(self._shown)))

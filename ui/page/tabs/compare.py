@@ -1,0 +1,92 @@
+"""Compare: what plans cost, measured on texts that nothing was fitted to, side by side."""
+
+from types import SimpleNamespace
+
+import gradio as gr
+
+from engine.judge.evaluation import TOKENS
+from engine.search.ablations import ABLATIONS
+from ui.page.bench.measuring import ALSO
+from ui.page.components.chart import view
+from ui.page.controls import TEXTS
+from ui.text.words import words
+
+
+def build(language: str) -> SimpleNamespace:
+    """Lay the tab out and return its components by name."""
+    say = words(language)
+    gr.Markdown(say("compare_read"))
+    with gr.Row():
+        texts = gr.Dropdown(
+            [(say(f"judge_{name}"), name) for name in TEXTS],
+            value="english",
+            label=say("judge_texts"),
+            info=say("judge_texts_info"),
+            elem_id="judge-texts",
+            min_width=240,
+        )
+        tokens = gr.Slider(
+            500,
+            TOKENS,
+            4000,
+            step=500,
+            precision=0,
+            label=say("judge_tokens"),
+            info=say("judge_tokens_info"),
+            elem_id="judge-tokens",
+            min_width=240,
+        )
+        also = gr.CheckboxGroup(
+            [(say(f"also_{what}"), what) for what in ALSO],
+            value=["samples", "speed"],
+            label=say("also"),
+            info=say("also_info"),
+            elem_id="also",
+            min_width=240,
+        )
+    own = gr.Textbox("", label=say("judge_own"), lines=5, max_lines=10, visible=False, elem_id="judge-own")
+    with gr.Row(elem_classes="ls-buttons"):
+        judge = gr.Button(say("judge_button"), variant="primary", elem_id="judge", min_width=200)
+        judge_map = gr.Button(say("judge_map_button"), elem_id="judge-map", min_width=200)
+        report = gr.Button(say("report_button"), elem_id="make-report", min_width=200)
+    board = view("board", language, 420)
+    with gr.Accordion(say("more"), open=False), gr.Row():
+        tasks = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
+        limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), precision=0, elem_id="tasks-limit")
+        context = gr.Number(4096, label=say("cache_context"), info=say("cache_info"), precision=0, elem_id="cache-context")
+        batch = gr.Number(1, label=say("cache_batch"), info=say("cache_batch_info"), precision=0, elem_id="cache-batch")
+    gr.Markdown(say("ablation_title"))
+    gr.Markdown(say("ablation_read"))
+    with gr.Row(elem_classes="ls-buttons"):
+        ablation = gr.Dropdown(
+            [(say(f"ablation_{name}"), name) for name in ABLATIONS],
+            value="drop-or-merge",
+            show_label=False,
+            container=False,
+            elem_id="ablation",
+            min_width=300,
+        )
+        ablate = gr.Button(say("ablation_button"), elem_id="ablate", min_width=160)
+    ablated = view("ablation", language, 120)
+    download = view("download", language, 1, panel=True)
+    texts.change(
+        lambda choice: gr.update(visible=choice == "own"), texts, own, show_progress="hidden", queue=False, api_visibility="private"
+    )
+    return SimpleNamespace(
+        texts=texts,
+        tokens=tokens,
+        own=own,
+        also=also,
+        judge=judge,
+        judge_map=judge_map,
+        report=report,
+        board=board,
+        tasks=tasks,
+        limit=limit,
+        context=context,
+        batch=batch,
+        ablation=ablation,
+        ablate=ablate,
+        ablated=ablated,
+        download=download,
+    )

@@ -1,0 +1,54 @@
+"""Explore: what repeats what. Every view draws itself; the handlers only choose what it compares."""
+
+from types import SimpleNamespace
+
+import gradio as gr
+
+from ui.page.components.chart import view
+from ui.text.words import words
+
+
+def build(language: str) -> SimpleNamespace:
+    """Lay the tab out and return its components by name."""
+    say = words(language)
+    gr.Markdown(say("similarity_title"))
+    gr.Markdown(say("similarity_read"))
+    with gr.Row():
+        measure = gr.Radio(
+            [(say("measure_cosine"), "cosine"), (say("measure_angular"), "angular")],
+            value="cosine",
+            label=say("measure"),
+            elem_id="measure",
+        )
+        tokens = gr.Radio(
+            [(say("tokens_all"), "all"), (say("tokens_rest"), "rest")],
+            value="all",
+            label=say("tokens"),
+            info=say("tokens_info"),
+            elem_id="tokens",
+        )
+    similarity = view("similarity", language, 520)
+    removal = gr.Button(say("removal_button"), size="sm", elem_id="removal")
+    gr.Markdown(say("landscape_title"))
+    gr.Markdown(say("landscape_read"))
+    landscape = view("landscape", language, 300, marks="[]")
+    with gr.Row():
+        with gr.Column(min_width=340):
+            gr.Markdown(say("norms_title"))
+            gr.Markdown(say("norms_read"))
+            norms = view("norms", language, 300)
+        with gr.Column(min_width=340):
+            gr.Markdown(say("weights_title"))
+            gr.Markdown(say("weights_read"))
+            weights = view("weights", language, 290)
+            weights_measure = gr.Radio(
+                [(say("weights_l2"), "l2"), (say("weights_cosine"), "cosine")],
+                value="l2",
+                label=say("weights_measure"),
+                elem_id="weights-measure",
+            )
+    choose = "(tokens, measure) => JSON.stringify({tokens, measure})"
+    for radio in (measure, tokens):
+        radio.change(None, [tokens, measure], similarity, js=choose, show_progress="hidden")
+    weights_measure.change(None, weights_measure, weights, js="(weights) => JSON.stringify({weights})", show_progress="hidden")
+    return SimpleNamespace(similarity=similarity, landscape=landscape, norms=norms, weights=weights, removal=removal)

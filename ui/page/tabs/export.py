@@ -1,0 +1,34 @@
+"""Export: the plan shown on Fold becomes a checkpoint. Weights are written to disk only, never served."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+
+from engine.models.sources import DTYPES
+from ui.page.components.chart import view
+from ui.text.words import words
+
+
+def build(language: str, export_folder: Path) -> SimpleNamespace:
+    """Lay the tab out and return its components by name."""
+    say = words(language)
+    gr.Markdown(say("export_read"))
+    summary = view("summary", language, 30, panel=True)
+    with gr.Row():
+        name = gr.Textbox(
+            "",
+            label=say("export_name"),
+            info=say("export_name_info").format(folder=export_folder),
+            placeholder="SmolLM2-24-layers",
+            elem_id="export-name",
+            scale=2,
+            min_width=280,
+        )
+        dtype = gr.Dropdown(
+            list(DTYPES), value="auto", label=say("dtype"), info=say("export_dtype_info"), elem_id="export-dtype", min_width=180
+        )
+        shard = gr.Textbox("5GB", label=say("shard"), info=say("shard_info"), elem_id="export-shard", min_width=180)
+    button = gr.Button(say("export_button"), variant="primary", elem_id="export-button")
+    report = view("report", language, 200, panel=True)
+    return SimpleNamespace(summary=summary, name=name, dtype=dtype, shard=shard, button=button, report=report)

@@ -1,0 +1,133 @@
+"""Fold: the sliders and what they do. T is answered by the page's own scripts from the map it holds; see assets/js/fold.js."""
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+
+from engine.methods.laco import DEFINITIONS, LacoSettings
+from engine.plans.rules import RULES
+from engine.recover.repair import KINDS
+from engine.settings import about
+from ui.page.bench.workbench import T_MIN
+from ui.page.components.chart import view
+from ui.page.controls import PLANS, PRESETS
+from ui.text.words import words
+
+
+def build(language: str) -> SimpleNamespace:
+    """Lay the tab out and return its components by name."""
+    say = words(language)
+    gr.Markdown(say("fold_read"))
+    parts = _settings(say) | _buttons(say)
+    parts["fold"] = view("fold", language, 640, hand="", file="", found="", judged="{}")
+    parts |= _plan(say)
+    parts["repaired"] = view("repaired", language, 24, panel=True)
+    parts |= _more(say)
+    parts["spans"] = gr.Textbox("[]", visible="hidden", elem_id="spans")
+    tab = SimpleNamespace(**parts)
+    _connect(tab)
+    return tab
+
+
+def _settings(say: Callable[[str], str]) -> dict[str, Any]:
+    """T and the target; C, I and the rule."""
+    t, c, i = about(LacoSettings, "T"), about(LacoSettings, "C"), about(LacoSettings, "I")
+    with gr.Row():
+        T = gr.Slider(T_MIN, t["high"], 0.65, step=t["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2)
+        target = gr.Slider(
+            1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_info"), elem_id="target", min_width=280, scale=2
+        )
+    with gr.Row():
+        whole = {"precision": 0, "min_width": 200}
+        C = gr.Slider(c["low"], c["high"], 4, step=c["step"], label="C", info=say("C_info"), elem_id="C", **whole)
+        I = gr.Slider(i["low"], i["high"], 2, step=i["step"], label="I", info=say("I_info"), elem_id="I", **whole)
+        rule = gr.Dropdown(
+            [(say(f"rule_{name}"), name) for name in RULES],
+            value="reference",
+            label=say("rule"),
+            info=say("rule_info"),
+            elem_id="rule",
+            min_width=280,
+        )
+    return {"T": T, "target": target, "C": C, "I": I, "rule": rule}
+
+
+def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
+    """Undo, redo and the presets."""
+    with gr.Row(elem_classes="ls-buttons"):
+        undo, redo = (gr.Button(say(name), size="sm", min_width=90, elem_id=name) for name in ("undo", "redo"))
+        presets = {name: gr.Button(say(name), size="sm", min_width=110, elem_id=name) for name in PRESETS}
+    return {"undo": undo, "redo": redo, "presets": presets}
+
+
+def _plan(say: Callable[[str], str]) -> dict[str, Any]:
+    """Which plan is shown, its files and its repair."""
+    with gr.Row():
+        plan = gr.Radio(
+            [(say(f"plan_{name}"), name) for name in PLANS],
+            value="map",
+            label=say("plan"),
+            info=say("plan_info"),
+            elem_id="plan",
+            scale=2,
+            min_width=280,
+        )
+        with gr.Column(min_width=200):
+            save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan")
+            load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan")
+            clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan")
+    with gr.Row(elem_classes="ls-buttons"):
+        repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in KINDS}
+    return {"plan": plan, "save": save, "load": load, "clear": clear, "repairs": repairs}
+
+
+def _more(say: Callable[[str], str]) -> dict[str, Any]:
+    """The settings that are rarely changed."""
+    with gr.Accordion(say("more"), open=False), gr.Row():
+        L = gr.Slider(0, 29, 1, step=1, precision=0, label="L", info=say("L_info"), elem_id="L", min_width=200)
+        H = gr.Slider(1, 30, 30, step=1, precision=0, label="H", info=say("H_info"), elem_id="H", min_width=200)
+        similarity = gr.Dropdown(
+            [(say(f"definition_{name}"), name) for name in DEFINITIONS],
+            value="flattened",
+            label=say("definition"),
+            info=say("definition_info"),
+            elem_id="definition",
+            min_width=280,
+        )
+        snap = gr.Checkbox(True, label=say("snap"), elem_id="snap", min_width=200)
+    return {"L": L, "H": H, "similarity": similarity, "snap": snap}
+
+
+def state_controls(tab: SimpleNamespace) -> dict[str, gr.components.Component]:
+    """Return the tab's controls that a link holds, by their names in the query."""
+    names = ("T", "C", "I", "L", "H", "rule", "similarity", "plan", "spans")
+    return {name: getattr(tab, name) for name in names}
+
+
+def _connect(tab: SimpleNamespace) -> None:
+    """Wire what needs no server: each of these is a script alone (fn=None), so dragging T asks nobody."""
+    quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
+    ls = "window.layerscope"
+    # A hand on T may be moved to the next step of the map; any change of T, by whomever, redraws and tells the target.
+    tab.T.input(None, [tab.T, tab.snap], tab.T, js=f"(T, snap) => {ls}.snap(T, snap)", **quiet)
+    shown = f"(T, plan, target) => [JSON.stringify({{T, plan}}), {ls}.depthAt(T) ?? target]"
+    for moved in (tab.T.change, tab.plan.change, tab.fold.synced):
+        moved(None, [tab.T, tab.plan, tab.target], [tab.fold, tab.target], js=shown, **quiet)
+    tab.target.input(None, [tab.target, tab.T], tab.T, js=f"(target, T) => {ls}.nearest(target) ?? T", **quiet)
+    tab.fold.pick(None, None, tab.T, js=f"() => {ls}.picked", **quiet)
+    tab.save.click(None, js=f"() => {{ {ls}.savePlan(); }}")
+
+    controls = state_controls(tab)
+    names = json.dumps(list(controls))
+    remember = f"(...values) => {{ {ls}.changed({names}, values); }}"
+    gr.on([control.change for control in controls.values()], None, list(controls.values()), None, js=remember, **quiet)
+    for button, step in ((tab.undo, "undo"), (tab.redo, "redo")):
+        button.click(None, list(controls.values()), list(controls.values()), js=f"(...values) => {ls}.{step}(values)", **quiet)
+    for name, (t, c, i, low, high, rule, definition) in PRESETS.items():
+        values = json.dumps([t, c, i, low, high, rule, definition, "map"])
+        outputs = [controls[key] for key in ("T", "C", "I", "L", "H", "rule", "similarity", "plan")]
+        script = f"() => {{ const v = {values}; v[4] ??= {ls}.map?.depth ?? 30; return v; }}"
+        tab.presets[name].click(None, None, outputs, js=script, **quiet)

@@ -1,0 +1,97 @@
+"""Search: better plans than the greedy loop finds, for a target, and the baselines beside them."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+
+from engine.judge.objectives import OBJECTIVES
+from engine.methods.baselines import BASELINES
+from engine.search.search import SURVIVORS
+from ui.page.components.chart import view
+from ui.text.words import words
+
+TARGETS = ("layers", "parameters", "memory")
+
+
+def build(language: str) -> SimpleNamespace:
+    """Lay the tab out and return its components by name."""
+    say = words(language)
+    gr.Markdown(say("search_read"))
+    parts = _target(say) | _how(say) | _buttons(say)
+    parts["chart"] = view("search", language, 420)
+    return SimpleNamespace(**parts)
+
+
+def _target(say: Callable[[str], str]) -> dict[str, Any]:
+    """What the plan must come down to, and how long to look."""
+    with gr.Row():
+        kind = gr.Dropdown(
+            [(say(f"target_{name}"), name) for name in TARGETS],
+            value="layers",
+            label=say("search_target"),
+            elem_id="search-kind",
+            min_width=180,
+        )
+        amount = gr.Number(
+            24, label=say("search_amount"), info=say("search_amount_info"), minimum=0, elem_id="search-amount", min_width=150
+        )
+        context = gr.Number(
+            4096,
+            label=say("search_context"),
+            info=say("search_context_info"),
+            minimum=0,
+            precision=0,
+            elem_id="search-context",
+            min_width=150,
+            visible=False,
+        )
+        seconds = gr.Slider(
+            10, 600, 120, step=10, label=say("search_seconds"), info=say("search_seconds_info"), elem_id="search-seconds", min_width=220
+        )
+    kind.change(
+        lambda chosen: gr.update(visible=chosen == "memory"), kind, context, show_progress="hidden", queue=False, api_visibility="private"
+    )
+    return {"kind": kind, "amount": amount, "context": context, "seconds": seconds}
+
+
+def _how(say: Callable[[str], str]) -> dict[str, Any]:
+    """What is made small, and what may be tried for it."""
+    with gr.Row():
+        objective = gr.Dropdown(
+            [(say(f"objective_{name}"), name) for name in OBJECTIVES],
+            value="kl",
+            label=say("objective"),
+            info=say("objective_info"),
+            elem_id="objective",
+            min_width=220,
+        )
+        survivors = gr.CheckboxGroup(
+            [(say(f"survivor_{name}"), name) for name in SURVIVORS],
+            value=list(SURVIVORS),
+            label=say("survivors"),
+            info=say("survivors_info"),
+            elem_id="survivors",
+            min_width=320,
+        )
+        with gr.Column(min_width=200):
+            repaired = gr.Checkbox(False, label=say("search_repair"), elem_id="search-repair")
+            every = gr.Checkbox(False, label=say("search_every"), elem_id="search-every")
+    return {"objective": objective, "survivors": survivors, "repaired": repaired, "every": every}
+
+
+def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
+    """The search, and the baselines beside it."""
+    with gr.Row(elem_classes="ls-buttons"):
+        button = gr.Button(say("search_button"), variant="primary", elem_id="search-button", min_width=160)
+        method = gr.Dropdown(
+            [(say(f"baseline_{name}"), name) for name in BASELINES],
+            value="bi",
+            show_label=False,
+            container=False,
+            elem_id="baseline",
+            min_width=220,
+        )
+        make = gr.Button(say("baseline_button"), elem_id="baseline-button", min_width=160)
+    return {"button": button, "method": method, "make": make}

@@ -1,0 +1,191 @@
+"""The terminal: the page's verbs for scripts and for machines without a screen.
+
+JSON goes to the file that --out names, or to standard output; progress goes to standard error. A person's mistake ends
+with exit code 2 and one line on standard error.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import LayerscopeError
+from engine.methods.laco import LacoSettings
+from ui.terminal import plans as cli_plans
+from ui.terminal.options import (
+    Definition,
+    Device,
+    Dtype,
+    Highest,
+    Interval,
+    Lowest,
+    Out,
+    PlanFile,
+    Rule,
+    Source,
+    Texts,
+    Threshold,
+    Width,
+    open_meter,
+    read_plan_file,
+    shown,
+    write,
+)
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, help=__doc__.splitlines()[0], context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+@app.callback(invoke_without_command=True)
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        open_app()
+
+
+@app.command()
+def propose(
+    model: Source = "demo",
+    rule: Rule = "reference",
+    c: Width = 4,
+    i: Interval = 2,
+    t: Threshold = 0.65,
+    lowest: Lowest = 1,
+    highest: Highest = None,
+    similarity: Definition = "flattened",
+    calibration: Texts = "english",
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Run Layer Collapse (Algorithm 1) at one T and write every trial and the plan."""
+    from engine.methods.laco import propose as run
+    from ui.text.wire import proposal_to_json
+
+    settings = LacoSettings(c, i, t, lowest, highest, rule, similarity)  # type: ignore[arg-type]
+    meter = open_meter(model, dtype, device, calibration, settings.checked)
+    proposal = shown(run(meter, settings))
+    write(proposal_to_json(proposal), out)
+
+
+@app.command("map")
+def map_(
+    model: Source = "demo",
+    rule: Rule = "reference",
+    c: Width = 4,
+    i: Interval = 2,
+    lowest: Lowest = 1,
+    highest: Highest = None,
+    t_min: Annotated[float, typer.Option(help="how low T may go")] = 0.5,
+    similarity: Definition = "flattened",
+    calibration: Texts = "english",
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval."""
+    from engine.search.frontier import frontier, require_t_min
+    from ui.text.wire import frontier_to_json
+
+    settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
+    require_t_min(t_min)
+    meter = open_meter(model, dtype, device, calibration, settings.checked)
+    write(frontier_to_json(shown(frontier(meter, settings, t_min))), out)
+
+
+@app.command()
+def profile(
+    model: Source = "demo",
+    calibration: Texts = "english",
+    removal: Annotated[bool, typer.Option(help="also measure perplexity with each layer alone removed (slower)")] = False,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
+    from engine.methods.minitron import removal_perplexity
+    from engine.passes.profiling import profile as run
+    from engine.passes.profiling import weight_distance
+    from ui.text.wire import profile_to_json
+
+    meter = open_meter(model, dtype, device, calibration)
+    measured = shown(run(meter.captures))
+    weights = shown(weight_distance(meter.model))
+    without = shown(removal_perplexity(meter)) if removal else None
+    write(profile_to_json(measured, weights, without), out)
+
+
+@app.command()
+def export(
+    plan: PlanFile,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to make; it must not exist")],
+    model: Source = "demo",
+    dtype: Dtype = "auto",
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="what evaluate wrote of this plan; its figures go into the model card")
+    ] = None,
+    shard_size: Annotated[str, typer.Option(help="largest size of one weights file, such as 5GB or 500MB")] = "5GB",
+) -> None:
+    """Write the checkpoint that a plan describes, and check it in a fresh process. Exits 1 when a check fails."""
+    from dataclasses import asdict
+
+    from engine.export.checkpoint import export as run
+    from engine.export.checkpoint import parse_size
+    from engine.models.loading import resolve
+    from engine.models.sources import parse_source
+    from engine.plans.files import read_json
+    from engine.plans.words import require_depth
+    from ui.text.wire import evaluation_from_json, trials_from_json
+
+    source, chosen, shard_bytes = parse_source(model, dtype), read_plan_file(plan), parse_size(shard_size)
+    folder, spec = shown(resolve(source))
+    require_depth(chosen, spec.depth)
+    kept = read_json(plan)
+    provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept["trials"])} if "trials" in kept else {})}
+    if evaluation is not None:
+        provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
+    report = shown(run(source, folder, chosen, out, dtype, shard_bytes, provenance))
+    write({**asdict(report), "passed": report.passed}, None)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+@app.command("app")
+def open_app(
+    model: Source = "demo",
+    host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
+    exports: Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page may export into")] = Path("exports"),
+    browser: Annotated[
+        bool | None, typer.Option("--browser/--no-browser", help="open a browser window; left out, one is opened where there is a screen")
+    ] = None,
+) -> None:
+    """Open the page."""
+    if not 0 <= port <= 65_535:
+        raise LayerscopeError(f"there is no port {port}; choose one between 1 and 65535, or 0 for any that is free")
+    from ui.page.app import serve
+
+    serve(model, host, port, exports, browser)
+
+
+app.add_typer(cli_plans.app)
+
+
+def main() -> None:
+    """Run the command line; the entry point of `layerscope` and of `python -m ui`."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        _stop(error.format_message() if hasattr(error, "format_message") else str(error))
+    except LayerscopeError as error:
+        _stop(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+
+
+def _stop(message: str) -> None:
+    sys.stderr.write("layerscope: " + " ".join(message.split()) + "\n")
+    sys.exit(2)

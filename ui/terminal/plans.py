@@ -1,0 +1,283 @@
+"""The terminal's verbs for judging, searching, repairing and telling others; see ui/terminal/cli.py for the rest."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.methods.laco import LacoSettings
+from ui.terminal.options import (
+    CacheBatch,
+    CacheTokens,
+    Definition,
+    Device,
+    Dtype,
+    Goal,
+    Highest,
+    Interval,
+    JudgeTexts,
+    JudgeTokens,
+    Keep,
+    Limit,
+    Lowest,
+    Out,
+    PlanFile,
+    Practice,
+    PracticeTokens,
+    Rule,
+    Source,
+    Texts,
+    Threshold,
+    Timing,
+    Width,
+    Writing,
+    keep_maps,
+    made_for,
+    open_for,
+    open_meter,
+    open_objective,
+    read_plan_file,
+    shown,
+    write,
+    write_plan,
+    write_text,
+)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def evaluate(
+    plan: PlanFile,
+    model: Source = "demo",
+    text: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="UTF-8, one text a line, disjoint from the calibration; or english / korean for the bundled texts"
+        ),
+    ] = "english",
+    context: Annotated[int, typer.Option(help="tokens in one window")] = 512,
+    stride: Annotated[int | None, typer.Option(help="tokens a window moves on; the context when left out")] = None,
+    tokens: Annotated[int, typer.Option(help="how many tokens to score at most")] = 20_000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
+    from engine.judge.evaluation import Judge
+    from engine.models.texts import texts_for
+    from ui.text.wire import evaluation_to_json
+
+    chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
+    opened = open_for(chosen, model, dtype, device)
+    judge = Judge(opened, texts, context, stride, tokens)
+    write(evaluation_to_json(shown(judge.judge(chosen))), out)
+
+
+@app.command()
+def baseline(
+    method: Annotated[str, typer.Option(help="bi (ShortGPT), angular, sleb (greedy), tail or random")],
+    keep: Keep,
+    model: Source = "demo",
+    text: Practice = "english",
+    tokens: PracticeTokens = 2048,
+    objective: Goal = "kl",
+    seed: Annotated[int, typer.Option(help="for random")] = 0,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Write the plan that another method would make for so many layers."""
+    from engine.methods.baselines import baseline as run
+    from engine.methods.baselines import require_baseline, require_target
+
+    require_baseline(method)
+    goal = open_objective(model, dtype, device, text, tokens, objective, lambda depth: require_target(depth, keep))
+    write_plan(shown(run(goal, method, keep, seed)), out)
+
+
+@app.command()
+def search(
+    model: Source = "demo",
+    keep: Annotated[int | None, typer.Option(help="layers to keep")] = None,
+    parameters: Annotated[float | None, typer.Option(help="or: at most so many parameters")] = None,
+    gigabytes: Annotated[
+        float | None, typer.Option(help="or: at most so much memory, weights and the KV cache of --context tokens")
+    ] = None,
+    context: Annotated[int, typer.Option(help="tokens of KV cache that --gigabytes counts")] = 0,
+    batch: Annotated[int, typer.Option(help="sequences of that length")] = 1,
+    objective: Goal = "kl",
+    seconds: Annotated[float, typer.Option(help="how long to search at most")] = 120.0,
+    repaired: Annotated[bool, typer.Option("--repair", help="repair the best few plans and take the best of those")] = False,
+    exhaustive: Annotated[
+        bool, typer.Option(help="try every plan, and tell how far from the best the others stay; only for small models")
+    ] = False,
+    text: Practice = "english",
+    tokens: PracticeTokens = 2048,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
+    from engine.recover.repair import objective_for_repair, repair_best, require_repair
+    from engine.search.search import Search, rivals
+    from engine.search.targets import Target, layers_for
+    from ui.text.wire import search_to_json
+
+    target = Target(keep, parameters, None if gigabytes is None else gigabytes * 1e9, context, batch)
+    goal = open_objective(model, dtype, device, text, tokens, objective, target.check)
+    wider = objective_for_repair(goal) if repaired else goal
+    if repaired:
+        require_repair(wider)
+    layers = layers_for(goal.model.spec, goal.model.config, target)
+    run = Search(goal, layers, seconds)
+    found = shown(run.exhaust() if exhaustive else run.run())
+    others = shown(rivals(goal, layers, found[-1].score)) if exhaustive else None
+    if repaired:
+        found = (*found, shown(repair_best(wider, run.best(3))))
+    write(search_to_json(found, others), out)
+    keep_maps(found[-1].plan, out)
+
+
+@app.command()
+def repair(
+    plan: PlanFile,
+    kind: Annotated[str, typer.Option(help="ridge (a map at each seam) or scalar (one factor at each seam)")] = "ridge",
+    model: Source = "demo",
+    text: Practice = "english",
+    tokens: PracticeTokens = 4096,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
+    from engine.recover.repair import repair as run
+    from engine.recover.repair import require_kind
+
+    require_kind(kind)
+    chosen = read_plan_file(plan)
+    goal = open_objective(model, dtype, device, text, tokens, "kl", made_for(chosen))
+    write_plan(shown(run(goal, chosen, kind)), out)
+
+
+@app.command()
+def tasks(
+    plan: PlanFile,
+    model: Source = "demo",
+    names: Annotated[
+        str, typer.Option("--tasks", help="tasks of lm-evaluation-harness, with commas; bundled runs our two without it, offline")
+    ] = "bundled",
+    limit: Limit = None,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Score source and plan on tasks, with standard errors; other tasks than ours need layerscope[eval] and a network."""
+    from dataclasses import asdict
+
+    from engine.judge.tasks import run_tasks
+
+    chosen = read_plan_file(plan)
+    opened = open_for(chosen, model, dtype, device)
+    write([asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))], out)
+
+
+@app.command()
+def ablate(
+    name: Annotated[str, typer.Argument(help="drop-or-merge, iterative-or-at-once, acceptance, C, I, T or calibration")],
+    model: Source = "demo",
+    rule: Rule = "reference",
+    c: Width = 4,
+    i: Interval = 2,
+    t: Threshold = 0.65,
+    lowest: Lowest = 1,
+    highest: Highest = None,
+    similarity: Definition = "flattened",
+    calibration: Texts = "english",
+    text: JudgeTexts = "english",
+    tokens: JudgeTokens = 2000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
+    from engine.judge.evaluation import Judge
+    from engine.models.texts import texts_for
+    from engine.search.ablations import ablate as run
+    from engine.search.ablations import require_ablation
+    from ui.text.wire import ablation_to_json
+
+    require_ablation(name)
+    settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]
+    meter = open_meter(model, dtype, device, calibration, settings.checked)
+    write(ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings))), out)
+
+
+@app.command()
+def measure(
+    plan: PlanFile,
+    model: Source = "demo",
+    writing: Writing = True,
+    speed: Timing = True,
+    context: CacheTokens = 4096,
+    batch: CacheBatch = 1,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
+    chosen = read_plan_file(plan)
+    opened = open_for(chosen, model, dtype, device)
+    write(_beside(opened, chosen, writing, speed, context, batch), out)
+
+
+def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, batch: int) -> dict[str, Any]:
+    """What is measured of source and plan side by side, as JSON; None for what was not asked for."""
+    from dataclasses import asdict
+
+    from engine.judge.generation import generate_beside
+    from engine.judge.memory import memory_of
+    from engine.judge.speed import measure_speed
+
+    memory = asdict(memory_of(opened, chosen, context, batch))  # first, since it may refuse
+    samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
+    return {"samples": samples, "speed": asdict(shown(measure_speed(opened, chosen))) if speed else None, "memory": memory}
+
+
+@app.command()
+def report(
+    plan: PlanFile,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="where the report goes")],
+    model: Source = "demo",
+    calibration: Texts = "english",
+    text: JudgeTexts = "english",
+    tokens: JudgeTokens = 4000,
+    writing: Writing = True,
+    speed: Timing = True,
+    names: Annotated[str | None, typer.Option("--tasks", help="also score tasks: bundled, or names of lm-evaluation-harness")] = None,
+    limit: Limit = None,
+    context: CacheTokens = 4096,
+    batch: CacheBatch = 1,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+) -> None:
+    """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
+    from dataclasses import asdict
+
+    from engine.export.checkpoint import versions
+    from engine.export.report import report_html
+    from engine.judge.evaluation import Judge
+    from engine.judge.tasks import run_tasks
+    from engine.models.texts import texts_for
+    from engine.passes.profiling import profile as run_profile
+
+    chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
+    meter = open_meter(model, dtype, device, calibration, made_for(chosen))
+    opened = meter.model
+    beside = _beside(opened, chosen, writing, speed, context, batch)
+    judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
+    facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
+    seen = shown(run_profile(meter.captures))
+    scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
+    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **beside, facts=facts, tasks=scores)
+    write_text(html, out)

@@ -1,0 +1,21 @@
+"""Every sentence a person reads on the page, in English and Korean; the sentences themselves stand beside this file, by tab."""
+
+from collections.abc import Callable
+
+from ui.text import charts, compare, fold, page, search
+
+LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}
+
+_TEXT: dict[str, tuple[str, str]] = page.TEXT | fold.TEXT | search.TEXT | compare.TEXT | charts.TEXT
+
+
+def words(language: str) -> Callable[[str], str]:
+    """Return the function from a text's name to the text in "en" or "ko"."""
+    column = list(LANGUAGES).index(language)
+    return lambda name: _TEXT[name][column]
+
+
+def all_words(language: str) -> dict[str, str]:
+    """Return every text of a language, for the scripts in the page."""
+    of = words(language)
+    return {name: of(name) for name in _TEXT}
