@@ -18,19 +18,11 @@ from markupsafe import Markup
 
 from engine.cache import plain
 from engine.export.pictures import charts, strip
+from engine.judge.cost import LEVELS
 from engine.models.texts import BUNDLED, assets_folder
 from engine.plans.files import plan_to_json
 from engine.plans.words import describe, weigh
 from engine.types import DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile
-
-# How a perplexity ratio is called: a rule of thumb, printed beside the verdict as one.
-LEVELS = (
-    (1.05, "good", "It costs very little"),
-    (1.25, "good", "It has a small but measurable cost"),
-    (2.0, "fair", "It has a clear cost"),
-    (10.0, "poor", "It has a heavy cost: unlikely to be useful without retraining"),
-    (math.inf, "broken", "In effect it is broken: most of what the source knew is gone"),
-)
 
 
 def report_html(

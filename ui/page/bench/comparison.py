@@ -11,11 +11,11 @@ from engine.errors import LayerscopeError
 from engine.export.checkpoint import versions
 from engine.export.report import report_html
 from engine.jobs import Job, Progress, as_part
+from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
 from engine.methods.laco import mean_and_spread
-from engine.models.texts import BUNDLED, bundled
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
 from engine.recover.repair import PRACTICE_TOKENS, repair, require_kind
@@ -26,11 +26,6 @@ from ui.page.bench.board import Board
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.workbench import Workbench
 from ui.text.wire import ablation_to_json, evaluation_to_json
-
-
-def practice_texts(choice: str) -> Calibration:
-    """Return the texts that search and repair fit to, in the language of the calibration; English where that is a person's own."""
-    return bundled(choice if choice in BUNDLED else "english", "practice")
 
 
 class Comparison:

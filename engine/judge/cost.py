@@ -1,0 +1,53 @@
+"""What a plan costs, quickly: judged on a small fixed slice of the practice texts, so that every step of a slider can carry its cost.
+
+The evaluation texts stay untouched: who picks a plan by these figures has fitted to the practice texts, not to what judges.
+"""
+
+import math
+from dataclasses import dataclass
+
+from engine.judge.evaluation import Judge
+from engine.models.texts import BUNDLED, bundled
+from engine.types import Calibration, Evaluation, Model
+
+SLICE_TOKENS = 1024
+
+# How a perplexity ratio is called, from this one up to the limit: a level, and the words for it. A rule of thumb, told as one.
+LEVELS = (
+    (1.05, "good", "It costs very little"),
+    (1.25, "good", "It has a small but measurable cost"),
+    (2.0, "fair", "It has a clear cost"),
+    (10.0, "poor", "It has a heavy cost: unlikely to be useful without retraining"),
+    (math.inf, "broken", "In effect it is broken: most of what the source knew is gone"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A plan's perplexity over its source's, its 95 % interval over texts, and KL(source || plan) in nats a token; NaN or
+    infinite where the plan's numbers are."""
+
+    ratio: float
+    low: float
+    high: float
+    kl: float
+
+
+def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_TOKENS) -> Judge:
+    """Return the judge of quick costs: the practice texts in the language of the calibration, English where that is none of ours."""
+    return Judge(model, practice_texts(calibration), limit=tokens)
+
+
+def practice_texts(calibration: str) -> Calibration:
+    """Return the texts that search, repair and quick costs use for a calibration of this name."""
+    return bundled(calibration if calibration in BUNDLED else "english", "practice")
+
+
+def cost_of(evaluation: Evaluation) -> Cost:
+    """Return what the sliders tell of an evaluation."""
+    return Cost(evaluation.ratio, evaluation.ratio_low, evaluation.ratio_high, evaluation.kl)
+
+
+def level_of(ratio: float) -> str:
+    """Return good, fair, poor or broken; a ratio that is no number is broken."""
+    return next((level for limit, level, _ in LEVELS if ratio <= limit), "broken")
