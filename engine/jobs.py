@@ -59,11 +59,11 @@ def as_part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
 
 
 def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
-    """Run `python -m module` on a JSON request in a process of its own and return the JSON it answers.
+    """Run `python -P -m module` on a JSON request in a process of its own and return the JSON it answers.
 
     The child writes one JSON object a line: {"label", "fraction"} on the way, then {"result"} or {"error", "kind"}.
     Closing the job kills the child. Used where memory must be given back, or where "it loads in a fresh process" is
-    the very thing to be shown.
+    the very thing to be shown. The child imports this package, and never a file of the folder the person is in.
 
     Raises:
         LayerscopeError: what the child reported as a person's mistake, with its kind kept.
@@ -71,7 +71,7 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
     """
     with tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-P", "-m", module],  # without -P the current folder, perhaps a stranger's model, comes before all else
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,13 +1,23 @@
 import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import engine
 from engine import errors
 from engine.jobs import Job, Progress, drain, in_fresh_process
 
 CHILD = "tests.children"
+ROOT = Path(engine.__file__).resolve().parent.parent
+CHILDREN = [  # every module of the product that answers from a process of its own, and the tests' own
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for package in ("engine", "ui")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if "\n    answer_request(" in path.read_text(encoding="utf-8")
+] + [CHILD]
 
 
 def job_of(steps: int, log: list[str]) -> Job[str]:
@@ -104,3 +114,41 @@ def test_a_quiet_child_still_lets_its_job_tell_and_be_closed() -> None:
             break
     job.close()
     assert time.monotonic() - began < 10
+
+
+# --- whose code a child runs ---
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that would appear if anything in the current folder ran: it holds files named after all that a child imports."""
+    mark, folder = tmp_path / "it-ran", tmp_path / "model"
+    code = f"open({str(mark)!r}, 'w').close()\nraise SystemExit('a file of the current folder ran')\n"
+    libraries = ["torch", "transformers", "safetensors", "filelock", "json", "subprocess", "sitecustomize", "usercustomize"]
+    for module in [*CHILDREN, *libraries]:
+        file = folder.joinpath(*module.split(".")).with_suffix(".py")
+        for package in [parent for parent in file.parents if parent.is_relative_to(folder) and parent != folder]:
+            package.mkdir(parents=True, exist_ok=True)
+            (package / "__init__.py").write_text(code)
+        file.write_text(code)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)  # empty entries, which mean the current folder
+    return mark
+
+
+def test_every_child_is_known() -> None:
+    assert len(CHILDREN) >= 3
+    assert {module.rpartition(".")[2] for module in CHILDREN} >= {"convert", "verify", "children"}
+
+
+@pytest.mark.parametrize("module", CHILDREN)
+def test_a_file_of_the_current_folder_is_never_run(module: str, planted: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*KeyError") as told:  # an empty request: the real module missed its first key
+        drain(in_fresh_process(module, {}, "Working"))
+    assert str(ROOT.joinpath(*module.split("."))) in str(told.value)
+    assert not planted.exists()
+
+
+def test_the_planted_files_would_run(planted: Path) -> None:
+    assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-m", CHILDREN[0]) != 0
+    assert planted.exists()
