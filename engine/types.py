@@ -18,6 +18,7 @@ class ModelSource:
     """Where a model comes from: `demo`, a `folder` with safetensors, a `gguf` file or a `hub` id.
 
     `dtype` is a torch dtype's name, or "auto" for the one the weights are stored in.
+    `trust_remote_code` lets Python files that come with the model run on this machine; only the terminal can set it.
     """
 
     kind: Literal["demo", "folder", "gguf", "hub"]

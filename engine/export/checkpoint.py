@@ -77,6 +77,7 @@ def export(
         new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
         new_config.save_pretrained(partial)
         _copy_companions(folder, partial)
+        _forget_code(partial)
         record = _record(source, spec, plan, fingerprint, new_config.dtype, provenance or {})
         (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
@@ -86,14 +87,14 @@ def export(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     yield Progress("Checking the checkpoint in a fresh process", 0.85)
-    checks = yield from verify(folder, plan, target)
+    checks = yield from verify(folder, plan, target, source.trust_remote_code)
     files = tuple((path.name, path.stat().st_size) for path in sorted(target.iterdir()))
     return ExportReport(str(target), checks, files)
 
 
-def verify(folder: Path, plan: DepthPlan, target: Path) -> Job[tuple[Check, ...]]:
-    """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py)."""
-    request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target)}
+def verify(folder: Path, plan: DepthPlan, target: Path, trust_remote_code: bool = False) -> Job[tuple[Check, ...]]:
+    """Return the checks of an exported checkpoint, made in a process of their own (engine/verify.py)."""
+    request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target), "trust_remote_code": trust_remote_code}
     answer = yield from in_fresh_process("engine.export.verify", request, "Checking")
     return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
 
@@ -139,6 +140,16 @@ def _copy_companions(folder: Path, partial: Path) -> None:
         for path in folder.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, partial / path.name)
+
+
+def _forget_code(partial: Path) -> None:
+    """Leave a source's own Python files out of a checkpoint, and what asks for them: it is read by transformers' own classes."""
+    for path in partial.glob("*.py"):
+        path.unlink()
+    for path in (partial / "config.json", partial / "tokenizer_config.json"):
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if isinstance(content, dict) and content.pop("auto_map", None):
+            path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _record(

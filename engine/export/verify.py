@@ -17,6 +17,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     from engine.models.loading import load_with_transformers
     from engine.models.texts import bundled, calibration_of, packs_of
     from engine.plans.files import plan_from_json
+    from engine.types import ModelSource
 
     plan, target = plan_from_json(request["plan"]), Path(request["target"])
     checks: list[dict[str, Any]] = []
@@ -27,7 +28,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     yield Progress("Loading the checkpoint with transformers", 0.88)
     try:
         network, info = load_with_transformers(target, "auto")
-        tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever keeps it from loading is the finding
         note("loads", False, f"{type(error).__name__}: {error}")
         return {"checks": checks}
@@ -45,7 +46,8 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     texts = calibration_of(bundled("english").texts[:_TEXTS])
     packs = packs_of(tokenizer, network.config, texts)
     yield Progress("Running the plan in memory", 0.92)
-    note("logits", *_compare_logits(network, Path(request["source"]), plan, packs))
+    source = ModelSource("folder", request["source"], trust_remote_code=request.get("trust_remote_code", False))
+    note("logits", *_compare_logits(network, source, plan, packs))
 
     yield Progress("Generating with and without cache", 0.96)
     network.float()  # what is checked is the layers' numbering; in half precision rounding alone may turn a greedy choice
@@ -66,14 +68,14 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     return {"checks": checks}
 
 
-def _compare_logits(network: Any, folder: Path, plan: Any, packs: Any) -> tuple[bool, str]:
+def _compare_logits(network: Any, source: Any, plan: Any, packs: Any) -> tuple[bool, str]:
     """Return whether the checkpoint's logits are the plan's, bit for bit, and what there is to say of it."""
     import torch
 
     from engine.errors import SourceError
 
     try:
-        expected = _plan_logits(folder, plan, packs, network.dtype)
+        expected = _plan_logits(source, plan, packs, network.dtype)
     except SourceError as error:  # a dtype too narrow for the model's states
         return False, f"{error} (exported as {str(network.dtype).removeprefix('torch.')})"
     with torch.no_grad():
@@ -84,7 +86,7 @@ def _compare_logits(network: Any, folder: Path, plan: Any, packs: Any) -> tuple[
     return equal, f"{'equal bit for bit' if equal else f'largest difference {difference:.3g}'} on {tokens} tokens"
 
 
-def _plan_logits(folder: Path, plan: Any, packs: Any, dtype: Any) -> list[Any]:
+def _plan_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     """Run the plan in memory, summed as the exporter sums and cast to the exported dtype, and return its logits."""
     import torch
 
@@ -92,12 +94,12 @@ def _plan_logits(folder: Path, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     from engine.models.sources import inspect_folder
     from engine.passes.forward import capture, logits_of, normed, resume
     from engine.plans.surgery import Mixer
-    from engine.types import Model, ModelSource
+    from engine.types import Model
 
-    source = ModelSource("folder", str(folder))
+    folder = Path(source.location)
     _, spec = inspect_folder(folder, source)
     same = getattr(torch, spec.dtype) == dtype
-    network = read_network(folder, spec.dtype if same else "float32")
+    network = read_network(folder, spec.dtype if same else "float32", source.trust_remote_code)
     mixer = Mixer(network, keep=plan.depth)
     for block in plan.blocks:
         mixer.overrides(block)

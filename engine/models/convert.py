@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from engine.errors import SourceError, first_line
 from engine.jobs import Job, Progress, answer_request
@@ -30,11 +31,10 @@ def _convert(gguf: Path, target: Path) -> Job[None]:
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
     try:
         yield Progress(f"Reading {gguf.name}", 0.05)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, trust_remote_code=False, **options)
         yield Progress("Dequantising the weights", 0.4)
-        network = transformers.AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
-        )
+        network = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, trust_remote_code=False, **options)
         yield Progress("Writing safetensors", 0.85)
         forget_quantization(network)
         network.save_pretrained(partial)

@@ -56,26 +56,28 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     if check is not None:
         check(spec)
     yield Progress(f"Reading {spec.parameters / 1e6:.0f} million parameters")
-    network = read_network(folder, spec.dtype).to(source.device)
+    network = read_network(folder, spec.dtype, source.trust_remote_code).to(source.device)
     yield Progress("Reading the tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=source.trust_remote_code)
     except Exception as error:  # tokenizer files fail in many ways
         raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     yield Progress("Taking the fingerprint")
     return Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder))
 
 
-def load_with_transformers(folder: Path, dtype: Any) -> tuple[Any, dict[str, Any]]:
+def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = False) -> tuple[Any, dict[str, Any]]:
     """Return what plain transformers makes of a local folder, and its account of missing and unexpected keys."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, output_loading_info=True, trust_remote_code=trust_remote_code
+    )
     return loaded[0].eval(), loaded[1]
 
 
-def read_network(folder: Path, dtype: str) -> Any:
+def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> Any:
     """Read a folder's causal language model in a dtype, in evaluation mode; refuse one with missing weights."""
     try:
-        network, info = load_with_transformers(folder, getattr(torch, dtype))
+        network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code)
     except Exception as error:  # whatever a malformed checkpoint leads transformers to raise
         raise SourceError(f"the weights in {folder} cannot be read: {first_line(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]

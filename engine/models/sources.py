@@ -5,6 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -24,6 +25,8 @@ _HEADROOM = 1.15  # activations, a few mixed blocks and the interpreter, as a sh
 
 def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSource:
     """Read the one grammar of page and terminal: `demo`, a path to a folder or a .gguf file, `hub:org/name[@revision]`.
+
+    No text can ask for a model's own code to be trusted.
 
     Raises:
         SourceError: the text names nothing that exists, or the dtype is unknown.
@@ -105,36 +108,63 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_config(folder: Path, **options: Any) -> Any:
+def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -> Any:
     """Return the transformers config in a folder (or in a GGUF file, with `gguf_file=`), checked to be one that folds.
 
     Raises:
-        SourceError: no config, or one that cannot be read.
+        SourceError: no config, one that cannot be read, or a model that wants code of its own to be run.
         UnsupportedModelError: a family or a setting that cannot be folded.
     """
     if not options and not (folder / "config.json").exists():
         raise SourceError(f"{folder} holds no model: config.json is missing")
+    if not options:
+        require_code_allowed(folder, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
     except Exception as error:  # transformers raises whatever its parsers raise
         where = folder / options.get("gguf_file", "")
-        kind = _model_type(folder) if not options else None
+        kind = _json_in(folder / "config.json").get("model_type") if not options else None
         about = f" (model_type {kind!r})" if kind else ""
         raise SourceError(f"the configuration in {where}{about} cannot be read: {first_line(error)}") from error
     architecture_of(config)
     return config
 
 
-def _model_type(folder: Path) -> str | None:
+def require_code_allowed(folder: Path, trusted: bool) -> None:
+    """Refuse a model that wants Python files of its own to be run (`auto_map`), before anything of it is loaded.
+
+    Code that is trusted must lie in the folder; no code makes up for a family without a row.
+
+    Raises:
+        SourceError: it wants code that is not trusted, or lies elsewhere. UnsupportedModelError: the family has no row.
+    """
+    config = _json_in(folder / "config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        wanted = _json_in(folder / name).get("auto_map")
+        if not wanted:
+            continue
+        architecture_of(SimpleNamespace(**{**config, "model_type": str(config.get("model_type"))}))
+        if not trusted:
+            raise SourceError(
+                f"{folder} wants Python files of its own to be run (auto_map in {name}), which is never done unasked; remove auto_map "
+                "to open it with transformers' own classes, or use --trust-remote-code in the terminal if you trust the files"
+            )
+        if "--" in json.dumps(wanted):  # transformers would fetch it
+            raise SourceError(f"{folder} wants code of another repository to be run (auto_map in {name}); put it into the folder")
+
+
+def _json_in(file: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing where it cannot be read, which whoever needs it will say."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        return None
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
     """Return a local checkpoint's config and spec, from its config and its files' headers alone."""
-    config = read_config(folder)
+    config = read_config(folder, source.trust_remote_code)
     weight_files(folder)
     return config, describe_config(config, source)
 
@@ -148,7 +178,7 @@ def describe_config(config: Any, source: ModelSource) -> ModelSpec:
     """Return the spec of the model that a config describes, counted on a network without storage."""
     try:
         with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config)
+            network = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
         network.tie_weights()
     except Exception as error:  # a config may hold anything
         raise SourceError(f"the configuration describes no model that can be built: {first_line(error)}") from error
@@ -197,6 +227,7 @@ def download(source: ModelSource) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md"]
+    patterns += ["*.py"] if source.trust_remote_code else []
     try:
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:

@@ -27,10 +27,12 @@ from ui.terminal.options import (
     Source,
     Texts,
     Threshold,
+    Trust,
     Width,
     open_meter,
     read_plan_file,
     shown,
+    source_of,
     write,
 )
 
@@ -58,6 +60,7 @@ def propose(
     calibration: Texts = "english",
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Run Layer Collapse (Algorithm 1) at one T and write every trial and the plan."""
@@ -65,7 +68,7 @@ def propose(
     from ui.text.wire import proposal_to_json
 
     settings = LacoSettings(c, i, t, lowest, highest, rule, similarity)  # type: ignore[arg-type]
-    meter = open_meter(model, dtype, device, calibration, settings.checked)
+    meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
     proposal = shown(run(meter, settings))
     write(proposal_to_json(proposal), out)
 
@@ -83,6 +86,7 @@ def map_(
     calibration: Texts = "english",
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval."""
@@ -91,7 +95,7 @@ def map_(
 
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     require_t_min(t_min)
-    meter = open_meter(model, dtype, device, calibration, settings.checked)
+    meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
     write(frontier_to_json(shown(frontier(meter, settings, t_min))), out)
 
 
@@ -102,6 +106,7 @@ def profile(
     removal: Annotated[bool, typer.Option(help="also measure perplexity with each layer alone removed (slower)")] = False,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
@@ -110,7 +115,7 @@ def profile(
     from engine.passes.profiling import weight_distance
     from ui.text.wire import profile_to_json
 
-    meter = open_meter(model, dtype, device, calibration)
+    meter = open_meter(source_of(model, dtype, device, trust), calibration)
     measured = shown(run(meter.captures))
     weights = shown(weight_distance(meter.model))
     without = shown(removal_perplexity(meter)) if removal else None
@@ -126,6 +131,7 @@ def export(
     evaluation: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="what evaluate wrote of this plan; its figures go into the model card")
     ] = None,
+    trust: Trust = False,
     shard_size: Annotated[str, typer.Option(help="largest size of one weights file, such as 5GB or 500MB")] = "5GB",
 ) -> None:
     """Write the checkpoint that a plan describes, and check it in a fresh process. Exits 1 when a check fails."""
@@ -134,12 +140,11 @@ def export(
     from engine.export.checkpoint import export as run
     from engine.export.checkpoint import parse_size
     from engine.models.loading import resolve
-    from engine.models.sources import parse_source
     from engine.plans.files import read_json
     from engine.plans.words import require_depth
     from ui.text.wire import evaluation_from_json, trials_from_json
 
-    source, chosen, shard_bytes = parse_source(model, dtype), read_plan_file(plan), parse_size(shard_size)
+    source, chosen, shard_bytes = source_of(model, dtype, trust=trust), read_plan_file(plan), parse_size(shard_size)
     folder, spec = shown(resolve(source))
     require_depth(chosen, spec.depth)
     kept = read_json(plan)

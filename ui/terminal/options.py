@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
 from engine.methods.laco import LacoSettings
 from engine.settings import about
+from engine.types import ModelSource
 
 T_ = TypeVar("T_")
 Check = Callable[[int], object]  # is told the depth before a weight is read, and may refuse
@@ -25,6 +27,9 @@ Texts = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")]
 Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="let Python files that come with the model run, with all your rights; read them first")
+]
 Rule = Annotated[str, typer.Option(help=about(LacoSettings, "rule")["help"])]
 Width = Annotated[int, typer.Option("-C", help=about(LacoSettings, "C")["help"])]
 Interval = Annotated[int, typer.Option("-I", help=about(LacoSettings, "I")["help"])]
@@ -55,11 +60,21 @@ Goal = Annotated[str, typer.Option(help="what is made small: kl (to the source),
 Definition = Annotated[str, typer.Option("--similarity", help=about(LacoSettings, "similarity")["help"])]
 
 
-def open_checked(model: str, dtype: str, device: str, check: Check) -> Any:
-    from engine.models.loading import open_model
+def source_of(model: str, dtype: str, device: str = "cpu", trust: bool = False) -> ModelSource:
+    """Return the source that the options name; that a model's own code may run is said before it does."""
     from engine.models.sources import parse_source
 
-    return shown(open_model(parse_source(model, dtype, device), lambda spec: check(spec.depth)))
+    source = parse_source(model, dtype, device)
+    if not trust:
+        return source
+    sys.stderr.write("layerscope: warning: Python files that come with the model may run on this machine, with all your rights\n")
+    return replace(source, trust_remote_code=True)
+
+
+def open_checked(source: ModelSource, check: Check) -> Any:
+    from engine.models.loading import open_model
+
+    return shown(open_model(source, lambda spec: check(spec.depth)))
 
 
 def made_for(plan: Any) -> Check:
@@ -69,18 +84,18 @@ def made_for(plan: Any) -> Check:
     return lambda depth: require_depth(plan, depth)
 
 
-def open_for(plan: Any, model: str, dtype: str, device: str) -> Any:
+def open_for(plan: Any, source: ModelSource) -> Any:
     """Open the model that a plan is for; one of another depth is refused before a weight is read."""
-    return open_checked(model, dtype, device, made_for(plan))
+    return open_checked(source, made_for(plan))
 
 
-def open_objective(model: str, dtype: str, device: str, text: str, tokens: int, name: str, check: Check) -> Any:
+def open_objective(source: ModelSource, text: str, tokens: int, name: str, check: Check) -> Any:
     from engine.judge.objectives import Objective, require_objective
     from engine.models.texts import texts_for
 
     require_objective(name)
     texts = texts_for(text, "practice")
-    return Objective(open_checked(model, dtype, device, check), texts, name, tokens)
+    return Objective(open_checked(source, check), texts, name, tokens)
 
 
 def read_plan_file(path: Path) -> Any:
@@ -109,13 +124,13 @@ def keep_maps(plan: Any, out: Path | None) -> None:
         pack_maps(marks, out.with_suffix(_MAPS))
 
 
-def open_meter(model: str, dtype: str, device: str, calibration: str, check: Check = lambda _: None) -> Any:
+def open_meter(source: ModelSource, calibration: str, check: Check = lambda _: None) -> Any:
     """Check everything that can be checked cheaply, then open the model; what is wrong is said before anything is slow."""
     from engine.judge.similarity import SimilarityMeter
     from engine.models.texts import texts_for
 
     texts = texts_for(calibration)
-    return SimilarityMeter(open_checked(model, dtype, device, check), texts)
+    return SimilarityMeter(open_checked(source, check), texts)
 
 
 def shown(job: Job[T_]) -> T_:

@@ -29,6 +29,7 @@ from ui.terminal.options import (
     Texts,
     Threshold,
     Timing,
+    Trust,
     Width,
     Writing,
     keep_maps,
@@ -38,6 +39,7 @@ from ui.terminal.options import (
     open_objective,
     read_plan_file,
     shown,
+    source_of,
     write,
     write_plan,
     write_text,
@@ -61,6 +63,7 @@ def evaluate(
     tokens: Annotated[int, typer.Option(help="how many tokens to score at most")] = 20_000,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
@@ -69,7 +72,7 @@ def evaluate(
     from ui.text.wire import evaluation_to_json
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
-    opened = open_for(chosen, model, dtype, device)
+    opened = open_for(chosen, source_of(model, dtype, device, trust))
     judge = Judge(opened, texts, context, stride, tokens)
     write(evaluation_to_json(shown(judge.judge(chosen))), out)
 
@@ -85,6 +88,7 @@ def baseline(
     seed: Annotated[int, typer.Option(help="for random")] = 0,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Write the plan that another method would make for so many layers."""
@@ -92,7 +96,7 @@ def baseline(
     from engine.methods.baselines import require_baseline, require_target
 
     require_baseline(method)
-    goal = open_objective(model, dtype, device, text, tokens, objective, lambda depth: require_target(depth, keep))
+    goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, lambda depth: require_target(depth, keep))
     write_plan(shown(run(goal, method, keep, seed)), out)
 
 
@@ -116,6 +120,7 @@ def search(
     tokens: PracticeTokens = 2048,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
@@ -125,7 +130,7 @@ def search(
     from ui.text.wire import search_to_json
 
     target = Target(keep, parameters, None if gigabytes is None else gigabytes * 1e9, context, batch)
-    goal = open_objective(model, dtype, device, text, tokens, objective, target.check)
+    goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, target.check)
     wider = objective_for_repair(goal) if repaired else goal
     if repaired:
         require_repair(wider)
@@ -148,6 +153,7 @@ def repair(
     tokens: PracticeTokens = 4096,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
@@ -156,7 +162,7 @@ def repair(
 
     require_kind(kind)
     chosen = read_plan_file(plan)
-    goal = open_objective(model, dtype, device, text, tokens, "kl", made_for(chosen))
+    goal = open_objective(source_of(model, dtype, device, trust), text, tokens, "kl", made_for(chosen))
     write_plan(shown(run(goal, chosen, kind)), out)
 
 
@@ -170,6 +176,7 @@ def tasks(
     limit: Limit = None,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Score source and plan on tasks, with standard errors; other tasks than ours need layerscope[eval] and a network."""
@@ -178,7 +185,7 @@ def tasks(
     from engine.judge.tasks import run_tasks
 
     chosen = read_plan_file(plan)
-    opened = open_for(chosen, model, dtype, device)
+    opened = open_for(chosen, source_of(model, dtype, device, trust))
     write([asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))], out)
 
 
@@ -198,6 +205,7 @@ def ablate(
     tokens: JudgeTokens = 2000,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
@@ -209,7 +217,7 @@ def ablate(
 
     require_ablation(name)
     settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]
-    meter = open_meter(model, dtype, device, calibration, settings.checked)
+    meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
     write(ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings))), out)
 
 
@@ -223,11 +231,12 @@ def measure(
     batch: CacheBatch = 1,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
     out: Out = None,
 ) -> None:
     """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
     chosen = read_plan_file(plan)
-    opened = open_for(chosen, model, dtype, device)
+    opened = open_for(chosen, source_of(model, dtype, device, trust))
     write(_beside(opened, chosen, writing, speed, context, batch), out)
 
 
@@ -260,6 +269,7 @@ def report(
     batch: CacheBatch = 1,
     dtype: Dtype = "auto",
     device: Device = "cpu",
+    trust: Trust = False,
 ) -> None:
     """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
     from dataclasses import asdict
@@ -272,7 +282,7 @@ def report(
     from engine.passes.profiling import profile as run_profile
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
-    meter = open_meter(model, dtype, device, calibration, made_for(chosen))
+    meter = open_meter(source_of(model, dtype, device, trust), calibration, made_for(chosen))
     opened = meter.model
     beside = _beside(opened, chosen, writing, speed, context, batch)
     judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))

@@ -24,6 +24,8 @@ _KOREAN: dict[str, str] = {
     "{} holds no model: config.json is missing": "{}: config.json이 없어 모델이 아닙니다.",
     "{} holds no model: no .safetensors file in it{}": "{}: .safetensors 파일이 없어 모델이 아닙니다{}.",
     "; {} is a pickle, which is not opened: convert it with save_pretrained": "({}은(는) 피클이라 열지 않습니다. save_pretrained로 바꾸세요)",
+    "{} wants Python files of its own to be run (auto_map in {}), which is never done unasked; remove auto_map to open it with transformers' own classes, or use --trust-remote-code in the terminal if you trust the files": "{}: 모델에 딸린 파이썬 파일을 실행하라고 합니다({}의 auto_map). 허락 없이는 실행하지 않습니다. auto_map을 지우면 transformers의 클래스로 열립니다. 파일을 믿는다면 터미널에서 --trust-remote-code를 쓰세요.",
+    "{} wants code of another repository to be run (auto_map in {}); put it into the folder": "{}: 다른 저장소의 코드를 실행하라고 합니다({}의 auto_map). 그 코드를 폴더에 넣으세요.",
     "the configuration in {}{} cannot be read: {}": "{}{}의 설정을 읽을 수 없습니다: {}",
     "the configuration describes no model that can be built: {}": "설정대로 모델을 만들 수 없습니다: {}",
     "the configuration describes a model without layers": "설정에 층이 하나도 없습니다.",
