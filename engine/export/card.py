@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from engine.models.sources import DEMO_BASE_MODEL
+from engine.models.sources import DEMO_BASE_MODEL, lies_within
 from engine.models.texts import assets_folder
 from engine.plans.words import describe, weigh
 from engine.types import DepthPlan, ModelSource, ModelSpec
@@ -80,8 +80,11 @@ def _results(evaluation: dict[str, Any] | None) -> list[EvalResult]:
 
 
 def _from_card(folder: Path) -> dict[str, Any]:
+    card = folder / "README.md"
+    if not lies_within(card, folder):
+        return {}
     try:
-        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.to_dict()
+        data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
     except (OSError, ValueError):
         return {}
     return {key: data[key] for key in _INHERITED if data.get(key)}

@@ -18,7 +18,7 @@ from engine.export.card import model_card
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.families import architecture_of, resized_config
 from engine.models.loading import fingerprint_of
-from engine.models.sources import inspect_folder
+from engine.models.sources import inspect_folder, lies_within
 from engine.models.tensors import places_in, write_shards
 from engine.plans.files import plan_to_json
 from engine.plans.outputs import make_output, plan_outputs
@@ -55,13 +55,15 @@ def export(
     layerscope.json.
 
     Raises:
-        ExportError: the target exists or cannot be written. PlanError: the plan is for another depth.
+        ExportError: the target exists or cannot be written, or a file to be copied is a link that leads out of `folder`.
+        PlanError: the plan is for another depth.
     """
     config, spec = inspect_folder(folder, source)
     require_depth(plan, spec.depth)
     for block in plan.blocks:
         if block.repair:
             map_of(block.repair)
+    companions = _companions(folder)
     _require_free(target)
     yield Progress("Planning the files", 0.0)
     outputs, places = plan_outputs(config, plan, places_in(folder), dtype)
@@ -76,7 +78,8 @@ def export(
         new_config = resized_config(config, plan.kept)
         new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
         new_config.save_pretrained(partial)
-        _copy_companions(folder, partial)
+        for path in companions:
+            shutil.copyfile(path, partial / path.name)
         _forget_code(partial)
         record = _record(source, spec, plan, fingerprint, new_config.dtype, provenance or {})
         (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -135,11 +138,15 @@ def _require_disk(target: Path, total: int) -> None:
         raise ExportError(f"the checkpoint needs {total / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free in {target.parent}")
 
 
-def _copy_companions(folder: Path, partial: Path) -> None:
-    for pattern in _COMPANIONS:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                shutil.copyfile(path, partial / path.name)
+def _companions(folder: Path) -> list[Path]:
+    """Return the files that go into a checkpoint as they are; a link to anything outside the model is refused, not copied."""
+    files = sorted({path for pattern in _COMPANIONS for path in folder.glob(pattern) if path.is_file()})
+    for path in files:
+        if not lies_within(path, folder):
+            raise ExportError(
+                f"{path} is a link that leads out of the model's folder, so it is not copied; put the file in its place, or remove the link"
+            )
+    return files
 
 
 def _forget_code(partial: Path) -> None:

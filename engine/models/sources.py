@@ -108,6 +108,21 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def lies_within(path: Path, folder: Path) -> bool:
+    """Return whether a file of a model folder, its links followed, lies in that folder.
+
+    The files of a Hub snapshot (models--org--name/snapshots/revision) are links, and may lead to where that cache keeps the
+    contents of files: the repository's own, and those that its repositories share.
+    """
+    home = folder.resolve()
+    repository = home.parent.parent
+    roots = [home]
+    if home.parent.name == "snapshots" and repository.name.startswith("models--"):
+        roots += [repository / "blobs", repository.parent / "blobs"]
+    end = Path(os.path.realpath(path))  # Path.resolve raises on links that go round in circles
+    return any(end.is_relative_to(root) for root in roots)
+
+
 def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -> Any:
     """Return the transformers config in a folder (or in a GGUF file, with `gguf_file=`), checked to be one that folds.
 

@@ -156,6 +156,90 @@ def test_the_recipe_is_kept(llama: Model, tmp_path: Path) -> None:
     assert {"python", "transformers", "safetensors"} <= record["versions"].keys()
 
 
+# --- What is not copied ---
+
+
+def hub_snapshot(tmp_path: Path, *blobs: Path) -> Path:
+    """A tiny model as the Hub's cache keeps it: each file a link into the repository's blobs, or through them into `blobs`."""
+    repository = tmp_path / "hub" / "models--org--name"
+    snapshot = save_tiny(repository / "snapshots" / "0123", "llama")
+    (repository / "blobs").mkdir()
+    for path in list(snapshot.iterdir()):
+        kept = repository / "blobs" / f"hash-of-{path.name}"
+        path.rename(kept)
+        path.symlink_to(Path("../..") / "blobs" / kept.name)
+        for shared in blobs:
+            shared.mkdir(parents=True, exist_ok=True)
+            kept.rename(shared / kept.name)
+            kept.symlink_to(shared / kept.name)
+    return snapshot
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file outside the model that is nobody's business."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "secret").write_text('{"license": "secret"}')
+    return tmp_path / "private" / "secret"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "tokenizer_notes.txt", "own.model", "generation_config.json"])
+def test_a_link_that_leads_out_of_the_model_is_refused(name: str, secret: Path, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    with pytest.raises(ExportError, match=f"{name} is a link that leads out of the model's folder"):
+        export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_within_the_model_is_followed(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "real", "llama")
+    (folder / "tokenizer.json").rename(folder / "kept.json")
+    (folder / "tokenizer.json").symlink_to("kept.json")
+    (tmp_path / "model").symlink_to(folder)  # where the folder itself is reached by a link, its files are still its own
+    target = export_unverified(parse_source(str(folder)), tmp_path / "model", MEAN, tmp_path / "out")
+    assert not (target / "tokenizer.json").is_symlink()
+    assert (target / "tokenizer.json").read_bytes() == (folder / "kept.json").read_bytes()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_links_of_a_hub_snapshot_are_followed_to_its_cache(shared: bool, tmp_path: Path) -> None:
+    snapshot = hub_snapshot(tmp_path, *([tmp_path / "hub" / "blobs"] if shared else []))
+    target = export_unverified(ModelSource("hub", "org/name"), snapshot, MEAN, tmp_path / "out")
+    assert (target / "tokenizer.json").read_bytes() == (snapshot / "tokenizer.json").read_bytes()
+    assert not [path for path in target.iterdir() if path.is_symlink()]
+
+
+@pytest.mark.parametrize("way", ["the file", "its blob", "all blobs"])
+def test_the_links_of_a_hub_snapshot_are_followed_nowhere_else(way: str, secret: Path, tmp_path: Path) -> None:
+    snapshot = hub_snapshot(tmp_path, *([secret.parent] if way == "its blob" else []))
+    blobs = snapshot.parent.parent / "blobs"
+    if way == "the file":
+        (snapshot / "tokenizer.json").unlink()
+        (snapshot / "tokenizer.json").symlink_to(secret)
+    elif way == "all blobs":
+        blobs.rename(secret.parent / "blobs")
+        blobs.symlink_to(secret.parent / "blobs")
+    with pytest.raises(ExportError, match="leads out of the model's folder"):
+        export_unverified(ModelSource("hub", "org/name"), snapshot, MEAN, tmp_path / "out")
+
+
+@pytest.mark.parametrize("leads_to", ["../elsewhere.md", "README.md"])
+def test_a_model_card_that_lies_elsewhere_or_nowhere_is_not_read(leads_to: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    (tmp_path / "elsewhere.md").write_text("---\nlicense: mit\n---\n")
+    (folder / "README.md").symlink_to(leads_to)
+    target = export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out")
+    assert ModelCard.load(target / "README.md").data.license is None
+
+
+def test_python_files_of_the_model_are_not_copied(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    (folder / "tokenizer_theirs.py").write_text("")
+    assert not list(export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out").glob("*.py"))
+
+
 # --- The model card ---
 
 

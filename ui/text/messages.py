@@ -129,6 +129,7 @@ _KOREAN: dict[str, str] = {
     "{} cannot be a folder's name": "{}: 폴더 이름이 될 수 없습니다.",
     "'{}' cannot be a folder's name here; use letters, digits, dots and dashes": "‘{}’: 폴더 이름으로 쓸 수 없습니다. 글자, 숫자, 점, 줄표를 쓰세요.",
     "{} exists already; choose another name, nothing is ever overwritten": "{}: 이미 있습니다. 다른 이름을 고르세요. 무엇도 덮어쓰지 않습니다.",
+    "{} is a link that leads out of the model's folder, so it is not copied; put the file in its place, or remove the link": "{}: 모델 폴더 밖을 가리키는 링크라 복사하지 않습니다. 그 자리에 파일을 두거나 링크를 지우세요.",
     "{} cannot be made: {}": "{}: 만들 수 없습니다({}).",
     "{} cannot be written to": "{}: 쓸 수 없습니다.",
     "the checkpoint needs {} GB, but {} GB are free in {}": "체크포인트에는 {0} GB가 필요한데 {2}에는 {1} GB가 남았습니다.",
