@@ -17,7 +17,7 @@ from engine.errors import ExportError
 from engine.export.card import model_card
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.families import architecture_of, resized_config
-from engine.models.loading import fingerprint_of
+from engine.models.loading import fingerprint_of, generation_config_in
 from engine.models.sources import inspect_folder, lies_within
 from engine.models.tensors import places_in, write_shards
 from engine.plans.files import plan_to_json
@@ -81,6 +81,7 @@ def export(
         for path in companions:
             shutil.copyfile(path, partial / path.name)
         _forget_code(partial)
+        notes = _cleaned_generation_config(partial, new_config)
         record = _record(source, spec, plan, fingerprint, new_config.dtype, provenance or {})
         (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
@@ -92,7 +93,7 @@ def export(
     yield Progress("Checking the checkpoint in a fresh process", 0.85)
     checks = yield from verify(folder, plan, target, source.trust_remote_code)
     files = tuple((path.name, path.stat().st_size) for path in sorted(target.iterdir()))
-    return ExportReport(str(target), checks, files)
+    return ExportReport(str(target), (*checks, *notes), files)
 
 
 def verify(folder: Path, plan: DepthPlan, target: Path, trust_remote_code: bool = False) -> Job[tuple[Check, ...]]:
@@ -147,6 +148,15 @@ def _companions(folder: Path) -> list[Path]:
                 f"{path} is a link that leads out of the model's folder, so it is not copied; put the file in its place, or remove the link"
             )
     return files
+
+
+def _cleaned_generation_config(partial: Path, config: Any) -> tuple[Check, ...]:
+    """Leave a checkpoint's generation config as it is where it is sound, else its special tokens alone, with a note of it."""
+    tokens, fault = generation_config_in(partial, config)
+    if not fault:
+        return ()
+    tokens.save_pretrained(partial)
+    return (Check("generation_config", True, f"only its special tokens were kept: {fault[:200]}"),)
 
 
 def _forget_code(partial: Path) -> None:

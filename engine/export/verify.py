@@ -11,8 +11,9 @@ _PROMPT_TOKENS, _NEW_TOKENS, _TEXTS = 8, 16, 4
 def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     """Load request["target"] with plain transformers and compare it with the plan run in memory on request["source"]."""
     import torch
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, GenerationConfig
 
+    from engine.judge.generation import decoding_config
     from engine.models.families import blocks_of, depth_of
     from engine.models.loading import load_with_transformers
     from engine.models.texts import bundled, calibration_of, packs_of
@@ -52,16 +53,11 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     yield Progress("Generating with and without cache", 0.96)
     network.float()  # what is checked is the layers' numbering; in half precision rounding alone may turn a greedy choice
     prompt = packs[0].ids[:, :_PROMPT_TOKENS]
+    greedy = decoding_config(network.generation_config, _NEW_TOKENS, sampled=False)
+    greedy.min_new_tokens = _NEW_TOKENS
+    network.generation_config = GenerationConfig()  # transformers fills with it whatever is left unsaid
     cached, uncached = (
-        network.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            min_new_tokens=_NEW_TOKENS,
-            max_new_tokens=_NEW_TOKENS,
-            use_cache=use,
-        )
-        for use in (True, False)
+        network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy, use_cache=use) for use in (True, False)
     )
     same = torch.equal(cached, uncached)
     note("generation", same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached[0])!r}")

@@ -1,5 +1,7 @@
 """Open a model: resolve its source to a folder of safetensors, check that it fits, read it."""
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,17 +9,34 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from engine.cache import content_key, file_digest
 from engine.errors import SourceError, first_line
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.families import architecture_of
-from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, require_memory, weight_files
+from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, read_config, require_memory, weight_files
 from engine.types import Model, ModelSource, ModelSpec
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
+
+# What a generation config may say; transformers' own validation lets num_beams = 100000, -1 and "x" pass.
+_WHOLE = {
+    "max_length": (1, math.inf), "max_new_tokens": (1, math.inf), "min_length": (0, math.inf), "min_new_tokens": (0, math.inf),
+    "num_beams": (1, 64), "num_beam_groups": (1, 64), "num_return_sequences": (1, 64), "top_k": (0, math.inf),
+    "no_repeat_ngram_size": (0, math.inf), "encoder_no_repeat_ngram_size": (0, math.inf),
+}  # fmt: skip
+_REAL = {
+    "temperature": (0, 100), "top_p": (0, 1), "min_p": (0, 1), "top_h": (0, 1), "typical_p": (0, 1),
+    "epsilon_cutoff": (0, 1), "eta_cutoff": (0, 1), "penalty_alpha": (0, 1), "repetition_penalty": (0, 100),
+    "encoder_repetition_penalty": (0, 100), "length_penalty": (-100, 100), "diversity_penalty": (0, 100),
+    "guidance_scale": (0, 100), "max_time": (0, math.inf),
+}  # fmt: skip
+_FLAGS = ("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values", "return_dict_in_generate")
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+_LISTS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")  # of one token or several
+_TOKENS = (*_SPECIAL, *_LISTS, "forced_bos_token_id", "decoder_start_token_id")
 
 
 def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
@@ -66,18 +85,23 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     return Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder))
 
 
-def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = False) -> tuple[Any, dict[str, Any]]:
+def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = False, **options: Any) -> tuple[Any, dict[str, Any]]:
     """Return what plain transformers makes of a local folder, and its account of missing and unexpected keys."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True, trust_remote_code=trust_remote_code
+        folder, dtype=dtype, local_files_only=True, output_loading_info=True, trust_remote_code=trust_remote_code, **options
     )
     return loaded[0].eval(), loaded[1]
 
 
 def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> Any:
-    """Read a folder's causal language model in a dtype, in evaluation mode; refuse one with missing weights."""
+    """Read a folder's causal language model in a dtype, in evaluation mode; refuse one with missing weights.
+
+    Of the folder's generation config it has the special tokens alone, so that no setting of a stranger's drives what is
+    measured here.
+    """
+    tokens, _ = generation_config_in(folder, read_config(folder, trust_remote_code))
     try:
-        network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code)
+        network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code, generation_config=tokens)
     except Exception as error:  # whatever a malformed checkpoint leads transformers to raise
         raise SourceError(f"the weights in {folder} cannot be read: {first_line(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]
@@ -85,6 +109,48 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
         raise SourceError(f"the weights in {folder} are incomplete: {len(missing)} missing or of the wrong shape, such as {missing[0]}")
     architecture_of(network.config)
     return network.requires_grad_(False)
+
+
+def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, str]:
+    """Return the special tokens of a folder's model as a generation config, and what is wrong with the folder's own one.
+
+    That is "" where it is sound, or where there is none. Tokens that it lacks, or that are none of the model's, are the config's.
+    """
+    file = folder / "generation_config.json"
+    try:
+        own = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (OSError, ValueError, RecursionError):
+        own = None
+    written = own if isinstance(own, dict) else {}
+    tokens = {}
+    for name in _SPECIAL:
+        named = [value for value in (written.get(name), getattr(config, name, None)) if value not in (None, [])]
+        tokens[name] = next((value for value in named if _may_be(name, value, config)), None)
+    return GenerationConfig(**tokens), _fault(own, config) if isinstance(own, dict) else "it is no JSON object"
+
+
+def _fault(own: dict[str, Any], config: Any) -> str:
+    """Return what is wrong with a generation config, by the tables above or in transformers' words."""
+    for name, value in own.items():
+        if value is not None and not _may_be(name, value, config):
+            return f"{name} is {value!r}"
+    try:
+        GenerationConfig.from_dict(own).validate(strict=True)
+    except Exception as error:  # a stranger's values may lead to anything
+        return " ".join(str(error).split())
+    return ""
+
+
+def _may_be(name: str, value: Any, config: Any) -> bool:
+    if name in _FLAGS:
+        return isinstance(value, bool)
+    if name in _TOKENS:
+        tokens = value if isinstance(value, list) and name in _LISTS else [value]
+        return all(type(token) is int and 0 <= token < config.vocab_size for token in tokens)
+    if name in _WHOLE or name in _REAL:
+        low, high = {**_WHOLE, **_REAL}[name]
+        return type(value) in ((int,) if name in _WHOLE else (int, float)) and low <= value <= high
+    return True
 
 
 def fingerprint_of(folder: Path) -> str:

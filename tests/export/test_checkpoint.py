@@ -19,7 +19,7 @@ from engine.models.sources import DEMO_BASE_MODEL, parse_source
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans, untouched
-from engine.types import DepthPlan, ExportReport, Model, ModelSource
+from engine.types import Check, DepthPlan, ExportReport, Model, ModelSource
 from tests.exporting import export_unverified, write
 from tests.families import TEXTS, save_tiny
 
@@ -238,6 +238,29 @@ def test_python_files_of_the_model_are_not_copied(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
     (folder / "tokenizer_theirs.py").write_text("")
     assert not list(export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out").glob("*.py"))
+
+
+# --- The generation config ---
+
+
+def test_a_sound_generation_config_is_kept_as_it_is(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "eos_token_id": [1, 5], "theirs": 1}')
+    target = export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out")
+    assert (target / "generation_config.json").read_bytes() == (folder / "generation_config.json").read_bytes()
+
+
+def test_of_an_unsound_generation_config_the_special_tokens_are_kept_and_it_is_said(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model", "llama")
+    (folder / "generation_config.json").write_text('{"num_beams": 100000, "eos_token_id": [1, 5]}')
+    report = drain(export(parse_source(str(folder)), folder, MEAN, tmp_path / "out"))
+    assert report.passed
+    assert report.checks[-1] == Check("generation_config", True, "only its special tokens were kept: num_beams is 100000")
+    kept = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert kept["eos_token_id"] == [1, 5]
+    assert "num_beams" not in kept
+    whole = export(parse_source(str(tmp_path / "out")), tmp_path / "out", fold_spans(4, [(1, 2)], "mean"), tmp_path / "again")
+    assert "generation_config" not in {check.name for check in drain(whole).checks}
 
 
 # --- The model card ---

@@ -109,3 +109,11 @@ def test_states_that_overflow_in_the_exported_dtype_are_a_finding(tmp_path: Path
 def test_a_broken_file_shows_in_the_loading(name: str, tiny: Callable[..., Model], target: Path) -> None:
     (target / name).write_bytes((target / name).read_bytes()[:50])
     assert failed(tiny("llama"), target) == {"loads"}
+
+
+def test_a_generation_config_does_not_drive_the_check(tiny: Callable[..., Model], target: Path) -> None:
+    request = {"source": str(tiny("llama").folder), "plan": plan_to_json(PLAN), "target": str(target)}
+    plain = drain(check(request))
+    settings = {"num_beams": 100_000, "no_repeat_ngram_size": 1, "suppress_tokens": list(range(2, 200)), "max_time": 0.0}
+    (target / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, **settings}))
+    assert drain(check(request)) == plain

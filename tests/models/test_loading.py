@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ from safetensors.torch import load_file, save_file
 
 from engine.errors import LayerscopeError, MemoryLimitError, SettingsError, SourceError
 from engine.jobs import drain
+from engine.judge.generation import generate_beside
 from engine.models import loading, sources
-from engine.models.loading import fingerprint_of, open_model, resolve
-from engine.models.sources import inspect_gguf, parse_source
+from engine.models.loading import fingerprint_of, generation_config_in, open_model, resolve
+from engine.models.sources import inspect_gguf, parse_source, read_config
+from engine.plans.rules import fold_spans
 from engine.types import Model, ModelSpec
 from tests.families import FAMILIES, save_tiny, tiny_network
 
@@ -98,6 +101,68 @@ def test_a_truncated_file_is_refused(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
     assert "truncated or corrupted" in str(refused(folder))
+
+
+# --- A stranger's generation config ---
+
+UNSOUND: list[object] = [
+    {"num_beams": 100_000}, {"num_beams": -1}, {"num_beams": "4"}, {"num_beams": 1.5}, {"num_beams": True}, {"num_return_sequences": 10**9},
+    {"do_sample": True, "temperature": -0.5}, {"do_sample": True, "top_p": float("nan")}, {"do_sample": "yes"}, {"max_new_tokens": 0},
+    {"eos_token_id": "1"}, {"eos_token_id": -1}, {"eos_token_id": 10**12}, {"eos_token_id": [1, None]}, {"eos_token_id": [[1]]},
+    {"pad_token_id": [1]}, {"suppress_tokens": 300}, {"early_stopping": []}, {"cache_implementation": "theirs"}, {"streamer": 1},
+    {"temperature": 0.5}, {"watermarking_config": {"theirs": 1}}, {"validate": 1}, [], "text", 5,
+]  # fmt: skip
+SOUND: list[object] = [
+    {}, {"num_beams": 4}, {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1},
+    {"eos_token_id": [1, 5]}, {"max_length": 4096, "theirs": "anything", "pad_token_id": None},
+]  # fmt: skip
+
+
+def write_generation_config(folder: Path, content: object) -> Path:
+    (folder / "generation_config.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("content", UNSOUND, ids=str)
+def test_an_unsound_generation_config_is_told_and_its_tokens_are_the_configs(content: object, folder: Path) -> None:
+    tokens, fault = generation_config_in(write_generation_config(folder, content), read_config(folder))
+    assert fault
+    assert (tokens.bos_token_id, tokens.eos_token_id, tokens.pad_token_id) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "\ufffd", "[" * 100_000])
+def test_a_generation_config_that_is_no_json_is_told(text: str, folder: Path) -> None:
+    (folder / "generation_config.json").write_text(text)
+    assert generation_config_in(folder, read_config(folder))[1] == "it is no JSON object"
+
+
+@pytest.mark.parametrize("content", SOUND, ids=str)
+def test_a_sound_generation_config_is_sound(content: dict[str, object], folder: Path) -> None:
+    tokens, fault = generation_config_in(write_generation_config(folder, content), read_config(folder))
+    assert fault == ""
+    assert tokens.eos_token_id == content.get("eos_token_id", 1)
+
+
+def test_a_folder_without_a_generation_config_is_sound(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    tokens, fault = generation_config_in(folder, read_config(folder))
+    assert (tokens.eos_token_id, fault) == (1, "")
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])  # where the first is missing, transformers reads the second
+def test_no_decoding_setting_of_a_stranger_comes_with_a_model(name: str, folder: Path) -> None:
+    content = json.loads((folder / name).read_text())
+    (folder / "generation_config.json").unlink()
+    (folder / name).write_text(json.dumps({**content, "num_beams": 100_000, "no_repeat_ngram_size": 1, "eos_token_id": 1}))
+    own = drain(open_model(parse_source(str(folder)))).network.generation_config
+    assert (own.num_beams, own.no_repeat_ngram_size, own.eos_token_id) == (None, None, 1)
+
+
+@pytest.mark.parametrize("content", [{"eos_token_id": []}, {"eos_token_id": "1"}, {"pad_token_id": 10**6}, {"early_stopping": []}], ids=str)
+def test_a_model_with_an_unsound_generation_config_opens_and_writes(content: object, folder: Path) -> None:
+    model = drain(open_model(parse_source(str(write_generation_config(folder, content)))))
+    for sample in drain(generate_beside(model, fold_spans(6, [(1, 3)], "mean"), ["A river", "A"], new_tokens=4)):
+        assert sample.plan.tokens <= 4
 
 
 # --- GGUF ---

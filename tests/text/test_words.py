@@ -134,6 +134,7 @@ JOBS = {
     for name in names_in(f"ui/page/bench/{file}.py", call)
 }
 JOBS |= {*ALSO, *names_in("ui/page/bench/comparison.py", "_measure")}
+CHECKS = names_in("engine/export/verify.py", "note") | names_in("engine/export/checkpoint.py", "Check")
 BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
 
 
@@ -164,7 +165,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("row_", set(ALSO)),
         ("row_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.map\(\(what\)", BOARD)[1]))),
         ("col_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.forEach\(\(name\) => head", BOARD)[1]))),
-        ("check_", names_in("engine/export/verify.py", "note")),
+        ("check_", CHECKS),
         ("", {"explore", "fold", "search", "compare", "export"}),
     ],
 )
@@ -183,7 +184,7 @@ def test_no_rule_definition_plan_job_or_check_is_described_that_does_not_exist()
         "rule_": set(RULES),
         "definition_": set(DEFINITIONS),
         "job_": jobs,
-        "check_": names_in("engine/export/verify.py", "note"),
+        "check_": CHECKS,
     }.items():
         assert {name for name in ENGLISH if name.startswith(family)} - {f"{family}{name}" for name in names} <= {f"{family}info"}
 

@@ -74,6 +74,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "check_depth": ("Depth and layer numbers agree", "깊이와 층 번호가 맞음"),
     "check_logits": ("Logits equal the plan in memory", "로짓이 메모리의 계획과 같음"),
     "check_generation": ("Cached generation equals uncached", "캐시를 쓴 생성과 안 쓴 생성이 같음"),
+    "check_generation_config": ("The generation config is sound", "생성 설정이 올바름"),
     "verified": ("Written and verified in a fresh process.", "쓰고 새 프로세스에서 확인했습니다."),
     "not_verified": ("Written, but a check failed. Do not rely on this checkpoint.", "썼지만 확인에 실패했습니다. 이 체크포인트를 믿지 마세요."),
     "written": ("It is at {path}", "위치: {path}"),
