@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +25,7 @@ from engine.plans.files import plan_to_json
 from engine.plans.outputs import make_output, plan_outputs
 from engine.plans.surgery import map_of
 from engine.plans.words import require_depth
-from engine.types import Check, DepthPlan, ExportReport, ModelSource, ModelSpec
+from engine.types import DepthPlan, ModelSource, ModelSpec
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 _COMPANIONS = (
@@ -37,6 +38,29 @@ _COMPANIONS = (
     "chat_template*",
     "generation_config.json",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was checked of an exported checkpoint."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """Where a checkpoint was written, what was checked of it and which files it has (name, bytes)."""
+
+    path: str
+    checks: tuple[Check, ...]
+    files: tuple[tuple[str, int], ...]
+
+    @property
+    def passed(self) -> bool:
+        """True when every check passed."""
+        return all(check.passed for check in self.checks)
 
 
 def export(
@@ -97,7 +121,7 @@ def export(
 
 
 def verify(folder: Path, plan: DepthPlan, target: Path, trust_remote_code: bool = False) -> Job[tuple[Check, ...]]:
-    """Return the checks of an exported checkpoint, made in a process of their own (engine/verify.py)."""
+    """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py)."""
     request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target), "trust_remote_code": trust_remote_code}
     answer = yield from in_fresh_process("engine.export.verify", request, "Checking")
     return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])

@@ -4,8 +4,11 @@ import math
 from typing import Any
 
 from engine.cache import plain
+from engine.judge.evaluation import Evaluation
+from engine.passes.profiling import Profile
 from engine.plans.words import runs
-from engine.types import Block, DepthPlan, Evaluation, Frontier, Profile
+from engine.search.frontier import Frontier
+from engine.types import Block, DepthPlan
 
 KINDS = {
     "kept": ("kept", "kept as it is"),

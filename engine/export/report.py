@@ -19,10 +19,13 @@ from markupsafe import Markup
 from engine.cache import plain
 from engine.export.pictures import charts, strip
 from engine.judge.cost import LEVELS
+from engine.judge.evaluation import Evaluation
 from engine.models.texts import BUNDLED, assets_folder
+from engine.passes.profiling import Profile
 from engine.plans.files import plan_to_json
 from engine.plans.words import describe, weigh
-from engine.types import DepthPlan, Evaluation, Frontier, ModelSource, ModelSpec, Profile
+from engine.search.frontier import Frontier
+from engine.types import DepthPlan, ModelSource, ModelSpec
 
 
 def report_html(

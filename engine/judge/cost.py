@@ -6,9 +6,9 @@ The evaluation texts stay untouched: who picks a plan by these figures has fitte
 import math
 from dataclasses import dataclass
 
-from engine.judge.evaluation import Judge
+from engine.judge.evaluation import Evaluation, Judge
 from engine.models.texts import BUNDLED, bundled
-from engine.types import Calibration, Evaluation, Model
+from engine.types import Calibration, Model
 
 SLICE_TOKENS = 1024
 

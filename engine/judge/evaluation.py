@@ -8,6 +8,7 @@ nothing is padded. Source and plan share one pass up to the first block that dif
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,12 +21,54 @@ from engine.judge.similarity import blocks_key, cosine
 from engine.models.texts import Pack, pack_rows
 from engine.passes.forward import Capture, capture, logits_of, normed, resume
 from engine.plans.surgery import Mixer
-from engine.types import Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
+from engine.types import Calibration, DepthPlan, Model
 
 CONTEXT = 512
 TOKENS = 20_000
 _CHUNK = 256  # tokens whose logits are held at once; a vocabulary is wide
 ROWS = 32  # of those, how many go through the elementwise work together: as many as a processor's cache holds
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a plan was judged: texts, windows of `context` tokens that move on by `stride`, scored tokens, BOS or not."""
+
+    texts: str
+    fingerprint: str
+    context: int
+    stride: int
+    tokens: int
+    bos: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TextScore:
+    """One text's sums over its `tokens` scored tokens: negative log-likelihoods (nats), KL divergence of the plan from
+    the source, top-1 agreements, and cosines of the final states. NaN where the plan's states are not finite."""
+
+    tokens: int
+    source_nll: float
+    plan_nll: float
+    kl: float
+    agreement: float
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a plan costs, next to its source. `ratio_low` and `ratio_high` bound the perplexity ratio at 95 %, from the
+    spread over texts; KL is in nats a token; the shares lie in [0, 1]."""
+
+    protocol: Protocol
+    source_perplexity: float
+    plan_perplexity: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    kl: float
+    top1_agreement: float
+    cosine: float
+    texts: tuple[TextScore, ...]
 
 
 def windows(

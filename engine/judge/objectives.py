@@ -3,6 +3,8 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -18,6 +20,20 @@ OBJECTIVES = ("kl", "perplexity", "cosine")
 PRACTICE_TOKENS = 2048
 _PART = 256  # tokens whose logits are held at once
 _KEEP = 512 << 20  # bytes of the source's log-probabilities
+
+
+Stage = Literal["beam", "grow", "swap", "survivor", "exhaustive", "repair", "greedy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best plan that a search had after `seconds` and `forwards` (blocks run over all practice texts)."""
+
+    plan: DepthPlan
+    score: float
+    seconds: float
+    forwards: float
+    stage: Stage
 
 
 class Objective:

@@ -1,6 +1,7 @@
 """How much of the source's final hidden state a plan keeps: measured once a plan, remembered on disk."""
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -9,7 +10,23 @@ from engine.cache import Ledger, content_key
 from engine.models.texts import packs_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.plans.surgery import Mixer
-from engine.types import Block, Calibration, Model, Similarity
+from engine.types import Block, Calibration, Model, SimilarityDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Cosine similarity between the final hidden states (after the final norm) of a plan and of its source.
+
+    Both definitions, one value a text: `flattened` is one cosine over all tokens and features of the text (the
+    reference code's), `per_token` the mean of the tokens' cosines. NaN where the plan's states are not finite.
+    """
+
+    flattened: tuple[float, ...]
+    per_token: tuple[float, ...]
+
+    def of(self, definition: SimilarityDefinition) -> tuple[float, ...]:
+        """The values of one definition, a text each."""
+        return self.flattened if definition == "flattened" else self.per_token
 
 
 class SimilarityMeter:

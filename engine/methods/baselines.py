@@ -14,9 +14,9 @@ from collections.abc import Iterable
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
-from engine.judge.objectives import Objective
+from engine.judge.objectives import Found, Objective
 from engine.passes.profiling import profile
-from engine.types import Block, DepthPlan, Found
+from engine.types import Block, DepthPlan
 
 BASELINES = ("bi", "angular", "sleb", "tail", "random")
 

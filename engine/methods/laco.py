@@ -18,12 +18,46 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.plans.rules import RULES, fold, untouched
 from engine.settings import control
-from engine.types import DepthPlan, Landscape, Proposal, Similarity, SimilarityDefinition, Trial
+from engine.types import DepthPlan, SimilarityDefinition
 
 if TYPE_CHECKING:  # torch comes with it, which help in the terminal can do without
-    from engine.judge.similarity import SimilarityMeter
+    from engine.judge.similarity import Similarity, SimilarityMeter
 
 DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One candidate of Algorithm 1: fold `absorbed` layers into the one at `pointer`; accepted when strictly above T.
+
+    `similarity` is the mean over texts, `spread` their standard deviation.
+    """
+
+    step: int
+    pointer: int
+    absorbed: int
+    similarity: float
+    spread: float
+    accepted: bool
+    depth_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What Algorithm 1 did at one T, and the plan it ended with."""
+
+    plan: DepthPlan
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Landscape:
+    """Similarity after one fold of layers base .. base + width - 1, for widths[i] and base j; NaN where none fits."""
+
+    rule: str
+    definition: str
+    widths: tuple[int, ...]
+    similarity: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Minitron (Muralidharan et al. 2024, 2407.14679), section 2.2: a layer matters as much as perplexity rises without it."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -10,7 +11,15 @@ from engine.judge.similarity import SimilarityMeter
 from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
-from engine.types import Model, RemovalPerplexity
+from engine.types import Model
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalPerplexity:
+    """Perplexity on the calibration texts: the source's, and with layer i alone removed (Minitron's criterion)."""
+
+    source: float
+    removed: tuple[float, ...]
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -9,9 +10,64 @@ from engine.cache import Ledger, content_key
 from engine.jobs import Job, Progress
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture
-from engine.types import LayerProfile, Model, NormProfile, Profile, WeightDistance
+from engine.types import Model
 
 Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProfile:
+    """One layer's figures, over all tokens of the calibration texts.
+
+    `block_influence` is 1 - mean cosine of the layer's input and output (ShortGPT); `cosine_to_next` is the cosine of
+    the states that enter this layer and leave it. The `_rest` figures leave the first token of each text out.
+    """
+
+    index: int
+    block_influence: float
+    block_influence_rest: float
+    cosine_to_next: float
+    cosine_to_next_rest: float
+
+
+@dataclass(frozen=True, slots=True)
+class NormProfile:
+    """Norms of the residual stream at each of depth + 1 points: the first token's mean, and of all other tokens the
+    median and the largest."""
+
+    first_token: tuple[float, ...]
+    other_median: tuple[float, ...]
+    other_max: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Redundancy of a model on some texts, from the raw residual stream (before the final norm).
+
+    Matrices are (depth + 1) x (depth + 1): state 0 enters the first layer, state i leaves layer i - 1. `similarity`
+    averages the tokens' cosines; `similarity_rest` leaves each text's first token out; `angular` is arccos(cosine) / pi
+    of the last token of each text, averaged (2403.17887).
+    """
+
+    similarity: tuple[tuple[float, ...], ...]
+    similarity_rest: tuple[tuple[float, ...], ...]
+    angular: tuple[tuple[float, ...], ...]
+    layers: tuple[LayerProfile, ...]
+    norms: NormProfile
+    tokens: int
+    texts: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightDistance:
+    """How far each projection is from the same one in the next layer: [projection][layer], depth - 1 values a row.
+
+    `relative_l2` is |W(l+1) - W(l)| / |W(l)| in the Frobenius norm, `cosine` that of the flattened weights.
+    """
+
+    projections: tuple[str, ...]
+    relative_l2: tuple[tuple[float, ...], ...]
+    cosine: tuple[tuple[float, ...], ...]
 
 
 def profile(captures: Sequence[Capture]) -> Job[Profile]:

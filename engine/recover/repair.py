@@ -20,11 +20,11 @@ import torch
 
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
-from engine.judge.objectives import Objective
+from engine.judge.objectives import Found, Objective
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture, run_block
 from engine.plans.surgery import keep_map, name_map
-from engine.types import Block, DepthPlan, Found, Repair
+from engine.types import Block, DepthPlan, Repair
 
 KINDS = ("ridge", "scalar")
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)

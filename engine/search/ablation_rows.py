@@ -8,11 +8,11 @@ from typing import Any
 
 from engine.errors import SettingsError
 from engine.jobs import Job, as_part
-from engine.judge.evaluation import Judge
+from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings, mean_and_spread, propose
+from engine.methods.laco import LacoSettings, Proposal, mean_and_spread, propose
 from engine.plans.words import describe
-from engine.types import DepthPlan, Evaluation, Proposal
+from engine.types import DepthPlan
 
 
 @dataclass(frozen=True, slots=True)

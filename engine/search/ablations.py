@@ -13,12 +13,12 @@ from engine.jobs import Job, as_part
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.acceptance import METERS
-from engine.methods.laco import LacoSettings, landscape
+from engine.methods.laco import LacoSettings, Landscape, Proposal, landscape
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.search.ablation_rows import Ablation, Row, folding, mean_similarity, named, proposed, row_of, telling_of
-from engine.search.frontier import frontier
-from engine.types import Block, Calibration, DepthPlan, Landscape, Proposal, Step
+from engine.search.frontier import Step, frontier
+from engine.types import Block, Calibration, DepthPlan
 
 MAP_PLANS = 6  # plans of the T map, each of another depth, that the acceptance measures are tried on
 T_MIN = 0.5

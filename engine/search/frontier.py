@@ -6,13 +6,29 @@ sampled, nothing is missed; the meter's memory makes each further run cost only 
 """
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings, propose
-from engine.types import Frontier, Proposal, Step
+from engine.methods.laco import LacoSettings, Proposal, propose
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the T map: every T in [t_from, t_to) gives this proposal; the first step also holds T = 1."""
+
+    t_from: float
+    t_to: float
+    proposal: Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """Every plan that Algorithm 1 can reach over T in [t_min, 1], highest T first."""
+
+    t_min: float
+    steps: tuple[Step, ...]
 
 
 def frontier(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5) -> Job[Frontier]:

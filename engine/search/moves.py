@@ -4,10 +4,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+from engine.judge.objectives import Stage
 from engine.passes.sensitivity import Sensitivity
 from engine.plans.rules import RULES
 from engine.plans.words import runs
-from engine.types import Block, DepthPlan, Stage
+from engine.types import Block, DepthPlan
 
 
 def moves(base: DepthPlan, sensitivity: Sensitivity, survivors: tuple[str, ...]) -> Iterator[tuple[Stage, DepthPlan]]:

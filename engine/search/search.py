@@ -22,13 +22,13 @@ import torch
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
-from engine.judge.objectives import Objective
+from engine.judge.objectives import Found, Objective, Stage
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import untouched
 from engine.search.moves import double_swaps, moves
-from engine.types import Block, DepthPlan, Found, Stage
+from engine.types import Block, DepthPlan
 
 SURVIVORS = ("keep-first", "reference", "mean")
 MOST_PLANS = 5000  # up to here every plan may be tried

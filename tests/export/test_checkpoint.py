@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export import checkpoint as export_module
-from engine.export.checkpoint import DEFAULT_SHARD_BYTES, export, parse_size
+from engine.export.checkpoint import DEFAULT_SHARD_BYTES, Check, ExportReport, export, parse_size
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
@@ -19,7 +19,7 @@ from engine.models.sources import DEMO_BASE_MODEL, parse_source
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans, untouched
-from engine.types import Check, DepthPlan, ExportReport, Model, ModelSource
+from engine.types import DepthPlan, Model, ModelSource
 from tests.exporting import export_unverified, write
 from tests.families import TEXTS, save_tiny
 

@@ -15,14 +15,16 @@ import pytest
 from engine.export.pictures import strip
 from engine.export.report import report_html, verdict
 from engine.jobs import drain
-from engine.judge.evaluation import Judge, summary
+from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summary
 from engine.judge.similarity import SimilarityMeter
+from engine.methods.laco import Proposal
 from engine.models.texts import calibration_of
-from engine.passes.profiling import profile
+from engine.passes.profiling import Profile, profile
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.rules import fold_spans, untouched
 from engine.plans.words import describe, weigh
-from engine.types import Block, DepthPlan, Evaluation, Frontier, Model, ModelSource, Profile, Proposal, Protocol, Repair, Step, TextScore
+from engine.search.frontier import Frontier, Step
+from engine.types import Block, DepthPlan, Model, ModelSource, Repair
 from tests.families import TEXTS
 
 PLAN = fold_spans(6, [(1, 3)], "reference")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from engine.errors import SettingsError, TextError
 from engine.jobs import Progress, drain
 from engine.judge import evaluation
-from engine.judge.evaluation import Judge, summary, windows
+from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summary, windows
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
-from engine.types import Block, Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
+from engine.types import Block, Calibration, DepthPlan, Model
 from tests.families import tiny_tokenizer
 from tests.naive import merge, remove, token_ids
 from ui.terminal.options import write

@@ -12,10 +12,10 @@ from torch import nn
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import DEFINITIONS, LacoSettings, landscape, propose
+from engine.methods.laco import DEFINITIONS, LacoSettings, Proposal, landscape, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, untouched
-from engine.types import Model, Proposal
+from engine.types import Model
 from tests.families import TEXTS
 from tests.naive import cosines, last_states, layer_collapse, merge, token_ids
 

@@ -11,16 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from engine.export.checkpoint import Check, ExportReport
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings
+from engine.methods.laco import LacoSettings, Proposal, Trial
+from engine.methods.minitron import RemovalPerplexity
 from engine.models.families import resized_config
 from engine.models.texts import calibration_of
 from engine.passes.profiling import profile
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.plans.words import weigh
-from engine.search.frontier import frontier
-from engine.types import Block, Check, DepthPlan, ExportReport, Frontier, Model, Proposal, RemovalPerplexity, Step, Trial
+from engine.search.frontier import Frontier, Step, frontier
+from engine.types import Block, DepthPlan, Model
 from tests.families import FAMILIES, TEXTS
 from ui.page import charts
 

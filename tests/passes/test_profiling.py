@@ -15,8 +15,8 @@ from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import calibration_of
 from engine.passes import profiling
 from engine.passes.forward import Capture
-from engine.passes.profiling import profile, weight_distance
-from engine.types import Model, Profile
+from engine.passes.profiling import Profile, profile, weight_distance
+from engine.types import Model
 from tests.families import TEXTS
 from tests.naive import token_ids
 

@@ -15,14 +15,14 @@ from engine.jobs import Job, Progress, drain
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.acceptance import CKAMeter, KLMeter
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.laco import LacoSettings, Landscape, Proposal, Trial, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.search import ablations
 from engine.search.ablation_rows import Ablation, spearman
 from engine.search.ablations import ABLATIONS, QUESTIONS, ablate, at_once
 from engine.search.frontier import frontier
-from engine.types import Landscape, Model, Proposal, Trial
+from engine.types import Model
 from tests.families import TEXTS
 from tests.naive import cosines, last_states, merge, token_ids
 from ui.text.wire import ablation_to_json

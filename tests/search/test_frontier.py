@@ -14,8 +14,8 @@ from engine.jobs import Job, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
-from engine.search.frontier import frontier, step_at
-from engine.types import Block, Frontier, Model
+from engine.search.frontier import Frontier, frontier, step_at
+from engine.types import Block, Model
 from tests.families import TEXTS
 
 CASES = [

@@ -6,13 +6,13 @@ import pytest
 
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
-from engine.judge.objectives import Objective
+from engine.judge.objectives import Found, Objective
 from engine.methods.baselines import greedy, plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import RULES, untouched
 from engine.search import search as search_module
 from engine.search.search import Search
-from engine.types import Block, DepthPlan, Found, Model
+from engine.types import Block, DepthPlan, Model
 from tests.families import TEXTS
 from tests.judge.test_objectives import objective_of
 from tests.methods.test_baselines import naive_score, without

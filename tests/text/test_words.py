@@ -8,14 +8,13 @@ import pytest
 
 import ui.text.words
 from engine.judge.generation import Verdict
-from engine.judge.objectives import OBJECTIVES
+from engine.judge.objectives import OBJECTIVES, Stage
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import DEFINITIONS
 from engine.plans.rules import RULES
 from engine.recover.repair import KINDS
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.search import SURVIVORS
-from engine.types import Stage
 from ui.page.bench.measuring import ALSO
 from ui.page.controls import PLANS, PRESETS, TEXTS
 from ui.page.tabs.search import TARGETS

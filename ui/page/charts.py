@@ -6,10 +6,14 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+from engine.export.checkpoint import ExportReport
 from engine.methods.laco import LacoSettings
+from engine.methods.minitron import RemovalPerplexity
+from engine.passes.profiling import Profile
 from engine.plans.files import block_to_json
 from engine.plans.words import type_conflicts, weigh
-from engine.types import Calibration, DepthPlan, ExportReport, Frontier, Model, ModelSource, ModelSpec, Profile, RemovalPerplexity
+from engine.search.frontier import Frontier
+from engine.types import Calibration, DepthPlan, Model, ModelSource, ModelSpec
 
 
 def encode(value: Any) -> str:

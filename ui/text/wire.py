@@ -1,15 +1,22 @@
 """Records to the JSON that leaves the program: the terminal's files and what the page hands to its charts."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import LayerscopeError, PlanError
+from engine.methods.laco import Proposal, Trial
 from engine.plans.files import plan_to_json
-from engine.types import Evaluation, Found, Frontier, Profile, Proposal, RemovalPerplexity, Step, Trial, WeightDistance
 
 if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
+    from engine.judge.evaluation import Evaluation
+    from engine.judge.objectives import Found
+    from engine.methods.minitron import RemovalPerplexity
+    from engine.passes.profiling import Profile, WeightDistance
     from engine.search.ablation_rows import Ablation, Row
+    from engine.search.frontier import Frontier, Step
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -120,7 +127,7 @@ def search_to_json(found: Sequence[Found], others: Mapping[str, tuple[float, flo
     return answer
 
 
-def ablation_to_json(ablation: "Ablation") -> dict[str, Any]:
+def ablation_to_json(ablation: Ablation) -> dict[str, Any]:
     """Return an ablation with each row's plan; figures that are NaN or infinite are left so."""
     return {
         "name": ablation.name,
@@ -130,7 +137,7 @@ def ablation_to_json(ablation: "Ablation") -> dict[str, Any]:
     }
 
 
-def _row_to_json(row: "Row") -> dict[str, Any]:
+def _row_to_json(row: Row) -> dict[str, Any]:
     judged = row.evaluation
     return {
         "label": row.label,

@@ -12,7 +12,7 @@ from engine.export.checkpoint import versions
 from engine.export.report import report_html
 from engine.jobs import Job, Progress, as_part
 from engine.judge.cost import practice_texts
-from engine.judge.evaluation import Judge
+from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
 from engine.methods.laco import mean_and_spread
@@ -21,7 +21,7 @@ from engine.plans.words import weigh
 from engine.recover.repair import PRACTICE_TOKENS, repair, require_kind
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
-from engine.types import Calibration, DepthPlan, Evaluation
+from engine.types import Calibration, DepthPlan
 from ui.page.bench.board import Board
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.workbench import Workbench

@@ -7,12 +7,12 @@ from typing import Any
 from engine.cache import plain
 from engine.jobs import Job
 from engine.judge.cost import practice_texts
-from engine.judge.objectives import PRACTICE_TOKENS, Objective, require_objective
+from engine.judge.objectives import PRACTICE_TOKENS, Found, Objective, require_objective
 from engine.methods.baselines import baseline, require_baseline, require_target
 from engine.recover.repair import objective_for_repair, repair_best, require_repair
 from engine.search.search import Search, rivals
 from engine.search.targets import Target, layers_for
-from engine.types import DepthPlan, Found, Model
+from engine.types import DepthPlan, Model
 from ui.page import charts
 from ui.page.bench.workbench import Workbench
 

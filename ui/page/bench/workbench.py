@@ -9,30 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
-from engine.export.checkpoint import export, parse_size
+from engine.export.checkpoint import ExportReport, export, parse_size
 from engine.jobs import Job, Progress
-from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings, landscape, mean_and_spread
-from engine.methods.minitron import removal_perplexity
+from engine.judge.similarity import Similarity, SimilarityMeter
+from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
+from engine.methods.minitron import RemovalPerplexity, removal_perplexity
 from engine.models.sources import parse_source
 from engine.models.texts import bundled
-from engine.passes.profiling import profile, weight_distance
+from engine.passes.profiling import Profile, profile, weight_distance
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
-from engine.search.frontier import frontier, step_at
-from engine.types import (
-    Calibration,
-    DepthPlan,
-    ExportReport,
-    Frontier,
-    Landscape,
-    Model,
-    ModelSpec,
-    Profile,
-    RemovalPerplexity,
-    Similarity,
-)
+from engine.search.frontier import Frontier, frontier, step_at
+from engine.types import Calibration, DepthPlan, Model, ModelSpec
 from ui.page import charts
 from ui.page.bench.jobs import Runner, Task
 from ui.page.bench.news import News
