@@ -95,7 +95,7 @@ def test_english_pages_tell_the_sentence_itself() -> None:
 
 
 def test_steps_within_steps_are_told() -> None:
-    assert in_korean("Plan 1 of 5 (28 layers): Judging the plan") == "계획 1 / 5 (28개 층): 계획 평가 중"
-    assert in_korean("Rule mean: Judging the plan") == "규칙 mean: 계획 평가 중"
-    assert in_korean("Beam at layer 7; best so far 0.4260") == "빔, 층 7. 지금까지 가장 좋은 점수 0.4260"
-    assert in_korean("Writing with the plan, greedy") == "계획이 쓰는 중, 탐욕"
+    assert in_korean("Plan 1 of 5 (28 layers): Judging the plan") == "플랜 1 / 5 (레이어 28개): 플랜 평가 중"
+    assert in_korean("Rule mean: Judging the plan") == "규칙 mean: 플랜 평가 중"
+    assert in_korean("Beam at layer 7; best so far 0.4260") == "빔 탐색, 레이어 7. 현재 최고 점수 0.4260"
+    assert in_korean("Writing with the plan, greedy") == "플랜 생성 중, 그리디"
