@@ -3,10 +3,12 @@
 Errors and progress are in English, and the terminal prints them so. A sentence without a row stays English.
 """
 
+import json
 import re
 from collections.abc import Callable
 from functools import cache
 from string import Formatter
+from typing import Any
 
 _KOREAN: dict[str, str] = {
     # the model
@@ -187,6 +189,21 @@ _KOREAN: dict[str, str] = {
     "Loading the checkpoint with transformers": "transformers로 체크포인트 로드 중",
     "Running the plan in memory": "메모리의 플랜 실행 중",
     "Generating with and without cache": "캐시 사용/미사용 생성 비교 중",
+    # what the rows of a table are called
+    "rule {}": "규칙 {}",
+    "iterative (Algorithm 1)": "순차 병합 (알고리즘 1)",
+    "at once": "일괄 병합",
+    "accepted by {}": "{} 기준으로 채택",
+    "cosine": "코사인",
+    "T map, T = {}": "T 맵, T = {}",
+    "{} (yours)": "{} (직접 고른 텍스트)",
+    "english": "영어",
+    "korean": "한국어",
+    "english, first half": "영어, 앞 절반",
+    "english, second half": "영어, 뒤 절반",
+    "by hand": "수동",
+    "file ({})": "파일 ({})",
+    "{}, repaired ({})": "{}, 복구 ({})",
 }  # fmt: skip
 
 
@@ -213,3 +230,12 @@ def in_korean(message: str) -> str:
 def teller(language: str) -> Callable[[str], str]:
     """Return what turns an error's words into a language."""
     return in_korean if language == "ko" else str
+
+
+def labels_told(data: str, tell: Callable[[str], str]) -> str:
+    """Return a table's JSON with the names of its rows and measures told in a language; one of somebody else's stays as it is."""
+
+    def told(row: dict[str, Any]) -> dict[str, Any]:
+        return {key: tell(value) if key in ("label", "measure") else value for key, value in row.items()}
+
+    return data and json.dumps(json.loads(data, object_hook=told))
