@@ -290,7 +290,7 @@ def test_dark_phone_and_korean(page: Page, app: App) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{app.url}/ko{UPPER[1:]}&__theme=dark")
     painted(page, "similarity")
-    expect(page.locator("#tab-fold")).to_have_text("접기")
+    expect(page.locator("#tab-fold")).to_have_text("병합")
     expect(page.locator("#tab-fold")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("document.body.classList.contains('dark')")

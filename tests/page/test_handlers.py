@@ -182,6 +182,20 @@ def test_a_mistake_is_told_in_the_language_of_the_page(folder: Path, tmp_path: P
     assert page.problem(page.on.ask(KEY, *SETTINGS)) is None
 
 
+def test_rows_of_the_board_are_named_in_the_language_of_the_page(folder: Path, tmp_path: Path) -> None:
+    for language, named in (("en", "by hand, repaired (ridge)"), ("ko", "수동, 복구 (ridge)")):
+        page = Page(folder, tmp_path / "exports", language)
+        page.enter(query="?C=2&I=1&L=0")
+        wait_for_jobs()
+        bench = page.sessions.of(KEY)
+        bench.set_spans([[1, 2]])
+        wait_for_jobs()
+        name = bench.comparison.board.pin(bench.hand, "by hand, repaired (ridge)")
+        bench.comparison.shown()
+        assert [entry["label"] for entry in page.shown("board", "data")["entries"]] == [named]
+        bench.comparison.board.remove(name)
+
+
 def test_a_plan_file_is_shown_when_it_could_be_taken(page: Page, tmp_path: Path) -> None:
     (tmp_path / "good.json").write_text(json.dumps({"plan": plan_to_json(fold_spans(6, [(1, 2)], "mean"))}), encoding="utf-8")
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")

@@ -1,4 +1,5 @@
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import engine.errors
 import ui.text.messages
 from engine.errors import LayerscopeError
-from ui.text.messages import in_korean, teller
+from ui.text.messages import in_korean, labels_told, teller
 
 ROOT = Path(ui.text.messages.__file__).resolve().parents[2]
 OFF_PAGE = (ROOT / "ui" / "terminal", ROOT / "ui" / "page" / "app.py")  # what these say is never on the page
@@ -95,7 +96,25 @@ def test_english_pages_tell_the_sentence_itself() -> None:
 
 
 def test_steps_within_steps_are_told() -> None:
-    assert in_korean("Plan 1 of 5 (28 layers): Judging the plan") == "계획 1 / 5 (28개 층): 계획 평가 중"
-    assert in_korean("Rule mean: Judging the plan") == "규칙 mean: 계획 평가 중"
-    assert in_korean("Beam at layer 7; best so far 0.4260") == "빔, 층 7. 지금까지 가장 좋은 점수 0.4260"
-    assert in_korean("Writing with the plan, greedy") == "계획이 쓰는 중, 탐욕"
+    assert in_korean("Plan 1 of 5 (28 layers): Judging the plan") == "플랜 1 / 5 (레이어 28개): 플랜 평가 중"
+    assert in_korean("Rule mean: Judging the plan") == "규칙 mean: 플랜 평가 중"
+    assert in_korean("Beam at layer 7; best so far 0.4260") == "빔 탐색, 레이어 7. 현재 최고 점수 0.4260"
+    assert in_korean("Writing with the plan, greedy") == "플랜 생성 중, 그리디"
+
+
+def test_rows_of_a_table_are_named_in_the_language_of_the_page() -> None:
+    rows = ["rule mean", "at once", "accepted by cosine", "C = 4", "english, first half", "LaCo mean, C 4, I 2, T 0.6500, repaired (ridge)"]
+    table = {"rows": [{"label": row, "depth": 5, "plan": {"method": "at once"}} for row in rows], "telling": [{"measure": "cosine"}]}
+    korean = json.loads(labels_told(json.dumps(table), teller("ko")))
+    assert [row["label"] for row in korean["rows"]] == [
+        "규칙 mean",
+        "일괄 병합",
+        "코사인 기준으로 채택",
+        "C = 4",
+        "영어, 앞 절반",
+        "LaCo mean, C 4, I 2, T 0.6500, 복구 (ridge)",
+    ]
+    assert korean["telling"] == [{"measure": "코사인"}]
+    assert [(row["depth"], row["plan"]) for row in korean["rows"]] == [(5, {"method": "at once"})] * len(rows)
+    assert json.loads(labels_told(json.dumps(table), teller("en"))) == table
+    assert labels_told("", teller("ko")) == ""  # nothing has been run yet

@@ -18,7 +18,7 @@ from ui.page.bench.shared import suggested_name, texts_of
 from ui.page.bench.workbench import T_MIN
 from ui.page.controls import read_spans, state_from_query
 from ui.page.sessions import Sessions
-from ui.text.messages import teller
+from ui.text.messages import labels_told, teller
 
 MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.page.bench.measuring` calls it
 
@@ -65,6 +65,8 @@ class Handlers:
         bench = self._of(key)
         status = self._status(bench, more=False)  # before the news: a job that ends in between is told of by the next tick
         serial, fresh = bench.page.since(seen)
+        for name in {"ablation", "board"} & fresh.keys():
+            fresh[name]["data"] = labels_told(fresh[name].get("data", ""), self._in_words)
         drawn = [gr.HTML(**{**chart.props, **fresh[name]}) if name in fresh else gr.skip() for name, chart in self._charts.items()]
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
         return [*status, serial, *drawn, *moved]
