@@ -1,8 +1,17 @@
-"""How a method declares its settings: a frozen record whose fields know what a control needs. Imports no torch."""
+"""How a method declares itself: its name, a frozen record of settings whose fields know what a control needs, its function.
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+A registry names the methods of one kind; the page and the terminal draw their controls from it. Imports no torch.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
+
+from engine.errors import SettingsError
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def control(help: str, low: float | None = None, high: float | None = None, step: float | None = None) -> Mapping[str, Any]:
@@ -13,3 +22,63 @@ def control(help: str, low: float | None = None, high: float | None = None, step
 def about(record: type, name: str) -> Mapping[str, Any]:
     """Return help, low, high and step of a settings record's field."""
     return next(entry.metadata for entry in fields(record) if entry.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class NoSettings:
+    """The settings of a method that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[F]):
+    """A method: what it is called, what it does in a few words, its function and the record of its settings."""
+
+    name: str
+    help: str
+    run: F
+    settings: type = NoSettings
+
+
+class Registry(Mapping[str, Method[F]]):
+    """The methods of one kind, by name. Those of a `package` register when one of its modules is imported, which is done
+    when somebody first asks: a new method is a new file there and touches no other."""
+
+    def __init__(self, kind: str, package: str = "") -> None:
+        self.kind = kind
+        self._package = package
+        self._methods: dict[str, Method[F]] = {}
+
+    def register(self, name: str, help: str, settings: type = NoSettings) -> Callable[[F], F]:
+        """Return the decorator that makes a function the method of this name."""
+
+        def add(run: F) -> F:
+            self._methods[name] = Method(name, help, run, settings)
+            return run
+
+        return add
+
+    def require(self, name: str) -> Method[F]:
+        """Return the method of this name.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if name not in self:
+            raise SettingsError(f"unknown {self.kind} '{name}'; choose one of {', '.join(self)}")
+        return self[name]
+
+    def _known(self) -> dict[str, Method[F]]:
+        if self._package:
+            package, self._package = self._package, ""
+            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                importlib.import_module(f"{package}.{module.name}")
+        return self._methods
+
+    def __getitem__(self, name: str) -> Method[F]:
+        return self._known()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())

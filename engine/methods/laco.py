@@ -85,7 +85,7 @@ class LacoSettings:
     )
     rule: str = field(
         default="reference",
-        metadata=control("how folded layers become one: reference (what LaCo's code computes), paper (Eq. 1), mean, keep-first, keep-last"),
+        metadata=control("how folded layers become one: " + "; ".join(f"{rule.name} ({rule.help})" for rule in RULES.values())),
     )
     similarity: SimilarityDefinition = field(
         default="flattened", metadata=control("flattened (one cosine a text, as LaCo's code) or per-token (the tokens' mean)")
@@ -110,8 +110,7 @@ class LacoSettings:
             raise SettingsError(f"H is {highest}; it must lie between 1 and the model's depth, {depth}")
         if self.lowest > highest:
             raise SettingsError(f"L ({self.lowest}) lies above H ({highest})")
-        if self.rule not in RULES:
-            raise SettingsError(f"unknown rule '{self.rule}'; choose one of {', '.join(RULES)}")
+        RULES.require(self.rule)
         if self.similarity not in DEFINITIONS:
             raise SettingsError(f"unknown similarity '{self.similarity}'; choose one of {', '.join(DEFINITIONS)}")
         return LacoSettings(self.C, self.I, float(self.T), self.lowest, highest, self.rule, self.similarity)

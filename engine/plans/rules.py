@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 
 from engine.errors import PlanError
+from engine.settings import Registry
 from engine.types import Block, DepthPlan
+
+RULES: Registry[Callable[[Sequence[Block]], Block]] = Registry("rule")
 
 
 def _compose(home: int, parts: Sequence[tuple[float, Block]]) -> Block:
@@ -14,6 +17,7 @@ def _compose(home: int, parts: Sequence[tuple[float, Block]]) -> Block:
     return Block(home, tuple((layer, value) for layer, value in sorted(total.items()) if value != 0.0))
 
 
+@RULES.register("reference", "the last layer's projections under the first one's norms: what LaCo's code computes")
 def reference(group: Sequence[Block]) -> Block:
     """The last block's projections under the first block's norms: what LaCo's published code computes.
 
@@ -23,33 +27,28 @@ def reference(group: Sequence[Block]) -> Block:
     return _compose(group[0].home, [(1.0, group[-1])])
 
 
+@RULES.register("paper", "Eq. 1 as printed")
 def paper(group: Sequence[Block]) -> Block:
     """2402.11187, Eq. 1 as printed: W + sum over absorbed d of (W_d - W). Equals `reference` for two blocks only."""
     return _compose(group[0].home, [(2.0 - len(group), group[0]), *((1.0, block) for block in group[1:])])
 
 
+@RULES.register("mean", "the mean of the projections")
 def mean(group: Sequence[Block]) -> Block:
     """The plain mean of the projections, under the first block's norms."""
     return _compose(group[0].home, [(1.0 / len(group), block) for block in group])
 
 
+@RULES.register("keep-first", "the first layer whole, the others dropped")
 def keep_first(group: Sequence[Block]) -> Block:
     """The first block whole; the others are dropped."""
     return group[0]
 
 
+@RULES.register("keep-last", "the last layer whole, the others dropped")
 def keep_last(group: Sequence[Block]) -> Block:
     """The last block whole; the others are dropped."""
     return group[-1]
-
-
-RULES: dict[str, Callable[[Sequence[Block]], Block]] = {
-    "reference": reference,
-    "paper": paper,
-    "mean": mean,
-    "keep-first": keep_first,
-    "keep-last": keep_last,
-}
 
 
 def untouched(depth: int) -> DepthPlan:
@@ -61,9 +60,7 @@ def fold(blocks: tuple[Block, ...], first: int, count: int, rule: str) -> tuple[
     """Return blocks with `count` of them, from index `first` on, folded into one by a rule."""
     if count < 2 or first < 0 or first + count > len(blocks):
         raise PlanError(f"cannot fold {count} blocks from {first} on in a model of {len(blocks)}")
-    if rule not in RULES:
-        raise PlanError(f"unknown rule '{rule}'; choose one of {', '.join(RULES)}")
-    return (*blocks[:first], RULES[rule](blocks[first : first + count]), *blocks[first + count :])
+    return (*blocks[:first], RULES.require(rule).run(blocks[first : first + count]), *blocks[first + count :])
 
 
 def fold_spans(depth: int, spans: Sequence[tuple[int, int]], rule: str) -> DepthPlan:

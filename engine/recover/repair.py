@@ -13,7 +13,7 @@ lower the KL divergence there: a seam after a layer with massive activations may
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -24,9 +24,10 @@ from engine.judge.objectives import Found, Objective
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture, run_block
 from engine.plans.surgery import keep_map, name_map
+from engine.settings import Registry
 from engine.types import Block, DepthPlan, Repair
 
-KINDS = ("ridge", "scalar")
+REPAIRS: Registry[Callable[[torch.Tensor, torch.Tensor], list[tuple[float, torch.Tensor]]]] = Registry("repair")
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 PRACTICE_TOKENS = 4096
 _NAMES = ("repair", "practice", "practice_tokens")  # what a repair adds to a plan's settings
@@ -62,7 +63,7 @@ def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[De
         yield Progress(f"Repairing the seam after block {place}", place / plan.depth)
         before = best
         written, wanted = _pairs(objective, found, place, point, fitted)
-        options = _ridges(written, wanted) if kind == "ridge" else [_scalar(written, wanted)]
+        options = REPAIRS[kind].run(written, wanted)
         for strength, tensor in options:
             mark = name_map(tensor)
             blocks = list(found.blocks)
@@ -81,15 +82,9 @@ def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[De
     return replace(found, settings=settings, repairs=tuple(repairs))
 
 
-def require_kind(kind: str) -> None:
-    """Raise SettingsError unless a repair has this name."""
-    if kind not in KINDS:
-        raise SettingsError(f"unknown repair '{kind}'; choose one of {', '.join(KINDS)}")
-
-
 def require_repair(objective: Objective, kind: str = "ridge") -> None:
     """Raise what `repair` would, before anything is run."""
-    require_kind(kind)
+    REPAIRS.require(kind)
     config = objective.model.config
     if architecture_of(config).writes is None:
         raise PlanError(f"{config.model_type} normalises after its last projection, so no repair folds into it")
@@ -147,13 +142,17 @@ def _written(objective: Objective, block: Block, state: torch.Tensor, record: Ca
     return output, caught[0]
 
 
-def _scalar(written: torch.Tensor, wanted: torch.Tensor) -> tuple[float, torch.Tensor]:
-    factor = scalar_fit(written, wanted)
-    return factor, torch.tensor([factor], dtype=torch.float32)
-
-
-def _ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+@REPAIRS.register("ridge", "a ridge map at each seam")
+def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+    """Return the maps to choose from, with their penalties."""
     return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
+
+
+@REPAIRS.register("scalar", "one factor at each seam")
+def scalar(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
+    """Return the one factor there is, as its strength and as a map."""
+    factor = scalar_fit(written, wanted)
+    return [(factor, torch.tensor([factor], dtype=torch.float32))]
 
 
 def scalar_fit(written: torch.Tensor, wanted: torch.Tensor) -> float:

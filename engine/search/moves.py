@@ -17,7 +17,7 @@ def moves(base: DepthPlan, sensitivity: Sensitivity, survivors: tuple[str, ...])
     for place, (block, end) in enumerate(zip(base.blocks, ends, strict=True)):
         group = [Block(layer, ((layer, 1.0),)) for layer in range(block.home, end)]
         for rule in survivors if len(group) > 1 else ():
-            changed = RULES[rule](group)
+            changed = RULES[rule].run(group)
             yield "survivor", replace(base, blocks=(*base.blocks[:place], changed, *base.blocks[place + 1 :]))
     kept = set(base.kept)
     gone = set(range(base.source_depth)) - kept

@@ -25,14 +25,15 @@ from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
 from engine.judge.similarity import SimilarityMeter
 from engine.judge.speed import measure_speed
-from engine.methods.baselines import greedy, plan_of_kept
+from engine.methods.baselines import plan_of_kept
 from engine.methods.laco import LacoSettings, propose
+from engine.methods.sleb import greedy
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled, calibration_of
 from engine.plans.live import live_network
-from engine.recover.repair import KINDS, repair, repair_best
 from engine.recover.repair import PRACTICE_TOKENS as REPAIR_TOKENS
+from engine.recover.repair import REPAIRS, repair, repair_best
 from engine.search.frontier import frontier
 from engine.search.search import Search
 from engine.types import Calibration, DepthPlan, Model
@@ -118,7 +119,7 @@ def searches(model: Model) -> None:
     worst = 0.0
     for gone in (range(3, 7), (1, 15, 28), (4, 12, 20, 25), range(24, 29)):  # some of them after massive activations
         plan = plan_of_kept(30, set(range(30)) - set(gone), "bench")
-        for kind in KINDS:
+        for kind in REPAIRS:
             worst = max(worst, ratio(drain(repair(wide, plan, kind)), quick) / ratio(plan, quick))
     row("any plan repaired / the same unrepaired, the worst of eight", f"{worst:.3f}", "<= 1.01", worst <= 1.01)
     laco = drain(frontier(SimilarityMeter(model, bundled("english")), LacoSettings(C=4, I=2), 0.5))

@@ -7,7 +7,8 @@ import pytest
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.judge.objectives import Found, Objective
-from engine.methods.baselines import greedy, plan_of_kept
+from engine.methods.baselines import plan_of_kept
+from engine.methods.sleb import greedy
 from engine.models.texts import calibration_of
 from engine.plans.rules import RULES, untouched
 from engine.search import search as search_module
@@ -244,7 +245,7 @@ def test_survivors_are_tried_where_a_seam_covers_layers(tiny: Callable[..., Mode
         ends = [block.home for block in plan.blocks[1:]] + [8]
         for block, end in zip(plan.blocks, ends, strict=True):
             group = [Block(layer, ((layer, 1.0),)) for layer in range(block.home, end)]
-            allowed = {RULES[rule](group): rule for rule in ("mean", "reference", "keep-first")}
+            allowed = {RULES[rule].run(group): rule for rule in ("mean", "reference", "keep-first")}
             seen.add(allowed[block])
     assert seen == {"mean", "reference", "keep-first"}
     assert free.history[-1].score <= plain.history[-1].score

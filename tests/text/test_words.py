@@ -12,7 +12,7 @@ from engine.judge.objectives import OBJECTIVES, Stage
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import DEFINITIONS
 from engine.plans.rules import RULES
-from engine.recover.repair import KINDS
+from engine.recover.repair import REPAIRS
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.search import SURVIVORS
 from ui.page.bench.measuring import ALSO
@@ -157,7 +157,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("decoding_", {"greedy", "sampled"}),
         ("target_", set(TARGETS)),
         ("judge_", set(TEXTS)),
-        ("repair_", set(KINDS)),
+        ("repair_", set(REPAIRS)),
         ("ablation_", set(ABLATIONS)),
         ("asks_", set(QUESTIONS)),
         ("also_", set(ALSO)),

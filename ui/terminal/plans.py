@@ -92,12 +92,12 @@ def baseline(
     out: Out = None,
 ) -> None:
     """Write the plan that another method would make for so many layers."""
+    from engine.methods.baselines import BASELINES, require_target
     from engine.methods.baselines import baseline as run
-    from engine.methods.baselines import require_baseline, require_target
 
-    require_baseline(method)
+    BASELINES.require(method)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, lambda depth: require_target(depth, keep))
-    write_plan(shown(run(goal, method, keep, seed)), out)
+    write_plan(shown(run(goal, method, keep, seed=seed)), out)
 
 
 @app.command()
@@ -157,10 +157,10 @@ def repair(
     out: Out = None,
 ) -> None:
     """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
+    from engine.recover.repair import REPAIRS
     from engine.recover.repair import repair as run
-    from engine.recover.repair import require_kind
 
-    require_kind(kind)
+    REPAIRS.require(kind)
     chosen = read_plan_file(plan)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, "kl", made_for(chosen))
     write_plan(shown(run(goal, chosen, kind)), out)

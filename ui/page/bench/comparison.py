@@ -18,7 +18,7 @@ from engine.judge.similarity import blocks_key
 from engine.methods.laco import mean_and_spread
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
-from engine.recover.repair import PRACTICE_TOKENS, repair, require_kind
+from engine.recover.repair import PRACTICE_TOKENS, REPAIRS, repair
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, DepthPlan
@@ -117,7 +117,7 @@ class Comparison:
 
     def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, tokens: int) -> None:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
-        require_kind(kind)
+        REPAIRS.require(kind)
         plan, _ = self.bench.chosen(choice, threshold)
         label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
         judge, board = self._judge_for(texts, tokens), self.board

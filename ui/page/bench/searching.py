@@ -8,7 +8,7 @@ from engine.cache import plain
 from engine.jobs import Job
 from engine.judge.cost import practice_texts
 from engine.judge.objectives import PRACTICE_TOKENS, Found, Objective, require_objective
-from engine.methods.baselines import baseline, require_baseline, require_target
+from engine.methods.baselines import BASELINES, baseline, require_target
 from engine.recover.repair import objective_for_repair, repair_best, require_repair
 from engine.search.search import Search, rivals
 from engine.search.targets import Target, layers_for
@@ -62,7 +62,7 @@ class Searching:
 
     def make_baseline(self, method: str, keep: int, objective: str) -> None:
         """Make a baseline's plan, score it beside what the search finds, and show it."""
-        require_baseline(method)
+        BASELINES.require(method)
         require_objective(objective)
         require_target(self.bench.open_meter().model.spec.depth, keep)
         goal = self._goal(objective)

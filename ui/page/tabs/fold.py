@@ -9,7 +9,7 @@ import gradio as gr
 
 from engine.methods.laco import DEFINITIONS, LacoSettings
 from engine.plans.rules import RULES
-from engine.recover.repair import KINDS
+from engine.recover.repair import REPAIRS
 from engine.settings import about
 from ui.page.bench.workbench import T_MIN
 from ui.page.components.chart import view
@@ -80,7 +80,7 @@ def _plan(say: Callable[[str], str]) -> dict[str, Any]:
             load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan")
             clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan")
     with gr.Row(elem_classes="ls-buttons"):
-        repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in KINDS}
+        repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
     return {"plan": plan, "save": save, "load": load, "clear": clear, "repairs": repairs}
 
 

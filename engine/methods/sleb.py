@@ -1,0 +1,42 @@
+"""SLEB (Song et al. 2024, 2402.09025): again and again the layer whose removal costs least goes, measured each time."""
+
+import math
+
+from engine.jobs import Job, Progress
+from engine.judge.objectives import Found, Objective
+from engine.methods.baselines import BASELINES, plan_of_kept, require_target
+from engine.settings import NoSettings
+from engine.types import DepthPlan
+
+
+@BASELINES.register("sleb", "greedy: again and again the layer whose removal costs least, measured")
+def sleb(objective: Objective, keep: int, settings: NoSettings) -> Job[DepthPlan]:
+    """Return the plan of `greedy`."""
+    return (yield from greedy(objective, keep)).plan
+
+
+def greedy(objective: Objective, keep: int) -> Job[Found]:
+    """Return SLEB's plan: in each round every layer left is tried, and the one goes without which the score is best."""
+    depth = objective.model.spec.depth
+    require_target(depth, keep)
+    left = tuple(range(depth))
+    score, tried, total = 0.0, 0, sum(range(keep + 1, depth + 1))
+    began = objective.forwards
+    watch = objective.watch()
+    while len(left) > keep:
+        best: tuple[float, int] | None = None
+        for layer in left:
+            yield Progress(f"Trying without layer {layer}, {len(left)} left", tried / max(total, 1))
+            tried += 1
+            rest = plan_of_kept(depth, (other for other in left if other != layer), "sleb")
+            value = objective.score(rest)
+            if best is None or _better(value, best[0]):
+                best = (value, layer)
+        assert best is not None
+        score, left = best[0], tuple(other for other in left if other != best[1])
+    plan = plan_of_kept(depth, left, "sleb", keep=keep, objective=objective.name)
+    return Found(plan, score, watch(), objective.forwards - began, "greedy")
+
+
+def _better(a: float, b: float) -> bool:
+    return a < b or (math.isnan(b) and not math.isnan(a))

@@ -1,0 +1,39 @@
+"""What a choice without any measurement gives: the last layers dropped, or layers at random."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from engine.jobs import Job, Progress
+from engine.methods.baselines import BASELINES, plan_of_kept, plan_without
+from engine.settings import NoSettings, control
+from engine.types import DepthPlan
+
+if TYPE_CHECKING:
+    from engine.judge.objectives import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class RandomSettings:
+    """Of the random choice."""
+
+    seed: int = field(default=0, metadata=control("for random", 0, None, 1))
+
+
+@BASELINES.register("tail", "the last layers dropped")
+def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[DepthPlan]:
+    """Return the plan that keeps the first layers."""
+    yield Progress("Choosing layers")
+    depth = objective.model.spec.depth
+    return plan_without(depth, range(keep, depth), "tail", keep)
+
+
+@BASELINES.register("random", "layers at random", RandomSettings)
+def at_random(objective: Objective, keep: int, settings: RandomSettings) -> Job[DepthPlan]:
+    """Return the plan that keeps a seeded sample of the layers."""
+    yield Progress("Choosing layers")
+    depth = objective.model.spec.depth
+    kept = random.Random(settings.seed).sample(range(depth), keep)
+    return plan_of_kept(depth, kept, "random", keep=keep, seed=settings.seed)
