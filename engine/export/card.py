@@ -18,7 +18,7 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPl
 
     `base_model` is named only where it is known to be a Hub id; licence and language come from the source's own card.
     """
-    base = {"demo": DEMO_BASE_MODEL, "hub": source.location}.get(source.kind)
+    base = base_model(source)
     inherited = {"license": "apache-2.0", "language": "en"} if source.kind == "demo" else _from_card(folder)
     results = _results(record.get("evaluation"))
     data = ModelCardData(
@@ -51,6 +51,11 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPl
         versions=record["versions"],
     )
     return str(card)
+
+
+def base_model(source: ModelSource) -> str | None:
+    """Return the Hub id of the model that a source is or was made from, None where it is not known."""
+    return {"demo": DEMO_BASE_MODEL, "hub": source.location}.get(source.kind)
 
 
 def _results(evaluation: dict[str, Any] | None) -> list[EvalResult]:

@@ -1,11 +1,9 @@
 """A plan becomes a checkpoint: streamed from the source's files, whole or not at all, then checked by a fresh process."""
 
 import json
-import os
 import platform
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +13,9 @@ from typing import Any
 import torch
 
 from engine.errors import ExportError
-from engine.export.card import model_card
+from engine.export.card import base_model, model_card
+from engine.export.mergekit import mergekit_config
+from engine.export.target import appearing, require_disk, require_free
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.families import architecture_of, resized_config
 from engine.models.loading import fingerprint_of, generation_config_in
@@ -88,15 +88,15 @@ def export(
         if block.repair:
             map_of(block.repair)
     companions = _companions(folder)
-    _require_free(target)
+    require_free(target)
     yield Progress("Planning the files", 0.0)
     outputs, places = plan_outputs(config, plan, places_in(folder), dtype)
     transposed = architecture_of(config).transposed
     total = sum(output.bytes for output in outputs.values())
-    _require_disk(target, total)
+    require_disk(target, total)
     fingerprint = fingerprint_of(folder)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
+    with appearing(target) as partial:
+        partial.mkdir()
         for written in write_shards(partial, outputs, lambda output: make_output(output, places, transposed), shard_bytes):
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
         new_config = resized_config(config, plan.kept)
@@ -109,20 +109,25 @@ def export(
         record = _record(source, spec, plan, fingerprint, new_config.dtype, provenance or {})
         (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
-        os.chmod(partial, 0o755)
-        _require_free(target)
-        os.rename(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        name = (base_model(source) or spec.name) + (f"@{source.revision}" if source.revision else "")
+        if merge := mergekit_config(plan, name, record["dtype"]):
+            (partial / "mergekit.yml").write_text(merge, encoding="utf-8")
     yield Progress("Checking the checkpoint in a fresh process", 0.85)
     checks = yield from verify(folder, plan, target, source.trust_remote_code)
     files = tuple((path.name, path.stat().st_size) for path in sorted(target.iterdir()))
     return ExportReport(str(target), (*checks, *notes), files)
 
 
-def verify(folder: Path, plan: DepthPlan, target: Path, trust_remote_code: bool = False) -> Job[tuple[Check, ...]]:
-    """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py)."""
+def verify(
+    folder: Path, plan: DepthPlan, target: Path, trust_remote_code: bool = False, gguf: Path | None = None
+) -> Job[tuple[Check, ...]]:
+    """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py).
+
+    Where a file was made from a GGUF file, `gguf` is that one, and `folder` holds its dequantised weights.
+    """
     request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target), "trust_remote_code": trust_remote_code}
+    if gguf is not None:
+        request["gguf"] = str(gguf)
     answer = yield from in_fresh_process("engine.export.verify", request, "Checking")
     return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
 
@@ -138,29 +143,6 @@ def parse_size(text: str) -> int:
     if size < 10**6:
         raise ExportError(f"'{text}' is no shard size; write one of at least 1MB, such as 5GB or 500MB")
     return size
-
-
-def _require_free(target: Path) -> None:
-    try:
-        there = target.exists() or target.is_symlink()
-        if "\0" in str(target):
-            raise ValueError("null byte")
-    except (OSError, ValueError) as error:
-        raise ExportError(f"{str(target)[:200]!r} cannot be a folder's name") from error
-    if there:
-        raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExportError(f"{target.parent} cannot be made: {error.strerror}") from error
-    if not os.access(target.parent, os.W_OK):
-        raise ExportError(f"{target.parent} cannot be written to")
-
-
-def _require_disk(target: Path, total: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if total + (64 << 20) > free:
-        raise ExportError(f"the checkpoint needs {total / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free in {target.parent}")
 
 
 def _companions(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Check an exported checkpoint: run as `python -m engine.export.verify`, so that nothing of the exporting process can help it."""
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ _PROMPT_TOKENS, _NEW_TOKENS, _TEXTS = 8, 16, 4
 
 
 def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
-    """Load request["target"] with plain transformers and compare it with the plan run in memory on request["source"]."""
+    """Load request["target"] with plain transformers and compare it with the plan run in memory on request["source"].
+
+    A target that is a GGUF file is compared with the one it was made from too, request["gguf"].
+    """
     import torch
-    from transformers import AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
     from engine.judge.generation import decoding_config
     from engine.models.families import blocks_of, depth_of
-    from engine.models.loading import load_with_transformers
     from engine.models.texts import bundled, calibration_of, packs_of
     from engine.plans.files import plan_from_json
     from engine.types import ModelSource
@@ -28,8 +31,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     yield Progress("Loading the checkpoint with transformers", 0.88)
     try:
-        network, info = load_with_transformers(target, "auto")
-        tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True, trust_remote_code=False)
+        network, info, tokenizer = _load_gguf(target) if "gguf" in request else _load(target)
     except Exception as error:  # whatever keeps it from loading is the finding
         note("loads", False, f"{type(error).__name__}: {error}")
         return {"checks": checks}
@@ -50,6 +52,10 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     source = ModelSource("folder", request["source"], trust_remote_code=request.get("trust_remote_code", False))
     note("logits", *_compare_logits(network, source, plan, packs))
 
+    if "gguf" in request:
+        note("tokenizer", *_compare_tokenizers(tokenizer, Path(request["source"])))
+        note("bytes", *_compare_bytes(target, Path(request["gguf"]), plan))
+
     yield Progress("Generating with and without cache", 0.96)
     network.float()  # what is checked is the layers' numbering; in half precision rounding alone may turn a greedy choice
     prompt = packs[0].ids[:, :_PROMPT_TOKENS]
@@ -62,6 +68,57 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     same = torch.equal(cached, uncached)
     note("generation", same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached[0])!r}")
     return {"checks": checks}
+
+
+def _load(folder: Path, dtype: str = "auto", **options: Any) -> tuple[Any, Any, Any]:
+    """Return what transformers makes of a folder: the network, its account of the keys, the tokenizer."""
+    from transformers import AutoTokenizer
+
+    from engine.models.loading import load_with_transformers
+
+    network, info = load_with_transformers(folder, dtype, **options)
+    return network, info, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+
+
+def _load_gguf(file: Path) -> tuple[Any, Any, Any]:
+    """Return what transformers makes of a GGUF file in float32, away from whatever else lies in its folder."""
+    from engine.models.convert import forget_quantization
+
+    with tempfile.TemporaryDirectory() as alone:
+        Path(alone, file.name).symlink_to(file.resolve())
+        network, info, tokenizer = _load(Path(alone), "float32", gguf_file=file.name)
+    forget_quantization(network)
+    return network, info, tokenizer
+
+
+def _compare_tokenizers(tokenizer: Any, folder: Path) -> tuple[bool, str]:
+    """Return whether a tokenizer makes the same tokens as a folder's, and has the same chat template."""
+    from transformers import AutoTokenizer
+
+    from engine.models.texts import BUNDLED, bundled
+
+    other = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    texts = [text for language in BUNDLED for text in bundled(language).texts]
+    same = all(tokenizer(text)["input_ids"] == other(text)["input_ids"] for text in texts)
+    kept = tokenizer.chat_template == other.chat_template
+    template = "without a chat template" if other.chat_template is None else f"chat template {'kept' if kept else 'differs'}"
+    return same and kept, f"{len(texts)} texts {'give the same tokens' if same else 'do not all give the same tokens'}, {template}"
+
+
+def _compare_bytes(file: Path, source: Path, plan: Any) -> tuple[bool, str]:
+    """Return whether each tensor of a GGUF file is the source's that the plan names, byte for byte."""
+    import numpy as np
+
+    from engine.export.gguf import copied_tensors, read_gguf
+
+    expected, found = copied_tensors(read_gguf(source), plan), {tensor.name: tensor for tensor in read_gguf(file).reader.tensors}
+    equal = [
+        name
+        for name, tensor in expected.items()
+        if name in found and found[name].tensor_type == tensor.tensor_type and np.array_equal(found[name].data, tensor.data)
+    ]
+    total = sum(tensor.n_bytes for tensor in found.values())
+    return len(equal) == len(expected) == len(found), f"{len(equal)} of {len(expected)} tensors, {total / 1e6:.1f} MB"
 
 
 def _compare_logits(network: Any, source: Any, plan: Any, packs: Any) -> tuple[bool, str]:

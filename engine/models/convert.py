@@ -34,7 +34,12 @@ def _convert(gguf: Path, target: Path) -> Job[None]:
         options: dict[str, Any] = {"gguf_file": gguf.name, "local_files_only": True}
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, trust_remote_code=False, **options)
         yield Progress("Dequantising the weights", 0.4)
-        network = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, trust_remote_code=False, **options)
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, trust_remote_code=False, output_loading_info=True, **options
+        )
+        network, info = loaded
+        if missing := sorted(info["missing_keys"]):  # one part of a split file, or layers of experts; transformers would make them up
+            raise ValueError(f"it lacks {len(missing)} of the tensors that such a model has, {missing[0]} for one")
         yield Progress("Writing safetensors", 0.85)
         forget_quantization(network)
         network.save_pretrained(partial)

@@ -67,10 +67,7 @@ def architecture_of(config: Any) -> Architecture:
     Raises:
         UnsupportedModelError: the family has no row, or a setting of this model forbids a change of depth.
     """
-    row = ARCHITECTURES.get(config.model_type)
-    if row is None:
-        known = ", ".join(ARCHITECTURES)
-        raise UnsupportedModelError(f"models of type '{config.model_type}' are not supported; supported are {known}")
+    row = row_of(config.model_type)
     for key in row.depth_scaled:
         if getattr(config, key, False):
             raise UnsupportedModelError(
@@ -81,6 +78,18 @@ def architecture_of(config: Any) -> Architecture:
             "the weights are quantised, so layers cannot be mixed; open the unquantised model, or a GGUF file, which is dequantised"
         )
     return row
+
+
+def row_of(model_type: str) -> Architecture:
+    """Return the row of a family by its name.
+
+    Raises:
+        UnsupportedModelError: it has none.
+    """
+    if model_type not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise UnsupportedModelError(f"models of type '{model_type}' are not supported; supported are {known}")
+    return ARCHITECTURES[model_type]
 
 
 def depth_of(config: Any) -> int:

@@ -51,14 +51,24 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
     elif source.kind == "folder":
         folder = Path(source.location)
     else:
-        gguf = Path(source.location)
-        folder = converted_folder(gguf)
-        if not folder.exists():
-            yield Progress(f"Looking at {gguf.name}")
-            require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
-            yield from in_fresh_process("engine.models.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
+        folder = yield from converted(source)
     _, spec = inspect_folder(folder, source)
     return folder, spec
+
+
+def converted(source: ModelSource) -> Job[Path]:
+    """Return the local folder that holds a GGUF source's weights as float32 safetensors; make it first if need be.
+
+    Raises:
+        SourceError: nothing there that can be opened. MemoryLimitError: it does not fit.
+    """
+    gguf = Path(source.location)
+    folder = converted_folder(gguf)
+    if not folder.exists():
+        yield Progress(f"Looking at {gguf.name}")
+        require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
+        yield from in_fresh_process("engine.models.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
+    return folder
 
 
 def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None = None) -> Job[Model]:

@@ -504,7 +504,7 @@ def test_an_interrupted_command_ends_calmly(command: str, tmp_path: Path) -> Non
         ("propose", "--model --rule -C -I -T --lowest --highest --similarity --calibration --dtype --device --trust-remote-code --out"),
         ("map", "--model --rule -C -I --lowest --highest --t-min --similarity --calibration --dtype --device --trust-remote-code --out"),
         ("profile", "--model --calibration --removal --dtype --device --trust-remote-code --out"),
-        ("export", "--plan --out --model --dtype --trust-remote-code --shard-size"),
+        ("export", "--plan --out --model --format --dtype --trust-remote-code --shard-size"),
         ("app", "--model --host --port --exports --browser"),
     ],
 )

@@ -7,12 +7,13 @@ with exit code 2 and one line on standard error.
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
+from engine.plans.files import read_json
 from ui.terminal import plans as cli_plans
 from ui.terminal.options import (
     Definition,
@@ -125,8 +126,11 @@ def profile(
 @app.command()
 def export(
     plan: PlanFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to make; it must not exist")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to make, or the .gguf file; it must not exist")],
     model: Source = "demo",
+    form: Annotated[
+        str, typer.Option("--format", help="safetensors, or gguf: tensors copied as they are quantised, where the model is a GGUF file")
+    ] = "safetensors",
     dtype: Dtype = "auto",
     evaluation: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="what evaluate wrote of this plan; its figures go into the model card")
@@ -137,24 +141,36 @@ def export(
     """Write the checkpoint that a plan describes, and check it in a fresh process. Exits 1 when a check fails."""
     from dataclasses import asdict
 
-    from engine.export.checkpoint import export as run
-    from engine.export.checkpoint import parse_size
-    from engine.models.loading import resolve
-    from engine.plans.files import read_json
-    from engine.plans.words import require_depth
-    from ui.text.wire import evaluation_from_json, trials_from_json
+    from engine.export.gguf import export_gguf
 
-    source, chosen, shard_bytes = source_of(model, dtype, trust=trust), read_plan_file(plan), parse_size(shard_size)
-    folder, spec = shown(resolve(source))
-    require_depth(chosen, spec.depth)
-    kept = read_json(plan)
-    provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept["trials"])} if "trials" in kept else {})}
-    if evaluation is not None:
-        provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
-    report = shown(run(source, folder, chosen, out, dtype, shard_bytes, provenance))
+    if form not in ("safetensors", "gguf"):
+        raise LayerscopeError(f"unknown format '{form}'; choose one of safetensors, gguf")
+    source, chosen = source_of(model, dtype, trust=trust), read_plan_file(plan)
+    if form == "safetensors":
+        report = _export_safetensors(source, chosen, out, dtype, shard_size, read_json(plan), evaluation)
+    elif dtype != "auto" or evaluation is not None:
+        raise LayerscopeError("a GGUF file's tensors are copied as they are, without a card; leave out --dtype and --evaluation")
+    else:
+        report = shown(export_gguf(source, chosen, out))
     write({**asdict(report), "passed": report.passed}, None)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _export_safetensors(source: Any, chosen: Any, out: Path, dtype: str, shard_size: str, kept: Any, evaluation: Path | None) -> Any:
+    from engine.export.checkpoint import export as run
+    from engine.export.checkpoint import parse_size
+    from engine.models.loading import resolve
+    from engine.plans.words import require_depth
+    from ui.text.wire import evaluation_from_json, trials_from_json
+
+    shard_bytes = parse_size(shard_size)
+    folder, spec = shown(resolve(source))
+    require_depth(chosen, spec.depth)
+    provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept["trials"])} if "trials" in kept else {})}
+    if evaluation is not None:
+        provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
+    return shown(run(source, folder, chosen, out, dtype, shard_bytes, provenance))
 
 
 @app.command("app")

@@ -75,6 +75,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "check_logits": ("Logits equal the plan in memory", "로짓이 메모리의 플랜과 일치"),
     "check_generation": ("Cached generation equals uncached", "캐시 사용/미사용 생성 결과 일치"),
     "check_generation_config": ("The generation config is sound", "생성 설정이 올바름"),
+    "check_tokenizer": ("Same tokens and chat template", "토큰과 채팅 템플릿이 같음"),
+    "check_bytes": ("Tensors equal the source's byte for byte", "텐서가 원본과 바이트까지 같음"),
     "verified": ("Written and verified in a fresh process.", "내보냈고, 새 프로세스에서 검증했습니다."),
     "not_verified": ("Written, but a check failed. Do not rely on this checkpoint.", "내보냈지만 검증에 실패했습니다. 이 체크포인트를 믿지 마세요."),
     "written": ("It is at {path}", "위치: {path}"),

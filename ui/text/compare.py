@@ -111,4 +111,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "shard_info": ("Weights are split into files of at most this size, such as 5GB", "가중치를 이 크기 이하의 파일로 나눕니다. 예: 5GB"),
     "export_button": ("Export and check", "내보내고 검증하기"),
     "will_export": ("To be written: {depth} of {source} layers, {size} in the open model's number format.", "내보낼 모델: 레이어 {source}개 중 {depth}개, 열린 모델의 자료형으로 {size}."),
+    "format": ("Format", "파일 형식"),
+    "format_safetensors": ("safetensors, float weights", "safetensors, 부동소수점 가중치"),
+    "format_gguf": ("GGUF, as quantised", "GGUF, 양자화된 그대로"),
+    "format_info": ("GGUF is for llama.cpp: every tensor is copied byte for byte. It takes plans whose blocks each come from one layer; sums of layers and repairs need float weights.", "GGUF는 llama.cpp용입니다. 모든 텐서를 한 바이트도 바꾸지 않고 복사합니다. 블록마다 원본 레이어 하나만 쓰는 플랜에 쓸 수 있고, 레이어의 합이나 고치기에는 부동소수점 가중치가 필요합니다."),
 }  # fmt: skip
