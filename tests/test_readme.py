@@ -62,6 +62,7 @@ def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path) -> None:
             "ablate",
             "tasks",
             "report",
+            "models",
         ),
     ]
     for command in VERBS:

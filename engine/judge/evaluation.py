@@ -189,7 +189,7 @@ def compare(model: Model, record: Capture, final: torch.Tensor, places: torch.Te
         for source, plan, target, cosines in zip(*logs, targets, alike, strict=True):
             picked = [-one.gather(1, target).sum() for one in (source, plan)]
             agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are
-            totals += torch.stack([*picked, divergence(source, plan).sum(), agreed, cosines.sum()]).double().cpu()
+            totals += torch.stack([*picked, divergence(source, plan).sum(), agreed, cosines.sum()]).cpu().double()
     return [float(len(places)), *totals.tolist()]
 
 

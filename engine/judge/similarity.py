@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 
 from engine.cache import Ledger, content_key
+from engine.models.devices import exact
 from engine.models.texts import packs_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.plans.surgery import Mixer
@@ -75,7 +76,7 @@ class SimilarityMeter:
             for record in captures:
                 final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails))
                 for text, start, stop in record.pack.spans:
-                    source, plan = record.final[0, start:stop].double(), final[0, start:stop].double()
+                    source, plan = exact(record.final[0, start:stop]), exact(final[0, start:stop])
                     flattened[text] = _finite(cosine(source.flatten(), plan.flatten()))
                     per_token[text] = _finite(cosine(source, plan).mean())
         return [flattened, per_token]

@@ -72,8 +72,8 @@ def time_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> tuple[floa
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # kernels run behind the program's back
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)  # kernels run behind the program's back
     return time.perf_counter()
 
 

@@ -13,6 +13,7 @@ import torch
 from engine.cache import Ledger
 from engine.errors import TextError
 from engine.judge.similarity import SimilarityMeter
+from engine.models.devices import exact
 from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.types import Block
 
@@ -84,7 +85,7 @@ class KLMeter(AcceptanceMeter):
         for start in range(0, len(source), _CHUNK):
             logs = logits_of(self.model, plan[start : start + _CHUNK]).float().log_softmax(-1)
             source_logs = self._source_logs(text, start, source)
-            total += float(torch.nn.functional.kl_div(logs, source_logs, reduction="none", log_target=True).double().sum())
+            total += float(exact(torch.nn.functional.kl_div(logs, source_logs, reduction="none", log_target=True)).sum())
         nats = total / len(source)
         return math.exp(-max(nats, 0.0)) if math.isfinite(nats) else math.nan
 
@@ -128,7 +129,7 @@ def linear_cka(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     Worked out from the tokens' Gram matrices, since a text has fewer tokens than a state has features. NaN where all
     tokens' states are the same. Source: Kornblith et al. 2019, 1905.00414, section 3.
     """
-    x, y = (states.double() - states.double().mean(0) for states in (a, b))
+    x, y = (states - states.mean(0) for states in (exact(a), exact(b)))
     k, l = x @ x.T, y @ y.T
     return ((k * l).sum() / (k.norm() * l.norm())).clamp(0.0, 1.0)
 

@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from engine.cache import content_key, file_digest
 from engine.errors import SourceError, first_line
 from engine.jobs import Job, Progress, in_fresh_process
+from engine.models.devices import require_dtype
 from engine.models.families import architecture_of
+from engine.models.library import remember
 from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, read_config, require_memory, weight_files
 from engine.types import Model, ModelSource, ModelSpec
 
@@ -82,6 +84,7 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     """
     folder, spec = yield from resolve(source)
     require_memory(spec)
+    require_dtype(source.device, spec.dtype)
     if check is not None:
         check(spec)
     yield Progress(f"Reading {spec.parameters / 1e6:.0f} million parameters")
@@ -92,7 +95,9 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     except Exception as error:  # tokenizer files fail in many ways
         raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     yield Progress("Taking the fingerprint")
-    return Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder))
+    opened = Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder))
+    remember(source, spec.name, spec.model_type)
+    return opened
 
 
 def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = False, **options: Any) -> tuple[Any, dict[str, Any]]:

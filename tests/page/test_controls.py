@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import fields
 from urllib.parse import quote, urlencode
 
@@ -20,6 +21,7 @@ states = st.builds(
     PageState,
     model=encodable,
     dtype=st.sampled_from(DTYPES),
+    device=st.sampled_from(["cpu", "mps", "cuda:0", "cuda:12"]),
     texts=st.sampled_from(BUNDLED),
     T=st.floats(-1, 1),
     C=st.integers(2, 8),
@@ -46,6 +48,7 @@ def assert_spans(spans: object) -> None:
 def assert_usable(state: PageState) -> None:
     """Whatever the link said, the page can show this state."""
     assert state.dtype in DTYPES
+    assert re.fullmatch(r"cpu|mps|cuda:\d+", state.device)
     assert state.rule in RULES
     assert state.similarity in DEFINITIONS
     assert state.plan in PLANS
@@ -96,6 +99,7 @@ def test_garbage_in_a_field_falls_back_to_its_default_and_the_rest_still_counts(
 OUT_OF_RANGE = """
     T=nan T=inf T=1.01 T=-1e999 T=0,5 C=1 C=9 C=5.0 C=0x5 I=0 I=-2 L=-1
     H=0 H=1e3 rule=Mean rule=mean%20 similarity=cosine dtype=int8 plan=none texts=french texts=own L=99999999999999999999999
+    device=cuda: device=cuda:x device=CPU device=cpu:0 device=cuda:1;2 device=meta device=cuda:9999 device=cuda:-1 device=/dev/null
     spans=[[3,1]] spans=[[-1,1]]
     spans=[[1e999,2]] spans=[[0,1e999]] spans=[[0,NaN]] spans=[0,1] spans=null
 """
@@ -104,6 +108,10 @@ OUT_OF_RANGE = """
 @pytest.mark.parametrize("query", OUT_OF_RANGE.split())
 def test_values_out_of_range_fall_back(query: str) -> None:
     assert state_from_query(query, "demo") == DEFAULTS
+
+
+def test_a_card_without_a_number_is_the_first() -> None:
+    assert state_from_query("device=cuda", "demo").device == "cuda:0"
 
 
 def test_the_last_of_several_values_counts() -> None:

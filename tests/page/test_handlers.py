@@ -21,7 +21,7 @@ CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report
 SLIDERS = ("highest", "lowest", "width", "target")
 SETTINGS = (2, 1, 0, 6, "reference", "flattened")  # C, I, L, H, rule, similarity
 # What enter answers, in order; the status, the cancel button and the timer follow.
-ENTERED = ("session", "seen", "model", "dtype", "texts", "T", "C", "I", "L", "H", "rule", "similarity", "plan", "spans")
+ENTERED = ("session", "seen", "model", "dtype", "device", "texts", "T", "C", "I", "L", "H", "rule", "similarity", "plan", "spans")
 
 
 class Page:
@@ -129,7 +129,7 @@ def test_h_goes_back_to_the_depth_when_a_model_is_opened(page: Page, folder: Pat
     page.on.ask(KEY, 2, 1, 0, 4, "reference", "flattened")
     wait_for_jobs()
     assert page.shown("fold", "data")["settings"]["highest"] == 4
-    page.on.open(KEY, str(folder), "auto", "korean", "", 2, 1, 0, 4, "reference", "flattened")
+    page.on.open(KEY, str(folder), "auto", "cpu", "korean", "", 2, 1, 0, 4, "reference", "flattened")
     wait_for_jobs()
     told = page.tell()
     assert json.loads(told["fold"].props["data"])["settings"]["highest"] == 6
@@ -148,8 +148,8 @@ Do = Callable[[Handlers, Path], list[Any]]
 @pytest.mark.parametrize(
     ("do", "expected"),
     [
-        (lambda on, place: on.open(KEY, str(place / "nowhere"), "auto", "english", "", *SETTINGS), "does not exist"),
-        (lambda on, place: on.open(KEY, "demo", "auto", "own", " \n ", *SETTINGS), "no text"),
+        (lambda on, place: on.open(KEY, str(place / "nowhere"), "auto", "cpu", "english", "", *SETTINGS), "does not exist"),
+        (lambda on, place: on.open(KEY, "demo", "auto", "cpu", "own", " \n ", *SETTINGS), "no text"),
         (lambda on, place: on.ask(KEY, 7, *SETTINGS[1:]), "C is 7"),
         (lambda on, place: on.spans(KEY, "[[4, 9]]"), "0 to 5"),
         (lambda on, place: on.load_plan(KEY, str(place / "missing.json")), "does not exist"),

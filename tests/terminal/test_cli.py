@@ -505,6 +505,7 @@ def test_an_interrupted_command_ends_calmly(command: str, tmp_path: Path) -> Non
         ("map", "--model --rule -C -I --lowest --highest --t-min --similarity --calibration --dtype --device --trust-remote-code --out"),
         ("profile", "--model --calibration --removal --dtype --device --trust-remote-code --out"),
         ("export", "--plan --out --model --format --dtype --trust-remote-code --shard-size"),
+        ("models", "--exports --out"),
         ("app", "--model --host --port --exports --browser"),
     ],
 )

@@ -18,6 +18,7 @@ from ui.page.bench.shared import texts_of
 from ui.page.components.chart import SCRIPTS, view
 from ui.page.controls import TEXTS, PageState
 from ui.page.handlers import Handlers
+from ui.page.picker import device_choices
 from ui.page.sessions import Sessions
 from ui.page.tabs import compare, explore, export, fold, search
 from ui.text.words import LANGUAGES, all_words, words
@@ -83,7 +84,9 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
 def _side_bar(language: str, model: str) -> SimpleNamespace:
     say = words(language)
     where = gr.Textbox(model, label=say("model"), info=say("model_info"), elem_id="model", max_lines=1)
+    models = view("models", language, 34, panel=True)
     dtype = gr.Dropdown(list(DTYPES), value="auto", label=say("dtype"), info=say("dtype_info"), elem_id="dtype")
+    device = gr.Dropdown(device_choices(say), value="cpu", label=say("device"), elem_id="device")
     texts = gr.Dropdown(
         [(say(f"texts_{name}"), name) for name in TEXTS],
         value="english",
@@ -97,7 +100,7 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
     texts.change(
         lambda choice: gr.update(visible=choice == "own"), texts, own, show_progress="hidden", queue=False, api_visibility="private"
     )
-    return SimpleNamespace(model=where, dtype=dtype, texts=texts, own=own, button=button, spec=spec)
+    return SimpleNamespace(model=where, models=models, dtype=dtype, device=device, texts=texts, own=own, button=button, spec=spec)
 
 
 def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
@@ -118,18 +121,21 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     told = [*answer, seen, *charts.values(), *sliders.values()]
     common = {"show_progress": "hidden", "api_visibility": "private"}
     settings = [tab.C, tab.I, tab.L, tab.H, tab.rule, tab.similarity]
-    opening = [side.model, side.dtype, side.texts]
+    opening = [side.model, side.dtype, side.device, side.texts]
 
     entered = demo.load(
         on.enter, [tab_id, query], [session, seen, *opening, *fold.state_controls(tab).values(), *answer], js=_ENTER, **common
     )
     entered.then(on.tell, [session, seen], told, **common)
+    at_hand = [side.models, side.device]
+    entered.then(on.models, session, at_hand, queue=False, **common)
+    side.models.browse(on.models, session, at_hand, queue=False, **common)
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
 
     pressed = [side.button.click, side.model.submit]
     asked = [session, *opening, side.own, *settings]
     gr.on(pressed, on.open, asked, [*answer, tab.spans, tab.plan], trigger_mode="always_last", **common)
-    gr.on(pressed, None, opening, None, js="(model, dtype, texts) => { window.layerscope.opened({model, dtype, texts}); }")
+    gr.on(pressed, None, opening, None, js="(model, dtype, device, texts) => { window.layerscope.opened({model, dtype, device, texts}); }")
     gr.on([control.change for control in settings], on.ask, [session, *settings], answer, trigger_mode="always_last", **common)
     tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
     for chart in (seen_by.similarity, seen_by.landscape):

@@ -9,6 +9,7 @@ from typing import Any
 from engine.export.checkpoint import ExportReport
 from engine.methods.laco import LacoSettings
 from engine.methods.minitron import RemovalPerplexity
+from engine.models.library import typed
 from engine.passes.profiling import Profile
 from engine.plans.files import block_to_json
 from engine.plans.words import type_conflicts, weigh
@@ -94,7 +95,7 @@ def spec_card(spec: ModelSpec, source: ModelSource, fingerprint: str = "") -> st
     return encode(
         {
             "name": spec.name,
-            "source": str(source),
+            "source": typed(source),
             "type": spec.model_type,
             "depth": spec.depth,
             "hidden": spec.hidden_size,

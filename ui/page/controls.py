@@ -1,6 +1,7 @@
 """The controls that make up the page's state: what is in the address bar, what undo brings back, what presets set."""
 
 import json
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import parse_qs
@@ -29,6 +30,7 @@ class PageState:
 
     model: str = "demo"
     dtype: str = "auto"
+    device: str = "cpu"
     texts: str = "english"
     T: float = 0.65
     C: int = 4
@@ -46,6 +48,7 @@ class PageState:
 
 
 _CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS, "texts": BUNDLED}
+_DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
 _RANGES = {
     key: (about(LacoSettings, name)["low"], about(LacoSettings, name)["high"] or 10_000)
     for key, name in {"T": "T", "C": "C", "I": "I", "L": "lowest", "H": "highest"}.items()
@@ -68,6 +71,10 @@ def state_from_query(query: str, model: str) -> PageState:
                 continue
             if not low <= value <= high:
                 continue
+        elif entry.name == "device":
+            if not _DEVICE.fullmatch(text):
+                continue
+            value = "cuda:0" if text == "cuda" else text  # one of this machine or not: opening it says so
         elif entry.name in _CHOICES and text not in _CHOICES[entry.name]:
             continue
         else:

@@ -11,14 +11,17 @@ import gradio as gr
 
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
+from engine.models.library import library
 from engine.plans.files import read_json
 from engine.search.targets import Target
+from ui.page import picker
 from ui.page.bench.desk import Desk
 from ui.page.bench.shared import suggested_name, texts_of
 from ui.page.bench.workbench import T_MIN
 from ui.page.controls import read_spans, state_from_query
 from ui.page.sessions import Sessions
 from ui.text.messages import labels_told, teller
+from ui.text.words import words
 
 MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.page.bench.measuring` calls it
 
@@ -30,7 +33,7 @@ class Handlers:
         self, sessions: Sessions, model: str, charts: dict[str, gr.HTML], sliders: dict[str, gr.Slider], language: str = "en"
     ) -> None:
         self._of, self._model, self._charts, self._sliders = sessions.of, model, charts, sliders
-        self._in_words = teller(language)
+        self._in_words, self._say = teller(language), words(language)
 
     def _status(self, bench: Desk, more: bool = True) -> list[Any]:
         """The status line, the cancel button, and the timer: it ticks while a job runs or there may be `more` to tell."""
@@ -53,12 +56,12 @@ class Handlers:
         """A page has loaded: find its workbench, open what its link says, and set the controls to it."""
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
         bench, state = self._of(key), state_from_query(query, self._model)
-        answer = self._act(bench, lambda: bench.open(state.model, state.dtype, texts_of(state.texts, ""), state.settings()))
+        answer = self._act(bench, lambda: bench.open(state.model, state.dtype, texts_of(state.texts, ""), state.settings(), state.device))
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
         T = max(state.T, T_MIN)
         controls = [T, state.C, state.I, L, H, state.rule, state.similarity, state.plan, state.spans]
-        return [key, 0, state.model, state.dtype, state.texts, *controls, *answer]
+        return [key, 0, state.model, state.dtype, picker.device_at_hand(state.device), state.texts, *controls, *answer]
 
     def tell(self, key: str, seen: int) -> list[Any]:
         """The timer asks: status, newest serial number, and what has changed since the last one the page saw."""
@@ -71,13 +74,19 @@ class Handlers:
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
         return [*status, serial, *drawn, *moved]
 
-    def open(self, key: str, where: str, dtype: str, texts: str, own: str, *settings: Any) -> list[Any]:
+    def open(self, key: str, where: str, dtype: str, device: str, texts: str, own: str, *settings: Any) -> list[Any]:
         """Open the model that the side bar names; H goes back to the model's depth, and another model has no hand-made plan."""
         bench = self._of(key)
         bench.highest = None
         C, I, L, _, rule, similarity = settings
-        answer = self._act(bench, lambda: bench.open(where, dtype, texts_of(texts, own), _settings(C, I, L, None, rule, similarity)))
+        wanted = _settings(C, I, L, None, rule, similarity)
+        answer = self._act(bench, lambda: bench.open(where, dtype, texts_of(texts, own), wanted, device))
         return [*answer, gr.skip(), gr.skip()] if bench.spans or bench.file else [*answer, "[]", "map"]
+
+    def models(self, key: str) -> list[Any]:
+        """What this machine offers to open, and on which devices."""
+        listed = picker.models_data(library(self._of(key).export_folder), self._in_words)
+        return [gr.update(value=listed), gr.update(choices=picker.device_choices(self._say))]
 
     def ask(self, key: str, *settings: Any) -> list[Any]:
         """A setting has changed: ask for its map."""

@@ -19,6 +19,7 @@ from ui.terminal.options import (
     Definition,
     Device,
     Dtype,
+    Exports,
     Highest,
     Interval,
     Lowest,
@@ -173,12 +174,25 @@ def _export_safetensors(source: Any, chosen: Any, out: Path, dtype: str, shard_s
     return shown(run(source, folder, chosen, out, dtype, shard_bytes, provenance))
 
 
+@app.command()
+def models(
+    exports: Exports = Path("exports"),
+    out: Out = None,
+) -> None:
+    """List what this machine offers to open: the demo, what was opened, what was exported, what the Hugging Face cache holds."""
+    from dataclasses import asdict
+
+    from engine.models.library import library
+
+    write([asdict(entry) for entry in library(exports)], out)
+
+
 @app.command("app")
 def open_app(
     model: Source = "demo",
     host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
-    exports: Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page may export into")] = Path("exports"),
+    exports: Exports = Path("exports"),
     browser: Annotated[
         bool | None, typer.Option("--browser/--no-browser", help="open a browser window; left out, one is opened where there is a screen")
     ] = None,

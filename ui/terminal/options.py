@@ -26,10 +26,11 @@ Texts = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")]
 Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
-Device = Annotated[str, typer.Option(help="cpu, or cuda where there is one")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda:N or mps where torch has them")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="let Python files that come with the model run, with all your rights; read them first")
 ]
+Exports = Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page exports into")]
 Rule = Annotated[str, typer.Option(help=about(LacoSettings, "rule")["help"])]
 Width = Annotated[int, typer.Option("-C", help=about(LacoSettings, "C")["help"])]
 Interval = Annotated[int, typer.Option("-I", help=about(LacoSettings, "I")["help"])]

@@ -38,6 +38,8 @@ _KOREAN: dict[str, str] = {
     "hub:{} cannot be fetched: {}": "hub:{}: 내려받을 수 없습니다({}).",
     "unknown dtype '{}'; choose one of {}": "‘{}’: 지원하지 않는 자료형(dtype)입니다. 다음 중에서 고르세요: {}",
     "there is no device '{}' on this machine; choose one of {}": "‘{}’: 이 컴퓨터에 없는 장치입니다. 다음 중에서 고르세요: {}",
+    "{} does not answer ({}); choose another device": "{}: 응답하지 않습니다({}). 다른 장치를 고르세요.",
+    "{} cannot hold {} ({}); choose another number format or device": "{}: {} 자료형을 다룰 수 없습니다({}). 다른 자료형이나 장치를 고르세요.",
     "models of type '{}' are not supported; supported are {}": "‘{}’ 계열은 지원하지 않습니다. 지원하는 계열: {}",
     "this {} model sets {}, which ties a layer's arithmetic to its index; its depth cannot change": "이 {} 모델은 {} 설정 때문에 레이어의 연산이 레이어 번호에 묶여 있어 깊이를 바꿀 수 없습니다.",
     "the weights are quantised, so layers cannot be mixed; open the unquantised model, or a GGUF file, which is dequantised": "가중치가 양자화되어 있어 레이어를 병합할 수 없습니다. 양자화하지 않은 모델이나, 역양자화해서 여는 GGUF 파일을 여세요.",

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.cache import content_key
 from engine.jobs import Job
+from engine.models.library import remember
 from engine.models.loading import open_model
 from engine.models.texts import BUNDLED, bundled, calibration_of
 from engine.types import Calibration, Model, ModelSource, ModelSpec
@@ -19,7 +20,9 @@ def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> J
     """Open a model, or return the one that another session has open already; `check` sees its spec first."""
     with _models_lock:
         known = _models.get(source)
-    if known is None:
+    if known is not None:
+        remember(source, known.spec.name, known.spec.model_type)
+    else:
         known = yield from open_model(source, check)
         with _models_lock:
             _models[source] = known

