@@ -441,9 +441,9 @@ def test_a_cache_of_less_than_nothing_is_refused(
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_names_every_option(verb: str, inside: Callable[..., Answer]) -> None:
     expected = {
-        "evaluate": "--plan --model --text --context --stride --tokens --dtype --device --out",
+        "evaluate": "--plan --model --text --context --stride --tokens --dtype --device --out --format",
         "baseline": "--method --keep --model --text --tokens --objective --seed --dtype --device --out",
-        "search": "--keep --parameters --gigabytes --context --batch --objective --seconds --repair --exhaustive --text --tokens --out",
+        "search": "--keep --parameters --gigabytes --context --batch --objective --seconds --repair --exhaustive --survivors --text --tokens --out",
         "repair": "--plan --kind --model --text --tokens --dtype --device --out",
     }[verb]
     answer = inside(verb, "--help")

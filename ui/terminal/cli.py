@@ -25,6 +25,7 @@ from ui.terminal.options import (
     PlanFile,
     Rule,
     Source,
+    TableFormat,
     Texts,
     Threshold,
     Width,
@@ -32,6 +33,7 @@ from ui.terminal.options import (
     read_plan_file,
     shown,
     write,
+    write_table,
 )
 
 app = typer.Typer(
@@ -84,6 +86,7 @@ def map_(
     dtype: Dtype = "auto",
     device: Device = "cpu",
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval."""
     from engine.search.frontier import frontier, require_t_min
@@ -92,7 +95,8 @@ def map_(
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     require_t_min(t_min)
     meter = open_meter(model, dtype, device, calibration, settings.checked)
-    write(frontier_to_json(shown(frontier(meter, settings, t_min))), out)
+    found = frontier_to_json(shown(frontier(meter, settings, t_min)))
+    write_table(found, "map", found["steps"], out, form)
 
 
 @app.command()
@@ -103,6 +107,7 @@ def profile(
     dtype: Dtype = "auto",
     device: Device = "cpu",
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
     from engine.methods.minitron import removal_perplexity
@@ -114,7 +119,8 @@ def profile(
     measured = shown(run(meter.captures))
     weights = shown(weight_distance(meter.model))
     without = shown(removal_perplexity(meter)) if removal else None
-    write(profile_to_json(measured, weights, without), out)
+    found = profile_to_json(measured, weights, without)
+    write_table(found, "layers", found["layers"], out, form)
 
 
 @app.command()
