@@ -443,7 +443,8 @@ def test_help_names_every_option(verb: str, inside: Callable[..., Answer]) -> No
     expected = {
         "evaluate": "--plan --model --text --context --stride --tokens --dtype --device --out --format",
         "baseline": "--method --keep --model --text --tokens --objective --seed --dtype --device --out",
-        "search": "--keep --parameters --gigabytes --context --batch --objective --seconds --repair --exhaustive --survivors --text --tokens --out",
+        "search": "--keep --parameters --gigabytes --context --batch --objective --seconds --repair --exhaustive --survivors "
+        "--text --tokens --out",
         "repair": "--plan --kind --model --text --tokens --dtype --device --out",
     }[verb]
     answer = inside(verb, "--help")

@@ -65,7 +65,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     "tasks": {name: name for name in ("task", "metric", "source", "source_stderr", "plan", "plan_stderr")},
     "texts": {name: name for name in ("tokens", "source_nll", "plan_nll", "kl", "agreement", "cosine")},
 }
-FORMATS = ("json", "csv", "md")
+# What the page shows of a board, and copies as Markdown.
+ON_BOARD = (
+    *("plan", "layers", "ratio", "ratio_low", "ratio_high", "kl", "top1_agreement", "decode_ratio", "parameters", "bytes", "writes"),
+    *_PROTOCOL,
+)
 _ABSENT = object()
 
 

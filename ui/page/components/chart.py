@@ -12,7 +12,10 @@ from engine.models.texts import assets_folder
 # Plotly's own file from its wheel, then ours; the order is that of loading.
 SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
-    *(assets_folder() / "js" / f"{name}.js" for name in ("core", "heatmaps", "strip", "fold", "panels", "search", "board", "state")),
+    *(
+        assets_folder() / "js" / f"{name}.js"
+        for name in ("core", "menu", "table", "terminal", "heatmaps", "strip", "fold", "panels", "search", "board", "state")
+    ),
 )
 _HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in SCRIPTS)
 
