@@ -2,7 +2,7 @@
 // coordinates over what made them, and everything that was measured of the plan that is chosen.
 "use strict";
 
-(({views, plot, fill, number, times, size, element, part, theme, strip}) => {
+(({views, plot, fill, number, times, size, element, part, theme, strip, grid}) => {
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
 
@@ -12,25 +12,34 @@
 
   const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = act; return made; };
 
-  const table = (box, data, words, chosen, choose) => {
-    const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
-    ["plan", "layers", "ratio_short", "kl_short", "agreement_short", "decode_short", "parameters_short", "memory", "verdict_short"].forEach((name) => head.append(element("th", {}, words[`col_${name}`])));
-    made.append(head);
-    data.entries.forEach((entry) => {
-      const row = element("tr", {class: entry.name === chosen ? "ls-chosen" : "", "data-entry": entry.name, tabindex: 0}), e = entry.evaluation;
-      const broken = e && ratio(entry) === null;
-      const cells = [
-        entry.label || entry.plan.method, `${entry.depth}`,
-        e ? (broken ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`) : "–",
-        e ? number(e.kl, 3) : "–", e ? (e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`) : "–",
-        entry.speed ? times(entry.speed.decode_ratio) : "–", `${(entry.parameters / 1e6).toFixed(1)} M`, size(entry.bytes), entry.verdict ? words[`verdict_${entry.verdict}`] : "–",
-      ];
-      cells.forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
-      row.onclick = () => choose(entry.name);
-      row.onkeydown = (event) => { if (event.key === "Enter") choose(entry.name); };
-      made.append(row);
+  const table = (box, data, words, local, choose) => {
+    const by = (key, cell, ...more) => ({label: words[`col_${key}`], cell, keys: more});
+    const judging = (e) => (e ? fill(words.protocol_short, {...e.protocol, bos: e.protocol.bos ? words.with_bos : words.without_bos}) : "–");
+    const columns = [
+      by("plan", (entry) => entry.label || entry.plan.method, "plan"),
+      by("layers", (entry) => `${entry.depth}`, "layers"),
+      by("ratio_short", (entry, e) => (!e ? "–" : ratio(entry) === null ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`), "ratio"),
+      by("kl_short", (entry, e) => (e ? number(e.kl, 3) : "–"), "kl"),
+      by("agreement_short", (entry, e) => (!e || e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`), "top1_agreement"),
+      by("decode_short", (entry) => (entry.speed ? times(entry.speed.decode_ratio) : "–"), "decode_ratio"),
+      by("parameters_short", (entry) => `${(entry.parameters / 1e6).toFixed(1)} M`, "parameters"),
+      by("memory", (entry) => size(entry.bytes), "bytes"),
+      by("verdict_short", (entry) => (entry.verdict ? words[`verdict_${entry.verdict}`] : "–"), "writes"),
+      by("judged_on", (entry, e) => judging(e), ...["texts", "tokens", "context", "stride", "bos"].map((name) => `judged_${name}`)),
+    ];
+    const of = (row) => data.entries.find((entry) => entry.row === row);
+    grid(box, {
+      sheet: data.sheet, words, local, rest: data.entries.map((entry) => entry.row),
+      columns: columns.map((column) => ({...column, text: (row) => column.cell(of(row), of(row).evaluation)})),
+      dress: (line, row) => {
+        const {name} = of(row);
+        line.className = name === local.chosen ? "ls-chosen" : "";
+        line.dataset.entry = name;
+        line.tabIndex = 0;
+        line.onclick = () => choose(name);
+        line.onkeydown = (event) => { if (event.key === "Enter") choose(name); };
+      },
     });
-    box.replaceChildren(made);
   };
 
   const scatter = (box, data, words, chosen, choose) => {
@@ -58,7 +67,7 @@
     const cost = known.map((e) => Math.log10(ratio(e))), worst = Math.max(.1, ...cost);
     const counted = (label, of) => { const values = known.map(of), tickvals = [...new Set(values)], at = [Math.min(...values), Math.max(...values)]; return {label, values, tickvals, range: at[0] === at[1] ? [at[0] - 1, at[1] + 1] : at}; };
     const measured = [1, 1.5, 2, 5, 10, 20, 50, 100, 1000, 1e4, 1e6].filter((v) => Math.log10(v) <= worst);
-    plot(box, [{type: "parcoords", line: {color: cost, colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {size: 1, color: "rgba(0,0,0,0)"}, // the ticks tell the range
+    plot(box, [{type: "parcoords", meta: {columns: Object.fromEntries([["plan", (e) => e.label || e.plan.method], ...["C", "I", "T"].map((name) => [name, (e) => e.plan.settings[name]]), ["layers", (e) => e.depth], ["ratio", ratio]].map(([name, of]) => [name, known.map(of)]))}, line: {color: cost, colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {size: 1, color: "rgba(0,0,0,0)"}, // the ticks tell the range
       dimensions: [
         counted("C", (e) => e.plan.settings.C), counted("I", (e) => e.plan.settings.I), {label: "T", values: known.map((e) => e.plan.settings.T)}, counted(words.layers, (e) => e.depth),
         {label: words.perplexity, values: cost, range: [0, worst], tickvals: measured.map(Math.log10), ticktext: measured.map((v) => `×${v}`)},
@@ -100,7 +109,7 @@
     row.append(...["show", "samples", "speed", "tasks", "remove"].map((what) => button(words[`row_${what}`], () => act(what, entry.name))));
     made.push(row);
     if (e) made.push(element("p", {class: "ls-rule"}, fill(words.protocol, {tokens: e.protocol.tokens, texts: e.protocol.texts, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos, source: number(e.perplexity.source, 2), plan: e.perplexity.plan === null ? words.broken : number(e.perplexity.plan, 2)})));
-    if (e && judged(entry) && e.texts.length > 1) { const dots = element("div", {}); made.push(dots); setTimeout(() => dots.isConnected && spread(dots, entry, words), 0); }
+    if (e && judged(entry) && e.texts.length > 1) { const dots = element("div", {class: "ls-by-text"}); made.push(dots); setTimeout(() => dots.isConnected && spread(dots, entry, words), 0); }
     if (entry.speed) made.push(element("p", {class: "ls-rule"}, fill(words.speed_says, {decode: times(entry.speed.decode_ratio), prefill: times(entry.speed.prefill_ratio), theory: times(1 / entry.speed.depth_ratio)})));
     if (entry.memory) { const m = entry.memory; made.push(element("p", {class: "ls-rule"}, fill(words.memory_says, {context: m.context, batch: m.batch, plan_cache: size(m.plan_cache), source_cache: size(m.source_cache), plan_weights: size(m.plan_weights), source_weights: size(m.source_weights), disk: size(m.plan_disk)}))); }
     if (entry.speed?.source_peak) made.push(element("p", {class: "ls-rule"}, fill(words.peak_says, {source: size(entry.speed.source_peak), plan: size(entry.speed.plan_peak), read: entry.speed.prompt_tokens, written: entry.speed.new_tokens})));
@@ -120,29 +129,27 @@
     box.replaceChildren(...made);
   };
 
-  views.ablation = (box, {data, words}) => {
-    const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
-    [words.col_plan, words.col_layers, words.final_similarity, words.col_ratio_short, words.col_kl_short].forEach((text) => head.append(element("th", {}, text)));
-    made.append(head);
-    data.rows.forEach((one) => {
-      const row = element("tr", {}), e = one.evaluation ?? one;
-      [one.label, `${one.depth}`, number(one.similarity, 3), times(e.ratio), number(e.kl, 3)].forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
-      made.append(row);
-    });
-    const scroll = element("div", {class: "ls-board-scroll"});
-    scroll.append(made);
+  views.ablation = (box, {data, words, local}) => {
+    const judged = (one) => one.evaluation ?? one;
+    const columns = [
+      ["plan", words.col_plan, (one) => one.label], ["layers", words.col_layers, (one) => `${one.depth}`], ["similarity", words.final_similarity, (one) => number(one.similarity, 3)],
+      ["ratio", words.col_ratio_short, (one) => times(judged(one).ratio)], ["kl", words.col_kl_short, (one) => number(judged(one).kl, 3)],
+    ].map(([key, label, cell]) => ({label, keys: [key], text: (row) => cell(data.rows[row])}));
     const telling = (data.telling ?? []).map((one) => element("p", {class: "ls-rule"}, fill(words.telling, {measure: one.measure, correlation: number(one.correlation, 2), low: number(one.lowest, 3), high: number(one.highest, 3), plans: one.plans})));
-    box.replaceChildren(element("p", {class: "ls-rule"}, words[`asks_${data.name}`]), scroll, ...telling);
+    const table = element("div", {class: "ls-grid"});
+    grid(table, {sheet: data.sheet, columns, words, local, rest: data.rows.map((_, row) => row)});
+    box.replaceChildren(element("p", {class: "ls-rule"}, words[`asks_${data.name}`]), table, ...telling);
   };
 
   views.board = (box, {data, words, trigger, local, draw, width}) => {
     if (!data.entries.length) { box.replaceChildren(element("p", {class: "ls-waiting"}, words.board_empty)); return; }
     if (box.querySelector(".ls-waiting")) box.replaceChildren();
+    data.entries.forEach((entry, row) => { entry.row ??= row; }); // its row in the sheet, whatever the order here
     data.entries.sort((a, b) => b.depth - a.depth || (ratio(a) ?? Infinity) - (ratio(b) ?? Infinity)); // deep first, and the best of each depth
     const choose = (name) => { local.chosen = name; draw(); };
     const act = (what, name) => trigger("row", {what, name});
     const entry = data.entries.find((one) => one.name === local.chosen);
-    table(part(box, "ls-board-scroll"), data, words, local.chosen, choose);
+    table(part(box, "ls-grid"), data, words, local, choose);
     details(part(box, "ls-details"), entry, words, act, local);
     const pair = part(box, "ls-charts");
     scatter(part(pair, "ls-front"), data, words, local.chosen, choose);

@@ -43,7 +43,7 @@ window.layerscope = (() => {
   };
 
   const config = {displayModeBar: false, displaylogo: false, showSendToCloud: false, responsive: false};
-  const plot = (box, traces, more, height) => Plotly.react(box, traces, layout(height, more), config);
+  const plot = (box, traces, more, height) => { Plotly.react(box, traces, layout(height, more), config); window.layerscope.saving(box); };
   const colorbar = (title) => ({thickness: 10, outlinewidth: 0, title: {text: title, side: "right"}});
 
   const parse = (text, fallback = null) => { try { return JSON.parse(text); } catch { return fallback; } };
@@ -65,7 +65,7 @@ window.layerscope = (() => {
 
   // Called by the component once its element is on the page. Redraws on new props, a change of theme or of width.
   const mount = (name, host, props, trigger, watch) => {
-    const words = window.layerscopeWords[props.language];
+    const words = window.layerscope.words = window.layerscopeWords[props.language];
     const box = host.querySelector(".ls-view");
     const local = {}; // what the person picked in this view: survives redraws, not reloads
     let [sent, data] = [null, null]; // what Python sent last, parsed once

@@ -92,6 +92,7 @@
       const of = (accepted) => step.trials.filter((trial) => trial.accepted === accepted);
       const dots = (trials, title, marker) => ({
         type: "scatter", mode: "markers", name: title, x: trials.map((r) => r.pointer), y: trials.map((r) => r.similarity), marker,
+        meta: {columns: {spread: trials.map((r) => r.spread)}},
         text: trials.map((r) => fill(words.trial, {first: r.pointer + 1, last: r.pointer + r.absorbed, pointer: r.pointer, depth: r.depth_after})),
         hovertemplate: `%{text}<br>${words.cosine} %{y:.4f}<extra>${title}</extra>`,
       });

@@ -121,7 +121,7 @@
     const map = part(box, "ls-map");
     const cosine = value.weights === "cosine";
     plot(map, [{
-      type: "heatmap", z: cosine ? data.cosine : data.relative_l2, y: data.projections.map((name) => name.split(".").pop()), colorscale: "Cividis", reversescale: !cosine, ygap: 1,
+      type: "heatmap", z: cosine ? data.cosine : data.relative_l2, y: data.projections.map((name) => name.split(".").pop()), meta: {y: "projection"}, colorscale: "Cividis", reversescale: !cosine, ygap: 1,
       colorbar: colorbar(cosine ? words.cosine : words.relative), hovertemplate: `%{y}, ${words.layer} %{x} → +1<br>%{z:.3f}<extra></extra>`,
     }], {xaxis: {title: {text: words.pair_axis}, showgrid: false}, yaxis: {autorange: "reversed", showgrid: false}}, 290);
   };

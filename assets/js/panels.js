@@ -44,6 +44,8 @@
       [words.fingerprint, value.fingerprint],
     ]));
     window.layerscope.opened({model: value.source});
+    if (value.terminal) window.layerscope.terminal(value.terminal);
+    window.layerscope.model = value.name; // what files saved from here are named after
   };
 
   views.status = (box, {value, words}) => {

@@ -24,6 +24,7 @@
   ls.changed = (names, values) => {
     const state = Object.fromEntries(names.map((name, index) => [name, values[index]]));
     write(state);
+    ls.moved(state);
     clearTimeout(waiting);
     waiting = setTimeout(() => {
       const text = JSON.stringify(values);

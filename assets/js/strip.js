@@ -1,4 +1,4 @@
-// The strip: source layers above, the plan's blocks below, and which folds into which.
+// The strip: source layers above, the plan's blocks below, and which folds into which. On a wide page its menu stands beside it.
 "use strict";
 
 window.layerscope.strip = (box, depth, blocks, words, width) => {
@@ -11,7 +11,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
     return made;
   };
   const gap = width / depth > 14 ? 3 : 1.5;
-  const cell = (width - 2) / depth;
+  const cell = (width - 2 - (width > 600 ? 30 : 0)) / depth;
   const high = 30, between = 46, top = cell > 11 ? 1 : 14, below = top + high + between;
   const root = svg("svg", {width, height: below + high + 6, role: "img", class: "ls-strip", "aria-label": fill(words.strip_label, {from: depth, to: blocks.length})});
 
@@ -51,5 +51,9 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
     draw({id: place, place, text: block.home}, blocks.length, below, folded(block) ? "home" : "kept", "data-block", fill(words.block_title, {place, home: block.home, mix}));
     if (block.repair) root.append(svg("path", {d: `M${x(place, blocks.length) + gap / 2},${below + high + 4} h${Math.max(2, cell - gap)}`, stroke: t.accent, "stroke-width": 3, class: "ls-repair"}));
   });
-  box.replaceChildren(root);
+  const [before] = box.getElementsByTagName("svg");
+  if (before) before.replaceWith(root); else box.replaceChildren(root); // the menu keeps its place and the focus
+  window.layerscope.saving(box, () => blocks.map((block, place) => ({
+    block: place, norms_of: block.home, projections_of: block.mix.map(([layer, weight]) => (weight === 1 ? layer : `${weight}*${layer}`)).join(" + "), repair: block.repair ?? "",
+  })));
 };

@@ -6,9 +6,8 @@ plotly's wheel. What is drawn stands in the file as JSON, so that every figure c
 
 import json
 import math
-import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
@@ -17,10 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from engine.cache import plain
+from engine.export.commands import commands, records
 from engine.export.pictures import charts, strip
 from engine.judge.cost import LEVELS
 from engine.judge.evaluation import Evaluation
-from engine.models.texts import BUNDLED, assets_folder
+from engine.models.texts import assets_folder
 from engine.passes.profiling import Profile
 from engine.plans.files import plan_to_json
 from engine.plans.words import describe, weigh
@@ -66,7 +66,7 @@ def report_html(
         evaluation=evaluation,
         frontier=frontier,
         samples=plain(samples or []),
-        facts={key: value for key, value in _records(facts).items() if key != "commands"},
+        facts={key: value for key, value in records(facts).items() if key != "commands"},
         settings=_settings(source, fingerprint, plan, evaluation),
         parameters=parameters,
         bytes=size,
@@ -204,39 +204,7 @@ def _settings(source: ModelSource, fingerprint: str, plan: DepthPlan, evaluation
     return rows
 
 
-def _records(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value for key, value in facts.items()}
-
-
 def _fitted_to(plan: DepthPlan, facts: Mapping[str, Any]) -> set[Any]:
     """Return the fingerprints of the texts that the plan was made with."""
     named = {value for key, value in plan.settings if key in ("calibration", "practice")}
-    return named | {_records(facts)[key].get("fingerprint") for key in ("calibration", "practice") if facts.get(key)}
-
-
-def commands(source: ModelSource, plan: DepthPlan, evaluation: Evaluation | None, facts: Mapping[str, Any]) -> list[str]:
-    """Return the lines that repeat this in a terminal; a line that begins with # says what to bring."""
-    model = str(source) + (f"@{source.revision}" if source.kind == "hub" and source.revision else "")
-    opened = f"--model {shlex.quote(model)} --dtype {source.dtype}"
-    settings, lines = dict(plan.settings), []
-    if plan.method == "laco" and not plan.repairs and {"C", "I", "T", "lowest", "highest", "rule", "similarity"} <= settings.keys():
-        texts, note = _texts(_records(facts).get("calibration") or {}, "calibration")
-        lines += [*note, f"layerscope propose {opened} --device {source.device} --calibration {texts}"]
-        lines[-1] += "".join(f" -{name} {settings[name]}" for name in "CIT")
-        lines[-1] += "".join(f" --{name} {settings[name]}" for name in ("lowest", "highest", "rule", "similarity")) + " --out plan.json"
-    else:
-        lines.append("# plan.json is the plan below" + ("; put plan.repairs.safetensors beside it" if plan.repairs else ""))
-    if evaluation is not None:
-        protocol = evaluation.protocol
-        texts, note = _texts({"name": protocol.texts}, "evaluation")
-        lines += [*note, f"layerscope evaluate --plan plan.json {opened} --device {source.device} --text {texts}"]
-        lines[-1] += f" --context {protocol.context} --stride {protocol.stride} --tokens {protocol.tokens}"
-    return [*lines, f"layerscope export --plan plan.json {opened} --out pruned"]
-
-
-def _texts(record: Mapping[str, Any], purpose: str) -> tuple[str, list[str]]:
-    """Return what names these texts to the terminal, and a remark where they are no file that it knows of."""
-    name = str(record.get("name", "english")).removeprefix(f"{purpose}-")
-    if name in BUNDLED or "/" in name or "." in name:
-        return shlex.quote(name), []
-    return f"{purpose}.txt", [f"# {purpose}.txt holds the {purpose} texts, one a line"]
+    return named | {records(facts)[key].get("fingerprint") for key in ("calibration", "practice") if facts.get(key)}

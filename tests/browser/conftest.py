@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,14 +32,14 @@ class App:
         return [url for url in self.requests if not url.startswith((self.url, "data:", "blob:", self.url.replace("http", "ws")))]
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on the demo model, as the README's command starts it."""
+@contextmanager
+def running(folder: Path, *arguments: object) -> Iterator[App]:
+    """Start the app as the README's command does, with more arguments; its exports and its log go below `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    exports, log = tmp_path_factory.mktemp("exports"), tmp_path_factory.mktemp("log") / "app.log"
-    command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports)]
+    exports, log = folder / "exports", folder / "app.log"
+    command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports), *map(str, arguments)]
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     url = f"http://127.0.0.1:{port}"
@@ -54,6 +55,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app on the demo model."""
+    with running(tmp_path_factory.mktemp("app")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

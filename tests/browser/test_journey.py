@@ -20,7 +20,8 @@ BOARD_TWICE = """() => {
   const blocks = [0, 1].map((home) => ({home, mix: [[home, 1]]}));
   const entry = {name: 'x', label: 'x', depth: 2, parameters: 1e6, bytes: 1e6, plan: {method: 'm', settings: {}, blocks},
     samples: [{prompt: 'a', decoding: 'greedy', source: made, plan: made}]};
-  const words = window.layerscopeWords.en, data = {depth: 3, entries: [entry]};
+  const sheet = {columns: ['plan'], rows: [['x']], same: [], csv: ['', ''], markdown: {all: ['', ''], varying: ['', '']}};
+  const words = window.layerscopeWords.en, data = {depth: 3, entries: [entry], sheet};
   for (let i = 0; i < 2; i++) {
     window.layerscope.views.board(box, {data, words, trigger() {}, local: {chosen: 'x'}, draw() {}, width: 600});
   }

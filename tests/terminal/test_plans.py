@@ -441,9 +441,10 @@ def test_a_cache_of_less_than_nothing_is_refused(
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_names_every_option(verb: str, inside: Callable[..., Answer]) -> None:
     expected = {
-        "evaluate": "--plan --model --text --context --stride --tokens --dtype --device --trust-remote-code --out",
+        "evaluate": "--plan --model --text --context --stride --tokens --dtype --device --trust-remote-code --out --format",
         "baseline": "--method --keep --model --text --tokens --objective --seed --dtype --device --trust-remote-code --out",
-        "search": "--keep --parameters --gigabytes --context --batch --objective --seconds --repair --exhaustive --text --tokens --out",
+        "search": "--keep --parameters --gigabytes --context --batch --objective --seconds --repair --exhaustive --survivors "
+        "--text --tokens --out",
         "repair": "--plan --kind --model --text --tokens --dtype --device --trust-remote-code --out",
     }[verb]
     answer = inside(verb, "--help")

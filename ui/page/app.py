@@ -16,6 +16,7 @@ from engine.models.sources import DTYPES
 from engine.models.texts import assets_folder
 from ui.page.bench.shared import texts_of
 from ui.page.components.chart import SCRIPTS, view
+from ui.page.components.terminal import terminal
 from ui.page.controls import TEXTS, PageState
 from ui.page.handlers import Handlers
 from ui.page.picker import device_choices
@@ -60,14 +61,20 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     view("tabs", language, 44, panel=True)
     with gr.Column(elem_id="panel-explore", elem_classes="ls-panel"):
         explore_tab = explore.build(language)
+        terminal("explore", language)
     with gr.Column(elem_id="panel-fold", elem_classes="ls-panel"):
         fold_tab = fold.build(language)
+        folded = [fold_tab.C, fold_tab.I, fold_tab.L, fold_tab.H, fold_tab.rule, fold_tab.similarity]
+        terminal("fold", language, fold_tab.plan, *folded)
     with gr.Column(elem_id="panel-search", elem_classes="ls-panel"):
         search_tab = search.build(language)
+        terminal("search", language, *search.settings(search_tab), search_tab.method)
     with gr.Column(elem_id="panel-compare", elem_classes="ls-panel"):
         compare_tab = compare.build(language)
+        terminal("compare", language, *compare.settings(compare_tab), compare_tab.ablation, *folded)
     with gr.Column(elem_id="panel-export", elem_classes="ls-panel"):
         export_tab = export.build(language, export_folder)
+        terminal("export", language, export_tab.name, export_tab.dtype, export_tab.shard)
     page = SimpleNamespace(
         side=side,
         status=status,
@@ -163,8 +170,7 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     for kind, button in tab.repairs.items():
         name = gr.State(kind)
         button.click(on.repair, [*shown, name, *judged_on], answer, **common)
-    searched = [found.kind, found.amount, found.context, found.objective, found.seconds, found.survivors, found.repaired, found.every]
-    found.button.click(on.search, [session, *searched], [*answer, tab.plan], **common)
+    found.button.click(on.search, [session, *search.settings(found)], [*answer, tab.plan], **common)
     found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], [*answer, tab.plan], **common)
 
 

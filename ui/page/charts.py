@@ -90,8 +90,11 @@ def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier:
     return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
-def spec_card(spec: ModelSpec, source: ModelSource, fingerprint: str = "") -> str:
-    """Return what the side bar says of a model; its fingerprint is known once its weights were read."""
+def spec_card(spec: ModelSpec, source: ModelSource, fingerprint: str = "", terminal: dict[str, Any] | None = None) -> str:
+    """Return what the side bar says of a model; its fingerprint is known once its weights were read.
+
+    `terminal` is what the commands shown on the tabs say of it, see `ui.text.commands.facts_of`.
+    """
     return encode(
         {
             "name": spec.name,
@@ -105,6 +108,7 @@ def spec_card(spec: ModelSpec, source: ModelSource, fingerprint: str = "") -> st
             "device": source.device,
             "available": spec.available_bytes,
             "fingerprint": fingerprint[:12] or "…",
+            **({"terminal": terminal} if terminal else {}),
         }
     )
 

@@ -27,6 +27,7 @@ from ui.terminal.options import (
     PlanFile,
     Rule,
     Source,
+    TableFormat,
     Texts,
     Threshold,
     Trust,
@@ -36,6 +37,7 @@ from ui.terminal.options import (
     shown,
     source_of,
     write,
+    write_table,
 )
 
 app = typer.Typer(
@@ -90,6 +92,7 @@ def map_(
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval."""
     from engine.search.frontier import frontier, require_t_min
@@ -98,7 +101,8 @@ def map_(
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     require_t_min(t_min)
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
-    write(frontier_to_json(shown(frontier(meter, settings, t_min))), out)
+    found = frontier_to_json(shown(frontier(meter, settings, t_min)))
+    write_table(found, "map", found["steps"], out, form)
 
 
 @app.command()
@@ -110,6 +114,7 @@ def profile(
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
     from engine.methods.minitron import removal_perplexity
@@ -121,7 +126,8 @@ def profile(
     measured = shown(run(meter.captures))
     weights = shown(weight_distance(meter.model))
     without = shown(removal_perplexity(meter)) if removal else None
-    write(profile_to_json(measured, weights, without), out)
+    found = profile_to_json(measured, weights, without)
+    write_table(found, "layers", found["layers"], out, form)
 
 
 @app.command()

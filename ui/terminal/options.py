@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -25,6 +25,10 @@ Texts = Annotated[
     str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text a line; or english / korean for the bundled texts")
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")]
+TableFormat = Annotated[
+    Literal["json", "csv", "md"],
+    typer.Option("--format", help="json, or only the table of the answer: csv (every digit), md (Markdown, four digits)"),
+]
 Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
 Device = Annotated[str, typer.Option(help="cpu, or cuda:N or mps where torch has them")]
 Trust = Annotated[
@@ -162,6 +166,16 @@ def write(value: Any, out: Path | None) -> None:
         sys.stdout.write(text)
         return
     write_text(text, out)
+
+
+def write_table(value: Any, kind: str, records: Any, out: Path | None, form: str) -> None:
+    """Write a verb's whole answer as JSON, or the table of its records as "csv" or "md"; `kind` is one of ui/text/tables.py."""
+    if form == "json":
+        return write(value, out)
+    from ui.text.tables import table, to_text
+
+    text = to_text(table(kind, records), form)
+    return write_text(text, out) if out is not None else print(text, end="")
 
 
 def write_text(text: str, out: Path) -> None:

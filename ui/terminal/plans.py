@@ -26,6 +26,7 @@ from ui.terminal.options import (
     PracticeTokens,
     Rule,
     Source,
+    TableFormat,
     Texts,
     Threshold,
     Timing,
@@ -42,6 +43,7 @@ from ui.terminal.options import (
     source_of,
     write,
     write_plan,
+    write_table,
     write_text,
 )
 
@@ -65,6 +67,7 @@ def evaluate(
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
     from engine.judge.evaluation import Judge
@@ -74,7 +77,8 @@ def evaluate(
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
     opened = open_for(chosen, source_of(model, dtype, device, trust))
     judge = Judge(opened, texts, context, stride, tokens)
-    write(evaluation_to_json(shown(judge.judge(chosen))), out)
+    found = evaluation_to_json(shown(judge.judge(chosen)))
+    write_table(found, "texts", found["texts"], out, form)
 
 
 @app.command()
@@ -116,6 +120,7 @@ def search(
     exhaustive: Annotated[
         bool, typer.Option(help="try every plan, and tell how far from the best the others stay; only for small models")
     ] = False,
+    survivors: Annotated[str, typer.Option(help="what may stand at a seam, with commas")] = "keep-first,reference,mean",
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
     dtype: Dtype = "auto",
@@ -135,7 +140,7 @@ def search(
     if repaired:
         require_repair(wider)
     layers = layers_for(goal.model.spec, goal.model.config, target)
-    run = Search(goal, layers, seconds)
+    run = Search(goal, layers, seconds, tuple(filter(None, survivors.split(","))))
     found = shown(run.exhaust() if exhaustive else run.run())
     others = shown(rivals(goal, layers, found[-1].score)) if exhaustive else None
     if repaired:
@@ -178,6 +183,7 @@ def tasks(
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Score source and plan on tasks, with standard errors; other tasks than ours need layerscope[eval] and a network."""
     from dataclasses import asdict
@@ -186,7 +192,8 @@ def tasks(
 
     chosen = read_plan_file(plan)
     opened = open_for(chosen, source_of(model, dtype, device, trust))
-    write([asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))], out)
+    scores = [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
+    write_table(scores, "tasks", scores, out, form)
 
 
 @app.command()
@@ -207,6 +214,7 @@ def ablate(
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
     from engine.judge.evaluation import Judge
@@ -218,7 +226,8 @@ def ablate(
     require_ablation(name)
     settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
-    write(ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings))), out)
+    found = ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings)))
+    write_table(found, "ablation", found["rows"], out, form)
 
 
 @app.command()

@@ -143,7 +143,7 @@ _KOREAN: dict[str, str] = {
     "block {} of this plan needs float weights ({}), and a GGUF file's are copied as they are; export it as safetensors": "이 플랜의 블록 {}에는 부동소수점 가중치가 필요한데({}) GGUF는 가중치를 그대로 복사합니다. safetensors로 내보내세요.",
     "its repair": "고치기",
     "the sum of its layers": "레이어의 합",
-    "{} is one part of a split GGUF file; join the parts first (llama-gguf-split --merge)": "{}: 나뉜 GGUF 파일의 한 조각입니다. 먼저 합치세요(llama-gguf-split --merge).",
+    "{} is one part of a split GGUF file; join the parts first (llama-gguf-split --merge)": "{}: 분할된 GGUF 파일의 일부입니다. 먼저 하나로 이으세요(llama-gguf-split --merge).",
     "llama.cpp takes every {}th layer of {} for one of another kind, by its position alone: source layer {} would run as the wrong kind at {}; keep the pattern, or export as safetensors": "llama.cpp는 위치만 보고 {1}의 {0}번째 레이어마다 다른 종류로 다룹니다. 원본 레이어 {2}이(가) {3}번 자리에서 다른 종류로 계산됩니다. 패턴을 지키거나 safetensors로 내보내세요.",
     "llama.cpp scales the attention of {} in another way at exactly {} layers, so a model cannot come to that depth or leave it; export as safetensors": "llama.cpp는 {}의 레이어가 정확히 {}개일 때 어텐션을 다르게 스케일하므로 그 깊이가 되거나 그 깊이를 벗어날 수 없습니다. safetensors로 내보내세요.",
     "the GGUF library has no names for the tensors of '{}'": "gguf 라이브러리에 ‘{}’의 텐서 이름이 없습니다.",

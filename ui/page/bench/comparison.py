@@ -25,6 +25,7 @@ from engine.types import Calibration, DepthPlan
 from ui.page.bench.board import Board
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.workbench import Workbench
+from ui.text.tables import ON_BOARD, sheet, table
 from ui.text.wire import ablation_to_json, evaluation_to_json
 
 
@@ -51,7 +52,8 @@ class Comparison:
             plan = plan_from_json(entry["plan"])
             parameters, size = weigh(spec, plan)
             rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size})
-        self.bench.page.put("board", "data", json.dumps(plain({"model": model.spec.name, "depth": spec.depth, "entries": rows})))
+        board = {"model": model.spec.name, "depth": spec.depth, "entries": rows, "sheet": sheet(table("board", rows), ON_BOARD)}
+        self.bench.page.put("board", "data", json.dumps(plain(board)))
         self.bench.page.put("board", "stale", "no")
 
     def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
@@ -178,7 +180,9 @@ class Comparison:
         settings = replace(self.bench.settings, T=threshold).checked(meter.model.spec.depth)
 
         def done(found: Ablation) -> None:
-            self.bench.page.put("ablation", "data", json.dumps(plain(ablation_to_json(found))))
+            shown = plain(ablation_to_json(found))
+            rows = table("ablation", shown["rows"])
+            self.bench.page.put("ablation", "data", json.dumps({**shown, "sheet": sheet(rows, list(rows))}))
 
         self.bench.submit("ablation", lambda: ablate(name, meter, judge, settings), done, urgent=True, yielding=True)
 

@@ -26,6 +26,7 @@ from ui.page import charts
 from ui.page.bench.jobs import Runner, Task
 from ui.page.bench.news import News
 from ui.page.bench.shared import shared_model
+from ui.text.commands import facts_of
 from ui.text.wire import trial_to_json
 
 T_MIN = 0.5
@@ -97,7 +98,7 @@ class Workbench:
             self.page.put("fold", "found", "")
         depth = model.spec.depth
         highest = min(self.highest or depth, depth)
-        self.page.put("spec", "value", charts.spec_card(model.spec, model.source, model.fingerprint))
+        self.page.put("spec", "value", charts.spec_card(model.spec, model.source, model.fingerprint, facts_of(model.source, self.texts)))
         self.page.put("highest", "maximum", depth)
         self.page.put("highest", "value", highest)
         self.page.put("lowest", "maximum", depth - 1)

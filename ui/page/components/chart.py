@@ -14,7 +14,7 @@ SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
     *(
         assets_folder() / "js" / f"{name}.js"
-        for name in ("core", "heatmaps", "strip", "fold", "panels", "picker", "search", "board", "state")
+        for name in ("core", "menu", "table", "terminal", "heatmaps", "strip", "fold", "panels", "picker", "search", "board", "state")
     ),
 )
 _HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in SCRIPTS)

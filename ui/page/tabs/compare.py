@@ -90,3 +90,8 @@ def build(language: str) -> SimpleNamespace:
         ablated=ablated,
         download=download,
     )
+
+
+def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
+    """Return what a plan is judged and measured with."""
+    return [tab.texts, tab.tokens, tab.also, tab.tasks, tab.limit, tab.context, tab.batch]

@@ -24,6 +24,11 @@ def build(language: str) -> SimpleNamespace:
     return SimpleNamespace(**parts)
 
 
+def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
+    """Return what a search is asked with, in the order of `Handlers.search`."""
+    return [tab.kind, tab.amount, tab.context, tab.objective, tab.seconds, tab.survivors, tab.repaired, tab.every]
+
+
 def _target(say: Callable[[str], str]) -> dict[str, Any]:
     """What the plan must come down to, and how long to look."""
     with gr.Row():

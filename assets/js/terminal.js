@@ -1,0 +1,23 @@
+// "In the terminal": the commands that a tab runs, as Python wrote them for the controls; T and the open model are filled in here.
+"use strict";
+
+(() => {
+  const ls = window.layerscope, {views, element, fill} = ls;
+  const told = new Set();
+  ls.moved = (state) => { if (state.T === undefined || state.T === ls.T) return; ls.T = state.T; told.forEach((draw) => draw()); };
+  ls.terminal = (facts) => { ls.facts = facts; told.forEach((draw) => draw()); };
+
+  ["explore", "fold", "search", "compare", "export"].forEach((tab) => {
+    views[`terminal-${tab}`] = (box, {value, words, draw}) => {
+      told.add(draw);
+      if (!ls.facts || !value.lines?.length) { box.replaceChildren(); return; }
+      const notes = ls.facts.own && value.lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];
+      const lines = [...notes, ...value.lines.map((line) => fill(line, {...ls.facts, T: ls.T ?? value.T}))].join("\n");
+      if (box.shownText === lines) return; // the details keep as they are while T moves
+      box.shownText = lines;
+      const whole = box.querySelector("details") ?? element("details", {class: "ls-terminal"});
+      whole.replaceChildren(element("summary", {}, words.in_terminal), element("pre", {class: "ls-command", tabindex: 0}, lines), ls.copyButton(words.copy, () => lines));
+      if (!whole.isConnected) box.replaceChildren(whole);
+    };
+  });
+})();

@@ -1,0 +1,106 @@
+"""The lines that the page shows are run by the terminal itself, on a tiny model."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.models.texts import calibration_of
+from engine.types import ModelSource
+from tests.answers import Answer
+from tests.families import TEXTS, save_tiny
+from ui.page.components.terminal import terminal
+from ui.text.commands import facts_of, lines_of
+
+LACO = (2, 1, 0, 6, "mean", "per-token")
+OWN = calibration_of(TEXTS, "own texts")
+
+
+def filled(tab: str, facts: dict[str, Any], *values: Any, language: str = "en") -> list[str]:
+    return [line.format(**facts, T=-0.25) for line in lines_of(tab, language, *values)]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A folder with what the lines say to bring, and what is known of a model in a folder with a space in its name."""
+    folder = save_tiny(tmp_path / "a tiny model", "llama")
+    for name in ("calibration.txt", "evaluation.txt"):
+        text = TEXTS if name == "calibration.txt" else ("The rain fell on the hills all day.", "A boat came in with the tide.")
+        (tmp_path / name).write_text("\n".join(text), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return facts_of(ModelSource("folder", str(folder)), OWN)
+
+
+def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[..., Answer]) -> None:
+    lines = [
+        *filled("explore", here),
+        *filled("fold", here, "map", *LACO),
+        *filled("search", here, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail"),
+        *filled("compare", here, "own", 60, ["samples", "tasks"], "bundled", 1, 64, 2, "C", *LACO),
+        *filled("export", here, "smaller", "bfloat16", "1MB"),
+    ]
+    verbs = [shlex.split(line)[1] for line in lines if not line.startswith("#")]
+    first, then = (
+        ["profile", "propose", "map", "repair", "search", "baseline"],
+        ["evaluate", "measure", "tasks", "report", "ablate", "export"],
+    )
+    assert verbs == first + then
+    for line in lines:
+        if not line.startswith("#"):
+            answer = inside(*shlex.split(line)[1:])
+            assert answer.code == 0, (line, answer.err)
+    assert json.loads(Path("plan.json").read_text())["settings"]["rule"] == "mean"
+    assert json.loads(Path("plan.json").read_text())["settings"]["T"] == -0.25
+    assert json.loads(Path("found.json").read_text())["depth"] == 5
+    gains = json.loads(Path("gains.json").read_text())
+    assert (gains["speed"], gains["memory"]["context"], gains["memory"]["batch"]) == (None, 64, 2)
+    assert json.loads(Path("judged.json").read_text())["protocol"]["tokens"] <= 60
+    assert json.loads(Path("smaller/config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (("parameters", 0.05, 0, "kl", 1, ["mean"], False, False, "bi"), "--parameters 50000 "),
+        (("memory", 2, 256, "kl", 1, ["mean"], False, False, "bi"), "--gigabytes 0.002 --context 256 "),
+        (
+            ("layers", 5, 0, "perplexity", 10.0, ["mean", "reference"], True, True, "bi"),
+            "--survivors mean,reference --repair --exhaustive ",
+        ),
+    ],
+)
+def test_a_search_is_told_its_target(values: tuple[Any, ...], expected: str, here: dict[str, Any]) -> None:
+    line = filled("search", here, *values)[0]
+    assert expected in line
+    assert f"--objective {values[3]} --text english --seconds {values[4]:g} " in line
+
+
+def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
+    assert filled("search", here, "layers", None, 0, "kl", 1, [], False, False, "bi") == []
+    assert not [line for line in filled("search", here, "memory", 2, 0, "kl", 1, [], False, False, "bi") if " baseline " in line]
+    assert not [line for line in filled("fold", here, "hand-made", *LACO) if " propose " in line]  # no rule makes that plan again
+    assert filled("fold", here, "file", *LACO)[0].startswith("# ")
+
+
+def test_the_model_and_the_texts_are_quoted_and_own_texts_are_owned_up_to() -> None:
+    facts = facts_of(ModelSource("hub", "org/it's", "v1", "float16", "cuda:0"), calibration_of(("a",), "korean"))
+    assert shlex.split(facts["opened"]) == ["--model", "hub:org/it's@v1", "--dtype", "float16", "--device", "cuda:0"]
+    assert (facts["calibration"], facts["practice"], facts["own"]) == ("korean", "korean", False)
+    own = facts_of(ModelSource("folder", "/x"), OWN)
+    assert (own["calibration"], own["practice"], own["own"]) == ("calibration.txt", "english", True)
+
+
+def test_remarks_are_in_the_pages_language(here: dict[str, Any]) -> None:
+    assert filled("export", here, "", "auto", "5GB", language="ko")[0].endswith("저장한 파일")
+    assert filled("export", here, "", "auto", "5GB", language="ko")[1] == filled("export", here, "", "auto", "5GB")[1]
+
+
+def test_a_tab_begins_with_the_lines_of_its_first_values() -> None:
+    import gradio as gr
+
+    with gr.Blocks():
+        shown = terminal("export", "en", gr.Textbox(""), gr.Dropdown(["auto"], value="auto"), gr.Textbox("5GB"))
+    assert json.loads(shown.value)["lines"] == lines_of("export", "en", "", "auto", "5GB")

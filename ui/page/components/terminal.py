@@ -1,0 +1,26 @@
+"""The lines that do in a terminal what a tab does. Python writes them as the tab's controls change; see assets/js/terminal.js."""
+
+import json
+from typing import Any
+
+import gradio as gr
+
+from ui.page.components.chart import view
+from ui.page.controls import PageState
+from ui.text.commands import lines_of
+
+
+def terminal(tab: str, language: str, *controls: gr.components.Component) -> gr.HTML:
+    """Show the lines of a tab, which follow its controls: those that `ui.text.commands` writes the tab's lines from, in order."""
+
+    def told(*values: Any) -> str:
+        return json.dumps({"lines": lines_of(tab, language, *values), "T": PageState.T})
+
+    shown = view(f"terminal-{tab}", language, 0, told(*(control.value for control in controls)), panel=True)
+    if controls:
+        changes = [control.change for control in controls]
+        gr.on(
+            changes, told, list(controls), shown,
+            show_progress="hidden", queue=False, trigger_mode="always_last", api_visibility="private",
+        )  # fmt: skip
+    return shown

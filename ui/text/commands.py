@@ -1,0 +1,116 @@
+"""What each tab of the page does, as lines for a terminal.
+
+A line is a template: {opened}, {model}, {calibration} and {practice} are of the open model (`facts_of`) and T is the slider's;
+the page fills them in, since neither asks the server. A line that begins with # says what to bring.
+"""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from engine.export.commands import model_option, texts_named
+from engine.judge.cost import practice_texts
+from engine.types import Calibration, ModelSource
+from ui.text.words import words
+
+_TOLD = "--calibration {calibration}"
+
+
+def facts_of(source: ModelSource, calibration: Calibration) -> dict[str, Any]:
+    """Return what fills the templates for a model on its texts, quoted for a shell; `own` where the texts are in no file."""
+    texts, notes = texts_named({"name": "calibration" if calibration.name == "own texts" else calibration.name}, "calibration")
+    model, practice = model_option(source), practice_texts(calibration.name).name
+    return {
+        "model": model,
+        "opened": f"{model} --dtype {source.dtype} --device {source.device}",
+        "calibration": texts,
+        "practice": practice.removeprefix("practice-"),
+        "own": bool(notes),
+    }
+
+
+def lines_of(tab: str, language: str, *values: Any) -> list[str]:
+    """Return the lines of a tab for the values of its controls, in the order of the function below; none where one is empty."""
+    lines: list[str] = _TABS[tab](words(language), *values)
+    return lines
+
+
+def _explore(say: Any) -> list[str]:
+    return [f"layerscope profile {{opened}} {_TOLD} --out profile.json"]
+
+
+def _fold(say: Any, plan: str, *settings: Any) -> list[str]:
+    method = _laco(*settings)
+    made = f"layerscope propose {{opened}} {_TOLD} {method} -T {{T}} --out plan.json"
+    return [
+        made if plan == "map" else say("terminal_saved"),
+        f"layerscope map {{opened}} {_TOLD} {method} --t-min 0.5 --out map.json",
+        "layerscope repair --plan plan.json {opened} --kind ridge --text {practice} --out repaired.json",
+    ]
+
+
+def _search(
+    say: Any,
+    kind: str,
+    amount: float | None,
+    context: float | None,
+    objective: str,
+    seconds: float | None,
+    survivors: Sequence[str],
+    repaired: bool,
+    every: bool,
+    method: str,
+) -> list[str]:
+    if amount is None or seconds is None:
+        return []
+    target = {
+        "layers": f"--keep {int(amount)}",
+        "parameters": f"--parameters {amount * 1e6:.12g}",
+        "memory": f"--gigabytes {amount / 1e3:.12g} --context {int(context or 0)}",
+    }[kind]
+    goal = f"--objective {objective} --text {{practice}}"
+    ticked = " --repair" * repaired + " --exhaustive" * every
+    found = f"layerscope search {{opened}} {target} {goal} --seconds {seconds:g} --survivors {shlex.quote(','.join(survivors))}{ticked}"
+    baseline = f"layerscope baseline --method {method} --keep {int(amount)} {{opened}} {goal} --out {method}.json"
+    return [f"{found} --out found.json", *([baseline] if kind == "layers" else [])]
+
+
+def _compare(
+    say: Any,
+    texts: str,
+    tokens: float,
+    also: Sequence[str],
+    tasks: str,
+    limit: int | None,
+    context: int | None,
+    batch: int | None,
+    ablation: str,
+    *settings: Any,
+) -> list[str]:
+    own = texts == "own"
+    on = f"--text {'evaluation.txt' if own else texts} --tokens {int(tokens)}"
+    plan, cache = "--plan plan.json {opened}", f"--context {int(context or 4096)} --batch {int(batch or 1)}"
+    items = f" --limit {int(limit)}" if limit is not None else ""
+    lines = [say("terminal_plan"), *([say("terminal_texts")] if own else []), f"layerscope evaluate {plan} {on} --out judged.json"]
+    if {"samples", "speed"} & set(also):
+        left_out = " --no-writing" * ("samples" not in also) + " --no-speed" * ("speed" not in also)
+        lines.append(f"layerscope measure {plan} {cache}{left_out} --out gains.json")
+    if "tasks" in also:
+        lines.append(f"layerscope tasks {plan} --tasks {shlex.quote(tasks)}{items} --out tasks.json")
+    lines.append(f"layerscope report {plan} {_TOLD} {on} {cache} --out report.html")
+    return [*lines, f"layerscope ablate {ablation} {{opened}} {_TOLD} {_laco(*settings)} -T {{T}} {on} --out ablation.json"]
+
+
+def _export(say: Any, name: str, dtype: str, shard: str) -> list[str]:
+    folder = shlex.quote(name.strip() or "smaller")
+    return [
+        say("terminal_plan"),
+        f"layerscope export --plan plan.json {{model}} --dtype {dtype} --shard-size {shlex.quote(shard)} --out {folder}",
+    ]
+
+
+def _laco(C: int, I: int, L: int, H: int, rule: str, similarity: str) -> str:
+    return f"-C {int(C)} -I {int(I)} --lowest {int(L)} --highest {int(H)} --rule {rule} --similarity {similarity}"
+
+
+_TABS: dict[str, Any] = {"explore": _explore, "fold": _fold, "search": _search, "compare": _compare, "export": _export}
