@@ -265,29 +265,43 @@ def report(
     speed: Timing = True,
     names: Annotated[str | None, typer.Option("--tasks", help="also score tasks: bundled, or names of lm-evaluation-harness")] = None,
     limit: Limit = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE.json", help="another plan to judge and show in the same picture; as often as you like")
+    ] = None,
+    language: Annotated[str, typer.Option(help="en or ko")] = "en",
     context: CacheTokens = 4096,
     batch: CacheBatch = 1,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
 ) -> None:
-    """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
+    """Write one HTML file for stakeholders that opens offline: two pages of verdict, cost, samples and gains, then all figures."""
     from dataclasses import asdict
 
     from engine.export.checkpoint import versions
+    from engine.export.language import require_language
     from engine.export.report import report_html
     from engine.judge.evaluation import Judge
     from engine.judge.tasks import run_tasks
     from engine.models.texts import texts_for
     from engine.passes.profiling import profile as run_profile
+    from engine.plans.words import require_depth, weigh
 
+    require_language(language)
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
+    rivals = [(file.stem, read_plan_file(file)) for file in beside or ()]
+    for _, rival in rivals:
+        require_depth(rival, chosen.source_depth)
     meter = open_meter(source_of(model, dtype, device, trust), calibration, made_for(chosen))
     opened = meter.model
-    beside = _beside(opened, chosen, writing, speed, context, batch)
-    judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
+    measured = _beside(opened, chosen, writing, speed, context, batch)
+    judge = Judge(opened, texts, limit=tokens)
+    judged, others = shown(judge.judge(chosen)), []
+    for label, rival in rivals:
+        cost = shown(judge.judge(rival))
+        others.append((label, rival.depth, weigh(opened.spec, rival)[0], cost.ratio, cost.ratio_low, cost.ratio_high))
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
     seen = shown(run_profile(meter.captures))
     scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
-    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **beside, facts=facts, tasks=scores)
-    write_text(html, out)
+    told = {**measured, "facts": facts, "tasks": scores, "others": others, "language": language}
+    write_text(report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **told), out)

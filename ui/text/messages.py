@@ -124,6 +124,7 @@ _KOREAN: dict[str, str] = {
     "lm-evaluation-harness knows no task {}; `lm_eval ls tasks` lists those it knows": "lm-evaluation-harness가 모르는 태스크입니다: {}. `lm_eval ls tasks`로 목록을 볼 수 있습니다.",
     "install layerscope[eval] to run tasks of lm-evaluation-harness (pip install 'layerscope[eval]'); the bundled tasks run without it ({})": "lm-evaluation-harness의 태스크를 실행하려면 layerscope[eval]을 설치하세요(pip install 'layerscope[eval]'). bundled 태스크는 설치 없이 실행됩니다({}).",
     "lm-evaluation-harness could not run {}: {}: {}": "lm-evaluation-harness가 실행하지 못했습니다: {}: {}: {}",
+    "unknown language '{}'; choose one of {}": "‘{}’: 알 수 없는 언어입니다. 다음 중에서 고르세요: {}",
     # export
     "no tensor of the checkpoint is named {}.0.…, so its layers cannot be told apart": "체크포인트에 {}.0.… 텐서가 없어 레이어를 구분할 수 없습니다.",
     "the source holds no tensor {}, which the plan needs": "플랜에 필요한 텐서가 원본에 없습니다: {}",
