@@ -14,6 +14,7 @@ import typer
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
 from ui.terminal import plans as cli_plans
+from ui.terminal import telling as cli_telling
 from ui.terminal.options import (
     Definition,
     Device,
@@ -176,6 +177,7 @@ def open_app(
 
 
 app.add_typer(cli_plans.app)
+app.add_typer(cli_telling.app)
 
 
 def main() -> None:

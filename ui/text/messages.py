@@ -233,6 +233,32 @@ def teller(language: str) -> Callable[[str], str]:
     return in_korean if language == "ko" else str
 
 
+# What a plan's method is called in a table.
+_METHODS = {
+    "bi": ("block influence", "블록 영향도(BI)"),
+    "angular": ("contiguous angular", "연속 각거리"),
+    "sleb": ("greedy (SLEB)", "그리디 (SLEB)"),
+    "tail": ("last layers", "마지막 레이어"),
+    "random": ("random", "무작위"),
+    "search": ("search", "탐색"),
+    "hand-made": ("by hand", "수동"),
+    "laco": ("LaCo", "LaCo"),
+    "laco-folds": ("LaCo's folds", "LaCo의 병합"),
+    "laco-at-once": ("LaCo at once", "LaCo 일괄 병합"),
+}
+_METHOD = re.compile(rf"^(file \()?({'|'.join(_METHODS)})(?=$|\)$|, repaired)")
+
+
+def label_teller(language: str) -> Callable[[str], str]:
+    """Return what turns the name of a table's row into a language: methods in words, the rest as `teller` does."""
+
+    def tell(label: str) -> str:
+        named = _METHOD.sub(lambda found: (found[1] or "") + _METHODS[found[2]][language == "ko"], label)
+        return teller(language)(named)
+
+    return tell
+
+
 def labels_told(data: str, tell: Callable[[str], str]) -> str:
     """Return a table's JSON with the names of its rows and measures told in a language; one of somebody else's stays as it is."""
 
