@@ -309,12 +309,13 @@ def test_a_report_is_handed_to_the_browser_whole(desk: Desk) -> None:
 
 
 def test_a_report_sets_plans_of_the_board_beside_it_that_were_judged_alike(desk: Desk) -> None:
-    desk.comparison.judge("map", 0.9, held, 200)  # by another protocol than the report's
+    desk.comparison.judge("map", 0.9, held, 20)  # by another protocol than the report's
     desk.set_spans([[1, 3]])
     desk.searching.make_baseline("bi", 3, "kl")
     wait_for_jobs()
     for choice in ("hand-made", "found"):
         desk.comparison.judge(choice, 0.9, held, 100)
+        wait_for_jobs()
     desk.comparison.report("hand-made", 0.9, held, 100, language="ko")
     wait_for_jobs()
     assert desk.runner.problem is None

@@ -10,15 +10,15 @@ import pytest
 from engine.methods.baselines import plan_of_kept
 from engine.plans.files import plan_to_json
 from tests.answers import Answer, assert_refused
-from tests.families import TEXTS
+from tests.families import TEXTS, save_tiny
 
 
-def test_a_report_comes_in_korean_with_other_plans_beside_it(tiny_folder: Path, inside: Callable[..., Answer], tmp_path: Path) -> None:
+def test_a_report_comes_in_korean_with_other_plans_beside_it(inside: Callable[..., Answer], tmp_path: Path) -> None:
     texts, out = tmp_path / "texts.txt", tmp_path / "report.html"
     texts.write_text("\n".join(TEXTS), encoding="utf-8")
     for name, depth, kept in (("plan", 6, (0, 1, 2, 5)), ("three", 6, (0, 2, 5)), ("deep", 8, (0, 1))):
         (tmp_path / f"{name}.json").write_text(json.dumps(plan_to_json(plan_of_kept(depth, kept, "bi"))), encoding="utf-8")
-    on = ("--model", tiny_folder, "--text", texts, "--tokens", 60)
+    on = ("--model", save_tiny(tmp_path / "tiny", "llama"), "--text", texts, "--tokens", 60)
     report = ("report", "--plan", tmp_path / "plan.json", *on, "--no-writing", "--no-speed", "--out", out)
     inside(*report, "--beside", tmp_path / "three.json", "--language", "ko")
     page = out.read_text(encoding="utf-8")
