@@ -1,14 +1,18 @@
 """What a report draws: the strip of layers as shapes, and the figures of its charts."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from engine.cache import plain
+from engine.judge.cost import LEVELS
 from engine.judge.evaluation import Evaluation
 from engine.passes.profiling import Profile
-from engine.plans.words import runs
+from engine.plans.words import Say, in_english, runs, weigh
 from engine.search.frontier import Frontier
-from engine.types import Block, DepthPlan
+from engine.types import Block, DepthPlan, ModelSpec
+
+Other = tuple[str, int, int, float, float, float]  # another plan judged alike: label, depth, parameters, ratio, low, high
 
 KINDS = {
     "kept": ("kept", "kept as it is"),
@@ -18,7 +22,7 @@ KINDS = {
 }
 
 
-def strip(plan: DepthPlan, upright: bool) -> dict[str, Any]:
+def strip(plan: DepthPlan, upright: bool, say: Say = in_english) -> dict[str, Any]:
     """Return the strip's shapes: source layers in one row, the plan's blocks in the next, and links between them.
 
     Lengths are SVG units. `upright` turns rows into columns, for narrow screens, with room for a word in each cell.
@@ -38,7 +42,9 @@ def strip(plan: DepthPlan, upright: bool) -> dict[str, Any]:
     for layer in range(depth):
         block = homes.get(layer)
         kind = ("home" if folded(block) else "kept") if block else "donor" if layer in donors else "gone"
-        cells.append(cell_of(layer * cell, 0, kind, layer, title=f"Source layer {layer}: {KINDS[kind][1]}"))
+        cells.append(
+            cell_of(layer * cell, 0, kind, layer, title=say("Source layer {layer}: {meaning}", layer=layer, meaning=say(KINDS[kind][1])))
+        )
     for place, block in enumerate(plan.blocks):
         layers, left = [block.home, *(layer for layer, _ in block.mix)], shift + place * cell
         ends = [min(layers) * cell + gap / 2, (max(layers) + 1) * cell - gap / 2, left + cell - gap / 2, left + gap / 2]
@@ -46,11 +52,16 @@ def strip(plan: DepthPlan, upright: bool) -> dict[str, Any]:
         outline = " ".join(f"{y:.2f},{x:.2f}" if upright else f"{x:.2f},{y:.2f}" for x, y in points)
         links.append({"points": outline, "folded": folded(block)})
         mix = " + ".join(f"{layer}" if weight == 1 else f"{weight:.3g}·{layer}" for layer, weight in block.mix)
-        title = f"Block {place} stands in for layer {block.home}, projections of {mix}" + (", repaired" if block.repair else "")
+        told = {"place": place, "home": block.home, "mix": mix}
+        if block.repair:
+            title = say("Block {place} stands in for layer {home}, projections of {mix}, repaired", **told)
+        else:
+            title = say("Block {place} stands in for layer {home}, projections of {mix}", **told)
         kind = "home" if folded(block) else "kept"
         cells.append(cell_of(left, 1, kind, block.home, title=title, place=place, mix=mix, repaired=bool(block.repair)))
     width, height = (2 * high + between + 4, depth * cell + 2) if upright else (depth * cell + 2, 2 * high + between + 4)
-    return {"cells": cells, "links": links, "width": width, "height": height, "cell": cell, "upright": upright, "words": KINDS}
+    words = {kind: tuple(map(say, told)) for kind, told in KINDS.items()}
+    return {"cells": cells, "links": links, "width": width, "height": height, "cell": cell, "upright": upright, "words": words}
 
 
 def folded(block: Block) -> bool:
@@ -77,3 +88,24 @@ def charts(profile: Profile, plan: DepthPlan, evaluation: Evaluation | None, fro
         shown["chosen"] = next((i for i, step in enumerate(frontier.steps) if step.proposal.plan.blocks == plan.blocks), None)
     rounded: dict[str, Any] = plain(shown, 6)
     return rounded
+
+
+def cost_against_size(
+    spec: ModelSpec, plan: DepthPlan, evaluation: Evaluation | None, others: Sequence[Other], say: Say = in_english
+) -> dict[str, Any]:
+    """Return the points of the picture of cost against size: the plan, where it has a cost, and the others that have one.
+
+    Sizes are counted as `axis` says; `limits` are the ratios at which a cost is called by another word.
+    """
+    units = ((1e9, say("billions of parameters")), (1e6, say("millions of parameters")), (1.0, say("parameters")))
+    unit, axis = next(known for known in units if spec.parameters >= known[0])
+    own = None if evaluation is None else (evaluation.ratio, evaluation.ratio_low, evaluation.ratio_high)
+    points = [(None, plan.depth, weigh(spec, plan)[0], *own)] if own else []
+    shown = [
+        {"label": label, "depth": depth, "size": parameters / unit, "ratio": ratio, "low": low, "high": high}
+        for label, depth, parameters, ratio, low, high in (*points, *others)
+        if math.isfinite(ratio)
+    ]
+    limits = [limit for limit, _, _ in LEVELS if math.isfinite(limit)]
+    drawn: dict[str, Any] = plain({"points": shown, "axis": axis, "source": spec.parameters / unit, "limits": limits}, 6)
+    return drawn

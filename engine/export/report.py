@@ -6,7 +6,7 @@ plotly's wheel. What is drawn stands in the file as JSON, so that every figure c
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -17,13 +17,15 @@ from markupsafe import Markup
 
 from engine.cache import plain
 from engine.export.commands import commands, records
-from engine.export.pictures import charts, strip
-from engine.judge.cost import LEVELS
+from engine.export.figures import bytes_of, change, many, number, percent, spread
+from engine.export.findings import further, gains, telling, verdict
+from engine.export.language import speaker
+from engine.export.pictures import Other, charts, cost_against_size, strip
 from engine.judge.evaluation import Evaluation
 from engine.models.texts import assets_folder
 from engine.passes.profiling import Profile
 from engine.plans.files import plan_to_json
-from engine.plans.words import describe, weigh
+from engine.plans.words import Say, describe, in_english, weigh
 from engine.search.frontier import Frontier
 from engine.types import DepthPlan, ModelSource, ModelSpec
 
@@ -41,166 +43,92 @@ def report_html(
     memory: dict[str, Any] | None,
     facts: dict[str, Any],
     tasks: list[dict[str, Any]] | None = None,
+    others: Sequence[Other] = (),
+    language: str = "en",
 ) -> str:
-    """Return the whole page, about 5 MB of UTF-8 text.
+    """Return the whole page, about 5 MB of UTF-8 text: two pages that say what matters, and all figures folded away below.
 
     `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.judge. `facts` holds what else a
     repetition needs: "versions" (a mapping), "calibration", "practice" and "evaluation" (a Calibration, or a mapping with
     name, fingerprint and texts, either the texts themselves or their number), "commands" (lines that replace the terminal
-    commands made here); anything else is listed as it is.
+    commands made here); anything else is listed as it is. `others` are plans of the same model judged as `evaluation` was.
+
+    Raises:
+        SettingsError: there is no report in this language.
     """
+    say = speaker(language)
     parameters, size = weigh(spec, plan)
     weakest = sorted((layer.block_influence, layer.index) for layer in profile.layers if math.isfinite(layer.block_influence))
-    environment = Environment(
-        loader=FileSystemLoader(assets_folder()), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=number, many=many, size=bytes_of, percent=percent)
-    environment.globals.update(change=change)
     recipe = json.dumps(plain(plan_to_json(plan)), allow_nan=False, default=str)
-    return environment.get_template("report.html.j2").render(
-        spec=spec,
-        source=source,
-        fingerprint=fingerprint,
-        plan=plan,
-        profile=profile,
-        evaluation=evaluation,
-        frontier=frontier,
-        samples=plain(samples or []),
-        facts={key: value for key, value in records(facts).items() if key != "commands"},
-        settings=_settings(source, fingerprint, plan, evaluation),
-        parameters=parameters,
-        bytes=size,
-        sentences=describe(plan),
-        verdict=verdict(plan, evaluation),
-        seen=evaluation is not None and evaluation.protocol.fingerprint in _fitted_to(plan, facts),
-        looped=[sum(bool(sample[side]["loops"]) for sample in samples or []) for side in ("source", "plan")],
-        weakest=[index for _, index in weakest[:3]],
-        strips=[strip(plan, False), strip(plan, True)],
-        gains=gains(spec, plan, speed, memory),
-        speed=speed,
-        memory=memory,
-        tasks=plain(tasks or []),
-        charts=charts(profile, plan, evaluation, frontier),
-        recipe=recipe,
-        download="data:application/json;charset=utf-8," + quote(recipe),
-        commands=facts.get("commands") or commands(source, plan, evaluation, facts),
-        plotly=Markup((files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")),  # as it is: it is a script
-    )
-
-
-# --- Words ---
-
-
-def verdict(plan: DepthPlan, evaluation: Evaluation | None) -> tuple[str, str, tuple[str, ...]]:
-    """Return a level (none, good, fair, poor or broken), a headline, and the sentences that explain it."""
-    if evaluation is None:
-        return "none", "What it costs has not been measured", ("Judge the plan before you decide anything by this report.",)
-    e = evaluation
-    if not math.isfinite(e.source_perplexity):
-        return "broken", "Nothing can be said: the source model itself fails on these texts", ("Its perplexity is not a finite number.",)
-    if math.isnan(e.plan_perplexity) or math.isnan(e.ratio):
-        bad = sum(not math.isfinite(text.plan_nll) for text in e.texts)
-        why = f"On {bad} of {len(e.texts)} texts the smaller model computes values that are not numbers, so it cannot be used."
-        return "broken", "The plan is broken", (why, "Choose another plan.")
-    if math.isinf(e.plan_perplexity):
-        return "broken", "The plan is broken", ("Its perplexity is too large to be written as a number.", "Choose another plan.")
-    level, headline = next((level, words) for limit, level, words in LEVELS if e.ratio <= limit)
-    told = not math.isnan(e.ratio_low) and not math.isnan(e.ratio_high)
-    if plan.blocks and not plan.folds and plan.depth == plan.source_depth:
-        headline = "Nothing was changed, so nothing is lost"
-    elif told and e.ratio_high < 1.0:
-        headline = "It predicts these texts better than its source, which is unusual: check it on others"
-    elif told and e.ratio_low <= 1.0 < e.ratio_high:
-        headline = "These texts cannot tell it from its source" if e.ratio_high <= LEVELS[1][0] else "Not settled: too few texts to tell"
-        level = "good" if e.ratio_high <= LEVELS[1][0] else "fair"
-    if level == "good" and e.top1_agreement < 0.5:  # perplexity alone would praise a model that says other things
-        level, headline = "fair", "Its perplexity is close to the source's, but it says other things"
-    sure = f"; with 95 % confidence, between {number(e.ratio_low)} and {number(e.ratio_high)} times" if told else ""
     return (
-        level,
-        headline,
-        (
-            f"At each step the source hesitates, on average, between about {number(e.source_perplexity)} continuations (its perplexity), "
-            f"the smaller model between about {number(e.plan_perplexity)}: {number(e.ratio)} times as many{sure}.",
-            *(() if told else ("One text gives no interval: judge it on more texts.",)),
-            f"In {percent(e.top1_agreement)} of places both name the same next token.",
-        ),
+        _environment(say)
+        .get_template("page.html.j2")
+        .render(
+            language=language,
+            spec=spec,
+            source=source,
+            fingerprint=fingerprint,
+            plan=plan,
+            profile=profile,
+            evaluation=evaluation,
+            frontier=frontier,
+            samples=plain(samples or []),
+            told=telling(samples or [], say),
+            facts={key: value for key, value in records(facts).items() if key != "commands"},
+            settings=_settings(source, fingerprint, plan, evaluation, say),
+            parameters=parameters,
+            bytes=size,
+            sentences=describe(plan, say),
+            verdict=verdict(plan, evaluation, say),
+            seen=evaluation is not None and evaluation.protocol.fingerprint in _fitted_to(plan, facts),
+            looped=[sum(bool(sample[side]["loops"]) for sample in samples or []) for side in ("source", "plan")],
+            weakest=[index for _, index in weakest[:3]],
+            strips=[strip(plan, False, say), strip(plan, True, say)],
+            gains=gains(spec, plan, speed, memory, say),
+            further=further(speed, memory, say),
+            speed=speed,
+            tasks=plain(tasks or []),
+            others=others,
+            charts={**charts(profile, plan, evaluation, frontier), "cost": cost_against_size(spec, plan, evaluation, others, say)},
+            recipe=recipe,
+            download="data:application/json;charset=utf-8," + quote(recipe),
+            commands=facts.get("commands") or commands(source, plan, evaluation, facts),
+            plotly=Markup((files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")),  # as it is: it is a script
+        )
     )
 
 
-def number(value: float, digits: int = 3) -> str:
-    """Return a figure with `digits` decimals, fewer where it is large; NaN and infinity in words."""
-    if value is None or math.isnan(value):
-        return "not a number"
-    if math.isinf(value):
-        return "beyond any number"
-    if abs(value) >= 1e7:
-        return f"{value:.2e}"
-    return f"{value:,.{digits if abs(value) < 10 else min(digits, 2) if abs(value) < 1000 else 0}f}"
-
-
-def many(value: float) -> str:
-    """Return a count as people say it: 134.5 M."""
-    for unit, name in ((1e9, " B"), (1e6, " M")):
-        if value >= unit:
-            return f"{value / unit:,.1f}{name}"
-    return f"{value:,.0f}"
-
-
-def bytes_of(value: float) -> str:
-    """Return bytes in decimal units."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= unit:
-            return f"{value / unit:,.{2 if unit == 1e9 else 1}f} {name}"
-    return f"{value:,.0f} bytes"
-
-
-def percent(share: float) -> str:
-    """Return a share in [0, 1] as percent."""
-    return "not a number" if share is None or not math.isfinite(share) else f"{100 * share:.1f} %"
-
-
-def change(before: float, after: float) -> str:
-    """Return by how much a figure changed, in percent."""
-    return f"{100 * (after / before - 1):+.1f} %".replace("-", "−") if before else "–"
+def _environment(say: Say) -> Environment:
+    """Return where the report's templates are rendered: `_` says a sentence, and figures come with the words of a language."""
+    environment = Environment(
+        loader=FileSystemLoader(assets_folder() / "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=lambda value, unsure=None: say(number(value, math.nan if unsure is None else unsure)),
+        percent=lambda share: say(percent(share)),
+        many=many,
+        size=bytes_of,
+    )
+    environment.globals.update(_=say, change=change, spread=spread)
+    return environment
 
 
 # --- Tables ---
 
 
-def gains(
-    spec: ModelSpec, plan: DepthPlan, speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None
-) -> list[tuple[str, str, str, str]]:
-    """Return rows (what, source, plan, change) of all that gets smaller or faster."""
-    parameters, size = weigh(spec, plan)
-    rows = [
-        ("Layers", str(plan.source_depth), str(plan.depth), change(plan.source_depth, plan.depth)),
-        ("Parameters", f"{spec.parameters:,}", f"{parameters:,}", change(spec.parameters, parameters)),
-        (f"Weights in memory ({spec.dtype})", bytes_of(spec.bytes), bytes_of(size), change(spec.bytes, size)),
-    ]
-    if memory is not None:
-        before, after = memory["source_cache"], memory["plan_cache"]
-        label = f"Working memory for {memory['context']:,} tokens of text" + (f" × {memory['batch']}" if memory["batch"] > 1 else "")
-        rows.append((label + " (KV cache)", bytes_of(before), bytes_of(after), change(before, after)))
-        rows.append(("Checkpoint on disk", "–", bytes_of(memory["plan_disk"]), "–"))
-    if speed is not None:
-        for name, part in (("Reading a prompt", "prefill"), ("Writing", "decode")):
-            before, after = speed[f"source_{part}"], speed[f"plan_{part}"]
-            times = f"{number(speed[f'{part}_ratio'], 2)}× as fast"
-            rows.append((f"{name}, tokens a second, measured", number(before, 1), number(after, 1), times))
-        if "source_peak" in speed:
-            before, after = speed["source_peak"], speed["plan_peak"]
-            rows.append(("Most memory held while doing so", bytes_of(before), bytes_of(after), change(before, after)))
-        rows.append(("Writing, if layers were all that takes time", "–", "–", f"{number(1 / speed['depth_ratio'], 2)}× as fast"))
-    return rows
-
-
-def _settings(source: ModelSource, fingerprint: str, plan: DepthPlan, evaluation: Evaluation | None) -> dict[str, Any]:
-    rows: dict[str, Any] = {"model": str(source), "revision": source.revision or "–", "dtype asked for": source.dtype}
-    rows |= {"device": source.device, "fingerprint of config and weights": fingerprint, "method": plan.method}
-    rows |= {f"method: {key}": json.dumps(plain(value), default=str) if isinstance(value, tuple) else value for key, value in plan.settings}
+def _settings(
+    source: ModelSource, fingerprint: str, plan: DepthPlan, evaluation: Evaluation | None, say: Say = in_english
+) -> dict[str, Any]:
+    rows: dict[str, Any] = {say("model"): str(source), say("revision"): source.revision or "–", say("dtype asked for"): source.dtype}
+    rows |= {say("device"): source.device, say("fingerprint of config and weights"): fingerprint, say("method"): plan.method}
+    for key, value in plan.settings:
+        rows[say("method: {key}", key=key)] = json.dumps(plain(value), default=str) if isinstance(value, tuple) else value
     if evaluation is not None:
-        rows |= {f"protocol: {key}": value for key, value in asdict(evaluation.protocol).items()}
+        rows |= {say("protocol: {key}", key=key): value for key, value in asdict(evaluation.protocol).items()}
     return rows
 
 

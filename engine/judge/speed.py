@@ -21,7 +21,7 @@ def measure_speed(model: Model, plan: DepthPlan, prompt_tokens: int | None = Non
     """Time one pass over a prompt (prefill) and greedy decoding from its cache, a token at a time, batch 1.
 
     Source and plan take turns in every round, after a round each that does not count and whose memory is watched: what
-    else the machine is doing then falls on both, and the ratios are the medians of the rounds' own ratios. The prompt has
+    else the machine is doing then falls on both, and the rounds' own ratios tell how sure the ratios are. The prompt has
     128 tokens, or what fits.
 
     Raises:
@@ -80,8 +80,10 @@ def _now(device: torch.device) -> float:
 def _speed(
     model: Model, plan: DepthPlan, timed: list[tuple[tuple[float, float], ...]], peaks: list[int], prompt_tokens: int, new_tokens: int
 ) -> "Speed":
-    sides = [[[turn[side][part] for turn in timed] for part in (0, 1)] for side in (0, 1)]  # [source, plan][prefill, decode]
-    (source_prefill, source_decode), (plan_prefill, plan_decode) = sides
+    tokens = (prompt_tokens, new_tokens)
+    rates = [[[tokens[part] / turn[side][part] for turn in timed] for part in (0, 1)] for side in (0, 1)]  # [source, plan][prefill, decode]
+    (source_prefill, source_decode), (plan_prefill, plan_decode) = [[median(rounds) for rounds in side] for side in rates]
+    prefill, decode = ([plan / source for source, plan in zip(rates[0][part], rates[1][part], strict=True)] for part in (0, 1))
     return Speed(
         device=model.source.device,
         dtype=model.spec.dtype,
@@ -90,12 +92,14 @@ def _speed(
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
         rounds=len(timed),
-        source_prefill=median(prompt_tokens / seconds for seconds in source_prefill),
-        plan_prefill=median(prompt_tokens / seconds for seconds in plan_prefill),
-        source_decode=median(new_tokens / seconds for seconds in source_decode),
-        plan_decode=median(new_tokens / seconds for seconds in plan_decode),
-        prefill_ratio=median(a / b for a, b in zip(source_prefill, plan_prefill, strict=True)),
-        decode_ratio=median(a / b for a, b in zip(source_decode, plan_decode, strict=True)),
+        source_prefill=source_prefill,
+        plan_prefill=plan_prefill,
+        source_decode=source_decode,
+        plan_decode=plan_decode,
+        prefill_ratio=plan_prefill / source_prefill,
+        decode_ratio=plan_decode / source_decode,
+        prefill_range=(min(prefill), max(prefill)),
+        decode_range=(min(decode), max(decode)),
         depth_ratio=plan.depth / plan.source_depth,
         source_peak=peaks[0],
         plan_peak=peaks[1],
@@ -107,7 +111,9 @@ class Speed:
     """Tokens a second of source and plan, medians over `rounds`, at batch 1 on `threads` threads of a machine with
     `processors`.
 
-    The `_ratio`s of prefill and decode are the median over rounds of plan / source, above 1 where the plan is faster.
+    The `_ratio`s of prefill and decode are plan / source of those medians, above 1 where the plan is faster. The `_range`s
+    are the lowest and highest plan / source of any round: with five rounds a 94 % interval of the median round's, whatever
+    the noise is like, and the ratio of medians never lies outside. A range that holds 1 tells nobody which is faster.
     `depth_ratio` is the plan's depth over the source's: the share of the source's time that decoding would take if the
     blocks were all it costs, to be held against 1 / decode_ratio. The `_peak`s are bytes: the weights and the most that
     torch held beside them at one time, reading the prompt and writing the new tokens.
@@ -126,6 +132,8 @@ class Speed:
     plan_decode: float
     prefill_ratio: float
     decode_ratio: float
+    prefill_range: tuple[float, float]
+    decode_range: tuple[float, float]
     depth_ratio: float
     source_peak: int
     plan_peak: int

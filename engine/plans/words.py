@@ -1,9 +1,11 @@
 """A plan in words, and what can be said of it without running it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.errors import PlanError
-from engine.types import DepthPlan, ModelSpec
+from engine.types import Block, DepthPlan, ModelSpec
+
+Say = Callable[..., str]  # a sentence, and by name what its braces are told of
 
 
 def require_depth(plan: DepthPlan, depth: int) -> None:
@@ -19,31 +21,56 @@ def weigh(spec: ModelSpec, plan: DepthPlan) -> tuple[int, int]:
     return parameters, parameters * spec.bytes_per_parameter
 
 
-def describe(plan: DepthPlan) -> tuple[str, ...]:
-    """Return a plan in plain English, a sentence for each fold and each run of dropped layers."""
+def in_english(sentence: str, **values: object) -> str:
+    """Return a sentence with what it is told of; whoever speaks another language offers a function like this one."""
+    return sentence.format(**values) if values else sentence
+
+
+def describe(plan: DepthPlan, say: Say = in_english) -> tuple[str, ...]:
+    """Return a plan in plain words, a sentence for each fold and each run of dropped layers."""
     sentences, gone = [], set(plan.dropped)
     for block in plan.folds:
         if block.mix == ((block.home, 1.0),):
             continue  # whole, but repaired
-        layers = [layer for layer, _ in block.mix]
-        last = max(*layers, block.home)
-        absorbed = span_name(block.home + 1, last) if last > block.home else span_name(min(layers), block.home - 1)
-        lost = [span_name(*run) for run in runs([layer for layer in plan.dropped if block.home < layer < last])]
-        gone -= set(range(block.home, last))
-        if len(layers) == 1:
-            how = f"it takes the projections of {layers[0]} and keeps its own norms"
-            how += f"; nothing of {', '.join(lost)} is left" if lost else ""
-        elif len({weight for _, weight in block.mix}) == 1:
-            how = f"the mean of their projections and its own, under its own norms{' (without ' + ', '.join(lost) + ')' if lost else ''}"
-        else:
-            how = f"projections {' '.join(f'{weight:+g}·W{layer}' for layer, weight in block.mix)} under its own norms"
-        sentences.append(f"Layers {absorbed} fold into {block.home}: {how}.")
+        sentences.append(_fold_said(plan, block, say))
+        gone -= set(range(block.home, max(block.home, *(layer for layer, _ in block.mix))))
     sentences.extend(
-        f"The seam after block {entry.place} is repaired without training ({entry.kind}): KL {entry.before:.3f} to {entry.after:.3f}."
+        say(
+            "The seam after block {place} is repaired without training ({kind}): KL {before} to {after}.",
+            place=entry.place,
+            kind=entry.kind,
+            before=f"{entry.before:.3f}",
+            after=f"{entry.after:.3f}",
+        )
         for entry in plan.repairs
     )
-    sentences.extend(f"{'Layers' if last > first else 'Layer'} {span_name(first, last)} dropped." for first, last in runs(sorted(gone)))
-    return tuple(sentences) or ("No layer is changed.",)
+    for first, last in runs(sorted(gone)):
+        span = span_name(first, last)
+        sentences.append(say("Layers {span} dropped.", span=span) if last > first else say("Layer {span} dropped.", span=span))
+    return tuple(sentences) or (say("No layer is changed."),)
+
+
+def _fold_said(plan: DepthPlan, block: Block, say: Say) -> str:
+    layers = [layer for layer, _ in block.mix]
+    last = max(*layers, block.home)
+    absorbed = span_name(block.home + 1, last) if last > block.home else span_name(min(layers), block.home - 1)
+    lost = ", ".join(span_name(*run) for run in runs([layer for layer in plan.dropped if block.home < layer < last]))
+    told = {"absorbed": absorbed, "home": block.home, "layer": layers[0], "lost": lost}
+    if len(layers) == 1 and lost:
+        return say(
+            "Layers {absorbed} fold into {home}: it takes the projections of {layer} and keeps its own norms; nothing of {lost} is left.",
+            **told,
+        )
+    if len(layers) == 1:
+        return say("Layers {absorbed} fold into {home}: it takes the projections of {layer} and keeps its own norms.", **told)
+    if len({weight for _, weight in block.mix}) > 1:
+        mix = " ".join(f"{weight:+g}·W{layer}" for layer, weight in block.mix)
+        return say("Layers {absorbed} fold into {home}: projections {mix} under its own norms.", mix=mix, **told)
+    if lost:
+        return say(
+            "Layers {absorbed} fold into {home}: the mean of their projections and its own, under its own norms (without {lost}).", **told
+        )
+    return say("Layers {absorbed} fold into {home}: the mean of their projections and its own, under its own norms.", **told)
 
 
 def runs(layers: Sequence[int]) -> tuple[tuple[int, int], ...]:

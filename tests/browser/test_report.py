@@ -1,5 +1,6 @@
 """The report in a real browser, from disk, with the network cut."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,16 +13,17 @@ from engine.types import Model
 from tests.export.test_report import PLAN, bare, report_of
 from tests.waiting import wait_until
 
-CHARTS = ("similarity", "influence", "texts", "depths")
+CHARTS = ("cost", "similarity", "influence", "texts", "depths")
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Model]) -> dict[str, Path]:
-    """A report with everything and one with nothing optional, on disk."""
+    """A report with everything, one with nothing optional and a Korean one, on disk."""
     folder = tmp_path_factory.mktemp("report")
-    for name, make in (("full", report_of), ("bare", bare)):
-        (folder / f"{name}.html").write_text(make(tiny("llama")), encoding="utf-8")
-    return {name: folder / f"{name}.html" for name in ("full", "bare")}
+    made = {"full": report_of(tiny("llama")), "bare": bare(tiny("llama")), "korean": report_of(tiny("llama"), language="ko")}
+    for name, page in made.items():
+        (folder / f"{name}.html").write_text(page, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in made}
 
 
 @contextmanager
@@ -45,6 +47,7 @@ def opened(browser: Browser, path: Path, width: int = 1200, **options: Any) -> I
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     page.goto(path.as_uri())
+    page.locator("#all > summary").click()
     page.locator("#similarity .heatmaplayer image").wait_for(state="attached")
     yield page
     context.close()
@@ -57,6 +60,7 @@ def test_it_opens_offline_and_paints_every_chart(browser: Browser, reports: dict
         painted = page.evaluate("document.querySelector('#similarity .heatmaplayer image').href.baseVal")
         assert painted.startswith("data:image/png")
         assert page.locator("#influence .barlayer .point").count() == 6
+        assert page.locator("#cost .scatterlayer .point").count() == 2
         assert page.locator("#texts .scatterlayer .point").count() == 4
         assert page.locator("#depths .scatterlayer .js-line").count() == 1
         assert page.locator("#depths .scatterlayer .point").count() == 1
@@ -97,12 +101,32 @@ def test_charts_follow_the_width(browser: Browser, reports: dict[str, Path]) -> 
         assert page.evaluate("document.documentElement.scrollWidth") <= 500
 
 
-def test_paper_is_light_and_whole(browser: Browser, reports: dict[str, Path]) -> None:
-    with opened(browser, reports["full"], color_scheme="dark") as page:
+def pages(pdf: bytes) -> int:
+    return len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf))
+
+
+@pytest.mark.parametrize("name", ["full", "korean"])
+def test_paper_is_light_and_two_pages_unless_all_figures_are_open(browser: Browser, reports: dict[str, Path], name: str) -> None:
+    with opened(browser, reports[name], color_scheme="dark") as page:
         page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert page.locator("details:not([open])").count() == 0
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 29)"
+        assert page.locator("details[open]").count() == 1
+        assert pages(page.pdf(prefer_css_page_size=True, format="A4")) > 4
+        page.locator("#all > summary").click()
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert page.locator("details[open]").count() == 0
-        assert len(page.pdf(prefer_css_page_size=True)) > 10_000
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        for paper in ("A4", "Letter"):
+            assert pages(page.pdf(prefer_css_page_size=True, format=paper)) == 2
+
+
+def test_the_first_view_is_the_verdict_and_the_rest_is_folded_away(browser: Browser, reports: dict[str, Path]) -> None:
+    with opened(browser, reports["full"]) as page:
+        page.locator("#all > summary").click()
+        assert page.locator("#all").get_attribute("open") is None
+        assert [part.get_attribute("id") for part in page.locator("section:visible").all()] == ["verdict", "size", "pair", "gains"]
+        assert page.locator("#verdict").bounding_box()["y"] < 450
+        assert page.locator("#cost .scatterlayer .point").count() == 2

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from engine.export.findings import faster, telling, verdict
 from engine.export.pictures import strip
-from engine.export.report import report_html, verdict
+from engine.export.report import report_html
 from engine.jobs import drain
 from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summary
 from engine.judge.similarity import SimilarityMeter
@@ -25,6 +26,7 @@ from engine.plans.rules import fold_spans, untouched
 from engine.plans.words import describe, weigh
 from engine.search.frontier import Frontier, Step
 from engine.types import Block, DepthPlan, Model, ModelSource, Repair
+from tests.export.test_language import KOREAN
 from tests.families import TEXTS
 
 PLAN = fold_spans(6, [(1, 3)], "reference")
@@ -42,7 +44,7 @@ SAMPLES = [
 ]
 SPEED = {"device": "cpu", "dtype": "float32", "threads": 1, "processors": 2, "prompt_tokens": 128, "new_tokens": 32, "rounds": 5}
 SPEED |= {"source_prefill": 512.25, "plan_prefill": 601.5, "source_decode": 21.25, "plan_decode": 27.5}
-SPEED |= {"prefill_ratio": 1.17, "decode_ratio": 1.29, "depth_ratio": 4 / 6}
+SPEED |= {"prefill_ratio": 1.17, "decode_ratio": 1.29, "prefill_range": (0.97, 1.2), "decode_range": (1.2, 1.4), "depth_ratio": 4 / 6}
 SPEED |= {"source_peak": 4_000_000, "plan_peak": 3_000_000}
 MEMORY = {"context": 4096, "batch": 2, "source_cache": 3_000_000, "plan_cache": 2_000_000, "plan_disk": 123_400, "depth_ratio": 4 / 6}
 MEMORY |= {"source_parameters": 3, "plan_parameters": 2, "source_weights": 12, "plan_weights": 8}
@@ -114,7 +116,7 @@ TASKS = [
 def test_tasks_stand_beside_the_costs_where_they_were_run(tiny: Callable[..., Model]) -> None:
     page = report_of(tiny("llama"), tasks=TASKS)
     assert "layerscope_cloze acc 0.625 ± 0.031 0.500 ± 0.032" in words(page)
-    assert f"{EVIL} word_perplexity 12.50 not a number" in words(page)
+    assert f"{EVIL} word_perplexity 12.5 not a number" in words(page)
     assert EVIL not in page
     assert "standard error" not in words(report_of(tiny("llama")))
 
@@ -126,12 +128,16 @@ def test_figures_are_the_records(tiny: Callable[..., Model]) -> None:
     read, drawn = words(page), figures(page)
     parameters, size = weigh(model.spec, PLAN)
     expected = [model.spec.name, "6 layers to 4", f"{model.spec.parameters:,}", f"{parameters:,}", *describe(PLAN), model.fingerprint]
-    expected += [evaluation.protocol.texts, f"windows of {evaluation.protocol.context} that move on by", evaluation.protocol.fingerprint]
-    expected += [f"{evaluation.ratio:.3f} ({evaluation.ratio_low:.3f} to {evaluation.ratio_high:.3f})", f"{evaluation.kl:.4f}"]
-    expected += [f"{100 * evaluation.top1_agreement:.1f} %", f"{evaluation.source_perplexity:.2f}", f"{evaluation.plan_perplexity:.2f}"]
     expected += [
-        "512.2 601.5 1.17× as fast",
-        "21.2 27.5 1.29× as fast",
+        evaluation.protocol.texts,
+        f"windows of {evaluation.protocol.context} that move on by",
+        evaluation.protocol.fingerprint[:12],
+    ]
+    expected += [f"{100 * evaluation.top1_agreement:.1f} %", f"{evaluation.kl:.3g}"]
+    expected += [f"{value:.3g}" for value in (evaluation.source_perplexity, evaluation.plan_perplexity)]
+    expected += [
+        "512 602 as fast, within the noise (0.97× to 1.20×)",  # it lies among the rounds
+        "21.2 27.5 1.30× as fast (1.20× to 1.40×)",  # 27.5 / 21.2
         "1.50× as fast",
         "4.0 MB 3.0 MB −25.0 %",
         "3.0 MB 2.0 MB −33.3 %",
@@ -152,6 +158,73 @@ def test_figures_are_the_records(tiny: Callable[..., Model]) -> None:
     assert [entry["ratio"] for entry in drawn["texts"]] == pytest.approx(ratios, rel=1e-5)
     assert [step["depth"] for step in drawn["steps"]] == [step.proposal.plan.depth for step in frontier.steps]
     assert drawn["chosen"] == 1
+
+
+def test_the_cost_is_told_with_the_digits_that_its_interval_supports(tiny: Callable[..., Model]) -> None:
+    evaluation = replace(scores(0.4, 0.5), ratio=1.9832, ratio_low=1.8967, ratio_high=2.0731)
+    others = (("block influence", 3, 50_000, 2.04, 1.63, 2.44), ("broken", 2, 40_000, math.inf, math.nan, math.nan))
+    page = report_of(tiny("llama"), evaluation=evaluation, others=others)
+    read, drawn = words(page), figures(page)["cost"]
+    assert "1.98 times as many; with 95 % confidence, between 1.90 and 2.07 times" in read
+    assert "1.98 (1.90 to 2.07)" in read
+    assert "block influence 3 50,000 2.0 (1.6 to 2.4)" in read
+    assert [(point["label"], point["depth"], point["ratio"]) for point in drawn["points"]] == [
+        (None, 4, 1.9832),
+        ("block influence", 3, 2.04),
+    ]
+    assert drawn["source"] == pytest.approx(tiny("llama").spec.parameters)
+    assert "Hollow: 2 other plans" in read
+
+
+def test_what_matters_comes_first_and_the_rest_is_folded_away(tiny: Callable[..., Model]) -> None:
+    page = without_plotly(report_of(tiny("llama")))
+    front, rest = page.split('<details id="all">')
+    assert re.findall(r'<section[^>]* id="(\w+)"', front) == ["verdict", "size", "pair", "gains"]
+    assert re.findall(r'<section[^>]* id="(\w+)"', rest) == ["plan", "costs", "further", "redundancy", "frontier", "samples", "repeat"]
+    assert front.count('class="sample"') == 1
+
+
+def test_korean_says_the_same_figures(tiny: Callable[..., Model]) -> None:
+    english, korean = (report_of(tiny("llama"), language=language, tasks=TASKS) for language in ("en", "ko"))
+    assert '<html lang="ko">' in korean
+    assert figures(korean)["similarity"] == figures(english)["similarity"]
+    read = words(korean)
+    assert "레이어 6개를 4개로" in read
+    assert "2-3번 레이어를 1번 레이어에 병합" in read
+    assert "512 602 오차 안에서 같은 속도(0.97–1.20배)" in read
+    assert "샘플 2개 가운데 작아진 모델은 1개, 원본은 0개에서" in read
+    sentences = [sentence for sentence in KOREAN if len(sentence) > 12 and "{" not in sentence]
+    assert len([sentence for sentence in sentences if sentence in words(english)]) > 40
+    assert [sentence for sentence in sentences if sentence in read] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rounds", "told"),
+    [
+        (21.2, 27.5, (1.2, 1.4), "1.30× as fast (1.20× to 1.40×)"),
+        (100.0, 103.0, (0.97, 1.09), "as fast, within the noise (0.97× to 1.09×)"),
+        (100.0, 81.0, (0.6, 0.9), "0.81× as fast (0.60× to 0.90×)"),
+        (21.2, 27.5, None, "1.30× as fast"),  # measured before ranges were kept
+        (21.2, 27.5, (1.3, 1.3), "1.30× as fast"),  # a single round has no range
+    ],
+)
+def test_a_speed_is_told_by_the_two_figures_beside_it(before: float, after: float, rounds: tuple[float, float] | None, told: str) -> None:
+    assert faster(before, after, rounds) == told
+
+
+def test_the_pair_shown_is_the_most_telling_one() -> None:
+    def sample(decoding: str, source: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt": "", "decoding": decoding, "source": source, "plan": plan}
+
+    same, other, stuck, blank = generated("a"), generated("b"), generated("la la", loops=True), generated("  ")
+    alike, differ = sample("greedy", same, same), sample("sampled", same, other)
+    silent, loops = sample("sampled", same, blank), sample("sampled", same, stuck)
+    both = sample("greedy", stuck, stuck)
+    assert telling([]) is None
+    assert [telling(found)[0] for found in ([alike, differ], [differ, silent, alike], [silent, loops, differ])] == [differ, silent, loops]
+    assert telling([loops, sample("greedy", same, stuck)])[0]["decoding"] == "greedy"
+    assert telling([both, differ])[0] == differ  # the source is stuck there too
+    assert telling([alike])[1] == "The smaller model writes the same as its source in all 1 samples; this is one of them."
 
 
 def test_the_plan_can_be_read_back(tiny: Callable[..., Model]) -> None:
@@ -201,7 +274,7 @@ def test_everything_optional_can_be_left_out(tiny: Callable[..., Model]) -> None
 def test_generations_stand_side_by_side_and_loops_are_marked(tiny: Callable[..., Model]) -> None:
     page = report_of(tiny("llama"))
     read = words(page)
-    assert page.count('class="loops"') == 1
+    assert page.count('class="loops"') == 2  # in the pair in front, and among all samples
     assert "smaller, greedy · ↻ stuck in a loop la la la la" in read
     assert "a fox & a hen" in read
     assert "smaller, sampled nothing" in read

@@ -19,7 +19,7 @@ from tests.families import FAMILIES
 PLAN = fold_spans(6, [(0, 1), (3, 5)], "mean")  # three blocks; crosses layer types in gemma3_text and qwen2
 
 
-def test_source_and_plan_take_turns_and_ratios_are_medians_of_rounds(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_source_and_plan_take_turns_and_ratios_are_of_the_medians_told(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model, steps, depths = tiny("llama"), [], []
     seconds = iter([(9.0, 9.0), (9.0, 9.0), (1.0, 2.0), (0.5, 1.0), (2.0, 2.0), (2.0, 2.0), (4.0, 8.0), (1.0, 1.0)])
 
@@ -33,8 +33,23 @@ def test_source_and_plan_take_turns_and_ratios_are_medians_of_rounds(tiny: Calla
     assert [step.fraction for step in steps] == [0, 0.25, 0.5, 0.75]
     assert (found.source_prefill, found.plan_prefill) == (5.0, 10.0)
     assert (found.source_decode, found.plan_decode) == (2.0, 4.0)
-    assert (found.prefill_ratio, found.decode_ratio) == (2.0, 2.0)  # of 2, 1, 4 and of 2, 1, 8
+    assert (found.prefill_ratio, found.decode_ratio) == (2.0, 2.0)
+    assert (found.prefill_range, found.decode_range) == ((1.0, 4.0), (1.0, 8.0))  # of 2, 1, 4 and of 2, 1, 8
     assert found.depth_ratio == 0.5
+
+
+def test_a_ratio_agrees_with_the_two_figures_beside_it(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of these rounds the median ratio is 0.9, while the plan's median is above the source's."""
+    rounds = [(10.0, 9.0), (20.0, 22.0), (30.0, 27.0)]  # tokens a second of source and plan
+    seconds = iter([(1.0, 1.0)] * 2 + [(10 / rate, 4 / rate) for turn in rounds for rate in turn])
+    monkeypatch.setattr(speed, "time_once", lambda *_: next(seconds))
+    found = drain(measure_speed(tiny("llama"), PLAN, prompt_tokens=10, new_tokens=4, rounds=3))
+    assert (found.source_decode, found.plan_decode) == (pytest.approx(20.0), pytest.approx(22.0))
+    for part in ("prefill", "decode"):
+        told = getattr(found, f"plan_{part}") / getattr(found, f"source_{part}")
+        low, high = getattr(found, f"{part}_range")
+        assert getattr(found, f"{part}_ratio") == told == pytest.approx(1.1)
+        assert (low, high) == (pytest.approx(0.9), pytest.approx(1.1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,6 +1,7 @@
 """The board, the search and what Compare asks for, on a desk that has a tiny model open."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -304,7 +305,26 @@ def test_a_report_is_handed_to_the_browser_whole(desk: Desk) -> None:
     (row,) = rows(desk)  # what nobody had measured was measured for it
     assert {"evaluation", "samples", "speed", "memory"} <= set(row)
     assert str(escape(row["samples"][0]["plan"]["text"].strip()))[:20] in file["text"]
-    assert "tokens a second, measured" in file["text"]
+    assert "Writing, tokens a second" in file["text"]
+
+
+def test_a_report_sets_plans_of_the_board_beside_it_that_were_judged_alike(desk: Desk) -> None:
+    desk.comparison.judge("map", 0.9, held, 20)  # by another protocol than the report's
+    desk.set_spans([[1, 3]])
+    desk.searching.make_baseline("bi", 3, "kl")
+    wait_for_jobs()
+    for choice in ("hand-made", "found"):
+        desk.comparison.judge(choice, 0.9, held, 100)
+        wait_for_jobs()
+    desk.comparison.report("hand-made", 0.9, held, 100, language="ko")
+    wait_for_jobs()
+    assert desk.runner.problem is None
+    page = shown(desk, "download")["text"]
+    drawn = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])["cost"]["points"]
+    assert [(point["label"], point["depth"]) for point in drawn] == [(None, 4), ("블록 영향도(BI)", 3)]
+    judged = next(row for row in rows(desk) if row["depth"] == 3)["evaluation"]["perplexity"]["ratio"]
+    assert drawn[1]["ratio"] == pytest.approx(judged, rel=1e-5)
+    assert '<html lang="ko">' in page
 
 
 def test_a_report_measures_nothing_twice(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,17 @@
+import json
 import re
 
 import pytest
 
+from engine.models.texts import assets_folder
 from ui.text.glossary import GLOSSARY, Term
 from ui.text.messages import _KOREAN
 from ui.text.words import all_words
 
 ENGLISH, KOREAN = all_words("en"), all_words("ko")
 SENTENCES = {(ENGLISH[name], KOREAN[name]) for name in ENGLISH if name != "other_language"} | set(_KOREAN.items())
+REPORT = json.loads((assets_folder() / "report" / "ko.json").read_text(encoding="utf-8"))
+SENTENCES |= set(REPORT.items())
 SAYS_ANOTHER_THING = {"Layer Collapse": "LaCo"}  # a name, not two terms
 
 

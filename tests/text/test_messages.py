@@ -10,7 +10,8 @@ import pytest
 import engine.errors
 import ui.text.messages
 from engine.errors import LayerscopeError
-from ui.text.messages import in_korean, labels_told, teller
+from engine.methods.baselines import BASELINES
+from ui.text.messages import in_korean, label_teller, labels_told, teller
 
 ROOT = Path(ui.text.messages.__file__).resolve().parents[2]
 OFF_PAGE = (ROOT / "ui" / "terminal", ROOT / "ui" / "page" / "app.py")  # what these say is never on the page
@@ -118,3 +119,18 @@ def test_rows_of_a_table_are_named_in_the_language_of_the_page() -> None:
     assert [(row["depth"], row["plan"]) for row in korean["rows"]] == [(5, {"method": "at once"})] * len(rows)
     assert json.loads(labels_told(json.dumps(table), teller("en"))) == table
     assert labels_told("", teller("ko")) == ""  # nothing has been run yet
+
+
+def test_a_method_is_named_in_words_in_both_languages() -> None:
+    english, korean = label_teller("en"), label_teller("ko")
+    assert [english(name) for name in BASELINES if english(name) in (name, "")] == ["random"]
+    assert (english("bi"), korean("bi")) == ("block influence", "블록 영향도(BI)")
+    assert (english("file (sleb)"), korean("file (sleb)")) == ("file (greedy (SLEB))", "파일 (그리디 (SLEB))")
+    assert (english("bi, repaired (ridge)"), korean("bi, repaired (ridge)")) == (
+        "block influence, repaired (ridge)",
+        "블록 영향도(BI), 복구 (ridge)",
+    )
+    own = "LaCo mean, C 4, I 2, T 0.6500"
+    assert english(own) == korean(own) == own
+    assert english("by hand") == "by hand"
+    assert (korean("by hand"), korean("at once"), korean("rule bi")) == ("수동", "일괄 병합", "규칙 bi")

@@ -20,7 +20,7 @@ from ui.page.bench.shared import suggested_name, texts_of
 from ui.page.bench.workbench import T_MIN
 from ui.page.controls import read_spans, state_from_query
 from ui.page.sessions import Sessions
-from ui.text.messages import labels_told, teller
+from ui.text.messages import label_teller, labels_told, teller
 from ui.text.words import words
 
 MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.page.bench.measuring` calls it
@@ -33,7 +33,7 @@ class Handlers:
         self, sessions: Sessions, model: str, charts: dict[str, gr.HTML], sliders: dict[str, gr.Slider], language: str = "en"
     ) -> None:
         self._of, self._model, self._charts, self._sliders = sessions.of, model, charts, sliders
-        self._in_words, self._say = teller(language), words(language)
+        self._in_words, self._say, self._language = teller(language), words(language), language
 
     def _status(self, bench: Desk, more: bool = True) -> list[Any]:
         """The status line, the cancel button, and the timer: it ticks while a job runs or there may be `more` to tell."""
@@ -69,7 +69,7 @@ class Handlers:
         status = self._status(bench, more=False)  # before the news: a job that ends in between is told of by the next tick
         serial, fresh = bench.page.since(seen)
         for name in {"ablation", "board"} & fresh.keys():
-            fresh[name]["data"] = labels_told(fresh[name].get("data", ""), self._in_words)
+            fresh[name]["data"] = labels_told(fresh[name].get("data", ""), label_teller(self._language))
         drawn = [gr.HTML(**{**chart.props, **fresh[name]}) if name in fresh else gr.skip() for name, chart in self._charts.items()]
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
         return [*status, serial, *drawn, *moved]
@@ -142,7 +142,7 @@ class Handlers:
 
     def report(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, *more: Any) -> list[Any]:
         """Make the report of the plan that Fold shows."""
-        bench, options = self._of(key), dict(zip(MORE, more, strict=True))
+        bench, options = self._of(key), {**dict(zip(MORE, more, strict=True)), "language": self._language}
         return self._act(
             bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), **options)
         )

@@ -15,6 +15,7 @@ from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
 from engine.plans.files import read_json
 from ui.terminal import plans as cli_plans
+from ui.terminal import telling as cli_telling
 from ui.terminal.options import (
     Definition,
     Device,
@@ -212,6 +213,7 @@ def open_app(
 
 
 app.add_typer(cli_plans.app)
+app.add_typer(cli_telling.app)
 
 
 def main() -> None:

@@ -1,14 +1,11 @@
-"""The terminal's verbs for judging, searching, repairing and telling others; see ui/terminal/cli.py for the rest."""
+"""The terminal's verbs for judging, searching and repairing; see ui/terminal/telling.py and ui/terminal/cli.py for the rest."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from engine.methods.laco import LacoSettings
 from ui.terminal.options import (
-    CacheBatch,
-    CacheTokens,
     Definition,
     Device,
     Dtype,
@@ -29,10 +26,8 @@ from ui.terminal.options import (
     TableFormat,
     Texts,
     Threshold,
-    Timing,
     Trust,
     Width,
-    Writing,
     keep_maps,
     made_for,
     open_for,
@@ -44,7 +39,6 @@ from ui.terminal.options import (
     write,
     write_plan,
     write_table,
-    write_text,
 )
 
 app = typer.Typer(add_completion=False)
@@ -228,75 +222,3 @@ def ablate(
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
     found = ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings)))
     write_table(found, "ablation", found["rows"], out, form)
-
-
-@app.command()
-def measure(
-    plan: PlanFile,
-    model: Source = "demo",
-    writing: Writing = True,
-    speed: Timing = True,
-    context: CacheTokens = 4096,
-    batch: CacheBatch = 1,
-    dtype: Dtype = "auto",
-    device: Device = "cpu",
-    trust: Trust = False,
-    out: Out = None,
-) -> None:
-    """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
-    chosen = read_plan_file(plan)
-    opened = open_for(chosen, source_of(model, dtype, device, trust))
-    write(_beside(opened, chosen, writing, speed, context, batch), out)
-
-
-def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, batch: int) -> dict[str, Any]:
-    """What is measured of source and plan side by side, as JSON; None for what was not asked for."""
-    from dataclasses import asdict
-
-    from engine.judge.generation import generate_beside
-    from engine.judge.memory import memory_of
-    from engine.judge.speed import measure_speed
-
-    memory = asdict(memory_of(opened, chosen, context, batch))  # first, since it may refuse
-    samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
-    return {"samples": samples, "speed": asdict(shown(measure_speed(opened, chosen))) if speed else None, "memory": memory}
-
-
-@app.command()
-def report(
-    plan: PlanFile,
-    out: Annotated[Path, typer.Option(metavar="FILE.html", help="where the report goes")],
-    model: Source = "demo",
-    calibration: Texts = "english",
-    text: JudgeTexts = "english",
-    tokens: JudgeTokens = 4000,
-    writing: Writing = True,
-    speed: Timing = True,
-    names: Annotated[str | None, typer.Option("--tasks", help="also score tasks: bundled, or names of lm-evaluation-harness")] = None,
-    limit: Limit = None,
-    context: CacheTokens = 4096,
-    batch: CacheBatch = 1,
-    dtype: Dtype = "auto",
-    device: Device = "cpu",
-    trust: Trust = False,
-) -> None:
-    """Write one HTML file for stakeholders that opens offline: what the model is, where it repeats, what the plan costs."""
-    from dataclasses import asdict
-
-    from engine.export.checkpoint import versions
-    from engine.export.report import report_html
-    from engine.judge.evaluation import Judge
-    from engine.judge.tasks import run_tasks
-    from engine.models.texts import texts_for
-    from engine.passes.profiling import profile as run_profile
-
-    chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
-    meter = open_meter(source_of(model, dtype, device, trust), calibration, made_for(chosen))
-    opened = meter.model
-    beside = _beside(opened, chosen, writing, speed, context, batch)
-    judged = shown(Judge(opened, texts, limit=tokens).judge(chosen))
-    facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
-    seen = shown(run_profile(meter.captures))
-    scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
-    html = report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **beside, facts=facts, tasks=scores)
-    write_text(html, out)

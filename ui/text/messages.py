@@ -127,6 +127,7 @@ _KOREAN: dict[str, str] = {
     "lm-evaluation-harness knows no task {}; `lm_eval ls tasks` lists those it knows": "lm-evaluation-harness가 모르는 태스크입니다: {}. `lm_eval ls tasks`로 목록을 볼 수 있습니다.",
     "install layerscope[eval] to run tasks of lm-evaluation-harness (pip install 'layerscope[eval]'); the bundled tasks run without it ({})": "lm-evaluation-harness의 태스크를 실행하려면 layerscope[eval]을 설치하세요(pip install 'layerscope[eval]'). bundled 태스크는 설치 없이 실행됩니다({}).",
     "lm-evaluation-harness could not run {}: {}: {}": "lm-evaluation-harness가 실행하지 못했습니다: {}: {}: {}",
+    "unknown language '{}'; choose one of {}": "‘{}’: 알 수 없는 언어입니다. 다음 중에서 고르세요: {}",
     # export
     "no tensor of the checkpoint is named {}.0.…, so its layers cannot be told apart": "체크포인트에 {}.0.… 텐서가 없어 레이어를 구분할 수 없습니다.",
     "the source holds no tensor {}, which the plan needs": "플랜에 필요한 텐서가 원본에 없습니다: {}",
@@ -244,6 +245,32 @@ def in_korean(message: str) -> str:
 def teller(language: str) -> Callable[[str], str]:
     """Return what turns an error's words into a language."""
     return in_korean if language == "ko" else str
+
+
+# What a plan's method is called in a table.
+_METHODS = {
+    "bi": ("block influence", "블록 영향도(BI)"),
+    "angular": ("contiguous angular", "연속 각거리"),
+    "sleb": ("greedy (SLEB)", "그리디 (SLEB)"),
+    "tail": ("last layers", "마지막 레이어"),
+    "random": ("random", "무작위"),
+    "search": ("search", "탐색"),
+    "hand-made": ("by hand", "수동"),
+    "laco": ("LaCo", "LaCo"),
+    "laco-folds": ("LaCo's folds", "LaCo의 병합"),
+    "laco-at-once": ("LaCo at once", "LaCo 일괄 병합"),
+}
+_METHOD = re.compile(rf"^(file \()?({'|'.join(_METHODS)})(?=$|\)$|, repaired)")
+
+
+def label_teller(language: str) -> Callable[[str], str]:
+    """Return what turns the name of a table's row into a language: methods in words, the rest as `teller` does."""
+
+    def tell(label: str) -> str:
+        named = _METHOD.sub(lambda found: (found[1] or "") + _METHODS[found[2]][language == "ko"], label)
+        return teller(language)(named)
+
+    return tell
 
 
 def labels_told(data: str, tell: Callable[[str], str]) -> str:

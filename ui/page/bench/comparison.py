@@ -1,14 +1,16 @@
 """Judging plans and comparing them: what the Compare tab asks for."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from engine.cache import plain
 from engine.errors import LayerscopeError
 from engine.export.checkpoint import versions
+from engine.export.pictures import Other
 from engine.export.report import report_html
 from engine.jobs import Job, Progress, as_part
 from engine.judge.cost import practice_texts
@@ -25,6 +27,7 @@ from engine.types import Calibration, DepthPlan
 from ui.page.bench.board import Board
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.workbench import Workbench
+from ui.text.messages import label_teller
 from ui.text.tables import ON_BOARD, sheet, table
 from ui.text.wire import ablation_to_json, evaluation_to_json
 
@@ -147,7 +150,7 @@ class Comparison:
 
         self.bench.submit("repair", job, done, urgent=True)
 
-    def report(self, choice: str, threshold: float, texts: Calibration, tokens: int, **options: Any) -> None:
+    def report(self, choice: str, threshold: float, texts: Calibration, tokens: int, language: str = "en", **options: Any) -> None:
         """Make the report of the plan that Fold shows, and measure first what it tells and nobody has measured: one HTML file."""
         plan, known = self.bench.chosen(choice, threshold)
         label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
@@ -164,7 +167,8 @@ class Comparison:
             facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
             facts |= {"calibration": meter.calibration, "evaluation": texts}
             beside = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
-            return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **beside, facts=facts)
+            told = {"facts": facts, "others": self._beside(board, name, found, language), "language": language}
+            return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **beside, **told)
 
         def done(text: str) -> None:
             file = {"id": os.urandom(8).hex(), "name": f"layerscope-{plan.depth}-layers.html", "text": text}
@@ -172,6 +176,18 @@ class Comparison:
 
         self.shown()
         self.bench.submit("report", job, done, urgent=True)
+
+    def _beside(self, board: Board, name: str, evaluation: Evaluation, language: str) -> list[Other]:
+        """Return the other plans of the board that were judged by the same protocol, for the report's picture."""
+        spec, tell, protocol = self.bench.open_meter().model.spec, label_teller(language), plain(asdict(evaluation.protocol))
+        found = []
+        for other, entry in board.entries().items():
+            judged = entry.get("evaluation")
+            if other != name and judged and judged["protocol"] == protocol:
+                plan, cost = plan_from_json(entry["plan"]), judged["perplexity"]
+                figures = (math.nan if value is None else value for value in (cost["ratio"], *cost["interval"]))
+                found.append((tell(entry["label"] or plan.method), plan.depth, weigh(spec, plan)[0], *figures))
+        return found
 
     def ablate(self, name: str, threshold: float, texts: Calibration, tokens: int) -> None:
         """Run one of the LaCo paper's ablations around the settings on Fold."""

@@ -1,0 +1,120 @@
+"""The terminal's verbs for what a plan gains, and for telling others: measure and report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ui.terminal.options import (
+    CacheBatch,
+    CacheTokens,
+    Device,
+    Dtype,
+    JudgeTexts,
+    JudgeTokens,
+    Limit,
+    Out,
+    PlanFile,
+    Source,
+    Texts,
+    Timing,
+    Trust,
+    Writing,
+    made_for,
+    open_for,
+    open_meter,
+    read_plan_file,
+    shown,
+    source_of,
+    write,
+    write_text,
+)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def measure(
+    plan: PlanFile,
+    model: Source = "demo",
+    writing: Writing = True,
+    speed: Timing = True,
+    context: CacheTokens = 4096,
+    batch: CacheBatch = 1,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    trust: Trust = False,
+    out: Out = None,
+) -> None:
+    """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
+    chosen = read_plan_file(plan)
+    opened = open_for(chosen, source_of(model, dtype, device, trust))
+    write(_beside(opened, chosen, writing, speed, context, batch), out)
+
+
+def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, batch: int) -> dict[str, Any]:
+    """What is measured of source and plan side by side, as JSON; None for what was not asked for."""
+    from dataclasses import asdict
+
+    from engine.judge.generation import generate_beside
+    from engine.judge.memory import memory_of
+    from engine.judge.speed import measure_speed
+
+    memory = asdict(memory_of(opened, chosen, context, batch))  # first, since it may refuse
+    samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
+    return {"samples": samples, "speed": asdict(shown(measure_speed(opened, chosen))) if speed else None, "memory": memory}
+
+
+@app.command()
+def report(
+    plan: PlanFile,
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="where the report goes")],
+    model: Source = "demo",
+    calibration: Texts = "english",
+    text: JudgeTexts = "english",
+    tokens: JudgeTokens = 4000,
+    writing: Writing = True,
+    speed: Timing = True,
+    names: Annotated[str | None, typer.Option("--tasks", help="also score tasks: bundled, or names of lm-evaluation-harness")] = None,
+    limit: Limit = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.json", help="another plan to judge and show in the same picture; as often as you like"),
+    ] = None,
+    language: Annotated[str, typer.Option(help="en or ko")] = "en",
+    context: CacheTokens = 4096,
+    batch: CacheBatch = 1,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    trust: Trust = False,
+) -> None:
+    """Write one HTML file for stakeholders that opens offline: two pages of verdict, cost, samples and gains, then all figures."""
+    from dataclasses import asdict
+
+    from engine.export.checkpoint import versions
+    from engine.export.language import require_language
+    from engine.export.report import report_html
+    from engine.judge.evaluation import Judge
+    from engine.judge.tasks import run_tasks
+    from engine.models.texts import texts_for
+    from engine.passes.profiling import profile as run_profile
+    from engine.plans.words import require_depth, weigh
+
+    require_language(language)
+    chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
+    rivals = [(file.stem, read_plan_file(file)) for file in beside or ()]
+    for _, rival in rivals:
+        require_depth(rival, chosen.source_depth)
+    meter = open_meter(source_of(model, dtype, device, trust), calibration, made_for(chosen))
+    opened = meter.model
+    measured = _beside(opened, chosen, writing, speed, context, batch)
+    judge = Judge(opened, texts, limit=tokens)
+    judged, others = shown(judge.judge(chosen)), []
+    for label, rival in rivals:
+        cost = shown(judge.judge(rival))
+        others.append((label, rival.depth, weigh(opened.spec, rival)[0], cost.ratio, cost.ratio_low, cost.ratio_high))
+    facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
+    seen = shown(run_profile(meter.captures))
+    scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
+    told = {**measured, "facts": facts, "tasks": scores, "others": others, "language": language}
+    write_text(report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **told), out)
