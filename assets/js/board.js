@@ -14,7 +14,7 @@
 
   const table = (box, data, words, local, choose) => {
     const by = (key, cell, ...more) => ({label: words[`col_${key}`], cell, keys: more});
-    const judging = (e) => (e ? fill(words.protocol_short, {...e.protocol, bos: e.protocol.bos ? words.with_bos : words.without_bos}) : "–");
+    const judging = (e) => (e ? fill(words.protocol_short, {texts: e.protocol.texts, tokens: e.protocol.tokens, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos}) : "–");
     const columns = [
       by("plan", (entry) => entry.label || entry.plan.method, "plan"),
       by("layers", (entry) => `${entry.depth}`, "layers"),

@@ -26,11 +26,11 @@
     button.textContent = words.models_show;
     Object.entries({id: "ls-models-list", role: "listbox", "aria-label": words.models_show}).forEach(([name, text]) => list.setAttribute(name, text));
     if (!local.wired) wire(box, local);
-    fill(local);
+    refill(local);
   };
 
   // What is shown: every model, or while something is being typed those whose name or source holds it.
-  const fill = (local) => {
+  const refill = (local) => {
     const {models, list, words, typed} = local;
     const found = (model) => !typed || `${model.name} ${model.source} ${model.model_type}`.toLowerCase().includes(typed.toLowerCase());
     local.rows = [];
@@ -71,7 +71,7 @@
   const opened = (local) => {
     if (local.open) return;
     Object.assign(local, {typed: "", active: null, open: true});
-    fill(local);
+    refill(local);
     local.trigger("browse", {}); // what was opened or exported meanwhile comes with the answer
   };
 
@@ -97,7 +97,7 @@
     input.addEventListener("input", () => {
       if (local.choosing || !local.open) return;
       Object.assign(local, {typed: input.value.trim(), active: null});
-      fill(local);
+      refill(local);
     });
     const keys = (event) => {
       const step = {ArrowDown: 1, ArrowUp: -1}[event.key];

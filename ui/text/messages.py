@@ -142,7 +142,7 @@ _KOREAN: dict[str, str] = {
     "a GGUF file is made from a GGUF file, and {} is none; export it as safetensors": "GGUF 파일은 GGUF 파일에서만 만들 수 있는데 {}은(는) 아닙니다. safetensors로 내보내세요.",
     "a GGUF file's name ends in .gguf, and {} does not": "GGUF 파일의 이름은 .gguf로 끝나야 하는데 {}은(는) 아닙니다.",
     "block {} of this plan needs float weights ({}), and a GGUF file's are copied as they are; export it as safetensors": "이 플랜의 블록 {}에는 부동소수점 가중치가 필요한데({}) GGUF는 가중치를 그대로 복사합니다. safetensors로 내보내세요.",
-    "its repair": "고치기",
+    "its repair": "복구",
     "the sum of its layers": "레이어의 합",
     "{} is one part of a split GGUF file; join the parts first (llama-gguf-split --merge)": "{}: 분할된 GGUF 파일의 일부입니다. 먼저 하나로 이으세요(llama-gguf-split --merge).",
     "llama.cpp takes every {}th layer of {} for one of another kind, by its position alone: source layer {} would run as the wrong kind at {}; keep the pattern, or export as safetensors": "llama.cpp는 위치만 보고 {1}의 {0}번째 레이어마다 다른 종류로 다룹니다. 원본 레이어 {2}이(가) {3}번 자리에서 다른 종류로 계산됩니다. 패턴을 지키거나 safetensors로 내보내세요.",
