@@ -6,6 +6,7 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+from engine.judge.similarity import blocks_key
 from engine.methods.laco import LacoSettings
 from engine.plans.files import block_to_json
 from engine.plans.words import type_conflicts, weigh
@@ -36,6 +37,7 @@ def plan_parts(model: Model, plan: DepthPlan) -> dict[str, Any]:
     """Return what every view draws of a plan: its blocks, and what it would weigh."""
     parameters, size = weigh(model.spec, plan)
     return {
+        "name": blocks_key(plan.blocks),  # by which its cost is known
         "depth": plan.depth,
         "blocks": [block_to_json(block) for block in plan.blocks],
         **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),

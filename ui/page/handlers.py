@@ -54,6 +54,7 @@ class Handlers:
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
         bench, state = self._of(key), state_from_query(query, self._model)
         answer = self._act(bench, lambda: bench.open(state.model, state.dtype, texts_of(state.texts, ""), state.settings()))
+        bench.costing.T = max(state.T, T_MIN)
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
         T = max(state.T, T_MIN)
@@ -81,6 +82,12 @@ class Handlers:
         """A setting has changed: ask for its map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.ask(_settings(*settings)))
+
+    def stand(self, key: str, event: gr.EventData) -> list[Any]:
+        """The page has come to rest on a plan whose cost it does not know."""
+        bench = self._of(key)
+        bench.costing.stand(str(event.plan), float(event.T))
+        return self._status(bench)
 
     def spans(self, key: str, text: str) -> list[Any]:
         """The hand-made plan has changed."""

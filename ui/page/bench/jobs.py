@@ -43,6 +43,7 @@ class Runner:
         self._current: Task | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._ended = False  # the running task has its result and tells of it
         self._progress = Progress("")
         self._heard = time.monotonic()
         self.problem: str | None = None  # what a person is told; "" stands for a bug, whose traceback is in the log
@@ -60,7 +61,7 @@ class Runner:
             current = self._current
             if current is not None and current.kind == task.kind:
                 self._stop.set()
-            elif current is not None and urgent and current.yielding and not self._stop.is_set():
+            elif current is not None and urgent and current.yielding and not self._ended and not self._stop.is_set():
                 self._queue.insert(0, current)
                 self._stop.set()
             self._queue.insert(0 if urgent else len(self._queue), task)
@@ -96,6 +97,7 @@ class Runner:
                 return
             self._current, self._progress = self._queue.pop(0), Progress("")
             self._stop.clear()
+            self._ended = False
             self._thread = threading.Thread(target=self._run, args=(self._current,), daemon=True, name=f"job-{self._current.kind}")
             self._thread.start()
 
@@ -104,6 +106,7 @@ class Runner:
             result = self._drain(task)
             if self._culprit == task.kind:
                 self.complain(None)
+            self._ended = True
             task.done(result)
         except Interrupted:
             log.info("%s stopped", task.kind)

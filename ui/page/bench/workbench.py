@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
 from engine.export.checkpoint import export, parse_size
 from engine.jobs import Job, Progress
-from engine.judge.similarity import SimilarityMeter
+from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.methods.laco import LacoSettings, landscape, mean_and_spread
 from engine.methods.minitron import removal_perplexity
 from engine.models.sources import parse_source
@@ -68,6 +68,7 @@ class Workbench:
         self._survey_of: tuple[str, str] | None = None
         self._on_opened: list[Callable[[], None]] = []
         self._on_mapped: list[Callable[[], None]] = []
+        self._on_shown: list[Callable[..., None]] = []
 
     # --- opening ---
 
@@ -78,6 +79,10 @@ class Workbench:
     def when_mapped(self, tell: Callable[[], None]) -> None:
         """Call this whenever a T map is ready."""
         self._on_mapped.append(tell)
+
+    def when_shown(self, tell: Callable[..., None]) -> None:
+        """Call this with every plan that Fold shows and that is not of the T map, and with the plans of its folds alone."""
+        self._on_shown.append(tell)
 
     def open(self, where: str, dtype: str, texts: Calibration, settings: LacoSettings) -> None:
         """Open a model on some texts and work out what the page shows first; if it is open already, ask for the map alone."""
@@ -214,12 +219,6 @@ class Workbench:
         if survey != self._survey_asked:
             self._survey_asked = survey
             self.page.put("landscape", "stale", "yes")
-            self.submit(
-                "landscape",
-                lambda: landscape(meter, settings.rule, settings.similarity),
-                lambda found: self._surveyed(survey, found),
-                yielding=True,
-            )
             self.set_spans(self.spans)
             for prop, plan in (("file", self.file), ("found", self.found)):
                 if plan is not None:
@@ -232,6 +231,11 @@ class Workbench:
         self.page.put("target", "minimum", min(step.proposal.plan.depth for step in found.steps))
         for tell in self._on_mapped:
             tell()
+        survey, meter = (settings.rule, settings.similarity), self.open_meter()
+        if survey == self._survey_of:
+            self.page.put("landscape", "stale", "no")
+        else:  # last: what the map's plans cost is asked for more
+            self.submit("landscape", lambda: landscape(meter, *survey), lambda found: self._surveyed(survey, found), yielding=True)
 
     def _surveyed(self, survey: tuple[str, str], found: Landscape) -> None:
         self._survey_of = survey
@@ -246,13 +250,17 @@ class Workbench:
         if self.model is None or self._busy_opening:
             self.spans = spans
             return
-        hand = fold_spans(self.model.spec.depth, [(first, last) for first, last in spans], self.settings.rule) if spans else None
+        depth, rule = self.model.spec.depth, self.settings.rule
+        hand = fold_spans(depth, [(first, last) for first, last in spans], rule) if spans else None
+        alone = [fold_spans(depth, [(first, last)], rule) for first, last in spans]
         self.hand, self.spans = hand, spans
         self.page.put("landscape", "marks", json.dumps(spans))
+        self.page.put("landscape", "alone", json.dumps([blocks_key(plan.blocks) for plan in alone]))
         if hand is None:
             self.page.put("fold", "hand", "")
+            self.page.put("landscape", "hand", "")
         else:
-            self._measure("hand", hand)
+            self._measure("hand", hand, *alone)
 
     def load_plan(self, value: Any) -> DepthPlan:
         """Take a plan from a file, and measure it.
@@ -272,7 +280,7 @@ class Workbench:
         self.found = plan
         self._measure("found", plan)
 
-    def _measure(self, prop: str, plan: DepthPlan) -> None:
+    def _measure(self, prop: str, plan: DepthPlan, *parts: DepthPlan) -> None:
         meter, definition = self.open_meter(), self.settings.similarity
 
         def job() -> Job[Similarity]:
@@ -280,9 +288,15 @@ class Workbench:
             return meter.measure(plan.blocks, plan.prefix)
 
         def done(found: Similarity) -> None:
-            self.page.put("fold", prop, charts.plan_data(meter.model, plan, mean_and_spread(found, definition)[0]))
+            show(mean_and_spread(found, definition)[0])
 
-        self.page.put("fold", prop, charts.plan_data(meter.model, plan, math.nan))
+        def show(similarity: float) -> None:
+            for component in ("fold", "landscape") if prop == "hand" else ("fold",):
+                self.page.put(component, prop, charts.plan_data(meter.model, plan, similarity))
+
+        show(math.nan)
+        for tell in self._on_shown:
+            tell(plan, *parts)
         self.submit(f"measure-{prop}", job, done, urgent=True)
 
     # --- export ---

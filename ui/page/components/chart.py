@@ -12,7 +12,10 @@ from engine.models.texts import assets_folder
 # Plotly's own file from its wheel, then ours; the order is that of loading.
 SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
-    *(assets_folder() / "js" / f"{name}.js" for name in ("core", "heatmaps", "strip", "fold", "panels", "search", "board", "state")),
+    *(
+        assets_folder() / "js" / f"{name}.js"
+        for name in ("core", "costs", "heatmaps", "strip", "staircase", "fold", "panels", "search", "board", "state")
+    ),
 )
 _HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in SCRIPTS)
 
@@ -22,6 +25,7 @@ const events = {{
   span: (detail) => trigger('span', detail),
   pick: (detail) => trigger('pick', detail),
   synced: (detail) => trigger('synced', detail),
+  stand: (detail) => trigger('stand', detail),
   row: (detail) => trigger('row', detail),
 }};
 window.layerscope.mount({view}, element, props, (name, detail) => events[name](detail), watch);
