@@ -82,7 +82,7 @@ window.layerscope = (() => {
       views[name](box, {data, value: parse(props.value, {}), words, props, trigger, local, draw, width: box.clientWidth});
     };
     ["data", "value", "hand", "file", "found", "judged", "marks", "alone"].forEach((prop) => watch(prop, draw));
-    watch("stale", () => box.classList.toggle("ls-stale", props.stale === "yes"));
+    watch("stale", () => { box.classList.toggle("ls-stale", props.stale === "yes"); if (props.stale === "yes") draw(); });
     box.classList.toggle("ls-stale", props.stale === "yes");
     let width = 0;
     new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);

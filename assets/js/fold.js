@@ -16,15 +16,17 @@
   }, []);
 
   ls.map = null; // the map the page shows; the sliders' handlers below look things up in it
-  ls.snap = (T, on) => (on && ls.map ? shortest(stepAt(ls.map, T)) : T);
-  ls.depthAt = (T) => (ls.map ? stepAt(ls.map, T).depth : null);
+  const whole = () => ls.map && !ls.map.filling; // else it is one step, and the rest is being worked out
+  const holds = (step, T) => T >= step.t_from && (T < step.t_to || T === 1);
+  ls.snap = (T, on) => (on && whole() ? shortest(stepAt(ls.map, T)) : T);
+  ls.depthAt = (T) => (whole() || (ls.map && holds(ls.map.steps[0], T)) ? stepAt(ls.map, T).depth : null);
   const nearest = (map, layers) => { // the steps of the depth that comes nearest
     const best = Math.min(...map.steps.map((step) => Math.abs(step.depth - layers)));
     return map.steps.filter((step) => Math.abs(step.depth - layers) === best);
   };
   // The T of the cheapest step measured; of the highest T where none is.
   ls.nearest = (layers) => {
-    if (!ls.map) return null;
+    if (!whole()) return null;
     const found = nearest(ls.map, layers);
     return shortest(ls.cheapest(found) ?? found[0]);
   };
@@ -42,8 +44,8 @@
   ls.touched = () => { ls.pursued = null; ls.first = false; };
   ls.aim = (layers) => { ls.pursued = layers; return ls.nearest(layers); };
   ls.follow = () => {
-    if (ls.first && ls.map) ls.pursued = ls.depthAt(ls.firstT);
-    const best = ls.map && ls.pursued !== null && ls.choice === "map" ? ls.cheapest(nearest(ls.map, ls.pursued)) : null;
+    if (ls.first && whole()) ls.pursued = ls.depthAt(ls.firstT);
+    const best = whole() && ls.pursued !== null && ls.choice === "map" ? ls.cheapest(nearest(ls.map, ls.pursued)) : null;
     if (best && best !== stepAt(ls.map, ls.T)) ls.choose(best, true);
   };
   ["input", "click"].forEach((kind) => document.addEventListener(kind, (event) => { if (event.target.closest?.("#fold-controls")) ls.touched(); }, true));
@@ -101,6 +103,7 @@
 
   // Whether another step of the same depth is known to be cheaper, and which.
   const compared = (box, data, step, words) => {
+    if (data.filling) { box.textContent = fill(words.map_filling, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
     const same = steps(data, step.depth), known = same.filter((one) => ls.costOf(one)), best = ls.cheapest(same);
     if (!best) { box.textContent = fill(words.cost_unknown, {layers: step.depth, count: same.length}); return; }
     if (ls.costOf(step)?.ratio === ls.costOf(best).ratio) { box.textContent = fill(same.length > 1 ? words.cost_cheapest : words.cost_only, {layers: step.depth, count: same.length, known: known.length}); return; }
@@ -157,8 +160,10 @@
     ls.shown = plan;
     if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
     const rest = () => trigger("stand", {plan: hand ? choice : "map", T});
+    const standing = `${choice} ${plan.name} ${T}`, open = data.filling || props.stale === "yes"; // then the server wants to know where T is
     clearTimeout(local.rest);
-    if (!ls.costOf(plan) && local.stood !== plan.name) local.rest = setTimeout(() => { local.stood = plan.name; rest(); }, 600); // the hand has come to rest
+    if ((open || !ls.costOf(plan)) && local.stood !== standing) local.rest = setTimeout(() => { local.stood = standing; rest(); }, 600); // the hand has come to rest
+    box.classList.toggle("ls-behind", !hand && !holds(step, T));
     figures(part(box, "ls-costbox"), part(box, "ls-figures"), plan, data, words, rest);
     named(part(box, "ls-named"), choice, hand, words);
     strip(part(box, "ls-stripbox"), data.depth, plan.blocks, words, width);

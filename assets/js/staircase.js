@@ -92,7 +92,7 @@
       const ticks = powers(highest);
       plot(box, stairs(map, costs, judged, words, t, highest), {
         margin: ROOM, hovermode: "closest", xaxis: {...still, title: {text: "T"}, range: xs, anchor: "y"},
-        yaxis: {...still, title: {text: words.layers_left}, range: ys, tickformat: "d", nticks: 5, domain: DEPTH},
+        yaxis: {...still, title: {text: words.layers_left}, range: ys, tickformat: "d", ...(ys[1] - ys[0] < 6 ? {dtick: 1} : {nticks: 5}), domain: DEPTH},
         yaxis2: {automargin: false, gridcolor: t.line, linecolor: t.line, title: {text: words.cost_axis, standoff: 8}, type: "log", range: zs, tickvals: ticks, ticktext: ticks.map((v) => `×${v}`), domain: COST},
       }, HEIGHT);
       box.removeAllListeners?.("plotly_click");

@@ -92,7 +92,7 @@ def test_every_step_of_a_map_is_given_its_cost_on_the_practice_texts(desk: Desk,
 
 
 def test_the_plan_shown_comes_first_then_its_neighbours_outwards(desk: Desk, folder: Path, judged: list[DepthPlan]) -> None:
-    desk.costing.T = 0.8
+    desk.T = 0.8
     opened(desk, folder)
     steps = plans(desk)
     assert desk.map is not None
@@ -118,7 +118,7 @@ def test_moving_t_moves_the_order_and_what_is_known_is_not_measured_again(
         return job
 
     monkeypatch.setattr(Judge, "judge", moves)
-    desk.costing.T = 1.0
+    desk.T = 1.0
     opened(desk, folder)
     assert judged[0].blocks == plans(desk)[0].blocks
     assert judged[2].blocks == plans(desk)[-1].blocks
@@ -220,3 +220,27 @@ def test_levels_are_those_of_the_report() -> None:
     assert [level(ratio) for ratio in (0.9, 1.05, 1.051, 1.25, 1.9, 2.0, 9.0, 11.0, float("inf"), float("nan"))] == [
         0, 0, 1, 1, 2, 2, 3, 4, 4, 4,
     ]  # fmt: skip
+
+
+def test_the_step_that_holds_t_is_shown_before_the_map_is_whole(desk: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule and T change together: the plan of the new T comes first, with its cost, and can be exported at once."""
+    opened(desk, folder)
+    seen: list[dict[str, Any]] = []
+    put = desk.page.put
+
+    def watch(component: str, prop: str, value: Any) -> None:
+        put(component, prop, value)
+        if (component, prop) == ("fold", "data"):
+            seen.append({"map": json.loads(value), "chosen": desk.chosen("map", 0.8)[0].blocks, "T": desk.T})
+
+    monkeypatch.setattr(desk.page, "put", watch)
+    desk.ask(LacoSettings(C=3, I=1, lowest=0, rule="mean"))
+    desk.look(0.8)
+    wait_for_jobs()
+    assert [one["map"]["filling"] for one in seen] == [True, False]
+    glimpsed, whole = (one["map"]["steps"] for one in seen)
+    (step,) = glimpsed
+    assert step in whole
+    assert step["t_from"] <= 0.8 < step["t_to"]
+    assert seen[0]["chosen"] == seen[1]["chosen"]
+    assert desk.glimpse is None

@@ -14,7 +14,7 @@ from engine.jobs import Job, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
-from engine.search.frontier import frontier, step_at
+from engine.search.frontier import frontier, step_around, step_at
 from engine.types import Block, Frontier, Model
 from tests.families import TEXTS
 
@@ -137,3 +137,12 @@ def test_a_second_map_runs_no_model(tiny: Callable[..., Model], measured: list[A
         monkeypatch.setattr(block, "forward", None)
     assert drain(whole_map(tiny("llama"))) == first
     assert len(measured) == len(set(measured))
+
+
+@pytest.mark.parametrize("T", [0.5, 0.62, 0.8, 0.93, 0.999, 1.0])
+def test_one_run_around_t_gives_the_maps_own_step(T: float, tiny: Callable[..., Model]) -> None:
+    model = tiny("llama")
+    settings = LacoSettings(C=2, I=1, lowest=0)
+    step = drain(step_around(meter_of(model), replace(settings, T=T), 0.5))
+    whole = drain(frontier(meter_of(model), settings, 0.5))
+    assert step == step_at(whole, T)

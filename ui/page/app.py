@@ -136,7 +136,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
     for chart in (seen_by.similarity, seen_by.landscape):
         chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
-    tab.fold.stand(on.stand, session, answer, queue=False, **common)
+    tab.fold.stand(on.stand, session, answer, queue=False, trigger_mode="always_last", **common)
     tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
     tab.load.upload(on.load_plan, [session, tab.load], [*answer, tab.plan], **common)
     seen_by.removal.click(on.removal, session, answer, **common)
@@ -197,7 +197,9 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
     speech = json.dumps({language: all_words(language) for language in LANGUAGES}, ensure_ascii=False).replace("</", "<\\/")
     head = f"<script>window.layerscopeWords = {speech}</script>"
     sessions, first = Sessions(exports), state_from_query("", model)
-    sessions.open_ahead().open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
+    ahead = sessions.open_ahead()
+    ahead.look(first.T)
+    ahead.open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
     demo = build(model, sessions, exports)
     try:
         demo.launch(

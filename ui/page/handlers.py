@@ -53,8 +53,8 @@ class Handlers:
         """A page has loaded: find its workbench, open what its link says, and set the controls to it."""
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
         bench, state = self._of(key), state_from_query(query, self._model)
+        bench.look(max(state.T, T_MIN))
         answer = self._act(bench, lambda: bench.open(state.model, state.dtype, texts_of(state.texts, ""), state.settings()))
-        bench.costing.T = max(state.T, T_MIN)
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
         T = max(state.T, T_MIN)

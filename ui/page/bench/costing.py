@@ -22,7 +22,6 @@ class Costing:
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
-        self.T = 1.0  # where the person's T stands
         self._costs: dict[str, Cost] = {}
         self._asked: list[DepthPlan] = []
         self._judge: Judge | None = None
@@ -32,14 +31,14 @@ class Costing:
 
     def stand(self, choice: str, threshold: float) -> None:
         """The page rests on a plan whose cost it does not know: measure from there on. What is under way follows by itself."""
-        self.T = threshold
+        self.bench.look(threshold)
         try:
             plan, _ = self.bench.chosen(choice, threshold)
         except PlanError:  # there is nothing to measure yet; the map will ask when it is ready
             return
         if blocks_key(plan.blocks) in self._costs:
             self._tell()
-        elif choice != "map":
+        elif choice != "map" or self.bench.glimpse is not None:
             self.ask(plan)
         elif (self.bench.runner.state() or ("",))[0] != "costs":
             self._fill(first=plan)
@@ -59,7 +58,7 @@ class Costing:
 
     def _mapped(self) -> None:
         assert self.bench.map is not None
-        self._fill(first=step_at(self.bench.map, self.T).proposal.plan)
+        self._fill(first=step_at(self.bench.map, self.bench.T).proposal.plan)
 
     def _fill(self, first: DepthPlan) -> None:
         self.ask(first)
@@ -83,7 +82,7 @@ class Costing:
         if self.bench.map is None:
             return None
         steps = self.bench.map.steps
-        here = steps.index(step_at(self.bench.map, self.T))
+        here = steps.index(step_at(self.bench.map, self.bench.T))
         outwards = sorted(range(len(steps)), key=lambda place: abs(place - here))
         return next((plan for place in outwards if self.of(plan := steps[place].proposal.plan) is None), None)
 

@@ -20,7 +20,7 @@ from engine.passes.profiling import profile, weight_distance
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
-from engine.search.frontier import frontier, step_at
+from engine.search.frontier import frontier, step_around, step_at
 from engine.types import (
     Calibration,
     DepthPlan,
@@ -32,6 +32,7 @@ from engine.types import (
     Profile,
     RemovalPerplexity,
     Similarity,
+    Step,
 )
 from ui.page import charts
 from ui.page.bench.jobs import Runner, Task
@@ -56,6 +57,8 @@ class Workbench:
         self.asked: LacoSettings | None = None  # the question whose map is shown or under way
         self.map: Frontier | None = None
         self.map_of: LacoSettings | None = None
+        self.T = 1.0  # where the person's T stands
+        self.glimpse: Step | None = None  # of a map that is still being filled: the step that is shown
         self.profile: Profile | None = None
         self.spans: list[list[int]] = []  # of the hand-made plan
         self.hand: DepthPlan | None = None
@@ -106,7 +109,7 @@ class Workbench:
     def _opened(self, model: Model) -> None:
         same = self.model is model
         self.model, self.meter, self._busy_opening = model, SimilarityMeter(model, self.texts), False
-        self.map = self.map_of = self.asked = self.profile = self._survey_asked = self._survey_of = None
+        self.map = self.map_of = self.asked = self.glimpse = self.profile = self._survey_asked = self._survey_of = None
         if not same:
             self.file = self.found = None
             self.page.put("fold", "file", "")
@@ -209,32 +212,53 @@ class Workbench:
         self.settings, self.highest = settings, settings.highest
         if settings == self.asked:
             return
-        self.asked = settings
+        self.asked, self.glimpse = settings, None
         self.page.put("fold", "stale", "yes")
-        meter = self.open_meter()
-        self.submit(
-            "map", lambda: frontier(meter, settings, T_MIN), lambda found: self._mapped(settings, found), urgent=True, yielding=True
-        )
+        self._map(settings)
         survey = (settings.rule, settings.similarity)
         if survey != self._survey_asked:
             self._survey_asked = survey
-            self.page.put("landscape", "stale", "yes")
+            self.page.put("landscape", "stale", "no" if survey == self._survey_of else "yes")
             self.set_spans(self.spans)
             for prop, plan in (("file", self.file), ("found", self.found)):
                 if plan is not None:
                     self._measure(prop, plan)
 
+    def look(self, threshold: float) -> None:
+        """T stands here now: while its map is still being filled, the step that holds it is worked out first."""
+        moved, self.T = threshold != self.T, threshold
+        if moved and self.asked is not None and self.asked != self.map_of and not self._holds(self.glimpse):
+            self._map(self.asked)
+
+    def _holds(self, step: Step | None) -> bool:
+        return step is not None and (step.t_from <= self.T < step.t_to or self.T == step.t_to == 1.0)
+
+    def _map(self, settings: LacoSettings) -> None:
+        meter = self.open_meter()
+
+        def job() -> Job[Frontier]:
+            if not self._holds(self.glimpse):
+                step = yield from step_around(meter, replace(settings, T=self.T), T_MIN)
+                self._glimpsed(settings, step)
+            return (yield from frontier(meter, settings, T_MIN))
+
+        self.submit("map", job, lambda found: self._mapped(settings, found), urgent=True, yielding=True)
+
+    def _glimpsed(self, settings: LacoSettings, step: Step) -> None:
+        self.glimpse = step
+        self._show("fold", charts.map_data(self.open_meter().model, self.texts, settings, Frontier(T_MIN, (step,)), filling=True))
+        for tell in self._on_shown:
+            tell(step.proposal.plan)
+
     def _mapped(self, settings: LacoSettings, found: Frontier) -> None:
         model = self.open_meter().model
-        self.map, self.map_of = found, settings
+        self.map, self.map_of, self.glimpse = found, settings, None
         self._show("fold", charts.map_data(model, self.texts, settings, found))
         self.page.put("target", "minimum", min(step.proposal.plan.depth for step in found.steps))
         for tell in self._on_mapped:
             tell()
         survey, meter = (settings.rule, settings.similarity), self.open_meter()
-        if survey == self._survey_of:
-            self.page.put("landscape", "stale", "no")
-        else:  # last: what the map's plans cost is asked for more
+        if survey != self._survey_of:  # last: what the map's plans cost is asked for more
             self.submit("landscape", lambda: landscape(meter, *survey), lambda found: self._surveyed(survey, found), yielding=True)
 
     def _surveyed(self, survey: tuple[str, str], found: Landscape) -> None:
@@ -316,9 +340,12 @@ class Workbench:
             if plan is None:
                 raise PlanError("there is no such plan yet: add folds on Explore, load a file, or search")
             return plan, known
-        if self.map is None or self.map_of != self.asked:
+        step = self.glimpse
+        if step is None or not step.t_from <= threshold < step.t_to:
+            step = step_at(self.map, threshold) if self.map is not None and self.map_of == self.asked else None
+        if step is None:
             raise PlanError("the T map for these settings is not ready yet; wait for it, or cancel and choose others")
-        proposal = step_at(self.map, threshold).proposal
+        proposal = step.proposal
         require_depth(proposal.plan, model.spec.depth)
         return proposal.plan, {**known, "trials": [trial_to_json(trial) for trial in proposal.trials]}
 
