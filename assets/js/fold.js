@@ -103,7 +103,7 @@
 
   // Whether another step of the same depth is known to be cheaper, and which.
   const compared = (box, data, step, words) => {
-    if (data.filling) { box.textContent = fill(words.map_filling, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
+    if (data.filling) { box.textContent = fill(ls.busy ? words.map_filling : words.map_stopped, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
     const same = steps(data, step.depth), known = same.filter((one) => ls.costOf(one)), best = ls.cheapest(same);
     if (!best) { box.textContent = fill(words.cost_unknown, {layers: step.depth, count: same.length}); return; }
     if (ls.costOf(step)?.ratio === ls.costOf(best).ratio) { box.textContent = fill(same.length > 1 ? words.cost_cheapest : words.cost_only, {layers: step.depth, count: same.length, known: known.length}); return; }

@@ -93,6 +93,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "cost_only": ("The only step that leaves {layers} layers.", "레이어 {layers}개를 남기는 유일한 계단입니다."),
     "cost_cheaper": ("{layers} layers cost less at T {T}: {ratio}. Go there", "레이어 {layers}개는 T {T}에서 더 저렴합니다: {ratio}. 그리로 가기"),
     "map_filling": ("This plan holds for T from {from} to {to}; the rest of the map is being worked out.", "이 플랜은 T {from}–{to}에서 나옵니다. 지도의 나머지는 계산 중입니다."),
+    "map_stopped": ("This plan holds for T from {from} to {to}; the rest of the map was stopped. Move T to go on.", "이 플랜은 T {from}–{to}에서 나옵니다. 지도의 나머지는 멈췄습니다. T를 움직이면 이어서 계산합니다."),
     "in_words": ("The plan in words", "플랜을 말로"),
     "every_try": ("Every fold that was tried", "시도한 모든 폴드"),
     "job_cost": ("Measuring what the plan costs", "플랜의 비용 재는 중"),

@@ -225,10 +225,12 @@ class Workbench:
                     self._measure(prop, plan)
 
     def look(self, threshold: float) -> None:
-        """T stands here now: while its map is still being filled, the step that holds it is worked out first."""
+        """T stands here now: while its map is still being filled, or was stopped, the step that holds it is worked out first."""
         moved, self.T = threshold != self.T, threshold
-        if moved and self.asked is not None and self.asked != self.map_of and not self._holds(self.glimpse):
-            self._map(self.asked)
+        wanted = self.asked or (self.settings if self.glimpse else None)
+        if moved and wanted is not None and wanted != self.map_of and not self._holds(self.glimpse):
+            self.asked = wanted
+            self._map(wanted)
 
     def _holds(self, step: Step | None) -> bool:
         return step is not None and (step.t_from <= self.T < step.t_to or self.T == step.t_to == 1.0)
