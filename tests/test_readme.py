@@ -48,7 +48,21 @@ def answers(command: list[str], port: int, cwd: Path, **environment: str) -> Non
 
 def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path) -> None:
     assert [shlex.split(command)[1] for command in VERBS] == [
-        *("profile", "propose", "map", "export", "search", "baseline", "repair", "evaluate", "measure", "ablate", "tasks", "report"),
+        *(
+            "profile",
+            "propose",
+            "map",
+            "sweep",
+            "export",
+            "search",
+            "baseline",
+            "repair",
+            "evaluate",
+            "measure",
+            "ablate",
+            "tasks",
+            "report",
+        ),
     ]
     for command in VERBS:
         words = shlex.split(command)

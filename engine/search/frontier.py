@@ -25,16 +25,21 @@ def frontier(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5)
     settings = replace(settings, T=1.0).checked(meter.model.spec.depth)
     meter.share_trails()
     steps: list[Step] = []
-    threshold = upper = 1.0
-    while True:
-        proposal = yield from _share(propose(meter, replace(settings, T=threshold)), upper, t_min)
-        rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
-        largest = max(rejected, default=-math.inf)
-        steps.append(Step(max(largest, t_min), upper, _at(proposal, max(largest, t_min))))
-        if largest <= t_min:
-            return Frontier(t_min, tuple(steps))
-        upper = largest
-        threshold = max(math.nextafter(largest, -math.inf), t_min)
+    while not steps or steps[-1].t_from > t_min:
+        steps.append((yield from step_below(meter, settings, steps[-1].t_from if steps else math.inf, t_min)))
+    return Frontier(t_min, tuple(steps))
+
+
+def step_below(meter: SimilarityMeter, settings: LacoSettings, upper: float, t_min: float) -> Job[Step]:
+    """Return the step of a T map whose interval ends at `upper`, or the first one where that is infinite.
+
+    The last step is the one that begins at t_min.
+    """
+    threshold, upper = min(max(math.nextafter(upper, -math.inf), t_min), 1.0), min(upper, 1.0)
+    proposal = yield from _share(propose(meter, replace(settings, T=threshold)), upper, t_min)
+    rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
+    lower = max(*rejected, t_min) if rejected else t_min
+    return Step(lower, upper, _at(proposal, lower))
 
 
 def step_around(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5) -> Job[Step]:

@@ -441,7 +441,8 @@ def test_an_interrupted_command_ends_calmly(command: str, tmp_path: Path) -> Non
     ("command", "options"),
     [
         ("propose", "--model --rule -C -I -T --lowest --highest --similarity --calibration --dtype --device --out"),
-        ("map", "--model --rule -C -I --lowest --highest --t-min --similarity --calibration --dtype --device --out"),
+        ("map", "--model --rule -C -I --lowest --highest --t-min --similarity --calibration --judge --dtype --device --out"),
+        ("sweep", "--model --seconds --lowest --highest --t-min --similarity --calibration --dtype --device --out"),
         ("profile", "--model --calibration --removal --dtype --device --out"),
         ("export", "--plan --out --model --dtype --shard-size"),
         ("app", "--model --host --port --exports --browser"),

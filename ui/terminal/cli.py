@@ -4,15 +4,18 @@ JSON goes to the file that --out names, or to standard output; progress goes to 
 with exit code 2 and one line on standard error.
 """
 
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
+from engine.types import Step
 from ui.terminal import plans as cli_plans
 from ui.terminal.options import (
     Definition,
@@ -21,6 +24,7 @@ from ui.terminal.options import (
     Highest,
     Interval,
     Lowest,
+    LowestT,
     Out,
     PlanFile,
     Rule,
@@ -78,9 +82,10 @@ def map_(
     i: Interval = 2,
     lowest: Lowest = 1,
     highest: Highest = None,
-    t_min: Annotated[float, typer.Option(help="how low T may go")] = 0.5,
+    t_min: LowestT = 0.5,
     similarity: Definition = "flattened",
     calibration: Texts = "english",
+    judge: Annotated[bool, typer.Option("--judge", help="also measure what each step costs, on a slice of the practice texts")] = False,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     out: Out = None,
@@ -92,7 +97,51 @@ def map_(
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     require_t_min(t_min)
     meter = open_meter(model, dtype, device, calibration, settings.checked)
-    write(frontier_to_json(shown(frontier(meter, settings, t_min))), out)
+    found = shown(frontier(meter, settings, t_min))
+    write(frontier_to_json(found, _costs(meter, found.steps) if judge else None), out)
+
+
+def _costs(meter: Any, steps: Sequence[Step]) -> dict[Any, Any]:
+    """What the plans of a map cost, by their blocks."""
+    from engine.judge.cost import cost_judge, costs, outwards
+
+    found: dict[Any, Any] = {}
+    judge = cost_judge(meter.model, meter.calibration.name)
+    shown(costs(judge, outwards(steps, 0), lambda plan, cost: found.update({plan.blocks: cost})))
+    return found
+
+
+@app.command()
+def sweep(
+    model: Source = "demo",
+    seconds: Annotated[float | None, typer.Option(help="how long to sweep at most; until all is measured when left out")] = None,
+    lowest: Lowest = 1,
+    highest: Highest = None,
+    t_min: LowestT = 0.5,
+    similarity: Definition = "flattened",
+    calibration: Texts = "english",
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    out: Out = None,
+) -> None:
+    """Write every plan that Layer Collapse can reach (all rules, C and I), with its cost: the most layers first, then the cheapest.
+
+    It goes best first, so that --seconds, or Ctrl-C, leaves the most useful plans written.
+    """
+    from engine.judge.cost import cost_judge
+    from engine.search.sweep import Sweep, require_sweep
+    from ui.text.wire import sweep_to_json
+
+    limit, settings = math.inf if seconds is None else seconds, LacoSettings(2, 1, 1.0, lowest, highest, similarity=similarity)  # type: ignore[arg-type]
+    require_sweep(limit, t_min)
+    meter = open_meter(model, dtype, device, calibration, settings.checked)
+    run = Sweep(meter, cost_judge(meter.model, meter.calibration.name), settings, limit, t_min)
+    try:
+        shown(run.run())
+    except KeyboardInterrupt:
+        write(sweep_to_json(run.entries), out)
+        raise
+    write(sweep_to_json(run.entries), out)
 
 
 @app.command()

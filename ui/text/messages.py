@@ -73,6 +73,7 @@ _KOREAN: dict[str, str] = {
     # plans
     "{} is no JSON file that can be read": "{}: 읽을 수 있는 JSON 파일이 아닙니다.",
     "this file is a whole T map; take one of its steps as the plan": "이 파일은 T 지도 전체입니다. 그 가운데 한 단계를 계획으로 쓰세요.",
+    "this file is a whole sweep; take one of its plans as the plan": "이 파일은 스윕 전체입니다. 그 가운데 플랜 하나를 골라 쓰세요.",
     'this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({})': '계획이 아닙니다. {{"source_depth", "blocks": [{{"home", "mix"}}]}} 꼴이어야 합니다({}).',
     "this plan is for a model of {} layers; the open model has {}": "이 계획은 {}개 층 모델의 것인데 열린 모델은 {}개 층입니다.",
     "a plan keeps between 1 and source_depth={} blocks, not {}": "계획에 남는 블록은 1개에서 source_depth={}개까지이며 {}개일 수 없습니다.",
@@ -120,6 +121,7 @@ _KOREAN: dict[str, str] = {
     "lm-evaluation-harness knows no task {}; `lm_eval ls tasks` lists those it knows": "lm-evaluation-harness가 모르는 과제입니다: {}. `lm_eval ls tasks`가 아는 과제를 보여 줍니다.",
     "install layerscope[eval] to run tasks of lm-evaluation-harness (pip install 'layerscope[eval]'); the bundled tasks run without it ({})": "lm-evaluation-harness의 과제를 풀려면 layerscope[eval]을 설치하세요(pip install 'layerscope[eval]'). bundled 과제는 없어도 됩니다({}).",
     "lm-evaluation-harness could not run {}: {}: {}": "lm-evaluation-harness가 {}을(를) 돌리지 못했습니다: {}: {}",
+    "a sweep needs time; {} seconds are none": "스윕에는 시간이 필요합니다. {}초로는 안 됩니다.",
     # export
     "no tensor of the checkpoint is named {}.0.…, so its layers cannot be told apart": "체크포인트에 {}.0.…라는 텐서가 없어 층을 가를 수 없습니다.",
     "the source holds no tensor {}, which the plan needs": "계획에 필요한 텐서 {}이(가) 원본에 없습니다.",
@@ -183,6 +185,7 @@ _KOREAN: dict[str, str] = {
     "Checking the checkpoint in a fresh process": "새 프로세스에서 체크포인트 확인 중",
     "Loading the checkpoint with transformers": "transformers로 체크포인트 여는 중",
     "Running the plan in memory": "메모리의 계획 돌리는 중",
+    "Sweep: {} plans; now rule {}, C {}, I {}": "스윕: 플랜 {}개, 지금은 규칙 {}, C {}, I {}",
     "Generating with and without cache": "캐시를 쓰고, 안 쓰고 생성하는 중",
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from engine.cache import plain
 from engine.errors import PlanError
 from engine.jobs import Job, as_part, drain
-from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of
+from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, outwards
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
 from engine.search.frontier import step_at
@@ -82,9 +82,8 @@ class Costing:
         if self.bench.map is None:
             return None
         steps = self.bench.map.steps
-        here = steps.index(step_at(self.bench.map, self.bench.T))
-        outwards = sorted(range(len(steps)), key=lambda place: abs(place - here))
-        return next((plan for place in outwards if self.of(plan := steps[place].proposal.plan) is None), None)
+        order = outwards(steps, steps.index(step_at(self.bench.map, self.bench.T)))
+        return next((plan for plan in order if self.of(plan) is None), None)
 
     def _recall(self) -> None:
         """Tell at once what is remembered of the map and of the plans asked for."""
