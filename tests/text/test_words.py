@@ -129,7 +129,7 @@ def names_in(file: str, function: str) -> set[str]:
 
 JOBS = {
     name
-    for file in ("workbench", "comparison", "searching", "costing")
+    for file in ("workbench", "comparison", "searching", "costing", "sweeping")
     for call in ("submit", "Task")
     for name in names_in(f"ui/page/bench/{file}.py", call)
 }

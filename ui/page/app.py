@@ -112,7 +112,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "similarity": seen_by.similarity, "landscape": seen_by.landscape, "norms": seen_by.norms, "weights": seen_by.weights,
         "fold": tab.fold, "spec": side.spec, "report": page.export.report, "summary": page.export.summary,
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
-        "ablation": page.compare.ablated, "costs": page.costs,
+        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     on = Handlers(sessions, model, charts, sliders, language)
@@ -162,6 +162,9 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
         button.click(on.repair, [*shown, name, *judged_on], answer, **common)
     searched = [found.kind, found.amount, found.context, found.objective, found.seconds, found.survivors, found.repaired, found.every]
     found.button.click(on.search, [session, *searched], [*answer, tab.plan], **common)
+    found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
+    taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
+    found.sweep.take(None, None, [tab.C, tab.I, tab.rule, tab.T, tab.plan], js=taken, **common)
     found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], [*answer, tab.plan], **common)
 
 

@@ -202,6 +202,11 @@ class Handlers:
         answer = self._act(bench, do)
         return [*answer, "found" if bench.runner.problem is None else gr.skip()]
 
+    def sweep(self, key: str, seconds: float | None) -> list[Any]:
+        """Sweep over all C, I and rules."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.sweeping.start(float(seconds or 0)))
+
     def cancel(self, key: str) -> list[Any]:
         """Stop whatever runs."""
         bench = self._of(key)

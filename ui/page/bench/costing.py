@@ -6,7 +6,7 @@ from dataclasses import asdict
 from engine.cache import plain
 from engine.errors import PlanError
 from engine.jobs import Job, as_part, drain
-from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, outwards
+from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, costs, outwards
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
 from engine.search.frontier import step_at
@@ -52,6 +52,15 @@ class Costing:
         """Return what a plan costs, or None where that is not known yet."""
         return self._costs.get(blocks_key(plan.blocks))
 
+    def learn(self, plan: DepthPlan, cost: Cost) -> None:
+        """Take a cost that was measured elsewhere with the same judge."""
+        self._costs[blocks_key(plan.blocks)] = cost
+
+    def measured(self, plans: list[DepthPlan]) -> Job[None]:
+        """Measure these plans as a part of another task."""
+        yield from costs(self.judge(), plans, self.learn)
+        self._tell()
+
     def _opened(self) -> None:
         self._judge, self._costs, self._asked = None, {}, []
         self._tell()
@@ -89,17 +98,18 @@ class Costing:
         """Tell at once what is remembered of the map and of the plans asked for."""
         steps = self.bench.map.steps if self.bench.map else ()
         plans = [*self._asked, *(step.proposal.plan for step in steps)]
-        known = [plan for plan in plans if self.of(plan) is None and self._judge_now().known(plan)]
+        known = [plan for plan in plans if self.of(plan) is None and self.judge().known(plan)]
         if known:
-            self._costs |= {blocks_key(plan.blocks): cost_of(drain(self._judge_now().judge(plan))) for plan in known}
+            self._costs |= {blocks_key(plan.blocks): cost_of(drain(self.judge().judge(plan))) for plan in known}
             self._tell()
 
     def _measure(self, plan: DepthPlan) -> Job[None]:
         if self.of(plan) is None:
-            self._costs[blocks_key(plan.blocks)] = cost_of((yield from self._judge_now().judge(plan)))
+            self._costs[blocks_key(plan.blocks)] = cost_of((yield from self.judge().judge(plan)))
         self._tell()
 
-    def _judge_now(self) -> Judge:
+    def judge(self) -> Judge:
+        """Return the judge of quick costs on the open model."""
         if self._judge is None:
             self._judge = cost_judge(self.bench.open_meter().model, self.bench.texts.name)
         return self._judge

@@ -14,7 +14,7 @@ SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
     *(
         assets_folder() / "js" / f"{name}.js"
-        for name in ("core", "costs", "heatmaps", "strip", "staircase", "fold", "panels", "search", "board", "state")
+        for name in ("core", "costs", "heatmaps", "strip", "staircase", "fold", "panels", "search", "sweep", "board", "state")
     ),
 )
 _HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in SCRIPTS)
@@ -26,6 +26,7 @@ const events = {{
   pick: (detail) => trigger('pick', detail),
   synced: (detail) => trigger('synced', detail),
   stand: (detail) => trigger('stand', detail),
+  take: (detail) => trigger('take', detail),
   row: (detail) => trigger('row', detail),
 }};
 window.layerscope.mount({view}, element, props, (name, detail) => events[name](detail), watch);
