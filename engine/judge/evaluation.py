@@ -20,6 +20,7 @@ from engine.judge.similarity import blocks_key, cosine
 from engine.models.texts import Pack, pack_rows
 from engine.passes.forward import Capture, capture, logits_of, normed, resume
 from engine.plans.surgery import Mixer
+from engine.turns import heed
 from engine.types import Calibration, DepthPlan, Evaluation, Model, Protocol, TextScore
 
 CONTEXT = 512
@@ -152,7 +153,9 @@ def compare(model: Model, record: Capture, final: torch.Tensor, places: torch.Te
 
 def by_rows(logits: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield the log-probabilities of logits [tokens, vocabulary] in float32, a few tokens at a time."""
-    yield from (rows.float().log_softmax(-1) for rows in logits.split(ROWS))
+    for rows in logits.split(ROWS):
+        heed()
+        yield rows.float().log_softmax(-1)
 
 
 def divergence(source: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from engine.errors import SourceError, first_line
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.families import architecture_of
 from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, require_memory, weight_files
+from engine.turns import Turn
 from engine.types import Model, ModelSource, ModelSpec
 
 transformers.utils.logging.set_verbosity_error()
@@ -63,7 +64,7 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     except Exception as error:  # tokenizer files fail in many ways
         raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     yield Progress("Taking the fingerprint")
-    return Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder))
+    return Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder), Turn())
 
 
 def load_with_transformers(folder: Path, dtype: Any) -> tuple[Any, dict[str, Any]]:
