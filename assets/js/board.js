@@ -18,10 +18,10 @@
     made.append(head);
     data.entries.forEach((entry) => {
       const row = element("tr", {class: entry.name === chosen ? "ls-chosen" : "", "data-entry": entry.name, tabindex: 0}), e = entry.evaluation;
-      const broken = e && ratio(entry) === null;
+      const broken = e && ratio(entry) === null, note = entry.mark ? ` (${entry.mark})` : ""; // judged differently from most
       const cells = [
         entry.label || entry.plan.method, `${entry.depth}`,
-        e ? (broken ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`) : "–",
+        e ? (broken ? `${words.broken}${note}` : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]${note}`) : "–",
         e ? number(e.kl, 3) : "–", e ? (e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`) : "–",
         entry.speed ? times(entry.speed.decode_ratio) : "–", `${(entry.parameters / 1e6).toFixed(1)} M`, size(entry.bytes), entry.verdict ? words[`verdict_${entry.verdict}`] : "–",
       ];
@@ -30,18 +30,19 @@
       row.onkeydown = (event) => { if (event.key === "Enter") choose(entry.name); };
       made.append(row);
     });
-    box.replaceChildren(made);
+    const [most, ...others] = data.protocols ?? [];
+    box.replaceChildren(made, ...others.map((one) => element("p", {class: "ls-warning ls-apart"}, fill(words.apart, {mark: one.mark, texts: one.texts, tokens: one.tokens, context: one.context, others: most.texts, other_tokens: most.tokens, other_context: most.context}))));
   };
 
   const scatter = (box, data, words, chosen, choose) => {
-    const t = theme(), known = data.entries.filter(judged), best = front(known);
+    const t = theme(), known = data.entries.filter(judged), best = front(known.filter((e) => !e.mark)); // only plans judged alike compete
     const depths = [data.depth, ...known.map((e) => e.depth)], highest = Math.max(2, ...known.map(ratio));
     const powers = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6, 8].map((power) => digit * 10 ** power)).filter((v) => v <= highest * 1.5 && (highest < 2000 || Number.isInteger(Math.log10(v))));
     plot(box, [
       {type: "scatter", mode: "lines", x: best.map((e) => e.depth), y: best.map(ratio), line: {color: t.accent, width: 1.5, shape: "hv", dash: "dot"}, hoverinfo: "skip"},
       {type: "scatter", mode: "markers+text", x: [data.depth], y: [1], text: [words.of_source], textposition: "top center", textfont: {color: t.faint}, marker: {symbol: "star", size: 11, color: t.faint}, hovertemplate: `${words.of_source}<extra></extra>`},
-      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => e.label || e.plan.method),
-        marker: {size: known.map((e) => (e.name === chosen ? 15 : 10)), symbol: known.map((e) => (best.includes(e) ? "diamond" : "circle-open")), color: known.map((e) => (e.name === chosen ? t.fold : t.accent)), line: {width: 2}},
+      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => `${e.label || e.plan.method}${e.mark ? ` (${e.mark})` : ""}`),
+        marker: {size: known.map((e) => (e.name === chosen ? 15 : 10)), symbol: known.map((e) => (best.includes(e) ? "diamond" : e.mark ? "x-thin-open" : "circle-open")), color: known.map((e) => (e.name === chosen ? t.fold : t.accent)), line: {width: 2}},
         hovertemplate: `%{text}<br>%{x} ${words.layers}, ×%{y:.2f}<extra></extra>`},
     ], {
       xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - 1, data.depth + 1], ...(Math.max(...depths) - Math.min(...depths) < 12 ? {dtick: 1} : {})},

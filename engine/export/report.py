@@ -183,13 +183,20 @@ def gains(
     if speed is not None:
         for name, part in (("Reading a prompt", "prefill"), ("Writing", "decode")):
             before, after = speed[f"source_{part}"], speed[f"plan_{part}"]
-            times = f"{number(speed[f'{part}_ratio'], 2)}× as fast"
+            times = as_fast(before, after, speed[f"{part}_ratio"])
             rows.append((f"{name}, tokens a second, measured", number(before, 1), number(after, 1), times))
         if "source_peak" in speed:
             before, after = speed["source_peak"], speed["plan_peak"]
             rows.append(("Most memory held while doing so", bytes_of(before), bytes_of(after), change(before, after)))
         rows.append(("Writing, if layers were all that takes time", "–", "–", f"{number(1 / speed['depth_ratio'], 2)}× as fast"))
     return rows
+
+
+def as_fast(before: float, after: float, ratio: float) -> str:
+    """Return in words how fast a plan is: a ratio that rounds to 1, or that the two figures beside it contradict, is none."""
+    if f"{ratio:.2f}" == "1.00" or (after - before) * (ratio - 1) < 0:
+        return "as fast as the source"
+    return f"{number(ratio, 2)}× as fast"
 
 
 def _settings(source: ModelSource, fingerprint: str, plan: DepthPlan, evaluation: Evaluation | None) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def page(browser: Browser, app: App) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
     opened = context.new_page()
     errors: list[str] = []
-    opened.on("request", lambda request: app.requests.append(request.url))
+    opened.on("request", lambda request: app.requests.append(request.url) if not request.url.endswith("/app_id") else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if "js_on_load" in message.text else None)
     yield opened

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine.export.pictures import strip
-from engine.export.report import report_html, verdict
+from engine.export.report import as_fast, report_html, verdict
 from engine.jobs import drain
 from engine.judge.evaluation import Judge, summary
 from engine.judge.similarity import SimilarityMeter
@@ -290,3 +290,17 @@ def test_the_strip_has_every_layer_and_every_block(upright: bool) -> None:
     for x, y, width, height in (cell["box"] for cell in drawn["cells"]):
         assert 0 <= x <= x + width <= drawn["width"]
         assert 0 <= y <= y + height <= drawn["height"]
+
+
+@pytest.mark.parametrize(
+    ("source", "plan", "ratio", "told"),
+    [
+        (100.0, 101.0, 0.99, "as fast as the source"),  # the figures beside it say the other thing
+        (100.0, 99.0, 1.02, "as fast as the source"),
+        (100.0, 100.4, 1.004, "as fast as the source"),
+        (100.0, 120.0, 1.2, "1.20× as fast"),
+        (100.0, 80.0, 0.8, "0.80× as fast"),
+    ],
+)
+def test_no_gain_is_told_that_the_figures_beside_it_contradict(source: float, plan: float, ratio: float, told: str) -> None:
+    assert as_fast(source, plan, ratio) == told

@@ -111,4 +111,10 @@ TEXT: dict[str, tuple[str, str]] = {
     "shard_info": ("Weights are split into files of at most this size, such as 5GB", "가중치를 이 크기 이하의 파일로 나눕니다. 예: 5GB"),
     "export_button": ("Export and check", "내보내고 확인하기"),
     "will_export": ("To be written: {depth} of {source} layers, {size} in the open model's number format.", "쓸 모델: {source}개 층 가운데 {depth}개, 열린 모델의 수 형식으로 {size}."),
+    # what a repair did where
+    "repaired_better": ("On the held-out practice text ({practice}) the KL divergence went from {kl_before} to {kl_after}; on the text that judges ({texts}) it got no worse.", "따로 떼어 둔 연습 문장({practice})에서 KL 발산이 {kl_before}에서 {kl_after}(으)로 바뀌었고, 평가 문장({texts})에서도 나빠지지 않았습니다."),
+    "repaired_worse": ("It improved only on the held-out practice text ({practice}), where the KL divergence went from {kl_before} to {kl_after}. On the text that judges ({texts}) it got worse. You may well undo it.", "따로 떼어 둔 연습 문장({practice})에서만 나아졌습니다(KL 발산 {kl_before} → {kl_after}). 평가 문장({texts})에서는 나빠졌으니 되돌리는 편이 낫습니다."),
+    "undo_repair": ("Undo the repair", "고치기 되돌리기"),
+    # plans that were judged differently
+    "apart": ("{mark}: judged on {texts}, {tokens} tokens, context {context}: not to be ranked with those judged on {others}, {other_tokens} tokens, context {other_context}.", "{mark}: {texts} {tokens}토큰, 문맥 {context}(으)로 평가했습니다. {others} {other_tokens}토큰, 문맥 {other_context}(으)로 평가한 플랜과 순위를 견줄 수 없습니다."),
 }  # fmt: skip

@@ -93,7 +93,7 @@ class Searching:
 
     def _found(self, found: Found, keep: int) -> None:
         point = {"score": found.score, "seconds": found.seconds, "forwards": found.forwards, "stage": found.stage}
-        self.bench.found = found.plan
+        self.bench.take_found(found.plan)
         self._tell(history=[*self._shown["history"], point], plan=charts.plan_parts(self.bench.open_meter().model, found.plan))
 
     def _tell(self, **news: Any) -> None:

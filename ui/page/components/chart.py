@@ -23,6 +23,7 @@ const events = {{
   pick: (detail) => trigger('pick', detail),
   synced: (detail) => trigger('synced', detail),
   row: (detail) => trigger('row', detail),
+  undo: (detail) => trigger('undo', detail),
 }};
 window.layerscope.mount({view}, element, props, (name, detail) => events[name](detail), watch);
 """
