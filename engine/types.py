@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SimilarityDefinition = Literal["flattened", "per-token"]
-Stage = Literal["beam", "grow", "swap", "survivor", "exhaustive", "repair", "greedy"]
+Stage = Literal["guess", "beam", "grow", "swap", "survivor", "exhaustive", "repair", "greedy"]
 
 
 @dataclass(frozen=True, slots=True)

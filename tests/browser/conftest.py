@@ -7,6 +7,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,19 +32,19 @@ class App:
         return [url for url in self.requests if not url.startswith((self.url, "data:", "blob:", self.url.replace("http", "ws")))]
 
 
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on the demo model, as the README's command starts it."""
+@contextmanager
+def serving(exports: Path, *arguments: str, port: int = 0) -> Iterator[App]:
+    """The app in a process of its own, as the README's command starts it, at a free port unless one is named."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    exports, log = tmp_path_factory.mktemp("exports"), tmp_path_factory.mktemp("log") / "app.log"
-    command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports)]
+        port = port or probe.getsockname()[1]
+    log = exports.parent / "app.log"
+    command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports), *arguments]
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(960):
             try:
                 urllib.request.urlopen(url, timeout=2).close()
                 break
@@ -54,6 +55,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app on the demo model."""
+    with serving(tmp_path_factory.mktemp("exports")) as app:
+        yield app
 
 
 @pytest.fixture(scope="session")

@@ -357,7 +357,7 @@ def test_a_report_measures_what_is_ticked_and_nothing_else(desk: Desk) -> None:
 
 
 def test_plans_that_were_judged_differently_are_told_apart(desk: Desk) -> None:
-    for spans, tokens in (([[1, 2]], 100), ([[2, 3]], 100), ([[3, 4]], 60)):
+    for spans, tokens in (([[1, 2]], 80), ([[2, 3]], 80), ([[3, 4]], 60)):
         desk.set_spans(spans)
         wait_for_jobs()
         desk.comparison.judge("hand-made", 0.9, held, tokens)
@@ -366,7 +366,7 @@ def test_plans_that_were_judged_differently_are_told_apart(desk: Desk) -> None:
     desk.comparison.shown()
     board = shown(desk, "board")
     assert [row["mark"] for row in board["entries"]] == ["", "", "a", ""]
-    assert [(one["mark"], one["tokens"], one["texts"]) for one in board["protocols"]] == [("", 100, "held out"), ("a", 60, "held out")]
+    assert [(one["mark"], one["tokens"], one["texts"]) for one in board["protocols"]] == [("", 80, "held out"), ("a", 60, "held out")]
 
 
 def test_of_two_protocols_with_as_many_plans_the_newer_one_ranks() -> None:

@@ -359,3 +359,45 @@ def test_a_reload_moves_no_control_that_a_hand_has_moved_since(page: Page) -> No
     assert entered["H"]["value"] == 4
     assert "value" not in page.tell()["highest"]
     assert page.shown("fold", "data")["settings"]["highest"] == 4
+
+
+# --- languages, own texts, plans of other models ---
+
+
+@pytest.mark.parametrize(("language", "texts"), [("en", "english"), ("ko", "korean")])
+def test_a_page_starts_with_the_texts_of_its_language_unless_the_link_says_others(
+    language: str, texts: str, folder: Path, tmp_path: Path
+) -> None:
+    page = Page(folder, tmp_path, language)
+    assert page.enter()["texts"] == texts
+    wait_for_jobs()
+    assert page.sessions.of(KEY).texts.name.endswith(texts)
+    other = {"english": "korean", "korean": "english"}[texts]
+    assert page.enter(query=f"?texts={other}")["texts"] == other
+    wait_for_jobs()
+
+
+def test_a_persons_own_texts_survive_a_reload(page: Page) -> None:
+    page.on.open(KEY, page.on._model, "auto", "own", "Mine alone.\nAnd this.", 2, 1, 0, 6, "reference", "flattened")
+    wait_for_jobs()
+    bench = page.sessions.of(KEY)
+    mine, opened = bench.texts.fingerprint, bench.opened
+    answer = page.on.enter(KEY, "?C=2&I=1&L=0&texts=own", "Mine alone.\nAnd this.")
+    assert (answer[4], bench.texts.fingerprint, bench.opened) == ("own", mine, opened)  # nothing was opened anew
+    assert page.on.enter(KEY, "?C=2&I=1&L=0&texts=own", " ")[4] == "english"  # in a tab that has none of its own
+    wait_for_jobs()
+
+
+def test_a_plan_of_another_model_says_so_when_it_is_loaded(page: Page, tmp_path: Path) -> None:
+    bench, plan = page.sessions.of(KEY), plan_to_json(fold_spans(6, [(1, 2)], "mean"))
+    assert bench.model is not None
+    data = page.shown("fold", "data")
+    assert (data["model"], data["fingerprint"]) == (bench.model.spec.name, bench.model.fingerprint)  # what Save writes
+    for fingerprint, notice in (
+        ("f" * 64, "this plan was made for Other (ffffffffffff), which is not the open model"),
+        (data["fingerprint"], None),
+    ):
+        (tmp_path / "plan.json").write_text(json.dumps({**plan, "model": {"name": "Other", "fingerprint": fingerprint}}), encoding="utf-8")
+        assert page.problem(page.on.load_plan(KEY, str(tmp_path / "plan.json"))) is None
+        assert page.tell()["status"].get("notice") == notice
+    wait_for_jobs()

@@ -173,6 +173,7 @@ _KOREAN: dict[str, str] = {
     "Scoring {}": "{} 채점 중",
     "Running {} on {}": "{} 푸는 중: {}",
     "{}; best so far {}": "{}. 지금까지 가장 좋은 점수 {}",
+    "Running the practice texts through the model": "연습 문장을 모델에 넣는 중",
     "Estimating what each layer is worth": "층마다 얼마나 중요한지 어림하는 중",
     "Beam at layer {}": "빔, 층 {}",
     "{} layers left, without layer {}": "{}개 층 남음, 층 {} 없이",

@@ -47,4 +47,5 @@ TEXT: dict[str, tuple[str, str]] = {
     "stage_exhaustive": ("trying every plan", "모두 시도"),
     "stage_repair": ("the repair (on held-out text)", "고치기 (따로 둔 문장)"),
     "stage_greedy": ("greedy removal", "탐욕 제거"),
+    "stage_guess": ("a first guess by block influence, scored on a quarter of the text", "블록 영향도로 어림한 첫 플랜, 문장의 4분의 1로 잰 점수"),
 }  # fmt: skip
