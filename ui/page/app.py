@@ -79,7 +79,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
 
 def _side_bar(language: str, model: str) -> SimpleNamespace:
     say = words(language)
-    where = gr.Textbox(model, label=say("model"), info=say("model_info"), elem_id="model", max_lines=1)
+    where = gr.Textbox(model, label=say("model"), info=say("model_info"), elem_id="model", max_lines=1, interactive=False)
     dtype = gr.Dropdown(list(DTYPES), value="auto", label=say("dtype"), info=say("dtype_info"), elem_id="dtype")
     texts = gr.Dropdown(
         [(say(f"texts_{name}"), name) for name in TEXTS],
@@ -181,7 +181,17 @@ def theme() -> gr.themes.Base:
         "Malgun Gothic",
         "sans-serif",
     )
-    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="sm")
+    base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="sm")
+    return base.set(  # at least 4.5 : 1 on every ground there is
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_label_text_color="*neutral_700",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+    )
 
 
 def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:

@@ -81,7 +81,8 @@ class Handlers:
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
         T, plan = max(state.T, T_MIN), state.plan if bench.has(state.plan) or (spans and state.plan == "hand-made") else "map"
         controls = [T, state.C, state.I, L, H, state.rule, state.similarity, plan, state.spans]
-        return [f"{key}.{bench.opened}", 0, state.model, state.dtype, state.texts, *controls, gr.update(interactive=True), *answer]
+        model = gr.update(value=state.model, interactive=True)  # what is typed before a page has come in would be lost
+        return [f"{key}.{bench.opened}", 0, model, state.dtype, state.texts, *controls, gr.update(interactive=True), *answer]
 
     def tell(self, session: str, seen: int) -> list[Any]:
         """The timer asks: status, newest serial number, what has changed since the last one the page saw, and which opening that is of."""

@@ -67,8 +67,8 @@ class Workbench(Opening):
         if coming.spans is not None or not same:
             self.spans = coming.spans or []
         depth = self.open_meter().model.spec.depth
-        for control, most in (("highest", depth), ("lowest", depth - 1), ("width", min(8, depth)), ("target", depth)):
-            self.page.put(control, "maximum", most)
+        for control, least, most in (("highest", 1, depth), ("lowest", 0, depth - 1), ("width", 2, min(8, depth)), ("target", 1, depth)):
+            self.page.put(control, "maximum", max(most, least + 1))  # Gradio refuses a slider of one value
         self.page.put("target", "minimum", 1)  # the map says more; that of the model before may lie above the new maximum
         self.settings = coming.settings
         try:
@@ -140,7 +140,8 @@ class Workbench(Opening):
         model = self.open_meter().model
         self.map, self.map_of = found, settings
         self.show("fold", charts.map_data(model, self.texts, settings, found))
-        self.page.put("target", "minimum", min(step.proposal.plan.depth for step in found.steps))
+        depths = [step.proposal.plan.depth for step in found.steps]
+        self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum also where nothing folds
         for tell in self._on_mapped:
             tell()
 
