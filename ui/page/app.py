@@ -122,7 +122,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
         "ablation": page.compare.ablated,
     }  # fmt: skip
-    sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
+    sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target, "format": page.export.form}
     on = Handlers(sessions, model, charts, sliders, language)
     answer = [page.status, page.cancel, timer]
     told = [*answer, seen, *charts.values(), *sliders.values()]
@@ -150,7 +150,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
     tab.load.upload(on.load_plan, [session, tab.load], [*answer, tab.plan], **common)
     seen_by.removal.click(on.removal, session, answer, **common)
-    chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name]
+    chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name, page.export.form]
     page.export.button.click(on.export, [session, *chosen], answer, **common)
     _connect_search(page, on, session, answer, common)
     page.cancel.click(on.cancel, session, answer, queue=False, **common)

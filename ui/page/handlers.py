@@ -117,14 +117,17 @@ class Handlers:
         bench = self._of(key)
         return self._act(bench, bench.measure_removal)
 
-    def export(self, key: str, choice: str, threshold: float, dtype: str, shard: str, name: str) -> list[Any]:
+    def export(self, key: str, choice: str, threshold: float, dtype: str, shard: str, name: str, form: str = "safetensors") -> list[Any]:
         """Export the plan that Fold shows, under the name given or one made from the plan."""
         bench = self._of(key)
 
         def do() -> None:
             plan, _ = bench.chosen(choice, threshold)
-            made = suggested_name(bench.model, [str(plan.blocks), dtype], plan.depth)
-            bench.start_export(choice, threshold, dtype, shard, name.strip() or made, **bench.comparison.evaluation_of(plan))
+            made = name.strip() or suggested_name(bench.model, [str(plan.blocks), dtype], plan.depth)
+            if form == "gguf":
+                bench.start_gguf(choice, threshold, made)
+            else:
+                bench.start_export(choice, threshold, dtype, shard, made, **bench.comparison.evaluation_of(plan))
 
         return self._act(bench, do)
 

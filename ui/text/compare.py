@@ -118,6 +118,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "shard_info": ("Weights are split into files of at most this size, such as 5GB", "가중치를 이 크기 이하의 파일로 나눕니다. 예: 5GB"),
     "export_button": ("Export and check", "내보내고 검증하기"),
     "will_export": ("To be written: {depth} of {source} layers, {size} in the open model's number format.", "내보낼 모델: 레이어 {source}개 중 {depth}개, 열린 모델의 자료형으로 {size}."),
+    "export_file": ("File name", "파일 이름"),
     "format": ("Format", "파일 형식"),
     "format_safetensors": ("safetensors, float weights", "safetensors, 부동소수점 가중치"),
     "format_gguf": ("GGUF, as quantised", "GGUF, 양자화된 그대로"),

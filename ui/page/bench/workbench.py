@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
 from engine.export.checkpoint import ExportReport, export, parse_size
+from engine.export.gguf import export_gguf, require_copies
 from engine.jobs import Job, Progress
 from engine.judge.similarity import Similarity, SimilarityMeter
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
@@ -104,6 +105,10 @@ class Workbench:
         self.page.put("lowest", "maximum", depth - 1)
         self.page.put("width", "maximum", min(8, depth))
         self.page.put("target", "maximum", depth)
+        from_gguf = model.source.kind in ("demo", "gguf")
+        self.page.put("format", "visible", from_gguf)
+        if not from_gguf:
+            self.page.put("format", "value", "safetensors")
         wanted = self.settings
         try:
             self.ask(replace(wanted, highest=highest if wanted.highest is None else min(wanted.highest, depth)))
@@ -311,18 +316,31 @@ class Workbench:
         Raises:
             ExportError, PlanError: the name or the plan cannot be used.
         """
-        meter = self.open_meter()
+        model = self.open_meter().model
         plan, known = self.chosen(choice, threshold)
-        known |= more
+        target, size = self._free_target(name), parse_size(shard)
+        self._submit_export(lambda: export(model.source, model.folder, plan, target, dtype, size, known | more))
+
+    def start_gguf(self, choice: str, threshold: float, name: str) -> None:
+        """Export the chosen plan as a GGUF file of the export directory, where the open model came from one.
+
+        Raises:
+            ExportError, PlanError: the name or the plan cannot be used.
+        """
+        model = self.open_meter().model
+        plan, _ = self.chosen(choice, threshold)
+        require_copies(plan)
+        target = self._free_target(f"{name.removesuffix('.gguf')}.gguf")
+        self._submit_export(lambda: export_gguf(model.source, plan, target))
+
+    def _free_target(self, name: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")
-        target, size = self.export_folder / name, parse_size(shard)
+        target = self.export_folder / name
         if target.exists():
             raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
-        model = meter.model
+        return target
+
+    def _submit_export(self, make: Callable[[], Job[ExportReport]]) -> None:
         self.page.put("report", "value", "")
-
-        def done(report: ExportReport) -> None:
-            self.page.put("report", "value", charts.report_data(report))
-
-        self.submit("export", lambda: export(model.source, model.folder, plan, target, dtype, size, known), done, urgent=True)
+        self.submit("export", make, lambda report: self.page.put("report", "value", charts.report_data(report)), urgent=True)

@@ -9,12 +9,22 @@ from engine.models.sources import DTYPES
 from ui.page.components.chart import view
 from ui.text.words import words
 
+FORMATS = ("safetensors", "gguf")
+
 
 def build(language: str, export_folder: Path) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
     gr.Markdown(say("export_read"))
     summary = view("summary", language, 30, panel=True)
+    form = gr.Radio(
+        [(say(f"format_{name}"), name) for name in FORMATS],
+        value=FORMATS[0],
+        label=say("format"),
+        info=say("format_info"),
+        visible=False,  # until a model is open that came from a GGUF file
+        elem_id="export-format",
+    )
     with gr.Row():
         name = gr.Textbox(
             "",
@@ -29,6 +39,12 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
             list(DTYPES), value="auto", label=say("dtype"), info=say("export_dtype_info"), elem_id="export-dtype", min_width=180
         )
         shard = gr.Textbox("5GB", label=say("shard"), info=say("shard_info"), elem_id="export-shard", min_width=180)
+
+    def formatted(chosen: str) -> list[dict]:
+        whole = chosen == FORMATS[0]
+        return [gr.update(label=say("export_name" if whole else "export_file")), *[gr.update(visible=whole)] * 2]
+
+    form.change(formatted, form, [name, dtype, shard], show_progress="hidden", queue=False, api_visibility="private")
     button = gr.Button(say("export_button"), variant="primary", elem_id="export-button")
     report = view("report", language, 200, panel=True)
-    return SimpleNamespace(summary=summary, name=name, dtype=dtype, shard=shard, button=button, report=report)
+    return SimpleNamespace(summary=summary, form=form, name=name, dtype=dtype, shard=shard, button=button, report=report)

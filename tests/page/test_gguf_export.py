@@ -1,0 +1,64 @@
+"""The GGUF format on Export: offered for a model that came from a GGUF file, and written there."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import ExportError, PlanError
+from engine.methods.laco import LacoSettings
+from engine.models.texts import calibration_of
+from engine.plans.files import plan_to_json
+from engine.plans.rules import fold_spans
+from tests.families import TEXTS, save_tiny
+from tests.ggufs import save_gguf
+from tests.waiting import wait_for_jobs
+from ui.page.bench import shared
+from ui.page.bench.desk import Desk
+from ui.page.handlers import Handlers
+from ui.page.sessions import Sessions
+
+KEY = "0" * 32
+SETTINGS = LacoSettings(C=2, I=1, lowest=0)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
+    monkeypatch.setattr(shared, "_models", {})
+    desk = Desk(tmp_path / "exports")
+    yield desk
+    desk.runner.cancel()
+    wait_for_jobs()
+
+
+def opened(desk: Desk, model: Path) -> dict[str, object]:
+    """Open a model, and return what the page is told of the choice of formats."""
+    desk.open(str(model), "auto", calibration_of(TEXTS), SETTINGS)
+    wait_for_jobs()
+    assert desk.runner.problem is None
+    return desk.page.since(0)[1]["format"]
+
+
+def test_gguf_is_offered_where_the_model_came_from_one_and_written_beside_the_others(desk: Desk, tmp_path: Path) -> None:
+    assert opened(desk, save_gguf(tmp_path / "tiny.gguf", "llama"))["visible"] is True
+    desk.load_plan(plan_to_json(fold_spans(6, [(2, 4)], "mean")))
+    with pytest.raises(PlanError, match="float weights"):
+        desk.start_gguf("file", 0.9, "smaller")
+    desk.load_plan(plan_to_json(fold_spans(6, [(2, 4)], "reference")))
+    with pytest.raises(ExportError, match="folder's name"):
+        desk.start_gguf("file", 0.9, "../smaller")
+    desk.start_gguf("file", 0.9, "smaller")
+    wait_for_jobs()
+    report = json.loads(desk.page.since(0)[1]["report"]["value"])
+    assert (report["passed"], report["path"]) == (True, str(tmp_path / "exports" / "smaller.gguf"))
+    with pytest.raises(ExportError, match="exists already"):
+        desk.start_gguf("file", 0.9, "smaller.gguf")
+    assert opened(desk, save_tiny(tmp_path / "model", "llama")) == {"visible": False, "value": "safetensors"}
+
+
+def test_the_handler_asks_for_the_format_chosen(tmp_path: Path) -> None:
+    sessions = Sessions(tmp_path / "exports")
+    on = Handlers(sessions, "demo", {}, {})
+    answer = on.export(KEY, "map", 0.9, "auto", "no size", "name", "gguf")  # a size is nothing to a GGUF file
+    assert json.loads(answer[0])["problem"] == "no model is open yet"
