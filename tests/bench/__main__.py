@@ -1,10 +1,11 @@
 """`make bench`: performance as ratios within one run on the demo model, each beside its bar. Never a timed test.
 
-`python -m tests.bench search judge fold memory slider` runs some of it.
+`python -m tests.bench search judge fold memory gguf slider` runs some of it.
 
 Absolute times drift with the machine; the two sides of a ratio are measured one after the other in the same run.
 """
 
+import json
 import os
 import shutil
 import statistics
@@ -20,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from engine.cache import cache_folder
+from engine.export.gguf import export_gguf
 from engine.jobs import drain
 from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
@@ -31,7 +33,9 @@ from engine.methods.sleb import greedy
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled, calibration_of
+from engine.plans.files import plan_to_json
 from engine.plans.live import live_network
+from engine.plans.rules import fold_spans
 from engine.recover.repair import PRACTICE_TOKENS as REPAIR_TOKENS
 from engine.recover.repair import REPAIRS, repair, repair_best
 from engine.search.frontier import frontier
@@ -165,26 +169,51 @@ def peak(script: str) -> int:
     return int(done.stdout.split()[-1]) * 1024
 
 
-def memory(model: Model) -> None:
-    """Peak memory of `propose` and of `export`, each in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        plan = f"{folder}/plan.json"
-        command = ["propose", "-C", "4", "-I", "2", "-T", "0.65", "--lowest", "0", "--highest", "29", "--dtype", "float32", "--out", plan]
-        run = """import sys
+# A verb of the terminal, run to its end.
+_VERB = """import sys
 sys.argv = ['layerscope', *{!r}]
 from ui.terminal.cli import main
 try:
     main()
 except SystemExit as end:
     assert not end.code"""
+
+
+def memory(model: Model) -> None:
+    """Peak memory of `propose` and of `export`, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = f"{folder}/plan.json"
+        command = ["propose", "-C", "4", "-I", "2", "-T", "0.65", "--lowest", "0", "--highest", "29", "--dtype", "float32", "--out", plan]
         shutil.rmtree(cache_folder() / "similarity", ignore_errors=True)
-        used = peak(run.format(command))
+        used = peak(_VERB.format(command))
         weights = model.spec.parameters * 4
         row("peak resident memory of propose / the model's float32 bytes", f"{used / weights:.2f}", "<= 2.0", used / weights <= 2.0)
         bare = peak("import torch")
-        used = peak(run.format(["export", "--plan", plan, "--out", f"{folder}/out", "--dtype", "float32"]))
+        used = peak(_VERB.format(["export", "--plan", plan, "--out", f"{folder}/out", "--dtype", "float32"]))
         above = used - bare
         row("export: peak resident memory above the interpreter with torch imported", f"{above / 1e6:.0f} MB", "<= 300 MB", above <= 300e6)
+
+
+def gguf(model: Model) -> None:
+    """The demo's own GGUF file cut from 30 layers to 24, from an open plan to the file in its place; the check is told apart."""
+    plan = fold_spans(30, [(12, 18)], "reference")
+    source = Path(model.source.location)
+    with tempfile.TemporaryDirectory() as folder:
+        copied = timed(lambda: shutil.copyfile(source, f"{folder}/copy"))
+        began = time.perf_counter()
+        job = export_gguf(model.source, plan, Path(folder, "smaller.gguf"))
+        next(step for step in job if step.label.startswith("Checking"))
+        wrote = time.perf_counter() - began
+        report = drain(job)
+        checked = time.perf_counter() - began - wrote
+        equal = next(check for check in report.checks if check.name == "bytes")
+        print(f"     writing {wrote:.1f} s (a plain copy of the source {copied:.2f} s), checks {checked:.0f} s: {report.passed}")
+        row("GGUF, 30 to 24 layers: tensors equal to the source's, byte for byte", equal.detail, "all", equal.passed)
+        row("GGUF, 30 to 24 layers: seconds of the writing", f"{wrote:.1f}", "<= 5", wrote <= 5)
+        Path(folder, "plan.json").write_text(json.dumps(plan_to_json(plan)), encoding="utf-8")
+        above = peak(_VERB.format(["export", "--plan", f"{folder}/plan.json", "--format", "gguf", "--out", f"{folder}/again.gguf"]))
+        above -= peak("import torch")
+        row("GGUF export: peak memory above the interpreter with torch imported", f"{above / 1e6:.0f} MB", "<= 200 MB", above <= 200e6)
 
 
 _DRAG = """async () => {
@@ -247,7 +276,7 @@ def main() -> None:
         model = drain(open_model(parse_source("demo", "float32")))
         texts = bundled("english")
         openings = calibration_of(tuple(" ".join(text.split()[:10]) for text in texts.texts[:5]), "openings")
-        chosen = set(sys.argv[1:]) or {"fold", "search", "judge", "memory", "slider"}
+        chosen = set(sys.argv[1:]) or {"fold", "search", "judge", "memory", "gguf", "slider"}
         if "search" in chosen:
             searches(model)
         if "judge" in chosen:
@@ -257,6 +286,8 @@ def main() -> None:
             proposals(model, "the 10 bundled sentences", texts)
         if "memory" in chosen:
             memory(model)
+        if "gguf" in chosen:
+            gguf(model)
         if "slider" in chosen:
             slider()
 
