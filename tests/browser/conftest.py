@@ -44,7 +44,7 @@ def running(folder: Path, *arguments: object) -> Iterator[App]:
         process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(1000):
             try:
                 urllib.request.urlopen(url, timeout=2).close()
                 break
@@ -79,7 +79,7 @@ def page(browser: Browser, app: App) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
     opened = context.new_page()
     errors: list[str] = []
-    opened.on("request", lambda request: app.requests.append(request.url))
+    opened.on("request", lambda request: app.requests.append(request.url) if not request.url.endswith("/app_id") else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if "js_on_load" in message.text else None)
     yield opened

@@ -17,7 +17,7 @@ from tests.browser.conftest import App, running
 from tests.families import save_tiny
 from ui.terminal.cli import app as terminal
 
-LONG = 120_000  # milliseconds
+LONG = 60_000  # milliseconds
 TINY = "/?L=0&C=2&I=1&T=0.5"
 MENUS = """[...document.querySelectorAll(".js-plotly-plot, .ls-stripbox:has(svg)")].map((box) => box.querySelectorAll(".ls-save").length)"""
 
@@ -28,6 +28,15 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     folder = save_tiny(tmp_path_factory.mktemp("models") / "tiny llama", "llama")
     with running(tmp_path_factory.mktemp("app"), "--model", folder) as started:
         yield started
+
+
+@pytest.fixture(autouse=True)
+def patient(page: Page) -> Iterator[None]:
+    """No time is tested here, and the machine may be busy."""
+    page.set_default_timeout(LONG)
+    expect.set_options(timeout=LONG)
+    yield
+    expect.set_options(timeout=5_000)
 
 
 def ready(page: Page, app: App) -> None:
