@@ -53,6 +53,20 @@ def retold(job: Job[T], tell: Callable[[Progress], Progress]) -> Job[T]:
             yield tell(step)
 
 
+def within(job: Job[T], seconds: float) -> Job[T | None]:
+    """Run a job until the time is up; return its result, or None where it had to stop before."""
+    end_at = time.monotonic() + seconds
+    with closing(job):
+        while True:
+            try:
+                step = next(job)
+            except StopIteration as end:
+                return end.value
+            if time.monotonic() >= end_at:
+                return None
+            yield step
+
+
 def as_part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
     """Run a job as one of `parts` equal parts of a longer one: its steps are told as the whole's, after the label if there is one."""
     return retold(job, lambda step: Progress(f"{label}: {step.label}" if label else step.label, (place + (step.fraction or 0.0)) / parts))

@@ -52,6 +52,7 @@ def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path) -> None:
             "profile",
             "propose",
             "map",
+            "sweep",
             "export",
             "export",
             "search",

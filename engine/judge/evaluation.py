@@ -7,7 +7,7 @@ nothing is padded. Source and plan share one pass up to the first block that dif
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,14 +19,13 @@ from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
 from engine.judge.similarity import blocks_key, cosine
 from engine.models.texts import Pack, pack_rows
-from engine.passes.forward import Capture, capture, logits_of, normed, resume
+from engine.passes.forward import Capture, Trails, capture, normed, resume
+from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
 from engine.plans.surgery import Mixer
 from engine.types import Calibration, DepthPlan, Model
 
 CONTEXT = 512
 TOKENS = 20_000
-_CHUNK = 256  # tokens whose logits are held at once; a vocabulary is wide
-ROWS = 32  # of those, how many go through the elementwise work together: as many as a processor's cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +71,15 @@ class Evaluation:
 
 
 def windows(
-    tokenizer: Any, config: Any, texts: Calibration, context: int = CONTEXT, stride: int | None = None, limit: int = TOKENS
+    tokenizer: Any,
+    config: Any,
+    texts: Calibration,
+    context: int = CONTEXT,
+    stride: int | None = None,
+    limit: int = TOKENS,
+    each: int | None = None,
 ) -> tuple[Protocol, tuple[Pack, ...], tuple[tuple[int, ...], ...]]:
-    """Cut texts into windows and lay them into packs, until `limit` tokens are scored.
+    """Cut texts into windows and lay them into packs, until `limit` tokens are scored; of each text the first `each` tokens.
 
     Returns the protocol, the packs, and for each pack how many leading tokens of each span are not scored.
 
@@ -98,6 +103,7 @@ def windows(
         bos = bos or bool(
             ids and ids[0] == tokenizer.bos_token_id and len(tokenizer(words, add_special_tokens=False)["input_ids"]) < len(ids)
         )
+        ids = ids[:each]
         done = 1  # the tokens that are scored or can never be
         for start in range(0, len(ids), stride):
             window = ids[start : start + context]
@@ -125,16 +131,29 @@ class Judge:
     """Judges plans of one model on one set of texts. What was judged before costs nothing."""
 
     def __init__(
-        self, model: Model, texts: Calibration, context: int = CONTEXT, stride: int | None = None, limit: int = TOKENS, keep: int = 1 << 30
+        self,
+        model: Model,
+        texts: Calibration,
+        context: int = CONTEXT,
+        stride: int | None = None,
+        limit: int = TOKENS,
+        each: int | None = None,
+        keep: int = 1 << 30,
     ) -> None:
-        """`keep` bytes of the source's states stay in memory, so that several plans share its passes."""
+        """`keep` bytes of the source's states stay in memory, so that several plans share its passes; for the rest see `windows`."""
         self.model = model
-        self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, context, stride, limit)
+        self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, context, stride, limit, each)
         tokens = [[pack.ids.tolist(), pack.spans, skips] for pack, skips in zip(self.packs, self._skips, strict=True)]
         self._ledger = Ledger("evaluation", content_key(model.fingerprint, model.spec.dtype, model.source.device, tokens))
         self._mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
         self._keep = keep
+        self._source, self._trails = SourceLogs(model, 0), Trails(0)
+
+    def share_trails(self) -> None:
+        """From now on keep states along the plans that are judged and the source's log-probabilities: worth their memory where
+        many plans are judged on few tokens. No figure changes by it."""
+        self._source, self._trails = SourceLogs(self.model), Trails(KEEP)
 
     def known(self, plan: DepthPlan) -> bool:
         """True where judging this plan would cost nothing."""
@@ -168,39 +187,27 @@ class Judge:
     def _score(self, index: int, plan: DepthPlan) -> list[tuple[int, list[float]]]:
         with self.model.lock:
             record = self._record(index)
-            final = normed(self.model, resume(self.model, self._mixer, record, plan.blocks, plan.prefix))
+            trails = self._trails if index in self._records else None  # a record that goes takes its trails' name with it
+            final = normed(self.model, resume(self.model, self._mixer, record, plan.blocks, plan.prefix, trails))
             found = []
             for (text, start, stop), skip in zip(record.pack.spans, self._skips[index], strict=True):
                 places = torch.arange(start + skip - 1, stop - 1)  # a token is predicted from the state before it
-                found.append((text, compare(self.model, record, final, places)))
+                found.append((text, self._compare(index, record, final, places)))
         return found
 
-
-@torch.no_grad()
-def compare(model: Model, record: Capture, final: torch.Tensor, places: torch.Tensor) -> list[float]:
-    """Return tokens, the source's and the plan's negative log-likelihood of the next tokens, KL(source || plan), top-1
-    agreement and cosine of the final states: sums over these places of a pack."""
-    totals = torch.zeros(5, dtype=torch.float64)
-    for part in places.split(_CHUNK):
-        states = [state[0, part] for state in (record.final, final)]
-        targets = record.pack.ids[0, part + 1].to(final.device)[:, None].split(ROWS)
+    def _compare(self, index: int, record: Capture, final: torch.Tensor, places: torch.Tensor) -> list[float]:
+        """Return tokens, the source's and the plan's negative log-likelihood of the next tokens, KL(source || plan), top-1
+        agreement and cosine of the final states: sums over these places of a pack."""
+        totals = torch.zeros(5, dtype=torch.float64)
+        states = [state[0, places] for state in (record.final, final)]
+        targets = record.pack.ids[0, places + 1].to(final.device)[:, None].split(ROWS)
         alike = cosine(*(state.float() for state in states)).split(ROWS)
-        logs = (by_rows(logits_of(model, state)) for state in states)
-        for source, plan, target, cosines in zip(*logs, targets, alike, strict=True):
+        logs = self._source.beside((index, int(places[0])), *states)
+        for (source, plan), target, cosines in zip(logs, targets, alike, strict=True):
             picked = [-one.gather(1, target).sum() for one in (source, plan)]
             agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are
             totals += torch.stack([*picked, divergence(source, plan).sum(), agreed, cosines.sum()]).cpu().double()
-    return [float(len(places)), *totals.tolist()]
-
-
-def by_rows(logits: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the log-probabilities of logits [tokens, vocabulary] in float32, a few tokens at a time."""
-    yield from (rows.float().log_softmax(-1) for rows in logits.split(ROWS))
-
-
-def divergence(source: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
-    """Return KL(source || plan) in nats from two tensors of log-probabilities [tokens, vocabulary]: [tokens]."""
-    return torch.nn.functional.kl_div(plan, source, reduction="none", log_target=True).sum(-1)
+        return [float(len(places)), *totals.tolist()]
 
 
 def summary(protocol: Protocol, texts: Sequence[TextScore]) -> Evaluation:

@@ -9,17 +9,16 @@ from typing import Literal
 import torch
 
 from engine.errors import SettingsError
-from engine.judge.evaluation import ROWS, by_rows, divergence, windows
+from engine.judge.evaluation import windows
 from engine.judge.similarity import cosine
 from engine.models.texts import Pack
-from engine.passes.forward import Capture, Trails, capture, logits_of, normed, resume, run_block
+from engine.passes.forward import Capture, Trails, capture, normed, resume, run_block
+from engine.passes.logits import KEEP, ROWS, SourceLogs, by_rows, divergence
 from engine.plans.surgery import Mixer
 from engine.types import Block, Calibration, DepthPlan, Model
 
 OBJECTIVES = ("kl", "perplexity", "cosine")
 PRACTICE_TOKENS = 2048
-_PART = 256  # tokens whose logits are held at once
-_KEEP = 512 << 20  # bytes of the source's log-probabilities
 
 
 Stage = Literal["beam", "grow", "swap", "survivor", "exhaustive", "repair", "greedy"]
@@ -53,9 +52,9 @@ class Objective:
         self.tokens = sum(pack.ids.shape[1] for pack in self.packs)
         self.mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
-        self._kept: dict[tuple[int, int], torch.Tensor] = {}
+        self._source = SourceLogs(model)
         self._known: dict[tuple[tuple[Block, ...], int], float] = {}  # sums over the places of a pack
-        self._trails = Trails(_KEEP)
+        self._trails = Trails(KEEP)
 
     @staticmethod
     def watch() -> Callable[[], float]:
@@ -126,29 +125,14 @@ class Objective:
     @torch.no_grad()
     def _sum(self, index: int, state: torch.Tensor) -> float:
         """Return what a pack's raw last states add up to."""
-        record, final, places = self.record(index), normed(self.model, state), self.places[index]
+        record, places = self.record(index), self.places[index]
+        source, plan = record.final[0, places], normed(self.model, state)[0, places]
         if self.name == "cosine":
-            return float((1 - cosine(record.final[0, places].float(), final[0, places].float())).sum())
-        total = 0.0
-        for number, part in enumerate(places.split(_PART)):
-            logits = logits_of(self.model, final[0, part])
-            if self.name == "perplexity":
-                targets = record.pack.ids[0, part + 1].to(logits.device)[:, None].split(ROWS)
-                total += sum(float(-logs.gather(1, target).sum()) for logs, target in zip(by_rows(logits), targets, strict=True))
-            else:
-                source = self._source_logs(index, number, record, part).split(ROWS)
-                total += sum(float(divergence(p, logs).sum()) for p, logs in zip(source, by_rows(logits), strict=True))
-        return total
-
-    def _source_logs(self, index: int, number: int, record: Capture, part: torch.Tensor) -> torch.Tensor:
-        """The source's log-probabilities, kept while they are few; a wide vocabulary's are worked out again each time."""
-        key = (index, number)
-        if key not in self._kept:
-            logs = torch.cat(list(by_rows(logits_of(self.model, record.final[0, part]))))
-            if (sum(kept.nbytes for kept in self._kept.values()) + logs.nbytes) > _KEEP:
-                return logs
-            self._kept[key] = logs
-        return self._kept[key]
+            return float((1 - cosine(source.float(), plan.float())).sum())
+        if self.name == "kl":
+            return sum(float(divergence(p, q).sum()) for p, q in self._source.beside(index, source, plan))
+        targets = record.pack.ids[0, places + 1].to(plan.device)[:, None].split(ROWS)
+        return sum(float(-logs.gather(1, target).sum()) for logs, target in zip(by_rows(self.model, plan), targets, strict=True))
 
 
 def _places(pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:

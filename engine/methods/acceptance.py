@@ -14,11 +14,10 @@ from engine.cache import Ledger
 from engine.errors import TextError
 from engine.judge.similarity import SimilarityMeter
 from engine.models.devices import exact
-from engine.passes.forward import Capture, logits_of, normed, resume
+from engine.passes.forward import Capture, normed, resume
+from engine.passes.logits import SourceLogs, divergence
 from engine.types import Block
 
-_CHUNK = 256  # tokens whose logits are held at once
-_KEEP = 512 << 20  # bytes of the source's log-probabilities
 _FEWEST = 3  # tokens: the CKA of one is undefined, and of any two it is 1
 
 
@@ -78,26 +77,11 @@ class KLMeter(AcceptanceMeter):
 
     def __init__(self, cosine: SimilarityMeter) -> None:
         super().__init__(cosine)
-        self._kept: dict[tuple[int, int], torch.Tensor] = {}
+        self._source = SourceLogs(cosine.model)
 
     def _value(self, text: int, source: torch.Tensor, plan: torch.Tensor) -> float:
-        total = 0.0
-        for start in range(0, len(source), _CHUNK):
-            logs = logits_of(self.model, plan[start : start + _CHUNK]).float().log_softmax(-1)
-            source_logs = self._source_logs(text, start, source)
-            total += float(exact(torch.nn.functional.kl_div(logs, source_logs, reduction="none", log_target=True)).sum())
-        nats = total / len(source)
+        nats = sum(float(exact(divergence(p, q)).sum()) for p, q in self._source.beside(text, source, plan)) / len(source)
         return math.exp(-max(nats, 0.0)) if math.isfinite(nats) else math.nan
-
-    def _source_logs(self, text: int, start: int, source: torch.Tensor) -> torch.Tensor:
-        """The source's log-probabilities, kept while they are few."""
-        known = self._kept.get((text, start))
-        if known is not None:
-            return known
-        logs = logits_of(self.model, source[start : start + _CHUNK]).float().log_softmax(-1)
-        if sum(kept.nbytes for kept in self._kept.values()) + logs.nbytes <= _KEEP:
-            self._kept[text, start] = logs
-        return logs
 
 
 class CKAMeter(AcceptanceMeter):

@@ -37,6 +37,8 @@ def plan_from_json(value: Any) -> DepthPlan:
         value = value["plan"]
     if isinstance(value, dict) and isinstance(value.get("steps"), list):
         raise PlanError("this file is a whole T map; take one of its steps as the plan")
+    if isinstance(value, dict) and isinstance(value.get("plans"), list):
+        raise PlanError("this file is a whole sweep; take one of its plans as the plan")
     try:
         depth = _whole(value["source_depth"])
         blocks = tuple(

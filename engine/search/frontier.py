@@ -6,12 +6,14 @@ sampled, nothing is missed; the meter's memory makes each further run cost only 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, Proposal, propose
+from engine.types import Block, DepthPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,21 @@ def frontier(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5)
     settings = replace(settings, T=1.0).checked(meter.model.spec.depth)
     meter.share_trails()
     steps: list[Step] = []
-    threshold = upper = 1.0
-    while True:
-        proposal = yield from _share(propose(meter, replace(settings, T=threshold)), upper, t_min)
-        rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
-        largest = max(rejected, default=-math.inf)
-        steps.append(Step(max(largest, t_min), upper, _at(proposal, max(largest, t_min))))
-        if largest <= t_min:
-            return Frontier(t_min, tuple(steps))
-        upper = largest
-        threshold = max(math.nextafter(largest, -math.inf), t_min)
+    while not steps or steps[-1].t_from > t_min:
+        steps.append((yield from step_below(meter, settings, steps[-1].t_from if steps else math.inf, t_min)))
+    return Frontier(t_min, tuple(steps))
+
+
+def step_below(meter: SimilarityMeter, settings: LacoSettings, upper: float, t_min: float) -> Job[Step]:
+    """Return the step of a T map whose interval ends at `upper`, or the first one where that is infinite.
+
+    The last step is the one that begins at t_min.
+    """
+    threshold, upper = min(max(math.nextafter(upper, -math.inf), t_min), 1.0), min(upper, 1.0)
+    proposal = yield from _share(propose(meter, replace(settings, T=threshold)), upper, t_min)
+    rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
+    lower = max(*rejected, t_min) if rejected else t_min
+    return Step(lower, upper, _at(proposal, lower))
 
 
 def require_t_min(t_min: float) -> None:
@@ -74,3 +81,14 @@ def _share(job: Job[Proposal], upper: float, t_min: float) -> Job[Proposal]:
 def step_at(frontier: Frontier, threshold: float) -> Step:
     """Return the step that holds T; a T below the map gives its last step."""
     return next((step for step in frontier.steps if threshold >= step.t_from), frontier.steps[-1])
+
+
+def outwards(steps: Sequence[Step], shown: int) -> tuple[DepthPlan, ...]:
+    """Return the plans of a T map in the order in which a person at the step `shown` wants their costs: that one's first, then
+    its neighbours', from near to far, the lower T before the higher; plans of the same blocks once."""
+    order = sorted(range(len(steps)), key=lambda place: (abs(place - shown), place < shown))
+    plans: dict[tuple[Block, ...], DepthPlan] = {}
+    for place in order:
+        plan = steps[place].proposal.plan
+        plans.setdefault(plan.blocks, plan)
+    return tuple(plans.values())

@@ -1,6 +1,6 @@
 """`make bench`: performance as ratios within one run on the demo model, each beside its bar. Never a timed test.
 
-`python -m tests.bench search judge fold memory gguf slider` runs some of it.
+`python -m tests.bench search judge fold cost memory gguf slider` runs some of it.
 
 Absolute times drift with the machine; the two sides of a ratio are measured one after the other in the same run.
 """
@@ -23,6 +23,7 @@ import torch
 from engine.cache import cache_folder
 from engine.export.gguf import export_gguf
 from engine.jobs import drain
+from engine.judge.cost import SLICE_EACH, SLICE_TOKENS, cost_judge, costs, practice_texts
 from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
 from engine.judge.similarity import SimilarityMeter
@@ -38,7 +39,7 @@ from engine.plans.live import live_network
 from engine.plans.rules import fold_spans
 from engine.recover.repair import PRACTICE_TOKENS as REPAIR_TOKENS
 from engine.recover.repair import REPAIRS, repair, repair_best
-from engine.search.frontier import frontier
+from engine.search.frontier import frontier, outwards, step_at
 from engine.search.search import Search
 from engine.types import Calibration, DepthPlan, Model
 from tests import naive
@@ -131,6 +132,23 @@ def searches(model: Model) -> None:
     against = ratio(nearest.proposal.plan)
     what = f"searched and repaired, 24 layers / LaCo reference at its highest T, {nearest.proposal.plan.depth} layers"
     row(what, f"{inside / against:.3f}", "report", inside < against)
+
+
+def costing(model: Model) -> None:
+    """Quick costs from a ready map, the plan at T = 0.65 shown; against judging plans one by one with nothing shared."""
+    for settings in (LacoSettings(C=4, I=2), LacoSettings(C=3, I=2, rule="keep-last")):
+        name = f"C {settings.C}, I {settings.I}, {settings.rule}"
+        found = drain(frontier(SimilarityMeter(model, bundled("english")), settings, 0.5))
+        plans = outwards(found.steps, found.steps.index(step_at(found, 0.65)))
+        shutil.rmtree(cache_folder() / "evaluation", ignore_errors=True)
+        began, there = time.perf_counter(), list[float]()
+        drain(costs(cost_judge(model), plans, lambda *_, there=there, began=began: there.append(time.perf_counter() - began)))
+        row(f"from a ready map to the cost of the plan shown ({name})", f"{there[0]:.1f} s", "<= 5 s", there[0] <= 5)
+        row(f"to the costs of all {len(plans)} plans to T = 0.5 ({name})", f"{there[-1]:.0f} s", "<= 90 s", there[-1] <= 90)
+        shutil.rmtree(cache_folder() / "evaluation", ignore_errors=True)
+        alone = Judge(model, practice_texts("english"), limit=SLICE_TOKENS, each=SLICE_EACH)
+        slow = timed(lambda plans=plans, alone=alone: drain(costs(alone, plans[:8], lambda *_: None)))
+        row(f"the first 8 of them, nothing shared / shared ({name})", f"{slow / there[7]:.2f}", "report", slow > there[7])
 
 
 def judging(model: Model) -> None:
@@ -276,11 +294,13 @@ def main() -> None:
         model = drain(open_model(parse_source("demo", "float32")))
         texts = bundled("english")
         openings = calibration_of(tuple(" ".join(text.split()[:10]) for text in texts.texts[:5]), "openings")
-        chosen = set(sys.argv[1:]) or {"fold", "search", "judge", "memory", "gguf", "slider"}
+        chosen = set(sys.argv[1:]) or {"fold", "cost", "search", "judge", "memory", "gguf", "slider"}
         if "search" in chosen:
             searches(model)
         if "judge" in chosen:
             judging(model)
+        if "cost" in chosen:
+            costing(model)
         if "fold" in chosen:
             proposals(model, "5 truncated openings, as LaCo's code", openings)
             proposals(model, "the 10 bundled sentences", texts)

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from engine.methods import acceptance
 from engine.methods.acceptance import METERS, CKAMeter, KLMeter, linear_cka
 from engine.methods.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
+from engine.passes import logits
+from engine.passes.logits import SourceLogs
 from engine.plans.rules import fold, untouched
 from engine.search.frontier import frontier
 from engine.types import Model
@@ -81,8 +84,9 @@ def test_the_source_is_entirely_like_itself(name: str, meter: SimilarityMeter) -
 def test_long_texts_are_measured_whole(name: str, model: Model, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> None:
     cosine, blocks = SimilarityMeter(model, calibration_of(TEXTS)), fold(untouched(8).blocks, 2, 3, "mean")
     whole = METERS[name](cosine).measure(blocks, 2)
-    monkeypatch.setattr(acceptance, "_CHUNK", 5)
-    monkeypatch.setattr(acceptance, "_KEEP", 20_000)  # some of the source's log-probabilities are kept, some are not
+    monkeypatch.setattr(logits, "CHUNK", 5)
+    few = partial(SourceLogs, keep=20_000)  # some of the source's log-probabilities are kept, some are not
+    monkeypatch.setattr(acceptance, "SourceLogs", few)
     monkeypatch.setenv("LAYERSCOPE_CACHE", str(fresh_cache / "other"))
     assert METERS[name](cosine).measure(blocks, 2).flattened == pytest.approx(whole.flattened, abs=1e-6)
 

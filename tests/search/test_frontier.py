@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from engine.errors import SettingsError
 from engine.jobs import Job, drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.baselines import plan_of_kept
+from engine.methods.laco import LacoSettings, Proposal, propose
 from engine.models.texts import calibration_of
-from engine.search.frontier import Frontier, frontier, step_at
-from engine.types import Block, Model
+from engine.search.frontier import Frontier, Step, frontier, outwards, step_at
+from engine.types import Block, DepthPlan, Model
 from tests.families import TEXTS
 
 CASES = [
@@ -137,3 +138,25 @@ def test_a_second_map_runs_no_model(tiny: Callable[..., Model], measured: list[A
         monkeypatch.setattr(block, "forward", None)
     assert drain(whole_map(tiny("llama"))) == first
     assert len(measured) == len(set(measured))
+
+
+# --- In which order ---
+
+
+def step_of(plan: DepthPlan) -> Step:
+    return Step(0.0, 1.0, Proposal(plan, ()))
+
+
+def test_the_plan_shown_comes_first_then_its_neighbours_outwards() -> None:
+    plans = [plan_of_kept(6, range(6 - gone), "laco") for gone in range(5)]
+    steps = [step_of(plan) for plan in plans]
+    assert outwards(steps, 2) == tuple(plans[place] for place in (2, 3, 1, 4, 0))
+    assert outwards(steps, 0) == tuple(plans)
+    assert outwards(steps, 4) == tuple(reversed(plans))
+
+
+def test_plans_of_the_same_blocks_come_once_where_they_come_first() -> None:
+    one, two = (plan_of_kept(6, range(6 - gone), "laco") for gone in (1, 2))
+    again = replace(one, settings=(("T", 0.5),))
+    assert outwards([step_of(plan) for plan in (one, two, again)], 1) == (two, again)
+    assert outwards([step_of(plan) for plan in (one, two, again)], 0) == (one, two)

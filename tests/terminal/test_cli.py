@@ -502,7 +502,11 @@ def test_an_interrupted_command_ends_calmly(command: str, tmp_path: Path) -> Non
     ("command", "options"),
     [
         ("propose", "--model --rule -C -I -T --lowest --highest --similarity --calibration --dtype --device --trust-remote-code --out"),
-        ("map", "--model --rule -C -I --lowest --highest --t-min --similarity --calibration --dtype --trust-remote-code --out --format"),
+        (
+            "map",
+            "--model --rule -C -I --lowest --highest --t-min --similarity --calibration --judge --dtype --trust-remote-code --out --format",
+        ),
+        ("sweep", "--model --seconds --lowest --highest --t-min --similarity --calibration --dtype --trust-remote-code --out --format"),
         ("profile", "--model --calibration --removal --dtype --device --trust-remote-code --out --format"),
         ("export", "--plan --out --model --format --dtype --trust-remote-code --shard-size"),
         ("models", "--exports --out"),

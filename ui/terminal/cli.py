@@ -24,6 +24,7 @@ from ui.terminal.options import (
     Highest,
     Interval,
     Lowest,
+    LowestT,
     Out,
     PlanFile,
     Rule,
@@ -86,9 +87,10 @@ def map_(
     i: Interval = 2,
     lowest: Lowest = 1,
     highest: Highest = None,
-    t_min: Annotated[float, typer.Option(help="how low T may go")] = 0.5,
+    t_min: LowestT = 0.5,
     similarity: Definition = "flattened",
     calibration: Texts = "english",
+    judge: Annotated[bool, typer.Option("--judge", help="also measure what each step costs, on a slice of the practice texts")] = False,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
@@ -102,8 +104,20 @@ def map_(
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     require_t_min(t_min)
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
-    found = frontier_to_json(shown(frontier(meter, settings, t_min)))
+    steps = shown(frontier(meter, settings, t_min))
+    found = frontier_to_json(steps, _costs(meter, steps.steps) if judge else None)
     write_table(found, "map", found["steps"], out, form)
+
+
+def _costs(meter: Any, steps: Any) -> dict[Any, Any]:
+    """What the plans of a map cost, by their blocks."""
+    from engine.judge.cost import cost_judge, costs
+    from engine.search.frontier import outwards
+
+    found: dict[Any, Any] = {}
+    judge = cost_judge(meter.model, meter.calibration.name)
+    shown(costs(judge, outwards(steps, 0), lambda plan, cost: found.update({plan.blocks: cost})))
+    return found
 
 
 @app.command()

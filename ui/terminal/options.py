@@ -41,6 +41,7 @@ Interval = Annotated[int, typer.Option("-I", help=about(LacoSettings, "I")["help
 Threshold = Annotated[float, typer.Option("-T", help=about(LacoSettings, "T")["help"])]
 Lowest = Annotated[int, typer.Option(help=about(LacoSettings, "lowest")["help"])]
 Highest = Annotated[int | None, typer.Option(help=about(LacoSettings, "highest")["help"])]
+LowestT = Annotated[float, typer.Option("--t-min", help="how low T may go")]
 PlanFile = Annotated[
     Path,
     typer.Option(

@@ -1,5 +1,6 @@
 """The terminal's verbs for judging, searching and repairing; see ui/terminal/telling.py and ui/terminal/cli.py for the rest."""
 
+import math
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from ui.terminal.options import (
     Keep,
     Limit,
     Lowest,
+    LowestT,
     Out,
     PlanFile,
     Practice,
@@ -141,6 +143,44 @@ def search(
         found = (*found, shown(repair_best(wider, run.best(3))))
     write(search_to_json(found, others), out)
     keep_maps(found[-1].plan, out)
+
+
+@app.command()
+def sweep(
+    model: Source = "demo",
+    seconds: Annotated[float | None, typer.Option(help="how long to sweep at most; until all is measured when left out")] = None,
+    lowest: Lowest = 1,
+    highest: Highest = None,
+    t_min: LowestT = 0.5,
+    similarity: Definition = "flattened",
+    calibration: Texts = "english",
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    trust: Trust = False,
+    out: Out = None,
+    form: TableFormat = "json",
+) -> None:
+    """Write every plan that Layer Collapse can reach (all rules, C and I), with its cost: the most layers first, then the cheapest.
+
+    It goes best first, so that --seconds, or Ctrl-C, leaves the most useful plans written.
+    """
+    from engine.judge.cost import cost_judge
+    from engine.search.sweep import Sweep, require_sweep
+    from ui.text.wire import sweep_to_json
+
+    limit, settings = math.inf if seconds is None else seconds, LacoSettings(2, 1, 1.0, lowest, highest, similarity=similarity)  # type: ignore[arg-type]
+    require_sweep(limit, t_min)
+    meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
+    run = Sweep(meter, cost_judge(meter.model, meter.calibration.name), settings, limit, t_min)
+    stopped = None
+    try:
+        shown(run.run())
+    except KeyboardInterrupt as interrupt:
+        stopped = interrupt
+    found = sweep_to_json(run.entries)
+    write_table(found, "sweep", found["plans"], out, form)
+    if stopped:
+        raise stopped
 
 
 @app.command()

@@ -87,6 +87,7 @@ _KOREAN: dict[str, str] = {
     "a plan keeps between 1 and source_depth={} blocks, not {}": "플랜에 남는 블록은 1개에서 source_depth={}개까지이며 {}개일 수 없습니다.",
     "the homes of a plan's blocks must rise from block to block": "플랜에서 블록의 home은 블록마다 커져야 합니다.",
     "the block of home {} must mix each layer once and at least one": "home {} 블록의 mix에는 레이어가 하나 이상, 겹치지 않게 있어야 합니다.",
+    "this file is a whole sweep; take one of its plans as the plan": "이 파일은 스윕 전체입니다. 그 가운데 플랜 하나를 골라 쓰세요.",
     "the block of home {} has a coefficient that is not a finite number": "home {} 블록에 유한한 수가 아닌 계수가 있습니다.",
     "layer {} is outside the source's 0 to {}": "레이어 {}: 원본의 범위 0–{} 밖에 있습니다.",
     "cannot fold {} blocks from {} on in a model of {}": "블록 {}개를 {}번부터 병합할 수 없습니다. 모델의 블록은 {}개입니다.",
@@ -128,6 +129,7 @@ _KOREAN: dict[str, str] = {
     "install layerscope[eval] to run tasks of lm-evaluation-harness (pip install 'layerscope[eval]'); the bundled tasks run without it ({})": "lm-evaluation-harness의 태스크를 실행하려면 layerscope[eval]을 설치하세요(pip install 'layerscope[eval]'). bundled 태스크는 설치 없이 실행됩니다({}).",
     "lm-evaluation-harness could not run {}: {}: {}": "lm-evaluation-harness가 실행하지 못했습니다: {}: {}: {}",
     "unknown language '{}'; choose one of {}": "‘{}’: 알 수 없는 언어입니다. 다음 중에서 고르세요: {}",
+    "a sweep needs time; {} seconds are none": "스윕에는 시간이 필요합니다. {}초로는 안 됩니다.",
     # export
     "no tensor of the checkpoint is named {}.0.…, so its layers cannot be told apart": "체크포인트에 {}.0.… 텐서가 없어 레이어를 구분할 수 없습니다.",
     "the source holds no tensor {}, which the plan needs": "플랜에 필요한 텐서가 원본에 없습니다: {}",
@@ -219,6 +221,7 @@ _KOREAN: dict[str, str] = {
     "by hand": "수동",
     "file ({})": "파일 ({})",
     "{}, repaired ({})": "{}, 복구 ({})",
+    "Sweep: {} plans; now rule {}, C {}, I {}": "스윕: 플랜 {}개, 지금은 규칙 {}, C {}, I {}",
 }  # fmt: skip
 
 

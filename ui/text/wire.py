@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from engine.cache import plain
 from engine.errors import LayerscopeError, PlanError
 from engine.methods.laco import Proposal, Trial
 from engine.plans.files import plan_to_json
 
 if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
+    from engine.judge.cost import Cost
     from engine.judge.evaluation import Evaluation
     from engine.judge.objectives import Found
     from engine.methods.minitron import RemovalPerplexity
     from engine.passes.profiling import Profile, WeightDistance
     from engine.search.ablation_rows import Ablation, Row
     from engine.search.frontier import Frontier, Step
+    from engine.search.sweep import SweepEntry
+    from engine.types import Block
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -49,15 +54,32 @@ def proposal_to_json(proposal: Proposal) -> dict[str, Any]:
     }
 
 
-def step_to_json(step: Step) -> dict[str, Any]:
-    """Return one step of a T map; it is a plan file too."""
-    return {"t_from": step.t_from, "t_to": step.t_to, "depth": step.proposal.plan.depth, "plan": plan_to_json(step.proposal.plan)}
+def cost_to_json(cost: Cost | None) -> dict[str, Any] | None:
+    """Return a quick cost; None where there is none or its ratio is no number, and null for each other figure that is none."""
+    return None if cost is None or not math.isfinite(cost.ratio) else plain(asdict(cost))
 
 
-def frontier_to_json(frontier: Frontier) -> dict[str, Any]:
+def step_to_json(step: Step, costs: Mapping[tuple[Block, ...], Cost] | None = None) -> dict[str, Any]:
+    """Return one step of a T map, with its cost where costs were measured; it is a plan file too."""
+    plan = step.proposal.plan
+    cost = {} if costs is None else {"cost": cost_to_json(costs.get(plan.blocks))}
+    return {"t_from": step.t_from, "t_to": step.t_to, "depth": plan.depth, **cost, "plan": plan_to_json(plan)}
+
+
+def frontier_to_json(frontier: Frontier, costs: Mapping[tuple[Block, ...], Cost] | None = None) -> dict[str, Any]:
     """Return a T map: the settings all its steps share, and the steps from the highest T down."""
     shared = {key: value for key, value in frontier.steps[0].proposal.plan.settings if key != "T"}
-    return {"settings": {**shared, "t_min": frontier.t_min}, "steps": [step_to_json(step) for step in frontier.steps]}
+    return {"settings": {**shared, "t_min": frontier.t_min}, "steps": [step_to_json(step, costs) for step in frontier.steps]}
+
+
+def sweep_to_json(entries: Sequence[SweepEntry]) -> dict[str, Any]:
+    """Return a sweep's plans in their order, each with a setting that gives it; each is a plan file too."""
+    return {"plans": [_entry_to_json(entry) for entry in entries]}
+
+
+def _entry_to_json(entry: SweepEntry) -> dict[str, Any]:
+    setting = {"rule": entry.rule, "C": entry.C, "I": entry.I, "T": entry.T}
+    return {**setting, "depth": entry.plan.depth, "cost": cost_to_json(entry.cost), "plan": plan_to_json(entry.plan)}
 
 
 def profile_to_json(profile: Profile, weights: WeightDistance | None, without: RemovalPerplexity | None) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""From final states to next-token distributions: log-probabilities a few tokens at a time, the source's kept, their divergence.
+
+A vocabulary is wide: no more than CHUNK tokens have their logits in memory at once, and what is worked out elementwise goes by
+ROWS of them (a divisor of CHUNK), as many as a processor's cache holds.
+"""
+
+from collections.abc import Hashable, Iterator
+
+import torch
+
+from engine.passes.forward import logits_of
+from engine.types import Model
+
+CHUNK = 256
+ROWS = 32
+KEEP = 512 << 20  # bytes of the source's log-probabilities
+
+
+def by_rows(model: Model, final: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the log-probabilities of final states [tokens, hidden] in float32, ROWS tokens at a time."""
+    for part in final.split(CHUNK):
+        yield from _log_rows(model, part)
+
+
+def _log_rows(model: Model, part: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from (rows.float().log_softmax(-1) for rows in logits_of(model, part).split(ROWS))
+
+
+def divergence(source: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
+    """Return KL(source || plan) in nats from two tensors of log-probabilities [tokens, vocabulary]: [tokens]."""
+    return torch.nn.functional.kl_div(plan, source, reduction="none", log_target=True).sum(-1)
+
+
+class SourceLogs:
+    """The source's log-probabilities, kept while they are few; what is too much is worked out again each time, to the same bits."""
+
+    def __init__(self, model: Model, keep: int = KEEP) -> None:
+        """`keep` bytes stay in memory; 0 is right where nobody will ask again."""
+        self._model, self._keep = model, keep
+        self._kept: dict[Hashable, torch.Tensor] = {}
+
+    def beside(self, key: Hashable, source: torch.Tensor, plan: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the log-probabilities of the source's and of a plan's final states [tokens, hidden], see `by_rows`; `key` says
+        which tokens of the source these are."""
+        for number, (ours, theirs) in enumerate(zip(source.split(CHUNK), plan.split(CHUNK), strict=True)):
+            yield from zip(self._rows((key, number), ours), _log_rows(self._model, theirs), strict=True)
+
+    def _rows(self, key: Hashable, part: torch.Tensor) -> Iterator[torch.Tensor]:
+        if key in self._kept:
+            return iter(self._kept[key].split(ROWS))
+        rows = _log_rows(self._model, part)
+        width = self._model.network.get_output_embeddings().weight.shape[0]
+        if sum(kept.nbytes for kept in self._kept.values()) + 4 * len(part) * width > self._keep:
+            return rows
+        self._kept[key] = torch.cat(list(rows))
+        return iter(self._kept[key].split(ROWS))

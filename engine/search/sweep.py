@@ -1,0 +1,156 @@
+"""Every plan that Layer Collapse can reach, with what it costs: the T maps of all C, I and rules, best first.
+
+Each setting's map goes down from T = 1, step by step, and each new plan is measured at once on the slice of quick costs. The
+setting that goes next is the one whose last plan was nearest to the best of its depth; one that was not tried yet counts as
+its rule's usual plan. So a sweep that is stopped has found what is useful, and a rule that ruins the model waits until the
+others are done. All settings share one memory of similarities; plans of the same blocks are measured once.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import fmean, median
+
+from engine.errors import SettingsError
+from engine.jobs import Job, Progress, retold, within
+from engine.judge.cost import Cost, cost_of
+from engine.judge.evaluation import Judge
+from engine.judge.similarity import SimilarityMeter
+from engine.methods.laco import LacoSettings
+from engine.plans.rules import RULES
+from engine.search.frontier import require_t_min, step_below
+from engine.types import Block, DepthPlan
+
+WIDTHS = (4, 3, 5, 2, 6, 7, 8)  # C, from the paper's outwards
+INTERVALS = (2, 1, 3, 4)  # I
+
+
+@dataclass(frozen=True, slots=True)
+class SweepEntry:
+    """A plan that the setting (rule, C, I, T) gives, and its cost; `settings` counts the rules, C and I that give it too."""
+
+    rule: str
+    C: int
+    I: int
+    T: float
+    plan: DepthPlan
+    cost: Cost
+    settings: int
+
+
+class _Map:
+    """One setting's T map, as far as it has come."""
+
+    def __init__(self, settings: LacoSettings) -> None:
+        self.settings, self.upper = settings, math.inf
+        self.plans: list[tuple[Block, ...]] = []
+
+
+class Sweep:
+    """One sweep over all rules, C and I. `found` holds what it has so far; `entries` is its answer at any time."""
+
+    def __init__(
+        self,
+        meter: SimilarityMeter,
+        judge: Judge,
+        settings: LacoSettings | None = None,
+        seconds: float = math.inf,
+        t_min: float = 0.5,
+        tell: Callable[[SweepEntry], object] = lambda entry: None,
+    ) -> None:
+        """L, H and the similarity are those of `settings`; `tell` is told of every plan as soon as its cost is there.
+
+        Raises:
+            SettingsError: the time or t_min makes no sense, or see `LacoSettings.checked`.
+        """
+        require_sweep(seconds, t_min)
+        depth = meter.model.spec.depth
+        base = replace(settings or LacoSettings(), T=1.0)
+        rules = sorted(RULES, key=lambda rule: rule == "paper")  # which leaves the scale that the model was trained at
+        chosen = ((c, i, rule) for c, i, rule in itertools.product(WIDTHS, INTERVALS, rules) if c <= depth)
+        self.meter, self.judge, self.seconds, self.t_min = meter, judge, seconds, t_min
+        self.found: dict[tuple[Block, ...], SweepEntry] = {}
+        self._maps = [_Map(replace(base, C=c, I=i, rule=rule).checked(depth)) for c, i, rule in chosen]
+        self._best: dict[int, float] = {}  # the logarithm of the least ratio at each depth
+        self._tell = tell
+
+    @property
+    def entries(self) -> tuple[SweepEntry, ...]:
+        """The plans found so far, from the most layers to the fewest, the cheapest first within a depth."""
+        return tuple(sorted(self.found.values(), key=lambda entry: (-entry.plan.depth, _log_ratio(entry))))
+
+    def run(self) -> Job[tuple[SweepEntry, ...]]:
+        """Sweep until every map has come down to t_min or the time is up, and return `entries`."""
+        began, share = time.monotonic(), 0.0
+        self.meter.share_trails()
+
+        def told(step: Progress) -> Progress:
+            nonlocal share
+            share = min(max(share, self._mapped, (time.monotonic() - began) / self.seconds), 1.0)
+            return replace(step, fraction=share)
+
+        yield from within(retold(self._run(), told), self.seconds)
+        return self.entries
+
+    @property
+    def _mapped(self) -> float:
+        """The share of all maps, each over [t_min, 1], that is done."""
+        return fmean((1.0 - min(one.upper, 1.0)) / max(1.0 - self.t_min, 1e-9) for one in self._maps)
+
+    def _run(self) -> Job[None]:
+        waiting = list(self._maps)
+        while waiting:
+            usual = {rule: self._usual(rule) for rule in RULES}
+            chosen = min(waiting, key=lambda one: self._regret(one.plans[-1]) if one.plans else usual[one.settings.rule])
+            now = chosen.settings
+            yield from self._advance(chosen, Progress(f"Sweep: {len(self.found)} plans; now rule {now.rule}, C {now.C}, I {now.I}"))
+            if chosen.upper <= self.t_min:
+                waiting.remove(chosen)
+
+    def _advance(self, one: _Map, told: Progress) -> Job[None]:
+        """Take a map's next step."""
+        yield told  # even where all is remembered
+        step = yield from retold(step_below(self.meter, one.settings, one.upper, self.t_min), lambda _: told)
+        yield from retold(self._take(one, step.proposal.plan, step.t_from), lambda _: told)
+        one.upper = step.t_from
+
+    def _take(self, one: _Map, plan: DepthPlan, threshold: float) -> Job[None]:
+        """Measure a plan that a map has come to, or count that it comes to one that is known."""
+        known = self.found.get(plan.blocks)
+        if known is None:
+            cost = cost_of((yield from self.judge.judge(plan)))
+            entry = SweepEntry(one.settings.rule, one.settings.C, one.settings.I, threshold, plan, cost, 1)
+            self.found[plan.blocks] = entry
+            self._best[plan.depth] = min(self._best.get(plan.depth, math.inf), _log_ratio(entry))
+            self._tell(entry)
+        elif plan.blocks not in one.plans:
+            self.found[plan.blocks] = replace(known, settings=known.settings + 1)
+        one.plans.append(plan.blocks)
+
+    def _regret(self, blocks: tuple[Block, ...]) -> float:
+        """How much more a plan costs than the best of its depth, as a logarithm of ratios."""
+        cost = _log_ratio(self.found[blocks])
+        return math.inf if math.isinf(cost) else cost - self._best[len(blocks)]
+
+    def _usual(self, rule: str) -> float:
+        """The median regret of a rule's plans; none where it was not tried."""
+        regrets = [
+            self._regret(blocks)
+            for blocks, entry in self.found.items()
+            if entry.rule == rule and entry.plan.depth < entry.plan.source_depth
+        ]
+        return median(regrets) if regrets else 0.0
+
+
+def require_sweep(seconds: float, t_min: float) -> None:
+    """Raise SettingsError unless a sweep can run for so long and so low."""
+    if not seconds > 0:
+        raise SettingsError(f"a sweep needs time; {seconds} seconds are none")
+    require_t_min(t_min)
+
+
+def _log_ratio(entry: SweepEntry) -> float:
+    ratio = entry.cost.ratio
+    return math.log(ratio) if math.isfinite(ratio) and ratio > 0 else math.inf
