@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from engine.cache import load_result, save_result
-from engine.errors import SourceError, UnsupportedModelError, first_line
+from engine.errors import SourceError, first_line
 from engine.models.families import architecture_of
 from engine.types import ModelSource
 
@@ -87,6 +87,38 @@ def no_weights(folder: Path) -> str:
     pickled = next((path.name for path in folder.glob("*.bin")), None)
     hint = f"; {pickled} is a pickle, which is not opened: convert it with save_pretrained" if pickled else ""
     return f"{folder} holds no model: no .safetensors file in it{hint}"
+
+
+def require_code_allowed(folder: Path, trusted: bool) -> None:
+    """Refuse a model that wants Python files of its own to be run (`auto_map`), before anything of it is loaded.
+
+    Code that is trusted must lie in the folder; no code makes up for a family without a row.
+
+    Raises:
+        SourceError: it wants code that is not trusted, or lies elsewhere. UnsupportedModelError: the family has no row.
+    """
+    config = json_in(folder / "config.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        wanted = json_in(folder / name).get("auto_map")
+        if not wanted:
+            continue
+        architecture_of(SimpleNamespace(**{**config, "model_type": str(config.get("model_type"))}))
+        if not trusted:
+            raise SourceError(
+                f"{folder} wants Python files of its own to be run (auto_map in {name}), which is never done unasked; remove auto_map "
+                "to open it with transformers' own classes, or use --trust-remote-code in the terminal if you trust the files"
+            )
+        if "--" in json.dumps(wanted):  # transformers would fetch it
+            raise SourceError(f"{folder} wants code of another repository to be run (auto_map in {name}); put it into the folder")
+
+
+def json_in(file: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing where it cannot be read, which whoever needs it will say."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _remembered() -> list[dict[str, Any]]:
@@ -163,8 +195,9 @@ def _family(folder: Path) -> tuple[str, str]:
         with path.open("rb") as file:
             values = json.loads(file.read(_CONFIG_BYTES))
         config = SimpleNamespace(**{**values, "model_type": str(values["model_type"])})
+        require_code_allowed(folder, trusted=False)
         architecture_of(config)
-    except UnsupportedModelError as error:
+    except SourceError as error:
         return config.model_type, str(error)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return "", f"the configuration in {folder} cannot be read: {first_line(error)}"

@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from engine.cache import cache_folder, file_digest
 from engine.errors import MemoryLimitError, SourceError, first_line
 from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
-from engine.models.library import DEMO_BASE_MODEL, HUB_ID, demo_file, no_weights
+from engine.models.library import DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, no_weights, require_code_allowed
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -124,43 +123,11 @@ def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
     except Exception as error:  # transformers raises whatever its parsers raise
         where = folder / options.get("gguf_file", "")
-        kind = _json_in(folder / "config.json").get("model_type") if not options else None
+        kind = json_in(folder / "config.json").get("model_type") if not options else None
         about = f" (model_type {kind!r})" if kind else ""
         raise SourceError(f"the configuration in {where}{about} cannot be read: {first_line(error)}") from error
     architecture_of(config)
     return config
-
-
-def require_code_allowed(folder: Path, trusted: bool) -> None:
-    """Refuse a model that wants Python files of its own to be run (`auto_map`), before anything of it is loaded.
-
-    Code that is trusted must lie in the folder; no code makes up for a family without a row.
-
-    Raises:
-        SourceError: it wants code that is not trusted, or lies elsewhere. UnsupportedModelError: the family has no row.
-    """
-    config = _json_in(folder / "config.json")
-    for name in ("config.json", "tokenizer_config.json"):
-        wanted = _json_in(folder / name).get("auto_map")
-        if not wanted:
-            continue
-        architecture_of(SimpleNamespace(**{**config, "model_type": str(config.get("model_type"))}))
-        if not trusted:
-            raise SourceError(
-                f"{folder} wants Python files of its own to be run (auto_map in {name}), which is never done unasked; remove auto_map "
-                "to open it with transformers' own classes, or use --trust-remote-code in the terminal if you trust the files"
-            )
-        if "--" in json.dumps(wanted):  # transformers would fetch it
-            raise SourceError(f"{folder} wants code of another repository to be run (auto_map in {name}); put it into the folder")
-
-
-def _json_in(file: Path) -> dict[str, Any]:
-    """Return what a JSON file holds; nothing where it cannot be read, which whoever needs it will say."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:

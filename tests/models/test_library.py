@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import UnsupportedModelError
+from engine.errors import SourceError, UnsupportedModelError
 from engine.jobs import drain
 from engine.models.library import demo_file, remember, typed
 from engine.models.loading import open_model
@@ -102,6 +102,7 @@ def test_what_cannot_be_opened_is_listed_with_the_words_that_opening_it_would_sa
     hub.add("org/quantised", {"config.json": {**LLAMA, "quantization_config": {"bits": 4}}, **weights})
     hub.add("org/scaled", {"config.json": {"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": True}, **weights})
     pickled = hub.add("org/pickled", {"config.json": LLAMA, "pytorch_model.bin": b"x"})
+    coded = hub.add("org/coded", {"config.json": {**LLAMA, "auto_map": {"AutoConfig": "x.Y"}}, **weights})
     hub.add("org/broken", {"config.json": b"{", **weights})
     hub.add("org/list", {"config.json": [1], **weights})
     hub.add("org/deep", {"config.json": b"[" * 100_000, **weights})
@@ -111,6 +112,9 @@ def test_what_cannot_be_opened_is_listed_with_the_words_that_opening_it_would_sa
     with pytest.raises(UnsupportedModelError) as refused:
         read_config(bert)
     assert (found["org/bert"]["model_type"], found["org/bert"]["reason"]) == ("bert", str(refused.value))
+    with pytest.raises(SourceError) as refused:
+        read_config(coded)
+    assert found["org/coded"]["reason"] == str(refused.value)
     assert "quantised" in found["org/quantised"]["reason"]
     assert "scale_attn_by_inverse_layer_idx" in found["org/scaled"]["reason"]
     assert found["org/pickled"]["reason"].startswith(f"{pickled} holds no model: no .safetensors file in it; pytorch_model.bin is a pickle")
