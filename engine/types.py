@@ -67,7 +67,7 @@ class Model:
     network: Any
     tokenizer: Any
     fingerprint: str
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: Any = field(default_factory=threading.RLock)  # engine.turns.Turn where it was opened
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@
 
   const table = (box, data, words, local, choose) => {
     const by = (key, cell, ...more) => ({label: words[`col_${key}`], cell, keys: more});
+    const marked = (entry) => (entry.mark ? ` (${entry.mark})` : ""); // judged differently from most
     const judging = (e) => (e ? fill(words.protocol_short, {texts: e.protocol.texts, tokens: e.protocol.tokens, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos}) : "–");
     const columns = [
       by("plan", (entry) => entry.label || entry.plan.method, "plan"),
       by("layers", (entry) => `${entry.depth}`, "layers"),
-      by("ratio_short", (entry, e) => (!e ? "–" : ratio(entry) === null ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`), "ratio"),
+      by("ratio_short", (entry, e) => (!e ? "–" : ratio(entry) === null ? words.broken : `${times(ratio(entry))} [${number(e.perplexity.interval[0], 2)}–${number(e.perplexity.interval[1], 2)}]`) + marked(entry), "ratio"),
       by("kl_short", (entry, e) => (e ? number(e.kl, 3) : "–"), "kl"),
       by("agreement_short", (entry, e) => (!e || e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`), "top1_agreement"),
       by("decode_short", (entry) => (entry.speed ? times(entry.speed.decode_ratio) : "–"), "decode_ratio"),
@@ -28,7 +29,10 @@
       by("judged_on", (entry, e) => judging(e), ...["texts", "tokens", "context", "stride", "bos"].map((name) => `judged_${name}`)),
     ];
     const of = (row) => data.entries.find((entry) => entry.row === row);
+    const [most, ...others] = data.protocols ?? [];
+    const apart = (one) => fill(words.apart, {mark: one.mark, texts: one.texts, tokens: one.tokens, context: one.context, others: most.texts, other_tokens: most.tokens, other_context: most.context});
     grid(box, {
+      under: others.map((one) => element("p", {class: "ls-warning ls-apart"}, apart(one))),
       sheet: data.sheet, words, local, rest: data.entries.map((entry) => entry.row),
       columns: columns.map((column) => ({...column, text: (row) => column.cell(of(row), of(row).evaluation)})),
       dress: (line, row) => {
@@ -43,14 +47,14 @@
   };
 
   const scatter = (box, data, words, chosen, choose) => {
-    const t = theme(), known = data.entries.filter(judged), best = front(known);
+    const t = theme(), known = data.entries.filter(judged), best = front(known.filter((e) => !e.mark)); // only plans judged alike compete
     const depths = [data.depth, ...known.map((e) => e.depth)], highest = Math.max(2, ...known.map(ratio));
     const powers = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6, 8].map((power) => digit * 10 ** power)).filter((v) => v <= highest * 1.5 && (highest < 2000 || Number.isInteger(Math.log10(v))));
     plot(box, [
       {type: "scatter", mode: "lines", x: best.map((e) => e.depth), y: best.map(ratio), line: {color: t.accent, width: 1.5, shape: "hv", dash: "dot"}, hoverinfo: "skip"},
       {type: "scatter", mode: "markers+text", x: [data.depth], y: [1], text: [words.of_source], textposition: "top center", textfont: {color: t.faint}, marker: {symbol: "star", size: 11, color: t.faint}, hovertemplate: `${words.of_source}<extra></extra>`},
-      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => e.label || e.plan.method),
-        marker: {size: known.map((e) => (e.name === chosen ? 15 : 10)), symbol: known.map((e) => (best.includes(e) ? "diamond" : "circle-open")), color: known.map((e) => (e.name === chosen ? t.fold : t.accent)), line: {width: 2}},
+      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => `${e.label || e.plan.method}${e.mark ? ` (${e.mark})` : ""}`),
+        marker: {size: known.map((e) => (e.name === chosen ? 15 : 10)), symbol: known.map((e) => (best.includes(e) ? "diamond" : e.mark ? "x-thin-open" : "circle-open")), color: known.map((e) => (e.name === chosen ? t.fold : t.accent)), line: {width: 2}},
         hovertemplate: `%{text}<br>%{x} ${words.layers}, ×%{y:.2f}<extra></extra>`},
     ], {
       xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - 1, data.depth + 1], ...(Math.max(...depths) - Math.min(...depths) < 12 ? {dtick: 1} : {})},

@@ -51,7 +51,7 @@ window.layerscope = (() => {
   const number = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
 
   const times = (ratio) => (ratio === null || ratio === undefined ? "–" : ratio < 10 ? `×${ratio.toFixed(2)}` : ratio < 1e6 ? `×${Math.round(ratio)}` : `×${ratio.toExponential(1)}`);
-  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(0)} MB`);
+  const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : bytes >= 1e6 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : bytes >= 1e3 ? `${(bytes / 1e3).toFixed(1)} kB` : `${bytes} B`);
 
   const element = (tag, attributes = {}, text = null) => {
     const made = document.createElement(tag);
@@ -74,6 +74,7 @@ window.layerscope = (() => {
       if (sent !== props.data) [sent, data] = [props.data, parse(props.data ?? "")];
       box.classList.toggle("ls-empty", !data && !props.panel);
       if (!data && !props.panel) {
+        views[name].none?.(); // what other views look up in this one is gone too
         box.replaceChildren(element("p", {class: "ls-waiting"}, words[`waiting_${name}`] ?? words.waiting));
         return;
       }

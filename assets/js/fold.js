@@ -25,7 +25,7 @@
   };
 
   ls.savePlan = () => {
-    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {})}, null, 1));
+    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}}, null, 1));
   };
 
   const runs = (layers) => layers.reduce((found, layer) => {
@@ -174,4 +174,5 @@
     trace(left, data, step, T, words, half);
     overT(right, data, step, T, words, half, judged);
   };
+  views.fold.none = () => { ls.map = ls.shown = null; }; // of a model that is no longer open
 })(window.layerscope);

@@ -1,7 +1,7 @@
 // Small panels: the open model, the running job, the export's report. Text goes in as text, never as markup.
 "use strict";
 
-(({views, fill, element, times, size}) => {
+(({views, fill, element, number, times, size}) => {
   const rows = (pairs) => {
     const list = element("dl", {class: "ls-facts"});
     pairs.forEach(([key, value]) => list.append(element("dt", {}, key), element("dd", {}, value)));
@@ -48,25 +48,43 @@
     window.layerscope.model = value.name; // what files saved from here are named after
   };
 
+  const duration = (seconds, words) => {
+    if (seconds < 90) return fill(words.seconds, {count: seconds < 10 ? Math.ceil(seconds) : 5 * Math.ceil(seconds / 5)});
+    return seconds < 5400 ? fill(words.minutes, {count: Math.ceil(seconds / 60)}) : fill(words.hours, {count: (seconds / 3600).toFixed(1)});
+  };
+
   views.status = (box, {value, words}) => {
     box.replaceChildren();
+    if (document.body.classList.contains("ls-away")) { // a change of that class draws all views again
+      box.append(element("p", {class: "ls-problem", role: "alert"}, words.away));
+      return;
+    }
     box.classList.toggle("ls-busy", Boolean(value.kind));
     if (value.problem !== null && value.problem !== undefined) {
       box.append(element("p", {class: "ls-problem", role: "alert"}, value.problem || words.bug));
       if (!value.kind) return;
     }
+    if (value.notice) box.append(element("p", {class: "ls-notice", role: "status"}, value.notice));
     const percent = value.fraction === null || value.fraction === undefined ? null : Math.round(value.fraction * 100);
-    const line = value.kind ? `${words[`job_${value.kind}`] ?? value.kind}${percent === null ? "" : ` ${percent} %`}` : words.idle;
+    const job = (kind) => words[`job_${kind}`] ?? kind;
+    const detail = value.stopping ? words.stopping : value.behind !== null && value.behind !== undefined ? fill(words.behind, {job: value.behind ? job(value.behind) : words.another_job}) : value.label ?? "";
+    const rest = value.kind && !value.stopping && Number.isFinite(value.left ?? NaN) ? ` · ${fill(words.time_left, {time: duration(value.left, words)})}` : "";
+    const line = value.kind ? `${words[`job_${value.kind}`] ?? value.kind}${percent === null ? "" : ` ${percent} %`}${rest}` : words.idle;
     const bar = element("div", {class: "ls-progress", role: "progressbar", "aria-label": line, ...(percent === null ? {} : {"aria-valuenow": percent})});
     bar.append(element("i", {style: value.kind ? (percent === null ? "width:100%" : `width:${percent}%`) : "width:0", class: percent === null && value.kind ? "ls-unknown" : ""}));
-    box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, value.label ?? ""), bar);
+    box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, detail), bar);
   };
 
-  views.repaired = (box, {value, words}) => {
+  views.repaired = (box, {value, words, trigger}) => {
     if (!value.kind) { box.replaceChildren(element("p", {class: "ls-hint"}, words.repair_read)); return; }
     const [before, after] = [times(value.before), times(value.after)];
     const text = value.seams ? fill(words.repaired_says, {seams: value.seams, tokens: value.tokens, before, after}) : fill(words.repaired_none, {before});
     box.replaceChildren(element("p", {class: "ls-rule"}, text));
+    if (!value.seams) return;
+    const on = {practice: value.practice, texts: value.texts, kl_before: number(value.practice_before), kl_after: number(value.practice_after)};
+    const undo = element("button", {type: "button", class: "ls-button ls-undo-repair"}, words.undo_repair);
+    undo.onclick = () => trigger("undo", {});
+    box.append(element("p", {class: value.worse ? "ls-warning" : "ls-hint"}, fill(value.worse ? words.repaired_worse : words.repaired_better, on)), undo);
   };
 
   views.download = (box, {data}) => { // a file made on the server is saved by the browser, once

@@ -11,8 +11,31 @@
     const id = sessionStorage.getItem("layerscope") ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
     sessionStorage.setItem("layerscope", id);
     if (innerWidth < 768) document.querySelector(".sidebar.open .toggle-button")?.click(); // on a phone it would cover the page
-    return [id, location.search];
+    return [id, location.search, stored().own ?? ""];
   };
+
+  // What was typed stays in this tab of the browser, through a reload and a change of language.
+  const stored = () => ls.parse(sessionStorage.getItem("layerscope-typed"), null) ?? {};
+  ls.keep = (names, values) => sessionStorage.setItem("layerscope-typed", JSON.stringify(Object.fromEntries(names.map((name, index) => [name, values[index]]))));
+  ls.kept = (names, values) => { const known = stored(); return names.map((name, index) => known[name] ?? values[index]); };
+
+  // While nothing is asked of the server, nobody would notice that it is gone. One that was started anew knows nobody.
+  let served = null, missed = 0;
+  const away = (is) => { if (document.body.classList.contains("ls-away") !== is) document.body.classList.toggle("ls-away", is); };
+  const look = async () => {
+    if (!document.hidden) {
+      try {
+        const answer = await fetch("/gradio_api/app_id", {cache: "no-store", signal: AbortSignal.timeout(20000)});
+        if (!answer.ok) throw new Error(answer.status);
+        const {app_id} = await answer.json();
+        if (served !== null && served !== app_id) location.reload();
+        [served, missed] = [app_id, 0];
+      } catch { missed += 1; }
+      away(missed > 1);
+    }
+    setTimeout(look, missed ? 1500 : 5000);
+  };
+  look();
 
   const write = (state) => {
     const query = new URLSearchParams(location.search);

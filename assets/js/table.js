@@ -31,15 +31,16 @@
   };
 
   // `columns` are {label, keys, text(row)}: `keys` the columns of the sheet that one shows, the first of them to sort by.
-  // `dress(element, row)` may give a row more. `rest` is the order of rows before anybody chose one.
-  ls.grid = (box, {sheet, columns, words, local, rest, dress = () => {}}) => {
+  // `dress(element, row)` may give a row more; `under` are elements that stand below. `rest` is the order of rows before
+  // anybody chose one.
+  ls.grid = (box, {sheet, columns, words, local, rest, dress = () => {}, under = []}) => {
     const value = (row, key) => sheet.rows[row][sheet.columns.indexOf(key)] ?? null;
     const has = (key) => sheet.columns.includes(key);
     const alike = columns.filter((column, index) => index && column.keys.every((key) => !has(key) || sheet.same.includes(key)));
     const shown = columns.filter((column) => local.everything || !alike.includes(column));
     const order = [...rest];
     if (local.sort) order.sort((a, b) => { const [x, y] = [a, b].map((row) => value(row, local.sort.key)); return (x === null || y === null ? 1 : local.sort.way) * compare(x, y); });
-    const again = () => ls.grid(box, {sheet, columns, words, local, rest, dress});
+    const again = () => ls.grid(box, {sheet, columns, words, local, rest, dress, under});
 
     const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
     shown.forEach(({label, keys: [key]}) => {
@@ -71,7 +72,7 @@
       foot.append(button, element("span", {class: "ls-hint"}, local.everything ? "" : fill(words.same_hidden, {columns: told})));
     }
     const at = box.firstChild?.scrollTop ?? 0;
-    box.replaceChildren(scroll, foot);
+    box.replaceChildren(scroll, ...under, foot);
     scroll.scrollTop = at;
   };
 })();

@@ -3,19 +3,25 @@
 
 (() => {
   const ls = window.layerscope, {views, element, fill} = ls;
-  const told = new Set();
-  ls.moved = (state) => { if (state.T === undefined || state.T === ls.T) return; ls.T = state.T; told.forEach((draw) => draw()); };
-  ls.terminal = (facts) => { ls.facts = facts; told.forEach((draw) => draw()); };
+  const told = new Map(); // what draws a tab's lines, and what asks for them anew
+  let waiting = null;
+  const again = () => { clearTimeout(waiting); waiting = setTimeout(() => told.forEach((ask) => ask()), 300); };
+  ls.moved = (state) => { again(); if (state.T === undefined || state.T === ls.T) return; ls.T = state.T; told.forEach((_, draw) => draw()); };
+  ls.terminal = (facts) => { ls.facts = facts; told.forEach((_, draw) => draw()); };
+  // What is not in the address tells nobody that it changed: whatever a hand does may have changed it.
+  ["input", "change", "click"].forEach((event) => document.addEventListener(event, (from) => { if (!from.target.closest?.(".ls-terminal")) again(); }, true));
 
   ["explore", "fold", "search", "compare", "export"].forEach((tab) => {
-    views[`terminal-${tab}`] = (box, {value, words, draw}) => {
-      told.add(draw);
+    views[`terminal-${tab}`] = (box, {value, words, trigger, draw}) => {
+      const opened = () => box.clientWidth > 0 && box.querySelector("details")?.open;
+      told.set(draw, () => { if (opened()) trigger("browse", {}); });
       if (!ls.facts || !value.lines?.length) { box.replaceChildren(); return; }
       const notes = ls.facts.own && value.lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];
       const lines = [...notes, ...value.lines.map((line) => fill(line, {...ls.facts, T: ls.T ?? value.T}))].join("\n");
       if (box.shownText === lines) return; // the details keep as they are while T moves
       box.shownText = lines;
       const whole = box.querySelector("details") ?? element("details", {class: "ls-terminal"});
+      whole.ontoggle = again;
       whole.replaceChildren(element("summary", {}, words.in_terminal), element("pre", {class: "ls-command", tabindex: 0}, lines), ls.copyButton(words.copy, () => lines));
       if (!whole.isConnected) box.replaceChildren(whole);
     };

@@ -4,15 +4,16 @@ A folded model's first visible failure is a loop, which perplexity on given text
 """
 
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
 
 from engine.errors import SettingsError, TextError
-from engine.jobs import Job, Progress
+from engine.jobs import Job, Progress, retold
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import DepthPlan, Model
@@ -30,6 +31,7 @@ PROMPTS = (
 TEMPERATURE, TOP_P = 0.8, 0.95
 LONGEST_UNIT = 20  # tokens; longer repeated units are paragraphs, not loops
 LOOP_REPETITIONS = 3
+_AT_ONCE = 0.5  # seconds of writing between two looks up
 DECODINGS = ("greedy", "sampled")
 Verdict = Literal["stable", "loops", "empty"]
 
@@ -52,13 +54,18 @@ def generate_beside(
     written: dict[str, list[list[Generated]]] = {decoding: [] for decoding in DECODINGS}
     for place, decoding in enumerate(DECODINGS):
         for side, writer in enumerate(writers):
-            yield Progress(f"Writing with {('the source', 'the plan')[side]}, {decoding}", (2 * place + side) / 4)
-            written[decoding].append(generate(model, writer, rows, new_tokens, seed if decoding == "sampled" else None))
+            writing = generate(model, writer, rows, new_tokens, seed if decoding == "sampled" else None)
+            written[decoding].append((yield from retold(writing, _teller(decoding, place, side))))
     return tuple(
         Sample(prompt, decoding, *(side[index] for side in written[decoding]))
         for index, prompt in enumerate(prompts)
         for decoding in DECODINGS
     )
+
+
+def _teller(decoding: str, place: int, side: int) -> Callable[[Progress], Progress]:
+    who = ("the source", "the plan")[side]
+    return lambda step: Progress(f"Writing with {who}, {decoding}", (2 * place + side + (step.fraction or 0.0)) / 4)
 
 
 def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> list[int]:
@@ -78,24 +85,42 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> li
     return list(ids)
 
 
-@torch.no_grad()
-def generate(model: Model, network: Any, prompts: Sequence[Sequence[int]], new_tokens: int, seed: int | None = None) -> "list[Generated]":
+def generate(
+    model: Model, network: Any, prompts: Sequence[Sequence[int]], new_tokens: int, seed: int | None = None
+) -> Job["list[Generated]"]:
     """Continue token ids with a live network of the model, at most `new_tokens` each; sampled where there is a seed.
 
-    Prompts of different lengths are filled up on the left, where nothing attends to what fills them. The network's own
-    decoding settings are taken away: transformers fills with them whatever a caller leaves unsaid.
+    Prompts of different lengths are filled up on the left, where nothing attends to what fills them. It is written a few
+    tokens at a time, as many as take about half a second, each lot from the cache and the random state of the one before:
+    what comes out is what one call of transformers' generate would write.
     """
     assert network is not model.network, "the source keeps its settings; give it as the live network of an untouched plan"
+    config = decoding_config(model.network.generation_config, new_tokens, seed is not None)
+    network.generation_config = GenerationConfig()  # transformers fills with a network's own settings whatever a caller leaves unsaid
+    stops, longest = _stops(config), max(map(len, prompts))
+    ids = torch.tensor([[config.pad_token_id or 0] * (longest - len(row)) + list(row) for row in prompts])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+    cache, noise, few = DynamicCache(config=network.config), torch.Generator().manual_seed(seed or 0).get_state(), 1
+    while (done := ids.shape[1] - longest) < new_tokens and not all(stops.intersection(row) for row in ids[:, longest:].tolist()):
+        yield Progress("", done / new_tokens)
+        began = time.monotonic()
+        config.max_new_tokens = min(few, new_tokens - done)
+        ids, noise = _write_on(model, network, ids, mask, cache, config, noise)
+        mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]), value=1)
+        few = 2 * few if time.monotonic() - began < _AT_ONCE / 2 else max(1, few // 2)
+    return [measured(new, stops, model.tokenizer) for new in ids[:, longest:].tolist()]
+
+
+@torch.no_grad()
+def _write_on(
+    model: Model, network: Any, ids: torch.Tensor, mask: torch.Tensor, cache: Any, config: GenerationConfig, noise: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return token ids [prompts, tokens] with `config.max_new_tokens` more, and the state of the random numbers after them."""
+    device = model.source.device
     with model.lock, torch.random.fork_rng():  # transformers samples from torch's global generator; it is put back
-        torch.manual_seed(0 if seed is None else seed)
-        config = decoding_config(model.network.generation_config, new_tokens, seed is not None)
-        network.generation_config = GenerationConfig()
-        longest = max(map(len, prompts))
-        ids = torch.tensor([[config.pad_token_id or 0] * (longest - len(row)) + list(row) for row in prompts])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
-        device = model.source.device
-        found = network.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config)
-    return [measured(new, _stops(config), model.tokenizer) for new in found[:, longest:].tolist()]
+        torch.set_rng_state(noise)
+        found = network.generate(ids.to(device), attention_mask=mask.to(device), past_key_values=cache, generation_config=config)
+        return found.cpu(), torch.get_rng_state()
 
 
 def decoding_config(own: Any, new_tokens: int, sampled: bool) -> GenerationConfig:

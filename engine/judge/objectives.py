@@ -21,7 +21,7 @@ OBJECTIVES = ("kl", "perplexity", "cosine")
 PRACTICE_TOKENS = 2048
 
 
-Stage = Literal["beam", "grow", "swap", "survivor", "exhaustive", "repair", "greedy"]
+Stage = Literal["guess", "beam", "grow", "swap", "survivor", "exhaustive", "repair", "greedy"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,22 @@ from engine.models.library import DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, n
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+_NO_NAMES = {
+    "",
+    "model",
+    "models",
+    "checkpoint",
+    "snapshot",
+    "weights",
+    "main",
+    "hf",
+    "export",
+    "exported",
+    "output",
+    "final",
+    "best",
+    "latest",
+}
 _HEADROOM = 1.15  # activations, a few mixed blocks and the interpreter, as a share of the weights
 
 
@@ -153,10 +170,9 @@ def describe_config(config: Any, source: ModelSource) -> ModelSpec:
     if not len(blocks_of(network)):
         raise SourceError("the configuration describes a model without layers")
     dtype = source.dtype if source.dtype != "auto" else str(config.dtype or torch.float32).removeprefix("torch.")
-    name = Path(source.location).name if source.kind != "hub" else source.location
     return ModelSpec(
         model_type=config.model_type,
-        name=DEMO_BASE_MODEL.split("/")[1] if source.kind == "demo" else name,
+        name=name_of(source, config.model_type),
         depth=depth_of(config),
         hidden_size=config.hidden_size,
         parameters=sum(p.numel() for p in network.parameters()),
@@ -166,6 +182,43 @@ def describe_config(config: Any, source: ModelSource) -> ModelSpec:
         bytes_per_parameter=getattr(torch, dtype).itemsize,
         available_bytes=free_bytes(source.device),
     )
+
+
+def name_of(source: ModelSource, model_type: str) -> str:
+    """Return what a model is called: by its Hub id or its file; where a folder's name says nothing ("qwen", "checkpoint-500", a
+    snapshot's hash), by its card's title or by the name in its config."""
+    if source.kind == "demo":
+        return DEMO_BASE_MODEL.split("/")[1]
+    place = Path(source.location)
+    if source.kind == "hub":
+        return source.location
+    if source.kind != "folder" or not _says_nothing(place.name, model_type):
+        return place.name
+    known = (name for name in (_title_of_card(place), _named_by_config(place)) if name and not _says_nothing(name, model_type))
+    return next(known, place.name)
+
+
+def _says_nothing(name: str, model_type: str) -> bool:
+    letters, family = (re.sub("[^a-z]", "", text.lower()) for text in (name, model_type))
+    sized = re.search(r"\d(\.\d+)?[bmk](?![a-z])", name.lower())
+    return bool(re.fullmatch("[0-9a-f]{40}", name)) or (not sized and (letters in _NO_NAMES or family.startswith(letters)))
+
+
+def _title_of_card(folder: Path) -> str | None:
+    try:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    title = re.search(r"^model_name:\s*(.+)$|^#\s+(.+)$", text, re.MULTILINE)
+    return (title[1] or title[2]).strip(" '\"")[:80] if title else None
+
+
+def _named_by_config(folder: Path) -> str | None:
+    try:
+        name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name.rstrip("/").split("/")[-1] if isinstance(name, str) else None
 
 
 def require_memory(spec: ModelSpec, what: str = "the model") -> None:

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterator
 import torch
 
 from engine.passes.forward import logits_of
+from engine.turns import heed
 from engine.types import Model
 
 CHUNK = 256
@@ -23,7 +24,9 @@ def by_rows(model: Model, final: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _log_rows(model: Model, part: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield from (rows.float().log_softmax(-1) for rows in logits_of(model, part).split(ROWS))
+    for rows in logits_of(model, part).split(ROWS):
+        heed()
+        yield rows.float().log_softmax(-1)
 
 
 def divergence(source: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:

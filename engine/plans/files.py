@@ -22,6 +22,15 @@ def plan_to_json(plan: DepthPlan) -> dict[str, Any]:
     }
 
 
+def model_of_plan(value: Any) -> tuple[str, str] | None:
+    """Return the name and the fingerprint of the model that a saved plan says it was made for, if it says so."""
+    if isinstance(value, dict) and isinstance(value.get("plan"), dict):
+        value = value["plan"]
+    model = value.get("model") if isinstance(value, dict) else None
+    named = (model.get("name"), model.get("fingerprint")) if isinstance(model, dict) else (None, None)
+    return (str(named[0]), named[1]) if isinstance(named[1], str) else None
+
+
 def block_to_json(block: Block) -> dict[str, Any]:
     """Return a block as it stands in a plan's JSON; "repair" only where there is one."""
     return {"home": block.home, "mix": [list(part) for part in block.mix], **({"repair": block.repair} if block.repair else {})}

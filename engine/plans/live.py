@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from engine.models.families import architecture_of, blocks_of, resized_config
 from engine.plans.surgery import Mixer
 from engine.plans.words import require_depth
+from engine.turns import heed
 from engine.types import DepthPlan, Model
 
 
@@ -36,6 +37,8 @@ def live_network(model: Model, plan: DepthPlan) -> PreTrainedModel:
         for place, block in enumerate(plan.blocks):
             _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], mixer.overrides(block))
     network.generation_config = copy.deepcopy(model.network.generation_config)
+    for layer in blocks_of(network):
+        layer.register_forward_pre_hook(lambda *_: heed())  # whoever drives it, a harness or generate, can be stopped
     assert not [name for name, tensor in network.state_dict().items() if tensor.is_meta]
     return network.eval()
 

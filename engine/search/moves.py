@@ -1,10 +1,12 @@
 """The plans next to a plan: other survivors at its seams, and layers that come back for others that go."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from engine.judge.objectives import Stage
+from engine.judge.similarity import cosine
+from engine.passes.forward import Capture
 from engine.passes.sensitivity import Sensitivity
 from engine.plans.rules import RULES
 from engine.plans.words import runs
@@ -49,3 +51,12 @@ def double_swaps(base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[St
     for _, back, lost in ranked:
         once = swapped(base, back[0], lost[0])
         yield "swap", swapped(once, back[1], lost[1])
+
+
+def most_influential(records: Sequence[Capture], keep: int) -> tuple[int, ...]:
+    """Return the `keep` layers that turn the states of some passes most: block influence, 2403.03853 eq. 1."""
+    turned = [
+        -sum(float(cosine(*(record.states[point][0].float() for point in (layer, layer + 1))).sum()) for record in records)
+        for layer in range(len(records[0].states) - 1)
+    ]
+    return tuple(sorted(sorted(range(len(turned)), key=lambda layer: turned[layer])[len(turned) - keep :]))

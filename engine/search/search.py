@@ -27,7 +27,7 @@ from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_
 from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import untouched
-from engine.search.moves import double_swaps, moves
+from engine.search.moves import double_swaps, most_influential, moves
 from engine.types import Block, DepthPlan
 
 SURVIVORS = ("keep-first", "reference", "mean")
@@ -56,8 +56,10 @@ class Search:
         survivors: tuple[str, ...] = SURVIVORS,
         forwards: float = math.inf,
         report: Report = lambda found: None,
+        guess: Report | None = None,
     ) -> None:
-        """`forwards` bounds the blocks run; `report` is told of every improvement.
+        """`forwards` bounds the blocks run; `report` is told of every improvement. `guess` is told of a first plan as soon as
+        the source was run over the draft: what ShortGPT would leave out, scored on the draft alone and so no part of `history`.
 
         Raises:
             SettingsError: the target or the budget makes no sense.
@@ -70,7 +72,7 @@ class Search:
         self.objective, self.keep, self.seconds, self.survivors = objective, keep, seconds, survivors
         self.depth = objective.model.spec.depth
         self.history: list[Found] = []
-        self._report = report
+        self._report, self._guess = report, guess
         self._watch = objective.watch()
         self._before = objective.forwards
         self._most = forwards
@@ -91,7 +93,17 @@ class Search:
 
     def run(self) -> Job[tuple[Found, ...]]:
         """Search, and return every improvement in order."""
+        self._watch = self.objective.watch()
+        yield self._progress("Running the practice texts through the model")
+        records, took = self._records, self._watch()
+        first = self._plan(most_influential(records, self.keep))
+        if self._guess is not None:
+            score = self.objective.score(first, self.draft)
+            self._guess(Found(first, score, self._watch(), self.forwards, "guess"))
         yield self._progress("Estimating what each layer is worth")
+        if self._watch() + (1 + DRAWS) * took > self.seconds:  # the estimate alone takes so many passes
+            self._measure(first, "guess", hurried=True)
+            return tuple(self.history)
         sensitivity = self._sensitivity()
         drop = self.depth - self.keep
         start = min(drop, max(1, self.depth // 6))
@@ -141,14 +153,14 @@ class Search:
         """What a plan costs on some packs: its score above the source's own, which is not zero for perplexity."""
         return _rank(self.objective.score(plan, packs)) - self.objective.score(untouched(self.depth), packs)
 
-    def _measure(self, plan: DepthPlan, stage: Stage, all_tokens: bool = False) -> float:
+    def _measure(self, plan: DepthPlan, stage: Stage, all_tokens: bool = False, hurried: bool = False) -> float:
         """Score a plan and report it where it is the best so far; infinity where it was given up on the way. Where the
         time is up before anything was measured, the draft's score has to do."""
         if plan.blocks in self._tried:
             return self._tried[plan.blocks]
         if self.history and not all_tokens and self._falls_behind(plan):
             return math.inf
-        hurried = not (self.history or all_tokens) and self.over
+        hurried = hurried or (not (self.history or all_tokens) and self.over)
         score = self._tried[plan.blocks] = self.objective.score(plan, self.draft if hurried else None)
         if not self.history or score < self.history[-1].score or math.isnan(self.history[-1].score):
             self.history.append(Found(plan, score, self._watch(), self.forwards, stage))

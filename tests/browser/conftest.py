@@ -32,12 +32,18 @@ class App:
         return [url for url in self.requests if not url.startswith((self.url, "data:", "blob:", self.url.replace("http", "ws")))]
 
 
+def asks(url: str) -> bool:
+    """False for what is in the page itself, and for its look at whether the server still answers."""
+    return not url.startswith("blob:") and not url.endswith("/app_id")
+
+
 @contextmanager
-def running(folder: Path, *arguments: object) -> Iterator[App]:
-    """Start the app as the README's command does, with more arguments; its exports and its log go below `folder`."""
+def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
+    """Start the app as the README's command does, with more arguments; its exports and its log go below `folder`.
+    At a free port unless one is named."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port = port or probe.getsockname()[1]
     exports, log = folder / "exports", folder / "app.log"
     command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports), *map(str, arguments)]
     with log.open("w") as out:
@@ -79,7 +85,7 @@ def page(browser: Browser, app: App) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
     opened = context.new_page()
     errors: list[str] = []
-    opened.on("request", lambda request: app.requests.append(request.url) if not request.url.endswith("/app_id") else None)
+    opened.on("request", lambda request: app.requests.append(request.url) if asks(request.url) else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if "js_on_load" in message.text else None)
     yield opened

@@ -99,7 +99,9 @@ def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, a
 
 
 def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> None:
-    page.goto(f"{app.url}{TINY}#fold")
+    page.goto(app.url + TINY)
+    expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
+    page.locator("#tab-fold").click()
     strip = page.locator("#ls-fold .ls-stripbox")
     expect(strip.locator("> .ls-save")).to_be_visible(timeout=LONG)
     ready(page, app)
@@ -128,6 +130,8 @@ def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
     expect(button).to_be_visible(timeout=LONG)
     ready(page, app)
     assert button.get_attribute("aria-label") == "Save this chart"
+    button.scroll_into_view_if_needed()  # a menu closes when the page scrolls
+    page.wait_for_timeout(500)
     button.focus()
     page.keyboard.press("Enter")
     items = page.locator(".ls-menu [role=menuitem]")
@@ -138,7 +142,9 @@ def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
     expect(page.locator(".ls-menu")).to_be_hidden()
     expect(button).to_be_focused()
     page.keyboard.press("Enter")
+    expect(items.first).to_be_focused()
     page.keyboard.press("End")
+    expect(items.last).to_be_focused()
     with page.expect_download() as download:
         page.keyboard.press("Enter")
     rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig"))))
@@ -148,8 +154,9 @@ def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
 
 def test_the_board_sorts_hides_and_is_copied(page: Page, app: App) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(f"{app.url}{TINY}&C=2#compare")
-    expect(page.locator("#ls-similarity .ls-save").first).to_be_attached(timeout=LONG)
+    page.goto(f"{app.url}{TINY}&C=2")
+    expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
+    page.locator("#tab-compare").click()
     ready(page, app)
     page.locator("#judge-map").click()
     rows = page.locator("#ls-board tr[data-entry]")
@@ -231,7 +238,7 @@ def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page
         page.locator(f"#tab-{tab}").click()
         page.locator(f"#ls-terminal-{tab} summary").click()
         pre = page.locator(f"#ls-terminal-{tab} pre")
-        expect(pre).to_be_visible()
+        expect(pre).to_contain_text(" -C 2 -I 1 --lowest 0 --highest 6 " if tab in ("fold", "compare") else "layerscope")
         seen[tab] = pre.inner_text().splitlines()
     for line in (line for lines in seen.values() for line in lines if not line.startswith("#")):
         parsed(line)

@@ -17,6 +17,7 @@ from engine.models.sources import (
     describe_config,
     download,
     inspect_folder,
+    name_of,
     parse_source,
     read_config,
     require_memory,
@@ -333,3 +334,27 @@ def test_a_hub_id_that_cannot_be_one_is_refused() -> None:
 def test_a_sound_checkpoint_has_every_tensor_it_was_saved_with(folder: Path) -> None:
     (file,) = weight_files(folder)
     assert load_file(file).keys() == dict(tiny_network("llama").named_parameters()).keys()
+
+
+@pytest.mark.parametrize(
+    ("folder", "card", "config", "name"),
+    [
+        ("qwen", "---\nlicense: mit\n---\n# Qwen2 0.5B Instruct\n", {}, "Qwen2 0.5B Instruct"),
+        ("qwen", "", {"_name_or_path": "Qwen/Qwen2-0.5B"}, "Qwen2-0.5B"),
+        ("checkpoint-500", "---\nmodel_name: My run\n---\n", {}, "My run"),
+        ("0123456789abcdef0123456789abcdef01234567", "# Tower\n", {}, "Tower"),
+        ("model", "# model\n", {"_name_or_path": "/somewhere/output"}, "model"),  # none of them says anything
+        ("Qwen2-0.5B", "# Something else\n", {}, "Qwen2-0.5B"),
+        ("qwen2-1.5b", "# Something else\n", {}, "qwen2-1.5b"),
+        ("my-fine-tune", "# Something else\n", {}, "my-fine-tune"),
+    ],
+)
+def test_a_folder_whose_name_says_nothing_is_called_by_its_card_or_config(
+    folder: str, card: str, config: dict[str, str], name: str, tmp_path: Path
+) -> None:
+    place = tmp_path / folder
+    place.mkdir()
+    if card:
+        (place / "README.md").write_text(card, encoding="utf-8")
+    (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert name_of(ModelSource("folder", str(place)), "qwen2") == name

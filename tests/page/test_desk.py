@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from engine.plans.rules import fold_spans
 from engine.search.targets import Target
 from engine.types import Block
 from tests.families import TEXTS, save_tiny
-from tests.waiting import wait_for_jobs
+from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench import comparison, measuring, searching, shared
-from ui.page.bench.board import Board
+from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.desk import Desk
+from ui.page.bench.exporting import start_export
 
 DEPTH = 6
 texts = calibration_of(TEXTS, "three texts")
@@ -102,7 +104,7 @@ def test_what_is_measured_is_on_the_board_at_once_and_not_measured_again(desk: D
     def timed(model: Any, plan: Any) -> Any:
         seen.append(set(rows(desk)[0]))
         if len(seen) == 1:
-            desk.measure_removal()
+            desk.exploring.measure_removal()
         return speed(model, plan)
 
     monkeypatch.setattr(measuring, "measure_speed", timed)
@@ -285,7 +287,7 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     assert facts["seams"] == len(plan.repairs) == sum(bool(block.repair) for block in plan.blocks)
     assert len(rows(desk)) == (2 if plan.repairs else 1)
     assert plan.blocks[1] in (Block(1, ((3, 1.0),)), Block(1, ((3, 1.0),), plan.blocks[1].repair))
-    desk.start_export("found", 0.9, "auto", "5GB", "repaired", **desk.comparison.evaluation_of(plan))
+    start_export(desk, "found", 0.9, "auto", "5GB", "repaired", **desk.comparison.evaluation_of(plan))
     wait_for_jobs()
     assert shown(desk, "report", "value")["passed"] is True
     card = ModelCard.load(desk.export_folder / "repaired" / "README.md").data  # what was measured is in the model-index
@@ -295,8 +297,86 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     assert found["KL divergence from the source (nats a token)"] == pytest.approx(judged["kl"])
 
 
+def worse_after(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the judge find repaired plans worse, or better, than they were."""
+    judge = Judge.judge
+
+    def judged(self: Judge, plan: Any) -> Any:
+        found = yield from judge(self, plan)
+        return replace(found, ratio=found.ratio * {"worse": 2, "better": 0.5}[change]) if plan.repairs else found
+
+    monkeypatch.setattr(Judge, "judge", judged)
+
+
+@pytest.mark.parametrize("choice", ["hand-made", "file", "found"])
+@pytest.mark.parametrize("change", ["worse", "better"])
+def test_after_a_repair_the_page_is_on_the_repaired_plan_and_can_go_back(
+    choice: str, change: str, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse_after(change, monkeypatch)
+    plan = fold_spans(DEPTH, [(1, 3)], "reference")
+    desk.set_spans([[1, 3]])
+    desk.load_plan(plan_to_json(plan))
+    desk.show_found(plan)
+    wait_for_jobs()
+    serial = desk.page.since(0)[0]
+    desk.comparison.repair(choice, 0.9, "ridge", held, 100)
+    wait_for_jobs()
+    news = desk.page.since(serial)[1]
+    assert news["plan"] == {"value": "found"}  # so that Save, Judge, Report and Export, which go by it, take the repaired one
+    repaired = desk.chosen("found", 0.9)[0]
+    assert repaired.repairs
+    assert [block.get("repair", "") for block in json.loads(news["fold"]["found"])["blocks"]] == [block.repair for block in repaired.blocks]
+    facts = json.loads(news["repaired"]["value"])
+    assert facts["worse"] is (change == "worse")
+    assert (facts["texts"], facts["practice"]) == ("held out", "practice-english")
+    assert facts["practice_after"] < facts["practice_before"]
+    desk.comparison.undo_repair()
+    wait_for_jobs()
+    assert desk.page.since(serial)[1]["plan"] == {"value": choice}
+    assert desk.chosen(choice, 0.9)[0].blocks == plan.blocks
+    with pytest.raises(PlanError, match="no repair"):
+        desk.comparison.undo_repair()
+
+
+def test_a_search_moves_fold_to_its_best_plan_so_far(desk: Desk) -> None:
+    desk.searching.start(Target(keep=4), "kl", 20, ("keep-first",), False, False)
+    wait_until(lambda: "plan" in desk.page.since(0)[1])
+    with desk.lock:  # what is shown is what would be exported, also while it goes on
+        found = shown(desk, "fold", "found")
+        assert [block["home"] for block in found["blocks"]] == list(desk.chosen("found", 0.9)[0].kept)
+    wait_for_jobs()
+
+
+def test_a_report_measures_what_is_ticked_and_nothing_else(desk: Desk) -> None:
+    desk.comparison.report("map", 0.0, held, 100, ["speed"])
+    wait_for_jobs()
+    (row,) = rows(desk)
+    assert {"evaluation", "speed", "memory"} <= set(row)
+    assert "samples" not in row
+    assert "Writing, tokens a second" in shown(desk, "download")["text"]
+
+
+def test_plans_that_were_judged_differently_are_told_apart(desk: Desk) -> None:
+    for spans, tokens in (([[1, 2]], 80), ([[2, 3]], 80), ([[3, 4]], 60)):
+        desk.set_spans(spans)
+        wait_for_jobs()
+        desk.comparison.judge("hand-made", 0.9, held, tokens)
+        wait_for_jobs()
+    desk.comparison.board.pin(fold_spans(DEPTH, [(0, 1)], "mean"), "never judged")
+    desk.comparison.shown()
+    board = shown(desk, "board")
+    assert [row["mark"] for row in board["entries"]] == ["", "", "a", ""]
+    assert [(one["mark"], one["tokens"], one["texts"]) for one in board["protocols"]] == [("", 80, "held out"), ("a", 60, "held out")]
+
+
+def test_of_two_protocols_with_as_many_plans_the_newer_one_ranks() -> None:
+    entries = {name: {"evaluation": {"protocol": {"tokens": tokens}}} for name, tokens in (("x", 1), ("y", 2))}
+    assert by_protocol(entries) == ({"y": "", "x": "a"}, [{"tokens": 2, "mark": ""}, {"tokens": 1, "mark": "a"}])
+
+
 def test_a_report_is_handed_to_the_browser_whole(desk: Desk) -> None:
-    desk.comparison.report("map", 0.0, held, 100)
+    desk.comparison.report("map", 0.0, held, 100, ["samples", "speed"])
     wait_for_jobs()
     assert desk.runner.problem is None
     file = shown(desk, "download")
@@ -332,7 +412,7 @@ def test_a_report_measures_nothing_twice(desk: Desk, monkeypatch: pytest.MonkeyP
     wait_for_jobs()
     monkeypatch.setattr(measuring, "measure_speed", lambda *_: pytest.fail("measured again"))
     monkeypatch.setattr(measuring, "generate_beside", lambda *_: pytest.fail("written again"))
-    desk.comparison.report("map", 0.0, held, 100)
+    desk.comparison.report("map", 0.0, held, 100, ["samples", "speed"])
     wait_for_jobs()
     assert desk.runner.problem is None
     assert shown(desk, "download")["text"]

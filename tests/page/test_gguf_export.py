@@ -16,6 +16,7 @@ from tests.ggufs import save_gguf
 from tests.waiting import wait_for_jobs
 from ui.page.bench import shared
 from ui.page.bench.desk import Desk
+from ui.page.bench.exporting import start_gguf
 from ui.page.handlers import Handlers
 from ui.page.sessions import Sessions
 
@@ -44,16 +45,16 @@ def test_gguf_is_offered_where_the_model_came_from_one_and_written_beside_the_ot
     assert opened(desk, save_gguf(tmp_path / "tiny.gguf", "llama"))["visible"] is True
     desk.load_plan(plan_to_json(fold_spans(6, [(2, 4)], "mean")))
     with pytest.raises(PlanError, match="float weights"):
-        desk.start_gguf("file", 0.9, "smaller")
+        start_gguf(desk, "file", 0.9, "smaller")
     desk.load_plan(plan_to_json(fold_spans(6, [(2, 4)], "reference")))
     with pytest.raises(ExportError, match="folder's name"):
-        desk.start_gguf("file", 0.9, "../smaller")
-    desk.start_gguf("file", 0.9, "smaller")
+        start_gguf(desk, "file", 0.9, "../smaller")
+    start_gguf(desk, "file", 0.9, "smaller")
     wait_for_jobs()
     report = json.loads(desk.page.since(0)[1]["report"]["value"])
     assert (report["passed"], report["path"]) == (True, str(tmp_path / "exports" / "smaller.gguf"))
     with pytest.raises(ExportError, match="exists already"):
-        desk.start_gguf("file", 0.9, "smaller.gguf")
+        start_gguf(desk, "file", 0.9, "smaller.gguf")
     assert opened(desk, save_tiny(tmp_path / "model", "llama")) == {"visible": False, "value": "safetensors"}
 
 

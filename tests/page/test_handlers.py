@@ -18,10 +18,10 @@ from ui.page.sessions import Sessions
 
 KEY = "0123456789abcdef" * 2
 CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report", "summary", "board")
-SLIDERS = ("highest", "lowest", "width", "target")
+SLIDERS = ("highest", "lowest", "width", "target", "plan", "spans")
 SETTINGS = (2, 1, 0, 6, "reference", "flattened")  # C, I, L, H, rule, similarity
 # What enter answers, in order; the status, the cancel button and the timer follow.
-ENTERED = ("session", "seen", "model", "dtype", "device", "texts", "T", "C", "I", "L", "H", "rule", "similarity", "plan", "spans")
+ENTERED = ("session", "seen", "model", "dtype", "device", "texts", "T", "C", "I", "L", "H", "rule", "similarity", "plan", "spans", "open")
 
 
 class Page:
@@ -38,14 +38,20 @@ class Page:
         return {**dict(zip(ENTERED, answer, strict=False)), "status": json.loads(answer[-3])}
 
     def tell(self, seen: int = 0) -> dict[str, Any]:
-        status, _, timer, serial, *rest = self.on.tell(KEY, seen)
-        return {"status": json.loads(status), "timer": timer, "serial": serial, **dict(zip((*CHARTS, *SLIDERS), rest, strict=True))}
+        status, _, timer, serial, *rest, session = self.on.tell(KEY, seen)
+        told = {"status": json.loads(status), "timer": timer, "serial": serial, "session": session}
+        return {**told, **dict(zip((*CHARTS, *SLIDERS), rest, strict=True))}
 
     def shown(self, chart: str, prop: str) -> Any:
         return json.loads(self.tell()[chart].props[prop])
 
     def problem(self, answer: list[Any]) -> str | None:
         return json.loads(answer[0])["problem"]
+
+
+@pytest.fixture(scope="module")
+def deeper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "deeper", "llama", num_hidden_layers=9, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,12 @@ def test_entering_opens_what_the_link_says_and_sets_the_controls_to_it(folder: P
     page = Page(tmp_path / "never opened", tmp_path)
     link = f"?model={folder}&texts=korean&T=0.8&C=3&I=1&L=2&H=5&rule=mean&similarity=per-token&plan=hand-made&spans=[[1,2]]"
     entered = page.enter(query=link)
-    assert (entered["session"], entered["seen"], entered["model"], entered["texts"]) == (KEY, 0, str(folder), "korean")
+    assert (entered["session"].partition(".")[0], entered["seen"], entered["model"]["value"], entered["texts"]) == (
+        KEY,
+        0,
+        str(folder),
+        "korean",
+    )
     assert (entered["T"], entered["C"], entered["I"], entered["rule"], entered["similarity"]) == (0.8, 3, 1, "mean", "per-token")
     assert (entered["plan"], json.loads(entered["spans"])) == ("hand-made", [[1, 2]])
     assert (entered["L"]["value"], entered["H"]["value"]) == (2, 5)
@@ -89,7 +100,7 @@ def test_entering_sets_no_slider_outside_its_own_range(query: str, folder: Path,
 @pytest.mark.parametrize("key", ["", "x", "../" + "0" * 29, "G" * 32, KEY + "\n", KEY.upper()])
 def test_a_key_that_no_page_made_is_replaced_by_a_new_one(key: str, folder: Path, tmp_path: Path) -> None:
     page = Page(folder, tmp_path)
-    made = [page.enter(key)["session"] for _ in range(2)]
+    made = [page.enter(key)["session"].partition(".")[0] for _ in range(2)]
     assert all(len(session) == 32 and set(session) <= set("0123456789abcdef") for session in made)
     assert len({key, *made}) == 3
     wait_for_jobs()
@@ -171,7 +182,16 @@ def test_a_persons_mistake_is_the_status_line_until_the_next_thing_they_do(do: D
     assert expected in told
     assert page.tell()["status"]["problem"] == told
     assert "kind" not in page.tell()["status"]
-    assert page.problem(page.on.spans(KEY, "[]")) is None
+    assert page.problem(page.on.cancel(KEY)) is None
+
+
+def test_what_the_page_asks_by_itself_takes_no_complaint_away_but_its_own(page: Page, tmp_path: Path) -> None:
+    told = page.problem(page.on.open(KEY, str(tmp_path / "nowhere"), "auto", "cpu", "english", "", *SETTINGS))
+    assert told
+    assert page.problem(page.on.ask(KEY, *SETTINGS)) == told  # as the page does after every opening
+    assert page.problem(page.on.spans(KEY, "[]")) == told
+    assert "C is 7" in str(page.problem(page.on.ask(KEY, 7, *SETTINGS[1:])))
+    assert page.problem(page.on.ask(KEY, *SETTINGS)) is None
 
 
 def test_a_mistake_is_told_in_the_language_of_the_page(folder: Path, tmp_path: Path) -> None:
@@ -199,10 +219,13 @@ def test_rows_of_the_board_are_named_in_the_language_of_the_page(folder: Path, t
 def test_a_plan_file_is_shown_when_it_could_be_taken(page: Page, tmp_path: Path) -> None:
     (tmp_path / "good.json").write_text(json.dumps({"plan": plan_to_json(fold_spans(6, [(1, 2)], "mean"))}), encoding="utf-8")
     (tmp_path / "bad.json").write_text("{}", encoding="utf-8")
-    assert page.on.load_plan(KEY, str(tmp_path / "good.json"))[-1] == "file"
+    page.on.load_plan(KEY, str(tmp_path / "good.json"))
     wait_for_jobs()
+    told = page.tell()
+    assert told["plan"]["value"] == "file"
     assert page.shown("fold", "file")["depth"] == 5
-    assert page.on.load_plan(KEY, str(tmp_path / "bad.json"))[-1] == gr.skip()
+    page.on.load_plan(KEY, str(tmp_path / "bad.json"))
+    assert page.tell(told["serial"])["plan"] == gr.skip()
 
 
 def test_judging_measures_what_is_ticked_as_more_settings_say(page: Page) -> None:
@@ -226,7 +249,8 @@ def test_a_button_below_the_board_does_as_more_settings_say(page: Page) -> None:
     (row,) = page.shown("board", "data")["entries"]
     assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 3)
     show = SimpleNamespace(what="show", name=row["name"])
-    assert page.on.board(KEY, None, None, None, None, show)[-1] == "found"  # type: ignore[arg-type]
+    page.on.board(KEY, None, None, None, None, show)  # type: ignore[arg-type]
+    assert page.tell()["plan"]["value"] == "found"
 
 
 def test_clicking_a_fold_adds_it_and_clicking_it_again_takes_it_out(page: Page) -> None:
@@ -263,3 +287,146 @@ def test_cancel_stops_what_runs(page: Page) -> None:
     wait_for_jobs()
     assert page.tell()["status"] == {"problem": None}
     assert page.shown("similarity", "data")["removal"] is None
+
+
+# --- one opening, one number ---
+
+
+def test_what_a_page_asks_of_the_model_before_is_dropped(page: Page, deeper: Path) -> None:
+    before = page.tell()["session"]
+    page.on.open(before, str(deeper), "auto", "cpu", "english", "", 2, 1, 0, 6, "reference", "flattened")
+    wait_for_jobs()
+    bench = page.sessions.of(KEY)
+    assert page.on.spans(before, "[[1, 2]]") == page.on.ask(before, 3, 1, 0, 6, "mean", "flattened") == gr.skip()
+    wait_for_jobs()
+    assert (bench.hand, bench.map_of.C, bench.map_of.rule) == (None, 2, "reference")  # type: ignore[union-attr]
+    after = page.tell()["session"]
+    assert after != before
+    assert page.problem(page.on.spans(after, "[[1, 2]]")) is None
+    assert bench.hand is not None
+    wait_for_jobs()
+
+
+def test_every_slider_fits_the_model_when_one_of_less_depth_follows_a_deeper_one(page: Page, folder: Path, deeper: Path) -> None:
+    page.on.open(KEY, str(deeper), "auto", "cpu", "english", "", 2, 1, 0, 6, "reference", "flattened")
+    wait_for_jobs()
+    seen = page.tell()["serial"]
+    page.on.open(KEY, str(folder), "auto", "cpu", "english", "", 8, 1, 8, 9, "reference", "flattened")
+    wait_for_jobs()
+    told = page.tell(seen)
+    sliders = {name: {"minimum": 0, **told[name]} for name in ("highest", "lowest", "width", "target")}
+    assert all(slider["minimum"] < slider["maximum"] for slider in sliders.values())  # Gradio answers 500 to all else, equal ends too
+    assert [step.proposal.plan.depth for step in page.sessions.of(KEY).map.steps] == [6]  # type: ignore[union-attr]
+    assert (sliders["width"]["value"], sliders["lowest"]["value"], sliders["highest"]["value"]) == (6, 5, 6)
+    assert json.loads(told["fold"].props["data"])["depth"] == json.loads(told["spec"].value)["depth"] == 6
+
+
+def test_the_last_open_wins_whatever_else_was_asked_for(folder: Path, deeper: Path, tmp_path: Path) -> None:
+    page = Page(deeper, tmp_path / "exports")
+    entered = page.enter(query="?C=2&I=1&L=0")
+    for where in (folder, deeper, folder):  # pressed while the first one still opens by itself
+        page.on.open(entered["session"], str(where), "auto", "cpu", "english", "", 2, 1, 0, 9, "reference", "flattened")
+        page.on.ask(entered["session"], 2, 1, 0, 9, "reference", "flattened")  # the sliders of the page that has just come in
+    wait_for_jobs()
+    told, bench = page.tell(), page.sessions.of(KEY)
+    assert bench.model is not None
+    assert bench.model.source.location == json.loads(told["spec"].value)["source"] == str(folder)
+    assert json.loads(told["fold"].props["data"])["depth"] == 6
+    assert bench.map_of is not None
+    assert bench.map_of.highest == 6
+    assert told["status"]["problem"] is None
+
+
+def test_nothing_is_asked_of_the_old_model_while_another_is_on_its_way(page: Page, deeper: Path) -> None:
+    bench = page.sessions.of(KEY)
+    assert bench.model is not None
+    with bench.lock:  # the new one cannot be taken over meanwhile
+        page.on.open(KEY, str(deeper), "auto", "cpu", "english", "", 2, 1, 0, 9, "reference", "flattened")
+        assert "being opened" in page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, [], None, None, None, None))  # type: ignore[operator]
+        assert "being opened" in page.problem(page.on.export(KEY, "map", T_MIN, "auto", "5GB", ""))  # type: ignore[operator]
+    wait_for_jobs()
+    assert page.shown("board", "data")["entries"] == []
+
+
+def test_a_model_that_was_given_up_leaves_the_one_before_with_all_that_belongs_to_it(page: Page, deeper: Path) -> None:
+    page.on.spans(KEY, "[[1, 2]]")
+    wait_for_jobs()
+    before, bench = page.tell(), page.sessions.of(KEY)
+    assert bench.model is not None
+    with bench.lock:
+        page.on.open(KEY, str(deeper), "auto", "cpu", "korean", "", 3, 1, 0, 9, "mean", "flattened")
+        bench.page.put("spec", "value", "{}")  # what is told of the new one before its weights are read
+        page.on.cancel(KEY)
+    wait_for_jobs()
+    after = page.tell()
+    assert after["spec"].value == before["spec"].value
+    assert after["fold"].props["data"] == before["fold"].props["data"]
+    assert (after["fold"].props["stale"], bench.texts.name) == ("no", "english")
+    assert bench.chosen("hand-made", 0.9)[0] == fold_spans(6, [(1, 2)], "reference")
+    assert after["session"] != before["session"]  # so the page asks again for what its controls say
+
+
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_a_link_beyond_the_models_depth_is_cut_to_it_and_says_so(opened_before: bool, folder: Path, tmp_path: Path) -> None:
+    page = Page(folder, tmp_path / "exports", "ko")
+    if opened_before:
+        page.enter(query="?C=2&I=1&L=0")
+        wait_for_jobs()
+    page.enter(query="?C=2&I=1&L=0&H=31")
+    wait_for_jobs()
+    told = page.tell()
+    assert told["highest"]["value"] == 6
+    assert json.loads(told["fold"].props["data"])["settings"]["highest"] == 6
+    assert told["status"]["problem"] is None
+    assert told["status"]["notice"] == "이 모델의 레이어는 6개입니다. 그보다 큰 설정은 줄였습니다: H 31 → 6"
+
+
+def test_a_reload_moves_no_control_that_a_hand_has_moved_since(page: Page) -> None:
+    page.on.ask(KEY, 2, 1, 0, 4, "reference", "flattened")
+    wait_for_jobs()
+    entered = page.enter(query="?C=2&I=1&L=0&H=4")
+    assert entered["H"]["value"] == 4
+    assert "value" not in page.tell()["highest"]
+    assert page.shown("fold", "data")["settings"]["highest"] == 4
+
+
+# --- languages, own texts, plans of other models ---
+
+
+@pytest.mark.parametrize(("language", "texts"), [("en", "english"), ("ko", "korean")])
+def test_a_page_starts_with_the_texts_of_its_language_unless_the_link_says_others(
+    language: str, texts: str, folder: Path, tmp_path: Path
+) -> None:
+    page = Page(folder, tmp_path, language)
+    assert page.enter()["texts"] == texts
+    wait_for_jobs()
+    assert page.sessions.of(KEY).texts.name.endswith(texts)
+    other = {"english": "korean", "korean": "english"}[texts]
+    assert page.enter(query=f"?texts={other}")["texts"] == other
+    wait_for_jobs()
+
+
+def test_a_persons_own_texts_survive_a_reload(page: Page) -> None:
+    page.on.open(KEY, page.on._model, "auto", "cpu", "own", "Mine alone.\nAnd this.", 2, 1, 0, 6, "reference", "flattened")
+    wait_for_jobs()
+    bench = page.sessions.of(KEY)
+    mine, opened = bench.texts.fingerprint, bench.opened
+    answer = page.on.enter(KEY, "?C=2&I=1&L=0&texts=own", "Mine alone.\nAnd this.")
+    assert (answer[5], bench.texts.fingerprint, bench.opened) == ("own", mine, opened)  # nothing was opened anew
+    assert page.on.enter(KEY, "?C=2&I=1&L=0&texts=own", " ")[5] == "english"  # in a tab that has none of its own
+    wait_for_jobs()
+
+
+def test_a_plan_of_another_model_says_so_when_it_is_loaded(page: Page, tmp_path: Path) -> None:
+    bench, plan = page.sessions.of(KEY), plan_to_json(fold_spans(6, [(1, 2)], "mean"))
+    assert bench.model is not None
+    data = page.shown("fold", "data")
+    assert (data["model"], data["fingerprint"]) == (bench.model.spec.name, bench.model.fingerprint)  # what Save writes
+    for fingerprint, notice in (
+        ("f" * 64, "this plan was made for Other (ffffffffffff), which is not the open model"),
+        (data["fingerprint"], None),
+    ):
+        (tmp_path / "plan.json").write_text(json.dumps({**plan, "model": {"name": "Other", "fingerprint": fingerprint}}), encoding="utf-8")
+        assert page.problem(page.on.load_plan(KEY, str(tmp_path / "plan.json"))) is None
+        assert page.tell()["status"].get("notice") == notice
+    wait_for_jobs()

@@ -2,12 +2,14 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
 import ui.page.bench.jobs
 from engine.errors import SourceError
 from engine.jobs import Job, Progress
+from engine.turns import Turn, heed
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench.jobs import Runner, Task
 
@@ -358,3 +360,80 @@ def test_a_job_that_a_page_asks_for_goes_on(bench: Bench, monkeypatch: pytest.Mo
     bench.gates["running"].set()
     wait_for_jobs()
     assert bench.log == whole("running")
+
+
+# --- stopping, waiting, time left ---
+
+
+def test_a_job_deep_in_its_work_stops_where_it_looks_up(bench: Bench) -> None:
+    def job() -> Job[None]:
+        yield Progress("working", 0.5)
+        bench.log.append("deep")
+        while True:
+            heed()
+
+    bench.runner.submit(Task("judge", job, lambda _: bench.log.append("done")))
+    wait_until(lambda: "deep" in bench.log)
+    bench.runner.cancel()
+    wait_for_jobs()
+    assert (bench.log, bench.runner.problem) == (["deep"], None)
+
+
+def test_a_task_that_was_told_to_stop_says_so_at_once(bench: Bench) -> None:
+    goes_on = threading.Event()
+
+    def job() -> Job[None]:
+        yield Progress("working")
+        goes_on.wait(10)
+        yield Progress("working")
+
+    bench.runner.submit(Task("export", job, lambda _: None))
+    assert bench.runner.stopping() is False
+    bench.runner.cancel()
+    assert bench.runner.stopping() is True
+    goes_on.set()
+    wait_for_jobs()
+    assert bench.runner.stopping() is False
+
+
+def test_a_task_behind_another_tabs_says_whom_it_waits_for(bench: Bench) -> None:
+    turn, other = Turn(), Runner()
+    held = threading.Event()
+
+    def holds() -> Job[None]:
+        with turn:
+            held.set()
+            while bench.runner.waiting_for() is None:
+                time.sleep(0.01)
+        yield Progress("")
+
+    def waits() -> Job[None]:
+        with turn:
+            yield Progress("its turn")
+
+    other.submit(Task("samples", holds, lambda _: None))
+    assert held.wait(10)
+    bench.runner.submit(Task("map", waits, lambda _: bench.log.append("done")))
+    wait_until(lambda: bench.runner.waiting_for() == "samples")
+    wait_for_jobs()
+    assert bench.log == ["done"]
+
+
+def test_the_time_left_follows_from_how_far_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(ui.page.bench.jobs, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    goes_on = threading.Event()
+
+    def job() -> Job[None]:
+        yield Progress("", 0.25)
+        goes_on.wait(10)
+        yield Progress("", 1.0)
+
+    bench.runner.submit(Task("export", job, lambda _: None))
+    wait_until(lambda: (bench.runner.state() or ("", Progress("")))[1].fraction)
+    assert bench.runner.seconds_left() is None  # nobody knows after no time at all
+    now[0] += 10
+    assert bench.runner.seconds_left() == pytest.approx(30)
+    goes_on.set()
+    wait_for_jobs()
+    assert bench.runner.seconds_left() is None

@@ -14,3 +14,15 @@ def test_news_tells_all_properties_of_what_has_changed_since_and_of_nothing_else
     assert later > serial
     assert news == {"fold": {"data": "1", "stale": "yes"}}
     assert page.since(serial) == (later, news)  # a second page that has seen as little is told the same
+
+
+def test_a_control_is_moved_once_and_not_when_a_page_comes_in_later() -> None:
+    page = News()
+    page.put("target", "maximum", 6)
+    page.move("target", 6)
+    serial, news = page.since(0)
+    assert news == {"target": {"maximum": 6, "value": 6}}
+    page.put("target", "minimum", 2)
+    assert page.since(serial)[1] == {"target": {"maximum": 6, "minimum": 2}}
+    page.settle()
+    assert page.since(0)[1] == {"target": {"maximum": 6, "minimum": 2}}

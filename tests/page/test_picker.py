@@ -10,6 +10,7 @@ from engine.models.library import Listed
 from tests.families import save_tiny
 from tests.page.test_handlers import KEY, SETTINGS, Page
 from tests.waiting import wait_for_jobs
+from ui.page.bench.exporting import start_export
 from ui.page.picker import device_at_hand, device_choices, models_data
 from ui.text.messages import teller
 from ui.text.words import words
@@ -29,7 +30,7 @@ def test_what_was_opened_or_exported_meanwhile_is_offered_the_next_time(tmp_path
     page.enter(query="?C=2&I=1&L=0")
     wait_for_jobs()
     assert [row["source"] for row in offered(page) if row["group"] == "recent"] == [str(folder)]
-    page.sessions.of(KEY).start_export("map", 1.0, "auto", "5GB", "smaller")
+    start_export(page.sessions.of(KEY), "map", 1.0, "auto", "5GB", "smaller")
     wait_for_jobs()
     assert [row["source"] for row in offered(page) if row["group"] == "export"] == [str(exports / "smaller")]
     # one that another tab has open already comes first again

@@ -20,8 +20,10 @@ from engine.search.frontier import frontier
 from tests.families import TEXTS, save_tiny
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench import shared
+from ui.page.bench.desk import Desk as Workbench
+from ui.page.bench.exporting import start_export
 from ui.page.bench.shared import suggested_name, texts_of
-from ui.page.bench.workbench import T_MIN, Workbench
+from ui.page.bench.workbench import T_MIN
 
 DEPTH = 6
 DATA = ("similarity", "norms", "weights", "landscape", "fold")  # the components that wait for data
@@ -253,7 +255,7 @@ def test_cancelling_something_else_leaves_the_map_in_use(bench: Workbench) -> No
     assert bench.model is not None
     before = bench.chosen("map", 0.9)
     with bench.model.lock:
-        bench.measure_removal()
+        bench.exploring.measure_removal()
         bench.cancel()
     wait_for_jobs()
     assert bench.chosen("map", 0.9) == before  # it is on the screen, and not out of date
@@ -264,7 +266,7 @@ def test_cancelling_something_else_leaves_the_map_in_use(bench: Workbench) -> No
 
 def test_removal_is_added_to_the_profile(bench: Workbench) -> None:
     assert shown(bench, "similarity")["removal"] is None
-    bench.measure_removal()
+    bench.exploring.measure_removal()
     wait_for_jobs()
     data = shown(bench, "similarity")
     assert len(data["removal"]["removed"]) == DEPTH
@@ -281,7 +283,7 @@ def test_removal_without_the_profile_it_belongs_to_is_no_bug(bench: Workbench, f
         wait_until(lambda: bench.model is other.model and bench.runner.state())
         bench.cancel()
     wait_for_jobs()
-    bench.measure_removal()
+    bench.exploring.measure_removal()
     wait_for_jobs()
     assert bench.runner.problem != ""
     data = shown(bench, "similarity")
@@ -408,7 +410,7 @@ def test_nothing_is_chosen_while_the_map_is_out_of_date(bench: Workbench) -> Non
         with pytest.raises(PlanError, match="not ready"):
             bench.chosen("map", 0.9)
         with pytest.raises(PlanError, match="not ready"):
-            bench.start_export("map", 0.9, "auto", "5GB", "name")
+            start_export(bench, "map", 0.9, "auto", "5GB", "name")
     wait_for_jobs()
     assert dict(bench.chosen("map", 0.9)[0].settings)["rule"] == "mean"
 
@@ -417,7 +419,7 @@ def test_nothing_is_chosen_while_the_map_is_out_of_date(bench: Workbench) -> Non
     "do",
     [
         lambda bench: bench.chosen("map", 0.9),
-        lambda bench: bench.start_export("map", 0.9, "auto", "5GB", "name"),
+        lambda bench: start_export(bench, "map", 0.9, "auto", "5GB", "name"),
         lambda bench: bench.load_plan(plan_to_json(fold_spans(DEPTH, [(1, 2)], "mean"))),
     ],
 )
@@ -428,7 +430,7 @@ def test_without_a_model_the_page_is_told_so(do: Callable[[Workbench], object], 
 
 def test_removal_without_a_model_is_told_too(empty: Workbench) -> None:
     try:
-        empty.measure_removal()
+        empty.exploring.measure_removal()
         wait_for_jobs()
         told = empty.runner.problem
     except LayerscopeError as error:
@@ -442,7 +444,7 @@ NAMES = ("", ".", "..", "../x", "a/b", "a\\b", "/tmp/x", ".hidden", "-rf", "a b"
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_could_lead_elsewhere_is_refused(name: str, bench: Workbench) -> None:
     with pytest.raises(ExportError):
-        bench.start_export("map", 0.9, "auto", "5GB", name)
+        start_export(bench, "map", 0.9, "auto", "5GB", name)
     assert bench.runner.state() is None
     assert not bench.export_folder.exists()
 
@@ -450,20 +452,20 @@ def test_a_name_that_could_lead_elsewhere_is_refused(name: str, bench: Workbench
 def test_a_name_that_is_taken_is_refused(bench: Workbench) -> None:
     (bench.export_folder / "taken").mkdir(parents=True)
     with pytest.raises(ExportError, match="exists already"):
-        bench.start_export("map", 0.9, "auto", "5GB", "taken")
+        start_export(bench, "map", 0.9, "auto", "5GB", "taken")
     assert list((bench.export_folder / "taken").iterdir()) == []
 
 
 @pytest.mark.parametrize("size", ["", "five", "1KB", "-5GB"])
 def test_a_size_that_is_none_is_refused(size: str, bench: Workbench) -> None:
     with pytest.raises(ExportError, match="shard size"):
-        bench.start_export("map", 0.9, "auto", size, "name")
+        start_export(bench, "map", 0.9, "auto", size, "name")
 
 
 def test_an_export_writes_the_chosen_plan_and_reports(bench: Workbench) -> None:
     bench.set_spans([[1, 2], [3, 5]])
     wait_for_jobs()
-    bench.start_export("hand-made", 0.9, "auto", "5GB", "two-folds")
+    start_export(bench, "hand-made", 0.9, "auto", "5GB", "two-folds")
     wait_for_jobs()
     assert bench.runner.problem is None
     target, report = bench.export_folder / "two-folds", shown(bench, "report", "value")
@@ -479,7 +481,7 @@ def test_an_export_writes_the_chosen_plan_and_reports(bench: Workbench) -> None:
     assert kept["plan"] == json.loads(json.dumps(plan_to_json(bench.chosen("hand-made", 0.9)[0])))
     assert kept["calibration"]["fingerprint"] == texts.fingerprint
     with pytest.raises(ExportError, match="exists already"):
-        bench.start_export("hand-made", 0.9, "auto", "5GB", "two-folds")
+        start_export(bench, "hand-made", 0.9, "auto", "5GB", "two-folds")
 
 
 def test_what_the_page_saves_is_the_plan_that_it_shows(bench: Workbench) -> None:

@@ -3,6 +3,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
@@ -339,3 +340,37 @@ def test_plans_that_are_no_numbers_come_last(tiny: Callable[..., Model]) -> None
     assert 3 in history[-1].plan.kept
     assert all(math.isfinite(found.score) for found in history[1:])
     assert history[-1].score == min(value for plan in search.best(1000) if math.isfinite(value := objective.score(plan)))
+
+
+# --- the first plan ---
+
+
+def test_a_first_plan_comes_before_anything_is_estimated_and_is_shortgpts(
+    tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective, guessed = drafted(tiny, monkeypatch), list[Found]()
+    search = Search(objective, 5, GENEROUS, guess=guessed.append)
+    running = search.run()
+    while "Estimating" not in next(running).label:
+        pass
+    running.close()
+    (found,) = guessed
+    states = [[record.states[point][0].double() for record in search._records] for point in range(9)]
+    alike = torch.nn.functional.cosine_similarity
+    influence = [1 - float(torch.cat([alike(*pair, dim=-1) for pair in zip(*states[i : i + 2], strict=True)]).mean()) for i in range(8)]
+    assert found.plan.kept == tuple(sorted(sorted(range(8), key=lambda layer: influence[layer])[3:]))
+    assert (found.score, found.stage) == (objective.score(found.plan, search.draft), "guess")
+    assert search.history == []
+
+
+def test_where_the_estimate_would_take_more_than_the_budget_the_first_plan_is_the_answer(
+    tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "Sensitivity", lambda *_: pytest.fail("the budget was for two passes"))
+    now = [0.0]
+    monkeypatch.setattr(Objective, "watch", staticmethod(lambda: lambda: now[0]))
+    objective = drafted(tiny, monkeypatch)
+    record = objective.record
+    monkeypatch.setattr(objective, "record", lambda index: now.__setitem__(0, now[0] + 1) or record(index))  # a pass takes a second
+    (found,) = drain(Search(objective, 5, 2.5).run())
+    assert (found.stage, found.plan.depth) == ("guess", 5)

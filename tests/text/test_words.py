@@ -129,9 +129,9 @@ def names_in(file: str, function: str) -> set[str]:
 
 JOBS = {
     name
-    for file in ("workbench", "comparison", "searching")
+    for file in sorted((ROOT / "ui" / "page" / "bench").glob("*.py"))
     for call in ("submit", "Task")
-    for name in names_in(f"ui/page/bench/{file}.py", call)
+    for name in names_in(str(file.relative_to(ROOT)), call)
 }
 JOBS |= {*ALSO, *names_in("ui/page/bench/comparison.py", "_measure")}
 CHECKS = names_in("engine/export/verify.py", "note") | names_in("engine/export/checkpoint.py", "Check")

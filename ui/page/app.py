@@ -17,18 +17,15 @@ from engine.models.texts import assets_folder
 from ui.page.bench.shared import texts_of
 from ui.page.components.chart import SCRIPTS, view
 from ui.page.components.terminal import terminal
-from ui.page.controls import TEXTS, PageState
+from ui.page.controls import TEXTS, PageState, texts_in
 from ui.page.handlers import Handlers
 from ui.page.picker import device_choices
 from ui.page.sessions import Sessions
 from ui.page.tabs import compare, explore, export, fold, search
+from ui.page.typed import SCRIPTS_ARE_HERE, keep_what_is_typed
 from ui.text.words import LANGUAGES, all_words, words
 
-# Scripts come with the first view and may still be on their way when the page is there.
-_ENTER = """async () => {
-  while (!window.layerscope?.session) await new Promise((go) => setTimeout(go, 20));
-  return window.layerscope.session();
-}"""
+_ENTER = f"async () => {{ {SCRIPTS_ARE_HERE} return window.layerscope.session(); }}"
 
 
 def build(model: str, sessions: Sessions, export_folder: Path) -> gr.Blocks:
@@ -90,19 +87,19 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
 
 def _side_bar(language: str, model: str) -> SimpleNamespace:
     say = words(language)
-    where = gr.Textbox(model, label=say("model"), info=say("model_info"), elem_id="model", max_lines=1)
+    where = gr.Textbox(model, label=say("model"), info=say("model_info"), elem_id="model", max_lines=1, interactive=False)
     models = view("models", language, 34, panel=True)
     dtype = gr.Dropdown(list(DTYPES), value="auto", label=say("dtype"), info=say("dtype_info"), elem_id="dtype")
     device = gr.Dropdown(device_choices(say), value="cpu", label=say("device"), elem_id="device")
     texts = gr.Dropdown(
         [(say(f"texts_{name}"), name) for name in TEXTS],
-        value="english",
+        value=texts_in(language),
         label=say("texts"),
         info=say("texts_info"),
         elem_id="texts",
     )
     own = gr.Textbox("", label=say("own_texts"), lines=6, max_lines=12, visible=False, elem_id="own-texts")
-    button = gr.Button(say("open"), variant="primary", elem_id="open")
+    button = gr.Button(say("open"), variant="primary", interactive=False, elem_id="open")  # until the page has come in
     spec = view("spec", language, 150, panel=True)
     texts.change(
         lambda choice: gr.update(visible=choice == "own"), texts, own, show_progress="hidden", queue=False, api_visibility="private"
@@ -113,7 +110,7 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
 def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
     side, tab = page.side, page.fold
     session, seen = gr.State(""), gr.State(0)
-    tab_id, query = (gr.Textbox("", visible="hidden") for _ in range(2))  # a gr.State cannot be filled by a script
+    tab_id, query, own = (gr.Textbox("", visible="hidden") for _ in range(3))  # a gr.State cannot be filled by a script
     timer = gr.Timer(0.4, active=False)
     seen_by = page.explore
     charts = {
@@ -122,33 +119,43 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
         "ablation": page.compare.ablated,
     }  # fmt: skip
-    sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target, "format": page.export.form}
+    sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
+    sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
     on = Handlers(sessions, model, charts, sliders, language)
     answer = [page.status, page.cancel, timer]
-    told = [*answer, seen, *charts.values(), *sliders.values()]
+    told = [*answer, seen, *charts.values(), *sliders.values(), session]
     common = {"show_progress": "hidden", "api_visibility": "private"}
     settings = [tab.C, tab.I, tab.L, tab.H, tab.rule, tab.similarity]
     opening = [side.model, side.dtype, side.device, side.texts]
 
-    entered = demo.load(
-        on.enter, [tab_id, query], [session, seen, *opening, *fold.state_controls(tab).values(), *answer], js=_ENTER, **common
-    )
+    entering = [session, seen, *opening, *fold.state_controls(tab).values(), side.button, *answer]
+    entered = demo.load(on.enter, [tab_id, query, own], entering, js=_ENTER, **common)
     entered.then(on.tell, [session, seen], told, **common)
     at_hand = [side.models, side.device]
     entered.then(on.models, session, at_hand, queue=False, **common)
     side.models.browse(on.models, session, at_hand, queue=False, **common)
+    entered.then(None, side.texts, None, js="(texts) => { window.layerscope.opened({texts}); }")  # so that a link keeps them
+    keep_what_is_typed(page, demo, common)
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
 
     pressed = [side.button.click, side.model.submit]
     asked = [session, *opening, side.own, *settings]
-    gr.on(pressed, on.open, asked, [*answer, tab.spans, tab.plan], trigger_mode="always_last", **common)
+    gr.on(pressed, on.open, asked, answer, trigger_mode="always_last", **common)
     gr.on(pressed, None, opening, None, js="(model, dtype, device, texts) => { window.layerscope.opened({model, dtype, device, texts}); }")
-    gr.on([control.change for control in settings], on.ask, [session, *settings], answer, trigger_mode="always_last", **common)
+    # A model that has just been opened is asked for the controls' map too: they may have moved since it was asked for.
+    gr.on(
+        [session.change, *(control.change for control in settings)],
+        on.ask,
+        [session, *settings],
+        answer,
+        trigger_mode="always_last",
+        **common,
+    )
     tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
     for chart in (seen_by.similarity, seen_by.landscape):
         chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
     tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
-    tab.load.upload(on.load_plan, [session, tab.load], [*answer, tab.plan], **common)
+    tab.load.upload(on.load_plan, [session, tab.load], answer, **common)
     seen_by.removal.click(on.removal, session, answer, **common)
     chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name, page.export.form]
     page.export.button.click(on.export, [session, *chosen], answer, **common)
@@ -164,14 +171,15 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     measured = [compare_tab.tasks, compare_tab.limit, compare_tab.context, compare_tab.batch]
     compare_tab.judge.click(on.judge, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
     compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
-    compare_tab.report.click(on.report, [*shown, *judged_on, *measured], answer, **common)
+    compare_tab.report.click(on.report, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
     compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
-    compare_tab.board.row(on.board, [session, *measured], [*answer, tab.plan], **common)
+    compare_tab.board.row(on.board, [session, *measured], answer, **common)
+    tab.repaired.undo(on.undo_repair, session, answer, **common)
     for kind, button in tab.repairs.items():
         name = gr.State(kind)
         button.click(on.repair, [*shown, name, *judged_on], answer, **common)
-    found.button.click(on.search, [session, *search.settings(found)], [*answer, tab.plan], **common)
-    found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], [*answer, tab.plan], **common)
+    found.button.click(on.search, [session, *search.settings(found)], answer, **common)
+    found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], answer, **common)
 
 
 def theme() -> gr.themes.Base:
@@ -186,7 +194,17 @@ def theme() -> gr.themes.Base:
         "Malgun Gothic",
         "sans-serif",
     )
-    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="sm")
+    base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="sm")
+    return base.set(  # at least 4.5 : 1 on every ground there is
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_label_text_color="*neutral_700",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+    )
 
 
 def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:

@@ -77,6 +77,7 @@ def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier:
             "definition": settings.similarity,
             "settings": {**dict(settings.items()), "calibration": texts.fingerprint},
             "model": model.spec.name,
+            "fingerprint": model.fingerprint,
             "dtype": model.spec.dtype,
             "parameters": model.spec.parameters,
             "texts": len(texts.texts),

@@ -13,6 +13,13 @@ from engine.plans.rules import RULES
 from engine.settings import about
 
 TEXTS = (*BUNDLED, "own")  # own texts are not in a link
+
+
+def texts_in(language: str) -> str:
+    """Return the bundled texts that a page in this language starts with."""
+    return {"ko": "korean"}.get(language, "english")
+
+
 PLANS = ("map", "hand-made", "file", "found")
 
 # Presets in the order T, C, I, L, H, rule, similarity; None for H is the model's depth.
@@ -47,7 +54,7 @@ class PageState:
         return LacoSettings(self.C, self.I, 1.0, self.L, self.H, self.rule, self.similarity)  # type: ignore[arg-type]
 
 
-_CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS, "texts": BUNDLED}
+_CHOICES = {"dtype": DTYPES, "rule": tuple(RULES), "similarity": DEFINITIONS, "plan": PLANS}
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d{1,3})?")
 _RANGES = {
     key: (about(LacoSettings, name)["low"], about(LacoSettings, name)["high"] or 10_000)
@@ -55,10 +62,14 @@ _RANGES = {
 }
 
 
-def state_from_query(query: str, model: str) -> PageState:
-    """Read a link's query; what is missing or makes no sense falls back to the default, so that a link always opens."""
+def state_from_query(query: str, model: str, texts: str = "english", own: bool = False) -> PageState:
+    """Read a link's query; what is missing or makes no sense falls back to the default, so that a link always opens.
+
+    `texts` is the page's default; `own` where this tab of the browser has texts of its own, which no link holds.
+    """
     given = {key: values[-1] for key, values in parse_qs(query.lstrip("?")).items()}
-    found: dict[str, Any] = {"model": model}
+    choices = {**_CHOICES, "texts": TEXTS if own else BUNDLED}
+    found: dict[str, Any] = {"model": model, "texts": texts}
     for entry in fields(PageState):
         text = given.get(entry.name, "")
         if not text:
@@ -75,7 +86,7 @@ def state_from_query(query: str, model: str) -> PageState:
             if not _DEVICE.fullmatch(text):
                 continue
             value = "cuda:0" if text == "cuda" else text  # one of this machine or not: opening it says so
-        elif entry.name in _CHOICES and text not in _CHOICES[entry.name]:
+        elif entry.name in choices and text not in choices[entry.name]:
             continue
         else:
             value = text if entry.name != "spans" else json.dumps(read_spans(text))

@@ -50,4 +50,12 @@ TEXT: dict[str, tuple[str, str]] = {
     "weights_cosine": ("Cosine", "코사인"),
     "norms_title": ("### How large the states are", "### 은닉 상태의 크기"),
     "norms_read": ("The norm of the residual stream at each depth, on a log scale. Where the first token towers over the rest, means over all tokens mix two different things.", "깊이별 잔차 스트림의 노름(로그 스케일)입니다. 첫 토큰이 나머지보다 훨씬 크면 전체 토큰의 평균은 성격이 다른 두 값을 섞게 됩니다."),
+    "stopping": ("Stopping …", "멈추는 중 …"),
+    "behind": ("Waiting for another tab that uses the same model: {job}", "같은 모델을 쓰는 다른 탭을 기다리는 중: {job}"),
+    "another_job": ("another job", "다른 작업"),
+    "time_left": ("about {time} left", "약 {time} 남음"),
+    "seconds": ("{count} s", "{count}초"),
+    "minutes": ("{count} min", "{count}분"),
+    "hours": ("{count} h", "{count}시간"),
+    "away": ("The server does not answer. The page goes on by itself when it is back.", "서버가 응답하지 않습니다. 다시 응답하면 페이지가 저절로 이어집니다."),
 }  # fmt: skip

@@ -47,4 +47,5 @@ TEXT: dict[str, tuple[str, str]] = {
     "stage_exhaustive": ("trying every plan", "모든 플랜 시도"),
     "stage_repair": ("the repair (on held-out text)", "복구 (홀드아웃 텍스트)"),
     "stage_greedy": ("greedy removal", "그리디 제거"),
+    "stage_guess": ("a first guess by block influence, scored on a quarter of the text", "블록 영향도(BI)로 고른 첫 플랜, 텍스트의 4분의 1로 측정한 점수"),
 }  # fmt: skip

@@ -1,6 +1,9 @@
 """The board: plans of one model that somebody pinned, with everything that was measured of them. Lasts across restarts."""
 
+import json
+import string
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from engine.cache import content_key, load_result, plain, save_result
@@ -50,3 +53,18 @@ class Board:
         if entry is None:
             raise PlanError("this plan is no longer on the board")
         return plan_from_json(entry["plan"])
+
+
+def by_protocol(entries: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Tell plans apart that were judged differently: other texts, tokens, windows. Their figures are no ranking.
+
+    Returns the mark of each judged entry, "" for the protocol that judged most of them (of as many, the newest), and the
+    protocols by their marks, the unmarked one first.
+    """
+    judged = {name: entry["evaluation"]["protocol"] for name, entry in entries.items() if entry.get("evaluation")}
+    kinds: dict[str, list[str]] = {}
+    for name, protocol in judged.items():
+        kinds.setdefault(json.dumps(protocol, sort_keys=True), []).append(name)
+    order = sorted(kinds, key=lambda kind: (len(kinds[kind]), kinds[kind][-1] == next(reversed(judged))), reverse=True)
+    marks = {name: string.ascii_lowercase[place - 1] if place else "" for place, kind in enumerate(order) for name in kinds[kind]}
+    return marks, [{**json.loads(kind), "mark": marks[kinds[kind][0]]} for kind in order]

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from engine.cache import plain
-from engine.errors import LayerscopeError
+from engine.errors import LayerscopeError, PlanError
 from engine.export.checkpoint import versions
 from engine.export.pictures import Other
 from engine.export.report import report_html
@@ -24,7 +24,8 @@ from engine.recover.repair import PRACTICE_TOKENS, REPAIRS, repair
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, DepthPlan
-from ui.page.bench.board import Board
+from ui.page.bench.board import Board, by_protocol
+from ui.page.bench.exploring import profile_job
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.workbench import Workbench
 from ui.text.messages import label_teller
@@ -39,7 +40,8 @@ class Comparison:
         self.bench = bench
         self._judge: Judge | None = None
         self._judge_of: tuple[int, str, int] | None = None
-        bench.when_opened(self.shown)
+        self._repaired: tuple[str, DepthPlan] | None = None  # the plan that was repaired last, and which choice it was
+        bench.when_opened(self._opened)
         bench.when_mapped(self.tell_map)
 
     @property
@@ -47,16 +49,26 @@ class Comparison:
         """The board of the open model."""
         return Board(self.bench.open_meter().model.fingerprint)
 
+    def _opened(self) -> None:
+        self._repaired = None
+        for component, prop, nothing in (("repaired", "value", "{}"), ("ablation", "data", ""), ("report", "value", "{}")):
+            self.bench.page.put(component, prop, nothing)
+        self.bench.page.put("fold", "judged", "{}")
+        self.shown()
+
     def shown(self) -> None:
         """Tell the page what is on the board."""
         model, spec = self.bench.open_meter().model, self.bench.open_meter().model.spec
         rows = []
-        for name, entry in self.board.entries().items():
+        entries = self.board.entries()
+        marks, protocols = by_protocol(entries)
+        for name, entry in entries.items():
             plan = plan_from_json(entry["plan"])
             parameters, size = weigh(spec, plan)
-            rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size})
-        board = {"model": model.spec.name, "depth": spec.depth, "entries": rows, "sheet": sheet(table("board", rows), ON_BOARD)}
-        self.bench.page.put("board", "data", json.dumps(plain(board)))
+            rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size, "mark": marks.get(name, "")})
+        data = {"model": model.spec.name, "depth": spec.depth, "entries": rows, "protocols": protocols}
+        data["sheet"] = sheet(table("board", rows), ON_BOARD)
+        self.bench.page.put("board", "data", json.dumps(plain(data)))
         self.bench.page.put("board", "stale", "no")
 
     def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
@@ -138,29 +150,41 @@ class Comparison:
             board.pin(plan, label, evaluation=evaluation_to_json(before))
             board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
             self.shown()
+            self._repaired = (choice, plan)
             self.bench.show_found(found)
-            facts = {
-                "before": before.ratio,
-                "after": after.ratio,
-                "seams": len(found.repairs),
-                "kind": kind,
-                "tokens": before.protocol.tokens,
-            }
-            self.bench.page.put("repaired", "value", json.dumps(plain(facts)))
+            self.bench.page.put("repaired", "value", json.dumps(plain(_repair_facts(before, found, after, kind, practice))))
 
         self.bench.submit("repair", job, done, urgent=True)
 
-    def report(self, choice: str, threshold: float, texts: Calibration, tokens: int, language: str = "en", **options: Any) -> None:
-        """Make the report of the plan that Fold shows, and measure first what it tells and nobody has measured: one HTML file."""
+    def undo_repair(self) -> None:
+        """Show the plan again that was repaired last.
+
+        Raises:
+            PlanError: nothing was repaired.
+        """
+        if self._repaired is None:
+            raise PlanError("there is no repair to undo")
+        (choice, plan), self._repaired = self._repaired, None
+        self.bench.page.put("repaired", "value", "{}")
+        if choice == "found":
+            self.bench.show_found(plan)
+        else:
+            self.bench.page.move("plan", choice)
+
+    def report(
+        self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any
+    ) -> None:
+        """Make the report of the plan that Fold shows: one HTML file. What it costs is measured first, and of `measuring.ALSO`
+        what is wanted and nobody has measured; what is not wanted is told where it is known."""
         plan, known = self.bench.chosen(choice, threshold)
         label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
         meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
         model, name = meter.model, board.pin(plan, label)
-        missing = [what for what in ("samples", "speed") if what not in board.entries()[name]]
+        missing = [what for what in also if what not in board.entries()[name]]
         wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
 
         def job() -> Job[str]:
-            shown = profile or (yield from self.bench.profile_job())
+            shown = profile or (yield from profile_job(self.bench))
             yield from self._measuring(board, plan, label, wanted)
             entry, found = board.entries().get(name, {}), (yield from judge.judge(plan))
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
@@ -220,3 +244,19 @@ class Comparison:
         else:
             model, plan = self.bench.open_meter().model, self.board.plan(name)
             self._measure(what, plan, "", [measurement(what, model, plan, options)])
+
+
+def _repair_facts(before: Evaluation, found: DepthPlan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
+    """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
+    return {
+        "before": before.ratio,
+        "after": after.ratio,
+        "texts": before.protocol.texts,
+        "seams": len(found.repairs),
+        "kind": kind,
+        "tokens": before.protocol.tokens,
+        "practice": practice.name,
+        "practice_before": found.repairs[0].before if found.repairs else None,
+        "practice_after": found.repairs[-1].after if found.repairs else None,
+        "worse": bool(found.repairs) and not after.ratio <= before.ratio,
+    }

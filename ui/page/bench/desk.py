@@ -3,14 +3,16 @@
 from pathlib import Path
 
 from ui.page.bench.comparison import Comparison
+from ui.page.bench.exploring import Exploring
 from ui.page.bench.searching import Searching
 from ui.page.bench.workbench import Workbench
 
 
 class Desk(Workbench):
-    """The workbench, the board beside it and the search that runs on it."""
+    """The workbench, what is explored of its model, the board beside it and the search that runs on it."""
 
     def __init__(self, export_folder: Path) -> None:
         super().__init__(export_folder)
+        self.exploring = Exploring(self)
         self.comparison = Comparison(self)
         self.searching = Searching(self)

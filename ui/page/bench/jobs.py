@@ -10,7 +10,9 @@ from typing import Any
 
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress
+from engine.turns import Stopped, Work, working
 
+_TELLING = 0.03  # the share of a task that must be done before anything is said of the rest
 log = logging.getLogger("layerscope")
 ABANDONED_AFTER = 180.0  # seconds without a page asking; browsers slow a hidden tab's timer down to one tick a minute
 
@@ -38,12 +40,13 @@ class Runner:
 
     def __init__(self, dropped: Callable[[], object] = lambda: None) -> None:
         self._dropped = dropped
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()  # also that of whoever owns the runner, so that a result is taken in one piece
         self._queue: list[Task] = []
         self._current: Task | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._progress = Progress("")
+        self._progress, self._began = Progress(""), time.monotonic()
+        self._work = Work()
         self._heard = time.monotonic()
         self.problem: str | None = None  # what a person is told; "" stands for a bug, whose traceback is in the log
         self._culprit: str | None = None
@@ -52,9 +55,14 @@ class Runner:
         """Tell the page of a problem, or of none; one of a kind of task goes away when such a task succeeds."""
         self.problem, self._culprit = problem, kind
 
+    def content(self, kind: str | None = None) -> None:
+        """Take back what the page was told; or only if it was of this kind of task."""
+        if kind in (None, self._culprit):
+            self.complain(None)
+
     def submit(self, task: Task, urgent: bool = False) -> None:
         """Queue a task; an urgent one goes first, and past a yielding one that is running."""
-        with self._lock:
+        with self.lock:
             self.heard()
             self._queue = [other for other in self._queue if other.kind != task.kind]
             current = self._current
@@ -69,7 +77,7 @@ class Runner:
 
     def cancel(self, kind: str | None = None) -> None:
         """Stop the running task and forget the waiting ones; or only those of one kind."""
-        with self._lock:
+        with self.lock:
             self._queue = [task for task in self._queue if kind is not None and task.kind != kind]
             if self._current is not None and kind in (None, self._current.kind):
                 self._stop.set()
@@ -87,35 +95,53 @@ class Runner:
 
     def state(self) -> tuple[str, Progress] | None:
         """Return the running task's kind and progress, or None when nothing runs."""
-        with self._lock:
+        with self.lock:
             return (self._current.kind, self._progress) if self._current is not None else None
 
+    def waiting_for(self) -> str | None:
+        """Return the kind of another tab's task that the running one is kept waiting by, or None."""
+        return self._work.waits_for
+
+    def stopping(self) -> bool:
+        """True where the running task was told to stop, has not stopped yet, and nothing comes after it."""
+        with self.lock:
+            return self._current is not None and self._stop.is_set() and not self._queue
+
+    def seconds_left(self) -> float | None:
+        """Return how long the running task will still take, judged by how long it took so far; None while that says little."""
+        with self.lock:
+            done, took = self._progress.fraction, time.monotonic() - self._began
+            return took / done * (1 - done) if self._current is not None and done and done >= _TELLING and took >= 1 else None
+
     def _start(self) -> None:
-        with self._lock:
+        with self.lock:
             if self._current is not None or not self._queue:
                 return
-            self._current, self._progress = self._queue.pop(0), Progress("")
+            self._current, self._progress, self._began = self._queue.pop(0), Progress(""), time.monotonic()
             self._stop.clear()
             self._thread = threading.Thread(target=self._run, args=(self._current,), daemon=True, name=f"job-{self._current.kind}")
             self._thread.start()
 
     def _run(self, task: Task) -> None:
         try:
-            result = self._drain(task)
-            if self._culprit == task.kind:
-                self.complain(None)
-            task.done(result)
-        except Interrupted:
+            with working(task.kind, self._stop.is_set) as self._work:
+                result = self._drain(task)
+            with self.lock:
+                if self._stop.is_set():  # between its last step and now
+                    raise Interrupted
+                self.content(task.kind)
+                task.done(result)
+        except (Interrupted, Stopped):
             log.info("%s stopped", task.kind)
         except Exception as error:
             self._fail(task, error)
         finally:
-            with self._lock:
+            with self.lock:
                 self._current = None
             self._start()
 
     def _fail(self, task: Task, error: Exception) -> None:
-        with self._lock:
+        with self.lock:
             if self._stop.is_set():  # it was cancelled or replaced; how it ended is nobody's concern
                 log.info("%s stopped: %r", task.kind, error)
                 return

@@ -1,4 +1,4 @@
-"""What the page has yet to be told: properties of its components, numbered in the order they were put."""
+"""What the page has yet to be told: properties of its components, numbered in the order they were put, and controls to move."""
 
 import threading
 from typing import Any
@@ -9,6 +9,7 @@ class News:
 
     def __init__(self) -> None:
         self._news: dict[tuple[str, str], tuple[int, Any]] = {}
+        self._moves: dict[str, tuple[int, Any]] = {}
         self._serial = 0
         self._lock = threading.RLock()
 
@@ -18,8 +19,19 @@ class News:
             self._serial += 1
             self._news[component, prop] = (self._serial, value)
 
+    def move(self, control: str, value: Any) -> None:
+        """Set a control as a hand would: once, since a hand may move it again."""
+        with self._lock:
+            self._serial += 1
+            self._moves[control] = (self._serial, value)
+
+    def settle(self) -> None:
+        """Forget all moves: a page has come in, and sets its controls itself."""
+        with self._lock:
+            self._moves.clear()
+
     def since(self, seen: int) -> tuple[int, dict[str, dict[str, Any]]]:
-        """Return the newest serial number, and every property of the components of which one was put since `seen`.
+        """Return the newest serial number, every property of the components of which one was put since `seen`, and the moves.
 
         All properties, since a component that is not on the screen yet takes an update's as the whole.
         """
@@ -29,4 +41,7 @@ class News:
             for (component, prop), (_, value) in self._news.items():
                 if component in fresh:
                     found[component][prop] = value
+            for control, (serial, value) in self._moves.items():
+                if serial > seen:
+                    found.setdefault(control, {})["value"] = value
             return self._serial, found

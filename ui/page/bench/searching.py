@@ -43,7 +43,7 @@ class Searching:
         wider = objective_for_repair(goal) if repaired else goal
         if repaired:
             require_repair(wider)
-        run = Search(goal, keep, seconds, survivors, report=lambda found: self._found(found, keep))
+        run = Search(goal, keep, seconds, survivors, report=self._found, guess=self._found)
         self._tell(history=[], plan=None, keep=keep, objective=objective, seconds=seconds, others=None)
 
         def job() -> Job[Found]:
@@ -55,7 +55,7 @@ class Searching:
 
         def done(found: Found) -> None:
             if repaired:
-                self._found(found, keep)
+                self._found(found)
             self.bench.show_found(found.plan)
 
         self.bench.submit("search", job, done, urgent=True)
@@ -91,10 +91,11 @@ class Searching:
             self._objective = (key, Objective(model, texts, objective, PRACTICE_TOKENS))
         return self._objective[1]
 
-    def _found(self, found: Found, keep: int) -> None:
+    def _found(self, found: Found) -> None:
         point = {"score": found.score, "seconds": found.seconds, "forwards": found.forwards, "stage": found.stage}
-        self.bench.found = found.plan
-        self._tell(history=[*self._shown["history"], point], plan=charts.plan_parts(self.bench.open_meter().model, found.plan))
+        self.bench.take_found(found.plan)
+        history = [one for one in self._shown["history"] if one["stage"] != "guess"]  # whose score is of less text
+        self._tell(history=[*history, point], plan=charts.plan_parts(self.bench.open_meter().model, found.plan))
 
     def _tell(self, **news: Any) -> None:
         with self._lock:

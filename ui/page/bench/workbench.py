@@ -2,48 +2,36 @@
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ExportError, LayerscopeError, PlanError, SettingsError
-from engine.export.checkpoint import ExportReport, export, parse_size
-from engine.export.gguf import export_gguf, require_copies
+from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
-from engine.judge.similarity import Similarity, SimilarityMeter
+from engine.judge.similarity import Similarity
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
-from engine.methods.minitron import RemovalPerplexity, removal_perplexity
-from engine.models.sources import parse_source
-from engine.models.texts import bundled
-from engine.passes.profiling import Profile, profile, weight_distance
-from engine.plans.files import plan_from_json
+from engine.passes.profiling import Profile
+from engine.plans.files import model_of_plan, plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
 from engine.search.frontier import Frontier, frontier, step_at
-from engine.types import Calibration, DepthPlan, Model, ModelSpec
+from engine.types import DepthPlan
 from ui.page import charts
-from ui.page.bench.jobs import Runner, Task
-from ui.page.bench.news import News
-from ui.page.bench.shared import shared_model
-from ui.text.commands import facts_of
+from ui.page.bench.opening import Coming, Opening
 from ui.text.wire import trial_to_json
 
 T_MIN = 0.5
 
 
-class Workbench:
-    """What one tab of the browser works on. Handlers call its methods; what they and their jobs find is put on its `page`."""
+class Workbench(Opening):
+    """What one tab of the browser works on: the open model's T map and its plans. Handlers call its methods; what they and
+    their jobs find is put on its `page`."""
 
     def __init__(self, export_folder: Path) -> None:
+        super().__init__()
         self.export_folder = export_folder
-        self.page = News()
-        self.runner = Runner(self._forget)
-        self.model: Model | None = None
-        self.meter: SimilarityMeter | None = None
-        self.texts: Calibration = bundled("english")
-        self.settings = LacoSettings()  # the last ones asked for; those of the next map while a model is being opened
+        self.settings = LacoSettings()  # the last ones asked for
         self.asked: LacoSettings | None = None  # the question whose map is shown or under way
         self.map: Frontier | None = None
         self.map_of: LacoSettings | None = None
@@ -52,137 +40,66 @@ class Workbench:
         self.hand: DepthPlan | None = None
         self.file: DepthPlan | None = None
         self.found: DepthPlan | None = None  # from a search, a baseline, a repair or the board
-        self.highest: int | None = None
-        self.opening: tuple[str, str, str, str] | None = None  # what is open or being opened: model, dtype, texts, device
-        self._busy_opening = False
         self._survey_asked: tuple[str, str] | None = None  # rule and definition of the landscape, as with the map
         self._survey_of: tuple[str, str] | None = None
-        self._on_opened: list[Callable[[], None]] = []
         self._on_mapped: list[Callable[[], None]] = []
-
-    # --- opening ---
-
-    def when_opened(self, tell: Callable[[], None]) -> None:
-        """Call this whenever a model has been opened."""
-        self._on_opened.append(tell)
 
     def when_mapped(self, tell: Callable[[], None]) -> None:
         """Call this whenever a T map is ready."""
         self._on_mapped.append(tell)
 
-    def open(self, where: str, dtype: str, texts: Calibration, settings: LacoSettings, device: str = "cpu") -> None:
-        """Open a model on some texts and work out what the page shows first; if it is open already, ask for the map alone."""
-        wanted = (where, dtype, texts.fingerprint, device)
-        if wanted == self.opening:
-            self.ask(settings)
-            return
-        source = parse_source(where, dtype, device)
-        self.cancel()
-        if self.model is not None and self.model.source != source:
-            self.spans = []
-        self.opening, self.texts, self.settings, self._busy_opening = wanted, texts, settings, True
-        for component in ("similarity", "norms", "weights", "landscape", "fold"):
-            self.page.put(component, "stale", "yes")
+    # --- opening ---
 
-        def looked_at(spec: ModelSpec) -> None:
-            self.page.put("spec", "value", charts.spec_card(spec, source))
-
-        self.runner.submit(Task("open", lambda: shared_model(source, looked_at), self._opened), urgent=True)
-
-    def _opened(self, model: Model) -> None:
-        same = self.model is model
-        self.model, self.meter, self._busy_opening = model, SimilarityMeter(model, self.texts), False
+    def take(self, coming: Coming, same: bool) -> None:
+        """A model has been opened: nothing of the one before is left, and the controls move into the new one's ranges."""
         self.map = self.map_of = self.asked = self.profile = self._survey_asked = self._survey_of = None
         if not same:
-            self.file = self.found = None
-            self.page.put("fold", "file", "")
-            self.page.put("fold", "found", "")
-        depth = model.spec.depth
-        highest = min(self.highest or depth, depth)
-        self.page.put("spec", "value", charts.spec_card(model.spec, model.source, model.fingerprint, facts_of(model.source, self.texts)))
-        self.page.put("highest", "maximum", depth)
-        self.page.put("highest", "value", highest)
-        self.page.put("lowest", "maximum", depth - 1)
-        self.page.put("width", "maximum", min(8, depth))
-        self.page.put("target", "maximum", depth)
-        from_gguf = model.source.kind in ("demo", "gguf")
+            self.hand = self.file = self.found = None
+            for prop in ("hand", "file", "found"):
+                self.page.put("fold", prop, "")
+            if self.opened > 1 and coming.spans is None:  # the page's controls were set for another model
+                self.page.move("spans", "[]")
+                self.page.move("plan", "map")
+        if coming.spans is not None or not same:
+            self.spans = coming.spans or []
+        depth = self.open_meter().model.spec.depth
+        for control, least, most in (("highest", 1, depth), ("lowest", 0, depth - 1), ("width", 2, min(8, depth)), ("target", 1, depth)):
+            self.page.put(control, "maximum", max(most, least + 1))  # Gradio refuses a slider of one value
+        from_gguf = coming.source.kind in ("demo", "gguf")
         self.page.put("format", "visible", from_gguf)
         if not from_gguf:
             self.page.put("format", "value", "safetensors")
-        wanted = self.settings
+        self.page.put("target", "minimum", 1)  # the map says more; that of the model before may lie above the new maximum
+        self.settings = coming.settings
         try:
-            self.ask(replace(wanted, highest=highest if wanted.highest is None else min(wanted.highest, depth)))
+            self.ask(self._fitting(coming.settings, moving=True))
         except (SettingsError, PlanError) as error:  # the model itself can be shown all the same
             self.runner.complain(str(error), "map")
             self.set_spans([])
-        for tell in self._on_opened:
-            tell()
-        self.submit("profile", self.profile_job, self._profiled, urgent=True)  # the first thing to see goes first
-        self.submit("weights", self._weights, lambda v: self._show("weights", charts.encode(asdict(v))), yielding=True)
 
-    def cancel(self) -> None:
-        """Stop whatever runs or waits. What was asked for and is not there is forgotten, so that it can be asked again."""
-        self.runner.cancel()
-        self._forget()
+    def again(self, settings: LacoSettings, spans: list[list[int]] | None) -> None:
+        """What is open was asked for again: with these settings, and these spans by hand."""
+        self.ask(self._fitting(settings))
+        if spans is not None and spans != self.spans:
+            self.set_spans(spans)
 
-    def _forget(self) -> None:
-        self.opening = None
-        if self._busy_opening:  # what is shown is still of the model that was open before
-            self._busy_opening = False
-            for component in ("similarity", "norms", "weights", "landscape", "fold") if self.model else ():
-                self.page.put(component, "stale", "no")
+    def forget(self) -> None:
+        """A map that will not come can be asked for again."""
         if self.asked != self.map_of:
             self.asked = None
         self._survey_asked = self._survey_of
 
-    def submit(
-        self, kind: str, make: Callable[[], Job[Any]], done: Callable[[Any], None], urgent: bool = False, yielding: bool = False
-    ) -> None:
-        """Queue a job; see `ui.page.bench.jobs.Task`."""
-        self.runner.submit(Task(kind, make, done, yielding), urgent)
-
-    def _show(self, component: str, data: str) -> None:
-        self.page.put(component, "data", data)
-        self.page.put(component, "stale", "no")
-
-    def open_meter(self) -> SimilarityMeter:
-        """Return the meter of the open model.
-
-        Raises:
-            LayerscopeError: there is none yet.
-        """
-        if self.meter is None:
-            raise LayerscopeError("no model is open yet")
-        return self.meter
-
-    # --- explore ---
-
-    def profile_job(self) -> Job[Profile]:
-        """Profile the open model on its calibration texts."""
-        yield Progress("Running the texts through the model")
-        return (yield from profile(self.open_meter().captures))
-
-    def _profiled(self, found: Profile) -> None:
-        self.profile = found
-        self._show("similarity", charts.similarity_data(found, None))
-        self._show("norms", charts.encode({"norms": asdict(found.norms)}))
-
-    def _weights(self) -> Job[Any]:
-        return weight_distance(self.open_meter().model)
-
-    def measure_removal(self) -> None:
-        """Start measuring perplexity with each layer alone removed."""
-        meter = self.open_meter()
-
-        def job() -> Job[tuple[Profile, RemovalPerplexity]]:
-            shown = self.profile or (yield from self.profile_job())
-            return shown, (yield from removal_perplexity(meter))
-
-        def done(found: tuple[Profile, RemovalPerplexity]) -> None:
-            self.profile = found[0]
-            self._show("similarity", charts.similarity_data(*found))
-
-        self.submit("removal", job, done, urgent=True, yielding=True)
+    def _fitting(self, settings: LacoSettings, moving: bool = False) -> LacoSettings:
+        """Cut C, L and H to the open model, and say what was cut; `moving` sets the sliders also where nothing was."""
+        depth = self.open_meter().model.spec.depth
+        wanted = {"C": settings.C, "L": settings.lowest, "H": depth if settings.highest is None else settings.highest}
+        fits = {"C": min(wanted["C"], depth), "L": min(wanted["L"], depth - 1), "H": min(wanted["H"], depth)}
+        for control, name in (("width", "C"), ("lowest", "L"), ("highest", "H")):
+            if moving or fits[name] != wanted[name]:
+                self.page.move(control, fits[name])
+        if cut := ", ".join(f"{name} {wanted[name]} → {fits[name]}" for name in fits if fits[name] != wanted[name]):
+            self.notice = f"this model has {depth} layers; what was asked for beyond that was cut: {cut}"
+        return replace(settings, C=fits["C"], lowest=fits["L"], highest=fits["H"])
 
     # --- fold ---
 
@@ -192,11 +109,10 @@ class Workbench:
         Raises:
             SettingsError: the settings do not fit the model.
         """
-        if self.model is None or self._busy_opening:
-            self.settings = settings
+        if self.model is None or not self.ready:
             return
         settings = replace(settings, T=1.0).checked(self.model.spec.depth)  # T is the map's axis, not part of the question
-        self.settings, self.highest = settings, settings.highest
+        self.settings = settings
         if settings == self.asked:
             return
         self.asked = settings
@@ -223,14 +139,15 @@ class Workbench:
     def _mapped(self, settings: LacoSettings, found: Frontier) -> None:
         model = self.open_meter().model
         self.map, self.map_of = found, settings
-        self._show("fold", charts.map_data(model, self.texts, settings, found))
-        self.page.put("target", "minimum", min(step.proposal.plan.depth for step in found.steps))
+        self.show("fold", charts.map_data(model, self.texts, settings, found))
+        depths = [step.proposal.plan.depth for step in found.steps]
+        self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum also where nothing folds
         for tell in self._on_mapped:
             tell()
 
     def _surveyed(self, survey: tuple[str, str], found: Landscape) -> None:
         self._survey_of = survey
-        self._show("landscape", charts.encode(asdict(found)))
+        self.show("landscape", charts.encode(asdict(found)))
 
     def set_spans(self, spans: list[list[int]]) -> None:
         """Make the hand-made plan of these spans of source layers, and measure it.
@@ -238,8 +155,7 @@ class Workbench:
         Raises:
             PlanError: a span lies outside the model.
         """
-        if self.model is None or self._busy_opening:
-            self.spans = spans
+        if self.model is None or not self.ready:
             return
         hand = fold_spans(self.model.spec.depth, [(first, last) for first, last in spans], self.settings.rule) if spans else None
         self.hand, self.spans = hand, spans
@@ -258,14 +174,24 @@ class Workbench:
         plan = plan_from_json(value)
         meter = self.open_meter()
         require_depth(plan, meter.model.spec.depth)
+        made_for, self.notice = model_of_plan(value), ""
+        if made_for is not None and made_for[1] != meter.model.fingerprint:
+            self.notice = f"this plan was made for {made_for[0]} ({made_for[1][:12]}), which is not the open model"
         self.file = plan
+        self.page.move("plan", "file")
         self._measure("file", plan)
         return plan
 
     def show_found(self, plan: DepthPlan) -> None:
         """Show a plan that was worked out elsewhere on the page, and measure its similarity."""
-        self.found = plan
+        self.take_found(plan)
         self._measure("found", plan)
+
+    def take_found(self, plan: DepthPlan) -> None:
+        """Make this the plan that Fold shows, and everything else works on."""
+        self.found = plan
+        self.page.put("fold", "found", charts.plan_data(self.open_meter().model, plan, math.nan))
+        self.page.move("plan", "found")
 
     def _measure(self, prop: str, plan: DepthPlan) -> None:
         meter, definition = self.open_meter(), self.settings.similarity
@@ -303,44 +229,13 @@ class Workbench:
         require_depth(proposal.plan, model.spec.depth)
         return proposal.plan, {**known, "trials": [trial_to_json(trial) for trial in proposal.trials]}
 
+    def has(self, choice: str) -> bool:
+        """True where there is a plan of this choice; of the map there always will be one."""
+        return {"hand-made": self.hand, "file": self.file, "found": self.found}.get(choice, self) is not None
+
     def label_of(self, choice: str, plan: DepthPlan) -> str:
         """Return a short name for a plan, for a table."""
         known = dict(plan.settings)
         if choice == "map":
             return f"LaCo {known['rule']}, C {known['C']}, I {known['I']}, T {known['T']:.4f}"
         return {"hand-made": "by hand", "file": f"file ({plan.method})"}.get(choice, plan.method)
-
-    def start_export(self, choice: str, threshold: float, dtype: str, shard: str, name: str, **more: Any) -> None:
-        """Export the chosen plan into a new folder of the export directory; `more` is kept with what is known of it.
-
-        Raises:
-            ExportError, PlanError: the name or the plan cannot be used.
-        """
-        model = self.open_meter().model
-        plan, known = self.chosen(choice, threshold)
-        target, size = self._free_target(name), parse_size(shard)
-        self._submit_export(lambda: export(model.source, model.folder, plan, target, dtype, size, known | more))
-
-    def start_gguf(self, choice: str, threshold: float, name: str) -> None:
-        """Export the chosen plan as a GGUF file of the export directory, where the open model came from one.
-
-        Raises:
-            ExportError, PlanError: the name or the plan cannot be used.
-        """
-        model = self.open_meter().model
-        plan, _ = self.chosen(choice, threshold)
-        require_copies(plan)
-        target = self._free_target(f"{name.removesuffix('.gguf')}.gguf")
-        self._submit_export(lambda: export_gguf(model.source, plan, target))
-
-    def _free_target(self, name: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")
-        target = self.export_folder / name
-        if target.exists():
-            raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
-        return target
-
-    def _submit_export(self, make: Callable[[], Job[ExportReport]]) -> None:
-        self.page.put("report", "value", "")
-        self.submit("export", make, lambda report: self.page.put("report", "value", charts.report_data(report)), urgent=True)

@@ -27,6 +27,7 @@ const events = {{
   synced: (detail) => trigger('synced', detail),
   row: (detail) => trigger('row', detail),
   browse: (detail) => trigger('browse', detail),
+  undo: (detail) => trigger('undo', detail),
 }};
 window.layerscope.mount({view}, element, props, (name, detail) => events[name](detail), watch);
 """

@@ -8,7 +8,7 @@ from engine.judge.evaluation import TOKENS
 from engine.search.ablations import ABLATIONS
 from ui.page.bench.measuring import ALSO
 from ui.page.components.chart import view
-from ui.page.controls import TEXTS
+from ui.page.controls import TEXTS, texts_in
 from ui.text.words import words
 
 
@@ -19,7 +19,7 @@ def build(language: str) -> SimpleNamespace:
     with gr.Row():
         texts = gr.Dropdown(
             [(say(f"judge_{name}"), name) for name in TEXTS],
-            value="english",
+            value=texts_in(language),
             label=say("judge_texts"),
             info=say("judge_texts_info"),
             elem_id="judge-texts",

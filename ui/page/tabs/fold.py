@@ -13,6 +13,7 @@ from engine.recover.repair import REPAIRS
 from engine.settings import about
 from ui.page.bench.workbench import T_MIN
 from ui.page.components.chart import view
+from ui.page.components.slider import Slider
 from ui.page.controls import PLANS, PRESETS
 from ui.text.words import words
 
@@ -36,14 +37,14 @@ def _settings(say: Callable[[str], str]) -> dict[str, Any]:
     """T and the target; C, I and the rule."""
     t, c, i = about(LacoSettings, "T"), about(LacoSettings, "C"), about(LacoSettings, "I")
     with gr.Row():
-        T = gr.Slider(T_MIN, t["high"], 0.65, step=t["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2)
-        target = gr.Slider(
+        T = Slider(T_MIN, t["high"], 0.65, step=t["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2)
+        target = Slider(
             1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_info"), elem_id="target", min_width=280, scale=2
         )
     with gr.Row():
         whole = {"precision": 0, "min_width": 200}
-        C = gr.Slider(c["low"], c["high"], 4, step=c["step"], label="C", info=say("C_info"), elem_id="C", **whole)
-        I = gr.Slider(i["low"], i["high"], 2, step=i["step"], label="I", info=say("I_info"), elem_id="I", **whole)
+        C = Slider(c["low"], c["high"], 4, step=c["step"], label="C", info=say("C_info"), elem_id="C", **whole)
+        I = Slider(i["low"], i["high"], 2, step=i["step"], label="I", info=say("I_info"), elem_id="I", **whole)
         rule = gr.Dropdown(
             [(say(f"rule_{name}"), name) for name in RULES],
             value="reference",
@@ -87,8 +88,8 @@ def _plan(say: Callable[[str], str]) -> dict[str, Any]:
 def _more(say: Callable[[str], str]) -> dict[str, Any]:
     """The settings that are rarely changed."""
     with gr.Accordion(say("more"), open=False), gr.Row():
-        L = gr.Slider(0, 29, 1, step=1, precision=0, label="L", info=say("L_info"), elem_id="L", min_width=200)
-        H = gr.Slider(1, 30, 30, step=1, precision=0, label="H", info=say("H_info"), elem_id="H", min_width=200)
+        L = Slider(0, 29, 1, step=1, precision=0, label="L", info=say("L_info"), elem_id="L", min_width=200)
+        H = Slider(1, 30, 30, step=1, precision=0, label="H", info=say("H_info"), elem_id="H", min_width=200)
         similarity = gr.Dropdown(
             [(say(f"definition_{name}"), name) for name in DEFINITIONS],
             value="flattened",

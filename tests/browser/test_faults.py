@@ -1,0 +1,105 @@
+"""What a visit must never do again: two models on one page, text that nobody can read, a server that is gone and called ready."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import App, running
+from tests.families import save_tiny
+
+LONG = 120_000  # milliseconds
+
+READABLE = (Path(__file__).parent / "readable.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two models: one of 12 layers and one of 6."""
+    place = tmp_path_factory.mktemp("models")
+    return save_tiny(place / "deep", "llama", num_hidden_layers=12, seed=2), save_tiny(place / "shallow", "llama")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path]) -> Iterator[App]:
+    """The app on the deeper model."""
+    with running(tmp_path_factory.mktemp("app"), "--model", str(folders[0])) as app:
+        yield app
+
+
+def ready(page: Page) -> None:
+    expect(page.locator("#ls-status .ls-job")).to_have_text(re.compile("^(Ready|준비됨)"), timeout=LONG)
+
+
+def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Page, app: App, folders: tuple[Path, Path]) -> None:
+    failed: list[str] = []
+    page.on("response", lambda answer: failed.append(f"{answer.status} {answer.url}") if answer.status >= 500 else None)
+    page.goto(f"{app.url}/?H=99&C=8&L=9#fold")
+    page.locator("#model input, #model textarea").first.fill(str(folders[1]))
+    page.locator("#open").click()  # as soon as it can be pressed, while the other one may still be opening
+    expect(page.locator("#ls-spec .ls-name")).to_have_text("shallow", timeout=LONG)
+    expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 6", timeout=LONG)
+    ready(page)
+    expect(page.locator("#ls-status .ls-notice")).to_contain_text("this model has 6 layers", timeout=LONG)
+    ends = page.locator("#target input[type=range]").evaluate("(range) => [range.min, range.max, range.value].map(Number)")
+    assert ends[0] <= ends[2] <= ends[1] == 6
+    assert page.locator("#C input[type=range]").evaluate("(range) => [range.max, range.value].map(Number)") == [6, 6]
+    page.locator("#tab-export").click()
+    expect(page.locator("#ls-summary")).to_contain_text("of 6")
+    trackers = "[...document.querySelectorAll('[data-testid=status-tracker]')].filter((node) => node.checkVisibility()).length"
+    assert page.evaluate(trackers) == 0
+    assert failed == []
+    assert page.locator(".toast-body.error").count() == 0
+
+
+def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
+    page.goto(f"{app.url}/#search")
+    ready(page)
+    page.locator("#search-amount input").fill("7")
+    page.locator("#tab-compare").click()
+    page.locator("#also").get_by_label("how it writes").uncheck()
+    page.locator("#tab-export").click()
+    page.locator("#export-name input, #export-name textarea").fill("mine")
+    page.locator("#search-amount input").evaluate("(field) => field.blur()")
+    page.wait_for_timeout(500)
+    page.reload()
+    expect(page.locator("#export-name input, #export-name textarea")).to_have_value("mine", timeout=LONG)
+    expect(page.locator("#search-amount input")).to_have_value("7")
+    expect(page.locator("#also").get_by_label("how it writes")).not_to_be_checked()
+
+
+@pytest.mark.parametrize("where", ["/?__theme=light", "/?__theme=dark", "/ko?__theme=light"])
+def test_every_text_can_be_read_and_every_control_has_a_name(where: str, page: Page, app: App) -> None:
+    page.goto(app.url + where)
+    ready(page)
+    planted = "<p style='color:#999;background:#fff'>pale</p><input>"
+    page.evaluate(f"document.querySelector('.gradio-container').insertAdjacentHTML('beforeend', `<div id=planted>{planted}</div>`)")
+    for what, seen in (("faint", "pale"), ("nameless", "<input>")):
+        assert seen in "".join(page.evaluate(f"{READABLE.rstrip()}.{what}()"))  # it sees what it looks for
+    page.evaluate("document.getElementById('planted').remove()")
+    for tab in ("explore", "fold", "search", "compare", "export"):
+        page.locator(f"#tab-{tab}").click()
+        page.wait_for_timeout(300)
+        for what in ("faint", "nameless"):
+            assert page.evaluate(f"{READABLE.rstrip()}.{what}()") == [], (tab, what)
+
+
+def test_sizes_are_told_in_units_that_say_something(page: Page, app: App) -> None:
+    page.goto(app.url)
+    page.wait_for_function("window.layerscope?.size")
+    sizes = [0, 812, 3_500, 2_104_556, 269_060_552, 1_500_000_000]
+    assert page.evaluate(f"{sizes}.map(window.layerscope.size)") == ["0 B", "812 B", "3.5 kB", "2.1 MB", "269 MB", "1.50 GB"]
+
+
+def test_a_server_that_is_gone_is_told_of_and_found_again(page: Page, app: App, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    with running(tmp_path, "--model", str(folders[1])) as other:
+        page.goto(f"{other.url}/?T=0.9#fold")
+        ready(page)
+        page.wait_for_timeout(1000)  # it has looked at least once
+    expect(page.locator("#ls-status .ls-problem")).to_contain_text("does not answer", timeout=60_000)
+    with running(tmp_path, "--model", str(folders[1]), port=int(other.url.rsplit(":", 1)[1])):
+        expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 6", timeout=LONG)
+        ready(page)
+        assert "T=0.9" in page.url

@@ -1,0 +1,51 @@
+"""What repeats what in the open model: what the Explore tab asks for."""
+
+from dataclasses import asdict
+from typing import Any
+
+from engine.jobs import Job, Progress
+from engine.methods.minitron import RemovalPerplexity, removal_perplexity
+from engine.passes.profiling import Profile, profile, weight_distance
+from ui.page import charts
+from ui.page.bench.workbench import Workbench
+
+
+class Exploring:
+    """The Explore tab of one workbench: whatever is opened is profiled, and its weights are compared."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        bench.when_opened(self._opened)
+
+    def _opened(self) -> None:
+        bench, model = self.bench, self.bench.open_meter().model
+        bench.submit("profile", lambda: profile_job(bench), self._profiled, urgent=True)  # the first thing to see goes first
+        bench.submit("weights", lambda: weight_distance(model), self._weighed, yielding=True)
+
+    def _profiled(self, found: Profile) -> None:
+        self.bench.profile = found
+        self.bench.show("similarity", charts.similarity_data(found, None))
+        self.bench.show("norms", charts.encode({"norms": asdict(found.norms)}))
+
+    def _weighed(self, found: Any) -> None:
+        self.bench.show("weights", charts.encode(asdict(found)))
+
+    def measure_removal(self) -> None:
+        """Start measuring perplexity with each layer alone removed."""
+        bench, meter = self.bench, self.bench.open_meter()
+
+        def job() -> Job[tuple[Profile, RemovalPerplexity]]:
+            shown = bench.profile or (yield from profile_job(bench))
+            return shown, (yield from removal_perplexity(meter))
+
+        def done(found: tuple[Profile, RemovalPerplexity]) -> None:
+            bench.profile = found[0]
+            bench.show("similarity", charts.similarity_data(*found))
+
+        bench.submit("removal", job, done, urgent=True, yielding=True)
+
+
+def profile_job(bench: Workbench) -> Job[Profile]:
+    """Profile the open model on its calibration texts."""
+    yield Progress("Running the texts through the model")
+    return (yield from profile(bench.open_meter().captures))

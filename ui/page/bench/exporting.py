@@ -1,0 +1,52 @@
+"""Exporting the plan that Fold shows: what the Export tab asks for."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ExportError
+from engine.export.checkpoint import ExportReport, export, parse_size
+from engine.export.gguf import export_gguf, require_copies
+from engine.jobs import Job
+from ui.page import charts
+from ui.page.bench.workbench import Workbench
+
+
+def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, shard: str, name: str, **more: Any) -> None:
+    """Export the chosen plan into a new folder of the export directory; `more` is kept with what is known of it.
+
+    Raises:
+        ExportError, PlanError: the name or the plan cannot be used.
+    """
+    model = bench.open_meter().model
+    plan, known = bench.chosen(choice, threshold)
+    target, size = _free_target(bench, name), parse_size(shard)
+    _submit(bench, lambda: export(model.source, model.folder, plan, target, dtype, size, known | more))
+
+
+def start_gguf(bench: Workbench, choice: str, threshold: float, name: str) -> None:
+    """Export the chosen plan as a GGUF file of the export directory, where the open model came from one.
+
+    Raises:
+        ExportError, PlanError: the name or the plan cannot be used.
+    """
+    model = bench.open_meter().model
+    plan, _ = bench.chosen(choice, threshold)
+    require_copies(plan)
+    target = _free_target(bench, f"{name.removesuffix('.gguf')}.gguf")
+    _submit(bench, lambda: export_gguf(model.source, plan, target))
+
+
+def _free_target(bench: Workbench, name: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")
+    target = bench.export_folder / name
+    if target.exists():
+        raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
+    return target
+
+
+def _submit(bench: Workbench, make: Callable[[], Job[ExportReport]]) -> None:
+    bench.page.put("report", "value", "{}")
+    bench.submit("export", make, lambda report: bench.page.put("report", "value", charts.report_data(report)), urgent=True)

@@ -1,0 +1,27 @@
+"""What a person typed or chose beside the settings that a link holds: kept by the browser's tab, so that a reload brings it back."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+
+# Scripts come with the first view and may still be on their way when the page is there.
+SCRIPTS_ARE_HERE = "while (!window.layerscope?.session) await new Promise((go) => setTimeout(go, 20));"
+
+
+def keep_what_is_typed(page: SimpleNamespace, demo: gr.Blocks, quiet: dict[str, Any]) -> None:
+    """Wire the fields of the side bar, Search, Compare and Export to the tab's own storage."""
+    search, compare, export = page.search, page.compare, page.export
+    typed: dict[str, gr.components.Component] = {"own": page.side.own}
+    typed |= {
+        name: getattr(search, name) for name in ("kind", "amount", "context", "seconds", "objective", "survivors", "repaired", "every")
+    }
+    typed |= {f"judge-{name}": getattr(compare, name) for name in ("texts", "own", "tokens", "also", "tasks", "limit", "context", "batch")}
+    typed |= {f"export-{name}": getattr(export, name) for name in ("name", "dtype", "shard")}
+    names, fields = json.dumps(list(typed)), list(typed.values())
+    keep = f"(...values) => {{ window.layerscope.keep({names}, values); }}"
+    gr.on([field.change for field in fields], None, fields, None, js=keep, **quiet)
+    demo.load(
+        None, fields, fields, js=f"async (...values) => {{ {SCRIPTS_ARE_HERE} return window.layerscope.kept({names}, values); }}", **quiet
+    )
