@@ -8,7 +8,7 @@ window.layerscope = (() => {
   document.querySelector('base[href="./"]')?.remove();
   const Plotly = window.Plotly;
   const views = {};
-  const mounted = new Set();
+  const mounted = new Set(), drawing = new Map();
 
   // Okabe-Ito: told apart by everyone, in both themes.
   const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
@@ -26,6 +26,7 @@ window.layerscope = (() => {
       line: dark ? "#4a4f5a" : "#d5d8de",
       kept: dark ? "#5b6472" : "#b9c0cb",
       accent: dark ? "#56B4E9" : ink.donor,
+      costs: dark ? ["#3CC79B", "#3CC79B", "#56B4E9", "#F28E3C", "#F28E3C"] : ["#00724F", "#00724F", "#0072B2", "#B34700", "#B34700"], // the report's
       fold: dark ? "#F28E3C" : ink.fold,
     };
   };
@@ -81,17 +82,20 @@ window.layerscope = (() => {
       if (box.querySelector(".ls-waiting")) box.replaceChildren();
       views[name](box, {data, value: parse(props.value, {}), words, props, trigger, local, draw, width: box.clientWidth});
     };
-    ["data", "value", "hand", "file", "found", "judged", "marks"].forEach((prop) => watch(prop, draw));
-    watch("stale", () => box.classList.toggle("ls-stale", props.stale === "yes"));
+    ["data", "value", "hand", "file", "found", "judged", "marks", "alone"].forEach((prop) => watch(prop, draw));
+    watch("stale", () => { box.classList.toggle("ls-stale", props.stale === "yes"); if (props.stale === "yes") draw(); });
     box.classList.toggle("ls-stale", props.stale === "yes");
     let width = 0;
     new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
     mounted.add(draw);
+    drawing.set(name, draw);
     draw();
   };
 
   new MutationObserver(() => { known = null; mounted.forEach((draw) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
-  return {Plotly, views, ink, theme, plot, colorbar, parse, fill, number, times, size, element, part, mount};
+  const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
+
+  return {Plotly, views, redraw, ink, theme, plot, colorbar, parse, fill, number, times, size, element, part, mount};
 })();

@@ -1,7 +1,7 @@
-// Fold: T answered from the map without asking anybody; the strip, the trace, depth over T, the plan in words.
+// Fold: T answered from the map without asking anybody; the cost, the strip, the charts, the plan in words.
 "use strict";
 
-(({views, plot, fill, number, times, size, element, part, theme, parse, strip}) => {
+(({views, fill, number, times, size, element, part, theme, parse, strip, redraw}) => {
   const ls = window.layerscope;
   const stepAt = (map, T) => map.steps.find((step) => T >= step.t_from) ?? map.steps.at(-1);
   const steps = (map, layers) => map.steps.filter((step) => step.depth === layers);
@@ -16,13 +16,39 @@
   }, []);
 
   ls.map = null; // the map the page shows; the sliders' handlers below look things up in it
-  ls.snap = (T, on) => (on && ls.map ? shortest(stepAt(ls.map, T)) : T);
-  ls.depthAt = (T) => (ls.map ? stepAt(ls.map, T).depth : null);
-  ls.nearest = (layers) => {
-    if (!ls.map) return null;
-    const best = Math.min(...ls.map.steps.map((step) => Math.abs(step.depth - layers)));
-    return shortest(ls.map.steps.find((step) => Math.abs(step.depth - layers) === best));
+  const whole = () => ls.map && !ls.map.filling; // else it is one step, and the rest is being worked out
+  const holds = (step, T) => T >= step.t_from && (T < step.t_to || T === 1);
+  ls.snap = (T, on) => (on && whole() ? shortest(stepAt(ls.map, T)) : T);
+  ls.depthAt = (T) => (whole() || (ls.map && holds(ls.map.steps[0], T)) ? stepAt(ls.map, T).depth : null);
+  const nearest = (map, layers) => { // the steps of the depth that comes nearest
+    const best = Math.min(...map.steps.map((step) => Math.abs(step.depth - layers)));
+    return map.steps.filter((step) => Math.abs(step.depth - layers) === best);
   };
+  // The T of the cheapest step measured; of the highest T where none is.
+  ls.nearest = (layers) => {
+    if (!whole()) return null;
+    const found = nearest(ls.map, layers);
+    return shortest(ls.cheapest(found) ?? found[0]);
+  };
+  ls.stepAt = stepAt;
+  ls.choose = (step, following = false) => { // T goes to a step that somebody clicked, or that was found to be cheaper
+    ls.following = following;
+    if (!following) ls.touched();
+    ls.picked = shortest(step);
+    ls.pick?.();
+  };
+
+  // A person who asked for a number of layers, or who has touched nothing yet, is shown the cheapest step of that depth, also
+  // when a cheaper one is measured later. Any hand on the controls ends that.
+  ls.pursued = null;
+  ls.touched = () => { ls.pursued = null; ls.first = false; };
+  ls.aim = (layers) => { ls.pursued = layers; return ls.nearest(layers); };
+  ls.follow = () => {
+    if (ls.first && whole()) ls.pursued = ls.depthAt(ls.firstT);
+    const best = whole() && ls.pursued !== null && ls.choice === "map" ? ls.cheapest(nearest(ls.map, ls.pursued)) : null;
+    if (best && best !== stepAt(ls.map, ls.T)) ls.choose(best, true);
+  };
+  ["input", "click"].forEach((kind) => document.addEventListener(kind, (event) => { if (event.target.closest?.("#fold-controls")) ls.touched(); }, true));
 
   ls.savePlan = () => {
     if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}}, null, 1));
@@ -64,115 +90,90 @@
     }));
   };
 
-  // Both charts keep their room and their ranges from map to map, so that nothing jumps, no second layout is needed, and
-  // the marks that follow T can be laid over them by arithmetic, without asking Plotly to draw.
-  const HEIGHT = 280, ROOM = {l: 52, r: 14, t: 34, b: 46, autoexpand: false};
-  const still = {automargin: false};
-  const across = (value, [from, to], width) => ROOM.l + ((value - from) / (to - from)) * (width - ROOM.l - ROOM.r);
-  const down = (value, [from, to]) => HEIGHT - ROOM.b - ((value - from) / (to - from)) * (HEIGHT - ROOM.b - ROOM.t);
-  const mark = (box, name, style, text = "") => {
-    const made = box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: `ls-mark ${name}`}));
-    Object.assign(made.style, style);
-    if (made.textContent !== text) made.textContent = text;
-    return made;
-  };
-  const redrawn = (box, ...as) => { // true where what the chart was drawn from has changed
-    const same = box.drawnAs?.every((value, index) => value === as[index]);
-    box.drawnAs = as;
-    return !same;
-  };
-
-  const trace = (box, map, step, T, words, width) => {
-    const t = theme();
-    const range = map.range ??= (() => { // of all that was ever tried, so that the axis stands still
-      const all = map.steps.flatMap((s) => s.trials).filter((r) => r.similarity !== null);
-      return [Math.min(.9, ...all.map((r) => r.similarity - r.spread)) - .03, 1.02];
-    })();
-    if (redrawn(box, map, step, t.dark, width)) {
-      const of = (accepted) => step.trials.filter((trial) => trial.accepted === accepted);
-      const dots = (trials, title, marker) => ({
-        type: "scatter", mode: "markers", name: title, x: trials.map((r) => r.pointer), y: trials.map((r) => r.similarity), marker,
-        meta: {columns: {spread: trials.map((r) => r.spread)}},
-        text: trials.map((r) => fill(words.trial, {first: r.pointer + 1, last: r.pointer + r.absorbed, pointer: r.pointer, depth: r.depth_after})),
-        hovertemplate: `%{text}<br>${words.cosine} %{y:.4f}<extra>${title}</extra>`,
-      });
-      const spread = { // over texts, as one broken line: error bars would be a path each
-        type: "scatter", mode: "lines", showlegend: false, hoverinfo: "skip", line: {color: t.faint, width: 1},
-        x: step.trials.flatMap((r) => [r.pointer, r.pointer, null]), y: step.trials.flatMap((r) => [r.similarity - r.spread, r.similarity + r.spread, null]),
-      };
-      plot(box, [
-        spread,
-        dots(of(false), words.rejected, {symbol: "x-thin", size: 9, line: {color: t.faint, width: 2}}),
-        dots(of(true), words.accepted, {symbol: "circle", size: 11, color: t.fold}),
-      ], {
-        showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: ROOM,
-        xaxis: {...still, title: {text: words.pointer}, range: [map.depth - 1, -1]}, yaxis: {...still, title: {text: words.cosine}, range},
-      }, HEIGHT);
-    }
-    const line = mark(box, "ls-t", {left: `${ROOM.l}px`, right: `${ROOM.r}px`, top: `${down(T, range)}px`, borderTop: `2px dashed ${t.accent}`, color: t.accent}, `T = ${number(T, 4)}`);
-    line.dataset.t = T;
-  };
-
-  const overT = (box, map, step, T, words, width, judged) => {
-    const t = theme();
-    const depths = map.steps.map((s) => s.depth);
-    const xs = [map.t_min, 1.005], ys = [Math.min(...depths) - .5, Math.max(...depths) + .5];
-    if (redrawn(box, map, t.dark, width, judged)) {
-      const known = map.steps.map((s, index) => ({s, ratio: judged[index]})).filter(({ratio}) => ratio !== undefined);
-      const ends = [...map.steps].reverse();
-      plot(box, [{
-        type: "scatter", mode: "lines", x: ends.flatMap((s) => [Math.max(s.t_from, map.t_min), Math.min(s.t_to, 1)]), y: ends.flatMap((s) => [s.depth, s.depth]),
-        line: {color: t.accent, width: 2}, hovertemplate: `T %{x:.4f}: %{y} ${words.layers}<extra></extra>`,
-      }, { // what judging has measured, where it has
-        type: "scatter", mode: "markers", x: known.map(({s}) => (Math.max(s.t_from, map.t_min) + Math.min(s.t_to, 1)) / 2), y: known.map(({s}) => s.depth), text: known.map(({ratio}) => times(ratio)),
-        marker: {symbol: "diamond", size: 9, line: {color: t.text, width: 1}, colorscale: "Cividis", reversescale: true, cmin: 0, cmax: 2, color: known.map(({ratio}) => (ratio === null ? 9 : Math.log10(ratio)))},
-        hovertemplate: `${words.perplexity_ratio} %{text}<extra></extra>`,
-      }], {margin: ROOM, xaxis: {...still, title: {text: "T"}, range: xs}, yaxis: {...still, title: {text: words.layers_left}, range: ys, tickformat: "d", nticks: 7}}, HEIGHT);
-      box.removeAllListeners?.("plotly_click");
-      box.on("plotly_click", (event) => { ls.picked = shortest(stepAt(map, event.points[0].x)); ls.pick?.(); });
-    }
-    const left = `${across(T, xs, width)}px`;
-    mark(box, "ls-now", {left, top: `${ROOM.t}px`, bottom: `${ROOM.b}px`, borderLeft: `2px dashed ${t.fold}`});
-    mark(box, "ls-dot", {left, top: `${down(step.depth, ys)}px`, background: t.fold});
-  };
-
-  views.fold = (box, {data, value, words, props, trigger, local, width}) => {
-    if (local.drawn !== props.data) { // a new map: what depends on it outside this view follows
-      ls.map = data;
-      local.drawn = props.data;
-      setTimeout(() => trigger("synced", {}), 0);
-    }
-    ls.pick = () => trigger("pick", {T: ls.picked});
-    const T = Number(value.T ?? .65);
-    const step = stepAt(data, T);
-    const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[value.plan] ?? null; // else the map's
-    const plan = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
-    ls.shown = plan;
-    if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
-    const judged = local.judged ?? {};
-    const row = part(box, "ls-figures"), says = part(box, "ls-says"), stripBox = part(box, "ls-stripbox"), legend = part(box, "ls-legend"), charts = part(box, "ls-pair");
+  const figures = (cost, row, plan, data, words, measure) => {
     const figure = (value, label) => { const item = element("div", {class: "ls-figure"}); item.append(element("b", {}, value), element("span", {}, label)); return item; };
+    cost.replaceChildren(ls.costFigure(plan, words, measure));
     row.replaceChildren(
       figure(`${plan.depth} / ${data.depth}`, words.layers_left),
       figure(`${(plan.parameters / 1e6).toFixed(1)} M`, fill(words.parameters, {share: Math.round((100 * plan.parameters) / data.parameters)})),
       figure(size(plan.bytes), fill(words.weight_of, {dtype: data.dtype})),
       figure(number(plan.similarity, 3), words.final_similarity),
-      ...(!hand && judged[data.steps.indexOf(step)] !== undefined ? [figure(times(judged[data.steps.indexOf(step)]), words.perplexity_ratio)] : []),
     );
-    strip(stripBox, data.depth, plan.blocks, words, width);
-    key(legend, theme(), words, plan.blocks.some((block) => block.repair));
+  };
+
+  // Whether another step of the same depth is known to be cheaper, and which.
+  const compared = (box, data, step, words) => {
+    if (data.filling) { box.textContent = fill(ls.busy ? words.map_filling : words.map_stopped, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
+    const same = steps(data, step.depth), known = same.filter((one) => ls.costOf(one)), best = ls.cheapest(same);
+    if (!best) { box.textContent = fill(words.cost_unknown, {layers: step.depth, count: same.length}); return; }
+    if (ls.costOf(step)?.ratio === ls.costOf(best).ratio) { box.textContent = fill(same.length > 1 ? words.cost_cheapest : words.cost_only, {layers: step.depth, count: same.length, known: known.length}); return; }
+    const go = element("button", {class: "ls-link", type: "button"}, fill(words.cost_cheaper, {layers: step.depth, T: number(shortest(best), 4), ratio: times(ls.costOf(best).ratio)}));
+    go.onclick = () => ls.choose(best);
+    box.replaceChildren(go);
+  };
+
+  // A plan that is not of the map is named, and the controls are told that they do not describe it.
+  const named = (box, choice, plan, words) => {
+    const from = {"hand-made": words["plan_hand-made"], file: words.plan_file, found: words.plan_found}[choice];
+    const settings = plan?.settings ?? {}, told = ["C", "I", "T"].filter((key) => settings[key] !== undefined).map((key) => `${key} ${settings[key]}`).join(", ");
+    const repaired = plan?.blocks.some((block) => block.repair);
+    box.hidden = !plan;
+    if (plan) box.textContent = [from, choice === "hand-made" ? "" : plan.method, told, repaired ? words.is_repaired : ""].filter(Boolean).join(" · ");
+    document.getElementById("fold-bench")?.classList.toggle("ls-other", Boolean(plan));
+    ls.described = !plan;
+    redraw("described");
+  };
+  views.described = (box, {words}) => { box.textContent = ls.described === false ? words.sliders_other : ""; };
+
+  const inWords = (box, plan, data, step, hand, words) => {
     const list = element("ul", {});
     sentences(data.depth, plan.blocks, words).forEach((sentence) => list.append(element("li", {}, sentence)));
-    says.replaceChildren(element("p", {class: "ls-rule"}, fill(hand ? words.ran_hand : words.ran, {rule: data.rule, definition: data.definition, texts: data.texts, calibration: data.calibration, model: data.model})), list);
-    if (plan.conflicts?.length) says.append(element("p", {class: "ls-warning"}, fill(words.conflict, {homes: plan.conflicts.join(", ")})));
+    box.replaceChildren(list, element("p", {class: "ls-rule"}, fill(hand ? words.ran_hand : words.ran, {rule: data.rule, definition: data.definition, texts: data.texts, calibration: data.calibration, model: data.model})));
+    if (plan.conflicts?.length) box.append(element("p", {class: "ls-warning"}, fill(words.conflict, {homes: plan.conflicts.join(", ")})));
     if (data.monotone === false) {
       const found = joined(steps(data, step.depth));
-      says.append(element("p", {class: "ls-hint"}, fill(found.length > 1 ? words.several : words.single, {layers: step.depth, count: found.length, intervals: found.slice(0, 4).map(([from, to]) => `[${number(from, 4)}, ${number(to, 4)})`).join(" ") + (found.length > 4 ? " …" : "")})));
+      box.append(element("p", {class: "ls-hint"}, fill(found.length > 1 ? words.several : words.single, {layers: step.depth, count: found.length, intervals: found.slice(0, 4).map(([from, to]) => `[${number(from, 4)}, ${number(to, 4)})`).join(" ") + (found.length > 4 ? " …" : "")})));
     }
-    const left = part(charts, "ls-trace"), right = part(charts, "ls-steps");
-    const half = window.innerWidth >= 1000 ? (width - 8) / 2 : width; // as the style sheet has it
-    trace(left, data, step, T, words, half);
-    overT(right, data, step, T, words, half, judged);
+  };
+
+  // A part that is folded away; what it holds is drawn when somebody opens it.
+  const away = (box, name, title, draw) => {
+    if (box.querySelector(`.${name}`)) return box.querySelector(`.${name}`);
+    const made = element("details", {class: `ls-more ${name}`});
+    made.append(element("summary", {}, title), element("div", {}));
+    made.ontoggle = draw;
+    return box.appendChild(made);
+  };
+
+  views.fold = (box, {data, value, words, props, trigger, local, width, draw}) => {
+    const T = Number(value.T), choice = value.plan ?? "map";
+    if (local.drawn !== props.data) { // a new map: what depends on it outside this view follows
+      [ls.map, local.drawn, local.stood] = [data, props.data, null];
+      setTimeout(() => trigger("synced", {}), 0);
+    }
+    [ls.T, ls.choice] = [T, choice];
+    ls.firstT ??= T;
+    ls.pick = () => trigger("pick", {T: ls.picked});
+    const step = stepAt(data, T);
+    const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
+    const plan = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
+    ls.shown = plan;
+    if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
+    const rest = () => trigger("stand", {plan: hand ? choice : "map", T});
+    const standing = `${choice} ${plan.name} ${T}`, open = data.filling || props.stale === "yes"; // then the server wants to know where T is
+    clearTimeout(local.rest);
+    if ((open || !ls.costOf(plan)) && local.stood !== standing) local.rest = setTimeout(() => { local.stood = standing; rest(); }, 600); // the hand has come to rest
+    box.classList.toggle("ls-behind", !hand && !holds(step, T));
+    figures(part(box, "ls-costbox"), part(box, "ls-figures"), plan, data, words, rest);
+    named(part(box, "ls-named"), choice, hand, words);
+    strip(part(box, "ls-stripbox"), data.depth, plan.blocks, words, width);
+    key(part(box, "ls-legend"), theme(), words, plan.blocks.some((block) => block.repair));
+    compared(part(box, "ls-same"), data, step, words);
+    ls.overT(part(box, "ls-steps"), data, step, T, words, width, local.judged ?? {});
+    part(box, "ls-from").textContent = ls.costFrom(words);
+    inWords(away(box, "ls-says", words.in_words, draw).lastChild, plan, data, step, hand, words);
+    const tried = away(box, "ls-tried", words.every_try, draw);
+    if (tried.open) ls.trace(tried.lastChild, data, step, T, words, tried.lastChild.clientWidth || width);
   };
   views.fold.none = () => { ls.map = ls.shown = null; }; // of a model that is no longer open
 })(window.layerscope);

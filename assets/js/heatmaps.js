@@ -1,7 +1,8 @@
 // Explore: the similarity heatmap with its per-layer bars, the fold landscape, the weight distance, the token norms.
 "use strict";
 
-(({views, plot, colorbar, fill, number, element, part, theme}) => {
+(({views, plot, colorbar, fill, number, element, part, theme, parse}) => {
+  const ls = window.layerscope;
 
   // A cell cursor for the keyboard: arrows move it, Enter does what a click does.
   const cursor = (box, label, rows, columns, local, changed, chosen) => {
@@ -93,7 +94,24 @@
     box.on("plotly_click", (event) => act(event.points[0].x));
   };
 
-  views.landscape = (box, {data, words, props, trigger, local, draw}) => {
+  // What the hand-made plan has become, and what each of its folds costs alone.
+  const byHand = (box, plan, spans, names, words, width, depth) => {
+    if (!plan) { box.replaceChildren(); return; }
+    const row = element("div", {class: "ls-figures"}), figure = element("div", {class: "ls-figure"}), bar = element("div", {});
+    figure.append(element("b", {}, `${plan.depth} / ${depth}`), element("span", {}, words.layers_left));
+    const like = element("div", {class: "ls-figure"});
+    like.append(element("b", {}, number(plan.similarity, 3)), element("span", {}, words.final_similarity));
+    row.append(ls.costFigure(plan, words), figure, like);
+    const list = element("ul", {class: "ls-alone"});
+    if (spans.length > 1) spans.forEach(([first, last], index) => {
+      const cost = ls.costOf({name: names[index]});
+      list.append(element("li", {}, `${first}–${last}: ${cost ? ls.costWords(cost, words) : words.cost_measuring}`));
+    });
+    box.replaceChildren(element("h4", {}, words["plan_hand-made"]), row, bar, ...(list.childElementCount ? [element("p", {class: "ls-rule"}, words.cost_alone), list] : []), element("p", {class: "ls-rule"}, ls.costFrom(words)));
+    ls.strip(bar, depth, plan.blocks, words, width);
+  };
+
+  views.landscape = (box, {data, words, props, trigger, local, draw, width}) => {
     const t = theme();
     const map = part(box, "ls-map");
     const spans = JSON.parse(props.marks || "[]");
@@ -113,6 +131,7 @@
       local.cell = [row, column];
       trigger("span", {first: column, last: column + data.widths[row] - 1});
     };
+    byHand(part(box, "ls-hand"), parse(props.hand), spans, parse(props.alone, []), words, width, data.similarity[0].length);
     onClick(map, choose);
     cursor(map, words.landscape_label, data.widths.length, data.similarity[0].length, local, draw, choose);
   };

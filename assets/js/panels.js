@@ -60,6 +60,7 @@
       return;
     }
     box.classList.toggle("ls-busy", Boolean(value.kind));
+    window.layerscope.atWork(Boolean(value.kind));
     if (value.problem !== null && value.problem !== undefined) {
       box.append(element("p", {class: "ls-problem", role: "alert"}, value.problem || words.bug));
       if (!value.kind) return;

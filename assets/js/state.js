@@ -6,6 +6,10 @@
   const past = [], future = [];
   let now = null, restoring = false, waiting = null;
 
+  // A first view: the link names no setting, and nobody has touched one. It is in no address, so that it stays one.
+  const given = new URLSearchParams(location.search);
+  ls.first = !["T", "C", "I", "L", "H", "rule", "similarity"].some((name) => given.get(name));
+
   // A tab keeps its workbench through a reload and through a change of language.
   ls.session = () => {
     const id = sessionStorage.getItem("layerscope") ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -46,12 +50,15 @@
   // Every control's change ends here: the address follows at once, the history when the hand has come to rest.
   ls.changed = (names, values) => {
     const state = Object.fromEntries(names.map((name, index) => [name, values[index]]));
-    write(state);
+    if (state.plan !== "map" || state.spans !== "[]") ls.first = false;
+    if (!ls.first) write(state);
     ls.moved(state);
     clearTimeout(waiting);
+    const byItself = ls.first || ls.following; // nobody's step to go back to
+    ls.following = false;
     waiting = setTimeout(() => {
       const text = JSON.stringify(values);
-      if (!restoring && now !== null && now !== text) { past.push(now); future.length = 0; }
+      if (!restoring && !byItself && now !== null && now !== text) { past.push(now); future.length = 0; }
       now = text;
       restoring = false;
     }, 400);

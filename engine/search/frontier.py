@@ -60,6 +60,21 @@ def step_below(meter: SimilarityMeter, settings: LacoSettings, upper: float, t_m
     return Step(lower, upper, _at(proposal, lower))
 
 
+def step_around(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5) -> Job[Step]:
+    """Return the step of the T map that holds the settings' own T: one run of Algorithm 1, and exact as every step is.
+
+    Raises:
+        SettingsError: see `frontier`.
+    """
+    require_t_min(t_min)
+    meter.share_trails()  # the whole map is likely to be asked for next
+    proposal = yield from propose(meter, settings)
+    rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
+    accepted = [t.similarity for t in proposal.trials if t.accepted]
+    lowest = max([t_min, *rejected])
+    return Step(lowest, min([1.0, *accepted]), _at(proposal, lowest))
+
+
 def require_t_min(t_min: float) -> None:
     """Raise SettingsError unless t_min is a number in [-1, 1]."""
     if not -1.0 <= t_min <= 1.0:

@@ -237,7 +237,7 @@ def gguf(model: Model) -> None:
 _DRAG = """async () => {
   const range = document.querySelector('#T input[type=range]'), ls = window.layerscope, taken = [];
   const frame = () => new Promise(requestAnimationFrame);
-  const line = () => Number(document.querySelector('#ls-fold .ls-t').dataset.t);
+  const line = () => Number(document.querySelector('#ls-fold .ls-now').dataset.t);
   for (let i = 0; i < 60; i++) {
     const T = Math.round((0.97 - 0.46 * ((i * 37) % 60) / 60) * 1e4) / 1e4, wanted = ls.snap(T, true);
     const began = performance.now();
@@ -270,7 +270,7 @@ def slider() -> None:
                     break
                 except Exception:
                     time.sleep(0.5)
-            page.locator("#ls-fold .ls-trace .plot-container").wait_for(timeout=400_000)
+            page.locator("#ls-fold .ls-steps .plot-container").wait_for(timeout=400_000)
             page.get_by_text("Ready", exact=True).wait_for(timeout=400_000)
             page.wait_for_timeout(1500)
             requests: list[str] = []

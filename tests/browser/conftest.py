@@ -34,7 +34,7 @@ class App:
 
 def asks(url: str) -> bool:
     """False for what is in the page itself, and for its look at whether the server still answers."""
-    return not url.startswith("blob:") and not url.endswith("/app_id")
+    return not url.startswith(("blob:", "data:")) and not url.endswith("/app_id")
 
 
 @contextmanager

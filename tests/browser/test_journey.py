@@ -119,7 +119,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
         left, _ = figure(page)
         seen.add(left)
         assert page.locator("#ls-fold [data-block]").count() == left
-        line = page.evaluate("Number(document.querySelector('#ls-fold .ls-t').dataset.t)")
+        line = page.evaluate("Number(document.querySelector('#ls-fold .ls-now').dataset.t)")
         steps = page.evaluate("window.layerscope.map.steps.map((s) => [s.t_from, s.t_to, s.depth])")
         held = next(step for step in steps if line >= step[0])
         assert held[2] == left

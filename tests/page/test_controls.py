@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -11,9 +11,10 @@ from engine.methods.laco import DEFINITIONS
 from engine.models.sources import DTYPES
 from engine.models.texts import BUNDLED
 from engine.plans.rules import RULES
-from ui.page.controls import PLANS, PRESETS, PageState, read_spans, state_from_query
+from ui.page.controls import FIRST, PLANS, PRESETS, PageState, read_spans, state_from_query
 
-DEFAULTS = PageState()
+DEFAULTS = PageState()  # the paper's
+BALANCED = PageState(**dict(zip(FIRST, PRESETS["balanced"], strict=True)))
 CHOICES = {*DTYPES, *BUNDLED, *RULES, *DEFINITIONS, *PLANS}
 encodable = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 spans = st.tuples(st.integers(0, 500), st.integers(1, 50)).map(lambda pair: [pair[0], pair[0] + pair[1]])
@@ -75,9 +76,17 @@ def test_a_link_holds_what_the_settings_are(state: PageState) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?", "?T=", "?model=&C=", "?unknown=5&t=0.1", "#", "&&&=&=="])
-def test_what_a_link_leaves_out_is_the_default(query: str) -> None:
-    assert state_from_query(query, "demo") == DEFAULTS
-    assert state_from_query(query, "/some/folder") == PageState(model="/some/folder")
+def test_a_link_that_names_no_setting_opens_on_the_balanced_ones(query: str) -> None:
+    assert state_from_query(query, "demo") == BALANCED
+    assert state_from_query(query, "/some/folder") == replace(BALANCED, model="/some/folder")
+    assert state_from_query("?model=/a&texts=korean", "demo") == replace(BALANCED, model="/a", texts="korean")
+    assert (BALANCED.T, BALANCED.C, BALANCED.rule) == (0.8, 3, "keep-last")
+
+
+@pytest.mark.parametrize("name", ["T", "C", "I", "L", "H", "rule", "similarity"])
+def test_a_link_that_names_a_setting_has_the_papers_beside_it(name: str) -> None:
+    value = getattr(DEFAULTS, name) or 7
+    assert state_from_query(f"?{name}={value}", "demo") == replace(DEFAULTS, **{name: value})
 
 
 @given(st.text())
@@ -107,7 +116,7 @@ OUT_OF_RANGE = """
 
 @pytest.mark.parametrize("query", OUT_OF_RANGE.split())
 def test_values_out_of_range_fall_back(query: str) -> None:
-    assert state_from_query(query, "demo") == DEFAULTS
+    assert state_from_query(f"C=4&{query}" if not query.startswith("C=") else query, "demo") == DEFAULTS
 
 
 def test_a_card_without_a_number_is_the_first() -> None:

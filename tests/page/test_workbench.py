@@ -210,7 +210,7 @@ def test_another_c_gives_another_map_and_leaves_the_landscape(bench: Workbench) 
     serial = bench.page.since(0)[0]
     bench.ask(LacoSettings(C=3, I=1, lowest=0))
     wait_for_jobs()
-    assert told_since(bench, serial) == {"fold", "target"}
+    assert told_since(bench, serial) == {"fold", "target", "costs"}
     assert shown(bench, "fold")["settings"]["C"] == 3
 
 

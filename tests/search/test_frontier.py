@@ -15,7 +15,7 @@ from engine.judge.similarity import SimilarityMeter
 from engine.methods.baselines import plan_of_kept
 from engine.methods.laco import LacoSettings, Proposal, propose
 from engine.models.texts import calibration_of
-from engine.search.frontier import Frontier, Step, frontier, outwards, step_at
+from engine.search.frontier import Frontier, Step, frontier, outwards, step_around, step_at
 from engine.types import Block, DepthPlan, Model
 from tests.families import TEXTS
 
@@ -160,3 +160,12 @@ def test_plans_of_the_same_blocks_come_once_where_they_come_first() -> None:
     again = replace(one, settings=(("T", 0.5),))
     assert outwards([step_of(plan) for plan in (one, two, again)], 1) == (two, again)
     assert outwards([step_of(plan) for plan in (one, two, again)], 0) == (one, two)
+
+
+@pytest.mark.parametrize("T", [0.5, 0.62, 0.8, 0.93, 0.999, 1.0])
+def test_one_run_around_t_gives_the_maps_own_step(T: float, tiny: Callable[..., Model]) -> None:
+    model = tiny("llama")
+    settings = LacoSettings(C=2, I=1, lowest=0)
+    step = drain(step_around(meter_of(model), replace(settings, T=T), 0.5))
+    whole = drain(frontier(meter_of(model), settings, 0.5))
+    assert step == step_at(whole, T)

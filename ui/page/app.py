@@ -17,7 +17,7 @@ from engine.models.texts import assets_folder
 from ui.page.bench.shared import texts_of
 from ui.page.components.chart import SCRIPTS, view
 from ui.page.components.terminal import terminal
-from ui.page.controls import TEXTS, PageState, texts_in
+from ui.page.controls import TEXTS, state_from_query, texts_in
 from ui.page.handlers import Handlers
 from ui.page.picker import device_choices
 from ui.page.sessions import Sessions
@@ -56,6 +56,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     # Not gr.Tabs: it mounts a tab's components when the tab is first opened, and one that was updated before that has
     # lost its properties (seen in 6.31). These are columns that a script shows and hides.
     view("tabs", language, 44, panel=True)
+    costs = view("costs", language, 0, panel=True)
     with gr.Column(elem_id="panel-explore", elem_classes="ls-panel"):
         explore_tab = explore.build(language)
         terminal("explore", language)
@@ -76,6 +77,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
         side=side,
         status=status,
         cancel=cancel,
+        costs=costs,
         explore=explore_tab,
         fold=fold_tab,
         search=search_tab,
@@ -117,7 +119,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "similarity": seen_by.similarity, "landscape": seen_by.landscape, "norms": seen_by.norms, "weights": seen_by.weights,
         "fold": tab.fold, "spec": side.spec, "report": page.export.report, "summary": page.export.summary,
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
-        "ablation": page.compare.ablated,
+        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
@@ -154,6 +156,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
     for chart in (seen_by.similarity, seen_by.landscape):
         chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
+    tab.fold.stand(on.stand, session, answer, queue=False, trigger_mode="always_last", **common)
     tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
     tab.load.upload(on.load_plan, [session, tab.load], answer, **common)
     seen_by.removal.click(on.removal, session, answer, **common)
@@ -180,6 +183,9 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
         button.click(on.repair, [*shown, name, *judged_on], answer, **common)
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
     found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], answer, **common)
+    found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
+    taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
+    found.sweep.take(None, None, [tab.C, tab.I, tab.rule, tab.T, tab.plan], js=taken, **common)
 
 
 def theme() -> gr.themes.Base:
@@ -223,8 +229,10 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
     gr.set_static_paths(list(SCRIPTS))
     speech = json.dumps({language: all_words(language) for language in LANGUAGES}, ensure_ascii=False).replace("</", "<\\/")
     head = f"<script>window.layerscopeWords = {speech}</script>"
-    sessions, first = Sessions(exports), PageState(model=model)
-    sessions.open_ahead().open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
+    sessions, first = Sessions(exports), state_from_query("", model)
+    ahead = sessions.open_ahead()
+    ahead.look(first.T)
+    ahead.open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
     demo = build(model, sessions, exports)
     try:
         demo.launch(

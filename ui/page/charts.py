@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from engine.export.checkpoint import ExportReport
+from engine.judge.similarity import blocks_key
 from engine.methods.laco import LacoSettings
 from engine.methods.minitron import RemovalPerplexity
 from engine.models.library import typed
@@ -41,6 +42,7 @@ def plan_parts(model: Model, plan: DepthPlan) -> dict[str, Any]:
     """Return what every view draws of a plan: its blocks, and what it would weigh."""
     parameters, size = weigh(model.spec, plan)
     return {
+        "name": blocks_key(plan.blocks),  # by which its cost is known
         "depth": plan.depth,
         "blocks": [block_to_json(block) for block in plan.blocks],
         **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
@@ -55,8 +57,9 @@ def plan_data(model: Model, plan: DepthPlan, similarity: float) -> str:
     return encode({**plan_parts(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
 
 
-def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier: Frontier) -> str:
-    """Return what the fold view draws: every step with its plan and trials. Thresholds keep all their digits."""
+def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier: Frontier, filling: bool = False) -> str:
+    """Return what the fold view draws: every step with its plan and trials, or the one step of a map that is still `filling`.
+    Thresholds keep all their digits."""
     steps = []
     for step in frontier.steps:
         proposal = step.proposal
@@ -82,6 +85,7 @@ def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier:
             "parameters": model.spec.parameters,
             "texts": len(texts.texts),
             "calibration": texts.name,
+            "filling": filling,
             "monotone": all(a >= b for a, b in pairwise(depths)),
             "steps": steps,
         }

@@ -31,6 +31,10 @@ PRESETS: dict[str, tuple[float, int, int, int, int | None, str, str]] = {
 }
 
 
+_SETTINGS = ("T", "C", "I", "L", "H", "rule", "similarity")
+FIRST = dict(zip(_SETTINGS, PRESETS["balanced"], strict=True))  # what a link that names no setting opens on
+
+
 @dataclass(frozen=True)
 class PageState:
     """What a link holds. Names are the query's; see `LacoSettings` for the settings."""
@@ -65,11 +69,12 @@ _RANGES = {
 def state_from_query(query: str, model: str, texts: str = "english", own: bool = False) -> PageState:
     """Read a link's query; what is missing or makes no sense falls back to the default, so that a link always opens.
 
+    The defaults beside a setting that is named are the paper's; with none named the page opens on a plan worth showing.
     `texts` is the page's default; `own` where this tab of the browser has texts of its own, which no link holds.
     """
     given = {key: values[-1] for key, values in parse_qs(query.lstrip("?")).items()}
     choices = {**_CHOICES, "texts": TEXTS if own else BUNDLED}
-    found: dict[str, Any] = {"model": model, "texts": texts}
+    found: dict[str, Any] = {"model": model, "texts": texts} | ({} if set(given) & set(_SETTINGS) else FIRST)
     for entry in fields(PageState):
         text = given.get(entry.name, "")
         if not text:

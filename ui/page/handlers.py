@@ -80,6 +80,7 @@ class Handlers:
         bench, state = self._of(key), state_from_query(query, self._model, texts_in(self._language), bool(own.strip()))
         spans = read_spans(state.spans)
         bench.page.settle()
+        bench.look(max(state.T, T_MIN))
         asked, device = (state.model, state.dtype), picker.device_at_hand(state.device)
         answer = self._act(bench, lambda: bench.open(*asked, texts_of(state.texts, own), state.settings(), spans, state.device))
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
@@ -119,6 +120,13 @@ class Handlers:
         """A setting has changed: ask for its map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.ask(_settings(*settings)), "map")
+
+    @_of_what_is_open
+    def stand(self, key: str, event: gr.EventData) -> list[Any]:
+        """The page has come to rest on a plan whose cost it does not know."""
+        bench = self._of(key)
+        bench.costing.stand(str(event.plan), float(event.T))
+        return self._status(bench)
 
     @_of_what_is_open
     def spans(self, key: str, text: str) -> list[Any]:
@@ -250,6 +258,12 @@ class Handlers:
             bench.searching.make_baseline(method, int(amount), objective)
 
         return self._act(bench, do)
+
+    @_of_what_is_open
+    def sweep(self, key: str, seconds: float | None) -> list[Any]:
+        """Sweep over all C, I and rules."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.sweeping.start(float(seconds or 0)))
 
     def cancel(self, key: str) -> list[Any]:
         """Stop whatever runs."""

@@ -1,10 +1,8 @@
 """What stands on Fold."""
 
 TEXT: dict[str, tuple[str, str]] = {
-    "fold_read": ("Move **T** down and more layers fold. The strip shows the source above and what is left of it below; the left chart shows every fold that was tried, the right one how many layers each T leaves.", "**T**를 낮출수록 더 많은 레이어가 병합됩니다. 스트립의 위는 원본, 아래는 남은 블록입니다. 왼쪽 차트는 시도한 모든 병합, 오른쪽 차트는 T에 따라 남는 레이어 수입니다."),
     "T_info": ("A fold is kept when similarity stays above T. Lower: fewer layers. Paper: about 0.65", "임계값입니다. 유사도가 T보다 높으면 병합합니다. 낮출수록 레이어가 줄어듭니다. 논문: 약 0.65"),
     "target": ("Target layers", "목표 레이어 수"),
-    "target_info": ("Picks the highest T that leaves this many layers, or the nearest number there is", "레이어가 이만큼 남는 가장 높은 T를 고릅니다. 없으면 가장 가까운 수를 고릅니다"),
     "snap": ("Snap T to the map's steps", "T를 T 맵의 단계에 맞추기"),
     "C_info": ("Layers in one fold. Higher folds deeper at once. Paper: 3 to 6", "한 번에 병합하는 레이어 수. 클수록 한꺼번에 많이 줄입니다. 논문: 3–6"),
     "I_info": ("Step down after a fold. Higher spreads the folds. Paper: 1 to 3", "병합 후 아래로 이동하는 간격. 클수록 병합이 흩어집니다. 논문: 1–3"),
@@ -36,4 +34,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "save_plan": ("Save plan", "플랜 저장"),
     "load_plan": ("Load plan", "플랜 불러오기"),
     "more": ("More settings", "추가 설정"),
+    "files": ("Save, load, repair", "저장, 불러오기, 복구"),
+    "sliders_other": ("The plan shown is not of these sliders. Choose “From the T map” below to come back to them.", "지금 보이는 플랜은 이 슬라이더로 만든 것이 아닙니다. 아래에서 ‘T 맵’을 고르면 돌아옵니다."),
+    "fold_first": ("Move **T** down and more layers fold. The strip shows the source above and what is left of it below; the chart shows what every T costs and leaves.", "**T**를 낮출수록 더 많은 레이어가 병합됩니다. 띠의 위는 원본, 아래는 남은 레이어입니다. 그래프는 T마다 비용과 남는 레이어 수를 보여 줍니다."),
+    "target_picks": ("Picks the cheapest step measured of those that leave this many layers, or the nearest number there is", "레이어를 이만큼 남기는 구간 가운데 지금까지 측정한 비용이 가장 작은 것을 고릅니다. 없으면 가장 가까운 수를 고릅니다"),
 }  # fmt: skip

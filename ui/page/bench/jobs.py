@@ -47,6 +47,7 @@ class Runner:
         self._stop = threading.Event()
         self._progress, self._began = Progress(""), time.monotonic()
         self._work = Work()
+        self._ended = False  # the running task has its result and tells of it
         self._heard = time.monotonic()
         self.problem: str | None = None  # what a person is told; "" stands for a bug, whose traceback is in the log
         self._culprit: str | None = None
@@ -68,7 +69,7 @@ class Runner:
             current = self._current
             if current is not None and current.kind == task.kind:
                 self._stop.set()
-            elif current is not None and urgent and current.yielding and not self._stop.is_set():
+            elif current is not None and urgent and current.yielding and not self._ended and not self._stop.is_set():
                 self._queue.insert(0, current)
                 self._stop.set()
             self._queue.insert(0 if urgent else len(self._queue), task)
@@ -119,6 +120,7 @@ class Runner:
                 return
             self._current, self._progress, self._began = self._queue.pop(0), Progress(""), time.monotonic()
             self._stop.clear()
+            self._ended = False
             self._thread = threading.Thread(target=self._run, args=(self._current,), daemon=True, name=f"job-{self._current.kind}")
             self._thread.start()
 
@@ -130,6 +132,7 @@ class Runner:
                 if self._stop.is_set():  # between its last step and now
                     raise Interrupted
                 self.content(task.kind)
+                self._ended = True
                 task.done(result)
         except (Interrupted, Stopped):
             log.info("%s stopped", task.kind)

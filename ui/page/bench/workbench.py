@@ -9,13 +9,13 @@ from typing import Any
 
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
-from engine.judge.similarity import Similarity
+from engine.judge.similarity import Similarity, blocks_key
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
 from engine.passes.profiling import Profile
 from engine.plans.files import model_of_plan, plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
-from engine.search.frontier import Frontier, frontier, step_at
+from engine.search.frontier import Frontier, Step, frontier, step_around, step_at
 from engine.types import DepthPlan
 from ui.page import charts
 from ui.page.bench.opening import Coming, Opening
@@ -35,6 +35,8 @@ class Workbench(Opening):
         self.asked: LacoSettings | None = None  # the question whose map is shown or under way
         self.map: Frontier | None = None
         self.map_of: LacoSettings | None = None
+        self.T = 1.0  # where the person's T stands
+        self.glimpse: Step | None = None  # of a map that is still being filled: the step that is shown
         self.profile: Profile | None = None
         self.spans: list[list[int]] = []  # of the hand-made plan
         self.hand: DepthPlan | None = None
@@ -43,16 +45,21 @@ class Workbench(Opening):
         self._survey_asked: tuple[str, str] | None = None  # rule and definition of the landscape, as with the map
         self._survey_of: tuple[str, str] | None = None
         self._on_mapped: list[Callable[[], None]] = []
+        self._on_shown: list[Callable[..., None]] = []
 
     def when_mapped(self, tell: Callable[[], None]) -> None:
         """Call this whenever a T map is ready."""
         self._on_mapped.append(tell)
 
+    def when_shown(self, tell: Callable[..., None]) -> None:
+        """Call this with every plan that Fold shows and that is not of the T map, and with the plans of its folds alone."""
+        self._on_shown.append(tell)
+
     # --- opening ---
 
     def take(self, coming: Coming, same: bool) -> None:
         """A model has been opened: nothing of the one before is left, and the controls move into the new one's ranges."""
-        self.map = self.map_of = self.asked = self.profile = self._survey_asked = self._survey_of = None
+        self.map = self.map_of = self.asked = self.glimpse = self.profile = self._survey_asked = self._survey_of = None
         if not same:
             self.hand = self.file = self.found = None
             for prop in ("hand", "file", "found"):
@@ -115,35 +122,57 @@ class Workbench(Opening):
         self.settings = settings
         if settings == self.asked:
             return
-        self.asked = settings
+        self.asked, self.glimpse = settings, None
         self.page.put("fold", "stale", "yes")
-        meter = self.open_meter()
-        self.submit(
-            "map", lambda: frontier(meter, settings, T_MIN), lambda found: self._mapped(settings, found), urgent=True, yielding=True
-        )
+        self._map(settings)
         survey = (settings.rule, settings.similarity)
         if survey != self._survey_asked:
             self._survey_asked = survey
-            self.page.put("landscape", "stale", "yes")
-            self.submit(
-                "landscape",
-                lambda: landscape(meter, settings.rule, settings.similarity),
-                lambda found: self._surveyed(survey, found),
-                yielding=True,
-            )
+            self.page.put("landscape", "stale", "no" if survey == self._survey_of else "yes")
             self.set_spans(self.spans)
             for prop, plan in (("file", self.file), ("found", self.found)):
                 if plan is not None:
                     self._measure(prop, plan)
 
+    def look(self, threshold: float) -> None:
+        """T stands here now: while its map is still being filled, or was stopped, the step that holds it is worked out first."""
+        moved, self.T = threshold != self.T, threshold
+        wanted = self.asked or (self.settings if self.glimpse else None)
+        if moved and wanted is not None and wanted != self.map_of and not self._holds(self.glimpse):
+            self.asked = wanted
+            self._map(wanted)
+
+    def _holds(self, step: Step | None) -> bool:
+        return step is not None and (step.t_from <= self.T < step.t_to or self.T == step.t_to == 1.0)
+
+    def _map(self, settings: LacoSettings) -> None:
+        meter = self.open_meter()
+
+        def job() -> Job[Frontier]:
+            if not self._holds(self.glimpse):
+                step = yield from step_around(meter, replace(settings, T=self.T), T_MIN)
+                self._glimpsed(settings, step)
+            return (yield from frontier(meter, settings, T_MIN))
+
+        self.submit("map", job, lambda found: self._mapped(settings, found), urgent=True, yielding=True)
+
+    def _glimpsed(self, settings: LacoSettings, step: Step) -> None:
+        self.glimpse = step
+        self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, Frontier(T_MIN, (step,)), filling=True))
+        for tell in self._on_shown:
+            tell(step.proposal.plan)
+
     def _mapped(self, settings: LacoSettings, found: Frontier) -> None:
         model = self.open_meter().model
-        self.map, self.map_of = found, settings
+        self.map, self.map_of, self.glimpse = found, settings, None
         self.show("fold", charts.map_data(model, self.texts, settings, found))
         depths = [step.proposal.plan.depth for step in found.steps]
         self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum also where nothing folds
         for tell in self._on_mapped:
             tell()
+        survey, meter = (settings.rule, settings.similarity), self.open_meter()
+        if survey != self._survey_of:  # last: what the map's plans cost is asked for more
+            self.submit("landscape", lambda: landscape(meter, *survey), lambda found: self._surveyed(survey, found), yielding=True)
 
     def _surveyed(self, survey: tuple[str, str], found: Landscape) -> None:
         self._survey_of = survey
@@ -157,13 +186,17 @@ class Workbench(Opening):
         """
         if self.model is None or not self.ready:
             return
-        hand = fold_spans(self.model.spec.depth, [(first, last) for first, last in spans], self.settings.rule) if spans else None
+        depth, rule = self.model.spec.depth, self.settings.rule
+        hand = fold_spans(depth, [(first, last) for first, last in spans], rule) if spans else None
+        alone = [fold_spans(depth, [(first, last)], rule) for first, last in spans]
         self.hand, self.spans = hand, spans
         self.page.put("landscape", "marks", json.dumps(spans))
+        self.page.put("landscape", "alone", json.dumps([blocks_key(plan.blocks) for plan in alone]))
         if hand is None:
             self.page.put("fold", "hand", "")
+            self.page.put("landscape", "hand", "")
         else:
-            self._measure("hand", hand)
+            self._measure("hand", hand, *alone)
 
     def load_plan(self, value: Any) -> DepthPlan:
         """Take a plan from a file, and measure it.
@@ -193,7 +226,7 @@ class Workbench(Opening):
         self.page.put("fold", "found", charts.plan_data(self.open_meter().model, plan, math.nan))
         self.page.move("plan", "found")
 
-    def _measure(self, prop: str, plan: DepthPlan) -> None:
+    def _measure(self, prop: str, plan: DepthPlan, *parts: DepthPlan) -> None:
         meter, definition = self.open_meter(), self.settings.similarity
 
         def job() -> Job[Similarity]:
@@ -201,9 +234,15 @@ class Workbench(Opening):
             return meter.measure(plan.blocks, plan.prefix)
 
         def done(found: Similarity) -> None:
-            self.page.put("fold", prop, charts.plan_data(meter.model, plan, mean_and_spread(found, definition)[0]))
+            show(mean_and_spread(found, definition)[0])
 
-        self.page.put("fold", prop, charts.plan_data(meter.model, plan, math.nan))
+        def show(similarity: float) -> None:
+            for component in ("fold", "landscape") if prop == "hand" else ("fold",):
+                self.page.put(component, prop, charts.plan_data(meter.model, plan, similarity))
+
+        show(math.nan)
+        for tell in self._on_shown:
+            tell(plan, *parts)
         self.submit(f"measure-{prop}", job, done, urgent=True)
 
     # --- export ---
@@ -223,9 +262,12 @@ class Workbench(Opening):
             if plan is None:
                 raise PlanError("there is no such plan yet: add folds on Explore, load a file, or search")
             return plan, known
-        if self.map is None or self.map_of != self.asked:
+        step = self.glimpse
+        if step is None or not step.t_from <= threshold < step.t_to:
+            step = step_at(self.map, threshold) if self.map is not None and self.map_of == self.asked else None
+        if step is None:
             raise PlanError("the T map for these settings is not ready yet; wait for it, or cancel and choose others")
-        proposal = step_at(self.map, threshold).proposal
+        proposal = step.proposal
         require_depth(proposal.plan, model.spec.depth)
         return proposal.plan, {**known, "trials": [trial_to_json(trial) for trial in proposal.trials]}
 

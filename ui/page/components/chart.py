@@ -10,12 +10,10 @@ import plotly
 from engine.models.texts import assets_folder
 
 # Plotly's own file from its wheel, then ours; the order is that of loading.
+_OURS = "core menu table terminal costs heatmaps strip staircase fold panels picker search sweep board state"
 SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
-    *(
-        assets_folder() / "js" / f"{name}.js"
-        for name in ("core", "menu", "table", "terminal", "heatmaps", "strip", "fold", "panels", "picker", "search", "board", "state")
-    ),
+    *(assets_folder() / "js" / f"{name}.js" for name in _OURS.split()),
 )
 _HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in SCRIPTS)
 
@@ -25,6 +23,8 @@ const events = {{
   span: (detail) => trigger('span', detail),
   pick: (detail) => trigger('pick', detail),
   synced: (detail) => trigger('synced', detail),
+  stand: (detail) => trigger('stand', detail),
+  take: (detail) => trigger('take', detail),
   row: (detail) => trigger('row', detail),
   browse: (detail) => trigger('browse', detail),
   undo: (detail) => trigger('undo', detail),

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from ui.page.components.chart import view
-from ui.page.controls import PageState
+from ui.page.controls import FIRST
 from ui.text.commands import lines_of
 
 
@@ -18,7 +18,7 @@ def terminal(tab: str, language: str, *controls: gr.components.Component) -> gr.
     """
 
     def told(*values: Any) -> str:
-        return json.dumps({"lines": lines_of(tab, language, *values), "T": PageState.T})
+        return json.dumps({"lines": lines_of(tab, language, *values), "T": FIRST["T"]})
 
     shown = view(f"terminal-{tab}", language, 0, told(*(control.value for control in controls)), panel=True)
     if controls:

@@ -31,7 +31,7 @@ def build(language: str) -> SimpleNamespace:
     removal = gr.Button(say("removal_button"), size="sm", elem_id="removal")
     gr.Markdown(say("landscape_title"))
     gr.Markdown(say("landscape_read"))
-    landscape = view("landscape", language, 300, marks="[]")
+    landscape = view("landscape", language, 300, marks="[]", hand="", alone="[]")
     with gr.Row():
         with gr.Column(min_width=340):
             gr.Markdown(say("norms_title"))

@@ -14,75 +14,71 @@ from engine.settings import about
 from ui.page.bench.workbench import T_MIN
 from ui.page.components.chart import view
 from ui.page.components.slider import Slider
-from ui.page.controls import PLANS, PRESETS
+from ui.page.controls import FIRST, PLANS, PRESETS
 from ui.text.words import words
 
 
 def build(language: str) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
-    gr.Markdown(say("fold_read"))
-    parts = _settings(say) | _buttons(say)
-    parts["fold"] = view("fold", language, 640, hand="", file="", found="", judged="{}")
-    parts |= _plan(say)
-    parts["repaired"] = view("repaired", language, 24, panel=True)
-    parts |= _more(say)
+    gr.Markdown(say("fold_first"))
+    with gr.Row(elem_id="fold-bench"):
+        with gr.Column(elem_id="fold-controls"):
+            with gr.Column(elem_id="fold-axis"):
+                described = view("described", language, 0, panel=True)
+                parts = _axis(say)
+            with gr.Column(elem_id="fold-settings"):
+                parts |= _settings(say) | _buttons(say)
+        with gr.Column(elem_id="fold-view"):
+            parts["fold"] = view(
+                "fold", language, 560, json.dumps({"T": FIRST["T"], "plan": "map"}), hand="", file="", found="", judged="{}"
+            )
+    parts |= {"described": described, **_files(say, language), **_more(say)}
     parts["spans"] = gr.Textbox("[]", visible="hidden", elem_id="spans")
     tab = SimpleNamespace(**parts)
     _connect(tab)
     return tab
 
 
+def _axis(say: Callable[[str], str]) -> dict[str, Any]:
+    """T and the target."""
+    t = about(LacoSettings, "T")
+    T = Slider(T_MIN, t["high"], FIRST["T"], step=t["step"], label="T", info=say("T_info"), elem_id="T")
+    target = Slider(1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_picks"), elem_id="target")
+    return {"T": T, "target": target}
+
+
 def _settings(say: Callable[[str], str]) -> dict[str, Any]:
-    """T and the target; C, I and the rule."""
-    t, c, i = about(LacoSettings, "T"), about(LacoSettings, "C"), about(LacoSettings, "I")
-    with gr.Row():
-        T = Slider(T_MIN, t["high"], 0.65, step=t["step"], label="T", info=say("T_info"), elem_id="T", min_width=280, scale=2)
-        target = Slider(
-            1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_info"), elem_id="target", min_width=280, scale=2
-        )
-    with gr.Row():
-        whole = {"precision": 0, "min_width": 200}
-        C = Slider(c["low"], c["high"], 4, step=c["step"], label="C", info=say("C_info"), elem_id="C", **whole)
-        I = Slider(i["low"], i["high"], 2, step=i["step"], label="I", info=say("I_info"), elem_id="I", **whole)
-        rule = gr.Dropdown(
-            [(say(f"rule_{name}"), name) for name in RULES],
-            value="reference",
-            label=say("rule"),
-            info=say("rule_info"),
-            elem_id="rule",
-            min_width=280,
-        )
-    return {"T": T, "target": target, "C": C, "I": I, "rule": rule}
+    """C, I and the rule."""
+    c, i = about(LacoSettings, "C"), about(LacoSettings, "I")
+    C = Slider(c["low"], c["high"], FIRST["C"], step=c["step"], precision=0, label="C", info=say("C_info"), elem_id="C")
+    I = Slider(i["low"], i["high"], FIRST["I"], step=i["step"], precision=0, label="I", info=say("I_info"), elem_id="I")
+    names = [(say(f"rule_{name}"), name) for name in RULES]
+    rule = gr.Dropdown(names, value=FIRST["rule"], label=say("rule"), info=say("rule_info"), elem_id="rule")
+    return {"C": C, "I": I, "rule": rule}
 
 
 def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
-    """Undo, redo and the presets."""
+    """Presets, undo and redo; which plan is shown."""
     with gr.Row(elem_classes="ls-buttons"):
-        undo, redo = (gr.Button(say(name), size="sm", min_width=90, elem_id=name) for name in ("undo", "redo"))
-        presets = {name: gr.Button(say(name), size="sm", min_width=110, elem_id=name) for name in PRESETS}
-    return {"undo": undo, "redo": redo, "presets": presets}
+        presets = {name: gr.Button(say(name), size="sm", min_width=80, elem_id=name) for name in PRESETS}
+        undo, redo = (gr.Button(say(name), size="sm", min_width=80, elem_id=name) for name in ("undo", "redo"))
+    names = [(say(f"plan_{name}"), name) for name in PLANS]
+    plan = gr.Radio(names, value="map", label=say("plan"), info=say("plan_info"), elem_id="plan")
+    return {"undo": undo, "redo": redo, "presets": presets, "plan": plan}
 
 
-def _plan(say: Callable[[str], str]) -> dict[str, Any]:
-    """Which plan is shown, its files and its repair."""
-    with gr.Row():
-        plan = gr.Radio(
-            [(say(f"plan_{name}"), name) for name in PLANS],
-            value="map",
-            label=say("plan"),
-            info=say("plan_info"),
-            elem_id="plan",
-            scale=2,
-            min_width=280,
-        )
-        with gr.Column(min_width=200):
-            save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan")
-            load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan")
-            clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan")
-    with gr.Row(elem_classes="ls-buttons"):
-        repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
-    return {"plan": plan, "save": save, "load": load, "clear": clear, "repairs": repairs}
+def _files(say: Callable[[str], str], language: str) -> dict[str, Any]:
+    """The plan's files and its repair."""
+    with gr.Accordion(say("files"), open=False):
+        with gr.Row(elem_classes="ls-buttons"):
+            save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan", min_width=160)
+            load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan", min_width=160)
+            clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
+        with gr.Row(elem_classes="ls-buttons"):
+            repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
+        repaired = view("repaired", language, 24, panel=True)
+    return {"save": save, "load": load, "clear": clear, "repairs": repairs, "repaired": repaired}
 
 
 def _more(say: Callable[[str], str]) -> dict[str, Any]:
@@ -117,7 +113,7 @@ def _connect(tab: SimpleNamespace) -> None:
     shown = f"(T, plan, target) => [JSON.stringify({{T, plan}}), {ls}.depthAt(T) ?? target]"
     for moved in (tab.T.change, tab.plan.change, tab.fold.synced):
         moved(None, [tab.T, tab.plan, tab.target], [tab.fold, tab.target], js=shown, **quiet)
-    tab.target.input(None, [tab.target, tab.T], tab.T, js=f"(target, T) => {ls}.nearest(target) ?? T", **quiet)
+    tab.target.input(None, [tab.target, tab.T], tab.T, js=f"(target, T) => {ls}.aim(target) ?? T", **quiet)
     tab.fold.pick(None, None, tab.T, js=f"() => {ls}.picked", **quiet)
     tab.save.click(None, js=f"() => {{ {ls}.savePlan(); }}")
 

@@ -21,12 +21,25 @@ def build(language: str) -> SimpleNamespace:
     gr.Markdown(say("search_read"))
     parts = _target(say) | _how(say) | _buttons(say)
     parts["chart"] = view("search", language, 420)
+    parts |= _sweep(say, language)
     return SimpleNamespace(**parts)
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return what a search is asked with, in the order of `Handlers.search`."""
     return [tab.kind, tab.amount, tab.context, tab.objective, tab.seconds, tab.survivors, tab.repaired, tab.every]
+
+
+def _sweep(say: Callable[[str], str], language: str) -> dict[str, Any]:
+    """Every plan that Layer Collapse can reach, with its cost."""
+    gr.Markdown(say("sweep_title"))
+    gr.Markdown(say("sweep_read"))
+    with gr.Row(elem_classes="ls-buttons"):
+        seconds = gr.Slider(
+            10, 3600, 300, step=10, label=say("search_seconds"), info=say("sweep_seconds_info"), elem_id="sweep-seconds", min_width=220
+        )
+        button = gr.Button(say("sweep_button"), variant="primary", elem_id="sweep-button", min_width=160)
+    return {"sweep_seconds": seconds, "sweep_button": button, "sweep": view("sweep", language, 120)}
 
 
 def _target(say: Callable[[str], str]) -> dict[str, Any]:

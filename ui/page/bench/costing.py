@@ -1,0 +1,127 @@
+"""What plans cost, quickly: the figure that Fold shows beside similarity, for every step of the T map and every other plan shown."""
+
+import json
+from dataclasses import asdict
+
+from engine.cache import plain
+from engine.errors import PlanError
+from engine.jobs import Job, as_part, drain
+from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, costs
+from engine.judge.evaluation import Judge
+from engine.judge.similarity import blocks_key
+from engine.search.frontier import outwards, step_at
+from engine.types import DepthPlan
+from ui.page.bench.workbench import Workbench
+
+
+class Costing:
+    """The costs of one workbench's plans on the practice texts, by the names of their blocks.
+
+    What a person asked for goes first; the rest of the map follows in the background, from where T stands outwards.
+    """
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        self._costs: dict[str, Cost] = {}
+        self._asked: list[DepthPlan] = []
+        self._judge: Judge | None = None
+        bench.when_opened(self._opened)
+        bench.when_mapped(self._mapped)
+        bench.when_shown(self.ask)
+
+    def stand(self, choice: str, threshold: float) -> None:
+        """The page rests on a plan whose cost it does not know: measure from there on. What is under way follows by itself."""
+        self.bench.look(threshold)
+        try:
+            plan, _ = self.bench.chosen(choice, threshold)
+        except PlanError:  # there is nothing to measure yet; the map will ask when it is ready
+            return
+        if blocks_key(plan.blocks) in self._costs:
+            self._tell()
+        elif choice != "map" or self.bench.glimpse is not None:
+            self.ask(plan)
+        elif (self.bench.runner.state() or ("",))[0] != "costs":
+            self._fill(first=plan)
+
+    def ask(self, *plans: DepthPlan) -> None:
+        """Measure these plans before anything else."""
+        self._asked = [*plans, *(plan for plan in self._asked if plan not in plans)]
+        self.bench.submit("cost", self._answering, lambda _: None, urgent=True, yielding=True)
+
+    def of(self, plan: DepthPlan) -> Cost | None:
+        """Return what a plan costs, or None where that is not known yet."""
+        return self._costs.get(blocks_key(plan.blocks))
+
+    def learn(self, plan: DepthPlan, cost: Cost) -> None:
+        """Take a cost that was measured elsewhere with the same judge."""
+        self._costs[blocks_key(plan.blocks)] = cost
+
+    def measured(self, plans: list[DepthPlan]) -> Job[None]:
+        """Measure these plans as a part of another task."""
+        yield from costs(self.judge(), plans, self.learn)
+        self._tell()
+
+    def _opened(self) -> None:
+        self._judge, self._costs, self._asked = None, {}, []
+        self._tell()
+
+    def _mapped(self) -> None:
+        assert self.bench.map is not None
+        self._fill(first=step_at(self.bench.map, self.bench.T).proposal.plan)
+
+    def _fill(self, first: DepthPlan) -> None:
+        self.ask(first)
+        self.bench.submit("costs", self._filling, lambda _: None, yielding=True)
+
+    def _answering(self) -> Job[None]:
+        self._recall()
+        while self._asked:
+            yield from self._measure(self._asked[0])
+            self._asked = self._asked[1:]
+
+    def _filling(self) -> Job[None]:
+        """Measure the step next to T that is not known, again and again: moving T moves the order with it."""
+        self._recall()
+        while (plan := self._nearest()) is not None:
+            plans = {blocks_key(step.proposal.plan.blocks) for step in self.bench.map.steps} if self.bench.map else set()
+            done, total = len(plans & set(self._costs)), len(plans)
+            yield from as_part(self._measure(plan), f"Plan {done + 1} of {total} ({plan.depth} layers)", done, total)
+
+    def _nearest(self) -> DepthPlan | None:
+        if self.bench.map is None:
+            return None
+        steps = self.bench.map.steps
+        order = outwards(steps, steps.index(step_at(self.bench.map, self.bench.T)))
+        return next((plan for plan in order if self.of(plan) is None), None)
+
+    def _recall(self) -> None:
+        """Tell at once what is remembered of the map and of the plans asked for."""
+        steps = self.bench.map.steps if self.bench.map else ()
+        plans = [*self._asked, *(step.proposal.plan for step in steps)]
+        known = [plan for plan in plans if self.of(plan) is None and self.judge().known(plan)]
+        if known:
+            self._costs |= {blocks_key(plan.blocks): cost_of(drain(self.judge().judge(plan))) for plan in known}
+            self._tell()
+
+    def _measure(self, plan: DepthPlan) -> Job[None]:
+        if self.of(plan) is None:
+            self._costs[blocks_key(plan.blocks)] = cost_of((yield from self.judge().judge(plan)))
+        self._tell()
+
+    def judge(self) -> Judge:
+        """Return the judge of quick costs on the open model."""
+        if self._judge is None:
+            self._judge = cost_judge(self.bench.open_meter().model, self.bench.texts.name)
+        return self._judge
+
+    def _tell(self) -> None:
+        of = {name: {**asdict(cost), "level": level(cost.ratio)} for name, cost in self._costs.items()}
+        known = {"of": of, "limits": [limit for limit, *_ in LEVELS[:-1]]}
+        if self._judge is not None:
+            known |= {"tokens": self._judge.protocol.tokens, "texts": self._judge.protocol.texts}
+        self.bench.page.put("costs", "value", json.dumps(plain(known)))
+
+
+def level(ratio: float) -> int:
+    """Return which of LEVELS a ratio belongs to; one that is no number belongs to the last."""
+    return next((place for place, (limit, *_) in enumerate(LEVELS) if ratio <= limit), len(LEVELS) - 1)
