@@ -55,12 +55,12 @@ def test_the_first_view_is_the_cheapest_step_of_the_balanced_depth_and_no_addres
     assert fold.evaluate("window.layerscope.pursued") is None
 
 
-def test_the_paper_is_one_click_and_a_link_that_names_a_setting_is_obeyed(fold: Page, url: str) -> None:
+def test_the_paper_is_one_click_and_a_link_that_names_a_setting_is_obeyed(fold: Page, app: App) -> None:
     fold.locator("#paper_preset").click()
     settled(fold)
     assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [4, "reference", 0.65]
     expect(fold.locator("#ls-fold .ls-cost b")).to_contain_text("×")
-    fold.goto(f"{url}/?C=5&T=0.7#fold")
+    fold.goto(f"{app.url}/?C=5&T=0.7#fold")
     settled(fold)
     assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [5, "reference", 0.7]
 
