@@ -43,7 +43,8 @@
       made.setAttribute("viewBox", `0 0 ${width} ${height}`);
       made.setAttribute("font-family", FONT);
       made.insertAdjacentHTML("afterbegin", `<rect width="${width}" height="${height}" fill="#fff"/>`);
-      return onPaper(new XMLSerializer().serializeToString(made)).replaceAll('fill="#111"', 'fill="#fff"');
+      made.querySelectorAll(".ls-donor text").forEach((text) => text.setAttribute("fill", "#fff"));
+      return onPaper(new XMLSerializer().serializeToString(made));
     };
     const png = async ([wide, , scale]) => {
       const image = new Image(), canvas = element("canvas", {width: wide * scale, height: Math.round((wide * scale * height) / width)});

@@ -42,7 +42,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
     group.append(svg("title", {}, title));
     group.append(svg("rect", {x: left, y, width: Math.max(1, cell - gap), height: high, rx: Math.min(4, cell / 5), fill: paint[kind], stroke: kind === "gone" ? t.faint : "none", "stroke-dasharray": "3 2"}));
     if (kind === "gone") group.append(svg("path", {d: `M${left + cell * .28},${y + 10} l${cell * .3},10 m0,-10 l-${cell * .3},10`, stroke: t.faint, "stroke-width": 1.2}));
-    else if (cell > 11) group.append(svg("text", {x: left + (cell - gap) / 2, y: y + high / 2 + 4, "text-anchor": "middle", "font-size": Math.min(11, cell * .62), fill: kind === "kept" ? t.text : t.dark ? "#111" : "#fff"}, layer.text));
+    else if (cell > 11) group.append(svg("text", {x: left + (cell - gap) / 2, y: y + high / 2 + 4, "text-anchor": "middle", "font-size": Math.min(11, cell * .62), fill: kind === "kept" ? t.text : t.dark || kind === "home" ? "#111" : "#fff"}, layer.text));
     root.append(group);
   };
   for (let layer = 0; layer < depth; layer++) draw({id: layer, place: layer, text: layer}, depth, top, part(layer), "data-layer", `${words.layer} ${layer}: ${words[`is_${part(layer)}`]}`);

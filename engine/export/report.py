@@ -60,42 +60,32 @@ def report_html(
     parameters, size = weigh(spec, plan)
     weakest = sorted((layer.block_influence, layer.index) for layer in profile.layers if math.isfinite(layer.block_influence))
     recipe = json.dumps(plain(plan_to_json(plan)), allow_nan=False, default=str)
-    return (
-        _environment(say)
-        .get_template("page.html.j2")
-        .render(
-            language=language,
-            spec=spec,
-            source=source,
-            fingerprint=fingerprint,
-            plan=plan,
-            profile=profile,
-            evaluation=evaluation,
-            frontier=frontier,
-            samples=plain(samples or []),
-            told=telling(samples or [], say),
-            facts={key: value for key, value in records(facts).items() if key != "commands"},
-            settings=_settings(source, fingerprint, plan, evaluation, say),
-            parameters=parameters,
-            bytes=size,
-            sentences=describe(plan, say),
-            verdict=verdict(plan, evaluation, say),
-            seen=evaluation is not None and evaluation.protocol.fingerprint in _fitted_to(plan, facts),
-            looped=[sum(bool(sample[side]["loops"]) for sample in samples or []) for side in ("source", "plan")],
-            weakest=[index for _, index in weakest[:3]],
-            strips=[strip(plan, False, say), strip(plan, True, say)],
-            gains=gains(spec, plan, speed, memory, say),
-            further=further(speed, memory, say),
-            speed=speed,
-            tasks=plain(tasks or []),
-            others=others,
-            charts={**charts(profile, plan, evaluation, frontier), "cost": cost_against_size(spec, plan, evaluation, others, say)},
-            recipe=recipe,
-            download="data:application/json;charset=utf-8," + quote(recipe),
-            commands=facts.get("commands") or commands(source, plan, evaluation, facts),
-            plotly=Markup((files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")),  # as it is: it is a script
-        )
-    )
+    given = {"spec": spec, "source": source, "fingerprint": fingerprint, "plan": plan, "profile": profile, "frontier": frontier}
+    given |= {"language": language, "evaluation": evaluation, "speed": speed, "others": others}
+    script = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    worked_out = {
+        "samples": plain(samples or []),
+        "told": telling(samples or [], say),
+        "facts": {key: value for key, value in records(facts).items() if key != "commands"},
+        "settings": _settings(source, fingerprint, plan, evaluation, say),
+        "parameters": parameters,
+        "bytes": size,
+        "sentences": describe(plan, say),
+        "verdict": verdict(plan, evaluation, say),
+        "seen": evaluation is not None and evaluation.protocol.fingerprint in _fitted_to(plan, facts),
+        "looped": [sum(bool(sample[side]["loops"]) for sample in samples or []) for side in ("source", "plan")],
+        "weakest": [index for _, index in weakest[:3]],
+        "strips": [strip(plan, False, say), strip(plan, True, say)],
+        "gains": gains(spec, plan, speed, memory, say),
+        "further": further(speed, memory, say),
+        "tasks": plain(tasks or []),
+        "charts": {**charts(profile, plan, evaluation, frontier), "cost": cost_against_size(spec, plan, evaluation, others, say)},
+        "recipe": recipe,
+        "download": "data:application/json;charset=utf-8," + quote(recipe),
+        "commands": facts.get("commands") or commands(source, plan, evaluation, facts),
+        "plotly": Markup(script),  # as it is: it is a script
+    }
+    return _environment(say).get_template("page.html.j2").render(**given, **worked_out)
 
 
 def _environment(say: Say) -> Environment:

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from engine.export.gguf import copied_tensors, read_gguf, write_gguf
+from engine.methods.baselines import plan_of_kept
+from engine.models.sources import parse_source
 from tests.browser.chromium import install
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
@@ -61,6 +64,15 @@ def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model that is quicker than the demo: its file without ten layers of its 30."""
+    whole, plan = read_gguf(Path(parse_source("demo").location)), plan_of_kept(30, [*range(18), 28, 29], "short")
+    file = tmp_path_factory.mktemp("models") / "short.gguf"
+    assert len(list(write_gguf(whole, plan, copied_tensors(whole, plan), file))) > 0
+    return file
 
 
 @pytest.fixture(scope="module")

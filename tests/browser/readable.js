@@ -6,13 +6,19 @@
     const light = (rgb) => { const [r, g, b] = rgb.map((v) => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; };
     const over = (top, under) => top.rgb.map((v, i) => v * top.a + under[i] * (1 - top.a));
     const behind = (node) => { const found = []; for (let at = node; at; at = at.parentElement) { const c = parse(getComputedStyle(at).backgroundColor); if (c.a) found.push(c); if (c.a === 1) break; } return found.reverse().reduce((under, top) => over(top, under), [255, 255, 255]); };
+    const rects = (node) => [...node.ownerSVGElement.querySelectorAll("rect")].filter((rect) => { // those drawn under an SVG's text
+      const at = node.getBoundingClientRect(), box = rect.getBoundingClientRect(), [x, y] = [at.x + at.width / 2, at.y + at.height / 2];
+      return rect.compareDocumentPosition(node) & Node.DOCUMENT_POSITION_FOLLOWING && box.left <= x && x <= box.right && box.top <= y && y <= box.bottom;
+    });
+    const painted = (node) => rects(node).map((rect) => getComputedStyle(rect)).filter(({fill}) => fill.startsWith("rgb"))
+      .map((style) => ({...parse(style.fill), a: parse(style.fill).a * style.fillOpacity * style.opacity}));
     const walk = document.createTreeWalker(document.querySelector(".gradio-container"), NodeFilter.SHOW_TEXT), found = new Set();
     while (walk.nextNode()) {
       const node = walk.currentNode.parentElement, style = getComputedStyle(node), box = node.getBoundingClientRect();
-      if (!walk.currentNode.textContent.trim() || !box.width || !node.checkVisibility({opacityProperty: true, visibilityProperty: true}) || node.closest("svg, script, style, [aria-disabled=true], :disabled, .ls-stale")) continue;
+      if (!walk.currentNode.textContent.trim() || !box.width || !node.checkVisibility({opacityProperty: true, visibilityProperty: true}) || node.closest("script, style, title, [aria-disabled=true], :disabled")) continue;
       let opacity = 1;
       for (let at = node; at; at = at.parentElement) opacity *= getComputedStyle(at).opacity;
-      const ground = behind(node), ink = parse(style.color), [a, b] = [light(over({rgb: ink.rgb, a: ink.a * opacity}, ground)), light(ground)].sort((x, y) => y - x);
+      const drawn = node.ownerSVGElement, ground = (drawn ? painted(node) : []).reduce((under, top) => over(top, under), behind(node)), ink = parse(drawn ? style.fill : style.color), [a, b] = [light(over({rgb: ink.rgb, a: ink.a * opacity}, ground)), light(ground)].sort((x, y) => y - x);
       const ratio = (a + .05) / (b + .05);
       if (ratio < 4.5) found.add(`${walk.currentNode.textContent.trim().slice(0, 40)} (${node.className}): ${ratio.toFixed(2)}`);
     }

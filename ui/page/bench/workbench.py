@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError, SettingsError
-from engine.jobs import Job, Progress
+from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import Similarity, blocks_key
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
 from engine.passes.profiling import Profile
@@ -150,7 +150,8 @@ class Workbench(Opening):
 
         def job() -> Job[Frontier]:
             if not self._holds(self.glimpse):
-                step = yield from step_around(meter, replace(settings, T=self.T), T_MIN)
+                around = step_around(meter, replace(settings, T=self.T), T_MIN)
+                step = yield from retold(around, lambda told: Progress(told.label))  # how far the map is, is another question
                 self._glimpsed(settings, step)
             return (yield from frontier(meter, settings, T_MIN))
 

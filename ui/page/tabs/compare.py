@@ -1,6 +1,8 @@
 """Compare: what plans cost, measured on texts that nothing was fitted to, side by side."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
@@ -16,6 +18,19 @@ def build(language: str) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
     gr.Markdown(say("compare_read"))
+    parts = _judged_on(say, language)
+    with gr.Row(elem_classes="ls-buttons"):
+        parts["judge"] = gr.Button(say("judge_button"), variant="primary", elem_id="judge", min_width=200)
+        parts["judge_map"] = gr.Button(say("judge_map_button"), elem_id="judge-map", min_width=200)
+        parts["report"] = gr.Button(say("report_button"), elem_id="make-report", min_width=200)
+    parts["board"] = view("board", language, 420)
+    parts |= _more(say) | _ablations(say, language)
+    parts["download"] = view("download", language, 1, panel=True)
+    return SimpleNamespace(**parts)
+
+
+def _judged_on(say: Callable[[str], str], language: str) -> dict[str, Any]:
+    """The texts that judge, how much of them, and what else is measured."""
     with gr.Row():
         texts = gr.Dropdown(
             [(say(f"judge_{name}"), name) for name in TEXTS],
@@ -25,71 +40,39 @@ def build(language: str) -> SimpleNamespace:
             elem_id="judge-texts",
             min_width=240,
         )
-        tokens = gr.Slider(
-            500,
-            TOKENS,
-            4000,
-            step=500,
-            precision=0,
-            label=say("judge_tokens"),
-            info=say("judge_tokens_info"),
-            elem_id="judge-tokens",
-            min_width=240,
-        )
+        amount = {"label": say("judge_tokens"), "info": say("judge_tokens_info"), "elem_id": "judge-tokens"}
+        tokens = gr.Slider(500, TOKENS, 4000, step=500, precision=0, min_width=240, **amount)
+        choices = [(say(f"also_{what}"), what) for what in ALSO]
         also = gr.CheckboxGroup(
-            [(say(f"also_{what}"), what) for what in ALSO],
-            value=["samples", "speed"],
-            label=say("also"),
-            info=say("also_info"),
-            elem_id="also",
-            min_width=240,
+            choices, value=["samples", "speed"], label=say("also"), info=say("also_info"), elem_id="also", min_width=240
         )
     own = gr.Textbox("", label=say("judge_own"), lines=5, max_lines=10, visible=False, elem_id="judge-own")
-    with gr.Row(elem_classes="ls-buttons"):
-        judge = gr.Button(say("judge_button"), variant="primary", elem_id="judge", min_width=200)
-        judge_map = gr.Button(say("judge_map_button"), elem_id="judge-map", min_width=200)
-        report = gr.Button(say("report_button"), elem_id="make-report", min_width=200)
-    board = view("board", language, 420)
+    texts.change(
+        lambda choice: gr.update(visible=choice == "own"), texts, own, show_progress="hidden", queue=False, api_visibility="private"
+    )
+    return {"texts": texts, "tokens": tokens, "also": also, "own": own}
+
+
+def _more(say: Callable[[str], str]) -> dict[str, Any]:
+    """What tasks and the KV cache are measured with."""
     with gr.Accordion(say("more"), open=False), gr.Row():
         tasks = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
         limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), precision=0, elem_id="tasks-limit")
         context = gr.Number(4096, label=say("cache_context"), info=say("cache_info"), precision=0, elem_id="cache-context")
         batch = gr.Number(1, label=say("cache_batch"), info=say("cache_batch_info"), precision=0, elem_id="cache-batch")
+    return {"tasks": tasks, "limit": limit, "context": context, "batch": batch}
+
+
+def _ablations(say: Callable[[str], str], language: str) -> dict[str, Any]:
+    """The paper's ablations around the settings on Fold."""
     gr.Markdown(say("ablation_title"))
     gr.Markdown(say("ablation_read"))
     with gr.Row(elem_classes="ls-buttons"):
-        ablation = gr.Dropdown(
-            [(say(f"ablation_{name}"), name) for name in ABLATIONS],
-            value="drop-or-merge",
-            show_label=False,
-            container=False,
-            elem_id="ablation",
-            min_width=300,
-        )
+        choices = [(say(f"ablation_{name}"), name) for name in ABLATIONS]
+        bare = {"label": say("ablation_button"), "show_label": False, "container": False, "min_width": 300}
+        ablation = gr.Dropdown(choices, value="drop-or-merge", elem_id="ablation", **bare)
         ablate = gr.Button(say("ablation_button"), elem_id="ablate", min_width=160)
-    ablated = view("ablation", language, 120)
-    download = view("download", language, 1, panel=True)
-    texts.change(
-        lambda choice: gr.update(visible=choice == "own"), texts, own, show_progress="hidden", queue=False, api_visibility="private"
-    )
-    return SimpleNamespace(
-        texts=texts,
-        tokens=tokens,
-        own=own,
-        also=also,
-        judge=judge,
-        judge_map=judge_map,
-        report=report,
-        board=board,
-        tasks=tasks,
-        limit=limit,
-        context=context,
-        batch=batch,
-        ablation=ablation,
-        ablate=ablate,
-        ablated=ablated,
-        download=download,
-    )
+    return {"ablation": ablation, "ablate": ablate, "ablated": view("ablation", language, 120)}
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:

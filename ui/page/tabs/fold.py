@@ -77,7 +77,7 @@ def _files(say: Callable[[str], str], language: str) -> dict[str, Any]:
             clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
         with gr.Row(elem_classes="ls-buttons"):
             repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
-        repaired = view("repaired", language, 24, panel=True)
+    repaired = view("repaired", language, 24, panel=True)  # outside: what is told to a closed accordion's component is lost
     return {"save": save, "load": load, "clear": clear, "repairs": repairs, "repaired": repaired}
 
 
