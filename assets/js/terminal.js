@@ -4,9 +4,9 @@
 (() => {
   const ls = window.layerscope, {views, element, fill} = ls;
   const told = new Map(); // what draws a tab's lines, and what asks for them anew
-  let waiting = null;
+  let waiting = null, at = null; // the T that the lines were drawn for
   const again = () => { clearTimeout(waiting); waiting = setTimeout(() => told.forEach((ask) => ask()), 300); };
-  ls.moved = (state) => { again(); if (state.T === undefined || state.T === ls.T) return; ls.T = state.T; told.forEach((_, draw) => draw()); };
+  ls.moved = (state) => { again(); if (state.T === undefined || state.T === at) return; at = state.T; told.forEach((_, draw) => draw()); };
   ls.terminal = (facts) => { ls.facts = facts; told.forEach((_, draw) => draw()); };
   // What is not in the address tells nobody that it changed: whatever a hand does may have changed it.
   ["input", "change", "click"].forEach((event) => document.addEventListener(event, (from) => { if (!from.target.closest?.(".ls-terminal")) again(); }, true));
@@ -17,7 +17,7 @@
       told.set(draw, () => { if (opened()) trigger("browse", {}); });
       if (!ls.facts || !value.lines?.length) { box.replaceChildren(); return; }
       const notes = ls.facts.own && value.lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];
-      const lines = [...notes, ...value.lines.map((line) => fill(line, {...ls.facts, T: ls.T ?? value.T}))].join("\n");
+      const lines = [...notes, ...value.lines.map((line) => fill(line, {...ls.facts, T: at ?? value.T}))].join("\n");
       if (box.shownText === lines) return; // the details keep as they are while T moves
       box.shownText = lines;
       const whole = box.querySelector("details") ?? element("details", {class: "ls-terminal"});
