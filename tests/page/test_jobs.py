@@ -2,64 +2,20 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
-import ui.page.bench.jobs
 from engine.errors import SourceError
 from engine.jobs import Job, Progress
-from engine.turns import Turn, heed
+from tests.page.runners import Bench, a_bench, whole
 from tests.waiting import wait_for_jobs, wait_until
-from ui.page.bench.jobs import Runner, Task
-
-
-class Bench:
-    """A runner and a record of what its tasks did. A task runs until its gate is opened, a step every few milliseconds."""
-
-    def __init__(self) -> None:
-        self.runner = Runner()
-        self.log: list[str] = []
-        self.gates: dict[str, threading.Event] = {}
-
-    def task(self, kind: str, name: str = "", yielding: bool = False, waits: bool = False, error: Exception | None = None) -> Task:
-        name = name or kind
-        self.gates[name] = threading.Event()
-        if not waits:
-            self.gates[name].set()
-
-        def job() -> Job[str]:
-            self.log.append(f"{name} starts")
-            try:
-                while not self.gates[name].is_set():
-                    yield Progress(name, 0.5)
-                    time.sleep(0.002)
-                if error is not None:
-                    raise error
-                yield Progress(name, 1.0)
-                return name
-            finally:
-                self.log.append(f"{name} closes")
-
-        return Task(kind, job, lambda result: self.log.append(f"{result} is done"), yielding)
-
-    def started(self, name: str, times: int = 1) -> None:
-        wait_until(lambda: self.log.count(f"{name} starts") >= times)
-
-
-def whole(*names: str) -> list[str]:
-    """The record of tasks that ran to their end, one after another."""
-    return [line for name in names for line in (f"{name} starts", f"{name} closes", f"{name} is done")]
+from ui.page.bench.jobs import Task
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    bench = Bench()
-    yield bench
-    bench.runner.cancel()
-    for gate in bench.gates.values():
-        gate.set()
-    wait_for_jobs()
+    with a_bench() as bench:
+        yield bench
 
 
 # --- order ---
@@ -161,77 +117,6 @@ def test_only_one_task_runs_at_a_time_whoever_submits(bench: Bench) -> None:
     wait_for_jobs()
     assert sorted(finished) == list(range(30))
     assert most == [1]
-
-
-# --- looking and stopping ---
-
-
-def test_state_tells_what_runs_and_how_far_it_is(bench: Bench) -> None:
-    assert bench.runner.state() is None
-    bench.runner.submit(bench.task("map", waits=True))
-    wait_until(lambda: bench.runner.state() == ("map", Progress("map", 0.5)))
-    bench.gates["map"].set()
-    wait_for_jobs()
-    assert bench.runner.state() is None
-
-
-def test_cancel_stops_what_runs_and_forgets_what_waits(bench: Bench) -> None:
-    bench.runner.submit(bench.task("running", waits=True))
-    bench.runner.submit(bench.task("waiting"))
-    bench.started("running")
-    bench.runner.cancel()
-    wait_for_jobs()
-    assert bench.log == ["running starts", "running closes"]
-    assert bench.runner.problem is None
-    bench.runner.submit(bench.task("next"))
-    wait_for_jobs()
-    assert bench.log[2:] == whole("next")
-
-
-def test_cancel_of_a_kind_leaves_the_others(bench: Bench) -> None:
-    bench.runner.submit(bench.task("running", waits=True))
-    bench.runner.submit(bench.task("waiting"))
-    bench.runner.submit(bench.task("last"))
-    bench.started("running")
-    bench.runner.cancel("waiting")
-    bench.gates["running"].set()
-    wait_for_jobs()
-    assert bench.log == whole("running", "last")
-
-
-def test_cancel_of_the_running_kind_goes_on_with_the_next(bench: Bench) -> None:
-    bench.runner.submit(bench.task("running", waits=True))
-    bench.runner.submit(bench.task("waiting"))
-    bench.started("running")
-    bench.runner.cancel("running")
-    wait_for_jobs()
-    assert bench.log == ["running starts", "running closes", *whole("waiting")]
-
-
-def test_a_yielding_task_that_was_cancelled_does_not_come_back_after_an_urgent_one(bench: Bench) -> None:
-    bench.runner.submit(bench.task("survey", yielding=True, waits=True))
-    bench.started("survey")
-    bench.runner.cancel()
-    bench.runner.submit(bench.task("urgent"), urgent=True)
-    wait_for_jobs()
-    assert bench.log == ["survey starts", "survey closes", *whole("urgent")]
-
-
-def test_a_result_that_comes_after_cancel_is_not_used(bench: Bench) -> None:
-    reached, go = threading.Event(), threading.Event()
-
-    def job() -> Job[str]:
-        yield Progress("")
-        reached.set()
-        go.wait(10)
-        return "too late"  # no yield between cancel and the end
-
-    bench.runner.submit(Task("late", job, bench.log.append))
-    assert reached.wait(10)
-    bench.runner.cancel()
-    go.set()
-    wait_for_jobs()
-    assert bench.log == []
 
 
 # --- problems ---
@@ -337,103 +222,3 @@ def test_a_cancelled_job_is_closed_in_its_own_thread(bench: Bench) -> None:
     wait_for_jobs()
     assert bench.log == ["closed"]
     assert len(set(seen)) == 1
-
-
-# --- abandonment ---
-
-
-def test_a_job_that_nobody_asks_for_any_more_stops(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ui.page.bench.jobs, "ABANDONED_AFTER", 0.1)
-    bench.runner.submit(bench.task("running", waits=True))
-    bench.runner.submit(bench.task("waiting"))
-    wait_for_jobs()
-    assert bench.log == ["running starts", "running closes"]
-
-
-def test_a_job_that_a_page_asks_for_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ui.page.bench.jobs, "ABANDONED_AFTER", 2.0)
-    bench.runner.submit(bench.task("running", waits=True))
-    began = time.monotonic()
-    while time.monotonic() - began < 3:
-        bench.runner.heard()
-        time.sleep(0.02)
-    bench.gates["running"].set()
-    wait_for_jobs()
-    assert bench.log == whole("running")
-
-
-# --- stopping, waiting, time left ---
-
-
-def test_a_job_deep_in_its_work_stops_where_it_looks_up(bench: Bench) -> None:
-    def job() -> Job[None]:
-        yield Progress("working", 0.5)
-        bench.log.append("deep")
-        while True:
-            heed()
-
-    bench.runner.submit(Task("judge", job, lambda _: bench.log.append("done")))
-    wait_until(lambda: "deep" in bench.log)
-    bench.runner.cancel()
-    wait_for_jobs()
-    assert (bench.log, bench.runner.problem) == (["deep"], None)
-
-
-def test_a_task_that_was_told_to_stop_says_so_at_once(bench: Bench) -> None:
-    goes_on = threading.Event()
-
-    def job() -> Job[None]:
-        yield Progress("working")
-        goes_on.wait(10)
-        yield Progress("working")
-
-    bench.runner.submit(Task("export", job, lambda _: None))
-    assert bench.runner.stopping() is False
-    bench.runner.cancel()
-    assert bench.runner.stopping() is True
-    goes_on.set()
-    wait_for_jobs()
-    assert bench.runner.stopping() is False
-
-
-def test_a_task_behind_another_tabs_says_whom_it_waits_for(bench: Bench) -> None:
-    turn, other = Turn(), Runner()
-    held = threading.Event()
-
-    def holds() -> Job[None]:
-        with turn:
-            held.set()
-            while bench.runner.waiting_for() is None:
-                time.sleep(0.01)
-        yield Progress("")
-
-    def waits() -> Job[None]:
-        with turn:
-            yield Progress("its turn")
-
-    other.submit(Task("samples", holds, lambda _: None))
-    assert held.wait(10)
-    bench.runner.submit(Task("map", waits, lambda _: bench.log.append("done")))
-    wait_until(lambda: bench.runner.waiting_for() == "samples")
-    wait_for_jobs()
-    assert bench.log == ["done"]
-
-
-def test_the_time_left_follows_from_how_far_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(ui.page.bench.jobs, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    goes_on = threading.Event()
-
-    def job() -> Job[None]:
-        yield Progress("", 0.25)
-        goes_on.wait(10)
-        yield Progress("", 1.0)
-
-    bench.runner.submit(Task("export", job, lambda _: None))
-    wait_until(lambda: (bench.runner.state() or ("", Progress("")))[1].fraction)
-    assert bench.runner.seconds_left() is None  # nobody knows after no time at all
-    now[0] += 10
-    assert bench.runner.seconds_left() == pytest.approx(30)
-    goes_on.set()
-    wait_for_jobs()
-    assert bench.runner.seconds_left() is None

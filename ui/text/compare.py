@@ -3,7 +3,7 @@
 TEXT: dict[str, tuple[str, str]] = {
     # compare and judge
     "compare": ("Compare", "비교"),
-    "compare_read": ("A high similarity is a promise; this measures the result. Plans are judged on texts that nothing was fitted to: **×1 is as good as the source, ×2 is twice its perplexity.** Judge the plan that Fold shows, or every plan of its map; click a row or a point for its details.", "유사도가 높다는 것은 예측일 뿐이고, 여기서는 결과를 측정합니다. 어떤 피팅에도 쓰지 않은 텍스트로 플랜을 평가합니다. **×1은 원본과 같은 수준, ×2는 퍼플렉시티(PPL)가 두 배입니다.** 병합 탭의 플랜이나 T 맵의 모든 플랜을 평가하고, 행이나 점을 클릭하면 자세히 보입니다."),
+    "compare_read": ("A high similarity is a promise; this measures the result. Plans are judged on texts that nothing was fitted to: **×1 is as good as the source, ×2 is twice its perplexity.** Judge the plan that Fold shows, or every plan of its map; click a row or a point (Tab and Enter for a row) for its details.", "유사도가 높다는 것은 예측일 뿐이고, 여기서는 결과를 측정합니다. 어떤 피팅에도 쓰지 않은 텍스트로 플랜을 평가합니다. **×1은 원본과 같은 수준, ×2는 퍼플렉시티(PPL)가 두 배입니다.** 병합 탭의 플랜이나 T 맵의 모든 플랜을 평가하고, 행이나 점을 클릭하면(행은 Tab과 Enter로도) 자세히 보입니다."),
     "judge_texts": ("Evaluation texts", "평가 텍스트"),
     "judge_texts_info": ("Disjoint from the calibration and practice texts", "캘리브레이션·연습 텍스트와 겹치지 않습니다"),
     "judge_english": ("English, 48 paragraphs", "영어 48문단"),

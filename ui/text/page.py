@@ -42,7 +42,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "tokens_info": ("The first token is an attention sink with a huge norm; see the norms below.", "첫 토큰은 노름이 매우 큰 어텐션 싱크입니다. 아래 노름 차트를 보세요."),
     "removal_button": ("Measure perplexity without each layer", "레이어별 제거 시 퍼플렉시티 측정"),
     "landscape_title": ("### Where folding is safe", "### 어느 구간의 병합이 안전한가"),
-    "landscape_read": ("Each square is one fold: the layers from a base (across) in a group of a width (up). **Bright means the model's final state stays the same.** Click a square to add that fold to your hand-made plan; click it again to take it out.", "각 칸은 병합 하나입니다. 가로는 시작 레이어, 세로는 병합할 레이어 수입니다. **밝을수록 모델의 최종 은닉 상태가 보존됩니다.** 칸을 클릭하면 수동 플랜에 추가되고, 다시 클릭하면 빠집니다."),
+    "landscape_read": ("Each square is one fold: the layers from a base (across) in a group of a width (up). **Bright means the model's final state stays the same.** Click a square, or use the arrow keys and Enter, to add that fold to your hand-made plan; once more takes it out.", "각 칸은 병합 하나입니다. 가로는 시작 레이어, 세로는 병합할 레이어 수입니다. **밝을수록 모델의 최종 은닉 상태가 보존됩니다.** 칸을 클릭하거나 화살표 키와 Enter를 쓰면 수동 플랜에 추가되고, 한 번 더 하면 빠집니다."),
     "weights_title": ("### How far the weights are apart", "### 가중치는 얼마나 다른가"),
     "weights_read": ("Each row is a projection, each column a pair of neighbouring layers. **Bright means the weights are closer.** Hidden states may agree even where weights do not.", "행은 프로젝션, 열은 이웃한 두 레이어입니다. **밝을수록 가중치가 가깝습니다.** 가중치가 달라도 은닉 상태는 유사할 수 있습니다."),
     "weights_measure": ("Weights by", "가중치 비교"),

@@ -47,7 +47,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "stage_exhaustive": ("trying every plan", "모든 플랜 시도"),
     "stage_repair": ("the repair (on held-out text)", "복구 (홀드아웃 텍스트)"),
     "sweep_title": ("### Everything Layer Collapse can reach", "### Layer Collapse가 닿을 수 있는 모든 플랜"),
-    "sweep_read": ("One sweep over C 2 to 8, I 1 to 4 and all five rules: every plan with its cost on practice texts, the most useful settings first. Stop it at any time. Click a point or a row to set C, I, rule and T on Fold to it.", "C 2–8, I 1–4와 다섯 규칙을 한 번에 스윕합니다. 모든 플랜의 비용을 연습 텍스트로 측정하고, 쓸모 있는 설정부터 봅니다. 언제든 멈출 수 있습니다. 점이나 행을 누르면 병합 탭의 C, I, 규칙, T가 그 값이 됩니다."),
+    "sweep_read": ("One sweep over C 2 to 8, I 1 to 4 and all five rules: every plan with its cost on practice texts, the most useful settings first. Stop it at any time. Click a point or a row (Tab and Enter for a row) to set C, I, rule and T on Fold to it.", "C 2–8, I 1–4와 다섯 규칙을 한 번에 스윕합니다. 모든 플랜의 비용을 연습 텍스트로 측정하고, 쓸모 있는 설정부터 봅니다. 언제든 멈출 수 있습니다. 점이나 행을 누르면(행은 Tab과 Enter로도) 병합 탭의 C, I, 규칙, T가 그 값이 됩니다."),
     "sweep_seconds_info": ("It goes on from what is remembered", "저장된 결과에서 이어서 합니다"),
     "sweep_button": ("Sweep", "스윕"),
     "waiting_sweep": ("Not swept yet.", "아직 스윕하지 않았습니다."),

@@ -1,0 +1,37 @@
+"""What the tests of a workbench share: its texts and settings, and how to read what it told the page."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.methods.laco import LacoSettings
+from engine.models.texts import calibration_of
+from tests.families import TEXTS
+from tests.waiting import wait_for_jobs
+from ui.page.bench.desk import Desk as Workbench
+
+DEPTH = 6
+DATA = ("similarity", "norms", "weights", "landscape", "fold")  # the components that wait for data
+texts = calibration_of(TEXTS, "three texts")
+other_texts = calibration_of(("Something else entirely.", "And one more text."), "two texts")
+SETTINGS = LacoSettings(C=2, I=1, lowest=0)
+
+
+def opened(bench: Workbench, folder: Path, settings: LacoSettings = SETTINGS, of: Any = texts) -> None:
+    bench.open(str(folder), "auto", of, settings)
+    wait_for_jobs()
+
+
+def strict(text: str) -> Any:
+    """Read JSON as a browser does: it knows no NaN and no Infinity."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def shown(bench: Workbench, component: str, prop: str = "data") -> Any:
+    return strict(bench.page.since(0)[1][component][prop])
+
+
+def told_since(bench: Workbench, serial: int) -> set[str]:
+    return set(bench.page.since(serial)[1])

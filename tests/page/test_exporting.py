@@ -1,0 +1,142 @@
+"""What is chosen on Fold, and its export."""
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from engine.errors import ExportError, LayerscopeError, PlanError
+from engine.methods.laco import LacoSettings
+from engine.plans.files import plan_to_json
+from engine.plans.rules import fold_spans
+from tests.families import TEXTS
+from tests.page.benches import DEPTH, shown, texts
+from tests.waiting import wait_for_jobs
+from ui.page.bench.desk import Desk as Workbench
+from ui.page.bench.exporting import start_export
+from ui.page.bench.shared import suggested_name, texts_of
+
+# --- choosing and exporting ---
+
+
+def test_the_plan_chosen_is_the_step_that_holds_t(bench: Workbench) -> None:
+    assert bench.map is not None
+    for step in bench.map.steps:
+        plan, known = bench.chosen("map", step.t_from)
+        assert plan == step.proposal.plan
+        assert [trial["pointer"] for trial in known["trials"]] == [trial.pointer for trial in step.proposal.trials]
+        assert known["calibration"] == {"texts": len(TEXTS), "fingerprint": texts.fingerprint, "name": "three texts"}
+
+
+def test_nothing_is_chosen_while_the_map_is_out_of_date(bench: Workbench) -> None:
+    assert bench.model is not None
+    serial = bench.page.since(0)[0]
+    with bench.model.lock:  # the new map cannot be made meanwhile
+        bench.ask(LacoSettings(C=3, I=1, lowest=0, rule="mean"))
+        news = bench.page.since(serial)[1]
+        assert {name: news[name]["stale"] for name in news} == {"fold": "yes", "landscape": "yes"}
+        with pytest.raises(PlanError, match="not ready"):
+            bench.chosen("map", 0.9)
+        with pytest.raises(PlanError, match="not ready"):
+            start_export(bench, "map", 0.9, "auto", "5GB", "name")
+    wait_for_jobs()
+    assert dict(bench.chosen("map", 0.9)[0].settings)["rule"] == "mean"
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda bench: bench.chosen("map", 0.9),
+        lambda bench: start_export(bench, "map", 0.9, "auto", "5GB", "name"),
+        lambda bench: bench.load_plan(plan_to_json(fold_spans(DEPTH, [(1, 2)], "mean"))),
+    ],
+)
+def test_without_a_model_the_page_is_told_so(do: Callable[[Workbench], object], empty: Workbench) -> None:
+    with pytest.raises(LayerscopeError, match="no model is open yet"):
+        do(empty)
+
+
+def test_removal_without_a_model_is_told_too(empty: Workbench) -> None:
+    try:
+        empty.exploring.measure_removal()
+        wait_for_jobs()
+        told = empty.runner.problem
+    except LayerscopeError as error:
+        told = str(error)
+    assert told == "no model is open yet"
+
+
+NAMES = ("", ".", "..", "../x", "a/b", "a\\b", "/tmp/x", ".hidden", "-rf", "a b", "a\n", "한글", "x" * 101, "CON:")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_could_lead_elsewhere_is_refused(name: str, bench: Workbench) -> None:
+    with pytest.raises(ExportError):
+        start_export(bench, "map", 0.9, "auto", "5GB", name)
+    assert bench.runner.state() is None
+    assert not bench.export_folder.exists()
+
+
+def test_a_name_that_is_taken_is_refused(bench: Workbench) -> None:
+    (bench.export_folder / "taken").mkdir(parents=True)
+    with pytest.raises(ExportError, match="exists already"):
+        start_export(bench, "map", 0.9, "auto", "5GB", "taken")
+    assert list((bench.export_folder / "taken").iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["", "five", "1KB", "-5GB"])
+def test_a_size_that_is_none_is_refused(size: str, bench: Workbench) -> None:
+    with pytest.raises(ExportError, match="shard size"):
+        start_export(bench, "map", 0.9, "auto", size, "name")
+
+
+def test_an_export_writes_the_chosen_plan_and_reports(bench: Workbench) -> None:
+    bench.set_spans([[1, 2], [3, 5]])
+    wait_for_jobs()
+    start_export(bench, "hand-made", 0.9, "auto", "5GB", "two-folds")
+    wait_for_jobs()
+    assert bench.runner.problem is None
+    target, report = bench.export_folder / "two-folds", shown(bench, "report", "value")
+    assert (report["path"], report["passed"]) == (str(target), True)
+    assert [path.name for path in bench.export_folder.iterdir()] == ["two-folds"]
+    network, info = AutoModelForCausalLM.from_pretrained(target, local_files_only=True, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    hand = shown(bench, "fold", "hand")
+    assert network.config.num_hidden_layers == hand["depth"] == DEPTH - 3
+    assert sum(parameter.numel() for parameter in network.parameters()) == hand["parameters"]
+    kept = json.loads((target / "layerscope.json").read_text(encoding="utf-8"))
+    assert kept["plan"] == json.loads(json.dumps(plan_to_json(bench.chosen("hand-made", 0.9)[0])))
+    assert kept["calibration"]["fingerprint"] == texts.fingerprint
+    with pytest.raises(ExportError, match="exists already"):
+        start_export(bench, "hand-made", 0.9, "auto", "5GB", "two-folds")
+
+
+def test_what_the_page_saves_is_the_plan_that_it_shows(bench: Workbench) -> None:
+    """The page's Save writes the blocks it was told; loading them again must give the very same plan."""
+    for rule in ("mean", "paper"):
+        bench.ask(LacoSettings(C=3, I=1, lowest=0, rule=rule))
+        wait_for_jobs()
+        step = shown(bench, "fold")["steps"][-1]
+        saved = {"source_depth": DEPTH, "blocks": step["blocks"], "method": "laco", "settings": {}}
+        assert bench.load_plan(saved).blocks == bench.chosen("map", step["t_from"])[0].blocks
+        wait_for_jobs()
+
+
+# --- names and texts ---
+
+
+def test_a_suggested_name_is_one_that_export_takes(bench: Workbench) -> None:
+    name = suggested_name(bench.model, ["a plan", "auto"], 4)
+    assert re.fullmatch(r"tiny-4-layers-[0-9a-f]{6}", name)
+    assert suggested_name(bench.model, ["a plan", "bfloat16"], 4) != name
+    assert suggested_name(bench.model, ["a plan", "auto"], 4) == name
+
+
+def test_texts_are_a_bundled_language_or_a_persons_own_lines() -> None:
+    assert len(texts_of("english", "").texts) == len(texts_of("korean", "").texts) == 10
+    assert texts_of("own", "one\n\n  two \n").texts == ("one", "two")
+    with pytest.raises(LayerscopeError, match="no text"):
+        texts_of("own", " \n")
