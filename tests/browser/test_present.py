@@ -101,8 +101,8 @@ def test_what_is_missing_is_offered_then_fills_and_equals_the_board(page: Page, 
     assert cache
     for figure in (*speed.groups(), *peak.groups(), *cache.groups()):
         assert figure in said
-    low, high = entry["evaluation"]["perplexity"]["interval"]
-    assert f"[{low:.2f}–{high:.2f}]" in said
+    ratio = entry["evaluation"]["perplexity"]["ratio"]
+    assert f"perplexity ×{ratio:.2f}" in said
     assert app.external() == []
 
 
