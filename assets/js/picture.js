@@ -80,7 +80,7 @@
     if (kind === "donor") { arrow(block.mix[0][0], donor, words.present_projections, 1); arrow(block.home, home, words.present_norms, -1); return; }
     block.mix.filter(([layer]) => cells.includes(layer)).forEach(([layer, weight]) => {
       arrow(layer, layer === block.home ? home : donor, "", Math.sign(place(layer) + cell / 2 - x) || 0);
-      root.append(svg("text", {x: place(layer) + cell / 2 + 8, y: from + small + 8, "font-size": small, fill: t.text, stroke: t.dark ? "#0b0f19" : "#fff", "stroke-width": 6, "paint-order": "stroke"}, `×${Math.round(weight * 100) / 100}`));
+      root.append(svg("text", {x: place(layer) + cell / 2 + 8, y: from + small + 8, "font-size": small, fill: t.text, stroke: t.dark ? "#0b0f19" : "#fff", "stroke-width": 6, "paint-order": "stroke"}, `×${Math.round(weight * 100) / 100}`.replace("-", "−")));
     });
   };
 })(window.layerscope);
