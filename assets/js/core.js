@@ -8,7 +8,7 @@ window.layerscope = (() => {
   document.querySelector('base[href="./"]')?.remove();
   const Plotly = window.Plotly;
   const views = {};
-  const mounted = new Set(), drawing = new Map();
+  const mounted = new Set(), drawing = new Map(), told = new Map();
 
   // Okabe-Ito: told apart by everyone, in both themes.
   const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
@@ -70,9 +70,12 @@ window.layerscope = (() => {
     const box = host.querySelector(".ls-view");
     const local = {}; // what the person picked in this view: survives redraws, not reloads
     let [sent, data] = [null, null]; // what Python sent last, parsed once
+    const read = () => { if (sent !== props.data) [sent, data] = [props.data, parse(props.data ?? "")]; return data; };
+    const value = () => parse(props.value, {});
+    told.set(name, () => ({data: read(), value: value(), stale: props.stale === "yes", trigger}));
     const draw = () => {
       if (!box.isConnected || box.clientWidth === 0) return;
-      if (sent !== props.data) [sent, data] = [props.data, parse(props.data ?? "")];
+      read();
       box.classList.toggle("ls-empty", !data && !props.panel);
       if (!data && !props.panel) {
         views[name].none?.(); // what other views look up in this one is gone too
@@ -80,22 +83,27 @@ window.layerscope = (() => {
         return;
       }
       if (box.querySelector(".ls-waiting")) box.replaceChildren();
-      views[name](box, {data, value: parse(props.value, {}), words, props, trigger, local, draw, width: box.clientWidth});
+      views[name](box, {data, value: value(), words, props, trigger, local, draw, width: box.clientWidth});
     };
-    ["data", "value", "hand", "file", "found", "judged", "marks", "alone"].forEach((prop) => watch(prop, draw));
-    watch("stale", () => { box.classList.toggle("ls-stale", props.stale === "yes"); if (props.stale === "yes") draw(); });
+    ["data", "value", "hand", "file", "found", "judged", "marks", "alone"].forEach((prop) => watch(prop, () => { draw(); heard(); }));
+    watch("stale", () => { box.classList.toggle("ls-stale", props.stale === "yes"); if (props.stale === "yes") draw(); heard(); });
     box.classList.toggle("ls-stale", props.stale === "yes");
     let width = 0;
     new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
     mounted.add(draw);
     drawing.set(name, draw);
     draw();
+    heard();
   };
 
   new MutationObserver(() => { known = null; mounted.forEach((draw) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
+  // What a view was told last, also while its tab is shut; `heard` is told that some view was told something.
+  const knows = (name) => told.get(name)?.() ?? {data: null, value: {}};
+  const heard = () => window.layerscope.heard?.();
+
   const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
 
-  return {Plotly, views, redraw, ink, theme, plot, colorbar, parse, fill, number, times, size, element, part, mount};
+  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, size, element, part, mount};
 })();

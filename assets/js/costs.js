@@ -7,7 +7,7 @@
   ls.costOf = (plan) => told.of[plan?.name]; // undefined where nobody has measured it yet
 
   // A level in words; the places are those of LEVELS in engine/judge/cost.py.
-  const levels = (words) => [words.cost_little, words.cost_small, words.cost_clear, words.cost_heavy, words.cost_broken];
+  const levels = ls.levels = (words) => [words.cost_little, words.cost_small, words.cost_clear, words.cost_heavy, words.cost_broken];
   ls.costWords = (cost, words) => (cost.ratio === null ? words.broken : `${times(cost.ratio)}, ${levels(words)[cost.level]}`);
   ls.costInterval = (cost, words) => (cost.ratio === null ? "" : fill(words.cost_interval, {low: number(cost.low, 2), high: number(cost.high, 2), kl: number(cost.kl, 2)}));
   ls.costFrom = (words) => (told.tokens ? fill(words.cost_from, {tokens: told.tokens, texts: told.texts}) : "");

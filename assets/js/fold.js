@@ -30,7 +30,7 @@
     const found = nearest(ls.map, layers);
     return shortest(ls.cheapest(found) ?? found[0]);
   };
-  ls.stepAt = stepAt;
+  Object.assign(ls, {stepAt, shortest});
   ls.choose = (step, following = false) => { // T goes to a step that somebody clicked, or that was found to be cheaper
     ls.following = following;
     if (!following) ls.touched();
@@ -54,12 +54,12 @@
     if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}}, null, 1));
   };
 
-  const runs = (layers) => layers.reduce((found, layer) => {
+  const runs = ls.runs = (layers) => layers.reduce((found, layer) => {
     const last = found.at(-1);
     if (last && layer === last[1] + 1) last[1] = layer; else found.push([layer, layer]);
     return found;
   }, []);
-  const name = (first, last) => (first === last ? `${first}` : `${first}–${last}`);
+  const name = ls.layerNames = (first, last) => (first === last ? `${first}` : `${first}–${last}`);
 
   // The same sentences as engine/plans/files.py describe(), in the page's language.
   const sentences = (depth, blocks, words) => {
@@ -154,12 +154,13 @@
     [ls.T, ls.choice] = [T, choice];
     ls.firstT ??= T;
     ls.pick = () => trigger("pick", {T: ls.picked});
+    ls.stand = (plan, T) => trigger("stand", {plan, T});
     const step = stepAt(data, T);
     const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
     const plan = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
     ls.shown = plan;
     if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
-    const rest = () => trigger("stand", {plan: hand ? choice : "map", T});
+    const rest = () => ls.stand(hand ? choice : "map", T);
     const standing = `${choice} ${plan.name} ${T}`, open = data.filling || props.stale === "yes"; // then the server wants to know where T is
     clearTimeout(local.rest);
     if ((open || !ls.costOf(plan)) && local.stood !== standing) local.rest = setTimeout(() => { local.stood = standing; rest(); }, 600); // the hand has come to rest

@@ -53,6 +53,14 @@
     return seconds < 5400 ? fill(words.minutes, {count: Math.ceil(seconds / 60)}) : fill(words.hours, {count: (seconds / 3600).toFixed(1)});
   };
 
+  const percentOf = ({fraction}) => (fraction === null || fraction === undefined ? null : Math.round(fraction * 100));
+  const jobName = (kind, words) => words[`job_${kind}`] ?? kind;
+  window.layerscope.jobLine = (value, words) => {
+    if (!value.kind) return words.idle;
+    const percent = percentOf(value), rest = !value.stopping && Number.isFinite(value.left ?? NaN) ? ` · ${fill(words.time_left, {time: duration(value.left, words)})}` : "";
+    return `${jobName(value.kind, words)}${percent === null ? "" : ` ${percent} %`}${rest}`;
+  };
+
   views.status = (box, {value, words}) => {
     box.replaceChildren();
     if (document.body.classList.contains("ls-away")) { // a change of that class draws all views again
@@ -66,11 +74,9 @@
       if (!value.kind) return;
     }
     if (value.notice) box.append(element("p", {class: "ls-notice", role: "status"}, value.notice));
-    const percent = value.fraction === null || value.fraction === undefined ? null : Math.round(value.fraction * 100);
-    const job = (kind) => words[`job_${kind}`] ?? kind;
-    const detail = value.stopping ? words.stopping : value.behind !== null && value.behind !== undefined ? fill(words.behind, {job: value.behind ? job(value.behind) : words.another_job}) : value.label ?? "";
-    const rest = value.kind && !value.stopping && Number.isFinite(value.left ?? NaN) ? ` · ${fill(words.time_left, {time: duration(value.left, words)})}` : "";
-    const line = value.kind ? `${words[`job_${value.kind}`] ?? value.kind}${percent === null ? "" : ` ${percent} %`}${rest}` : words.idle;
+    const percent = percentOf(value);
+    const detail = value.stopping ? words.stopping : value.behind !== null && value.behind !== undefined ? fill(words.behind, {job: value.behind ? jobName(value.behind, words) : words.another_job}) : value.label ?? "";
+    const line = window.layerscope.jobLine(value, words);
     const bar = element("div", {class: "ls-progress", role: "progressbar", "aria-label": line, ...(percent === null ? {} : {"aria-valuenow": percent})});
     bar.append(element("i", {style: value.kind ? (percent === null ? "width:100%" : `width:${percent}%`) : "width:0", class: percent === null && value.kind ? "ls-unknown" : ""}));
     box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, detail), bar);

@@ -8,6 +8,10 @@
   const again = () => { clearTimeout(waiting); waiting = setTimeout(() => told.forEach((ask) => ask()), 300); };
   ls.moved = (state) => { again(); if (state.T === undefined || state.T === at) return; at = state.T; told.forEach((_, draw) => draw()); };
   ls.terminal = (facts) => { ls.facts = facts; told.forEach((_, draw) => draw()); };
+  const commands = ls.commands = (lines, T, words) => {
+    const notes = ls.facts.own && lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];
+    return [...notes, ...lines.map((line) => fill(line, {...ls.facts, T}))].join("\n");
+  };
   // What is not in the address tells nobody that it changed: whatever a hand does may have changed it.
   ["input", "change", "click"].forEach((event) => document.addEventListener(event, (from) => { if (!from.target.closest?.(".ls-terminal")) again(); }, true));
 
@@ -16,8 +20,7 @@
       const opened = () => box.clientWidth > 0 && box.querySelector("details")?.open;
       told.set(draw, () => { if (opened()) trigger("browse", {}); });
       if (!ls.facts || !value.lines?.length) { box.replaceChildren(); return; }
-      const notes = ls.facts.own && value.lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];
-      const lines = [...notes, ...value.lines.map((line) => fill(line, {...ls.facts, T: at ?? value.T}))].join("\n");
+      const lines = commands(value.lines, at ?? value.T, words);
       if (box.shownText === lines) return; // the details keep as they are while T moves
       box.shownText = lines;
       const whole = box.querySelector("details") ?? element("details", {class: "ls-terminal"});

@@ -239,6 +239,16 @@ def test_judging_measures_what_is_ticked_as_more_settings_say(page: Page) -> Non
     assert "at least 1" in page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, ["speed"], None, None, 0, None))
 
 
+def test_present_measures_what_the_plan_lacks_and_nothing_else(page: Page) -> None:
+    lacks = SimpleNamespace(also=["speed", "tasks"])  # tasks are not for guests
+    assert page.problem(page.on.measure(KEY, "map", T_MIN, "english", "", 100, None, None, 50, None, lacks)) is None
+    wait_for_jobs()
+    (row,) = page.shown("board", "data")["entries"]
+    assert row["memory"]["context"] == 50
+    assert row["speed"]["plan_peak"] > row["memory"]["plan_weights"]
+    assert {"samples", "tasks"} & set(row) == set()
+
+
 def test_a_button_below_the_board_does_as_more_settings_say(page: Page) -> None:
     page.on.judge(KEY, "map", T_MIN, "english", "", 100, [], None, None, None, None)
     wait_for_jobs()

@@ -59,7 +59,7 @@ def test_each_text_stands_in_its_own_language() -> None:
 
 
 def test_no_text_is_defined_twice() -> None:
-    files = (Path(ui.text.words.__file__).with_name(f"{tab}.py") for tab in ("page", "fold", "search", "compare", "charts"))
+    files = (Path(ui.text.words.__file__).with_name(f"{tab}.py") for tab in ("page", "fold", "search", "compare", "charts", "present"))
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     names = [ast.literal_eval(key) for node in nodes if isinstance(node, ast.Dict) and len(node.keys) > 9 for key in node.keys]
     assert sorted(set(names)) == sorted(names)
@@ -103,6 +103,7 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         families |= set(re.findall(r"\bwords\[`([^`$]+)\$\{", script))
     assert len(used) > 40
     assert families == {
+        "also_",
         "asks_",
         "models_",
         "row_",

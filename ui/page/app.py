@@ -52,6 +52,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
         side = _side_bar(language, model)
     with gr.Row(elem_classes="ls-status-row"):
         status = view("status", language, 50, panel=True, scale=6)
+        present = view("present", language, 0, panel=True, scale=0, min_width=110)
         cancel = gr.Button(say("cancel"), size="sm", scale=0, min_width=90, interactive=False, elem_id="cancel")
     # Not gr.Tabs: it mounts a tab's components when the tab is first opened, and one that was updated before that has
     # lost its properties (seen in 6.31). These are columns that a script shows and hides.
@@ -76,6 +77,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     page = SimpleNamespace(
         side=side,
         status=status,
+        present=present,
         cancel=cancel,
         costs=costs,
         explore=explore_tab,
@@ -175,6 +177,7 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     compare_tab.judge.click(on.judge, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
     compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
     compare_tab.report.click(on.report, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
+    page.present.ask(on.measure, [*shown, *judged_on, *measured], answer, **common)
     compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
     compare_tab.board.row(on.board, [session, *measured], answer, **common)
     tab.repaired.undo(on.undo_repair, session, answer, **common)
@@ -185,6 +188,8 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], answer, **common)
     found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
     taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
+    chosen = "() => { window.layerscope.touched(); return [window.layerscope.picked, 'map']; }"
+    page.present.take(None, None, [tab.T, tab.plan], js=chosen, **common)
     found.sweep.take(None, None, [tab.C, tab.I, tab.rule, tab.T, tab.plan], js=taken, **common)
 
 

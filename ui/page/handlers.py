@@ -177,6 +177,25 @@ class Handlers:
         )
 
     @_of_what_is_open
+    def measure(
+        self,
+        key: str,
+        choice: str,
+        threshold: float,
+        texts: str,
+        own: str,
+        tokens: float,
+        names: str | None,
+        limit: int | None,
+        context: int | None,
+        batch: int | None,
+        event: gr.EventData,
+    ) -> list[Any]:
+        """Present lacks something of the plan that Fold shows: judge it and measure that."""
+        also = [what for what in ("samples", "speed") if what in event.also]
+        return self.judge(key, choice, threshold, texts, own, tokens, also, names, limit, context, batch)
+
+    @_of_what_is_open
     def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Judge every plan of the T map."""
         bench = self._of(key)

@@ -10,7 +10,7 @@ import plotly
 from engine.models.texts import assets_folder
 
 # Plotly's own file from its wheel, then ours; the order is that of loading.
-_OURS = "core menu table terminal costs heatmaps strip staircase fold panels picker search sweep board state"
+_OURS = "core menu table terminal costs heatmaps strip staircase fold panels picker search sweep board picture slides present state"
 SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
     *(assets_folder() / "js" / f"{name}.js" for name in _OURS.split()),
@@ -25,6 +25,7 @@ const events = {{
   synced: (detail) => trigger('synced', detail),
   stand: (detail) => trigger('stand', detail),
   take: (detail) => trigger('take', detail),
+  ask: (detail) => trigger('ask', detail),
   row: (detail) => trigger('row', detail),
   browse: (detail) => trigger('browse', detail),
   undo: (detail) => trigger('undo', detail),

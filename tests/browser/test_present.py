@@ -1,0 +1,234 @@
+"""Present in a real browser, on a small random model: six steps by keys, the board's own figures, and nothing measured unasked."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.browser.conftest import App, running
+from tests.browser.test_journey import LONG, open_tab, set_slider, wait_until_ready
+from tests.families import save_tiny
+
+READABLE = (Path(__file__).parent / "readable.js").read_text(encoding="utf-8").rstrip()
+QUERY = "C=2&I=1&L=0&T=0.5&rule=reference"
+ENTRY = "() => { const ls = window.layerscope; return ls.knows('board').data?.entries.find((one) => one.name === ls.shown.name) ?? null; }"
+IDLE = """() => { const ls = window.layerscope;
+  return ls.map && !ls.map.filling && ls.costOf(ls.shown) && !ls.knows('status').value.kind; }"""
+STEPS = """() => { const ls = window.layerscope;
+  return ls.map.steps.map((step) => ({from: step.t_from, depth: step.depth, cost: ls.costOf(step)})); }"""
+BREAK = """() => { const ls = window.layerscope, broken = {ratio: null, low: null, high: null, kl: null, level: 4};
+  const value = {of: Object.fromEntries(ls.map.steps.map((step) => [step.name, broken])), limits: [1.05, 1.25, 2, 10]};
+  ls.views.costs(null, {value, local: {}, props: {value: 'told'}}); }"""
+TITLES = (
+    "Where the model repeats itself",
+    "One fold, explained",
+    "From gentle to too far",
+    "The same prompt, before and after",
+    "What is gained",
+    "What to do next",
+)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app on a small random model of 6 layers."""
+    model = save_tiny(tmp_path_factory.mktemp("models") / "small", "llama", num_hidden_layers=6)
+    with running(tmp_path_factory.mktemp("app"), "--model", model, "--no-browser") as started:
+        yield started
+
+
+def presenting(page: Page, address: str) -> Locator:
+    """Open an address whose link presents, and wait until everything that comes by itself is there."""
+    page.goto(address)
+    show = page.locator(".ls-show")
+    expect(show).to_be_visible(timeout=LONG)
+    idle = (
+        "() => { const ls = window.layerscope; return ls.map && !ls.map.filling && ls.costOf(ls.shown) && !ls.knows('status').value.kind; }"
+    )
+    page.wait_for_function(idle, timeout=LONG)
+    page.wait_for_timeout(1000)
+    page.wait_for_function(idle, timeout=LONG)
+    return show
+
+
+def to_step(page: Page, step: int) -> None:
+    page.keyboard.press("Home")
+    for _ in range(step - 1):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator(".ls-show .ls-count")).to_have_text(f"{step} / 6")
+
+
+def test_what_is_missing_is_offered_then_fills_and_equals_the_board(page: Page, app: App) -> None:
+    page.goto(f"{app.url}/?{QUERY}#compare")
+    wait_until_ready(page)
+    set_slider(page, "judge-tokens", 1000)
+    page.locator(".ls-present-open").click()
+    show = page.locator(".ls-show")
+    expect(show.locator("h2")).to_be_focused()
+    page.wait_for_function("window.layerscope.map && !window.layerscope.map.filling", timeout=LONG)
+    assert page.evaluate(ENTRY) is None
+    to_step(page, 5)
+    expect(show.locator(".ls-offer")).to_contain_text("speed and memory")
+    to_step(page, 4)
+    expect(show.locator(".ls-offer")).to_contain_text("how it writes")
+    to_step(page, 1)
+    show.locator(".ls-offer button").click()  # both at once
+    expect(show.locator(".ls-offer")).to_have_count(0, timeout=LONG)
+    entry = page.evaluate(ENTRY)
+    assert entry["evaluation"]["protocol"]["tokens"] <= 1000
+    to_step(page, 4)
+    sample = entry["samples"][0]
+    expect(show.locator(".ls-stage > p").first).to_contain_text(sample["prompt"])
+    for side, who in enumerate(("source", "plan")):
+        shown = show.locator(".ls-passage p").nth(2 * side).inner_text()
+        assert re.sub(r"\s", "", shown) == (re.sub(r"\s", "", sample[who]["text"]) or "–")
+    show.locator(".ls-again").click()
+    expect(show.locator(".ls-again")).to_contain_text("(2 / 16)")
+    to_step(page, 5)
+    said = show.locator(".ls-stage").inner_text()
+    page.keyboard.press("Escape")
+    expect(page.locator("#tab-compare")).to_have_attribute("aria-selected", "true")  # where it was opened
+    page.locator(f"#ls-board [data-entry='{entry['name']}']").first.click()
+    told = page.locator("#ls-board .ls-details").inner_text()
+    speed = re.search(r"Decoding runs at (\S+) of the source's speed, reading at (\S+);", told)
+    peak = re.search(r"took ([\d.]+ \w+) of memory at most; the source's took ([\d.]+ \w+)\.", told)
+    cache = re.search(r"takes ([\d.]+ \w+) \(source ([\d.]+ \w+)\), the weights ([\d.]+ \w+) \(source ([\d.]+ \w+)\)", told)
+    assert speed
+    assert peak
+    assert cache
+    for figure in (*speed.groups(), *peak.groups(), *cache.groups()):
+        assert figure in said
+    ratio = entry["evaluation"]["perplexity"]["ratio"]
+    assert f"perplexity ×{ratio:.2f}" in said
+    assert app.external() == []
+
+
+def test_six_steps_by_keys_and_the_link_tells_whether_it_is_open(page: Page, app: App) -> None:
+    show = presenting(page, f"{app.url}/?{QUERY}&present=1#search")
+    for step, title in enumerate(TITLES, 1):
+        expect(show.locator("h2")).to_have_text(title)
+        expect(show.locator(".ls-count")).to_have_text(f"{step} / 6")
+        assert len(show.locator(".ls-stage").inner_text()) > 60
+        page.keyboard.press(("ArrowRight", "PageDown", " ")[step % 3])
+    expect(show.locator(".ls-count")).to_have_text("6 / 6")  # nothing after the last
+    for key, step in (("ArrowLeft", 5), ("PageUp", 4), ("Home", 1), ("ArrowLeft", 1), ("End", 6)):
+        page.keyboard.press(key)
+        expect(show.locator(".ls-count")).to_have_text(f"{step} / 6")
+    expect(show.locator("pre")).to_contain_text("-C 2 -I 1 --lowest 0", timeout=LONG)
+    expect(show.locator("pre")).to_contain_text("-T 0.5 ")
+    for _ in range(12):  # the focus stays inside
+        page.keyboard.press("Tab")
+        assert page.evaluate("!!document.activeElement.closest('.ls-show') || document.activeElement === document.body")
+    assert "present=1" in page.url
+    page.reload()
+    expect(show).to_be_visible(timeout=LONG)
+    page.keyboard.press("Escape")
+    expect(show).to_be_hidden()
+    assert "present" not in page.url
+    assert "T=0.5" in page.url
+    page.reload()
+    wait_until_ready(page)
+    expect(show).to_be_hidden()
+    assert app.external() == []
+
+
+def test_the_slider_of_guests_leaves_the_page_alone_until_it_is_asked(page: Page, app: App) -> None:
+    show = presenting(page, f"{app.url}/?{QUERY}&present=1")
+    to_step(page, 3)
+    steps = page.evaluate(STEPS)
+    assert len(steps) > 2
+    slider = show.locator("input[type=range]")
+    expect(show.locator(".ls-told b").first).to_have_text("0.5000")
+    expect(show.locator(".ls-deeds")).to_contain_text("This is the plan shown.")
+    slider.focus()
+    for _ in steps:
+        page.keyboard.press("ArrowLeft")
+    expect(show.locator(".ls-count")).to_have_text("3 / 6")  # on the slider an arrow moves the slider
+    expect(show.locator(".ls-told b").nth(1)).to_have_text(f"{steps[0]['depth']} / 6")
+    page.keyboard.press("ArrowRight")
+    expect(show.locator(".ls-told b").nth(1)).to_have_text(f"{steps[1]['depth']} / 6")
+    expect(show.locator(".ls-cost b")).to_contain_text(f"×{steps[1]['cost']['ratio']:.2f}")
+    assert f"{steps[1]['depth']} layers" in slider.get_attribute("aria-valuetext")
+    assert page.evaluate("window.layerscope.T") == 0.5
+    show.locator(".ls-play").click()
+    expect(show.locator(".ls-told b").nth(1)).to_have_text(f"{steps[-1]['depth']} / 6", timeout=30_000)
+    expect(show.locator(".ls-play")).to_contain_text("Play", timeout=5_000)
+    assert page.evaluate("window.layerscope.T") == 0.5
+    slider.focus()
+    for _ in steps:
+        page.keyboard.press("ArrowLeft")
+    show.locator(".ls-take").click()
+    expect(show.locator(".ls-deeds")).to_contain_text("This is the plan shown.")
+    expect(show.locator("header b")).to_contain_text(f"{steps[0]['depth']} of 6")
+    assert page.evaluate("window.layerscope.T") >= steps[0]["from"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_a_phone_in_korean_nothing_is_cut_off_or_pale(theme: str, browser: Browser, app: App) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    show = presenting(page, f"{app.url}/ko?{QUERY}&present=1&__theme={theme}")
+    for step in range(1, 7):
+        to_step(page, step)
+        assert re.search("[가-힣]", show.locator("h2").inner_text())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("(() => { const s = document.querySelector('.ls-stage'); return s.scrollWidth - s.clientWidth; })()") <= 0
+        for button in show.locator("footer button:visible").all():
+            assert button.bounding_box()["height"] >= 44
+        assert page.evaluate(f"{READABLE}.faint()") == []
+        assert page.evaluate(f"{READABLE}.nameless()") == []
+    show.locator(".ls-back").tap()
+    expect(show.locator(".ls-count")).to_have_text("5 / 6")
+    context.close()
+
+
+def test_with_the_network_cut_every_step_still_stands(page: Page, app: App) -> None:
+    show = presenting(page, f"{app.url}/?{QUERY}&present=1")
+    page.context.set_offline(True)
+    for step in (2, 3, 4, 5):
+        to_step(page, step)
+        assert len(show.locator(".ls-stage").inner_text()) > 60
+    to_step(page, 2)
+    expect(show.locator(".ls-foldpicture svg text").first).to_be_visible()
+    page.context.set_offline(False)
+
+
+def test_plans_of_every_kind_present_well(page: Page, app: App) -> None:
+    show = presenting(page, f"{app.url}/?{QUERY.replace('T=0.5', 'T=1')}&present=1")
+    to_step(page, 2)
+    expect(show.locator(".ls-stage")).to_contain_text("leaves every layer as it is")
+    to_step(page, 6)
+    expect(show.locator(".ls-stage")).to_contain_text("No layer is folded yet")
+    page.evaluate(BREAK)
+    to_step(page, 3)
+    expect(show.locator(".ls-cost b")).to_have_text("broken: not a number")
+    show = presenting(page, f"{app.url}/?{QUERY}&plan=hand-made&spans=[[1,3]]&present=1")
+    to_step(page, 2)
+    expect(show.locator(".ls-lead")).to_contain_text("Layers 1–3 become one: layer 1 gives its place and its norms, layer 3 gives its")
+    to_step(page, 3)
+    expect(show.locator(".ls-deeds")).to_contain_text("It has 4 layers and costs ×")
+    page.keyboard.press("Escape")
+    open_tab(page, "fold")
+    expect(page.locator("#ls-fold .ls-named")).to_contain_text("Hand-made")
+
+
+@pytest.mark.parametrize(
+    ("blocks", "rule", "found"),
+    [
+        ([[0, 0], [1, 3], [4, 4]], "reference", [[1, 3, "donor", [2]]]),
+        ([[0, 0], [3, 3], [4, 4]], "keep-last", [[1, 3, "one", [1, 2]]]),
+        ([[0, 0], [1, 1], [4, 4]], "keep-first", [[1, 3, "one", [2, 3]]]),
+        ([[0, 0], [1, 1], [4, 4]], None, [[2, 3, "dropped", [2, 3]]]),
+        ([[0, 0], [1, 1]], "tail", [[2, 4, "dropped", [2, 3, 4]]]),
+        ([[layer, layer] for layer in range(5)], "reference", []),
+    ],
+)
+def test_the_places_where_layers_go_are_found_in_any_plan(page: Page, app: App, blocks: list, rule: str | None, found: list) -> None:
+    page.goto(app.url)
+    page.wait_for_function("!!window.layerscope?.groups && !!window.layerscope.runs")
+    as_blocks = json.dumps([{"home": home, "mix": [[donor, 1.0]]} for home, donor in blocks])
+    groups = page.evaluate(f"window.layerscope.groups(5, {as_blocks}, {json.dumps(rule)}).map((g) => [g.first, g.last, g.kind, g.lost])")
+    assert groups == found
