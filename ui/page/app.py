@@ -66,7 +66,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
         terminal("fold", language, fold_tab.plan, *folded)
     with gr.Column(elem_id="panel-search", elem_classes="ls-panel"):
         search_tab = search.build(language)
-        terminal("search", language, *search.settings(search_tab), search_tab.method)
+        terminal("search", language, *search.settings(search_tab), search_tab.method, *search_tab.method_settings)
     with gr.Column(elem_id="panel-compare", elem_classes="ls-panel"):
         compare_tab = compare.build(language)
         terminal("compare", language, *compare.settings(compare_tab), compare_tab.ablation, *folded)
@@ -182,7 +182,8 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
         name = gr.State(kind)
         button.click(on.repair, [*shown, name, *judged_on], answer, **common)
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
-    found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], answer, **common)
+    asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
+    found.make.click(on.baseline, asked, answer, **common)
     found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
     taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
     found.sweep.take(None, None, [tab.C, tab.I, tab.rule, tab.T, tab.plan], js=taken, **common)

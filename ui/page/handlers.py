@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from engine.errors import LayerscopeError
+from engine.methods.baselines import BASELINES
 from engine.methods.laco import LacoSettings
 from engine.models.library import library
 from engine.plans.files import read_json
@@ -248,14 +249,14 @@ class Handlers:
         return self._act(bench, do)
 
     @_of_what_is_open
-    def baseline(self, key: str, method: str, kind: str, amount: float, objective: str) -> list[Any]:
-        """Make a baseline's plan for as many layers."""
+    def baseline(self, key: str, method: str, kind: str, amount: float, objective: str, *settings: Any) -> list[Any]:
+        """Make a baseline's plan for as many layers, with its own of the baselines' settings."""
         bench = self._of(key)
 
         def do() -> None:
             if kind != "layers" or amount is None:
                 raise LayerscopeError("a baseline needs a number of layers as its target")
-            bench.searching.make_baseline(method, int(amount), objective)
+            bench.searching.make_baseline(method, int(amount), objective, **BASELINES.given(method, settings))
 
         return self._act(bench, do)
 

@@ -1,16 +1,17 @@
 """The terminal's verbs for judging, searching and repairing; see ui/terminal/telling.py and ui/terminal/cli.py for the rest."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.methods.laco import LacoSettings
+from ui.terminal.drawn import command
 from ui.terminal.options import (
     Definition,
     Device,
     Dtype,
-    Goal,
+    Exhaustive,
     Highest,
     Interval,
     JudgeTexts,
@@ -23,7 +24,9 @@ from ui.terminal.options import (
     PlanFile,
     Practice,
     PracticeTokens,
+    Repaired,
     Rule,
+    Seconds,
     Source,
     TableFormat,
     Texts,
@@ -77,19 +80,19 @@ def evaluate(
     write_table(found, "texts", found["texts"], out, form)
 
 
-@app.command()
+@command(app, method="engine.methods.baselines:BASELINES", objective="engine.judge.objectives:OBJECTIVES")
 def baseline(
-    method: Annotated[str, typer.Option(help="bi (ShortGPT), angular, sleb (greedy), tail or random")],
+    method: str,
     keep: Keep,
     model: Source = "demo",
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
-    objective: Goal = "kl",
-    seed: Annotated[int, typer.Option(help="for random")] = 0,
+    objective: str = "kl",
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    **settings: Any,
 ) -> None:
     """Write the plan that another method would make for so many layers."""
     from engine.methods.baselines import BASELINES, require_target
@@ -97,10 +100,10 @@ def baseline(
 
     BASELINES.require(method)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, lambda depth: require_target(depth, keep))
-    write_plan(shown(run(goal, method, keep, seed=seed)), out)
+    write_plan(shown(run(goal, method, keep, **settings)), out)
 
 
-@app.command()
+@command(app, objective="engine.judge.objectives:OBJECTIVES")
 def search(
     model: Source = "demo",
     keep: Annotated[int | None, typer.Option(help="layers to keep")] = None,
@@ -110,12 +113,10 @@ def search(
     ] = None,
     context: Annotated[int, typer.Option(help="tokens of KV cache that --gigabytes counts")] = 0,
     batch: Annotated[int, typer.Option(help="sequences of that length")] = 1,
-    objective: Goal = "kl",
-    seconds: Annotated[float, typer.Option(help="how long to search at most")] = 120.0,
-    repaired: Annotated[bool, typer.Option("--repair", help="repair the best few plans and take the best of those")] = False,
-    exhaustive: Annotated[
-        bool, typer.Option(help="try every plan, and tell how far from the best the others stay; only for small models")
-    ] = False,
+    objective: str = "kl",
+    seconds: Seconds = 120.0,
+    repaired: Repaired = False,
+    exhaustive: Exhaustive = False,
     survivors: Annotated[str, typer.Option(help="what may stand at a seam, with commas")] = "keep-first,reference,mean",
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
@@ -183,10 +184,10 @@ def sweep(
         raise stopped
 
 
-@app.command()
+@command(app, kind="engine.recover.repair:REPAIRS")
 def repair(
     plan: PlanFile,
-    kind: Annotated[str, typer.Option(help="ridge (a map at each seam) or scalar (one factor at each seam)")] = "ridge",
+    kind: str = "ridge",
     model: Source = "demo",
     text: Practice = "english",
     tokens: PracticeTokens = 4096,
