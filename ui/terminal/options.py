@@ -93,9 +93,11 @@ def made_for(plan: Any) -> Check:
     return lambda depth: require_depth(plan, depth)
 
 
-def open_for(plan: Any, source: ModelSource) -> Any:
-    """Open the model that a plan is for; one of another depth is refused before a weight is read."""
-    return open_checked(source, made_for(plan))
+def open_for(plan: Any, file: Path, source: ModelSource) -> Any:
+    """Open the model that a plan is for; one of another depth is refused before a weight is read, another one is warned of."""
+    opened = open_checked(source, made_for(plan))
+    warn_of_another_model(opened.fingerprint, file)
+    return opened
 
 
 def open_objective(source: ModelSource, text: str, tokens: int, name: str, check: Check) -> Any:
@@ -117,10 +119,19 @@ def read_plan_file(path: Path) -> Any:
     return plan
 
 
-def write_plan(plan: Any, out: Path | None) -> None:
-    from engine.plans.files import plan_to_json
+def warn_of_another_model(fingerprint: str, *files: Path) -> None:
+    """Tell on standard error which plan files were made for another model than the open one."""
+    from engine.plans.files import of_another_model, read_json
 
-    write(plan_to_json(plan), out)
+    for file in files:
+        if told := of_another_model(read_json(file), fingerprint):
+            sys.stderr.write(f"layerscope: warning: {file.name}: {told}\n")
+
+
+def write_plan(plan: Any, model: Any, out: Path | None) -> None:
+    from engine.plans.files import plan_to_json, signed
+
+    write(signed(plan_to_json(plan), model), out)
     keep_maps(plan, out)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.methods.laco import LacoSettings
+from engine.plans.files import signed
 from ui.terminal.drawn import command
 from ui.terminal.options import (
     Definition,
@@ -41,6 +42,7 @@ from ui.terminal.options import (
     read_plan_file,
     shown,
     source_of,
+    warn_of_another_model,
     write,
     write_plan,
     write_table,
@@ -74,7 +76,7 @@ def evaluate(
     from ui.text.wire import evaluation_to_json
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
-    opened = open_for(chosen, source_of(model, dtype, device, trust))
+    opened = open_for(chosen, plan, source_of(model, dtype, device, trust))
     judge = Judge(opened, texts, context, stride, tokens)
     found = evaluation_to_json(shown(judge.judge(chosen)))
     write_table(found, "texts", found["texts"], out, form)
@@ -100,7 +102,7 @@ def baseline(
 
     BASELINES.require(method)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, lambda depth: require_target(depth, keep))
-    write_plan(shown(run(goal, method, keep, **settings)), out)
+    write_plan(shown(run(goal, method, keep, **settings)), goal.model, out)
 
 
 @command(app, objective="engine.judge.objectives:OBJECTIVES")
@@ -142,7 +144,7 @@ def search(
     others = shown(rivals(goal, layers, found[-1].score)) if exhaustive else None
     if repaired:
         found = (*found, shown(repair_best(wider, run.best(3))))
-    write(search_to_json(found, others), out)
+    write(signed(search_to_json(found, others), goal.model), out)
     keep_maps(found[-1].plan, out)
 
 
@@ -178,7 +180,7 @@ def sweep(
         shown(run.run())
     except KeyboardInterrupt as interrupt:
         stopped = interrupt
-    found = sweep_to_json(run.entries)
+    found = signed(sweep_to_json(run.entries), meter.model)
     write_table(found, "sweep", found["plans"], out, form)
     if stopped:
         raise stopped
@@ -203,7 +205,8 @@ def repair(
     REPAIRS.require(kind)
     chosen = read_plan_file(plan)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, "kl", made_for(chosen))
-    write_plan(shown(run(goal, chosen, kind)), out)
+    warn_of_another_model(goal.model.fingerprint, plan)
+    write_plan(shown(run(goal, chosen, kind)), goal.model, out)
 
 
 @app.command()
@@ -226,7 +229,7 @@ def tasks(
     from engine.judge.tasks import run_tasks
 
     chosen = read_plan_file(plan)
-    opened = open_for(chosen, source_of(model, dtype, device, trust))
+    opened = open_for(chosen, plan, source_of(model, dtype, device, trust))
     scores = [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
     write_table(scores, "tasks", scores, out, form)
 
@@ -261,5 +264,5 @@ def ablate(
     require_ablation(name)
     settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
-    found = ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings)))
+    found = signed(ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings))), meter.model)
     write_table(found, "ablation", found["rows"], out, form)
