@@ -41,6 +41,10 @@ class Method(Generic[F]):
     run: F
     settings: type = NoSettings
 
+    def asked(self, values: Mapping[str, Any]) -> Any:
+        """Return the record of its settings; values that are no setting of its own are passed over."""
+        return self.settings(**{entry.name: values[entry.name] for entry in fields(self.settings) if entry.name in values})
+
 
 class Registry(Mapping[str, Method[F]]):
     """The methods of one kind, by name. Those of a `package` register when one of its modules is imported, which is done

@@ -7,6 +7,7 @@
   let waiting = null;
   const again = () => { clearTimeout(waiting); waiting = setTimeout(() => told.forEach((ask) => ask()), 300); };
   ls.moved = (state) => { again(); if (state.T === undefined || state.T === ls.T) return; ls.T = state.T; told.forEach((_, draw) => draw()); };
+  ls.whenMoved = (draw, ask) => told.set(draw, ask); // for another view whose value Python works out for the controls
   ls.terminal = (facts) => { ls.facts = facts; told.forEach((_, draw) => draw()); };
   // What is not in the address tells nobody that it changed: whatever a hand does may have changed it.
   ["input", "change", "click"].forEach((event) => document.addEventListener(event, (from) => { if (!from.target.closest?.(".ls-terminal")) again(); }, true));

@@ -117,6 +117,7 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         "baseline_",
         "col_",
         "decoding_",
+        "repair_",
     }  # each is looked at below; a new one wants a test of its own
     assert used - set(ENGLISH) == set()
 

@@ -192,17 +192,17 @@ def repair(
     kind: str = "ridge",
     model: Source = "demo",
     text: Practice = "english",
-    tokens: PracticeTokens = 4096,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    **settings: Any,
 ) -> None:
     """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
     from engine.recover.repair import REPAIRS
     from engine.recover.repair import repair as run
 
-    REPAIRS.require(kind)
+    tokens = REPAIRS.require(kind).asked(settings).tokens
     chosen = read_plan_file(plan)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, "kl", made_for(chosen))
     warn_of_another_model(goal.model.fingerprint, plan)

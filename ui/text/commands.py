@@ -11,6 +11,7 @@ from typing import Any
 from engine.export.commands import model_option, texts_named
 from engine.judge.cost import practice_texts
 from engine.methods.baselines import BASELINES
+from engine.recover.repair import REPAIRS
 from engine.settings import Registry
 from engine.types import Calibration, ModelSource
 from ui.text.words import words
@@ -41,13 +42,13 @@ def _explore(say: Any) -> list[str]:
     return [f"layerscope profile {{opened}} {_TOLD} --out profile.json"]
 
 
-def _fold(say: Any, plan: str, *settings: Any) -> list[str]:
-    method = _laco(*settings)
+def _fold(say: Any, plan: str, C: int, I: int, L: int, H: int, rule: str, similarity: str, *repair: Any) -> list[str]:
+    method = _laco(C, I, L, H, rule, similarity)
     made = f"layerscope propose {{opened}} {_TOLD} {method} -T {{T}} --out plan.json"
     return [
         made if plan == "map" else say("terminal_saved"),
         f"layerscope map {{opened}} {_TOLD} {method} --t-min 0.5 --out map.json",
-        "layerscope repair --plan plan.json {opened} --kind ridge --text {practice} --out repaired.json",
+        f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{_given(REPAIRS, 'ridge', repair)} --out repaired.json",
     ]
 
 

@@ -11,7 +11,7 @@ from engine.methods.laco import LacoSettings
 from engine.recover.repair import REPAIRS
 from ui.page.bench.workbench import T_MIN
 from ui.page.components.chart import view
-from ui.page.components.field import field
+from ui.page.components.field import field, settings
 from ui.page.components.slider import Slider
 from ui.page.controls import FIRST, PLANS, PRESETS
 from ui.text.words import words
@@ -75,8 +75,13 @@ def _files(say: Callable[[str], str], language: str) -> dict[str, Any]:
             clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
         with gr.Row(elem_classes="ls-buttons"):
             repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
+        repair_settings = settings(REPAIRS, say)
+        repair_times = view("repair-times", language, 0, panel=True)
         repaired = view("repaired", language, 24, panel=True)
-    return {"save": save, "load": load, "clear": clear, "repairs": repairs, "repaired": repaired}
+    return {"save": save, "load": load, "clear": clear, "repairs": repairs, "repair_settings": repair_settings} | {
+        "repair_times": repair_times,
+        "repaired": repaired,
+    }
 
 
 def _more(say: Callable[[str], str]) -> dict[str, Any]:
