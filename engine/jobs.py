@@ -72,6 +72,11 @@ def as_part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
     return retold(job, lambda step: Progress(f"{label}: {step.label}" if label else step.label, (place + (step.fraction or 0.0)) / parts))
 
 
+def scaled(job: Job[T], start: float, stop: float) -> Job[T]:
+    """Run a job as the part of a longer one that goes from `start` to `stop` of it, both in [0, 1]."""
+    return retold(job, lambda step: Progress(step.label, start + (stop - start) * (step.fraction or 0.0)))
+
+
 def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
     """Run `python -P -m module` on a JSON request in a process of its own and return the JSON it answers.
 

@@ -5,23 +5,26 @@ A registry names the methods of one kind; the page and the terminal draw their c
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from engine.errors import SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def control(help: str, low: float | None = None, high: float | None = None, step: float | None = None) -> Mapping[str, Any]:
-    """Return the metadata of a settings field: what it does, and the bounds and step of a slider for it."""
-    return {"help": help, "low": low, "high": high, "step": step}
+def control(
+    help: str, low: float | None = None, high: float | None = None, step: float | None = None, choices: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """Return the metadata of a settings field: what it does, and the bounds and step of a slider for it, or what to choose from."""
+    return {"help": help, "low": low, "high": high, "step": step, "choices": choices}
 
 
 def about(record: type, name: str) -> Mapping[str, Any]:
-    """Return help, low, high and step of a settings record's field."""
-    return next(entry.metadata for entry in fields(record) if entry.name == name)
+    """Return help, low, high, step, choices, default and type (`int`, `int | None`, ...) of a settings record's field."""
+    found = next(entry for entry in fields(record) if entry.name == name)
+    return {**found.metadata, "default": found.default, "type": get_type_hints(record)[name]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,14 @@ class Method(Generic[F]):
     run: F
     settings: type = NoSettings
 
+    def asked(self, values: Mapping[str, Any]) -> Any:
+        """Return the record of its settings; values that are no setting of its own are passed over."""
+        return self.settings(**{entry.name: values[entry.name] for entry in fields(self.settings) if entry.name in values})
+
 
 class Registry(Mapping[str, Method[F]]):
     """The methods of one kind, by name. Those of a `package` register when one of its modules is imported, which is done
-    when somebody first asks: a new method is a new file there and touches no other."""
+    when somebody first asks: a new method is a new file there and touches no other. They stand in the order of their files."""
 
     def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
@@ -67,11 +74,23 @@ class Registry(Mapping[str, Method[F]]):
             raise SettingsError(f"unknown {self.kind} '{name}'; choose one of {', '.join(self)}")
         return self[name]
 
+    def controls(self) -> tuple[tuple[type, str], ...]:
+        """Return every setting of the methods, as record and field; methods with the same record share them."""
+        records = dict.fromkeys(method.settings for method in self.values())
+        return tuple((record, entry.name) for record in records for entry in fields(record))
+
+    def given(self, name: str, values: Iterable[Any]) -> dict[str, Any]:
+        """Return the settings of one method by name, of values in the order of `controls`; what is None is left out."""
+        record, known = self.require(name).settings, zip(self.controls(), values, strict=True)
+        return {field: value for (owner, field), value in known if owner is record and value is not None}
+
     def _known(self) -> dict[str, Method[F]]:
         if self._package:
             package, self._package = self._package, ""
             for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
                 importlib.import_module(f"{package}.{module.name}")
+            by_file = sorted(self._methods.values(), key=lambda method: method.run.__module__)  # whoever was imported first
+            self._methods = {method.name: method for method in by_file}
         return self._methods
 
     def __getitem__(self, name: str) -> Method[F]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,6 +68,7 @@ class Model:
     network: Any
     tokenizer: Any
     fingerprint: str
+    pace: float = math.nan  # seconds a token and a parameter that its last pass over the source took on this machine
     lock: Any = field(default_factory=threading.RLock)  # engine.turns.Turn where it was opened
 
 

@@ -82,6 +82,14 @@
     box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, detail), bar);
   };
 
+  // How long a repair of the plan shown will take; asked for while somebody looks.
+  views["repair-times"] = (box, {value, words, trigger, draw}) => {
+    window.layerscope.whenMoved(draw, () => { if (box.clientWidth > 0) trigger("browse", {}); });
+    const known = Object.entries(value.seconds ?? {}).filter(([, seconds]) => Number.isFinite(seconds ?? NaN));
+    const took = known.map(([kind, seconds]) => `${words[`repair_${kind}`] ?? kind}: ${duration(seconds, words)}`).join(" · ");
+    box.replaceChildren(...(took ? [element("p", {class: "ls-hint"}, fill(words.repair_takes, {tokens: value.tokens, times: took}))] : []));
+  };
+
   views.repaired = (box, {value, words, trigger}) => {
     if (!value.kind) { box.replaceChildren(element("p", {class: "ls-hint"}, words.repair_read)); return; }
     const [before, after] = [times(value.before), times(value.after)];

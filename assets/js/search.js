@@ -7,10 +7,10 @@
     const t = theme();
     const says = part(box, "ls-rule"), chart = part(box, "ls-score"), stripBox = part(box, "ls-stripbox");
     const best = data.history.at(-1);
-    const unit = words[`score_${data.objective ?? "kl"}`];
+    const unit = words[`score_${data.objective ?? "kl"}`] ?? data.objective;
     says.textContent = best ? fill(words.search_best, {score: number(best.score, 4), unit, seconds: number(best.seconds, 1), forwards: Math.round(best.forwards), layers: data.keep, stage: words[`stage_${best.stage}`]}) : words.search_none;
+    const name = (method) => (method === "search" ? words.search_line : words[`baseline_${method}`] ?? method);
     if (data.others) {
-      const name = (method) => (method === "search" ? words.search_line : words[`baseline_${method}`]);
       const others = Object.entries(data.others.times).map(([method, ratio]) => `${name(method)} ${times(ratio)}`);
       says.append(element("p", {class: "ls-others"}, fill(words.search_others, {optimum: number(data.others.optimum, 4), others: others.join(", ")})));
     }
@@ -19,8 +19,8 @@
     plot(chart, [
       {type: "scatter", mode: "lines+markers", name: words.search_line, x: [...data.history.map((p) => p.seconds), ...(best ? [end] : [])], y: [...data.history.map((p) => p.score), ...(best ? [best.score] : [])],
         text: [...data.history.map((p) => words[`stage_${p.stage}`]), ...(best ? [""] : [])], line: {shape: "hv", color: t.accent, width: 2}, marker: {size: data.history.map(() => 8).concat(best ? [0] : [])}, hovertemplate: `%{y:.4f} · %{x:.1f} s<br>%{text}<extra></extra>`},
-      ...beside.map((one, index) => ({type: "scatter", mode: "lines+text", name: words[`baseline_${one.method}`], x: [0, end], y: [one.score, one.score], line: {dash: ["dash", "dot", "dashdot", "longdash", "longdashdot"][index % 5], color: t.fold, width: 1.5},
-        text: ["", words[`baseline_${one.method}`]], textposition: "top left", cliponaxis: false, hovertemplate: `${words[`baseline_${one.method}`]}: %{y:.4f}<extra></extra>`})),
+      ...beside.map((one, index) => ({type: "scatter", mode: "lines+text", name: name(one.method), x: [0, end], y: [one.score, one.score], line: {dash: ["dash", "dot", "dashdot", "longdash", "longdashdot"][index % 5], color: t.fold, width: 1.5},
+        text: ["", name(one.method)], textposition: "top left", cliponaxis: false, hovertemplate: `${name(one.method)}: %{y:.4f}<extra></extra>`})),
     ], {xaxis: {title: {text: words.search_time}, range: [0, end]}, yaxis: {title: {text: unit}, rangemode: "tozero"}}, 260);
     if (data.plan) strip(stripBox, data.depth, data.plan.blocks, words, width); else stripBox.replaceChildren();
   };

@@ -7,6 +7,7 @@
   let waiting = null, at = null; // the T that the lines were drawn for
   const again = () => { clearTimeout(waiting); waiting = setTimeout(() => told.forEach((ask) => ask()), 300); };
   ls.moved = (state) => { again(); if (state.T === undefined || state.T === at) return; at = state.T; told.forEach((_, draw) => draw()); };
+  ls.whenMoved = (draw, ask) => told.set(draw, ask); // for another view whose value Python works out for the controls
   ls.terminal = (facts) => { ls.facts = facts; told.forEach((_, draw) => draw()); };
   const commands = ls.commands = (lines, T, words) => {
     const notes = ls.facts.own && lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];

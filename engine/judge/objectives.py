@@ -2,22 +2,22 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 
-from engine.errors import SettingsError
 from engine.judge.evaluation import windows
 from engine.judge.similarity import cosine
 from engine.models.texts import Pack
 from engine.passes.forward import Capture, Trails, capture, normed, resume, run_block
 from engine.passes.logits import KEEP, ROWS, SourceLogs, by_rows, divergence
 from engine.plans.surgery import Mixer
+from engine.settings import Registry
 from engine.types import Block, Calibration, DepthPlan, Model
 
-OBJECTIVES = ("kl", "perplexity", "cosine")
 PRACTICE_TOKENS = 2048
 
 
@@ -35,16 +35,50 @@ class Found:
     stage: Stage
 
 
-class Objective:
-    """Scores plans of one model on practice texts; lower is better.
+@dataclass(frozen=True, eq=False, slots=True)
+class Places:
+    """What an objective sums over: the places of a pack whose next token is scored.
 
-    `kl` is the mean KL divergence from the source's next-token distribution (nats a token), `perplexity` the mean
-    negative log-likelihood of the texts, `cosine` one minus the mean token cosine of the final states (LaCo's measure).
+    `source` and `plan` are the final states [places, hidden] after the final norm, `next_tokens` [places] what follows each.
+    """
+
+    source: torch.Tensor
+    plan: torch.Tensor
+    next_tokens: torch.Tensor
+    logs: Callable[[], Iterator[torch.Tensor]]  # the plan's log-probabilities [rows, vocabulary], see `by_rows`
+    beside: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]  # the source's and the plan's, see `SourceLogs.beside`
+
+
+OBJECTIVES: Registry[Callable[[Places], float]] = Registry("objective")  # each returns its sum over the places
+
+
+@OBJECTIVES.register("kl", "the KL divergence from the source's next-token distribution, nats a token")
+def kl(places: Places) -> float:
+    """KL(source || plan) of the next-token distributions."""
+    return sum(float(divergence(source, plan).sum()) for source, plan in places.beside())
+
+
+@OBJECTIVES.register("perplexity", "the negative log-likelihood of the texts, nats a token")
+def perplexity(places: Places) -> float:
+    """The plan's negative log-likelihood: the logarithm of its perplexity, once divided by the places."""
+    wanted = places.next_tokens[:, None].split(ROWS)
+    return sum(float(-logs.gather(1, tokens).sum()) for logs, tokens in zip(places.logs(), wanted, strict=True))
+
+
+@OBJECTIVES.register("cosine", "one minus the cosine of the final states, LaCo's measure")
+def cosine_distance(places: Places) -> float:
+    """One minus the cosine of source's and plan's final state."""
+    return float((1 - cosine(places.source.float(), places.plan.float())).sum())
+
+
+class Objective:
+    """Scores plans of one model on practice texts by one of OBJECTIVES, the mean over all places; lower is better.
+
     `forwards` counts blocks run over all texts; running the source once counts as its depth.
     """
 
     def __init__(self, model: Model, texts: Calibration, name: str = "kl", limit: int = PRACTICE_TOKENS) -> None:
-        require_objective(name)
+        self._score = OBJECTIVES.require(name).run
         self.model, self.name, self.texts = model, name, texts
         self.protocol, self.packs, skips = windows(model.tokenizer, model.config, texts, limit=limit)
         self.places = [_places(pack, skipped) for pack, skipped in zip(self.packs, skips, strict=True)]
@@ -127,20 +161,11 @@ class Objective:
         """Return what a pack's raw last states add up to."""
         record, places = self.record(index), self.places[index]
         source, plan = record.final[0, places], normed(self.model, state)[0, places]
-        if self.name == "cosine":
-            return float((1 - cosine(source.float(), plan.float())).sum())
-        if self.name == "kl":
-            return sum(float(divergence(p, q).sum()) for p, q in self._source.beside(index, source, plan))
-        targets = record.pack.ids[0, places + 1].to(plan.device)[:, None].split(ROWS)
-        return sum(float(-logs.gather(1, target).sum()) for logs, target in zip(by_rows(self.model, plan), targets, strict=True))
+        next_tokens = record.pack.ids[0, places + 1].to(plan.device)
+        logs, beside = partial(by_rows, self.model, plan), partial(self._source.beside, index, source, plan)
+        return self._score(Places(source, plan, next_tokens, logs, beside))
 
 
 def _places(pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:
     """Return the places [n] of a pack whose next token is scored."""
     return torch.cat([torch.arange(start + skip - 1, stop - 1) for (_, start, stop), skip in zip(pack.spans, skips, strict=True)])
-
-
-def require_objective(name: str) -> None:
-    """Raise SettingsError unless an objective has this name."""
-    if name not in OBJECTIVES:
-        raise SettingsError(f"unknown objective '{name}'; choose one of {', '.join(OBJECTIVES)}")

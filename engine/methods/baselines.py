@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import SettingsError
@@ -41,5 +40,4 @@ def baseline(objective: Objective, method: str, keep: int, **settings: Any) -> J
     """
     chosen = BASELINES.require(method)
     require_target(objective.model.spec.depth, keep)
-    own = {entry.name: settings[entry.name] for entry in fields(chosen.settings) if entry.name in settings}
-    return (yield from chosen.run(objective, keep, chosen.settings(**own)))
+    return (yield from chosen.run(objective, keep, chosen.asked(settings)))

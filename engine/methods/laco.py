@@ -85,10 +85,13 @@ class LacoSettings:
     )
     rule: str = field(
         default="reference",
-        metadata=control("how folded layers become one: " + "; ".join(f"{rule.name} ({rule.help})" for rule in RULES.values())),
+        metadata=control(
+            "how folded layers become one: " + "; ".join(f"{rule.name} ({rule.help})" for rule in RULES.values()), choices=RULES
+        ),
     )
     similarity: SimilarityDefinition = field(
-        default="flattened", metadata=control("flattened (one cosine a text, as LaCo's code) or per-token (the tokens' mean)")
+        default="flattened",
+        metadata=control("flattened (one cosine a text, as LaCo's code) or per-token (the tokens' mean)", choices=DEFINITIONS),
     )
 
     def checked(self, depth: int) -> LacoSettings:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class RandomSettings:
     """Of the random choice."""
 
-    seed: int = field(default=0, metadata=control("for random", 0, None, 1))
+    seed: int = field(default=0, metadata=control("which of the random choices to make", 0, None, 1))
 
 
 @BASELINES.register("tail", "the last layers dropped")

@@ -19,7 +19,7 @@ from engine.types import Calibration
 
 BUNDLED = ("english", "korean")
 MAX_TEXT_TOKENS = 2048  # longer texts are cut; a calibration text is a sentence or a paragraph
-_PACK_TOKENS = 512  # short texts fill packs of about this size: attention is quadratic in it
+PACK_TOKENS = 512  # short texts fill packs of about this size: attention is quadratic in it
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,7 +105,7 @@ def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pac
     return pack_rows(rows)
 
 
-def pack_rows(rows: Sequence[tuple[int, list[int]]], size: int = _PACK_TOKENS) -> tuple[Pack, ...]:
+def pack_rows(rows: Sequence[tuple[int, list[int]]], size: int = PACK_TOKENS) -> tuple[Pack, ...]:
     """Lay rows of tokens, each with its text's number, into packs of at most `size` tokens, in order; a longer row has
     a pack to itself."""
     packs: list[Pack] = []

@@ -4,6 +4,7 @@ LaCo's pointer only moves down, so every layer below it is still the source's. W
 a plan then costs only its blocks from the first changed one upwards, and no model is ever copied.
 """
 
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ def state_of(output: Any) -> torch.Tensor:
 
 @torch.no_grad()
 def capture(model: Model, pack: Pack) -> Capture:
-    """Run the source once over a pack and keep what entered each layer.
+    """Run the source once over a pack and keep what entered each layer; how long that took becomes the model's pace.
 
     Raises:
         SourceError: the model's own states are not finite.
@@ -62,12 +63,14 @@ def capture(model: Model, pack: Pack) -> Capture:
     try:
         body = model.network.base_model
         device = model.source.device
+        began = time.perf_counter()
         final = body(input_ids=pack.ids.to(device), position_ids=pack.positions.to(device), use_cache=False).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()
     if not torch.isfinite(last[0]).all():
         raise SourceError(f"the model's hidden states are not finite numbers in {model.spec.dtype}; try float32 or bfloat16")
+    model.pace = (time.perf_counter() - began) / (pack.ids.shape[1] * sum(model.spec.block_parameters))
     assert torch.equal(norm(last[0]), final), "the final norm of the architecture table is not the network's last step"
     return Capture(pack, (*states, last[0]), tuple(calls), final)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
-from engine.types import Block, DepthPlan, Repair
+from engine.types import Block, DepthPlan, Model, Repair
 
 
 def plan_to_json(plan: DepthPlan) -> dict[str, Any]:
@@ -22,13 +22,32 @@ def plan_to_json(plan: DepthPlan) -> dict[str, Any]:
     }
 
 
+def signed(value: Any, model: Model) -> Any:
+    """Return what a verb answers with the name and the fingerprint of its model in every plan that it holds."""
+    if isinstance(value, Mapping):
+        own = {"model": {"name": model.spec.name, "fingerprint": model.fingerprint}} if "source_depth" in value else {}
+        return {key: signed(item, model) for key, item in value.items()} | own
+    return [signed(item, model) for item in value] if isinstance(value, list | tuple) else value
+
+
 def model_of_plan(value: Any) -> tuple[str, str] | None:
-    """Return the name and the fingerprint of the model that a saved plan says it was made for, if it says so."""
-    if isinstance(value, dict) and isinstance(value.get("plan"), dict):
-        value = value["plan"]
-    model = value.get("model") if isinstance(value, dict) else None
-    named = (model.get("name"), model.get("fingerprint")) if isinstance(model, dict) else (None, None)
-    return (str(named[0]), named[1]) if isinstance(named[1], str) else None
+    """Return the name and the fingerprint of the model that a saved plan says it was made for, if it says so; what an export
+    keeps says so beside its plan."""
+    held = value if isinstance(value, dict) else {}
+    plan = held["plan"] if isinstance(held.get("plan"), dict) else held
+    for model in (plan.get("model"), held.get("source")):
+        if isinstance(model, dict) and isinstance(model.get("fingerprint"), str):
+            return str(model.get("name")), model["fingerprint"]
+    return None
+
+
+def of_another_model(value: Any, fingerprint: str) -> str:
+    """Return the sentence that tells that a saved plan was made for another model than the open one; empty where it was not, or
+    does not say."""
+    made_for = model_of_plan(value)
+    if made_for is None or made_for[1] == fingerprint:
+        return ""
+    return f"this plan was made for {made_for[0]} ({made_for[1][:12]}), which is not the open model"
 
 
 def block_to_json(block: Block) -> dict[str, Any]:

@@ -14,7 +14,7 @@ lower the KL divergence there: a seam after a layer with massive activations may
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -25,23 +25,22 @@ from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture, run_block
 from engine.plans.surgery import keep_map, name_map
-from engine.settings import Registry
-from engine.types import Block, DepthPlan, Repair
+from engine.recover.effort import effort, judging
+from engine.recover.seams import held_out, seams
+from engine.settings import Registry, control
+from engine.types import Block, DepthPlan, Model, Repair
 
 REPAIRS: Registry[Callable[[torch.Tensor, torch.Tensor], list[tuple[float, torch.Tensor]]]] = Registry("repair")
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
-PRACTICE_TOKENS = 4096
 _NAMES = ("repair", "practice", "practice_tokens")  # what a repair adds to a plan's settings
-_HELD_OUT = 3  # every third pack chooses, the others are fitted
 
 
-def seams(plan: DepthPlan) -> tuple[tuple[int, int], ...]:
-    """Return (place, point) of every seam: the block, and the source's point that its output stands for."""
-    ends = [block.home for block in plan.blocks[1:]] + [plan.source_depth]
-    return tuple(
-        (place, end)
-        for place, (block, end) in enumerate(zip(plan.blocks, ends, strict=True))
-        if end != block.home + 1 or block.mix != ((block.home, 1.0),)
+@dataclass(frozen=True, slots=True)
+class RepairSettings:
+    """Of a repair."""
+
+    tokens: int = field(
+        default=12_000, metadata=control("how many practice tokens to use at most; two thirds are fitted, the rest chooses", 1, None, 500)
     )
 
 
@@ -55,23 +54,30 @@ def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[De
         PlanError: the family has nothing before a seam that a map could fold into.
     """
     require_repair(objective, kind)
-    held = held_out(objective)
-    fitted = tuple(index for index in objective.every if index not in held)
     bare = replace(plan, blocks=tuple(replace(block, repair="") for block in plan.blocks), repairs=())
+    work, done = effort(objective.model, bare, choices(kind), objective.tokens), 0.0
+    for index in objective.every:
+        yield Progress("Running the practice texts through the model", done / work.total)
+        objective.record(index)
+        done += work.source * objective.share((index,))
+    held = held_out(len(objective.packs))
+    fitted = tuple(index for index in objective.every if index not in held)
     found, best = bare, objective.score(bare, held)
+    done += work.bare
     repairs: list[Repair] = []
-    for place, point in seams(bare):
-        yield Progress(f"Repairing the seam after block {place}", place / plan.depth)
+    for (place, point), fitting, trying in zip(seams(bare), work.fits, work.judged, strict=True):
+        yield Progress(f"Repairing the seam after block {place}", done / work.total)
         before = best
-        written, wanted = _pairs(objective, found, place, point, fitted)
-        options = REPAIRS[kind].run(written, wanted)
+        options = REPAIRS[kind].run(*_pairs(objective, found, place, point, fitted))
+        done += fitting
         for strength, tensor in options:
             mark = name_map(tensor)
             blocks = list(found.blocks)
             blocks[place] = replace(blocks[place], repair=mark)
             candidate = replace(bare, blocks=tuple(blocks))
-            yield Progress(f"Judging the seam after block {place}", place / plan.depth)
+            yield Progress(f"Judging the seam after block {place}", min(1.0, done / work.total))
             after = objective.score(candidate, held)
+            done += trying
             if after < best or (math.isnan(best) and not math.isnan(after)):
                 best, chosen = after, (candidate, Repair(place, kind, strength, before, after, mark))
         if best < before or (math.isnan(before) and not math.isnan(best)):
@@ -93,7 +99,7 @@ def require_repair(objective: Objective, kind: str = "ridge") -> None:
         raise SettingsError("a repair needs more practice text: some is fitted, some is held out")
 
 
-def objective_for_repair(objective: Objective, tokens: int = PRACTICE_TOKENS) -> Objective:
+def objective_for_repair(objective: Objective, tokens: int = RepairSettings().tokens) -> Objective:
     """Return a KL objective on more of the same texts, for repairs of plans that were found with another one."""
     if objective.name == "kl" and objective.protocol.tokens >= tokens:
         return objective
@@ -105,15 +111,21 @@ def repair_best(objective: Objective, plans: Sequence[DepthPlan], kind: str = "r
     watch, best = objective.watch(), list[tuple[float, int, DepthPlan]]()
     for number, plan in enumerate(plans):
         found = yield from repair(objective, plan, kind)
-        score = objective.score(found, held_out(objective))
+        score = objective.score(found, held_out(len(objective.packs)))
         best.append((math.inf if math.isnan(score) else score, number, found))
     score, _, plan = min(best)
     return Found(plan, score, watch(), objective.forwards, "repair")
 
 
-def held_out(objective: Objective) -> tuple[int, ...]:
-    """Return the packs that a repair is not fitted to."""
-    return tuple(range(0, len(objective.packs), _HELD_OUT))
+def choices(kind: str) -> int:
+    """Return how many maps a kind of repair chooses from at each seam."""
+    return len(REPAIRS[kind].run(torch.ones(2, 1, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)))
+
+
+def seconds_for(model: Model, plan: DepthPlan, kind: str, tokens: int, judged: int = 0) -> float:
+    """Return how long a repair takes at the pace of the model's last pass, and judging it before and after on `judged` tokens; NaN
+    for a model that has not run yet."""
+    return model.pace * (effort(model, plan, choices(kind), tokens).total + judging(model, plan, judged))
 
 
 def _pairs(objective: Objective, plan: DepthPlan, place: int, point: int, packs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,13 +155,13 @@ def _written(objective: Objective, block: Block, state: torch.Tensor, record: Ca
     return output, caught[0]
 
 
-@REPAIRS.register("ridge", "a ridge map at each seam")
+@REPAIRS.register("ridge", "a ridge map at each seam", RepairSettings)
 def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the maps to choose from, with their penalties."""
     return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
 
 
-@REPAIRS.register("scalar", "one factor at each seam")
+@REPAIRS.register("scalar", "one factor at each seam", RepairSettings)
 def scalar(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the one factor there is, as its strength and as a map."""
     factor = scalar_fit(written, wanted)

@@ -28,6 +28,7 @@ from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import untouched
 from engine.search.moves import double_swaps, most_influential, moves
+from engine.search.settings import SearchSettings
 from engine.types import Block, DepthPlan
 
 SURVIVORS = ("keep-first", "reference", "mean")
@@ -65,8 +66,7 @@ class Search:
             SettingsError: the target or the budget makes no sense.
         """
         require_target(objective.model.spec.depth, keep)
-        if not seconds > 0:
-            raise SettingsError(f"a search needs time; {seconds} seconds are none")
+        SearchSettings(seconds).checked()
         if unknown := set(survivors) - set(SURVIVORS):
             raise SettingsError(f"unknown survivors {', '.join(sorted(unknown))}; choose from {', '.join(SURVIVORS)}")
         self.objective, self.keep, self.seconds, self.survivors = objective, keep, seconds, survivors

@@ -37,8 +37,7 @@ from engine.models.texts import bundled, calibration_of
 from engine.plans.files import plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans
-from engine.recover.repair import PRACTICE_TOKENS as REPAIR_TOKENS
-from engine.recover.repair import REPAIRS, repair, repair_best
+from engine.recover.repair import REPAIRS, RepairSettings, repair, repair_best
 from engine.search.frontier import frontier, outwards, step_at
 from engine.search.search import Search
 from engine.types import Calibration, DepthPlan, Model
@@ -116,7 +115,7 @@ def searches(model: Model) -> None:
         )
         row(f"seconds of the search, {keep} layers", f"{took:.0f}", "<= 180", took <= 180)
     ours, theirs, plans, goal = scores[24]
-    wide = Objective(model, practice, limit=REPAIR_TOKENS)
+    wide = Objective(model, practice, limit=RepairSettings().tokens)
     repaired = ratio(drain(repair(wide, plans[0])))
     row("24 layers, ridge repair / without", f"{repaired / ours:.3f}", "<= 0.90", repaired <= 0.9 * ours)
     inside = ratio(drain(repair_best(wide, plans)).plan)

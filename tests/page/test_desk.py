@@ -1,6 +1,7 @@
 """The board, the search and what Compare asks for, on a desk that has a tiny model open."""
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from engine.search.targets import Target
 from engine.types import Block
 from tests.families import TEXTS, save_tiny
 from tests.waiting import wait_for_jobs, wait_until
-from ui.page.bench import comparison, measuring, searching, shared
+from ui.page.bench import measuring, searching, shared
 from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.desk import Desk
 from ui.page.bench.exporting import start_export
@@ -43,7 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def desk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
     monkeypatch.setattr(shared, "_models", {})
     monkeypatch.setattr(searching, "PRACTICE_TOKENS", 200)
-    monkeypatch.setattr(comparison, "PRACTICE_TOKENS", 800)
     monkeypatch.setattr(measuring, "PROMPTS", ("Once", "The sea"))
     desk = opened(Desk(tmp_path / "exports"), folder)
     yield desk
@@ -280,7 +280,7 @@ def test_a_target_that_cannot_be_met_is_refused(target: Target, desk: Desk) -> N
 def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) -> None:
     desk.set_spans([[1, 3]])
     wait_for_jobs()
-    desk.comparison.repair("hand-made", 0.9, "ridge", held, 100)
+    desk.comparison.repair("hand-made", 0.9, "ridge", held, 100, tokens=800)
     wait_for_jobs()
     assert desk.runner.problem is None
     facts, plan = shown(desk, "repaired", "value"), desk.chosen("found", 0.9)[0]
@@ -295,6 +295,26 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     judged = next(row for row in rows(desk) if row["plan"]["blocks"] == plan_to_json(plan)["blocks"])["evaluation"]
     assert found["perplexity"] == pytest.approx(judged["perplexity"]["plan"])
     assert found["KL divergence from the source (nats a token)"] == pytest.approx(judged["kl"])
+
+
+def test_how_long_a_repair_takes_is_told_before_at_the_pace_of_this_machine(desk: Desk) -> None:
+    desk.set_spans([[1, 3]])
+    wait_for_jobs()
+    model = desk.open_meter().model
+    model.pace = math.nan  # as after an opening of which everything was remembered
+    assert desk.comparison.repair_times("hand-made", 0.9, 100, tokens=800) == {}
+    wait_for_jobs()
+    told = shown(desk, "repair_times", "value")
+    assert 0 < model.pace < 1
+    assert 0 < told["seconds"]["scalar"] < told["seconds"]["ridge"]  # which has more maps to choose from
+    assert 800 <= told["tokens"] < 900
+    now = desk.comparison.repair_times("hand-made", 0.9, 100, tokens=800)
+    model.pace *= 2
+    assert desk.comparison.repair_times("hand-made", 0.9, 100, tokens=800)["seconds"]["ridge"] == pytest.approx(2 * now["seconds"]["ridge"])
+    longer = desk.comparison.repair_times("hand-made", 0.9, 5000, tokens=4000)
+    assert longer["seconds"]["ridge"] > 4 * now["seconds"]["ridge"]
+    with pytest.raises(PlanError):
+        desk.comparison.repair_times("file", 0.9, 100)
 
 
 def worse_after(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +340,7 @@ def test_after_a_repair_the_page_is_on_the_repaired_plan_and_can_go_back(
     desk.show_found(plan)
     wait_for_jobs()
     serial = desk.page.since(0)[0]
-    desk.comparison.repair(choice, 0.9, "ridge", held, 100)
+    desk.comparison.repair(choice, 0.9, "ridge", held, 100, tokens=800)
     wait_for_jobs()
     news = desk.page.since(serial)[1]
     assert news["plan"] == {"value": "found"}  # so that Save, Judge, Report and Export, which go by it, take the repaired one

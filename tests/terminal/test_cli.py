@@ -171,7 +171,10 @@ def test_an_exported_proposal_loads_and_holds_the_plans_tensors(exported: tuple[
 def test_an_export_keeps_how_the_plan_came_about(exported: tuple[Path, Any, Any]) -> None:
     folder, proposal, _ = exported
     kept = json.loads((folder / "layerscope.json").read_text(encoding="utf-8"))
-    assert {key: kept[key] for key in ("plan", "settings", "trials")} == {key: proposal[key] for key in ("plan", "settings", "trials")}
+    made_for = proposal["plan"]["model"]
+    assert {**kept["plan"], "model": made_for} == proposal["plan"]
+    assert (kept["settings"], kept["trials"]) == (proposal["settings"], proposal["trials"])
+    assert {key: kept["source"][key] for key in ("name", "fingerprint")} == made_for
 
 
 def test_export_overwrites_nothing(

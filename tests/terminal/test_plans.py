@@ -112,7 +112,7 @@ def test_evaluate_reads_what_the_other_verbs_write(on_tiny: tuple[object, ...], 
 @pytest.mark.parametrize("method", BASELINES)
 def test_baseline_writes_a_plan(method: str, on_tiny: tuple[object, ...], inside: Callable[..., Answer]) -> None:
     found = inside("baseline", "--method", method, "--keep", 4, *on_tiny, "--tokens", 300).json
-    assert set(found) == {"source_depth", "blocks", "method", "settings"}
+    assert set(found) == {"source_depth", "blocks", "method", "settings", "model"}
     assert (found["source_depth"], found["method"], found["settings"]["keep"]) == (DEPTH, method, 4)
     assert len(found["blocks"]) == 4
     assert all(block["mix"] == [[block["home"], 1.0]] for block in found["blocks"])
@@ -262,7 +262,7 @@ def test_a_repaired_plan_is_exported_on_another_machine(
     assert report["passed"] is True, report["checks"]
     kept = read_json((tmp_path / "out" / "layerscope.json").read_text(encoding="utf-8"))
     plan = read_json((repaired / "plan.json").read_text(encoding="utf-8"))
-    assert kept["plan"] == plan
+    assert {"model": plan["model"], **kept["plan"]} == plan
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True)
     source = AutoModelForCausalLM.from_pretrained(tiny_folder, local_files_only=True)
     assert len(found.model.layers) == 3

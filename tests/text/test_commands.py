@@ -37,8 +37,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[..., Answer]) -> None:
     lines = [
         *filled("explore", here),
-        *filled("fold", here, "map", *LACO),
-        *filled("search", here, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail"),
+        *filled("fold", here, "map", *LACO, 600),
+        *filled("search", here, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
         *filled("compare", here, "own", 60, ["samples", "tasks"], "bundled", 1, 64, 2, "C", *LACO),
         *filled("export", here, "smaller", "bfloat16", "1MB"),
     ]
@@ -64,10 +64,10 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (("parameters", 0.05, 0, "kl", 1, ["mean"], False, False, "bi"), "--parameters 50000 "),
-        (("memory", 2, 256, "kl", 1, ["mean"], False, False, "bi"), "--gigabytes 0.002 --context 256 "),
+        (("parameters", 0.05, 0, "kl", 1, ["mean"], False, False, "bi", 0), "--parameters 50000 "),
+        (("memory", 2, 256, "kl", 1, ["mean"], False, False, "bi", 0), "--gigabytes 0.002 --context 256 "),
         (
-            ("layers", 5, 0, "perplexity", 10.0, ["mean", "reference"], True, True, "bi"),
+            ("layers", 5, 0, "perplexity", 10.0, ["mean", "reference"], True, True, "bi", 0),
             "--survivors mean,reference --repair --exhaustive ",
         ),
     ],
@@ -79,10 +79,16 @@ def test_a_search_is_told_its_target(values: tuple[Any, ...], expected: str, her
 
 
 def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
-    assert filled("search", here, "layers", None, 0, "kl", 1, [], False, False, "bi") == []
-    assert not [line for line in filled("search", here, "memory", 2, 0, "kl", 1, [], False, False, "bi") if " baseline " in line]
-    assert not [line for line in filled("fold", here, "hand-made", *LACO) if " propose " in line]  # no rule makes that plan again
-    assert filled("fold", here, "file", *LACO)[0].startswith("# ")
+    assert filled("search", here, "layers", None, 0, "kl", 1, [], False, False, "bi", 0) == []
+    assert not [line for line in filled("search", here, "memory", 2, 0, "kl", 1, [], False, False, "bi", 0) if " baseline " in line]
+    assert not [line for line in filled("fold", here, "hand-made", *LACO, None) if " propose " in line]  # no rule makes that plan again
+    assert filled("fold", here, "file", *LACO, None)[0].startswith("# ")
+
+
+def test_a_baseline_is_told_its_own_settings(here: dict[str, Any]) -> None:
+    asked = ("layers", 5, 0, "kl", 1, ["mean"], False, False)
+    assert " --seed 7 --out random.json" in filled("search", here, *asked, "random", 7)[1]
+    assert " --seed" not in filled("search", here, *asked, "bi", 7)[1]
 
 
 def test_the_model_and_the_texts_are_quoted_and_own_texts_are_owned_up_to() -> None:

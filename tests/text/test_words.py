@@ -15,6 +15,7 @@ from engine.plans.rules import RULES
 from engine.recover.repair import REPAIRS
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.search import SURVIVORS
+from engine.settings import Registry
 from ui.page.bench.measuring import ALSO
 from ui.page.controls import PLANS, PRESETS, TEXTS
 from ui.page.tabs.search import TARGETS
@@ -117,6 +118,7 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         "baseline_",
         "col_",
         "decoding_",
+        "repair_",
     }  # each is looked at below; a new one wants a test of its own
     assert used - set(ENGLISH) == set()
 
@@ -174,6 +176,12 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
 def test_every_member_of_a_family_has_a_text(family: str, names: set[str]) -> None:
     assert len(names) > 1
     assert {f"{family}{name}" for name in names} - set(ENGLISH) == set()
+
+
+@pytest.mark.parametrize("registry", [BASELINES, OBJECTIVES, REPAIRS], ids=lambda registry: registry.kind)
+def test_every_setting_of_a_method_has_its_texts(registry: Registry) -> None:
+    names = {name for _, name in registry.controls()}
+    assert {f"set_{name}{part}" for name in names for part in ("", "_info")} - set(ENGLISH) == set()
 
 
 def test_the_page_asks_what_the_engine_asks() -> None:

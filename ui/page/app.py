@@ -64,10 +64,10 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     with gr.Column(elem_id="panel-fold", elem_classes="ls-panel"):
         fold_tab = fold.build(language)
         folded = [fold_tab.C, fold_tab.I, fold_tab.L, fold_tab.H, fold_tab.rule, fold_tab.similarity]
-        terminal("fold", language, fold_tab.plan, *folded)
+        terminal("fold", language, fold_tab.plan, *folded, *fold_tab.repair_settings)
     with gr.Column(elem_id="panel-search", elem_classes="ls-panel"):
         search_tab = search.build(language)
-        terminal("search", language, *search.settings(search_tab), search_tab.method)
+        terminal("search", language, *search.settings(search_tab), search_tab.method, *search_tab.method_settings)
     with gr.Column(elem_id="panel-compare", elem_classes="ls-panel"):
         compare_tab = compare.build(language)
         terminal("compare", language, *compare.settings(compare_tab), compare_tab.ablation, *folded)
@@ -121,7 +121,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "similarity": seen_by.similarity, "landscape": seen_by.landscape, "norms": seen_by.norms, "weights": seen_by.weights,
         "fold": tab.fold, "spec": side.spec, "report": page.export.report, "summary": page.export.summary,
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
-        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep,
+        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": tab.repair_times,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
@@ -183,9 +183,13 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     tab.repaired.undo(on.undo_repair, session, answer, **common)
     for kind, button in tab.repairs.items():
         name = gr.State(kind)
-        button.click(on.repair, [*shown, name, *judged_on], answer, **common)
+        button.click(on.repair, [*shown, name, *judged_on, *tab.repair_settings], answer, **common)
+    looked_at = [*shown, compare_tab.tokens, *tab.repair_settings]
+    told = [tab.repair_times, *answer]
+    tab.repair_times.browse(on.repair_times, looked_at, told, queue=False, trigger_mode="always_last", **common)
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
-    found.make.click(on.baseline, [session, found.method, found.kind, found.amount, found.objective], answer, **common)
+    asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
+    found.make.click(on.baseline, asked, answer, **common)
     found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
     taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
     chosen = "() => { window.layerscope.touched(); return [window.layerscope.picked, 'map']; }"

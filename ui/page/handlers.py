@@ -10,10 +10,13 @@ from typing import Any
 
 import gradio as gr
 
+from engine.cache import plain
 from engine.errors import LayerscopeError
+from engine.methods.baselines import BASELINES
 from engine.methods.laco import LacoSettings
 from engine.models.library import library
 from engine.plans.files import read_json
+from engine.recover.repair import REPAIRS
 from engine.search.targets import Target
 from ui.page import picker
 from ui.page.bench.desk import Desk
@@ -212,10 +215,21 @@ class Handlers:
         )
 
     @_of_what_is_open
-    def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float) -> list[Any]:
+    def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float, *settings: Any) -> list[Any]:
         """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
+        bench, given = self._of(key), REPAIRS.given(kind, settings)
+        on = (choice, threshold, kind)
+        return self._act(bench, lambda: bench.comparison.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
+
+    @_of_what_is_open
+    def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
+        """Somebody looks at the repairs: how long each takes; nothing where there is no plan yet."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.comparison.repair(choice, threshold, kind, texts_of(texts, own, "evaluation"), int(tokens)))
+        try:
+            found = bench.comparison.repair_times(choice, threshold, int(tokens), **REPAIRS.given("ridge", settings))
+        except LayerscopeError:
+            found = {}
+        return [json.dumps(plain(found)), *self._status(bench)]
 
     @_of_what_is_open
     def undo_repair(self, key: str) -> list[Any]:
@@ -267,14 +281,14 @@ class Handlers:
         return self._act(bench, do)
 
     @_of_what_is_open
-    def baseline(self, key: str, method: str, kind: str, amount: float, objective: str) -> list[Any]:
-        """Make a baseline's plan for as many layers."""
+    def baseline(self, key: str, method: str, kind: str, amount: float, objective: str, *settings: Any) -> list[Any]:
+        """Make a baseline's plan for as many layers, with its own of the baselines' settings."""
         bench = self._of(key)
 
         def do() -> None:
             if kind != "layers" or amount is None:
                 raise LayerscopeError("a baseline needs a number of layers as its target")
-            bench.searching.make_baseline(method, int(amount), objective)
+            bench.searching.make_baseline(method, int(amount), objective, **BASELINES.given(method, settings))
 
         return self._act(bench, do)
 

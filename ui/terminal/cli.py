@@ -13,7 +13,7 @@ import typer
 
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
-from engine.plans.files import read_json
+from engine.plans.files import model_of_plan, read_json, signed
 from ui.terminal import plans as cli_plans
 from ui.terminal import telling as cli_telling
 from ui.terminal.options import (
@@ -38,6 +38,7 @@ from ui.terminal.options import (
     read_plan_file,
     shown,
     source_of,
+    warn_of_another_model,
     write,
     write_table,
 )
@@ -76,7 +77,7 @@ def propose(
     settings = LacoSettings(c, i, t, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
     proposal = shown(run(meter, settings))
-    write(proposal_to_json(proposal), out)
+    write(signed(proposal_to_json(proposal), meter.model), out)
 
 
 @app.command("map")
@@ -105,7 +106,7 @@ def map_(
     require_t_min(t_min)
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
     steps = shown(frontier(meter, settings, t_min))
-    found = frontier_to_json(steps, _costs(meter, steps.steps) if judge else None)
+    found = signed(frontier_to_json(steps, _costs(meter, steps.steps) if judge else None), meter.model)
     write_table(found, "map", found["steps"], out, form)
 
 
@@ -168,6 +169,10 @@ def export(
     if form not in ("safetensors", "gguf"):
         raise LayerscopeError(f"unknown format '{form}'; choose one of safetensors, gguf")
     source, chosen = source_of(model, dtype, trust=trust), read_plan_file(plan)
+    if model_of_plan(read_json(plan)) is not None:
+        from engine.models.loading import fingerprint_of, resolve
+
+        warn_of_another_model(fingerprint_of(shown(resolve(source))[0]), plan)
     if form == "safetensors":
         report = _export_safetensors(source, chosen, out, dtype, shard_size, read_json(plan), evaluation)
     elif dtype != "auto" or evaluation is not None:

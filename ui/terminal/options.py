@@ -13,8 +13,9 @@ import typer
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
 from engine.methods.laco import LacoSettings
-from engine.settings import about
+from engine.search.settings import SearchSettings
 from engine.types import ModelSource
+from ui.terminal.drawn import option
 
 T_ = TypeVar("T_")
 Check = Callable[[int], object]  # is told the depth before a weight is read, and may refuse
@@ -35,12 +36,12 @@ Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="let Python files that come with the model run, with all your rights; read them first")
 ]
 Exports = Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page exports into")]
-Rule = Annotated[str, typer.Option(help=about(LacoSettings, "rule")["help"])]
-Width = Annotated[int, typer.Option("-C", help=about(LacoSettings, "C")["help"])]
-Interval = Annotated[int, typer.Option("-I", help=about(LacoSettings, "I")["help"])]
-Threshold = Annotated[float, typer.Option("-T", help=about(LacoSettings, "T")["help"])]
-Lowest = Annotated[int, typer.Option(help=about(LacoSettings, "lowest")["help"])]
-Highest = Annotated[int | None, typer.Option(help=about(LacoSettings, "highest")["help"])]
+Rule = Annotated[str, option(LacoSettings, "rule")]
+Width = Annotated[int, option(LacoSettings, "C", "-C")]
+Interval = Annotated[int, option(LacoSettings, "I", "-I")]
+Threshold = Annotated[float, option(LacoSettings, "T", "-T")]
+Lowest = Annotated[int, option(LacoSettings, "lowest")]
+Highest = Annotated[int | None, option(LacoSettings, "highest")]
 LowestT = Annotated[float, typer.Option("--t-min", help="how low T may go")]
 PlanFile = Annotated[
     Path,
@@ -62,8 +63,10 @@ CacheBatch = Annotated[int, typer.Option("--batch", help="sequences of that leng
 Writing = Annotated[bool, typer.Option(help="let source and plan continue the same prompts, side by side")]
 Timing = Annotated[bool, typer.Option(help="measure speed and the peak of memory")]
 Limit = Annotated[int | None, typer.Option(help="items of each task at most")]
-Goal = Annotated[str, typer.Option(help="what is made small: kl (to the source), perplexity or cosine")]
-Definition = Annotated[str, typer.Option("--similarity", help=about(LacoSettings, "similarity")["help"])]
+Seconds = Annotated[float, option(SearchSettings, "seconds")]
+Repaired = Annotated[bool, option(SearchSettings, "repair", "--repair")]
+Exhaustive = Annotated[bool, option(SearchSettings, "exhaustive", "--exhaustive")]
+Definition = Annotated[str, option(LacoSettings, "similarity", "--similarity")]
 
 
 def source_of(model: str, dtype: str, device: str = "cpu", trust: bool = False) -> ModelSource:
@@ -90,16 +93,18 @@ def made_for(plan: Any) -> Check:
     return lambda depth: require_depth(plan, depth)
 
 
-def open_for(plan: Any, source: ModelSource) -> Any:
-    """Open the model that a plan is for; one of another depth is refused before a weight is read."""
-    return open_checked(source, made_for(plan))
+def open_for(plan: Any, file: Path, source: ModelSource) -> Any:
+    """Open the model that a plan is for; one of another depth is refused before a weight is read, another one is warned of."""
+    opened = open_checked(source, made_for(plan))
+    warn_of_another_model(opened.fingerprint, file)
+    return opened
 
 
 def open_objective(source: ModelSource, text: str, tokens: int, name: str, check: Check) -> Any:
-    from engine.judge.objectives import Objective, require_objective
+    from engine.judge.objectives import OBJECTIVES, Objective
     from engine.models.texts import texts_for
 
-    require_objective(name)
+    OBJECTIVES.require(name)
     texts = texts_for(text, "practice")
     return Objective(open_checked(source, check), texts, name, tokens)
 
@@ -114,10 +119,19 @@ def read_plan_file(path: Path) -> Any:
     return plan
 
 
-def write_plan(plan: Any, out: Path | None) -> None:
-    from engine.plans.files import plan_to_json
+def warn_of_another_model(fingerprint: str, *files: Path) -> None:
+    """Tell on standard error which plan files were made for another model than the open one."""
+    from engine.plans.files import of_another_model, read_json
 
-    write(plan_to_json(plan), out)
+    for file in files:
+        if told := of_another_model(read_json(file), fingerprint):
+            sys.stderr.write(f"layerscope: warning: {file.name}: {told}\n")
+
+
+def write_plan(plan: Any, model: Any, out: Path | None) -> None:
+    from engine.plans.files import plan_to_json, signed
+
+    write(signed(plan_to_json(plan), model), out)
     keep_maps(plan, out)
 
 

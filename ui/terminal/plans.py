@@ -1,16 +1,18 @@
 """The terminal's verbs for judging, searching and repairing; see ui/terminal/telling.py and ui/terminal/cli.py for the rest."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from engine.methods.laco import LacoSettings
+from engine.plans.files import signed
+from ui.terminal.drawn import command
 from ui.terminal.options import (
     Definition,
     Device,
     Dtype,
-    Goal,
+    Exhaustive,
     Highest,
     Interval,
     JudgeTexts,
@@ -23,7 +25,9 @@ from ui.terminal.options import (
     PlanFile,
     Practice,
     PracticeTokens,
+    Repaired,
     Rule,
+    Seconds,
     Source,
     TableFormat,
     Texts,
@@ -38,6 +42,7 @@ from ui.terminal.options import (
     read_plan_file,
     shown,
     source_of,
+    warn_of_another_model,
     write,
     write_plan,
     write_table,
@@ -71,25 +76,25 @@ def evaluate(
     from ui.text.wire import evaluation_to_json
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
-    opened = open_for(chosen, source_of(model, dtype, device, trust))
+    opened = open_for(chosen, plan, source_of(model, dtype, device, trust))
     judge = Judge(opened, texts, context, stride, tokens)
     found = evaluation_to_json(shown(judge.judge(chosen)))
     write_table(found, "texts", found["texts"], out, form)
 
 
-@app.command()
+@command(app, method="engine.methods.baselines:BASELINES", objective="engine.judge.objectives:OBJECTIVES")
 def baseline(
-    method: Annotated[str, typer.Option(help="bi (ShortGPT), angular, sleb (greedy), tail or random")],
+    method: str,
     keep: Keep,
     model: Source = "demo",
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
-    objective: Goal = "kl",
-    seed: Annotated[int, typer.Option(help="for random")] = 0,
+    objective: str = "kl",
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    **settings: Any,
 ) -> None:
     """Write the plan that another method would make for so many layers."""
     from engine.methods.baselines import BASELINES, require_target
@@ -97,10 +102,10 @@ def baseline(
 
     BASELINES.require(method)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, lambda depth: require_target(depth, keep))
-    write_plan(shown(run(goal, method, keep, seed=seed)), out)
+    write_plan(shown(run(goal, method, keep, **settings)), goal.model, out)
 
 
-@app.command()
+@command(app, objective="engine.judge.objectives:OBJECTIVES")
 def search(
     model: Source = "demo",
     keep: Annotated[int | None, typer.Option(help="layers to keep")] = None,
@@ -110,12 +115,10 @@ def search(
     ] = None,
     context: Annotated[int, typer.Option(help="tokens of KV cache that --gigabytes counts")] = 0,
     batch: Annotated[int, typer.Option(help="sequences of that length")] = 1,
-    objective: Goal = "kl",
-    seconds: Annotated[float, typer.Option(help="how long to search at most")] = 120.0,
-    repaired: Annotated[bool, typer.Option("--repair", help="repair the best few plans and take the best of those")] = False,
-    exhaustive: Annotated[
-        bool, typer.Option(help="try every plan, and tell how far from the best the others stay; only for small models")
-    ] = False,
+    objective: str = "kl",
+    seconds: Seconds = 120.0,
+    repaired: Repaired = False,
+    exhaustive: Exhaustive = False,
     survivors: Annotated[str, typer.Option(help="what may stand at a seam, with commas")] = "keep-first,reference,mean",
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
@@ -141,7 +144,7 @@ def search(
     others = shown(rivals(goal, layers, found[-1].score)) if exhaustive else None
     if repaired:
         found = (*found, shown(repair_best(wider, run.best(3))))
-    write(search_to_json(found, others), out)
+    write(signed(search_to_json(found, others), goal.model), out)
     keep_maps(found[-1].plan, out)
 
 
@@ -177,32 +180,33 @@ def sweep(
         shown(run.run())
     except KeyboardInterrupt as interrupt:
         stopped = interrupt
-    found = sweep_to_json(run.entries)
+    found = signed(sweep_to_json(run.entries), meter.model)
     write_table(found, "sweep", found["plans"], out, form)
     if stopped:
         raise stopped
 
 
-@app.command()
+@command(app, kind="engine.recover.repair:REPAIRS")
 def repair(
     plan: PlanFile,
-    kind: Annotated[str, typer.Option(help="ridge (a map at each seam) or scalar (one factor at each seam)")] = "ridge",
+    kind: str = "ridge",
     model: Source = "demo",
     text: Practice = "english",
-    tokens: PracticeTokens = 4096,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    **settings: Any,
 ) -> None:
     """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
     from engine.recover.repair import REPAIRS
     from engine.recover.repair import repair as run
 
-    REPAIRS.require(kind)
+    tokens = REPAIRS.require(kind).asked(settings).tokens
     chosen = read_plan_file(plan)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, "kl", made_for(chosen))
-    write_plan(shown(run(goal, chosen, kind)), out)
+    warn_of_another_model(goal.model.fingerprint, plan)
+    write_plan(shown(run(goal, chosen, kind)), goal.model, out)
 
 
 @app.command()
@@ -225,7 +229,7 @@ def tasks(
     from engine.judge.tasks import run_tasks
 
     chosen = read_plan_file(plan)
-    opened = open_for(chosen, source_of(model, dtype, device, trust))
+    opened = open_for(chosen, plan, source_of(model, dtype, device, trust))
     scores = [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
     write_table(scores, "tasks", scores, out, form)
 
@@ -260,5 +264,5 @@ def ablate(
     require_ablation(name)
     settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
-    found = ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings)))
+    found = signed(ablation_to_json(shown(run(name, meter, Judge(meter.model, texts, limit=tokens), settings))), meter.model)
     write_table(found, "ablation", found["rows"], out, form)

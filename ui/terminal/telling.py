@@ -26,6 +26,7 @@ from ui.terminal.options import (
     read_plan_file,
     shown,
     source_of,
+    warn_of_another_model,
     write,
     write_text,
 )
@@ -48,7 +49,7 @@ def measure(
 ) -> None:
     """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
     chosen = read_plan_file(plan)
-    opened = open_for(chosen, source_of(model, dtype, device, trust))
+    opened = open_for(chosen, plan, source_of(model, dtype, device, trust))
     write(_beside(opened, chosen, writing, speed, context, batch), out)
 
 
@@ -107,6 +108,7 @@ def report(
         require_depth(rival, chosen.source_depth)
     meter = open_meter(source_of(model, dtype, device, trust), calibration, made_for(chosen))
     opened = meter.model
+    warn_of_another_model(opened.fingerprint, plan, *(beside or ()))
     measured = _beside(opened, chosen, writing, speed, context, batch)
     judge = Judge(opened, texts, limit=tokens)
     judged, others = shown(judge.judge(chosen)), []

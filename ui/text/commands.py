@@ -10,6 +10,9 @@ from typing import Any
 
 from engine.export.commands import model_option, texts_named
 from engine.judge.cost import practice_texts
+from engine.methods.baselines import BASELINES
+from engine.recover.repair import REPAIRS
+from engine.settings import Registry
 from engine.types import Calibration, ModelSource
 from ui.text.words import words
 
@@ -39,13 +42,13 @@ def _explore(say: Any) -> list[str]:
     return [f"layerscope profile {{opened}} {_TOLD} --out profile.json"]
 
 
-def _fold(say: Any, plan: str, *settings: Any) -> list[str]:
-    method = _laco(*settings)
+def _fold(say: Any, plan: str, C: int, I: int, L: int, H: int, rule: str, similarity: str, *repair: Any) -> list[str]:
+    method = _laco(C, I, L, H, rule, similarity)
     made = f"layerscope propose {{opened}} {_TOLD} {method} -T {{T}} --out plan.json"
     return [
         made if plan == "map" else say("terminal_saved"),
         f"layerscope map {{opened}} {_TOLD} {method} --t-min 0.5 --out map.json",
-        "layerscope repair --plan plan.json {opened} --kind ridge --text {practice} --out repaired.json",
+        f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{_given(REPAIRS, 'ridge', repair)} --out repaired.json",
     ]
 
 
@@ -60,6 +63,7 @@ def _search(
     repaired: bool,
     every: bool,
     method: str,
+    *settings: Any,
 ) -> list[str]:
     if amount is None or seconds is None:
         return []
@@ -71,7 +75,7 @@ def _search(
     goal = f"--objective {objective} --text {{practice}}"
     ticked = " --repair" * repaired + " --exhaustive" * every
     found = f"layerscope search {{opened}} {target} {goal} --seconds {seconds:g} --survivors {shlex.quote(','.join(survivors))}{ticked}"
-    baseline = f"layerscope baseline --method {method} --keep {int(amount)} {{opened}} {goal} --out {method}.json"
+    baseline = f"layerscope baseline --method {method} --keep {int(amount)} {{opened}} {goal}{_given(BASELINES, method, settings)} --out {method}.json"
     return [f"{found} --out found.json", *([baseline] if kind == "layers" else [])]
 
 
@@ -107,6 +111,15 @@ def _export(say: Any, name: str, dtype: str, shard: str) -> list[str]:
         say("terminal_plan"),
         f"layerscope export --plan plan.json {{model}} --dtype {dtype} --shard-size {shlex.quote(shard)} --out {folder}",
     ]
+
+
+def _given(registry: Registry, method: str, settings: Sequence[Any]) -> str:
+    """A method's own of its kind's settings, as options."""
+    said = ""
+    for name, value in registry.given(method, settings).items():
+        option = name.replace("_", "-")
+        said += (f" --{option}" if value else f" --no-{option}") if isinstance(value, bool) else f" --{option} {shlex.quote(str(value))}"
+    return said
 
 
 def _laco(C: int, I: int, L: int, H: int, rule: str, similarity: str) -> str:

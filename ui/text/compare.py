@@ -95,6 +95,10 @@ TEXT: dict[str, tuple[str, str]] = {
     # repair
     "repair_ridge": ("Repair the seams (ridge map)", "이음매 복구 (릿지 회귀)"),
     "repair_scalar": ("Repair the seams (one factor)", "이음매 복구 (스칼라 배율)"),
+    "set_tokens": ("Practice tokens", "연습 토큰 수"),
+    "set_tokens_info": ("More repairs better and takes longer; more than there are is all of them", "많을수록 더 잘 복구하지만 오래 걸립니다. 있는 것보다 크면 모두 씁니다"),
+    "repair_takes": ("On this machine, with {tokens} practice tokens and judged before and after, about: {times}", "이 컴퓨터에서 연습 토큰 {tokens}개로, 앞뒤 평가까지 대략: {times}"),
+    "job_pace": ("Timing the model", "모델 속도 측정 중"),
     "repair_read": ("A repair gives back, without training, part of what a seam loses; it folds into the weights. It is kept only where held-out text improves.", "복구는 이음매에서 생긴 손실의 일부를 학습 없이 되돌리며, 가중치에 병합됩니다. 홀드아웃 텍스트에서 나아질 때만 남깁니다."),
     "repaired_says": ("Repaired at {seams} seam(s): perplexity {before} before, {after} after, on {tokens} evaluation tokens.", "이음매 {seams}곳을 복구했습니다. 평가 토큰 {tokens}개의 퍼플렉시티: {before} → {after}."),
     "repaired_none": ("No repair helped on held-out text, so the plan stays as it was ({before}).", "홀드아웃 텍스트에서 효과가 있는 복구가 없어 플랜을 그대로 두었습니다({before})."),

@@ -35,6 +35,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "baseline_sleb": ("greedy (SLEB), slow", "그리디 (SLEB), 느림"),
     "baseline_tail": ("last layers dropped", "마지막 레이어 제거"),
     "baseline_random": ("random", "무작위"),
+    "set_seed": ("Seed", "시드"),
+    "set_seed_info": ("Another number, another choice", "숫자가 다르면 다른 레이어를 고릅니다"),
     "search_none": ("Nothing searched yet. Choose a target and press Search; the line will fall as better plans are found.", "아직 탐색한 것이 없습니다. 목표를 고르고 탐색을 누르세요. 더 나은 플랜이 나올 때마다 선이 내려갑니다."),
     "search_best": ("Best plan of {layers} layers so far: {score} ({unit}), after {seconds} s and {forwards} blocks run; found by {stage}.", "지금까지 가장 좋은 레이어 {layers}개 플랜: {score} ({unit}). {seconds}초, 블록 {forwards}개 실행 후 발견했습니다. 단계: {stage}."),
     "search_others": ("Every plan of whole layers was tried; the best scores {optimum}. The others, against it: {others}.", "레이어를 통째로 남기는 모든 플랜을 시도했습니다. 최적 점수는 {optimum}, 이에 대한 다른 방법의 점수: {others}."),

@@ -15,6 +15,11 @@ def words(language: str) -> Callable[[str], str]:
     return lambda name: _TEXT[name][column]
 
 
+def told(say: Callable[[str], str], name: str, otherwise: str) -> str:
+    """Return the text of this name, or what stands for it where a method has no words of ours yet."""
+    return say(name) if name in _TEXT else otherwise
+
+
 def all_words(language: str) -> dict[str, str]:
     """Return every text of a language, for the scripts in the page."""
     of = words(language)

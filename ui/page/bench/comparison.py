@@ -12,15 +12,17 @@ from engine.errors import LayerscopeError, PlanError
 from engine.export.checkpoint import versions
 from engine.export.pictures import Other
 from engine.export.report import report_html
-from engine.jobs import Job, Progress, as_part
+from engine.jobs import Job, Progress, as_part, scaled
 from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
 from engine.methods.laco import mean_and_spread
+from engine.passes.forward import capture
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
-from engine.recover.repair import PRACTICE_TOKENS, REPAIRS, repair
+from engine.recover.effort import effort, judging
+from engine.recover.repair import REPAIRS, choices, repair, seconds_for
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, DepthPlan
@@ -51,7 +53,12 @@ class Comparison:
 
     def _opened(self) -> None:
         self._repaired = None
-        for component, prop, nothing in (("repaired", "value", "{}"), ("ablation", "data", ""), ("report", "value", "{}")):
+        for component, prop, nothing in (
+            ("repaired", "value", "{}"),
+            ("repair_times", "value", "{}"),
+            ("ablation", "data", ""),
+            ("report", "value", "{}"),
+        ):
             self.bench.page.put(component, prop, nothing)
         self.bench.page.put("fold", "judged", "{}")
         self.shown()
@@ -132,18 +139,21 @@ class Comparison:
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
         return {"evaluation": found} if found else {}
 
-    def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, tokens: int) -> None:
+    def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, judged: int, **settings: Any) -> None:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
-        REPAIRS.require(kind)
+        asked = REPAIRS.require(kind).asked(settings)
         plan, _ = self.bench.chosen(choice, threshold)
         label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
-        judge, board = self._judge_for(texts, tokens), self.board
+        judge, board = self._judge_for(texts, judged), self.board
         practice = practice_texts(self.bench.texts.name)
 
         def job() -> Job[tuple[Evaluation, DepthPlan, Evaluation]]:
-            found = yield from repair(Objective(model, practice, "kl", PRACTICE_TOKENS), plan, kind)
-            before = yield from judge.judge(plan)
-            return before, found, (yield from judge.judge(found))
+            objective = Objective(model, practice, "kl", asked.tokens)
+            work = effort(model, plan, choices(kind), objective.tokens).total
+            share = work / (work + judging(model, plan, judged))
+            found = yield from scaled(repair(objective, plan, kind), 0.0, share)
+            before = yield from scaled(judge.judge(plan), share, (1 + share) / 2)
+            return before, found, (yield from scaled(judge.judge(found), (1 + share) / 2, 1.0))
 
         def done(result: tuple[Evaluation, DepthPlan, Evaluation]) -> None:
             before, found, after = result
@@ -155,6 +165,31 @@ class Comparison:
             self.bench.page.put("repaired", "value", json.dumps(plain(_repair_facts(before, found, after, kind, practice))))
 
         self.bench.submit("repair", job, done, urgent=True)
+
+    def repair_times(self, choice: str, threshold: float, judged: int, **settings: Any) -> dict[str, Any]:
+        """Return how many seconds each kind of repair of the plan that Fold shows takes here, judging on so many tokens too, and with how
+        many practice tokens; nothing where the model has not run yet: then it is timed, and the page told.
+
+        Raises:
+            PlanError: there is no such plan yet.
+        """
+        plan, _ = self.bench.chosen(choice, threshold)
+        meter, practice = self.bench.open_meter(), practice_texts(self.bench.texts.name)
+        used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in REPAIRS}
+
+        def told() -> dict[str, Any]:
+            seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in REPAIRS}
+            return {"tokens": max(used.values()), "seconds": seconds}
+
+        def job() -> Job[None]:
+            yield Progress("Running the texts through the model")
+            with meter.model.lock:
+                capture(meter.model, meter.captures[0].pack)
+
+        if math.isfinite(meter.model.pace):
+            return told()
+        self.bench.submit("pace", job, lambda _: self.bench.page.put("repair_times", "value", json.dumps(plain(told()))), yielding=True)
+        return {}
 
     def undo_repair(self) -> None:
         """Show the plan again that was repaired last.

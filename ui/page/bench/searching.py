@@ -7,7 +7,7 @@ from typing import Any
 from engine.cache import plain
 from engine.jobs import Job
 from engine.judge.cost import practice_texts
-from engine.judge.objectives import PRACTICE_TOKENS, Found, Objective, require_objective
+from engine.judge.objectives import OBJECTIVES, PRACTICE_TOKENS, Found, Objective
 from engine.methods.baselines import BASELINES, baseline, require_target
 from engine.recover.repair import objective_for_repair, repair_best, require_repair
 from engine.search.search import Search, rivals
@@ -36,7 +36,7 @@ class Searching:
 
     def start(self, target: Target, objective: str, seconds: float, survivors: tuple[str, ...], repaired: bool, exhaustive: bool) -> None:
         """Search for a target. The best plan so far is the plan "from search" at any time, also after a cancel."""
-        require_objective(objective)
+        OBJECTIVES.require(objective)
         model = self.bench.open_meter().model
         keep = layers_for(model.spec, model.config, target)
         goal = self._goal(objective)
@@ -60,15 +60,15 @@ class Searching:
 
         self.bench.submit("search", job, done, urgent=True)
 
-    def make_baseline(self, method: str, keep: int, objective: str) -> None:
+    def make_baseline(self, method: str, keep: int, objective: str, **settings: Any) -> None:
         """Make a baseline's plan, score it beside what the search finds, and show it."""
         BASELINES.require(method)
-        require_objective(objective)
+        OBJECTIVES.require(objective)
         require_target(self.bench.open_meter().model.spec.depth, keep)
         goal = self._goal(objective)
 
         def job() -> Job[tuple[DepthPlan, float]]:
-            plan = yield from baseline(goal, method, keep)
+            plan = yield from baseline(goal, method, keep, **settings)
             return plan, goal.score(plan)
 
         def done(result: tuple[DepthPlan, float]) -> None:

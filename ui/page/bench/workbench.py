@@ -12,7 +12,7 @@ from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import Similarity, blocks_key
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
 from engine.passes.profiling import Profile
-from engine.plans.files import model_of_plan, plan_from_json
+from engine.plans.files import of_another_model, plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
 from engine.search.frontier import Frontier, Step, frontier, step_around, step_at
@@ -208,9 +208,7 @@ class Workbench(Opening):
         plan = plan_from_json(value)
         meter = self.open_meter()
         require_depth(plan, meter.model.spec.depth)
-        made_for, self.notice = model_of_plan(value), ""
-        if made_for is not None and made_for[1] != meter.model.fingerprint:
-            self.notice = f"this plan was made for {made_for[0]} ({made_for[1][:12]}), which is not the open model"
+        self.notice = of_another_model(value, meter.model.fingerprint)
         self.file = plan
         self.page.move("plan", "file")
         self._measure("file", plan)

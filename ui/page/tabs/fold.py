@@ -7,12 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from engine.methods.laco import DEFINITIONS, LacoSettings
-from engine.plans.rules import RULES
+from engine.methods.laco import LacoSettings
 from engine.recover.repair import REPAIRS
-from engine.settings import about
 from ui.page.bench.workbench import T_MIN
 from ui.page.components.chart import view
+from ui.page.components.field import field, settings
 from ui.page.components.slider import Slider
 from ui.page.controls import FIRST, PLANS, PRESETS
 from ui.text.words import words
@@ -42,20 +41,19 @@ def build(language: str) -> SimpleNamespace:
 
 def _axis(say: Callable[[str], str]) -> dict[str, Any]:
     """T and the target."""
-    t = about(LacoSettings, "T")
-    T = Slider(T_MIN, t["high"], FIRST["T"], step=t["step"], label="T", info=say("T_info"), elem_id="T")
+    T = _field("T", say, minimum=T_MIN)
     target = Slider(1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_picks"), elem_id="target")
     return {"T": T, "target": target}
 
 
 def _settings(say: Callable[[str], str]) -> dict[str, Any]:
     """C, I and the rule."""
-    c, i = about(LacoSettings, "C"), about(LacoSettings, "I")
-    C = Slider(c["low"], c["high"], FIRST["C"], step=c["step"], precision=0, label="C", info=say("C_info"), elem_id="C")
-    I = Slider(i["low"], i["high"], FIRST["I"], step=i["step"], precision=0, label="I", info=say("I_info"), elem_id="I")
-    names = [(say(f"rule_{name}"), name) for name in RULES]
-    rule = gr.Dropdown(names, value=FIRST["rule"], label=say("rule"), info=say("rule_info"), elem_id="rule")
-    return {"C": C, "I": I, "rule": rule}
+    return {"C": _field("C", say), "I": _field("I", say), "rule": _field("rule", say)}
+
+
+def _field(name: str, say: Callable[[str], str], setting: str = "", words: str = "", **look: Any) -> Any:
+    """A setting of Algorithm 1, by its name in a link, as the page opens on it."""
+    return field(LacoSettings, setting or name, say, words or name, **{"value": FIRST[name], **look})
 
 
 def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
@@ -77,23 +75,19 @@ def _files(say: Callable[[str], str], language: str) -> dict[str, Any]:
             clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
         with gr.Row(elem_classes="ls-buttons"):
             repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
+        repair_settings = settings(REPAIRS, say)
+        repair_times = view("repair-times", language, 0, panel=True)
     repaired = view("repaired", language, 24, panel=True)  # outside: what is told to a closed accordion's component is lost
-    return {"save": save, "load": load, "clear": clear, "repairs": repairs, "repaired": repaired}
+    parts = {"save": save, "load": load, "clear": clear, "repairs": repairs, "repaired": repaired}
+    return parts | {"repair_settings": repair_settings, "repair_times": repair_times}
 
 
 def _more(say: Callable[[str], str]) -> dict[str, Any]:
     """The settings that are rarely changed."""
     with gr.Accordion(say("more"), open=False), gr.Row():
-        L = Slider(0, 29, 1, step=1, precision=0, label="L", info=say("L_info"), elem_id="L", min_width=200)
-        H = Slider(1, 30, 30, step=1, precision=0, label="H", info=say("H_info"), elem_id="H", min_width=200)
-        similarity = gr.Dropdown(
-            [(say(f"definition_{name}"), name) for name in DEFINITIONS],
-            value="flattened",
-            label=say("definition"),
-            info=say("definition_info"),
-            elem_id="definition",
-            min_width=280,
-        )
+        L = _field("L", say, "lowest", maximum=29, min_width=200)
+        H = _field("H", say, "highest", maximum=30, value=30, min_width=200)
+        similarity = _field("similarity", say, words="definition", min_width=280)
         snap = gr.Checkbox(True, label=say("snap"), elem_id="snap", min_width=200)
     return {"L": L, "H": H, "similarity": similarity, "snap": snap}
 

@@ -9,7 +9,10 @@ import gradio as gr
 from engine.judge.objectives import OBJECTIVES
 from engine.methods.baselines import BASELINES
 from engine.search.search import SURVIVORS
+from engine.search.settings import SearchSettings
 from ui.page.components.chart import view
+from ui.page.components.field import field, methods
+from ui.page.components.field import settings as settings_of
 from ui.text.words import words
 
 TARGETS = ("layers", "parameters", "memory")
@@ -65,9 +68,7 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
             min_width=150,
             visible=False,
         )
-        seconds = gr.Slider(
-            10, 600, 120, step=10, label=say("search_seconds"), info=say("search_seconds_info"), elem_id="search-seconds", min_width=220
-        )
+        seconds = field(SearchSettings, "seconds", say, "search_seconds", min_width=220)
     kind.change(
         lambda chosen: gr.update(visible=chosen == "memory"), kind, context, show_progress="hidden", queue=False, api_visibility="private"
     )
@@ -77,14 +78,8 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
 def _how(say: Callable[[str], str]) -> dict[str, Any]:
     """What is made small, and what may be tried for it."""
     with gr.Row():
-        objective = gr.Dropdown(
-            [(say(f"objective_{name}"), name) for name in OBJECTIVES],
-            value="kl",
-            label=say("objective"),
-            info=say("objective_info"),
-            elem_id="objective",
-            min_width=220,
-        )
+        goal = {"label": say("objective"), "info": say("objective_info"), "elem_id": "objective"}
+        objective = methods(OBJECTIVES, say, "kl", **goal, min_width=220)
         survivors = gr.CheckboxGroup(
             [(say(f"survivor_{name}"), name) for name in SURVIVORS],
             value=list(SURVIVORS),
@@ -94,8 +89,8 @@ def _how(say: Callable[[str], str]) -> dict[str, Any]:
             min_width=320,
         )
         with gr.Column(min_width=200):
-            repaired = gr.Checkbox(False, label=say("search_repair"), elem_id="search-repair")
-            every = gr.Checkbox(False, label=say("search_every"), elem_id="search-every")
+            repaired = field(SearchSettings, "repair", say, "search_repair", info=None)
+            every = field(SearchSettings, "exhaustive", say, "search_every", info=None)
     return {"objective": objective, "survivors": survivors, "repaired": repaired, "every": every}
 
 
@@ -103,13 +98,6 @@ def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
     """The search, and the baselines beside it."""
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("search_button"), variant="primary", elem_id="search-button", min_width=160)
-        method = gr.Dropdown(
-            [(say(f"baseline_{name}"), name) for name in BASELINES],
-            value="bi",
-            show_label=False,
-            container=False,
-            elem_id="baseline",
-            min_width=220,
-        )
+        method = methods(BASELINES, say, "bi", show_label=False, container=False, elem_id="baseline", min_width=220)
         make = gr.Button(say("baseline_button"), elem_id="baseline-button", min_width=160)
-    return {"button": button, "method": method, "make": make}
+    return {"button": button, "method": method, "make": make, "method_settings": settings_of(BASELINES, say, method)}

@@ -1,0 +1,50 @@
+"""How much work a repair is, and how long it takes at the pace of the model's own last pass.
+
+Work is counted in parameters times tokens: a block's for each token that it is run over, and the head's where the next token's
+distribution is needed. Solving for the maps is little beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.models.texts import PACK_TOKENS
+from engine.recover.seams import held_share, seams
+from engine.types import DepthPlan, Model
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """The work of a repair's steps: the passes over the source, the bare plan's score, and for each seam fitting once and judging
+    each of its `options`."""
+
+    source: float
+    bare: float
+    fits: tuple[float, ...]
+    judged: tuple[float, ...]
+    options: int
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.source + self.bare + sum(self.fits) + self.options * sum(self.judged)
+
+
+def effort(model: Model, plan: DepthPlan, options: int, tokens: int) -> Effort:
+    """Return the work of repairing a plan on so many practice tokens, with so many maps to choose from at each seam."""
+    blocks, head = _sizes(model, plan)
+    held = tokens * held_share(-(-tokens // PACK_TOKENS))
+    fitted, places = tokens - held, [place for place, _ in seams(plan)]
+    starts = [min(plan.prefix, *places[:1]), *places[:-1]] if places else []
+    fits = tuple(fitted * sum(blocks[start : place + 1]) for start, place in zip(starts, places, strict=True))
+    judged = tuple(held * (sum(blocks[place:]) + head) for place in places)
+    return Effort(tokens * sum(model.spec.block_parameters), held * (sum(blocks[plan.prefix :]) + 2 * head), fits, judged, options)
+
+
+def judging(model: Model, plan: DepthPlan, tokens: int) -> float:
+    """Return the work of judging a plan before and after on so many tokens."""
+    blocks, head = _sizes(model, plan)
+    return tokens * (sum(model.spec.block_parameters) + 2 * sum(blocks[plan.prefix :]) + 3 * head)
+
+
+def _sizes(model: Model, plan: DepthPlan) -> tuple[Sequence[int], int]:
+    return [model.spec.block_parameters[home] for home in plan.kept], model.network.get_output_embeddings().weight.numel()

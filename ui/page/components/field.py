@@ -1,0 +1,53 @@
+"""A control for a field of a settings record: what a method declares is what the page shows."""
+
+from collections.abc import Callable
+from types import NoneType
+from typing import Any, get_args
+
+import gradio as gr
+
+from engine.settings import Registry, about
+from ui.page.components.slider import Slider
+from ui.text.words import told
+
+
+def field(record: type, name: str, say: Callable[[str], str], words: str = "", **look: Any) -> gr.components.Component:
+    """Return the control of a field: a dropdown where it is one of some choices, a checkbox for yes or no, a slider between
+    two ends, a number box where an end is open. `look` is said of it to Gradio, and wins.
+
+    Its texts are `words` (`set_NAME` where left out), `WORDS_info` and `WORDS_CHOICE`; where there is none, the field's own.
+    """
+    known, words = about(record, name), words or f"set_{name}"
+    kinds = set(get_args(known["type"]) or (known["type"],)) - {NoneType}
+    asked = {"value": known["default"], "label": told(say, words, words.removeprefix("set_")), "elem_id": words.replace("_", "-")}
+    asked |= {"info": told(say, f"{words}_info", known["help"])} | look
+    if choices := [(told(say, f"{words}_{choice}", choice), choice) for choice in known["choices"]]:
+        return gr.Dropdown(choices, **asked)
+    if kinds == {bool}:
+        return gr.Checkbox(**asked)
+    bounds = {"minimum": known["low"], "maximum": known["high"], "step": known["step"] or 1}
+    asked = {**bounds, **({"precision": 0} if kinds == {int} else {}), **asked}
+    return (gr.Number if None in (asked["minimum"], asked["maximum"]) else Slider)(**asked)
+
+
+def methods(registry: Registry, say: Callable[[str], str], value: str, **look: Any) -> gr.Dropdown:
+    """Return the dropdown of the methods of a kind, by their texts `KIND_NAME`; one that has none is called by its own help."""
+    choices = [(told(say, f"{registry.kind}_{name}", method.help), name) for name, method in registry.items()]
+    return gr.Dropdown(choices, value=value, **look)
+
+
+def settings(registry: Registry, say: Callable[[str], str], chosen: gr.Dropdown | None = None) -> list[gr.components.Component]:
+    """Return the controls of every setting of the methods of a kind, in the order of `Registry.controls`; of the chosen one
+    alone they are visible where there is a dropdown to choose from."""
+    drawn, rows = list[gr.components.Component](), dict[type, gr.Row]()
+    for record in dict.fromkeys(record for record, _ in registry.controls()):
+        with gr.Row(visible=chosen is None or registry[str(chosen.value)].settings is record) as rows[record]:
+            drawn += [field(record, name, say, min_width=220) for owner, name in registry.controls() if owner is record]
+    if chosen is not None and rows:
+
+        def shown(name: str) -> list[Any] | Any:
+            updates = [gr.update(visible=registry[name].settings is record) for record in rows]
+            return updates if len(updates) > 1 else updates[0]
+
+        chosen.change(shown, chosen, list(rows.values()), show_progress="hidden", queue=False, api_visibility="private")
+    return drawn
