@@ -8,7 +8,7 @@
   const again = () => { clearTimeout(waiting); waiting = setTimeout(() => told.forEach((ask) => ask()), 300); };
   ls.moved = (state) => { again(); if (state.T === undefined || state.T === at) return; at = state.T; told.forEach((_, draw) => draw()); };
   ls.whenMoved = (draw, ask) => told.set(draw, ask); // for another view whose value Python works out for the controls
-  ls.terminal = (facts) => { ls.facts = facts; told.forEach((_, draw) => draw()); };
+  ls.terminal = (facts) => { ls.facts = facts; again(); told.forEach((_, draw) => draw()); };
   const commands = ls.commands = (lines, T, words) => {
     const notes = ls.facts.own && lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];
     return [...notes, ...lines.map((line) => fill(line, {...ls.facts, T}))].join("\n");

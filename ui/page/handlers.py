@@ -3,8 +3,6 @@
 import json
 import os
 import re
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,63 +17,18 @@ from engine.plans.files import read_json
 from engine.recover.repair import REPAIRS
 from engine.search.targets import Target
 from ui.page import picker
-from ui.page.bench.desk import Desk
+from ui.page.answering import Answering, of_what_is_open
 from ui.page.bench.exporting import start_export, start_gguf
 from ui.page.bench.shared import suggested_name, texts_of
 from ui.page.bench.workbench import T_MIN
 from ui.page.controls import read_spans, state_from_query, texts_in
-from ui.page.sessions import Sessions
-from ui.text.messages import label_teller, labels_told, teller
-from ui.text.words import words
+from ui.text.messages import label_teller, labels_told
 
 MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.page.bench.measuring` calls it
 
 
-def _of_what_is_open(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Drop what a page asks for while it shows another opening of a model than the workbench's: it is about to be told."""
-
-    @wraps(handler)
-    def answer(self: "Handlers", session: str, *rest: Any, **named: Any) -> Any:
-        shown = session.partition(".")[2]
-        return gr.skip() if shown and int(shown) != self._of(session).opened else handler(self, session, *rest, **named)
-
-    return answer
-
-
-class Handlers:
-    """The handlers of one page. `charts` and `sliders` (all controls) are the components that the workbench may change, by name."""
-
-    def __init__(self, sessions: Sessions, model: str, charts: dict[str, gr.HTML], sliders: dict[str, Any], language: str = "en") -> None:
-        self._sessions, self._model, self._charts, self._sliders = sessions, model, charts, sliders
-        self._in_words, self._say, self._language = teller(language), words(language), language
-
-    def _of(self, session: str) -> Desk:
-        """The workbench of a page, which says who it is, and after a dot which opening of a model it shows."""
-        return self._sessions.of(session.partition(".")[0])
-
-    def _status(self, bench: Desk, more: bool = True) -> list[Any]:
-        """The status line, the cancel button, and the timer: it ticks while a job runs or there may be `more` to tell."""
-        state = bench.runner.state()
-        value: dict[str, Any] = {}
-        if state:
-            value = {"kind": state[0], "label": self._in_words(state[1].label), "fraction": state[1].fraction}
-            value |= {"left": bench.runner.seconds_left(), "behind": bench.runner.waiting_for(), "stopping": bench.runner.stopping()}
-        busy, problem = state is not None, bench.runner.problem
-        value["problem"] = problem and self._in_words(problem)
-        if bench.notice:
-            value["notice"] = self._in_words(bench.notice)
-        return [json.dumps(value), gr.update(interactive=busy), gr.Timer(active=busy or more)]
-
-    def _act(self, bench: Desk, do: Callable[[], object], kind: str | None = None) -> list[Any]:
-        """Do something a person asked for; what they did wrong becomes the status line. What the page may also do by itself
-        has a `kind`, and takes no complaint away but its own."""
-        with bench.lock:  # a job's result, and what another page asks for, come before or after, never in between
-            try:
-                bench.runner.content(kind)
-                do()
-            except LayerscopeError as error:
-                bench.runner.complain(str(error), kind)
-            return self._status(bench)
+class Handlers(Answering):
+    """The handlers of one page."""
 
     def enter(self, key: str, query: str, own: str = "") -> list[Any]:
         """A page has loaded: find its workbench, open what its link says, and set the controls to it."""
@@ -118,20 +71,20 @@ class Handlers:
         listed = picker.models_data(library(self._of(session).export_folder), self._in_words)
         return [gr.update(value=listed), gr.update(choices=picker.device_choices(self._say))]
 
-    @_of_what_is_open
+    @of_what_is_open
     def ask(self, key: str, *settings: Any) -> list[Any]:
         """A setting has changed: ask for its map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.ask(_settings(*settings)), "map")
 
-    @_of_what_is_open
+    @of_what_is_open
     def stand(self, key: str, event: gr.EventData) -> list[Any]:
         """The page has come to rest on a plan whose cost it does not know."""
         bench = self._of(key)
         bench.costing.stand(str(event.plan), float(event.T))
         return self._status(bench)
 
-    @_of_what_is_open
+    @of_what_is_open
     def spans(self, key: str, text: str) -> list[Any]:
         """The hand-made plan has changed."""
         bench = self._of(key)
@@ -144,19 +97,19 @@ class Handlers:
         spans = [other for other in spans if other != span] if span in spans else sorted([*spans, span])
         return json.dumps(spans), "hand-made" if spans else "map"
 
-    @_of_what_is_open
+    @of_what_is_open
     def load_plan(self, key: str, file: str) -> list[Any]:
         """A plan file was chosen."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.load_plan(read_json(Path(file))))
 
-    @_of_what_is_open
+    @of_what_is_open
     def removal(self, key: str) -> list[Any]:
         """Perplexity without each layer is asked for."""
         bench = self._of(key)
         return self._act(bench, bench.exploring.measure_removal)
 
-    @_of_what_is_open
+    @of_what_is_open
     def export(self, key: str, choice: str, threshold: float, dtype: str, shard: str, name: str, form: str = "safetensors") -> list[Any]:
         """Export the plan that Fold shows, under the name given or one made from the plan."""
         bench = self._of(key)
@@ -171,7 +124,7 @@ class Handlers:
 
         return self._act(bench, do)
 
-    @_of_what_is_open
+    @of_what_is_open
     def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any) -> list[Any]:
         """Judge the plan that Fold shows, and measure what else is ticked."""
         bench, options = self._of(key), dict(zip(MORE, more, strict=True))
@@ -179,7 +132,7 @@ class Handlers:
             bench, lambda: bench.comparison.judge(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
         )
 
-    @_of_what_is_open
+    @of_what_is_open
     def measure(
         self,
         key: str,
@@ -198,13 +151,13 @@ class Handlers:
         also = [what for what in ("samples", "speed") if what in event.also]
         return self.judge(key, choice, threshold, texts, own, tokens, also, names, limit, context, batch)
 
-    @_of_what_is_open
+    @of_what_is_open
     def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Judge every plan of the T map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.comparison.judge_map(texts_of(texts, own, "evaluation"), int(tokens)))
 
-    @_of_what_is_open
+    @of_what_is_open
     def report(
         self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any
     ) -> list[Any]:
@@ -214,14 +167,14 @@ class Handlers:
             bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
         )
 
-    @_of_what_is_open
+    @of_what_is_open
     def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float, *settings: Any) -> list[Any]:
         """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
         bench, given = self._of(key), REPAIRS.given(kind, settings)
         on = (choice, threshold, kind)
         return self._act(bench, lambda: bench.comparison.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
 
-    @_of_what_is_open
+    @of_what_is_open
     def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
         """Somebody looks at the repairs: how long each takes; nothing where there is no plan yet."""
         bench = self._of(key)
@@ -231,19 +184,19 @@ class Handlers:
             found = {}
         return [json.dumps(plain(found)), *self._status(bench)]
 
-    @_of_what_is_open
+    @of_what_is_open
     def undo_repair(self, key: str) -> list[Any]:
         """Go back to the plan that was repaired last."""
         bench = self._of(key)
         return self._act(bench, bench.comparison.undo_repair)
 
-    @_of_what_is_open
+    @of_what_is_open
     def ablate(self, key: str, name: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
         """Run an ablation around the settings on Fold."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
-    @_of_what_is_open
+    @of_what_is_open
     def board(
         self, key: str, names: str | None, limit: int | None, context: int | None, batch: int | None, event: gr.EventData
     ) -> list[Any]:
@@ -252,7 +205,7 @@ class Handlers:
         options = {"names": names, "limit": limit, "context": context, "batch": batch}
         return self._act(bench, lambda: bench.comparison.act(what, str(event.name), **options))
 
-    @_of_what_is_open
+    @of_what_is_open
     def search(
         self,
         key: str,
@@ -280,7 +233,7 @@ class Handlers:
 
         return self._act(bench, do)
 
-    @_of_what_is_open
+    @of_what_is_open
     def baseline(self, key: str, method: str, kind: str, amount: float, objective: str, *settings: Any) -> list[Any]:
         """Make a baseline's plan for as many layers, with its own of the baselines' settings."""
         bench = self._of(key)
@@ -292,7 +245,7 @@ class Handlers:
 
         return self._act(bench, do)
 
-    @_of_what_is_open
+    @of_what_is_open
     def sweep(self, key: str, seconds: float | None) -> list[Any]:
         """Sweep over all C, I and rules."""
         bench = self._of(key)

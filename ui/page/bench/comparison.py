@@ -55,7 +55,6 @@ class Comparison:
         self._repaired = None
         for component, prop, nothing in (
             ("repaired", "value", "{}"),
-            ("repair_times", "value", "{}"),
             ("ablation", "data", ""),
             ("report", "value", "{}"),
         ):
