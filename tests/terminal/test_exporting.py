@@ -1,0 +1,139 @@
+"""Exporting from the terminal, and the plan files that it takes and refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.answers import Answer, assert_refused
+from tests.terminal.given import DEPTH, outside, short
+
+
+@pytest.fixture(scope="module")
+def exported(plan_file: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
+    """A proposal exported by the installed command: the folder, the proposal, the report."""
+    folder = tmp_path_factory.mktemp("exports") / "folded"
+    report = outside("export", "--plan", plan_file, "--out", folder, "--model", tiny_folder).json
+    return folder, json.loads(plan_file.read_text(encoding="utf-8")), report
+
+
+def test_an_exported_proposal_loads_and_holds_the_plans_tensors(exported: tuple[Path, Any, Any], tiny_folder: Path) -> None:
+    folder, proposal, report = exported
+    assert report["passed"] is True
+    assert report["path"] == str(folder)
+    assert all(check["passed"] for check in report["checks"])
+    assert dict(report["files"])["model.safetensors"] == (folder / "model.safetensors").stat().st_size
+    network, info = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert network.config.num_hidden_layers == proposal["depth"] == 2
+    source = AutoModelForCausalLM.from_pretrained(tiny_folder, local_files_only=True).state_dict()
+    blocks = [(0, 2), (3, 5)]  # home and donor
+    for name, tensor in network.state_dict().items():
+        if name.startswith("model.layers."):
+            index, rest = name.removeprefix("model.layers.").split(".", 1)
+            home, donor = blocks[int(index)]
+            name = f"model.layers.{home if 'norm' in rest else donor}.{rest}"
+        assert torch.equal(tensor, source[name])
+    assert AutoTokenizer.from_pretrained(folder, local_files_only=True)("The cat")["input_ids"]
+
+
+def test_an_export_keeps_how_the_plan_came_about(exported: tuple[Path, Any, Any]) -> None:
+    folder, proposal, _ = exported
+    kept = json.loads((folder / "layerscope.json").read_text(encoding="utf-8"))
+    made_for = proposal["plan"]["model"]
+    assert {**kept["plan"], "model": made_for} == proposal["plan"]
+    assert (kept["settings"], kept["trials"]) == (proposal["settings"], proposal["trials"])
+    assert {key: kept["source"][key] for key in ("name", "fingerprint")} == made_for
+
+
+def test_export_overwrites_nothing(
+    exported: tuple[Path, Any, Any], plan_file: Path, tiny_folder: Path, inside: Callable[..., Answer]
+) -> None:
+    folder = exported[0]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    answer = inside("export", "--plan", plan_file, "--out", folder, "--model", tiny_folder)
+    assert_refused(answer, str(folder), "exists already")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["folded"]  # no leftovers
+
+
+def test_one_step_of_a_map_is_a_plan_file(on_tiny: tuple[object, ...], inside: Callable[..., Answer], tmp_path: Path) -> None:
+    steps = inside("map", *on_tiny, "-C", 2, "--t-min", -1).json["steps"]
+    assert steps[-1]["depth"] < DEPTH
+    (tmp_path / "step.json").write_text(json.dumps(steps[-1]), encoding="utf-8")
+    answer = inside("export", "--plan", tmp_path / "step.json", "--out", tmp_path / "out", *on_tiny[:2], "--dtype", "bfloat16")
+    assert answer.json["passed"] is True
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True)
+    assert network.config.num_hidden_layers == steps[-1]["depth"]
+    assert network.dtype == torch.bfloat16
+
+
+def plan_of(depth: int, *blocks: tuple[int, Any]) -> dict[str, Any]:
+    return {"source_depth": depth, "blocks": [{"home": home, "mix": mix} for home, mix in blocks]}
+
+
+GOOD = plan_of(DEPTH, (0, [[0, 1.0]]), (1, [[5, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "does not exist"),
+        ("", "no JSON"),
+        ("{'source_depth': 6}", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ([], "no plan"),
+        ("6", "no plan"),
+        ({}, "no plan"),
+        ({"plan": {"blocks": []}}, "no plan"),
+        ({"settings": {}, "steps": [{"plan": GOOD}]}, "T map"),
+        (plan_of(5, (0, [[0, 1.0]])), "5 layers"),
+        (plan_of(DEPTH), "blocks"),
+        (plan_of(DEPTH, (6, [[6, 1.0]])), "layer 6"),
+        (plan_of(DEPTH, (0, [[-1, 1.0]])), "layer -1"),
+        (plan_of(DEPTH, (1, [[1, 1.0]]), (0, [[0, 1.0]])), "rise"),
+        (plan_of(DEPTH, (0, [])), "mix"),
+        (plan_of(DEPTH, (0, [[0, "1"], [0, 1.0]])), "mix"),
+        (plan_of(DEPTH, (0, [[0, None]])), "no plan"),
+        (plan_of(DEPTH, (0.5, [[0, 1.0]])), "no plan"),
+        (plan_of(DEPTH, (0, [[0, 10**400]])), ""),
+        (json.dumps(plan_of(DEPTH, (0, [[0, 1.0]]))).replace("1.0", "NaN"), "finite"),
+        ({"plan": GOOD, "trials": 5}, ""),
+        ({"plan": GOOD, "trials": [{"accepted": True, "similarity": "high"}]}, ""),
+    ],
+    ids=short,
+)
+def test_a_plan_that_is_none_is_refused(
+    content: Any, expected: str, tiny_folder: Path, inside: Callable[..., Answer], tmp_path: Path
+) -> None:
+    if content is not None:
+        data = content if isinstance(content, bytes) else (content if isinstance(content, str) else json.dumps(content)).encode()
+        (tmp_path / "plan.json").write_bytes(data)
+    answer = inside("export", "--plan", tmp_path / "plan.json", "--out", tmp_path / "out", "--model", tiny_folder)
+    assert_refused(answer, expected)
+    assert not [path for path in tmp_path.iterdir() if path.name != "plan.json"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [(("--shard-size", "huge"), "huge"), (("--shard-size", "1KB"), "1KB"), (("--dtype", "nonsense"), "nonsense")],
+)
+def test_an_export_that_makes_no_sense_is_refused(
+    options: tuple[str, ...], expected: str, tiny_folder: Path, inside: Callable[..., Answer], tmp_path: Path
+) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(GOOD), encoding="utf-8")
+    answer = inside("export", "--plan", tmp_path / "plan.json", "--out", tmp_path / "out", "--model", tiny_folder, *options)
+    assert_refused(answer, expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_below_a_file_is_refused(tiny_folder: Path, inside: Callable[..., Answer], tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(GOOD), encoding="utf-8")
+    answer = inside("export", "--plan", tmp_path / "plan.json", "--out", tmp_path / "plan.json" / "out", "--model", tiny_folder)
+    assert_refused(answer, "plan.json")
