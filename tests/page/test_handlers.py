@@ -239,7 +239,7 @@ def test_judging_measures_what_is_ticked_as_more_settings_say(page: Page) -> Non
     assert "at least 1" in page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, ["speed"], None, None, 0, None))
 
 
-def test_present_measures_what_the_plan_lacks_and_nothing_else(page: Page) -> None:
+def test_present_measures_what_the_plan_lacks_and_nothing_else(fresh_cache: Path, page: Page) -> None:
     lacks = SimpleNamespace(also=["speed", "tasks"])  # tasks are not for guests
     assert page.problem(page.on.measure(KEY, "map", T_MIN, "english", "", 100, None, None, 50, None, lacks)) is None
     wait_for_jobs()
