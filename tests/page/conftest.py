@@ -1,4 +1,4 @@
-"""A workbench to work on."""
+"""A workbench, a desk and a page to work on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,11 @@ import pytest
 
 from tests.families import save_tiny
 from tests.page.benches import opened
+from tests.page.desks import opened as at_a_desk
+from tests.page.pages import Page
 from tests.waiting import wait_for_jobs
-from ui.page.bench import shared
+from ui.page.bench import measuring, searching, shared
+from ui.page.bench.desk import Desk
 from ui.page.bench.desk import Desk as Workbench
 
 
@@ -33,3 +36,28 @@ def bench(empty: Workbench, folder: Path) -> Workbench:
     opened(empty, folder)
     assert empty.runner.problem is None
     return empty
+
+
+@pytest.fixture
+def desk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
+    monkeypatch.setattr(shared, "_models", {})
+    monkeypatch.setattr(searching, "PRACTICE_TOKENS", 200)
+    monkeypatch.setattr(measuring, "PROMPTS", ("Once", "The sea"))
+    desk = at_a_desk(Desk(tmp_path / "exports"), folder)
+    yield desk
+    desk.runner.cancel()
+    wait_for_jobs()
+
+
+@pytest.fixture(scope="module")
+def deeper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "deeper", "llama", num_hidden_layers=9, seed=3)
+
+
+@pytest.fixture
+def page(folder: Path, tmp_path: Path) -> Page:
+    """A page that has entered, and whose workbench has nothing left to do."""
+    page = Page(folder, tmp_path / "exports")
+    page.enter(query="?C=2&I=1&L=0")
+    wait_for_jobs()
+    return page

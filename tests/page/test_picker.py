@@ -8,7 +8,7 @@ import pytest
 from engine.models.devices import device_names
 from engine.models.library import Listed
 from tests.families import save_tiny
-from tests.page.test_handlers import KEY, SETTINGS, Page
+from tests.page.pages import KEY, SETTINGS, Page
 from tests.waiting import wait_for_jobs
 from ui.page.bench.exporting import start_export
 from ui.page.picker import device_at_hand, device_choices, models_data
