@@ -61,9 +61,9 @@
     if (!groups.length) { box.replaceChildren(say(words.present_no_fold, "ls-wait")); return; }
     const widest = groups.reduce((best, one) => (one.last - one.first > best.last - best.first ? one : best)), width = box.clientWidth;
     const said = foldWords(widest, words), whole = part(box, "ls-whole"), strip = part(box, "ls-stripbox");
-    part(box, "ls-lead").replaceChildren(...said.map((text) => say(text)));
+    part(box, "ls-lead").replaceChildren(say(said.join(" ")));
     box.prepend(part(box, "ls-lead"), part(box, "ls-foldpicture"));
-    ls.foldPicture(part(box, "ls-foldpicture"), widest, map.depth, said.join(" "), words, width, Math.max(250, Math.min(440, s.room - 330)));
+    ls.foldPicture(part(box, "ls-foldpicture"), widest, map.depth, said.join(" "), words, width, Math.max(250, Math.min(440, s.room - (s.room < 700 ? 330 : 380))));
     whole.replaceChildren(say(fill(words.present_folds, {source: map.depth, left: plan.depth, count: groups.length})));
     ls.strip(strip, map.depth, plan.blocks, words, Math.round(width / (width > 1200 ? 1.5 : 1)));
     const [drawn] = strip.getElementsByTagName("svg");
@@ -73,6 +73,7 @@
   };
 
   const middleOf = (map, step) => (Math.max(step.t_from, map.t_min) + Math.min(step.t_to, 1)) / 2;
+  const leftOf = (width) => (width < 700 ? 64 : 96); // the slider's ends stand under the axis' ends
   const drawCosts = (box, map, T, words, width, height) => {
     const t = theme(), costs = map.steps.map(ls.costOf), limits = knows("costs").value.limits ?? [], known = costs.map((cost) => cost?.ratio).filter(Number.isFinite);
     const highest = Math.min(1e6, Math.max(4, ...known) * 1.3), y = (cost) => (cost ? Math.max(1, Math.min(cost.ratio ?? highest, highest)) : null);
@@ -81,10 +82,11 @@
     const powers = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6].map((power) => digit * 10 ** power)).filter((value) => value <= highest && (highest < 50 || Number.isInteger(Math.log10(value))));
     const bands = t.costs.map((color, level) => ({color, level, from: ends[level], to: ends[level + 1]})).filter(({from, to}) => to > from);
     plot(box, [
-      {type: "scatter", mode: "lines+markers", x: middle, y: costs.map(y), line: {color: t.faint, width: 1}, marker: {size: 10, color: costs.map((cost) => (cost ? t.costs[cost.level] : t.faint))}, text: map.steps.map((one) => `${one.depth} ${words.layers}`), hovertemplate: "T %{x:.3f}: %{text}, ×%{y:.2f}<extra></extra>"},
+      {type: "scatter", mode: "lines", hoverinfo: "skip", line: {color: t.faint, width: 3}, x: map.steps.flatMap((one) => [Math.max(one.t_from, map.t_min), Math.min(one.t_to, 1), null]), y: costs.flatMap((cost) => [y(cost), y(cost), null])},
+      {type: "scatter", mode: "markers", x: middle, y: costs.map(y), marker: {size: 10, color: costs.map((cost) => (cost ? t.costs[cost.level] : t.faint))}, text: map.steps.map((one) => `${one.depth} ${words.layers}`), hovertemplate: "T %{x:.3f}: %{text}, ×%{y:.2f}<extra></extra>"},
       {type: "scatter", mode: "markers", x: [T], y: [y(ls.costOf(now))], hoverinfo: "skip", marker: {size: 26, symbol: "circle-open", color: t.text, line: {width: 4}}},
     ], {
-      font: font(width), margin: {l: 70, r: 24, t: 10, b: 44, autoexpand: false}, xaxis: {title: {text: "T"}, range: [1.005, map.t_min], automargin: false},
+      font: font(width), margin: {l: leftOf(width), r: 24, t: 10, b: 44, autoexpand: false}, xaxis: {title: {text: "T"}, range: [1.005, map.t_min], automargin: false},
       yaxis: {title: {text: words.cost_axis}, type: "log", range: [low, high], tickvals: powers, ticktext: powers.map((value) => `×${value}`), automargin: false},
       shapes: bands.map(({color, from, to}) => ({type: "rect", xref: "paper", x0: 0, x1: 1, y0: 10 ** from, y1: 10 ** to, fillcolor: color, opacity: .1, line: {width: 0}, layer: "below"})),
       annotations: width < 700 ? [] : bands.filter(({from, to}) => (to - from) / (high - low) > .13).map(({color, level, from, to}) => ({xref: "paper", x: .01, y: (from + to) / 2, xanchor: "left", showarrow: false, text: ls.levels(words)[level], font: {color, size: letters(width)}})),
@@ -111,13 +113,14 @@
         if (by) { event.preventDefault(); event.stopPropagation(); still(); local.by(by); }
       };
     }
+    box.querySelector(".ls-drag").style.marginLeft = `${leftOf(width) - 14}px`;
     const range = box.querySelector("input"), figure = (value, label) => { const made = element("div", {class: "ls-figure"}); made.append(element("b", {}, value), element("span", {}, label)); return made; };
     Object.assign(range, {min: 0, max: 1 - map.t_min});
     if (Math.abs(1 - Number(range.value) - T) > 1e-9) range.value = 1 - T;
     local.by = (by) => { to(at + by); s.draw(); }; // of the step that is drawn, whichever map it is of
     range.setAttribute("aria-valuetext", `T ${number(T, 4)}, ${step.depth} ${words.layers}, ${cost ? ls.costWords(cost, words) : words.cost_measuring}`);
     part(box, "ls-told").replaceChildren(figure(number(T, 4), "T"), figure(`${step.depth} / ${map.depth}`, words.layers_left), ls.costFigure(step, words, () => ls.stand("map", T)));
-    drawCosts(part(box, "ls-plotted"), map, T, words, width, Math.max(240, s.room - part(box, "ls-told").clientHeight - 260));
+    drawCosts(part(box, "ls-plotted"), map, T, words, width, Math.max(240, s.room - part(box, "ls-told").clientHeight - 280));
     const play = button(local.playing ? words.present_pause : words.present_play, () => {
       if (local.playing) still(); else {
         if (at === last) to(0);
