@@ -79,6 +79,7 @@ def test_every_text_can_be_read_and_every_control_has_a_name(where: str, page: P
     for what, seen in (("faint", "pale"), ("nameless", "<input>")):
         assert seen in "".join(page.evaluate(f"{READABLE.rstrip()}.{what}()"))  # it sees what it looks for
     page.evaluate("document.getElementById('planted').remove()")
+    page.wait_for_timeout(500)  # a button that has just been enabled fades in
     for tab in ("explore", "fold", "search", "compare", "export"):
         page.locator(f"#tab-{tab}").click()
         page.wait_for_timeout(300)
