@@ -76,8 +76,9 @@ def _files(say: Callable[[str], str], language: str) -> dict[str, Any]:
         with gr.Row(elem_classes="ls-buttons"):
             repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
         repair_settings = settings(REPAIRS, say)
-        repair_times = view("repair-times", language, 0, panel=True)
-    repaired = view("repaired", language, 24, panel=True)  # outside: what is told to a closed accordion's component is lost
+    # Outside: what is told to a component of a closed accordion is lost, and with it all its properties (6.31).
+    repair_times = view("repair-times", language, 0, panel=True)
+    repaired = view("repaired", language, 24, panel=True)
     parts = {"save": save, "load": load, "clear": clear, "repairs": repairs, "repaired": repaired}
     return parts | {"repair_settings": repair_settings, "repair_times": repair_times}
 
