@@ -105,6 +105,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
     expect(job).to_contain_text(re.compile(JOBS), timeout=20_000)
     after = re.search(JOBS, job.inner_text())
     assert (after[1], int(after[2])) >= ("Mapping every T", int(before[2])) or before[1] < after[1]
+    page.wait_for_timeout(2000)  # until its controls have asked for what they say
     page.locator("#cancel").click()
     expect(job).to_have_text("Ready", timeout=20_000)
     page.wait_for_timeout(1500)
@@ -241,6 +242,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     # Repaired, it is better on text that nothing was fitted to.
     open_tab(page, "fold")
     page.get_by_text("Save, load, repair").click()
+    page.locator("#set-tokens input").fill("1100")
     page.locator("#repair-ridge").click()
     expect(page.locator("#ls-repaired")).to_contain_text("Repaired at", timeout=LONG)
     before, after = (float(value) for value in re.findall(r"×([\d.]+)", page.locator("#ls-repaired").inner_text()))
