@@ -84,7 +84,8 @@
 
   // How long a repair of the plan shown will take; asked for while somebody looks.
   views["repair-times"] = (box, {value, words, trigger, draw}) => {
-    window.layerscope.whenMoved(draw, () => { if (box.clientWidth > 0) trigger("browse", {}); });
+    const looked = () => document.getElementById("repair-ridge")?.clientWidth > 0; // nobody is asked while the buttons are folded away
+    window.layerscope.whenMoved(draw, () => { if (looked()) trigger("browse", {}); });
     const known = Object.entries(value.seconds ?? {}).filter(([, seconds]) => Number.isFinite(seconds ?? NaN));
     const took = known.map(([kind, seconds]) => `${words[`repair_${kind}`] ?? kind}: ${duration(seconds, words)}`).join(" · ");
     box.replaceChildren(...(took ? [element("p", {class: "ls-hint"}, fill(words.repair_takes, {tokens: value.tokens, times: took}))] : []));

@@ -42,15 +42,21 @@ def asks(url: str) -> bool:
 
 @contextmanager
 def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
-    """Start the app as the README's command does, with more arguments; its exports and its log go below `folder`.
-    At a free port unless one is named."""
+    """Start the app as the README's command does, with more arguments; its exports, its log and
+    its cache (but for converted models) go below `folder`. At a free port unless one is named."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = port or probe.getsockname()[1]
     exports, log = folder / "exports", folder / "app.log"
     command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports), *map(str, arguments)]
+    cache = folder / "cache"  # another file's board and measurements would be found there
+    if not cache.exists():
+        cache.mkdir()
+        (cache / "converted").symlink_to(Path(os.environ["LAYERSCOPE_CACHE"]) / "converted")
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1", "LAYERSCOPE_CACHE": str(cache)}
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(1000):
