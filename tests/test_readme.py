@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.answers import Answer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,7 +49,8 @@ def answers(command: list[str], port: int, cwd: Path, **environment: str) -> Non
         process.communicate(timeout=20)
 
 
-def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path) -> None:
+def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Callable[..., Answer]) -> None:
+    monkeypatch.chdir(tmp_path)
     assert [shlex.split(command)[1] for command in VERBS] == [
         *(
             "profile",
@@ -69,8 +73,8 @@ def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path) -> None:
     for command in VERBS:
         words = shlex.split(command)
         assert words[0] == ".venv/bin/layerscope"
-        done = subprocess.run([str(Path(sys.executable).parent / "layerscope"), *words[1:]], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        done = inside(*words[1:])
+        assert done.code == 0, done.err
         made = words[words.index("--out") + 1]
         assert (tmp_path / made).exists()
 
