@@ -3,29 +3,34 @@
 
 (() => {
   const ls = window.layerscope, {views, element, fill} = ls;
-  const told = new Map(); // what draws a tab's lines, and what asks for them anew
-  let waiting = null, at = null; // the T that the lines were drawn for
-  const again = () => { clearTimeout(waiting); waiting = setTimeout(() => told.forEach((ask) => ask()), 300); };
-  ls.moved = (state) => { again(); if (state.T === undefined || state.T === at) return; at = state.T; told.forEach((_, draw) => draw()); };
-  ls.whenMoved = (draw, ask) => told.set(draw, ask); // for another view whose value Python works out for the controls
+  const told = new Map(); // what draws a tab's lines; what asks for them anew, and whether T alone is a reason to
+  let waiting = null, more = false; // than T has changed
+  let at = null, others = null; // the T that the lines were drawn for, and the state beside it
+  const again = (onlyT = false) => {
+    more ||= !onlyT;
+    clearTimeout(waiting);
+    waiting = setTimeout(() => { told.forEach(({ask, everyT}) => { if (more || everyT) ask(); }); more = false; }, 300);
+  };
+  ls.moved = (state) => { const now = JSON.stringify({...state, T: null}); again(now === others); others = now; if (state.T === undefined || state.T === at) return; at = state.T; told.forEach((_, draw) => draw()); };
+  ls.whenMoved = (draw, ask) => told.set(draw, {ask, everyT: true}); // for another view whose value Python works out for the controls
   ls.terminal = (facts) => { ls.facts = facts; again(); told.forEach((_, draw) => draw()); };
   const commands = ls.commands = (lines, T, words) => {
     const notes = ls.facts.own && lines.some((line) => line.includes("{calibration}")) ? [words.terminal_calibration] : [];
     return [...notes, ...lines.map((line) => fill(line, {...ls.facts, T}))].join("\n");
   };
   // What is not in the address tells nobody that it changed: whatever a hand does may have changed it.
-  ["input", "change", "click"].forEach((event) => document.addEventListener(event, (from) => { if (!from.target.closest?.(".ls-terminal")) again(); }, true));
+  ["input", "change", "click"].forEach((event) => document.addEventListener(event, (from) => { if (!from.target.closest?.(".ls-terminal")) again(Boolean(from.target.closest?.("#T"))); }, true));
 
   ["explore", "fold", "search", "compare", "export"].forEach((tab) => {
     views[`terminal-${tab}`] = (box, {value, words, trigger, draw}) => {
       const opened = () => box.clientWidth > 0 && box.querySelector("details")?.open;
-      told.set(draw, () => { if (opened()) trigger("browse", {}); });
+      told.set(draw, {ask: () => { if (opened()) trigger("browse", {}); }});
       if (!ls.facts || !value.lines?.length) { box.replaceChildren(); return; }
       const lines = commands(value.lines, at ?? value.T, words);
       if (box.shownText === lines) return; // the details keep as they are while T moves
       box.shownText = lines;
       const whole = box.querySelector("details") ?? element("details", {class: "ls-terminal"});
-      whole.ontoggle = again;
+      whole.ontoggle = () => again();
       whole.replaceChildren(element("summary", {}, words.in_terminal), element("pre", {class: "ls-command", tabindex: 0}, lines), ls.copyButton(words.copy, () => lines));
       if (!whole.isConnected) box.replaceChildren(whole);
     };
