@@ -9,7 +9,7 @@ from engine.errors import SourceError
 from engine.jobs import Job, Progress
 from tests.page.runners import Bench, a_bench, whole
 from tests.waiting import wait_for_jobs, wait_until
-from ui.page.bench.jobs import Task
+from ui.page.bench.jobs import Runner, Task
 
 
 @pytest.fixture
@@ -222,3 +222,23 @@ def test_a_cancelled_job_is_closed_in_its_own_thread(bench: Bench) -> None:
     wait_for_jobs()
     assert bench.log == ["closed"]
     assert len(set(seen)) == 1
+
+
+def test_between_two_tasks_nobody_is_told_that_nothing_runs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    idle: list[bool] = []
+    begin = Runner._start
+
+    def begins(runner: Runner) -> None:  # as a page that looks just before the next task begins
+        looking = threading.Thread(target=lambda: idle.append(runner.state() is None))
+        looking.start()
+        looking.join(0.2)  # it waits for the lock, if it must
+        begin(runner)
+
+    bench.runner.submit(bench.task("first", waits=True))
+    bench.runner.submit(bench.task("second", waits=True))
+    bench.started("first")
+    monkeypatch.setattr(Runner, "_start", begins)
+    bench.gates["first"].set()
+    bench.started("second")
+    wait_until(lambda: bool(idle))
+    assert idle == [False]

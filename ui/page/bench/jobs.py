@@ -139,9 +139,9 @@ class Runner:
         except Exception as error:
             self._fail(task, error)
         finally:
-            with self.lock:
+            with self.lock:  # in between nothing would seem to run, and a page that looks then would stop asking
                 self._current = None
-            self._start()
+                self._start()
 
     def _fail(self, task: Task, error: Exception) -> None:
         with self.lock:
