@@ -69,7 +69,7 @@ def within(job: Job[T], seconds: float) -> Job[T | None]:
 
 def as_part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
     """Run a job as one of `parts` equal parts of a longer one: its steps are told as the whole's, after the label if there is one."""
-    return retold(job, lambda step: Progress(f"{label}: {step.label}" if label else step.label, (place + (step.fraction or 0.0)) / parts))
+    return retold(job, lambda step: Progress(": ".join(filter(None, (label, step.label))), (place + (step.fraction or 0.0)) / parts))
 
 
 def scaled(job: Job[T], start: float, stop: float) -> Job[T]:

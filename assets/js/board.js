@@ -2,7 +2,7 @@
 // coordinates over what made them, and everything that was measured of the plan that is chosen.
 "use strict";
 
-(({views, plot, fill, number, times, size, element, part, theme, strip, grid}) => {
+(({views, plot, fill, number, times, size, ratioTicks, element, part, theme, strip, grid}) => {
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
 
@@ -12,9 +12,10 @@
 
   const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = act; return made; };
 
+  const marked = (entry) => (entry.mark ? ` (${entry.mark})` : ""); // judged differently from most
+
   const table = (box, data, words, local, choose) => {
     const by = (key, cell, ...more) => ({label: words[`col_${key}`], cell, keys: more});
-    const marked = (entry) => (entry.mark ? ` (${entry.mark})` : ""); // judged differently from most
     const judging = (e) => (e ? fill(words.protocol_short, {texts: e.protocol.texts, tokens: e.protocol.tokens, context: e.protocol.context, stride: e.protocol.stride, bos: e.protocol.bos ? words.with_bos : words.without_bos}) : "–");
     const columns = [
       by("plan", (entry) => entry.label || entry.plan.method, "plan"),
@@ -49,16 +50,15 @@
   const scatter = (box, data, words, chosen, choose) => {
     const t = theme(), known = data.entries.filter(judged), best = front(known.filter((e) => !e.mark)); // only plans judged alike compete
     const depths = [data.depth, ...known.map((e) => e.depth)], highest = Math.max(2, ...known.map(ratio));
-    const powers = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6, 8].map((power) => digit * 10 ** power)).filter((v) => v <= highest * 1.5 && (highest < 2000 || Number.isInteger(Math.log10(v))));
     plot(box, [
       {type: "scatter", mode: "lines", x: best.map((e) => e.depth), y: best.map(ratio), line: {color: t.accent, width: 1.5, shape: "hv", dash: "dot"}, hoverinfo: "skip"},
       {type: "scatter", mode: "markers+text", x: [data.depth], y: [1], text: [words.of_source], textposition: "top center", textfont: {color: t.faint}, marker: {symbol: "star", size: 11, color: t.faint}, hovertemplate: `${words.of_source}<extra></extra>`},
-      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => `${e.label || e.plan.method}${e.mark ? ` (${e.mark})` : ""}`),
+      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => `${e.label || e.plan.method}${marked(e)}`),
         marker: {size: known.map((e) => (e.name === chosen ? 15 : 10)), symbol: known.map((e) => (best.includes(e) ? "diamond" : e.mark ? "x-thin-open" : "circle-open")), color: known.map((e) => (e.name === chosen ? t.fold : t.accent)), line: {width: 2}},
         hovertemplate: `%{text}<br>%{x} ${words.layers}, ×%{y:.2f}<extra></extra>`},
     ], {
       xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - 1, data.depth + 1], ...(Math.max(...depths) - Math.min(...depths) < 12 ? {dtick: 1} : {})},
-      yaxis: {title: {text: words.perplexity_ratio}, type: "log", range: [-.08, Math.log10(highest) + .12], tickvals: powers, ticktext: powers.map((v) => `×${v}`)},
+      yaxis: {title: {text: words.perplexity_ratio}, ...ratioTicks(highest * 1.5, highest >= 2000), range: [-.08, Math.log10(highest) + .12]},
     }, 300);
     box.removeAllListeners?.("plotly_click");
     box.on("plotly_click", (event) => { const name = event.points[0].customdata; if (name) choose(name); });

@@ -8,7 +8,7 @@ window.layerscope = (() => {
   document.querySelector('base[href="./"]')?.remove();
   const Plotly = window.Plotly;
   const views = {};
-  const mounted = new Set(), drawing = new Map(), told = new Map();
+  const drawing = new Map(), told = new Map(); // of each view, by its name
 
   // Okabe-Ito: told apart by everyone, in both themes.
   const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
@@ -54,6 +54,12 @@ window.layerscope = (() => {
   const times = (ratio) => (ratio === null || ratio === undefined ? "–" : ratio < 10 ? `×${ratio.toFixed(2)}` : ratio < 1e6 ? `×${Math.round(ratio)}` : `×${ratio.toExponential(1)}`);
   const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : bytes >= 1e6 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : bytes >= 1e3 ? `${(bytes / 1e3).toFixed(1)} kB` : `${bytes} B`);
 
+  // An axis of ratios: 1, 2 and 5 of each power of ten, or powers alone where the range is wide.
+  const ratioTicks = (highest, wide = highest >= 50) => {
+    const tickvals = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6, 7, 8].map((power) => digit * 10 ** power)).filter((v) => v <= highest && (!wide || Number.isInteger(Math.log10(v))));
+    return {type: "log", tickvals, ticktext: tickvals.map((v) => `×${v}`)};
+  };
+
   const element = (tag, attributes = {}, text = null) => {
     const made = document.createElement(tag);
     Object.entries(attributes).forEach(([name, value]) => made.setAttribute(name, value));
@@ -90,13 +96,12 @@ window.layerscope = (() => {
     box.classList.toggle("ls-stale", props.stale === "yes");
     let width = 0;
     new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
-    mounted.add(draw);
     drawing.set(name, draw);
     draw();
     heard();
   };
 
-  new MutationObserver(() => { known = null; mounted.forEach((draw) => draw()); })
+  new MutationObserver(() => { known = null; drawing.forEach((draw) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
   // What a view was told last, also while its tab is shut; `heard` is told that some view was told something.
@@ -105,5 +110,5 @@ window.layerscope = (() => {
 
   const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
 
-  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, size, element, part, mount};
+  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, size, ratioTicks, element, part, mount};
 })();

@@ -2,7 +2,7 @@
 // arithmetic, so that moving T draws neither anew.
 "use strict";
 
-(({plot, fill, number, times, element, theme}) => {
+(({plot, fill, number, times, ratioTicks, element, theme}) => {
   const ls = window.layerscope;
 
   // The charts keep their room and their ranges from map to map, so that nothing jumps and no second layout is needed.
@@ -59,9 +59,6 @@
   // Told apart without colour too.
   const SYMBOLS = ["circle", "circle-open", "diamond", "triangle-up", "x"];
 
-  const powers = (highest) => [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6, 7, 8].map((power) => digit * 10 ** power))
-    .filter((v) => v <= highest && (highest < 50 || Number.isInteger(Math.log10(v))));
-
   const stairs = (map, costs, judged, words, t, highest) => {
     const from = (s) => Math.max(s.t_from, map.t_min), to = (s) => Math.min(s.t_to, 1), middle = (s) => (from(s) + to(s)) / 2;
     const height = (cost) => (cost.ratio === null ? highest : Math.min(cost.ratio, highest));
@@ -90,11 +87,10 @@
     const highest = Math.min(1e6, Math.max(4, ...ratios) * 1.25);
     const xs = [map.t_min, 1.005], ys = [Math.min(...depths) - .6, Math.max(...depths) + .6], zs = [-.06, Math.log10(highest) + .08];
     if (redrawn(box, map, t.dark, width, judged, costs.map((cost) => cost?.ratio).join())) {
-      const ticks = powers(highest);
       plot(box, stairs(map, costs, judged, words, t, highest), {
         margin: ROOM, hovermode: "closest", xaxis: {...still, title: {text: "T"}, range: xs, anchor: "y"},
         yaxis: {...still, title: {text: words.layers_left}, range: ys, tickformat: "d", ...(ys[1] - ys[0] < 6 ? {dtick: 1} : {nticks: 5}), domain: DEPTH},
-        yaxis2: {automargin: false, gridcolor: t.line, linecolor: t.line, title: {text: words.cost_axis, standoff: 8}, type: "log", range: zs, tickvals: ticks, ticktext: ticks.map((v) => `×${v}`), domain: COST},
+        yaxis2: {automargin: false, gridcolor: t.line, linecolor: t.line, title: {text: words.cost_axis, standoff: 8}, ...ratioTicks(highest), range: zs, domain: COST},
       }, HEIGHT);
       box.removeAllListeners?.("plotly_click");
       box.on("plotly_click", (event) => ls.choose(ls.stepAt(map, event.points[0].x)));

@@ -1,7 +1,7 @@
 // The sweep: cost against depth for every plan that Layer Collapse can reach, and what others found, on the same texts.
 "use strict";
 
-(({views, plot, fill, number, times, element, part, theme}) => {
+(({views, plot, fill, number, times, ratioTicks, element, part, theme}) => {
   const ls = window.layerscope;
   const SHAPES = {reference: "circle", paper: "x-thin-open", mean: "square", "keep-first": "triangle-up", "keep-last": "triangle-down"};
   const finite = (one) => Number.isFinite(one.ratio ?? NaN);
@@ -15,7 +15,6 @@
     const t = theme(), known = data.entries.filter(finite), same = data.others.filter(finite), apart = data.others.filter((one) => !finite(one) && Number.isFinite(one.judged ?? NaN));
     const highest = Math.max(4, ...best.map((one) => one.ratio), ...same.map((one) => one.ratio)) * 3; // what lies above says nothing more
     const inside = known.filter((one) => one.ratio <= highest), depths = [data.depth, ...known.map((one) => one.depth), ...data.others.map((one) => one.depth)];
-    const ticks = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4].map((power) => digit * 10 ** power)).filter((v) => v <= highest && (highest < 50 || Number.isInteger(Math.log10(v))));
     const says = (one) => `${named(one)}<br>${one.depth} ${words.layers}: ${ls.costWords(one, words)}`;
     plot(box, [
       {type: "scatter", mode: "markers", name: "Layer Collapse", x: inside.map((one) => one.depth), y: inside.map((one) => one.ratio), customdata: inside, text: inside.map(says), hovertemplate: "%{text}<extra></extra>",
@@ -26,7 +25,7 @@
     ], {
       showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 12, t: 44, b: 44}, hovermode: "closest",
       xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - .7, data.depth + .7]},
-      yaxis: {title: {text: words.cost_axis}, type: "log", range: [-.06, Math.log10(highest) + .04], tickvals: ticks, ticktext: ticks.map((v) => `×${v}`)},
+      yaxis: {title: {text: words.cost_axis}, ...ratioTicks(highest), range: [-.06, Math.log10(highest) + .04]},
     }, 360);
     box.removeAllListeners?.("plotly_click");
     box.on("plotly_click", (event) => { const one = event.points[0].customdata; if (one) take(one); });

@@ -11,7 +11,7 @@
     clearTimeout(waiting);
     waiting = setTimeout(() => { told.forEach(({ask, everyT}) => { if (more || everyT) ask(); }); more = false; }, 300);
   };
-  ls.moved = (state) => { const now = JSON.stringify({...state, T: null}); again(now === others); others = now; if (state.T === undefined || state.T === at) return; at = state.T; told.forEach((_, draw) => draw()); };
+  ls.moved = (state) => { const now = JSON.stringify({...state, T: null}); again(now === others); others = now; at = state.T ?? at; told.forEach((_, draw) => draw()); };
   ls.whenMoved = (draw, ask) => told.set(draw, {ask, everyT: true}); // for another view whose value Python works out for the controls
   ls.terminal = (facts) => { ls.facts = facts; again(); told.forEach((_, draw) => draw()); };
   const commands = ls.commands = (lines, T, words) => {

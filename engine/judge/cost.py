@@ -63,6 +63,11 @@ def cost_of(evaluation: Evaluation) -> Cost:
     return Cost(evaluation.ratio, evaluation.ratio_low, evaluation.ratio_high, evaluation.kl)
 
 
+def place_of(ratio: float) -> int:
+    """Return which of LEVELS a ratio belongs to; one that is no number belongs to the last."""
+    return next((place for place, (limit, *_) in enumerate(LEVELS) if ratio <= limit), len(LEVELS) - 1)
+
+
 def level_of(ratio: float) -> str:
     """Return good, fair, poor or broken; a ratio that is no number is broken."""
-    return next((level for limit, level, _ in LEVELS if ratio <= limit), "broken")
+    return LEVELS[place_of(ratio)][1]

@@ -5,7 +5,7 @@ A folded model's first visible failure is a loop, which perplexity on given text
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 
 from engine.errors import SettingsError, TextError
-from engine.jobs import Job, Progress, retold
+from engine.jobs import Job, Progress, as_part
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import DepthPlan, Model
@@ -55,17 +55,13 @@ def generate_beside(
     for place, decoding in enumerate(DECODINGS):
         for side, writer in enumerate(writers):
             writing = generate(model, writer, rows, new_tokens, seed if decoding == "sampled" else None)
-            written[decoding].append((yield from retold(writing, _teller(decoding, place, side))))
+            label = f"Writing with {('the source', 'the plan')[side]}, {decoding}"
+            written[decoding].append((yield from as_part(writing, label, 2 * place + side, 4)))
     return tuple(
         Sample(prompt, decoding, *(side[index] for side in written[decoding]))
         for index, prompt in enumerate(prompts)
         for decoding in DECODINGS
     )
-
-
-def _teller(decoding: str, place: int, side: int) -> Callable[[Progress], Progress]:
-    who = ("the source", "the plan")[side]
-    return lambda step: Progress(f"Writing with {who}, {decoding}", (2 * place + side + (step.fraction or 0.0)) / 4)
 
 
 def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> list[int]:

@@ -24,6 +24,10 @@ class Step:
     t_to: float
     proposal: Proposal
 
+    def holds(self, threshold: float) -> bool:
+        """True where this T gives this proposal."""
+        return self.t_from <= threshold < self.t_to or threshold == self.t_to == 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Frontier:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.test_journey import LONG, figure, open_tab, set_slider, wait_until_ready
+from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_ready
 from tests.families import save_tiny
 
 STEPS = """() => { const ls = window.layerscope;

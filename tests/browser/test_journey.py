@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, Page, expect
 from transformers import AutoModelForCausalLM
 
 from tests.browser.conftest import App, running
+from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_ready
 
-LONG = 240_000  # milliseconds; the first visit converts the model and maps it from nothing
 DEPTH = 20
 LINK = "/?L=4"  # names a setting, so that the page opens on the paper's others
 JOBS = r"(Mapping every T|Measuring what each step of T costs) (\d+) %"
@@ -48,33 +48,10 @@ def app(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Iterator[App]:
         yield started
 
 
-def figure(page: Page) -> tuple[int, int]:
-    """Layers left and layers of the source, as the page states them."""
-    left, source = page.locator("#ls-fold .ls-figure b").first.inner_text().split(" / ")
-    return int(left), int(source)
-
-
 def painted(page: Page, view: str) -> list[list[float | None]]:
     """The values of a heatmap that is on the screen as an image."""
     expect(page.locator(f"#ls-{view} .ls-map .heatmaplayer image").first).to_be_attached(timeout=LONG)
     return page.evaluate(f"document.querySelector('#ls-{view} .ls-map').data[0].z")
-
-
-def set_slider(page: Page, name: str, value: float) -> None:
-    """Move a slider as a hand does: the range input's own event."""
-    page.evaluate(
-        """([name, value]) => { const range = document.querySelector(`#${name} input[type=range]`); range.value = value;
-        range.dispatchEvent(new Event('input', {bubbles: true})); }""",
-        [name, value],
-    )
-
-
-def open_tab(page: Page, name: str) -> None:
-    page.locator(f"#tab-{name}").click()
-
-
-def wait_until_ready(page: Page) -> None:
-    expect(page.locator("#ls-status .ls-job")).to_have_text("Ready", timeout=LONG)
 
 
 def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.test_journey import LONG, open_tab, set_slider, wait_until_ready
+from tests.browser.hands import LONG, open_tab, set_slider, wait_until_ready
 from tests.families import save_tiny
 
 READABLE = (Path(__file__).parent / "readable.js").read_text(encoding="utf-8").rstrip()

@@ -14,6 +14,7 @@ import typer
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import App, running
+from tests.browser.hands import set_slider
 from tests.families import save_tiny
 from ui.terminal.cli import app as terminal
 
@@ -252,14 +253,12 @@ def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page
     fold = page.locator("#ls-terminal-fold pre")
     ready(page, app)
     asked = len(app.requests)
-    page.evaluate("""() => { const range = document.querySelector('#T input[type=range]'); range.value = 0.9;
-        range.dispatchEvent(new Event('input', {bubbles: true})); }""")
+    set_slider(page, "T", 0.9)
     expect(fold).not_to_contain_text("-T 0.5 ")
     t = page.evaluate("document.querySelector('#T input[type=number]').value")
     expect(fold).to_contain_text(f"-T {t} ")
     assert app.requests[asked:] == []
-    page.evaluate("""() => { const range = document.querySelector('#C input[type=range]'); range.value = 3;
-        range.dispatchEvent(new Event('input', {bubbles: true})); }""")
+    set_slider(page, "C", 3)
     expect(fold).to_contain_text(" -C 3 ")
     page.locator("#ls-terminal-fold .ls-button").click()
     page.wait_for_timeout(300)

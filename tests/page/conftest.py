@@ -7,12 +7,10 @@ import pytest
 
 from tests.families import save_tiny
 from tests.page.benches import opened
-from tests.page.desks import opened as at_a_desk
 from tests.page.pages import Page
 from tests.waiting import wait_for_jobs
 from ui.page.bench import measuring, searching, shared
 from ui.page.bench.desk import Desk
-from ui.page.bench.desk import Desk as Workbench
 
 
 @pytest.fixture(scope="module")
@@ -21,32 +19,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Workbench]:
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
     """A workbench without a model, in a house where nothing was opened or measured before."""
     monkeypatch.setattr(shared, "_models", {})
-    bench = Workbench(tmp_path / "exports")
+    bench = Desk(tmp_path / "exports")
     yield bench
     bench.runner.cancel()
     wait_for_jobs()
 
 
 @pytest.fixture
-def bench(empty: Workbench, folder: Path) -> Workbench:
+def bench(empty: Desk, folder: Path) -> Desk:
     """A workbench that has opened the tiny model and has nothing left to do."""
-    opened(empty, folder)
-    assert empty.runner.problem is None
-    return empty
+    return opened(empty, folder)
 
 
 @pytest.fixture
-def desk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
-    monkeypatch.setattr(shared, "_models", {})
+def desk(empty: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """The same where searches and writing are short."""
     monkeypatch.setattr(searching, "PRACTICE_TOKENS", 200)
     monkeypatch.setattr(measuring, "PROMPTS", ("Once", "The sea"))
-    desk = at_a_desk(Desk(tmp_path / "exports"), folder)
-    yield desk
-    desk.runner.cancel()
-    wait_for_jobs()
+    return opened(empty, folder)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +9,24 @@ import pytest
 
 from engine.jobs import Job, Progress, drain
 from engine.judge import cost
-from engine.judge.cost import LEVELS, cost_judge
+from engine.judge.cost import LEVELS, cost_judge, place_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
 from engine.methods.laco import LacoSettings
-from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans
 from engine.types import DepthPlan
-from tests.families import TEXTS, save_tiny
+from tests.families import save_tiny
+from tests.page.benches import DEPTH, SETTINGS, opened, shown, texts
 from tests.waiting import wait_for_jobs, wait_until
-from ui.page.bench import shared
-from ui.page.bench.costing import level
 from ui.page.bench.desk import Desk
 from ui.page.bench.exploring import profile_job
 
-DEPTH = 6
-texts = calibration_of(TEXTS, "three texts")
-SETTINGS = LacoSettings(C=2, I=1, lowest=0)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny", "llama")
-
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
+def desk(empty: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk with nothing open yet, whose costs are measured on few tokens."""
-    monkeypatch.setattr(shared, "_models", {})
     monkeypatch.setattr(cost.cost_judge, "__defaults__", ("english", 900))
-    desk = Desk(tmp_path / "exports")
-    yield desk
-    desk.runner.cancel()
-    wait_for_jobs()
+    return empty
 
 
 @pytest.fixture
@@ -60,16 +44,8 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[DepthPlan]:
     return order
 
 
-def opened(desk: Desk, folder: Path, settings: LacoSettings = SETTINGS) -> Desk:
-    desk.open(str(folder), "auto", texts, settings)
-    wait_for_jobs()
-    assert desk.runner.problem is None
-    return desk
-
-
 def told(desk: Desk) -> dict[str, Any]:
-    value = desk.page.since(0)[1]["costs"]["value"]
-    return json.loads(value, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return shown(desk, "costs", "value")
 
 
 def plans(desk: Desk) -> list[DepthPlan]:
@@ -217,7 +193,7 @@ def test_after_a_cancel_the_plan_that_is_rested_on_is_measured_again(desk: Desk,
 
 
 def test_levels_are_those_of_the_report() -> None:
-    assert [level(ratio) for ratio in (0.9, 1.05, 1.051, 1.25, 1.9, 2.0, 9.0, 11.0, float("inf"), float("nan"))] == [
+    assert [place_of(ratio) for ratio in (0.9, 1.05, 1.051, 1.25, 1.9, 2.0, 9.0, 11.0, float("inf"), float("nan"))] == [
         0, 0, 1, 1, 2, 2, 3, 4, 4, 4,
     ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from engine.judge.evaluation import Judge
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans
 from tests.families import save_tiny
-from tests.page.desks import DEPTH, held, opened, rows, shown
+from tests.page.benches import DEPTH, held, opened, rows, shown
 from tests.waiting import wait_for_jobs
 from ui.page.bench import measuring, shared
 from ui.page.bench.board import Board

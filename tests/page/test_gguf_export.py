@@ -1,48 +1,37 @@
 """The GGUF format on Export: offered for a model that came from a GGUF file, and written there."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine.errors import ExportError, PlanError
-from engine.methods.laco import LacoSettings
-from engine.models.texts import calibration_of
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
-from tests.families import TEXTS, save_tiny
+from tests.families import save_tiny
 from tests.ggufs import save_gguf
+from tests.page.benches import opened
 from tests.waiting import wait_for_jobs
-from ui.page.bench import shared
 from ui.page.bench.desk import Desk
 from ui.page.bench.exporting import start_gguf
 from ui.page.handlers import Handlers
 from ui.page.sessions import Sessions
 
 KEY = "0" * 32
-SETTINGS = LacoSettings(C=2, I=1, lowest=0)
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
-    monkeypatch.setattr(shared, "_models", {})
-    desk = Desk(tmp_path / "exports")
-    yield desk
-    desk.runner.cancel()
-    wait_for_jobs()
+def desk(empty: Desk) -> Desk:
+    return empty
 
 
-def opened(desk: Desk, model: Path) -> dict[str, object]:
+def format_for(desk: Desk, model: Path) -> dict[str, object]:
     """Open a model, and return what the page is told of the choice of formats."""
-    desk.open(str(model), "auto", calibration_of(TEXTS), SETTINGS)
-    wait_for_jobs()
-    assert desk.runner.problem is None
-    return desk.page.since(0)[1]["format"]
+    return opened(desk, model).page.since(0)[1]["format"]
 
 
 def test_gguf_is_offered_where_the_model_came_from_one_and_written_beside_the_others(desk: Desk, tmp_path: Path) -> None:
-    assert opened(desk, save_gguf(tmp_path / "tiny.gguf", "llama"))["visible"] is True
+    assert format_for(desk, save_gguf(tmp_path / "tiny.gguf", "llama"))["visible"] is True
     desk.load_plan(plan_to_json(fold_spans(6, [(2, 4)], "mean")))
     with pytest.raises(PlanError, match="float weights"):
         start_gguf(desk, "file", 0.9, "smaller")
@@ -55,7 +44,7 @@ def test_gguf_is_offered_where_the_model_came_from_one_and_written_beside_the_ot
     assert (report["passed"], report["path"]) == (True, str(tmp_path / "exports" / "smaller.gguf"))
     with pytest.raises(ExportError, match="exists already"):
         start_gguf(desk, "file", 0.9, "smaller.gguf")
-    assert opened(desk, save_tiny(tmp_path / "model", "llama")) == {"visible": False, "value": "safetensors"}
+    assert format_for(desk, save_tiny(tmp_path / "model", "llama")) == {"visible": False, "value": "safetensors"}
 
 
 def test_the_handler_asks_for_the_format_chosen(tmp_path: Path) -> None:

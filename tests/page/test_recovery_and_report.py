@@ -16,7 +16,7 @@ from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from engine.search.targets import Target
 from engine.types import Block
-from tests.page.desks import DEPTH, held, rows, shown
+from tests.page.benches import DEPTH, held, rows, shown
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench import measuring
 from ui.page.bench.board import by_protocol

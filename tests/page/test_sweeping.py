@@ -1,7 +1,5 @@
 """The sweep on the page: Layer Collapse's plans as they come, and what others found beside them, on the same texts."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +11,21 @@ from engine.judge import cost
 from engine.judge.cost import cost_judge, cost_of
 from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.methods.laco import LacoSettings, propose
-from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans
 from engine.types import DepthPlan
-from tests.families import TEXTS, save_tiny
+from tests.page.benches import opened, shown, texts
 from tests.waiting import wait_for_jobs
-from ui.page.bench import shared
 from ui.page.bench.desk import Desk
-
-texts = calibration_of(TEXTS, "three texts")
-SETTINGS = LacoSettings(C=2, I=1, lowest=0)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("models") / "tiny", "llama")
 
 
 @pytest.fixture
-def desk(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_cache: Path) -> Iterator[Desk]:
-    monkeypatch.setattr(shared, "_models", {})
+def desk(empty: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(cost.cost_judge, "__defaults__", ("english", 300))
-    desk = Desk(tmp_path / "exports")
-    desk.open(str(folder), "auto", texts, SETTINGS)
-    wait_for_jobs()
-    yield desk
-    desk.runner.cancel()
-    wait_for_jobs()
+    return opened(empty, folder)
 
 
 def told(desk: Desk) -> dict[str, Any]:
-    return json.loads(desk.page.since(0)[1]["sweep"]["data"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return shown(desk, "sweep")
 
 
 def test_each_point_is_the_plan_that_its_settings_give_with_its_cost(desk: Desk) -> None:

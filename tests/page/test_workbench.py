@@ -14,7 +14,7 @@ from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from engine.search.frontier import frontier
 from tests.families import save_tiny
-from tests.page.benches import DATA, DEPTH, SETTINGS, opened, other_texts, shown, texts, told_since
+from tests.page.benches import DATA, DEPTH, SETTINGS, open_on, other_texts, shown, texts, told_since
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench import shared
 from ui.page.bench.desk import Desk as Workbench
@@ -70,14 +70,14 @@ def test_opening_what_is_open_does_nothing(bench: Workbench, folder: Path) -> No
 
 def test_two_workbenches_share_a_models_weights(bench: Workbench, folder: Path, tmp_path: Path) -> None:
     other = Workbench(tmp_path)
-    opened(other, folder)
+    open_on(other, folder)
     assert other.model is bench.model
     assert other.page.since(0)[1]["fold"]["data"] == bench.page.since(0)[1]["fold"]["data"]
 
 
 def test_only_two_models_stay_open(empty: Workbench, tmp_path: Path) -> None:
     for seed in range(3):
-        opened(empty, save_tiny(tmp_path / str(seed), "llama", seed=seed))
+        open_on(empty, save_tiny(tmp_path / str(seed), "llama", seed=seed))
     assert [source.location for source in shared._models] == [str(tmp_path / "1"), str(tmp_path / "2")]
 
 
@@ -95,11 +95,11 @@ def test_a_model_that_cannot_be_read_is_a_problem_that_can_be_mended(empty: Work
     broken = Path(shutil.copytree(folder, tmp_path / "broken"))
     weights = (broken / "model.safetensors").read_bytes()
     (broken / "model.safetensors").write_bytes(weights[:2000])
-    opened(empty, broken)
+    open_on(empty, broken)
     assert "truncated or corrupted" in (empty.runner.problem or "")
     assert empty.model is None
     (broken / "model.safetensors").write_bytes(weights)
-    opened(empty, broken)  # the same words again: now there is something to open
+    open_on(empty, broken)  # the same words again: now there is something to open
     assert empty.runner.problem is None
     assert shown(empty, "fold")["depth"] == DEPTH
 
@@ -108,13 +108,13 @@ def test_opening_can_be_cancelled_and_begun_again(empty: Workbench, folder: Path
     empty.open(str(folder), "auto", texts, SETTINGS)
     empty.cancel()
     wait_for_jobs()
-    opened(empty, folder)
+    open_on(empty, folder)
     assert shown(empty, "fold")["depth"] == DEPTH
 
 
 @pytest.mark.parametrize("settings", [LacoSettings(C=8), LacoSettings(lowest=DEPTH), LacoSettings(highest=2, lowest=4)])
 def test_a_link_whose_settings_do_not_fit_still_shows_the_model(settings: LacoSettings, empty: Workbench, folder: Path) -> None:
-    opened(empty, folder, settings)
+    open_on(empty, folder, settings)
     assert len(shown(empty, "similarity")["similarity"]) == DEPTH + 1
     assert shown(empty, "weights")["projections"]
     empty.ask(SETTINGS)
@@ -123,7 +123,7 @@ def test_a_link_whose_settings_do_not_fit_still_shows_the_model(settings: LacoSe
 
 
 def test_h_of_a_link_is_cut_to_the_models_depth(empty: Workbench, folder: Path) -> None:
-    opened(empty, folder, LacoSettings(C=2, I=1, lowest=0, highest=30))
+    open_on(empty, folder, LacoSettings(C=2, I=1, lowest=0, highest=30))
     assert shown(empty, "fold")["settings"]["highest"] == DEPTH
 
 
@@ -223,7 +223,7 @@ def test_removal_is_added_to_the_profile(bench: Workbench) -> None:
 def test_removal_without_the_profile_it_belongs_to_is_no_bug(bench: Workbench, folder: Path, tmp_path: Path) -> None:
     deeper = save_tiny(tmp_path / "deeper", "llama", num_hidden_layers=8)
     other = Workbench(tmp_path)
-    opened(other, deeper)
+    open_on(other, deeper)
     assert other.model is not None
     with other.model.lock:  # opened for the second time, but not profiled: somebody cancels
         bench.open(str(deeper), "auto", texts, SETTINGS)
@@ -327,7 +327,7 @@ def test_another_model_forgets_the_plans_of_the_one_before(bench: Workbench, tmp
     bench.set_spans([[1, 2]])
     bench.load_plan(plan_to_json(fold_spans(DEPTH, [(1, 2)], "mean")))
     wait_for_jobs()
-    opened(bench, save_tiny(tmp_path / "deeper", "llama", num_hidden_layers=8))
+    open_on(bench, save_tiny(tmp_path / "deeper", "llama", num_hidden_layers=8))
     for choice, prop in (("hand-made", "hand"), ("file", "file")):
         assert bench.page.since(0)[1]["fold"][prop] == ""
         with pytest.raises(PlanError, match="no such plan"):

@@ -169,3 +169,4 @@ def test_one_run_around_t_gives_the_maps_own_step(T: float, tiny: Callable[..., 
     step = drain(step_around(meter_of(model), replace(settings, T=T), 0.5))
     whole = drain(frontier(meter_of(model), settings, 0.5))
     assert step == step_at(whole, T)
+    assert [held for held in whole.steps if held.holds(T)] == [step]

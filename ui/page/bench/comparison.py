@@ -53,11 +53,7 @@ class Comparison:
 
     def _opened(self) -> None:
         self._repaired = None
-        for component, prop, nothing in (
-            ("repaired", "value", "{}"),
-            ("ablation", "data", ""),
-            ("report", "value", "{}"),
-        ):
+        for component, prop, nothing in (("repaired", "value", "{}"), ("ablation", "data", ""), ("report", "value", "{}")):
             self.bench.page.put(component, prop, nothing)
         self.bench.page.put("fold", "judged", "{}")
         self.shown()

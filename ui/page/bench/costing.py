@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 from engine.cache import plain
 from engine.errors import PlanError
 from engine.jobs import Job, as_part, drain
-from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, costs
+from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, costs, place_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
 from engine.search.frontier import outwards, step_at
@@ -115,13 +116,13 @@ class Costing:
         return self._judge
 
     def _tell(self) -> None:
-        of = {name: {**asdict(cost), "level": level(cost.ratio)} for name, cost in self._costs.items()}
+        of = {name: told_of(cost) for name, cost in self._costs.items()}
         known = {"of": of, "limits": [limit for limit, *_ in LEVELS[:-1]]}
         if self._judge is not None:
             known |= {"tokens": self._judge.protocol.tokens, "texts": self._judge.protocol.texts}
         self.bench.page.put("costs", "value", json.dumps(plain(known)))
 
 
-def level(ratio: float) -> int:
-    """Return which of LEVELS a ratio belongs to; one that is no number belongs to the last."""
-    return next((place for place, (limit, *_) in enumerate(LEVELS) if ratio <= limit), len(LEVELS) - 1)
+def told_of(cost: Cost) -> dict[str, Any]:
+    """Return what the page is told of a cost: its figures, and the place of its level in LEVELS."""
+    return {**asdict(cost), "level": place_of(cost.ratio)}

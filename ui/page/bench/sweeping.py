@@ -2,7 +2,6 @@
 
 import json
 import threading
-from dataclasses import asdict
 from typing import Any
 
 from engine.cache import plain
@@ -12,7 +11,7 @@ from engine.plans.files import plan_from_json
 from engine.search.sweep import Sweep, SweepEntry, require_sweep
 from engine.types import DepthPlan
 from ui.page.bench.comparison import Comparison
-from ui.page.bench.costing import Costing, level
+from ui.page.bench.costing import Costing, told_of
 from ui.page.bench.workbench import T_MIN, Workbench
 
 
@@ -69,13 +68,13 @@ class Sweeping:
 
     def _cost(self, plan: DepthPlan) -> dict[str, Any]:
         cost = self.costing.of(plan)
-        return {**asdict(cost), "level": level(cost.ratio)} if cost is not None else {}
+        return told_of(cost) if cost is not None else {}
 
     def _found(self, entry: SweepEntry) -> None:
         self.costing.learn(entry.plan, entry.cost)
         told = {"rule": entry.rule, "C": entry.C, "I": entry.I, "T": entry.T, "depth": entry.plan.depth}
         with self._lock:
-            self._entries.append(told | {**asdict(entry.cost), "level": level(entry.cost.ratio)})
+            self._entries.append(told | told_of(entry.cost))
         self._tell()
 
     def _tell(self) -> None:

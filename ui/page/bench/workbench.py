@@ -138,18 +138,15 @@ class Workbench(Opening):
         """T stands here now: while its map is still being filled, or was stopped, the step that holds it is worked out first."""
         moved, self.T = threshold != self.T, threshold
         wanted = self.asked or (self.settings if self.glimpse else None)
-        if moved and wanted is not None and wanted != self.map_of and not self._holds(self.glimpse):
+        if moved and wanted is not None and wanted != self.map_of and not (self.glimpse and self.glimpse.holds(self.T)):
             self.asked = wanted
             self._map(wanted)
-
-    def _holds(self, step: Step | None) -> bool:
-        return step is not None and (step.t_from <= self.T < step.t_to or self.T == step.t_to == 1.0)
 
     def _map(self, settings: LacoSettings) -> None:
         meter = self.open_meter()
 
         def job() -> Job[Frontier]:
-            if not self._holds(self.glimpse):
+            if not (self.glimpse and self.glimpse.holds(self.T)):
                 around = step_around(meter, replace(settings, T=self.T), T_MIN)
                 step = yield from retold(around, lambda told: Progress(told.label))  # how far the map is, is another question
                 self._glimpsed(settings, step)
@@ -262,7 +259,7 @@ class Workbench(Opening):
                 raise PlanError("there is no such plan yet: add folds on Explore, load a file, or search")
             return plan, known
         step = self.glimpse
-        if step is None or not step.t_from <= threshold < step.t_to:
+        if step is None or not step.holds(threshold):
             step = step_at(self.map, threshold) if self.map is not None and self.map_of == self.asked else None
         if step is None:
             raise PlanError("the T map for these settings is not ready yet; wait for it, or cancel and choose others")

@@ -1,0 +1,28 @@
+"""What a visitor does on the page, and reads there."""
+
+from playwright.sync_api import Page, expect
+
+LONG = 240_000  # milliseconds; the first visit converts the model and maps it from nothing
+
+
+def figure(page: Page) -> tuple[int, int]:
+    """Layers left and layers of the source, as the page states them."""
+    left, source = page.locator("#ls-fold .ls-figure b").first.inner_text().split(" / ")
+    return int(left), int(source)
+
+
+def set_slider(page: Page, name: str, value: float) -> None:
+    """Move a slider as a hand does: the range input's own event."""
+    page.evaluate(
+        """([name, value]) => { const range = document.querySelector(`#${name} input[type=range]`); range.value = value;
+        range.dispatchEvent(new Event('input', {bubbles: true})); }""",
+        [name, value],
+    )
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.locator(f"#tab-{name}").click()
+
+
+def wait_until_ready(page: Page) -> None:
+    expect(page.locator("#ls-status .ls-job")).to_have_text("Ready", timeout=LONG)
