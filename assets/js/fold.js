@@ -145,6 +145,9 @@
     return box.appendChild(made);
   };
 
+  // What was cancelled is asked for again when a hand moves something, not by itself.
+  document.addEventListener("click", (event) => { if (event.target.closest?.("#cancel")) ls.giveUp?.(); }, true);
+
   views.fold = (box, {data, value, words, props, trigger, local, width, draw}) => {
     const T = Number(value.T), choice = value.plan ?? "map";
     if (local.drawn !== props.data) { // a new map: what depends on it outside this view follows
@@ -163,6 +166,7 @@
     const rest = () => ls.stand(hand ? choice : "map", T);
     const standing = `${choice} ${plan.name} ${T}`, open = data.filling || props.stale === "yes"; // then the server wants to know where T is
     clearTimeout(local.rest);
+    ls.giveUp = () => { clearTimeout(local.rest); local.stood = standing; };
     if ((open || !ls.costOf(plan)) && local.stood !== standing) local.rest = setTimeout(() => { local.stood = standing; rest(); }, 600); // the hand has come to rest
     box.classList.toggle("ls-behind", !hand && !holds(step, T));
     figures(part(box, "ls-costbox"), part(box, "ls-figures"), plan, data, words, rest);

@@ -28,10 +28,9 @@ from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import untouched
 from engine.search.moves import double_swaps, most_influential, moves
-from engine.search.settings import SearchSettings
+from engine.search.settings import SURVIVORS, SearchSettings
 from engine.types import Block, DepthPlan
 
-SURVIVORS = ("keep-first", "reference", "mean")
 MOST_PLANS = 5000  # up to here every plan may be tried
 DRAFT_TOKENS = 512
 _FEW = 6  # candidates measured when one layer more is to go
@@ -66,9 +65,7 @@ class Search:
             SettingsError: the target or the budget makes no sense.
         """
         require_target(objective.model.spec.depth, keep)
-        SearchSettings(seconds).checked()
-        if unknown := set(survivors) - set(SURVIVORS):
-            raise SettingsError(f"unknown survivors {', '.join(sorted(unknown))}; choose from {', '.join(SURVIVORS)}")
+        SearchSettings(seconds, survivors).checked()
         self.objective, self.keep, self.seconds, self.survivors = objective, keep, seconds, survivors
         self.depth = objective.model.spec.depth
         self.history: list[Found] = []

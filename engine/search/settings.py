@@ -1,9 +1,51 @@
-"""What a search is asked with, beside its target and its objective. Imports no torch."""
+"""What a search or a sweep is asked with: its target, its time, and what is done with it. Imports no torch."""
 
 from dataclasses import dataclass, field
 
 from engine.errors import SettingsError
+from engine.methods.baselines import require_target
 from engine.settings import control
+
+SURVIVORS = ("keep-first", "reference", "mean")
+TARGETS = {"layers": ("keep", 1), "parameters": ("parameters", 10**6), "memory": ("bytes", 10**6)}  # field and unit of an amount
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a plan must come down to; exactly one of the first three is given.
+
+    `keep` layers, or at most so many `parameters`, or at most so many `bytes` of weights and the KV cache of `batch`
+    sequences of `context` tokens.
+    """
+
+    keep: int | None = field(default=None, metadata=control("layers to keep", 1, step=1))
+    parameters: float | None = field(default=None, metadata=control("or: at most so many parameters", 0))
+    bytes: float | None = field(
+        default=None, metadata=control("or: at most so much memory, weights and the KV cache of --context tokens", 0)
+    )
+    context: int = field(default=0, metadata=control("tokens in the KV cache", 0, step=1))
+    batch: int = field(default=1, metadata=control("sequences of that length", 1, step=1))
+
+    @classmethod
+    def of(cls, kind: str, amount: float, context: int = 0) -> "Target":
+        """Return the target of so many of a kind of TARGETS: layers, millions of parameters, or megabytes with a KV cache."""
+        name, unit = TARGETS[kind]
+        given = {name: int(amount) if unit == 1 else amount * unit}
+        return cls(**given, context=context if kind == "memory" else 0)  # type: ignore[arg-type]
+
+    def checked(self, depth: int) -> "Target":
+        """Return this target.
+
+        Raises:
+            SettingsError: no model of this depth can meet it, or it is none; what is clear before a weight is read.
+        """
+        if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
+            raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
+        if self.context < 0 or self.batch < 1:
+            raise SettingsError(f"a cache of {self.batch} sequences of {self.context} tokens makes no sense; at least 1 and 0 do")
+        if self.keep is not None:
+            require_target(depth, self.keep)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +53,7 @@ class SearchSettings:
     """Of a search: its time, and what is done with it."""
 
     seconds: float = field(default=120.0, metadata=control("how long to search at most", 10, 600, 10))
+    survivors: tuple[str, ...] = field(default=SURVIVORS, metadata=control("what may stand at a seam", choices=SURVIVORS))
     repair: bool = field(default=False, metadata=control("repair the best few plans and take the best of those"))
     exhaustive: bool = field(
         default=False, metadata=control("try every plan, and tell how far from the best the others stay; only for small models")
@@ -20,8 +63,29 @@ class SearchSettings:
         """Return these settings.
 
         Raises:
-            SettingsError: there is no time.
+            SettingsError: there is no time, or what should survive is unknown.
         """
         if not self.seconds > 0:
             raise SettingsError(f"a search needs time; {self.seconds} seconds are none")
+        if unknown := set(self.survivors) - set(SURVIVORS):
+            raise SettingsError(f"unknown survivors {', '.join(sorted(unknown))}; choose from {', '.join(SURVIVORS)}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSettings:
+    """Of a sweep over all rules, C and I."""
+
+    seconds: float | None = field(
+        default=None, metadata=control("how long to sweep at most; until all is measured when left out", 10, 3600, 10)
+    )
+
+    def checked(self) -> "SweepSettings":
+        """Return these settings.
+
+        Raises:
+            SettingsError: there is no time.
+        """
+        if self.seconds is not None and not self.seconds > 0:
+            raise SettingsError(f"a sweep needs time; {self.seconds} seconds are none")
         return self

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
-from engine.errors import SettingsError
 from engine.jobs import Job, Progress, retold, within
 from engine.judge.cost import Cost, cost_of
 from engine.judge.evaluation import Judge
@@ -21,6 +20,7 @@ from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings
 from engine.plans.rules import RULES
 from engine.search.frontier import require_t_min, step_below
+from engine.search.settings import SweepSettings
 from engine.types import Block, DepthPlan
 
 WIDTHS = (4, 3, 5, 2, 6, 7, 8)  # C, from the paper's outwards
@@ -56,7 +56,7 @@ class Sweep:
         meter: SimilarityMeter,
         judge: Judge,
         settings: LacoSettings | None = None,
-        seconds: float = math.inf,
+        seconds: float | None = None,
         t_min: float = 0.5,
         tell: Callable[[SweepEntry], object] = lambda entry: None,
     ) -> None:
@@ -65,12 +65,14 @@ class Sweep:
         Raises:
             SettingsError: the time or t_min makes no sense, or see `LacoSettings.checked`.
         """
-        require_sweep(seconds, t_min)
+        SweepSettings(seconds).checked()
+        require_t_min(t_min)
         depth = meter.model.spec.depth
         base = replace(settings or LacoSettings(), T=1.0)
         rules = sorted(RULES, key=lambda rule: rule == "paper")  # which leaves the scale that the model was trained at
         chosen = ((c, i, rule) for c, i, rule in itertools.product(WIDTHS, INTERVALS, rules) if c <= depth)
-        self.meter, self.judge, self.seconds, self.t_min = meter, judge, seconds, t_min
+        self.meter, self.judge, self.t_min = meter, judge, t_min
+        self.seconds = math.inf if seconds is None else seconds
         self.found: dict[tuple[Block, ...], SweepEntry] = {}
         self._maps = [_Map(replace(base, C=c, I=i, rule=rule).checked(depth)) for c, i, rule in chosen]
         self._best: dict[int, float] = {}  # the logarithm of the least ratio at each depth
@@ -142,13 +144,6 @@ class Sweep:
             if entry.rule == rule and entry.plan.depth < entry.plan.source_depth
         ]
         return median(regrets) if regrets else 0.0
-
-
-def require_sweep(seconds: float, t_min: float) -> None:
-    """Raise SettingsError unless a sweep can run for so long and so low."""
-    if not seconds > 0:
-        raise SettingsError(f"a sweep needs time; {seconds} seconds are none")
-    require_t_min(t_min)
 
 
 def _log_ratio(entry: SweepEntry) -> float:

@@ -1,38 +1,13 @@
-"""What a smaller model must come down to: layers, parameters, or the memory of weights and KV cache."""
+"""How many layers meet a target: layers, parameters, or the memory of weights and KV cache."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from engine.errors import SettingsError
 from engine.judge.memory import cache_by_layer
-from engine.methods.baselines import require_target
+from engine.search.settings import Target
 from engine.types import ModelSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a plan must come down to; exactly one of the first three is given.
-
-    `keep` layers, or at most so many `parameters`, or at most so many `bytes` of weights and the KV cache of `batch`
-    sequences of `context` tokens.
-    """
-
-    keep: int | None = None
-    parameters: float | None = None
-    bytes: float | None = None
-    context: int = 0
-    batch: int = 1
-
-    def check(self, depth: int) -> None:
-        """Raise SettingsError where that is clear before a weight is read."""
-        if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
-            raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
-        if self.context < 0 or self.batch < 1:
-            raise SettingsError(f"a cache of {self.batch} sequences of {self.context} tokens makes no sense; at least 1 and 0 do")
-        if self.keep is not None:
-            require_target(depth, self.keep)
 
 
 def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
@@ -41,7 +16,7 @@ def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
     Raises:
         SettingsError: not even one layer does; the nearest that can be met is named.
     """
-    target.check(spec.depth)
+    target.checked(spec.depth)
     if target.keep is not None:
         return target.keep
     counted = target.bytes is not None

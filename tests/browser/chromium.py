@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def find() -> str | None:
@@ -18,16 +18,17 @@ def install() -> str:
     if found := find():
         return found
     sudo = [] if os.geteuid() == 0 else ["sudo"]
-    for packager, steps in {
-        "apt-get": (["update"], ["install", "-y", "--no-install-recommends", "chromium", "fonts-noto-cjk"]),
-        "dnf": (["install", "-y", "chromium", "google-noto-sans-cjk-fonts"],),
-        "pacman": (["-Sy", "--noconfirm", "chromium", "noto-fonts-cjk"],),
-        "brew": (["install", "--cask", "chromium"],),
+    apt = ["install", "-y", "--no-install-recommends", "fonts-noto-cjk"]
+    for packager, steps in {  # each step is a choice of commands; the first that works will do
+        "apt-get": ([["update"]], [[*apt, "chromium-headless-shell"], [*apt, "chromium"]]),
+        "dnf": ([["install", "-y", "chromium", "google-noto-sans-cjk-fonts"]],),
+        "pacman": ([["-Sy", "--noconfirm", "chromium", "noto-fonts-cjk"]],),
+        "brew": ([["install", "--cask", "chromium"]],),
     }.items():
         if shutil.which(packager):
             prefix = [] if packager == "brew" else sudo
-            for step in steps:
-                subprocess.run([*prefix, packager, *step], check=True, stdout=subprocess.DEVNULL)
+            for choice in steps:
+                any(subprocess.run([*prefix, packager, *command], stdout=subprocess.DEVNULL).returncode == 0 for command in choice)
             break
     if found := find():
         return found

@@ -215,20 +215,20 @@ def test_plans_of_every_kind_present_well(page: Page, app: App) -> None:
     expect(page.locator("#ls-fold .ls-named")).to_contain_text("Hand-made")
 
 
-@pytest.mark.parametrize(
-    ("blocks", "rule", "found"),
-    [
-        ([[0, 0], [1, 3], [4, 4]], "reference", [[1, 3, "donor", [2]]]),
-        ([[0, 0], [3, 3], [4, 4]], "keep-last", [[1, 3, "one", [1, 2]]]),
-        ([[0, 0], [1, 1], [4, 4]], "keep-first", [[1, 3, "one", [2, 3]]]),
-        ([[0, 0], [1, 1], [4, 4]], None, [[2, 3, "dropped", [2, 3]]]),
-        ([[0, 0], [1, 1]], "tail", [[2, 4, "dropped", [2, 3, 4]]]),
-        ([[layer, layer] for layer in range(5)], "reference", []),
-    ],
+GROUPS = (  # the blocks of a plan of 5 layers as (home, donor), the rule that made it, and where its layers went
+    ([[0, 0], [1, 3], [4, 4]], "reference", [[1, 3, "donor", [2]]]),
+    ([[0, 0], [3, 3], [4, 4]], "keep-last", [[1, 3, "one", [1, 2]]]),
+    ([[0, 0], [1, 1], [4, 4]], "keep-first", [[1, 3, "one", [2, 3]]]),
+    ([[0, 0], [1, 1], [4, 4]], None, [[2, 3, "dropped", [2, 3]]]),
+    ([[0, 0], [1, 1]], "tail", [[2, 4, "dropped", [2, 3, 4]]]),
+    ([[layer, layer] for layer in range(5)], "reference", []),
 )
-def test_the_places_where_layers_go_are_found_in_any_plan(page: Page, app: App, blocks: list, rule: str | None, found: list) -> None:
+
+
+def test_the_places_where_layers_go_are_found_in_any_plan(page: Page, app: App) -> None:
     page.goto(app.url)
     page.wait_for_function("!!window.layerscope?.groups && !!window.layerscope.runs")
-    as_blocks = json.dumps([{"home": home, "mix": [[donor, 1.0]]} for home, donor in blocks])
-    groups = page.evaluate(f"window.layerscope.groups(5, {as_blocks}, {json.dumps(rule)}).map((g) => [g.first, g.last, g.kind, g.lost])")
-    assert groups == found
+    for blocks, rule, found in GROUPS:
+        as_blocks = json.dumps([{"home": home, "mix": [[donor, 1.0]]} for home, donor in blocks])
+        groups = page.evaluate(f"window.layerscope.groups(5, {as_blocks}, {json.dumps(rule)}).map((g) => [g.first, g.last, g.kind, g.lost])")
+        assert groups == found, (blocks, rule)

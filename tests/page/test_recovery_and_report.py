@@ -14,7 +14,7 @@ from engine.errors import PlanError, SettingsError
 from engine.judge.evaluation import Judge
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
-from engine.search.targets import Target
+from engine.search.settings import Target
 from engine.types import Block
 from tests.page.benches import DEPTH, held, rows, shown
 from tests.waiting import wait_for_jobs, wait_until

@@ -183,6 +183,23 @@ def test_a_question_that_was_cancelled_can_be_asked_again(bench: Workbench) -> N
     assert bench.chosen("map", 0.9)
 
 
+def test_controls_that_say_by_themselves_what_was_cancelled_do_not_ask_for_it(bench: Workbench) -> None:
+    assert bench.model is not None
+    cancelled, other = LacoSettings(C=3, rule="mean"), LacoSettings(C=4, rule="mean")
+    with bench.model.lock:
+        bench.ask(cancelled)
+        bench.cancel()
+        bench.cancel()
+    wait_for_jobs()
+    bench.ask(cancelled, by_itself=True)
+    assert bench.runner.state() is None
+    bench.ask(other, by_itself=True)  # a hand: from now on both are questions again
+    wait_for_jobs()
+    bench.ask(cancelled, by_itself=True)
+    wait_for_jobs()
+    assert shown(bench, "fold")["settings"]["C"] == 3
+
+
 def test_a_job_that_was_abandoned_is_begun_again_when_the_page_comes_back(
     bench: Workbench, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

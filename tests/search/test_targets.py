@@ -5,7 +5,8 @@ import pytest
 from transformers import LlamaConfig
 
 from engine.errors import SettingsError
-from engine.search.targets import Target, layers_for
+from engine.search.settings import Target
+from engine.search.targets import layers_for
 from engine.types import Model, ModelSpec
 
 SPEC = ModelSpec("llama", "hand-made", 4, 32, 1400, (100, 300, 200, 400), None, "float16", 2, 0)

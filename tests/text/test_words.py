@@ -14,11 +14,10 @@ from engine.methods.laco import DEFINITIONS
 from engine.plans.rules import RULES
 from engine.recover.repair import REPAIRS
 from engine.search.ablations import ABLATIONS, QUESTIONS
-from engine.search.search import SURVIVORS
+from engine.search.settings import SURVIVORS, TARGETS
 from engine.settings import Registry
 from ui.page.bench.measuring import ALSO
 from ui.page.controls import PLANS, PRESETS, TEXTS
-from ui.page.tabs.search import TARGETS
 from ui.text.words import LANGUAGES, all_words, words
 
 ROOT = Path(ui.text.words.__file__).resolve().parents[2]
@@ -156,7 +155,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("baseline_", set(BASELINES)),
         ("score_", set(OBJECTIVES)),
         ("objective_", set(OBJECTIVES)),
-        ("survivor_", set(SURVIVORS)),
+        ("survivors_", set(SURVIVORS)),
         ("verdict_", set(get_args(Verdict))),
         ("decoding_", {"greedy", "sampled"}),
         ("target_", set(TARGETS)),

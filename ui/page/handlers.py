@@ -15,7 +15,7 @@ from engine.methods.laco import LacoSettings
 from engine.models.library import library
 from engine.plans.files import read_json
 from engine.recover.repair import REPAIRS
-from engine.search.targets import Target
+from engine.search.settings import Target
 from ui.page import picker
 from ui.page.answering import Answering, of_what_is_open
 from ui.page.bench.exporting import start_export, start_gguf
@@ -73,9 +73,9 @@ class Handlers(Answering):
 
     @of_what_is_open
     def ask(self, key: str, *settings: Any) -> list[Any]:
-        """A setting has changed: ask for its map."""
+        """A setting has changed, by a hand or because the page came in: ask for its map."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.ask(_settings(*settings)), "map")
+        return self._act(bench, lambda: bench.ask(_settings(*settings), by_itself=True), "map")
 
     @of_what_is_open
     def stand(self, key: str, event: gr.EventData) -> list[Any]:
@@ -224,11 +224,7 @@ class Handlers(Answering):
         def do() -> None:
             if amount is None or seconds is None:
                 raise LayerscopeError("a search needs a target and a time")
-            target = {
-                "layers": Target(keep=int(amount)),
-                "parameters": Target(parameters=amount * 1e6),
-                "memory": Target(bytes=amount * 1e6, context=int(context or 0)),
-            }[kind]
+            target = Target.of(kind, amount, int(context or 0))
             bench.searching.start(target, objective, seconds, tuple(survivors), repaired, every)
 
         return self._act(bench, do)

@@ -13,7 +13,7 @@ import typer
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
 from engine.methods.laco import LacoSettings
-from engine.search.settings import SearchSettings
+from engine.search.settings import SearchSettings, Target
 from engine.types import ModelSource
 from ui.terminal.drawn import option
 
@@ -51,7 +51,7 @@ PlanFile = Annotated[
         help="a plan: what propose, baseline, search or repair wrote, one step of a map, or one saved on the page",
     ),
 ]
-Keep = Annotated[int, typer.Option(help="layers to keep")]
+Keep = Annotated[int, option(Target, "keep")]
 Practice = Annotated[
     str, typer.Option("--text", metavar="FILE", help="texts to practise on, UTF-8, one a line; or english / korean for the bundled texts")
 ]

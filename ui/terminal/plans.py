@@ -1,13 +1,13 @@
 """The terminal's verbs for judging, searching and repairing; see ui/terminal/telling.py and ui/terminal/cli.py for the rest."""
 
-import math
 from typing import Annotated, Any
 
 import typer
 
 from engine.methods.laco import LacoSettings
 from engine.plans.files import signed
-from ui.terminal.drawn import command
+from engine.search.settings import SURVIVORS, SearchSettings, SweepSettings, Target
+from ui.terminal.drawn import command, option
 from ui.terminal.options import (
     Definition,
     Device,
@@ -108,18 +108,16 @@ def baseline(
 @command(app, objective="engine.judge.objectives:OBJECTIVES")
 def search(
     model: Source = "demo",
-    keep: Annotated[int | None, typer.Option(help="layers to keep")] = None,
-    parameters: Annotated[float | None, typer.Option(help="or: at most so many parameters")] = None,
-    gigabytes: Annotated[
-        float | None, typer.Option(help="or: at most so much memory, weights and the KV cache of --context tokens")
-    ] = None,
-    context: Annotated[int, typer.Option(help="tokens of KV cache that --gigabytes counts")] = 0,
-    batch: Annotated[int, typer.Option(help="sequences of that length")] = 1,
+    keep: Annotated[int | None, option(Target, "keep")] = None,
+    parameters: Annotated[float | None, option(Target, "parameters")] = None,
+    gigabytes: Annotated[float | None, option(Target, "bytes", "--gigabytes")] = None,
+    context: Annotated[int, option(Target, "context")] = 0,
+    batch: Annotated[int, option(Target, "batch")] = 1,
     objective: str = "kl",
     seconds: Seconds = 120.0,
     repaired: Repaired = False,
     exhaustive: Exhaustive = False,
-    survivors: Annotated[str, typer.Option(help="what may stand at a seam, with commas")] = "keep-first,reference,mean",
+    survivors: Annotated[str, option(SearchSettings, "survivors")] = ",".join(SURVIVORS),
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
     dtype: Dtype = "auto",
@@ -130,11 +128,11 @@ def search(
     """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
     from engine.recover.repair import objective_for_repair, repair_best, require_repair
     from engine.search.search import Search, rivals
-    from engine.search.targets import Target, layers_for
+    from engine.search.targets import layers_for
     from ui.text.wire import search_to_json
 
     target = Target(keep, parameters, None if gigabytes is None else gigabytes * 1e9, context, batch)
-    goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, target.check)
+    goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, target.checked)
     wider = objective_for_repair(goal) if repaired else goal
     if repaired:
         require_repair(wider)
@@ -151,7 +149,7 @@ def search(
 @app.command()
 def sweep(
     model: Source = "demo",
-    seconds: Annotated[float | None, typer.Option(help="how long to sweep at most; until all is measured when left out")] = None,
+    seconds: Annotated[float | None, option(SweepSettings, "seconds")] = None,
     lowest: Lowest = 1,
     highest: Highest = None,
     t_min: LowestT = 0.5,
@@ -168,13 +166,15 @@ def sweep(
     It goes best first, so that --seconds, or Ctrl-C, leaves the most useful plans written.
     """
     from engine.judge.cost import cost_judge
-    from engine.search.sweep import Sweep, require_sweep
+    from engine.search.frontier import require_t_min
+    from engine.search.sweep import Sweep
     from ui.text.wire import sweep_to_json
 
-    limit, settings = math.inf if seconds is None else seconds, LacoSettings(2, 1, 1.0, lowest, highest, similarity=similarity)  # type: ignore[arg-type]
-    require_sweep(limit, t_min)
+    settings = LacoSettings(2, 1, 1.0, lowest, highest, similarity=similarity)  # type: ignore[arg-type]
+    SweepSettings(seconds).checked()
+    require_t_min(t_min)
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
-    run = Sweep(meter, cost_judge(meter.model, meter.calibration.name), settings, limit, t_min)
+    run = Sweep(meter, cost_judge(meter.model, meter.calibration.name), settings, seconds, t_min)
     stopped = None
     try:
         shown(run.run())

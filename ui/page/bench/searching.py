@@ -11,7 +11,8 @@ from engine.judge.objectives import OBJECTIVES, PRACTICE_TOKENS, Found, Objectiv
 from engine.methods.baselines import BASELINES, baseline, require_target
 from engine.recover.repair import objective_for_repair, repair_best, require_repair
 from engine.search.search import Search, rivals
-from engine.search.targets import Target, layers_for
+from engine.search.settings import Target
+from engine.search.targets import layers_for
 from engine.types import DepthPlan, Model
 from ui.page import charts
 from ui.page.bench.workbench import Workbench

@@ -8,7 +8,8 @@ from engine.cache import plain
 from engine.jobs import Job
 from engine.judge.similarity import blocks_key
 from engine.plans.files import plan_from_json
-from engine.search.sweep import Sweep, SweepEntry, require_sweep
+from engine.search.settings import SweepSettings
+from engine.search.sweep import Sweep, SweepEntry
 from engine.types import DepthPlan
 from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing, told_of
@@ -38,7 +39,7 @@ class Sweeping:
         Raises:
             SettingsError: the time makes no sense.
         """
-        require_sweep(seconds, T_MIN)
+        SweepSettings(seconds).checked()
         meter, settings = self.bench.open_meter(), self.bench.settings
         others = self._found_by_others()
 

@@ -33,6 +33,7 @@ class Workbench(Opening):
         self.export_folder = export_folder
         self.settings = LacoSettings()  # the last ones asked for
         self.asked: LacoSettings | None = None  # the question whose map is shown or under way
+        self.given_up: LacoSettings | None = None  # the question that was cancelled last
         self.map: Frontier | None = None
         self.map_of: LacoSettings | None = None
         self.T = 1.0  # where the person's T stands
@@ -93,7 +94,7 @@ class Workbench(Opening):
     def forget(self) -> None:
         """A map that will not come can be asked for again."""
         if self.asked != self.map_of:
-            self.asked = None
+            self.asked, self.given_up = None, self.asked or self.given_up
         self._survey_asked = self._survey_of
 
     def _fitting(self, settings: LacoSettings, moving: bool = False) -> LacoSettings:
@@ -110,8 +111,9 @@ class Workbench(Opening):
 
     # --- fold ---
 
-    def ask(self, settings: LacoSettings) -> None:
-        """Ask for the T map (and the landscape) of these settings; a question that is already asked is not asked again.
+    def ask(self, settings: LacoSettings, by_itself: bool = False) -> None:
+        """Ask for the T map (and the landscape) of these settings; a question that is already asked is not asked again, and one
+        that was cancelled not `by_itself`: controls that are set by a page that loads say what they say as if a hand had moved them.
 
         Raises:
             SettingsError: the settings do not fit the model.
@@ -120,9 +122,9 @@ class Workbench(Opening):
             return
         settings = replace(settings, T=1.0).checked(self.model.spec.depth)  # T is the map's axis, not part of the question
         self.settings = settings
-        if settings == self.asked:
+        if settings == self.asked or (by_itself and settings == self.given_up):
             return
-        self.asked, self.glimpse = settings, None
+        self.asked, self.given_up, self.glimpse = settings, None, None
         self.page.put("fold", "stale", "yes")
         self._map(settings)
         survey = (settings.rule, settings.similarity)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import gradio as gr
 
@@ -12,8 +12,8 @@ from ui.text.words import told
 
 
 def field(record: type, name: str, say: Callable[[str], str], words: str = "", **look: Any) -> gr.components.Component:
-    """Return the control of a field: a dropdown where it is one of some choices, a checkbox for yes or no, a slider between
-    two ends, a number box where an end is open. `look` is said of it to Gradio, and wins.
+    """Return the control of a field: a dropdown where it is one of some choices, checkboxes where it is several of them, one for
+    yes or no, a slider between two ends, a number box where an end is open. `look` is said of it to Gradio, and wins.
 
     Its texts are `words` (`set_NAME` where left out), `WORDS_info` and `WORDS_CHOICE`; where there is none, the field's own.
     """
@@ -22,7 +22,8 @@ def field(record: type, name: str, say: Callable[[str], str], words: str = "", *
     asked = {"value": known["default"], "label": told(say, words, words.removeprefix("set_")), "elem_id": words.replace("_", "-")}
     asked |= {"info": told(say, f"{words}_info", known["help"])} | look
     if choices := [(told(say, f"{words}_{choice}", choice), choice) for choice in known["choices"]]:
-        return gr.Dropdown(choices, **asked)
+        several = get_origin(known["type"]) is tuple
+        return gr.CheckboxGroup(choices, **asked | {"value": list(asked["value"])}) if several else gr.Dropdown(choices, **asked)
     if kinds == {bool}:
         return gr.Checkbox(**asked)
     bounds = {"minimum": known["low"], "maximum": known["high"], "step": known["step"] or 1}

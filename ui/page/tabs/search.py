@@ -8,14 +8,11 @@ import gradio as gr
 
 from engine.judge.objectives import OBJECTIVES
 from engine.methods.baselines import BASELINES
-from engine.search.search import SURVIVORS
-from engine.search.settings import SearchSettings
+from engine.search.settings import TARGETS, SearchSettings, SweepSettings, Target
 from ui.page.components.chart import view
 from ui.page.components.field import field, methods
 from ui.page.components.field import settings as settings_of
 from ui.text.words import words
-
-TARGETS = ("layers", "parameters", "memory")
 
 
 def build(language: str) -> SimpleNamespace:
@@ -38,9 +35,8 @@ def _sweep(say: Callable[[str], str], language: str) -> dict[str, Any]:
     gr.Markdown(say("sweep_title"))
     gr.Markdown(say("sweep_read"))
     with gr.Row(elem_classes="ls-buttons"):
-        seconds = gr.Slider(
-            10, 3600, 300, step=10, label=say("search_seconds"), info=say("sweep_seconds_info"), elem_id="sweep-seconds", min_width=220
-        )
+        looks = {"value": 300.0, "label": say("search_seconds"), "min_width": 220}
+        seconds = field(SweepSettings, "seconds", say, "sweep_seconds", **looks)
         button = gr.Button(say("sweep_button"), variant="primary", elem_id="sweep-button", min_width=160)
     return {"sweep_seconds": seconds, "sweep_button": button, "sweep": view("sweep", language, 120)}
 
@@ -55,19 +51,8 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
             elem_id="search-kind",
             min_width=180,
         )
-        amount = gr.Number(
-            24, label=say("search_amount"), info=say("search_amount_info"), minimum=0, elem_id="search-amount", min_width=150
-        )
-        context = gr.Number(
-            4096,
-            label=say("search_context"),
-            info=say("search_context_info"),
-            minimum=0,
-            precision=0,
-            elem_id="search-context",
-            min_width=150,
-            visible=False,
-        )
+        amount = field(Target, "keep", say, "search_amount", value=24, minimum=0, precision=None, min_width=150)
+        context = field(Target, "context", say, "search_context", value=4096, min_width=150, visible=False)
         seconds = field(SearchSettings, "seconds", say, "search_seconds", min_width=220)
     kind.change(
         lambda chosen: gr.update(visible=chosen == "memory"), kind, context, show_progress="hidden", queue=False, api_visibility="private"
@@ -80,14 +65,7 @@ def _how(say: Callable[[str], str]) -> dict[str, Any]:
     with gr.Row():
         goal = {"label": say("objective"), "info": say("objective_info"), "elem_id": "objective"}
         objective = methods(OBJECTIVES, say, "kl", **goal, min_width=220)
-        survivors = gr.CheckboxGroup(
-            [(say(f"survivor_{name}"), name) for name in SURVIVORS],
-            value=list(SURVIVORS),
-            label=say("survivors"),
-            info=say("survivors_info"),
-            elem_id="survivors",
-            min_width=320,
-        )
+        survivors = field(SearchSettings, "survivors", say, "survivors", min_width=320)
         with gr.Column(min_width=200):
             repaired = field(SearchSettings, "repair", say, "search_repair", info=None)
             every = field(SearchSettings, "exhaustive", say, "search_every", info=None)
