@@ -1,6 +1,5 @@
 """Present in a real browser, on a small random model: six steps by keys, the board's own figures, and nothing measured unasked."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,6 +228,8 @@ def test_the_places_where_layers_go_are_found_in_any_plan(page: Page, app: App) 
     page.goto(app.url)
     page.wait_for_function("!!window.layerscope?.groups && !!window.layerscope.runs")
     for blocks, rule, found in GROUPS:
-        as_blocks = json.dumps([{"home": home, "mix": [[donor, 1.0]]} for home, donor in blocks])
-        groups = page.evaluate(f"window.layerscope.groups(5, {as_blocks}, {json.dumps(rule)}).map((g) => [g.first, g.last, g.kind, g.lost])")
+        as_blocks = [{"home": home, "mix": [[donor, 1.0]]} for home, donor in blocks]
+        groups = page.evaluate(
+            "([blocks, rule]) => window.layerscope.groups(5, blocks, rule).map((g) => [g.first, g.last, g.kind, g.lost])", [as_blocks, rule]
+        )
         assert groups == found, (blocks, rule)
