@@ -13,7 +13,7 @@ app: $(READY)
 	$(BIN)/layerscope app --port $(PORT)
 
 test: lint browser
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
