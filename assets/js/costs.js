@@ -1,7 +1,7 @@
 // What plans cost: told by the server a plan at a time, kept by the names of their blocks. Words and colours are the report's.
 "use strict";
 
-(({views, fill, number, times, element, theme, redraw}) => {
+(({views, fill, number, times, between, element, theme, redraw}) => {
   const ls = window.layerscope;
   let told = {of: {}, limits: []};
   ls.costOf = (plan) => told.of[plan?.name]; // undefined where nobody has measured it yet
@@ -9,14 +9,14 @@
   // A level in words; the places are those of LEVELS in engine/judge/cost.py.
   const levels = ls.levels = (words) => [words.cost_little, words.cost_small, words.cost_clear, words.cost_heavy, words.cost_broken];
   ls.costWords = (cost, words) => (cost.ratio === null ? words.broken : `${times(cost.ratio)}, ${levels(words)[cost.level]}`);
-  ls.costInterval = (cost, words) => (cost.ratio === null ? "" : fill(words.cost_interval, {low: number(cost.low, 2), high: number(cost.high, 2), kl: number(cost.kl, 2)}));
+  ls.costInterval = (cost) => (cost.ratio === null ? "" : [between(cost.low, cost.high), `KL ${number(cost.kl, 2)}`].filter(Boolean).join(" · "));
   ls.costFrom = (words) => (told.tokens ? fill(words.cost_from, {tokens: told.tokens, texts: told.texts}) : "");
 
   // The figure as it stands on Fold and under the landscape; `measure` asks for one that nobody is measuring.
   ls.costFigure = (plan, words, measure) => {
     const cost = ls.costOf(plan), made = element("div", {class: "ls-cost", "aria-live": "polite"});
     if (cost) {
-      made.append(element("b", {style: `color:${theme().costs[cost.level]}`}, ls.costWords(cost, words)), element("span", {}, `${words.cost} ${ls.costInterval(cost, words)}`));
+      made.append(element("b", {style: `color:${theme().costs[cost.level]}`}, ls.costWords(cost, words)), element("span", {}, `${words.cost} ${ls.costInterval(cost)}`));
     } else if (ls.busy || !measure) {
       made.append(element("b", {class: "ls-measuring"}, words.cost_measuring), element("span", {}, words.cost));
     } else {

@@ -62,7 +62,7 @@
   const stairs = (map, costs, judged, words, t, highest) => {
     const from = (s) => Math.max(s.t_from, map.t_min), to = (s) => Math.min(s.t_to, 1), middle = (s) => (from(s) + to(s)) / 2;
     const height = (cost) => (cost.ratio === null ? highest : Math.min(cost.ratio, highest));
-    const says = (s, cost) => `T ${number(from(s), 4)}: ${s.depth} ${words.layers}<br>${cost ? `${ls.costWords(cost, words)} ${ls.costInterval(cost, words)}` : words.cost_measuring}`;
+    const says = (s, cost) => `T ${number(from(s), 4)}: ${s.depth} ${words.layers}<br>${cost ? `${ls.costWords(cost, words)} ${ls.costInterval(cost)}` : words.cost_measuring}`;
     const steps = map.steps.map((s, index) => ({s, cost: costs[index], judged: judged[index]})).reverse();
     const known = steps.filter(({cost}) => cost), rated = known.filter(({cost}) => cost.ratio !== null);
     const line = (some, y, color, more) => ({type: "scatter", mode: "lines", hoverinfo: "skip", line: {color, width: 3}, x: some.flatMap(({s}) => [from(s), to(s), null]), y: some.flatMap((one) => [y(one), y(one), null]), ...more});

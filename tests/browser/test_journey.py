@@ -15,7 +15,7 @@ from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_r
 
 DEPTH, LEFT = 14, 11  # of the model, and of the plans below
 LINK = "/?L=4"  # names a setting, so that the page opens on the paper's others
-JOBS = r"(Mapping every T|Measuring what each step of T costs) (\d+) %"
+JOBS = r"(Mapping every T|Measuring what each step of T costs|Trying every single fold) (\d+) %"  # in their order, and the alphabet's
 
 # Draws a board of one chosen plan with writing samples twice, and counts charts in their place, charts out of it, passages.
 BOARD_TWICE = """() => {
@@ -81,7 +81,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
     page.reload()
     expect(job).to_contain_text(re.compile(JOBS), timeout=20_000)
     after = re.search(JOBS, job.inner_text())
-    assert (after[1], int(after[2])) >= ("Mapping every T", int(before[2])) or before[1] < after[1]
+    assert (after[1], int(after[2])) >= (before[1], int(before[2]))
     page.locator("#cancel").click()
     expect(job).to_have_text("Ready", timeout=20_000)
     page.wait_for_timeout(1500)
@@ -232,8 +232,6 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     # The report is one file that needs no network.
     open_tab(page, "compare")
     expect(row).to_have_count(2)
-    page.locator("#also").get_by_label("speed and memory").check()  # the report measures what is ticked
-    page.wait_for_timeout(500)
     with page.expect_download(timeout=LONG) as download:
         page.locator("#make-report").click()
     download.value.save_as(tmp_path / "report.html")
@@ -242,7 +240,6 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     offline = context.new_page()
     offline.goto((tmp_path / "report.html").as_uri())
     expect(offline.locator("body")).to_contain_text(f"{LEFT}")
-    expect(offline.locator("#gains")).to_contain_text("Writing, tokens a second")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
 

@@ -102,6 +102,7 @@ def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, a
 def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> None:
     page.goto(app.url + TINY)
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
+    ready(page, app)  # a tab's charts are painted while it is open
     page.locator("#tab-fold").click()
     strip = page.locator("#ls-fold .ls-stripbox")
     expect(strip.locator("> .ls-save")).to_be_visible(timeout=LONG)

@@ -85,7 +85,6 @@ TEXT: dict[str, tuple[str, str]] = {
     "cost_clear": ("a clear cost", "뚜렷한 비용"),
     "cost_heavy": ("a heavy cost", "큰 비용"),
     "cost_broken": ("in effect broken", "사실상 망가짐"),
-    "cost_interval": ("[{low}–{high}] · KL {kl}", "[{low}–{high}] · KL {kl}, 95 % 구간"),
     "cost_measuring": ("measuring …", "측정 중 …"),
     "cost_measure": ("Measure the cost", "비용 측정"),
     "cost_from": ("Costs are measured on {tokens} tokens of {texts}, with 95 % intervals. These are practice texts: who picks T by them has fitted nothing to the evaluation texts that judge on Compare.", "비용은 {texts}의 토큰 {tokens}개로 측정하며 95 % 구간을 함께 보여 줍니다. 연습 텍스트이므로 이 값으로 T를 골라도 비교 탭의 평가 텍스트에는 맞추지 않은 것입니다."),

@@ -59,7 +59,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "present_memory": ("Memory", "메모리"),
     "present_speed": ("Speed", "속도"),
     "present_machine": ("Speed and memory measured on this machine: {device}, {dtype}, threads {threads}; {read} tokens read, {written} written. KV cache and weights are counted.", "속도와 최대 메모리는 이 컴퓨터에서 측정했습니다: {device}, {dtype}, 스레드 {threads}, 토큰 {read}개를 읽고 {written}개를 생성. KV 캐시와 가중치는 계산한 값입니다."),
-    "present_price": ("And what it costs: perplexity {ratio}{interval} of the source's, on {tokens} tokens of {texts}.", "그 대신 치르는 비용: 퍼플렉시티가 원본의 {ratio}{interval}. {texts}의 토큰 {tokens}개 기준."),
+    "present_price": ("And what it costs: perplexity {ratio} of the source's, on {tokens} tokens of {texts}.", "그 대신 치르는 비용: 퍼플렉시티가 원본의 {ratio}. {texts}의 토큰 {tokens}개 기준."),
     "present_price_broken": ("And what it costs: the plan's perplexity is not a number any more. It is broken.", "그 대신 치르는 비용: 플랜의 퍼플렉시티가 더는 수가 아닙니다. 망가진 플랜입니다."),
     # 6
     "present_then": ("What to do next", "다음에 할 일"),
