@@ -61,7 +61,10 @@
     return `${jobName(value.kind, words)}${percent === null ? "" : ` ${percent} %`}${rest}`;
   };
 
-  views.status = (box, {value, words}) => {
+  views.status = (box, {value, words, local, trigger}) => {
+    // An answer that a later one has overtaken: all that came with it is as old, and it may have told the page to stop asking.
+    if (value.at < local.at) { trigger("wake", {}); return; }
+    local.at = value.at ?? 0;
     box.replaceChildren();
     if (document.body.classList.contains("ls-away")) { // a change of that class draws all views again
       box.append(element("p", {class: "ls-problem", role: "alert"}, words.away));

@@ -87,6 +87,23 @@ def test_every_text_can_be_read_and_every_control_has_a_name(where: str, page: P
             assert page.evaluate(f"{READABLE.rstrip()}.{what}()") == [], (tab, what)
 
 
+def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(page: Page, app: App) -> None:
+    page.goto(app.url)
+    ready(page)
+    page.wait_for_timeout(1500)
+    asked = len(app.requests)
+    shown = """([at, before]) => { const box = document.createElement("div"), asked = [];
+      const {words, views} = window.layerscope;
+      views.status(box, {value: {at}, words, local: {at: before}, trigger: (name) => asked.push(name)});
+      return [box.innerText, asked.join()]; }"""
+    assert page.evaluate(shown, [2, 1]) == ["Ready", ""]
+    assert page.evaluate(shown, [1, 2]) == ["", "wake"]
+    assert app.requests[asked:] == []
+    page.evaluate("window.layerscope.knows('status').trigger('wake', {})")
+    page.wait_for_timeout(2000)
+    assert len(app.requests) > asked + 1  # the event's own, and the timer's
+
+
 def test_sizes_are_told_in_units_that_say_something(page: Page, app: App) -> None:
     page.goto(app.url)
     page.wait_for_function("window.layerscope?.size")

@@ -1,6 +1,7 @@
 """How the page is answered: by the workbench it belongs to, in its language, and with the status first."""
 
 import json
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -40,9 +41,9 @@ class Answering:
     def _status(self, bench: Desk, more: bool = True) -> list[Any]:
         """The status line, the cancel button, and the timer: it ticks while a job runs or there may be `more` to tell."""
         state = bench.runner.state()
-        value: dict[str, Any] = {}
+        value: dict[str, Any] = {"at": time.monotonic()}  # so that the page sees which of two answers is the later one
         if state:
-            value = {"kind": state[0], "label": self._in_words(state[1].label), "fraction": state[1].fraction}
+            value |= {"kind": state[0], "label": self._in_words(state[1].label), "fraction": state[1].fraction}
             value |= {"left": bench.runner.seconds_left(), "behind": bench.runner.waiting_for(), "stopping": bench.runner.stopping()}
         busy, problem = state is not None, bench.runner.problem
         value["problem"] = problem and self._in_words(problem)

@@ -166,6 +166,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     page.export.button.click(on.export, [session, *chosen], answer, **common)
     _connect_search(page, on, session, answer, common)
     page.cancel.click(on.cancel, session, answer, queue=False, **common)
+    page.status.wake(on.wake, session, answer, queue=False, **common)
 
 
 def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:

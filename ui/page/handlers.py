@@ -59,6 +59,10 @@ class Handlers(Answering):
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
         return [*status, serial, *drawn, *moved, f"{session.partition('.')[0]}.{opened}"]
 
+    def wake(self, session: str) -> list[Any]:
+        """The page was told things in another order than they happened: it goes on asking."""
+        return self._status(self._of(session))
+
     def open(self, key: str, where: str, dtype: str, device: str, texts: str, own: str, *settings: Any) -> list[Any]:
         """Open the model that the side bar names; H goes back to the model's depth, and another model has no hand-made plan."""
         bench = self._of(key)

@@ -29,6 +29,7 @@ const events = {{
   row: (detail) => trigger('row', detail),
   browse: (detail) => trigger('browse', detail),
   undo: (detail) => trigger('undo', detail),
+  wake: (detail) => trigger('wake', detail),
 }};
 window.layerscope.mount({view}, element, props, (name, detail) => events[name](detail), watch);
 """
