@@ -2,7 +2,7 @@
 // coordinates over what made them, and everything that was measured of the plan that is chosen.
 "use strict";
 
-(({views, plot, fill, number, times, between, size, ratioTicks, element, part, theme, strip, grid}) => {
+(({views, plot, fill, number, times, between, size, ratioAxis, element, part, theme, strip, grid}) => {
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
 
@@ -58,7 +58,7 @@
         hovertemplate: `%{text}<br>%{x} ${words.layers}, ×%{y:.2f}<extra></extra>`},
     ], {
       xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - 1, data.depth + 1], ...(Math.max(...depths) - Math.min(...depths) < 12 ? {dtick: 1} : {})},
-      yaxis: {title: {text: words.perplexity_ratio}, ...ratioTicks(highest * 1.5, highest >= 2000), range: [-.08, Math.log10(highest) + .12]},
+      yaxis: {title: {text: words.perplexity_ratio}, ...ratioAxis(known.map(ratio), highest, [.08, .12], highest >= 2000)},
     }, 300);
     box.removeAllListeners?.("plotly_click");
     box.on("plotly_click", (event) => { const name = event.points[0].customdata; if (name) choose(name); });
@@ -74,8 +74,8 @@
     plot(box, [{type: "parcoords", meta: {columns: Object.fromEntries([["plan", (e) => e.label || e.plan.method], ...["C", "I", "T"].map((name) => [name, (e) => e.plan.settings[name]]), ["layers", (e) => e.depth], ["ratio", ratio]].map(([name, of]) => [name, known.map(of)]))}, line: {color: cost, colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {size: 1, color: "rgba(0,0,0,0)"}, // the ticks tell the range
       dimensions: [
         counted("C", (e) => e.plan.settings.C), counted("I", (e) => e.plan.settings.I), {label: "T", values: known.map((e) => e.plan.settings.T)}, counted(words.layers, (e) => e.depth),
-        {label: words.perplexity, values: cost, range: [0, worst], tickvals: measured.map(Math.log10), ticktext: measured.map((v) => `×${v}`)},
-      ]}], {margin: {l: 36, r: 44, t: 50, b: 20}}, 280);
+        {label: words.perplexity, values: cost, range: [Math.min(0, ...cost), worst], tickvals: measured.map(Math.log10), ticktext: measured.map((v) => `×${v}`)},
+      ]}], {margin: {l: 36, r: 64, t: 50, b: 20}}, 280);
   };
 
   const strips = (box, data, words, width, chosen, choose) => {

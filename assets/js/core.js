@@ -55,10 +55,14 @@ window.layerscope = (() => {
   const between = (low, high) => (low === null || high === null ? "" : `[${number(low, 2)}–${number(high, 2)}]`); // one text alone has no interval
   const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : bytes >= 1e6 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : bytes >= 1e3 ? `${(bytes / 1e3).toFixed(1)} kB` : `${bytes} B`);
 
-  // An axis of ratios: 1, 2 and 5 of each power of ten, or powers alone where the range is wide.
-  const ratioTicks = (highest, wide = highest >= 50) => {
-    const tickvals = [1, 2, 5].flatMap((digit) => [0, 1, 2, 3, 4, 5, 6, 7, 8].map((power) => digit * 10 ** power)).filter((v) => v <= highest && (!wide || Number.isInteger(Math.log10(v))));
-    return {type: "log", tickvals, ticktext: tickvals.map((v) => `×${v}`)};
+  // An axis of ratios from 1, or the least of them, to `highest`, with so much room (in powers of ten) below and above: ticks at
+  // 1, 2 and 5 of each power of ten, or at powers alone where the range is wide.
+  const ratioAxis = (ratios, highest, [below, above], wide = highest >= 50) => {
+    const least = Math.max(1e-3, Math.min(1, ...ratios.filter((ratio) => ratio > 0)));
+    const range = [Math.log10(least) - below, Math.log10(highest) + above];
+    const values = [-3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((power) => (wide ? [1] : [1, 2, 5]).map((digit) => Number(`${digit}e${power}`)));
+    const tickvals = values.filter((value) => Math.log10(value) >= range[0] && Math.log10(value) <= range[1]);
+    return {type: "log", range, tickvals, ticktext: tickvals.map((v) => `×${v}`)};
   };
 
   const element = (tag, attributes = {}, text = null) => {
@@ -111,5 +115,5 @@ window.layerscope = (() => {
 
   const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
 
-  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, size, ratioTicks, element, part, mount};
+  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, size, ratioAxis, element, part, mount};
 })();

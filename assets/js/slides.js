@@ -2,7 +2,7 @@
 // ask, go, draw, local, room}: the plan shown, its row on the board, what stands free of height, and what a button may do.
 "use strict";
 
-(({plot, colorbar, fill, number, times, between, size, ratioTicks, element, part, theme, knows}) => {
+(({plot, colorbar, fill, number, times, between, size, ratioAxis, element, part, theme, knows}) => {
   const ls = window.layerscope;
   const letters = (width) => Math.max(12, Math.min(20, Math.round(width / 42)));
   const font = (width) => ({color: theme().text, size: letters(width), family: "inherit"});
@@ -76,9 +76,9 @@
   const leftOf = (width) => (width < 700 ? 64 : 96); // the slider's ends stand under the axis' ends
   const drawCosts = (box, map, T, words, width, height) => {
     const t = theme(), costs = map.steps.map(ls.costOf), limits = knows("costs").value.limits ?? [], known = costs.map((cost) => cost?.ratio).filter(Number.isFinite);
-    const highest = Math.min(1e6, Math.max(4, ...known) * 1.3), y = (cost) => (cost ? Math.max(1, Math.min(cost.ratio ?? highest, highest)) : null);
+    const highest = Math.min(1e6, Math.max(4, ...known) * 1.3), y = (cost) => (cost ? Math.min(cost.ratio ?? highest, highest) : null);
     const middle = map.steps.map((one) => middleOf(map, one)), now = ls.stepAt(map, T);
-    const low = -.05, high = Math.log10(highest) + .05, ends = [low, ...limits.map(Math.log10), high].map((value) => Math.min(value, high));
+    const axis = ratioAxis(known, highest, [.05, .05]), [low, high] = axis.range, ends = [low, ...limits.map(Math.log10), high].map((value) => Math.min(value, high));
     const bands = t.costs.map((color, level) => ({color, level, from: ends[level], to: ends[level + 1]})).filter(({from, to}) => to > from);
     plot(box, [
       {type: "scatter", mode: "lines", hoverinfo: "skip", line: {color: t.faint, width: 3}, x: map.steps.flatMap((one) => [Math.max(one.t_from, map.t_min), Math.min(one.t_to, 1), null]), y: costs.flatMap((cost) => [y(cost), y(cost), null])},
@@ -86,7 +86,7 @@
       {type: "scatter", mode: "markers", x: [T], y: [y(ls.costOf(now))], hoverinfo: "skip", marker: {size: 26, symbol: "circle-open", color: t.text, line: {width: 4}}},
     ], {
       font: font(width), margin: {l: leftOf(width), r: 24, t: 10, b: 44, autoexpand: false}, xaxis: {title: {text: "T"}, range: [1.005, map.t_min], automargin: false},
-      yaxis: {title: {text: words.cost_axis}, ...ratioTicks(highest), range: [low, high], automargin: false},
+      yaxis: {title: {text: words.cost_axis}, ...axis, automargin: false},
       shapes: bands.map(({color, from, to}) => ({type: "rect", xref: "paper", x0: 0, x1: 1, y0: 10 ** from, y1: 10 ** to, fillcolor: color, opacity: .1, line: {width: 0}, layer: "below"})),
       annotations: width < 700 ? [] : bands.filter(({from, to}) => (to - from) / (high - low) > .13).map(({color, level, from, to}) => ({xref: "paper", x: .01, y: (from + to) / 2, xanchor: "left", showarrow: false, text: ls.levels(words)[level], font: {color, size: letters(width)}})),
     }, height);

@@ -1,7 +1,7 @@
 // The sweep: cost against depth for every plan that Layer Collapse can reach, and what others found, on the same texts.
 "use strict";
 
-(({views, plot, fill, number, times, ratioTicks, element, part, theme}) => {
+(({views, plot, fill, number, times, between, ratioAxis, element, part, theme}) => {
   const ls = window.layerscope;
   const SHAPES = {reference: "circle", paper: "x-thin-open", mean: "square", "keep-first": "triangle-up", "keep-last": "triangle-down"};
   const finite = (one) => Number.isFinite(one.ratio ?? NaN);
@@ -25,7 +25,7 @@
     ], {
       showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 12, t: 44, b: 44}, hovermode: "closest",
       xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - .7, data.depth + .7]},
-      yaxis: {title: {text: words.cost_axis}, ...ratioTicks(highest), range: [-.06, Math.log10(highest) + .04]},
+      yaxis: {title: {text: words.cost_axis}, ...ratioAxis([...inside, ...same].map((one) => one.ratio), highest, [.06, .04])},
     }, 360);
     box.removeAllListeners?.("plotly_click");
     box.on("plotly_click", (event) => { const one = event.points[0].customdata; if (one) take(one); });
@@ -33,12 +33,12 @@
 
   const table = (box, data, best, words, take) => {
     const made = element("table", {class: "ls-board-table"}), head = element("tr", {});
-    [words.col_layers, words.rule, "C", "I", "T", words.col_cost, words.sweep_gain].forEach((text) => head.append(element("th", {}, text)));
+    [words.col_layers, words.col_cost, words.rule, "C", "I", "T", words.sweep_gain].forEach((text) => head.append(element("th", {}, text)));
     made.append(head);
     best.forEach((one) => {
       const row = element("tr", {"data-entry": one.depth, tabindex: 0});
       const others = data.others.filter((other) => finite(other) && other.depth === one.depth).sort((a, b) => a.ratio - b.ratio);
-      const cells = [`${one.depth}`, one.rule, `${one.C}`, `${one.I}`, number(one.T, 4), `${times(one.ratio)} [${number(one.low, 2)}–${number(one.high, 2)}]`, others.length ? `${times(others[0].ratio)} (${others[0].label})` : "–"];
+      const cells = [`${one.depth}`, `${times(one.ratio)} ${between(one.low, one.high)}`, one.rule, `${one.C}`, `${one.I}`, number(one.T, 4), others.length ? `${times(others[0].ratio)} (${others[0].label})` : "–"];
       cells.forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
       row.onclick = () => take(one);
       row.onkeydown = (event) => { if (event.key === "Enter") take(one); };

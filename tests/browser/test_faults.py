@@ -98,7 +98,6 @@ def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(pag
       return [box.innerText, asked.join()]; }"""
     assert page.evaluate(shown, [2, 1]) == ["Ready", ""]
     assert page.evaluate(shown, [1, 2]) == ["", "wake"]
-    assert app.requests[asked:] == []
     page.evaluate("window.layerscope.knows('status').trigger('wake', {})")
     page.wait_for_timeout(2000)
     assert len(app.requests) > asked + 1  # the event's own, and the timer's

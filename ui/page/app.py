@@ -113,7 +113,8 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
 
 def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
     side, tab = page.side, page.fold
-    session, seen = gr.State(""), gr.State(0)
+    session = gr.State("")
+    seen = gr.Number(0, visible="hidden", precision=0)  # in the browser: of two answers that overtake each other it knows which came last
     tab_id, query, own = (gr.Textbox("", visible="hidden") for _ in range(3))  # a gr.State cannot be filled by a script
     timer = gr.Timer(0.4, active=False)
     seen_by = page.explore

@@ -22,7 +22,8 @@ def device_choices(say: Callable[[str], str]) -> list[tuple[str, str]]:
 
     def label(at: Device) -> str:
         name = f"{at.name} ({at.title})" if at.title else at.name
-        return say("device_free").format(name=name, free=f"{at.free / 1e9:.1f}", total=f"{at.total / 1e9:.1f}")
+        free, total = (f"{size / 1e9:.{int(size < 1e10)}f}" for size in (at.free, at.total))  # so that it fits the side bar
+        return say("device_free").format(name=name, free=free, total=total)
 
     return [(label(at), at.name) for at in devices()]
 

@@ -78,6 +78,8 @@ class Workbench(Opening):
         if not from_gguf:
             self.page.put("format", "value", "safetensors")
         self.page.put("target", "minimum", 1)  # the map says more; that of the model before may lie above the new maximum
+        if not same:
+            self.page.move("target", depth)  # until there is a map that T can be looked up in
         self.settings = coming.settings
         try:
             self.ask(self._fitting(coming.settings, moving=True))
