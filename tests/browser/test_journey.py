@@ -14,7 +14,7 @@ from tests.browser.conftest import App, running
 from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_ready
 
 DEPTH, LEFT = 14, 11  # of the model, and of the plans below
-LINK = "/?L=4"  # names a setting, so that the page opens on the paper's others
+LINK = "/?I=1"  # names a setting, so that the page opens on the paper's others
 JOBS = r"(Mapping every T|Measuring what each step of T costs|Trying every single fold) (\d+) %"  # in their order, and the alphabet's
 
 # Draws a board of one chosen plan with writing samples twice, and counts charts in their place, charts out of it, passages.
