@@ -2,7 +2,7 @@
 // coordinates over what made them, and everything that was measured of the plan that is chosen.
 "use strict";
 
-(({views, plot, fill, number, times, between, size, ratioAxis, element, part, theme, strip, grid}) => {
+(({views, plot, fill, number, times, rated, size, ratioAxis, element, part, theme, strip, grid}) => {
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
 
@@ -20,7 +20,7 @@
     const columns = [
       by("plan", (entry) => entry.label || entry.plan.method, "plan"),
       by("layers", (entry) => `${entry.depth}`, "layers"),
-      by("ratio_short", (entry, e) => (!e ? "–" : ratio(entry) === null ? words.broken : `${times(ratio(entry))} ${between(...e.perplexity.interval)}`) + marked(entry), "ratio"),
+      by("ratio_short", (entry, e) => (!e ? "–" : ratio(entry) === null ? words.broken : rated(ratio(entry), e.perplexity.interval)) + marked(entry), "ratio"),
       by("kl_short", (entry, e) => (e ? number(e.kl, 3) : "–"), "kl"),
       by("agreement_short", (entry, e) => (!e || e.top1_agreement === null ? "–" : `${Math.round(e.top1_agreement * 100)} %`), "top1_agreement"),
       by("decode_short", (entry) => (entry.speed ? times(entry.speed.decode_ratio) : "–"), "decode_ratio"),

@@ -53,6 +53,7 @@ window.layerscope = (() => {
 
   const times = (ratio) => (ratio === null || ratio === undefined ? "–" : ratio < 10 ? `×${ratio.toFixed(2)}` : ratio < 1e6 ? `×${Math.round(ratio)}` : `×${ratio.toExponential(1)}`);
   const between = (low, high) => (low === null || high === null ? "" : `[${number(low, 2)}–${number(high, 2)}]`); // one text alone has no interval
+  const rated = (ratio, [low, high]) => [times(ratio), between(low, high)].filter(Boolean).join(" ");
   const size = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : bytes >= 1e6 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : bytes >= 1e3 ? `${(bytes / 1e3).toFixed(1)} kB` : `${bytes} B`);
 
   // An axis of ratios from 1, or the least of them, to `highest`, with so much room (in powers of ten) below and above: ticks at
@@ -115,5 +116,5 @@ window.layerscope = (() => {
 
   const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
 
-  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, size, ratioAxis, element, part, mount};
+  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, element, part, mount};
 })();

@@ -2,7 +2,7 @@
 // ask, go, draw, local, room}: the plan shown, its row on the board, what stands free of height, and what a button may do.
 "use strict";
 
-(({plot, colorbar, fill, number, times, between, size, ratioAxis, element, part, theme, knows}) => {
+(({plot, colorbar, fill, number, times, rated, size, ratioAxis, element, part, theme, knows}) => {
   const ls = window.layerscope;
   const letters = (width) => Math.max(12, Math.min(20, Math.round(width / 42)));
   const font = (width) => ({color: theme().text, size: letters(width), family: "inherit"});
@@ -176,7 +176,7 @@
       meter(words.present_prefill, [speed.source_prefill, speed.plan_prefill], speed.prefill_ratio, "rate", rounds(speed.prefill_range), words),
     ));
     const machine = say(fill(words.present_machine, {device: speed.device, dtype: speed.dtype, threads: speed.threads, read: speed.prompt_tokens, written: speed.new_tokens}), "ls-small"), price = element("p", {class: "ls-point ls-price"});
-    if (judged) price.textContent = judged.perplexity.ratio === null ? words.present_price_broken : fill(words.present_price, {ratio: [times(judged.perplexity.ratio), between(...judged.perplexity.interval)].filter(Boolean).join(" "), tokens: judged.protocol.tokens, texts: judged.protocol.texts});
+    if (judged) price.textContent = judged.perplexity.ratio === null ? words.present_price_broken : fill(words.present_price, {ratio: rated(judged.perplexity.ratio, judged.perplexity.interval), tokens: judged.protocol.tokens, texts: judged.protocol.texts});
     box.replaceChildren(meters, price, machine);
   };
 

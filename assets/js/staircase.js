@@ -85,12 +85,13 @@
     const t = theme(), costs = map.steps.map(ls.costOf);
     const depths = map.steps.map((s) => s.depth), ratios = [...costs.map((cost) => cost?.ratio), ...Object.values(judged)].filter(Number.isFinite);
     const highest = Math.min(1e6, Math.max(4, ...ratios) * 1.25);
-    const xs = [map.t_min, 1.005], ys = [Math.min(...depths) - .6, Math.max(...depths) + .6], axis = ratioAxis(ratios, highest, [.06, .08]);
+    const xs = [map.t_min, 1.005], ys = [Math.min(...depths) - .6, Math.max(...depths) + .6];
     if (redrawn(box, map, t.dark, width, judged, costs.map((cost) => cost?.ratio).join())) {
+      box.costAxis = ratioAxis(ratios, highest, [.06, .08]);
       plot(box, stairs(map, costs, judged, words, t, highest), {
         margin: ROOM, hovermode: "closest", xaxis: {...still, title: {text: "T"}, range: xs, anchor: "y"},
         yaxis: {...still, title: {text: words.layers_left}, range: ys, tickformat: "d", ...(ys[1] - ys[0] < 6 ? {dtick: 1} : {nticks: 5}), domain: DEPTH},
-        yaxis2: {automargin: false, gridcolor: t.line, linecolor: t.line, title: {text: words.cost_axis, standoff: 8}, ...axis, domain: COST},
+        yaxis2: {automargin: false, gridcolor: t.line, linecolor: t.line, title: {text: words.cost_axis, standoff: 8}, ...box.costAxis, domain: COST},
       }, HEIGHT);
       box.removeAllListeners?.("plotly_click");
       box.on("plotly_click", (event) => ls.choose(ls.stepAt(map, event.points[0].x)));
@@ -99,7 +100,7 @@
     const line = mark(box, "ls-now", {left, top: `${ROOM.t}px`, bottom: `${ROOM.b}px`, borderLeft: `2px dashed ${t.fold}`});
     line.dataset.t = T;
     mark(box, "ls-dot", {left, top: `${down(step.depth, ys, HEIGHT, ROOM, DEPTH)}px`, background: t.fold});
-    mark(box, "ls-cost-dot", {left, top: `${cost ? down(Math.log10(Math.min(cost.ratio ?? highest, highest)), axis.range, HEIGHT, ROOM, COST) : 0}px`, background: t.fold, display: cost ? "" : "none"});
+    mark(box, "ls-cost-dot", {left, top: `${cost ? down(Math.log10(Math.min(cost.ratio ?? highest, highest)), box.costAxis.range, HEIGHT, ROOM, COST) : 0}px`, background: t.fold, display: cost ? "" : "none"});
   };
 
   Object.assign(ls, {trace, overT});

@@ -1,7 +1,7 @@
 // The sweep: cost against depth for every plan that Layer Collapse can reach, and what others found, on the same texts.
 "use strict";
 
-(({views, plot, fill, number, times, between, ratioAxis, element, part, theme}) => {
+(({views, plot, fill, number, times, rated, ratioAxis, element, part, theme}) => {
   const ls = window.layerscope;
   const SHAPES = {reference: "circle", paper: "x-thin-open", mean: "square", "keep-first": "triangle-up", "keep-last": "triangle-down"};
   const finite = (one) => Number.isFinite(one.ratio ?? NaN);
@@ -38,7 +38,7 @@
     best.forEach((one) => {
       const row = element("tr", {"data-entry": one.depth, tabindex: 0});
       const others = data.others.filter((other) => finite(other) && other.depth === one.depth).sort((a, b) => a.ratio - b.ratio);
-      const cells = [`${one.depth}`, `${times(one.ratio)} ${between(one.low, one.high)}`, one.rule, `${one.C}`, `${one.I}`, number(one.T, 4), others.length ? `${times(others[0].ratio)} (${others[0].label})` : "–"];
+      const cells = [`${one.depth}`, rated(one.ratio, [one.low, one.high]), one.rule, `${one.C}`, `${one.I}`, number(one.T, 4), others.length ? `${times(others[0].ratio)} (${others[0].label})` : "–"];
       cells.forEach((text, index) => row.append(element(index ? "td" : "th", {}, text)));
       row.onclick = () => take(one);
       row.onkeydown = (event) => { if (event.key === "Enter") take(one); };

@@ -7,7 +7,7 @@ from engine.methods.baselines import require_target
 from engine.settings import control
 
 SURVIVORS = ("keep-first", "reference", "mean")
-TARGETS = {"layers": ("keep", 1), "parameters": ("parameters", 10**6), "memory": ("bytes", 10**6)}  # field and unit of an amount
+TARGETS = ("layers", "parameters", "memory")  # the kinds that one amount can name
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +18,18 @@ class Target:
     sequences of `context` tokens.
     """
 
-    keep: int | None = field(default=None, metadata=control("layers to keep", 1, step=1))
-    parameters: float | None = field(default=None, metadata=control("or: at most so many parameters", 0))
-    bytes: float | None = field(
-        default=None, metadata=control("or: at most so much memory, weights and the KV cache of --context tokens", 0)
-    )
-    context: int = field(default=0, metadata=control("tokens in the KV cache", 0, step=1))
-    batch: int = field(default=1, metadata=control("sequences of that length", 1, step=1))
+    keep: int | None = field(default=None, metadata=control("layers to keep"))
+    parameters: float | None = None
+    bytes: float | None = None
+    context: int = field(default=0, metadata=control("tokens in the KV cache", 0))
+    batch: int = field(default=1, metadata=control("sequences of that length", 1))
 
     @classmethod
     def of(cls, kind: str, amount: float, context: int = 0) -> "Target":
         """Return the target of so many of a kind of TARGETS: layers, millions of parameters, or megabytes with a KV cache."""
-        name, unit = TARGETS[kind]
-        given = {name: int(amount) if unit == 1 else amount * unit}
-        return cls(**given, context=context if kind == "memory" else 0)  # type: ignore[arg-type]
+        if kind == "layers":
+            return cls(keep=int(amount))
+        return cls(bytes=amount * 1e6, context=context) if kind == "memory" else cls(parameters=amount * 1e6)
 
     def checked(self, depth: int) -> "Target":
         """Return this target.

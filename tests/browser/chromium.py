@@ -28,7 +28,9 @@ def install() -> str:
         if shutil.which(packager):
             prefix = [] if packager == "brew" else sudo
             for choice in steps:
-                any(subprocess.run([*prefix, packager, *command], stdout=subprocess.DEVNULL).returncode == 0 for command in choice)
+                for command in choice:
+                    if subprocess.run([*prefix, packager, *command], stdout=subprocess.DEVNULL).returncode == 0:
+                        break
             break
     if found := find():
         return found

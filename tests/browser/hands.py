@@ -1,5 +1,7 @@
 """What a visitor does on the page, and reads there."""
 
+import re
+
 from playwright.sync_api import Page, expect
 
 LONG = 240_000  # milliseconds; the first visit converts the model and maps it from nothing
@@ -25,4 +27,4 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def wait_until_ready(page: Page) -> None:
-    expect(page.locator("#ls-status .ls-job")).to_have_text("Ready", timeout=LONG)
+    expect(page.locator("#ls-status .ls-job")).to_have_text(re.compile("^(Ready|준비됨)$"), timeout=LONG)

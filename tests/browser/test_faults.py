@@ -1,6 +1,5 @@
 """What a visit must never do again: two models on one page, text that nobody can read, a server that is gone and called ready."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, running
+from tests.browser.hands import LONG, wait_until_ready
 from tests.families import save_tiny
-
-LONG = 120_000  # milliseconds
 
 READABLE = (Path(__file__).parent / "readable.js").read_text(encoding="utf-8")
 
@@ -29,10 +27,6 @@ def app(tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path]) ->
         yield app
 
 
-def ready(page: Page) -> None:
-    expect(page.locator("#ls-status .ls-job")).to_have_text(re.compile("^(Ready|준비됨)"), timeout=LONG)
-
-
 def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Page, app: App, folders: tuple[Path, Path]) -> None:
     failed: list[str] = []
     page.on("response", lambda answer: failed.append(f"{answer.status} {answer.url}") if answer.status >= 500 else None)
@@ -41,7 +35,7 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
     page.locator("#open").click()  # as soon as it can be pressed, while the other one may still be opening
     expect(page.locator("#ls-spec .ls-name")).to_have_text("shallow", timeout=LONG)
     expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 6", timeout=LONG)
-    ready(page)
+    wait_until_ready(page)
     expect(page.locator("#ls-status .ls-notice")).to_contain_text("this model has 6 layers", timeout=LONG)
     ends = page.locator("#target input[type=range]").evaluate("(range) => [range.min, range.max, range.value].map(Number)")
     assert ends[0] <= ends[2] <= ends[1] == 6
@@ -56,7 +50,7 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
 
 def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.goto(f"{app.url}/#search")
-    ready(page)
+    wait_until_ready(page)
     page.locator("#search-amount input").fill("7")
     page.locator("#tab-compare").click()
     page.locator("#also").get_by_label("how it writes").uncheck()
@@ -73,7 +67,7 @@ def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
 @pytest.mark.parametrize("where", ["/?__theme=light", "/?__theme=dark", "/ko?__theme=light"])
 def test_every_text_can_be_read_and_every_control_has_a_name(where: str, page: Page, app: App) -> None:
     page.goto(app.url + where)
-    ready(page)
+    wait_until_ready(page)
     planted = "<p style='color:#999;background:#fff'>pale</p><input>"
     page.evaluate(f"document.querySelector('.gradio-container').insertAdjacentHTML('beforeend', `<div id=planted>{planted}</div>`)")
     for what, seen in (("faint", "pale"), ("nameless", "<input>")):
@@ -89,7 +83,7 @@ def test_every_text_can_be_read_and_every_control_has_a_name(where: str, page: P
 
 def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(page: Page, app: App) -> None:
     page.goto(app.url)
-    ready(page)
+    wait_until_ready(page)
     page.wait_for_timeout(1500)
     asked = len(app.requests)
     shown = """([at, before]) => { const box = document.createElement("div"), asked = [];
@@ -113,10 +107,10 @@ def test_sizes_are_told_in_units_that_say_something(page: Page, app: App) -> Non
 def test_a_server_that_is_gone_is_told_of_and_found_again(page: Page, app: App, folders: tuple[Path, Path], tmp_path: Path) -> None:
     with running(tmp_path, "--model", str(folders[1])) as other:
         page.goto(f"{other.url}/?T=0.9#fold")
-        ready(page)
+        wait_until_ready(page)
         page.wait_for_timeout(1000)  # it has looked at least once
     expect(page.locator("#ls-status .ls-problem")).to_contain_text("does not answer", timeout=60_000)
     with running(tmp_path, "--model", str(folders[1]), port=int(other.url.rsplit(":", 1)[1])):
         expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 6", timeout=LONG)
-        ready(page)
+        wait_until_ready(page)
         assert "T=0.9" in page.url

@@ -232,6 +232,8 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     # The report is one file that needs no network.
     open_tab(page, "compare")
     expect(row).to_have_count(2)
+    page.locator("#also").get_by_label("speed and memory").check()  # the report measures what is ticked
+    page.wait_for_timeout(500)
     with page.expect_download(timeout=LONG) as download:
         page.locator("#make-report").click()
     download.value.save_as(tmp_path / "report.html")
@@ -240,6 +242,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     offline = context.new_page()
     offline.goto((tmp_path / "report.html").as_uri())
     expect(offline.locator("body")).to_contain_text(f"{LEFT}")
+    expect(offline.locator("#gains")).to_contain_text("Writing, tokens a second")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
 

@@ -44,12 +44,9 @@ def presenting(page: Page, address: str) -> Locator:
     page.goto(address)
     show = page.locator(".ls-show")
     expect(show).to_be_visible(timeout=LONG)
-    idle = (
-        "() => { const ls = window.layerscope; return ls.map && !ls.map.filling && ls.costOf(ls.shown) && !ls.knows('status').value.kind; }"
-    )
-    page.wait_for_function(idle, timeout=LONG)
+    page.wait_for_function(IDLE, timeout=LONG)
     page.wait_for_timeout(1000)
-    page.wait_for_function(idle, timeout=LONG)
+    page.wait_for_function(IDLE, timeout=LONG)
     return show
 
 

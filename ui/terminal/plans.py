@@ -109,15 +109,17 @@ def baseline(
 def search(
     model: Source = "demo",
     keep: Annotated[int | None, option(Target, "keep")] = None,
-    parameters: Annotated[float | None, option(Target, "parameters")] = None,
-    gigabytes: Annotated[float | None, option(Target, "bytes", "--gigabytes")] = None,
+    parameters: Annotated[float | None, typer.Option(help="or: at most so many parameters")] = None,
+    gigabytes: Annotated[
+        float | None, typer.Option(help="or: at most so much memory, weights and the KV cache of --context tokens")
+    ] = None,
     context: Annotated[int, option(Target, "context")] = 0,
     batch: Annotated[int, option(Target, "batch")] = 1,
     objective: str = "kl",
     seconds: Seconds = 120.0,
     repaired: Repaired = False,
     exhaustive: Exhaustive = False,
-    survivors: Annotated[str, option(SearchSettings, "survivors")] = ",".join(SURVIVORS),
+    survivors: Annotated[str, option(SearchSettings, "survivors", help="what may stand at a seam, with commas")] = ",".join(SURVIVORS),
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
     dtype: Dtype = "auto",

@@ -35,8 +35,7 @@ def _sweep(say: Callable[[str], str], language: str) -> dict[str, Any]:
     gr.Markdown(say("sweep_title"))
     gr.Markdown(say("sweep_read"))
     with gr.Row(elem_classes="ls-buttons"):
-        looks = {"value": 300.0, "label": say("search_seconds"), "min_width": 220}
-        seconds = field(SweepSettings, "seconds", say, "sweep_seconds", **looks)
+        seconds = field(SweepSettings, "seconds", say, "sweep_seconds", value=300.0, label=say("search_seconds"), min_width=220)
         button = gr.Button(say("sweep_button"), variant="primary", elem_id="sweep-button", min_width=160)
     return {"sweep_seconds": seconds, "sweep_button": button, "sweep": view("sweep", language, 120)}
 
@@ -51,7 +50,9 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
             elem_id="search-kind",
             min_width=180,
         )
-        amount = field(Target, "keep", say, "search_amount", value=24, minimum=0, precision=None, min_width=150)
+        amount = gr.Number(
+            24, label=say("search_amount"), info=say("search_amount_info"), minimum=0, elem_id="search-amount", min_width=150
+        )
         context = field(Target, "context", say, "search_context", value=4096, min_width=150, visible=False)
         seconds = field(SearchSettings, "seconds", say, "search_seconds", min_width=220)
     kind.change(
