@@ -61,10 +61,16 @@
     return `${jobName(value.kind, words)}${percent === null ? "" : ` ${percent} %`}${rest}`;
   };
 
-  views.status = (box, {value, words, local, trigger}) => {
-    // An answer that a later one has overtaken: all that came with it is as old, and it may have told the page to stop asking.
-    if (value.at < local.at) { trigger("wake", {}); return; }
-    local.at = value.at ?? 0;
+  // Of two answers the later one is shown, whichever comes first. All that came with one that was overtaken is as old as it is,
+  // and it may have told the page to stop asking.
+  const latest = (value, local, trigger) => {
+    if (!(value.at < local.latest?.at)) local.latest = value;
+    else if (value.at !== local.late) { local.late = value.at; trigger("wake", {}); }
+    return local.latest;
+  };
+
+  views.status = (box, {value: told, words, local, trigger}) => {
+    const value = latest(told, local, trigger);
     box.replaceChildren();
     if (document.body.classList.contains("ls-away")) { // a change of that class draws all views again
       box.append(element("p", {class: "ls-problem", role: "alert"}, words.away));

@@ -86,12 +86,20 @@ def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(pag
     wait_until_ready(page)
     page.wait_for_timeout(1500)
     asked = len(app.requests)
-    shown = """([at, before]) => { const box = document.createElement("div"), asked = [];
-      const {words, views} = window.layerscope;
-      views.status(box, {value: {at}, words, local: {at: before}, trigger: (name) => asked.push(name)});
-      return [box.innerText, asked.join()]; }"""
-    assert page.evaluate(shown, [2, 1]) == ["Ready", ""]
-    assert page.evaluate(shown, [1, 2]) == ["", "wake"]
+    shown = """(values) => { const box = document.createElement("div"), local = {}, asked = [];
+      const {words, views} = window.layerscope, trigger = (name) => asked.push(name);
+      const draw = (value) => views.status(box, {value, words, local, trigger});
+      values.forEach(draw);
+      const line = box.querySelector(".ls-job").innerText;
+      document.body.classList.add("ls-away"); // the server is gone: told also while the last answer is an old one
+      draw(values.at(-1));
+      document.body.classList.remove("ls-away");
+      return [line, asked.join(), box.innerText]; }"""
+    older, later = {"at": 1, "kind": "map"}, {"at": 2}
+    line, asked_for, away = page.evaluate(shown, [older, later])
+    assert (line, asked_for) == ("Ready", "")
+    assert page.evaluate(shown, [later, older]) == ["Ready", "wake", away]
+    assert "does not answer" in away
     page.evaluate("window.layerscope.knows('status').trigger('wake', {})")
     page.wait_for_timeout(2000)
     assert len(app.requests) > asked + 1  # the event's own, and the timer's
