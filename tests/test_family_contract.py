@@ -25,7 +25,7 @@ from tests.families import FAMILIES, TEXTS, save_tiny
 from tests.naive import token_ids
 
 CASES = [(family, rule) for family in FAMILIES for rule in RULES]
-VERIFIED = dict(zip(FAMILIES, itertools.cycle(RULES), strict=False))  # one verification a family: each takes a process of its own
+VERIFIED = dict(zip(FAMILIES, itertools.cycle(RULES), strict=False))
 
 
 def packs_for(model: Model) -> tuple[Pack, ...]:
@@ -100,6 +100,7 @@ def test_a_fold_on_disk_is_the_fold_in_memory(family: str, rule: str, tiny: Call
     assert torch.equal(cached, uncached)
 
 
+@pytest.mark.usefixtures("checked_here")
 @pytest.mark.parametrize(("family", "rule"), VERIFIED.items())
 def test_a_whole_export_passes_its_own_checks(family: str, rule: str, tiny: Callable[..., Model], tmp_path: Path) -> None:
     model = tiny(family)

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from engine.export.gguf import copied_tensors, read_gguf, write_gguf
+from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
+from engine.models.loading import resolve
 from engine.models.sources import parse_source
 from tests.browser.chromium import install
+from tests.exporting import export_unverified
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
@@ -28,7 +30,13 @@ class App:
 
     url: str
     exports: Path
+    process: subprocess.Popen[bytes]
     requests: list[str] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """End it; a second time does nothing."""
+        self.process.terminate()
+        self.process.wait(20)
 
     def external(self) -> list[str]:
         """Requests that left this machine."""
@@ -57,28 +65,27 @@ def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
         process = subprocess.Popen(
             command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1", "LAYERSCOPE_CACHE": str(cache)}
         )
-    url = f"http://127.0.0.1:{port}"
+    app = App(f"http://127.0.0.1:{port}", exports, process)
     try:
         for _ in range(1000):
             try:
-                urllib.request.urlopen(url, timeout=2).close()
+                urllib.request.urlopen(app.url, timeout=2).close()
                 break
             except OSError:
                 assert process.poll() is None, log.read_text()
                 time.sleep(0.25)
-        yield App(url, exports)
+        yield app
     finally:
-        process.terminate()
-        process.wait(20)
+        app.stop()
 
 
 @pytest.fixture(scope="session")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real model that is quicker than the demo: its file with 14 of the 30 layers."""
-    whole, plan = read_gguf(Path(parse_source("demo").location)), plan_of_kept(30, [*range(12), 28, 29], "short")
-    file = tmp_path_factory.mktemp("models") / "short.gguf"
-    assert len(list(write_gguf(whole, plan, copied_tensors(whole, plan), file))) > 0
-    return file
+    """A real model that is quicker than the demo: its first 10 layers and its last 2."""
+    source = parse_source("demo")
+    folder, _ = drain(resolve(source))
+    plan = plan_of_kept(30, [*range(10), 28, 29], "short")
+    return export_unverified(source, folder, plan, tmp_path_factory.mktemp("models") / "short")
 
 
 @pytest.fixture(scope="module")

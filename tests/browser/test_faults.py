@@ -7,10 +7,24 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.hands import LONG, wait_until_ready
+from tests.browser.hands import LONG, set_slider, wait_until_ready
 from tests.families import save_tiny
 
 READABLE = (Path(__file__).parent / "readable.js").read_text(encoding="utf-8")
+
+# The next answer to the timer is kept back until it is let go.
+HOLD = """() => {
+  const ask = window.fetch, go = new Promise((resolve) => { window.letGo = resolve; });
+  window.fetch = async (...all) => {
+    const answer = await ask(...all);
+    if (window.held || !String(all[0]).includes("/run/")) return answer;
+    const {data} = await answer.clone().json();
+    if (data.length < 10) return answer; // the timer's has the status and every chart
+    window.held = data[0];
+    await go;
+    return answer;
+  };
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +93,9 @@ def test_every_text_can_be_read_and_every_control_has_a_name(where: str, page: P
         page.wait_for_timeout(300)
         for what in ("faint", "nameless"):
             assert page.evaluate(f"{READABLE.rstrip()}.{what}()") == [], (tab, what)
+        page.evaluate("document.querySelectorAll('.ls-view').forEach((view) => view.classList.add('ls-stale'))")
+        page.wait_for_timeout(300)
+        assert page.evaluate(f"{READABLE.rstrip()}.faint()") == [], (tab, "of settings that have moved since")
 
 
 def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(page: Page, app: App) -> None:
@@ -105,6 +122,22 @@ def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(pag
     assert len(app.requests) > asked + 1  # the event's own, and the timer's
 
 
+def test_an_answer_that_comes_after_a_later_one_leaves_nothing_old_on_the_page(page: Page, app: App) -> None:
+    page.goto(f"{app.url}/?C=2&I=1&T=0.7#fold")
+    wait_until_ready(page)
+    page.wait_for_timeout(1000)
+    page.evaluate(HOLD)
+    set_slider(page, "C", 3)
+    page.wait_for_function("window.held", timeout=LONG)
+    set_slider(page, "C", 5)
+    page.wait_for_function("(held) => window.layerscope.knows('status').value.at > JSON.parse(held).at", arg=page.evaluate("window.held"))
+    page.wait_for_timeout(3000)  # the map is ready long since, and the page has not been told
+    assert page.evaluate("window.layerscope.map.settings.C") == 2
+    page.evaluate("window.letGo()")
+    page.wait_for_function("window.layerscope.map.settings.C === 5 && !window.layerscope.map.filling", timeout=LONG)
+    wait_until_ready(page)
+
+
 def test_sizes_are_told_in_units_that_say_something(page: Page, app: App) -> None:
     page.goto(app.url)
     page.wait_for_function("window.layerscope?.size")
@@ -113,12 +146,12 @@ def test_sizes_are_told_in_units_that_say_something(page: Page, app: App) -> Non
 
 
 def test_a_server_that_is_gone_is_told_of_and_found_again(page: Page, app: App, folders: tuple[Path, Path], tmp_path: Path) -> None:
-    with running(tmp_path, "--model", str(folders[1])) as other:
-        page.goto(f"{other.url}/?T=0.9#fold")
-        wait_until_ready(page)
-        page.wait_for_timeout(1000)  # it has looked at least once
+    page.goto(f"{app.url}/?T=0.9#fold")
+    wait_until_ready(page)
+    page.wait_for_timeout(1000)  # it has looked at least once
+    app.stop()
     expect(page.locator("#ls-status .ls-problem")).to_contain_text("does not answer", timeout=60_000)
-    with running(tmp_path, "--model", str(folders[1]), port=int(other.url.rsplit(":", 1)[1])):
-        expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 6", timeout=LONG)
+    with running(tmp_path, "--model", str(folders[0]), port=int(app.url.rsplit(":", 1)[1])):
+        expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 12", timeout=LONG)
         wait_until_ready(page)
         assert "T=0.9" in page.url

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from tests.browser.conftest import App, running
 from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_ready
 
-DEPTH, LEFT = 14, 11  # of the model, and of the plans below
+DEPTH, LEFT = 12, 9  # of the model, and of the plans below
 LINK = "/?I=1"  # names a setting, so that the page opens on the paper's others
 JOBS = r"(Mapping every T|Measuring what each step of T costs|Trying every single fold) (\d+) %"  # in their order, and the alphabet's
 
@@ -43,15 +43,15 @@ SLOW = """() => {
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Iterator[App]:
-    """The app on a real model of 14 layers."""
+    """The app on a real model of 12 layers."""
     with running(tmp_path_factory.mktemp("app"), "--model", short, "--no-browser") as started:
         yield started
 
 
 def painted(page: Page, view: str) -> list[list[float | None]]:
     """The values of a heatmap that is on the screen as an image."""
-    expect(page.locator(f"#ls-{view} .ls-map .heatmaplayer image").first).to_be_attached(timeout=LONG)
-    return page.evaluate(f"document.querySelector('#ls-{view} .ls-map').data[0].z")
+    shown = f"document.querySelector('#ls-{view} .ls-map:has(.heatmaplayer image)')?.data[0].z"
+    return page.wait_for_function(shown, timeout=LONG).json_value()
 
 
 def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
@@ -189,7 +189,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     # A search shows its best plan so far, with its score and the time; Fold shows the same plan.
     open_tab(page, "search")
     page.locator("#search-amount input").fill(str(LEFT))
-    set_slider(page, "search-seconds", 10)
+    set_slider(page, "search-seconds", 6)
     page.locator("#search-button").click()
     expect(page.locator("#ls-search .ls-rule")).to_contain_text(f"Best plan of {LEFT} layers", timeout=LONG)
     wait_until_ready(page)

@@ -250,6 +250,7 @@ def test_a_sound_generation_config_is_kept_as_it_is(tmp_path: Path) -> None:
     assert (target / "generation_config.json").read_bytes() == (folder / "generation_config.json").read_bytes()
 
 
+@pytest.mark.usefixtures("checked_here")
 def test_of_an_unsound_generation_config_the_special_tokens_are_kept_and_it_is_said(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
     (folder / "generation_config.json").write_text('{"num_beams": 100000, "eos_token_id": [1, 5]}')

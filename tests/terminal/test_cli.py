@@ -84,8 +84,8 @@ def test_figures_that_do_not_exist_are_null(tiny_folder: Path, inside: Callable[
     assert found["layers"][0]["block_influence_rest"] is None
 
 
-def test_the_demo_folds_from_the_terminal(texts: Path) -> None:
-    found = outside("propose", "--calibration", texts, "--lowest", 24, "-T", 0.5).json
+def test_the_demo_folds_from_the_terminal(texts: Path, inside: Callable[..., Answer]) -> None:
+    found = inside("propose", "--calibration", texts, "--lowest", 24, "-T", 0.5).json
     assert found["plan"]["source_depth"] == 30
     assert found["trials"][0]["pointer"] == 30 - 4
     assert found["depth"] == 30 - sum(trial["absorbed"] for trial in found["trials"] if trial["accepted"])
