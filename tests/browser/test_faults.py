@@ -123,18 +123,19 @@ def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(pag
 
 
 def test_an_answer_that_comes_after_a_later_one_leaves_nothing_old_on_the_page(page: Page, app: App) -> None:
+    mapped = "(C) => window.layerscope?.map?.settings.C === C && !window.layerscope.map.filling"
     page.goto(f"{app.url}/?C=2&I=1&T=0.7#fold")
+    page.wait_for_function(mapped, arg=2, timeout=LONG)
     wait_until_ready(page)
-    page.wait_for_timeout(1000)
     page.evaluate(HOLD)
     set_slider(page, "C", 3)
     page.wait_for_function("window.held", timeout=LONG)
     set_slider(page, "C", 5)
     page.wait_for_function("(held) => window.layerscope.knows('status').value.at > JSON.parse(held).at", arg=page.evaluate("window.held"))
     page.wait_for_timeout(3000)  # the map is ready long since, and the page has not been told
-    assert page.evaluate("window.layerscope.map.settings.C") == 2
+    assert page.evaluate(mapped, 2)
     page.evaluate("window.letGo()")
-    page.wait_for_function("window.layerscope.map.settings.C === 5 && !window.layerscope.map.filling", timeout=LONG)
+    page.wait_for_function(mapped, arg=5, timeout=LONG)
     wait_until_ready(page)
 
 

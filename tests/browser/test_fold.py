@@ -12,6 +12,9 @@ from tests.families import save_tiny
 
 STEPS = """() => { const ls = window.layerscope;
   return ls.map.steps.map((s) => ({from: s.t_from, to: s.t_to, depth: s.depth, ratio: ls.costOf(s)?.ratio ?? null})); }"""
+NEAR = """() => { const top = (name) => document.querySelector(name).getBoundingClientRect().y;
+  const below = top("#ls-fold .ls-cost") - top("#T"); // at most one hand's breadth
+  return document.documentElement.scrollWidth <= 390 && 0 < below && below < 400; }"""
 NAMED = ("#T", "#target", "#C", "#I", "#rule", "#ls-fold .ls-cost", "#ls-fold .ls-strip", "#ls-fold .ls-steps")
 
 
@@ -96,10 +99,7 @@ def test_everything_named_stands_on_one_screen(fold: Page) -> None:
         assert box["x"] + box["width"] <= 1440, name
     assert fold.locator("#ls-fold .ls-steps").bounding_box()["x"] > fold.locator("#T").bounding_box()["x"] + 200  # beside, not below
     fold.set_viewport_size({"width": 390, "height": 844})
-    fold.wait_for_timeout(500)
-    assert fold.evaluate("document.documentElement.scrollWidth") <= 390
-    T, cost = (fold.locator(name).first.bounding_box() for name in ("#T", "#ls-fold .ls-cost"))
-    assert 0 < cost["y"] - T["y"] < 400  # one hand's breadth
+    fold.wait_for_function(NEAR, timeout=20_000)
     fold.set_viewport_size({"width": 1920, "height": 1080})
     fold.wait_for_function("document.querySelector('#ls-fold .ls-strip')?.getBoundingClientRect().right > 1860", timeout=20_000)
 

@@ -169,6 +169,23 @@ def test_a_hand_made_plan_and_each_of_its_folds_are_measured_when_made(desk: Des
     assert desk.page.since(0)[1]["landscape"]["hand"] == ""
 
 
+def test_a_plan_that_is_asked_for_as_another_is_done_is_measured_too(desk: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(desk, folder)
+    judge, (first, second) = Judge.judge, (fold_spans(DEPTH, [span], "keep-last") for span in ((1, 2), (2, 4)))
+
+    def asked_meanwhile(self: Judge, plan: DepthPlan) -> Any:
+        found = yield from judge(self, plan)
+        if plan == first and desk.costing.of(second) is None:
+            desk.costing.ask(second)
+        return found
+
+    monkeypatch.setattr(Judge, "judge", asked_meanwhile)
+    desk.costing.ask(first)
+    wait_for_jobs()
+    assert desk.costing.of(first) is not None
+    assert desk.costing.of(second) is not None
+
+
 def test_a_cost_that_is_no_number_is_told_as_broken(desk: Desk, folder: Path) -> None:
     opened(desk, folder)
     blocks = [{"home": 0, "mix": [[0, 1e38], [1, 1e38]]}, *({"home": i, "mix": [[i, 1.0]]} for i in range(2, 6))]

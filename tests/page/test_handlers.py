@@ -11,8 +11,10 @@ from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from tests.page.pages import CHARTS, KEY, SETTINGS, SLIDERS, Page
 from tests.waiting import wait_for_jobs
+from ui.page.app import build
 from ui.page.bench.workbench import T_MIN
 from ui.page.handlers import Handlers
+from ui.page.sessions import Sessions
 
 
 def test_entering_opens_what_the_link_says_and_sets_the_controls_to_it(folder: Path, tmp_path: Path) -> None:
@@ -75,6 +77,15 @@ def test_the_timer_brings_what_is_new_and_skips_the_rest(page: Page) -> None:
     wait_for_jobs()
     later = page.tell(told["serial"])
     assert {name for name in (*CHARTS, *SLIDERS) if later[name] != skip} == {"fold", "landscape"}
+
+
+def test_only_the_timer_tells_and_never_twice_at_once(tmp_path: Path) -> None:
+    page = build("demo", Sessions(tmp_path / "exports"), tmp_path / "exports")
+    telling = [event for event in page.fns.values() if getattr(event.fn, "__name__", "") == "tell"]
+    assert len(telling) == 2  # one a language
+    for event in telling:
+        assert [name for _, name in event.targets] == ["tick"]
+        assert event.trigger_mode == "once"
 
 
 def test_a_setting_that_changes_asks_for_its_map(page: Page) -> None:

@@ -114,7 +114,7 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
 def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
     side, tab = page.side, page.fold
     session = gr.State("")
-    seen = gr.Number(0, visible="hidden", precision=0)  # in the browser: of two answers that overtake each other it knows which came last
+    seen = gr.Number(0, visible="hidden", precision=0)  # in the browser, which knows what it was told
     tab_id, query, own = (gr.Textbox("", visible="hidden") for _ in range(3))  # a gr.State cannot be filled by a script
     timer = gr.Timer(0.4, active=False)
     seen_by = page.explore
@@ -135,12 +135,12 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
 
     entering = [session, seen, *opening, *fold.state_controls(tab).values(), side.button, *answer]
     entered = demo.load(on.enter, [tab_id, query, own], entering, js=_ENTER, **common)
-    entered.then(on.tell, [session, seen], told, **common)
     at_hand = [side.models, side.device]
     entered.then(on.models, session, at_hand, queue=False, **common)
     side.models.browse(on.models, session, at_hand, queue=False, **common)
     entered.then(None, side.texts, None, js="(texts) => { window.layerscope.opened({texts}); }")  # so that a link keeps them
     keep_what_is_typed(page, demo, common)
+    # Nobody else tells: of two answers with news on their way at once the later one could come first, and the older one stay.
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
 
     pressed = [side.button.click, side.model.submit]

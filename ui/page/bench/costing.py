@@ -77,8 +77,9 @@ class Costing:
     def _answering(self) -> Job[None]:
         self._recall()
         while self._asked:
-            yield from self._measure(self._asked[0])
-            self._asked = self._asked[1:]
+            plan = self._asked[0]
+            yield from self._measure(plan)
+            self._asked = [other for other in self._asked if other is not plan]  # somebody may have asked for more meanwhile
 
     def _filling(self) -> Job[None]:
         """Measure the step next to T that is not known, again and again: moving T moves the order with it."""
