@@ -6,7 +6,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is importe
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads, here and in child processes, crawl where other work shares the cores
 
-import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from engine.export import checkpoint
+from engine.export import checkpoint, verify
 from engine.jobs import Job, drain
+from engine.models import convert, loading
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.types import Model
@@ -80,13 +80,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
 
 
 @pytest.fixture
-def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check this test's exports in this process, by the same code, which spares the seconds that another process takes to start."""
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Convert and check in this process, by the same code, which spares the seconds that another process takes to start."""
+    tasks = {"engine.export.verify": verify.check, "engine.models.convert": convert.convert}
 
     def here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
-        return (yield from importlib.import_module(module).check(json.loads(json.dumps(request))))
+        return (yield from tasks[module](json.loads(json.dumps(request))))
 
-    monkeypatch.setattr(checkpoint, "in_fresh_process", here)
+    for caller in (checkpoint, loading):
+        monkeypatch.setattr(caller, "in_fresh_process", here)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_a_fold_on_disk_is_the_fold_in_memory(family: str, rule: str, tiny: Call
     assert torch.equal(cached, uncached)
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize(("family", "rule"), VERIFIED.items())
 def test_a_whole_export_passes_its_own_checks(family: str, rule: str, tiny: Callable[..., Model], tmp_path: Path) -> None:
     model = tiny(family)

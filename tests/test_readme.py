@@ -75,6 +75,9 @@ def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path, monkeypatch: pytest.
         assert words[0] == ".venv/bin/layerscope"
         done = inside(*words[1:])
         assert done.code == 0, done.err
+        if words[1] == "export":
+            assert done.json["passed"]
+            assert next(check for check in done.json["checks"] if check["name"] == "logits")["detail"].startswith("equal bit for bit")
         made = words[words.index("--out") + 1]
         assert (tmp_path / made).exists()
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export import checkpoint as export_module
-from engine.export.checkpoint import DEFAULT_SHARD_BYTES, Check, ExportReport, export, parse_size
+from engine.export.checkpoint import DEFAULT_SHARD_BYTES, Check, export, parse_size
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
@@ -250,7 +250,7 @@ def test_a_sound_generation_config_is_kept_as_it_is(tmp_path: Path) -> None:
     assert (target / "generation_config.json").read_bytes() == (folder / "generation_config.json").read_bytes()
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_of_an_unsound_generation_config_the_special_tokens_are_kept_and_it_is_said(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
     (folder / "generation_config.json").write_text('{"num_beams": 100000, "eos_token_id": [1, 5]}')
@@ -316,19 +316,15 @@ def test_the_card_of_a_laco_plan_tells_its_settings_and_the_last_accepted_simila
 
 
 @pytest.fixture(scope="module")
-def exported(demo: Model, tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    return drain(export(demo.source, demo.folder, DEMO_PLAN, tmp_path_factory.mktemp("demo") / "out"))
+def exported(demo: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's checkpoint; how it passes its checks is seen where the README's commands are run."""
+    return write(demo, DEMO_PLAN, tmp_path_factory.mktemp("demo") / "out")
 
 
-def test_the_demo_passes_its_checks(exported: ExportReport) -> None:
-    assert exported.passed, exported.checks
-    assert next(check for check in exported.checks if check.name == "logits").detail.startswith("equal bit for bit")
-
-
-def test_the_demos_tensors_are_its_sources_byte_for_byte(demo: Model, exported: ExportReport) -> None:
+def test_the_demos_tensors_are_its_sources_byte_for_byte(demo: Model, exported: Path) -> None:
     with (
         safe_open(demo.folder / "model.safetensors", framework="pt") as source,
-        safe_open(Path(exported.path, "model.safetensors"), framework="pt") as found,
+        safe_open(exported / "model.safetensors", framework="pt") as found,
     ):
         assert "lm_head.weight" not in found.keys()  # noqa: SIM118  # tied, and stored once
         assert len(found.keys()) == len(source.keys()) - 9 * (30 - DEMO_PLAN.depth)
@@ -338,8 +334,8 @@ def test_the_demos_tensors_are_its_sources_byte_for_byte(demo: Model, exported: 
                 assert torch.equal(a.view(torch.int32), b.view(torch.int32))
 
 
-def test_the_demos_card_names_its_base_and_its_licence(exported: ExportReport) -> None:
-    card = ModelCard.load(Path(exported.path, "README.md"))
+def test_the_demos_card_names_its_base_and_its_licence(exported: Path) -> None:
+    card = ModelCard.load(exported / "README.md")
     assert (card.data.base_model, card.data.license, card.data.language) == (DEMO_BASE_MODEL, "apache-2.0", "en")
     assert "30 layers folded to 12" in card.text
     assert "**Nothing was retrained.**" in card.text

@@ -92,7 +92,7 @@ def test_a_size_that_is_none_is_refused(size: str, bench: Workbench) -> None:
         start_export(bench, "map", 0.9, "auto", size, "name")
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_an_export_writes_the_chosen_plan_and_reports(bench: Workbench) -> None:
     bench.set_spans([[1, 2], [3, 5]])
     wait_for_jobs()

@@ -30,7 +30,7 @@ def format_for(desk: Desk, model: Path) -> dict[str, object]:
     return opened(desk, model).page.since(0)[1]["format"]
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_gguf_is_offered_where_the_model_came_from_one_and_written_beside_the_others(desk: Desk, tmp_path: Path) -> None:
     assert format_for(desk, save_gguf(tmp_path / "tiny.gguf", "llama"))["visible"] is True
     desk.load_plan(plan_to_json(fold_spans(6, [(2, 4)], "mean")))

@@ -232,7 +232,7 @@ def test_clicking_a_fold_adds_it_and_clicking_it_again_takes_it_out(page: Page) 
     assert click("[[1, 2]]", 1, 2) == ([], "map")
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_an_export_without_a_name_gets_one_from_its_plan(page: Page, tmp_path: Path) -> None:
     bench = page.sessions.of(KEY)
     assert bench.model is not None

@@ -23,7 +23,7 @@ def offered(page: Page) -> list[dict[str, object]]:
     return json.loads(listed["value"])["models"]
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_what_was_opened_or_exported_meanwhile_is_offered_the_next_time(tmp_path: Path, fresh_cache: Path) -> None:
     folder, exports = save_tiny(tmp_path / "tiny", "llama"), tmp_path / "exports"
     page = Page(folder, exports)

@@ -51,7 +51,7 @@ def test_a_target_that_cannot_be_met_is_refused(target: Target, desk: Desk) -> N
     assert desk.runner.state() is None
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) -> None:
     desk.set_spans([[1, 3]])
     wait_for_jobs()

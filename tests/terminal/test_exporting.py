@@ -62,7 +62,7 @@ def test_export_overwrites_nothing(
     assert sorted(path.name for path in folder.parent.iterdir()) == ["folded"]  # no leftovers
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_one_step_of_a_map_is_a_plan_file(on_tiny: tuple[object, ...], inside: Callable[..., Answer], tmp_path: Path) -> None:
     steps = inside("map", *on_tiny, "-C", 2, "--t-min", -1).json["steps"]
     assert steps[-1]["depth"] < DEPTH

@@ -28,7 +28,7 @@ def plan_file(folder: Path, plan: DepthPlan = DROPPED) -> Path:
     return folder / "plan.json"
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_a_gguf_file_becomes_a_smaller_one_that_opens(tiny_gguf: Path, inside: Callable[..., Answer], tmp_path: Path) -> None:
     plan = plan_file(tmp_path, fold_spans(6, [(2, 4)], "reference"))
     (tmp_path / "generation_config.json").write_text("[]")  # what else lies in the folder must not disturb the checks

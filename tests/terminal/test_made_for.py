@@ -81,7 +81,7 @@ def ask(verb: str, inside: Callable[..., Answer], plan: Path, model: Path, texts
     return [line for line in answer.err.splitlines() if "this plan was made for" in line]
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("verb", READING)
 def test_a_plan_of_another_model_says_so_when_it_is_read(
     verb: str, models: tuple[Path, Path], texts: Path, inside: Callable[..., Answer], plan: Path, tmp_path: Path
@@ -92,7 +92,7 @@ def test_a_plan_of_another_model_says_so_when_it_is_read(
     assert ask(verb, inside, plan, models[0], texts, tmp_path / "ours") == []
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_a_plan_that_names_no_model_is_read_as_before(
     models: tuple[Path, Path], texts: Path, inside: Callable[..., Answer], plan: Path, tmp_path: Path
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_plan_that_names_no_model_is_read_as_before(
         assert ask(verb, inside, plan, models[1], texts, tmp_path / verb) == []
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_what_an_export_keeps_names_the_model_it_was_made_for(
     models: tuple[Path, Path], texts: Path, inside: Callable[..., Answer], plan: Path, tmp_path: Path
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_repaired_plan_is_judged_on_another_machine(
     assert 0 < better["kl"] < bare["kl"]
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_a_repaired_plan_is_exported_on_another_machine(
     repaired: Path, tiny_folder: Path, another_machine: Path, inside: Callable[..., Answer], tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return facts_of(ModelSource("folder", str(folder)), OWN)
 
 
-@pytest.mark.usefixtures("checked_here")
+@pytest.mark.usefixtures("in_this_process")
 def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[..., Answer]) -> None:
     lines = [
         *filled("explore", here),
