@@ -60,7 +60,8 @@ window.layerscope = (() => {
   // 1, 2 and 5 of each power of ten, or at powers alone where the range is wide.
   const ratioAxis = (ratios, highest, [below, above], wide = highest >= 50) => {
     const least = Math.max(1e-3, Math.min(1, ...ratios.filter((ratio) => ratio > 0)));
-    const range = [Math.log10(least) - below, Math.log10(highest) + above];
+    const ends = [Math.log10(least), Math.log10(highest)], room = .06 * (ends[1] - ends[0]); // for half a marker
+    const range = [ends[0] - Math.max(below, room), ends[1] + Math.max(above, room)];
     const values = [-3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((power) => (wide ? [1] : [1, 2, 5]).map((digit) => Number(`${digit}e${power}`)));
     const tickvals = values.filter((value) => Math.log10(value) >= range[0] && Math.log10(value) <= range[1]);
     return {type: "log", range, tickvals, ticktext: tickvals.map((v) => `×${v}`)};
