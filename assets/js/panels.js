@@ -61,8 +61,7 @@
     return `${jobName(value.kind, words)}${percent === null ? "" : ` ${percent} %`}${rest}`;
   };
 
-  // Of two answers the later one is shown, whichever comes first. All that came with one that was overtaken is as old as it is,
-  // and it may have told the page to stop asking.
+  // Of two answers the later one is shown, whichever comes first; one that was overtaken may have told the page to stop asking.
   const latest = (value, local, trigger) => {
     if (!(value.at < local.latest?.at)) local.latest = value;
     else if (value.at !== local.late) { local.late = value.at; trigger("wake", {}); }

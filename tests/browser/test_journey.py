@@ -278,6 +278,8 @@ def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when
     expect(job).to_have_text("Ready")
     page.locator("#open").click()
     expect(job).to_contain_text(re.compile(JOBS), timeout=LONG)
+    open_tab(page, "fold")
+    expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 30", timeout=LONG)
     page.locator("#cancel").click()
     expect(job).to_have_text("Ready", timeout=20_000)
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export import checkpoint as export_module
-from engine.export.checkpoint import DEFAULT_SHARD_BYTES, Check, export, parse_size
+from engine.export.checkpoint import DEFAULT_SHARD_BYTES, Check, export, parse_size, verify
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
@@ -317,8 +317,14 @@ def test_the_card_of_a_laco_plan_tells_its_settings_and_the_last_accepted_simila
 
 @pytest.fixture(scope="module")
 def exported(demo: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's checkpoint; how it passes its checks is seen where the README's commands are run."""
     return write(demo, DEMO_PLAN, tmp_path_factory.mktemp("demo") / "out")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_demo_passes_its_checks(demo: Model, exported: Path) -> None:
+    checks = drain(verify(demo.folder, DEMO_PLAN, exported))
+    assert all(check.passed for check in checks), checks
+    assert next(check for check in checks if check.name == "logits").detail.startswith("equal bit for bit")
 
 
 def test_the_demos_tensors_are_its_sources_byte_for_byte(demo: Model, exported: Path) -> None:

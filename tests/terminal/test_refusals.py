@@ -115,7 +115,9 @@ def test_a_hub_model_is_refused_offline(inside: Callable[..., Answer]) -> None:
 def test_the_installed_command_refuses_as_calmly(on_tiny: tuple[object, ...], broken: Path) -> None:
     calls = {
         "C is 7": ("propose", *on_tiny, "-C", 7),
+        "--nonsense": ("map", "--nonsense"),
         "layerscope: ": ("profile", "--model", broken / "truncated.gguf"),
+        "hub:org/name": ("propose", "--model", "hub:org/name"),
     }
     with ThreadPoolExecutor(2) as pool:
         for expected, answer in zip(calls, pool.map(lambda arguments: outside(*arguments), calls.values()), strict=True):
