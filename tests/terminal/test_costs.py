@@ -88,7 +88,8 @@ def test_a_sweep_that_is_interrupted_writes_what_it_has(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
     )
     try:
-        wait_until(lambda: any(file.stat().st_size for file in tmp_path.glob("cache/evaluation/*")))  # a cost has been measured
+        ledgers = tmp_path / "cache" / "evaluation"  # a line a cost: when a later one is there, the first is among the sweep's plans
+        wait_until(lambda: any(len(ledger.read_text().splitlines()) > 2 for ledger in ledgers.glob("*")))
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
     finally:
