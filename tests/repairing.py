@@ -5,7 +5,7 @@ from engine.judge.objectives import Objective
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.recover.repair import repair
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 
 SENTENCE = "the cat sat on a mat while rivers ran to seas and rain fell over hills that nobody had seen before"
 WORDS = SENTENCE.split()
@@ -14,14 +14,14 @@ TOKENS = 1700
 FOLDABLE = ("llama", "qwen2", "gpt2", "phi3")
 DROPPED = plan_of_kept(6, (0, 1, 4), "hand-made")  # seams after blocks 1 and 2
 
-_mended: dict[tuple[str, str], DepthPlan] = {}
+_mended: dict[tuple[str, str], Plan] = {}
 
 
 def objective_of(model: Model, name: str = "kl", tokens: int = TOKENS, texts: tuple[str, ...] = TEXTS) -> Objective:
     return Objective(model, calibration_of(texts), name, tokens)
 
 
-def mended(model: Model, kind: str = "ridge") -> DepthPlan:
+def mended(model: Model, kind: str = "ridge") -> Plan:
     """DROPPED, repaired on a model; once a process."""
     key = (model.fingerprint, kind)
     if key not in _mended:

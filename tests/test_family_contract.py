@@ -18,7 +18,7 @@ from engine.models.texts import Pack, calibration_of, packs_of
 from engine.passes.forward import capture, logits_of, normed, resume
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.plans.surgery import Mixer
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 from tests.exporting import write
 from tests.families import FAMILIES, TEXTS, save_tiny
 from tests.naive import token_ids
@@ -30,7 +30,7 @@ def packs_for(model: Model) -> tuple[Pack, ...]:
     return packs_of(model.tokenizer, model.config, calibration_of(TEXTS))
 
 
-def plan_logits(model: Model, plan: DepthPlan) -> list[torch.Tensor]:
+def plan_logits(model: Model, plan: Plan) -> list[torch.Tensor]:
     mixer = Mixer(model.network)
     records = [capture(model, pack) for pack in packs_for(model)]
     return [logits_of(model, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix))) for record in records]

@@ -20,7 +20,7 @@ from engine.plans.rules import RULES, untouched
 from engine.recover.repair import REPAIRS
 from engine.search.ablations import ABLATIONS
 from engine.settings import Method, NoSettings, Registry, about, control
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 from tests.answers import Answer, assert_refused
 from tests.families import TEXTS, save_tiny
 from ui.page.components.slider import Slider
@@ -78,7 +78,7 @@ def striped(monkeypatch: pytest.MonkeyPatch) -> list[StripedSettings]:
     """A baseline that nobody wrote a word about, and what it was asked with."""
     asked: list[StripedSettings] = []
 
-    def run(objective: Objective, keep: int, settings: StripedSettings) -> Job[DepthPlan]:
+    def run(objective: Objective, keep: int, settings: StripedSettings) -> Job[Plan]:
         asked.append(settings)
         yield Progress("")
         return plan_of_kept(objective.model.spec.depth, range(keep), "striped", stride=settings.stride)

@@ -8,12 +8,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from engine.models.sources import DEMO_BASE_MODEL, lies_within
 from engine.models.texts import assets_folder
 from engine.plans.words import describe, weigh
-from engine.types import DepthPlan, ModelSource, ModelSpec
+from engine.types import ModelSource, ModelSpec, Plan
 
 _INHERITED = ("license", "license_name", "license_link", "language")
 
 
-def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPlan, record: dict[str, Any]) -> str:
+def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, record: dict[str, Any]) -> str:
     """Return the text of README.md: where the model comes from, what was folded under which rule, and what was not done.
 
     `base_model` is named only where it is known to be a Hub id; licence and language come from the source's own card.
@@ -28,7 +28,7 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPl
         base_model_relation="finetune" if base else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["pruned", "depth-pruning", "layer-merge", *(["laco"] if plan.method == "laco" else [])],
+        tags=_tags(plan),
         **inherited,
     )
     settings = dict(plan.settings)
@@ -51,6 +51,13 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: DepthPl
         versions=record["versions"],
     )
     return str(card)
+
+
+def _tags(plan: Plan) -> list[str]:
+    parts = {"depth-pruning": plan.depth < plan.source_depth, "layer-merge": plan.folds, "width-pruning": plan.width, "sparse": plan.masks}
+    untrimmed = not plan.width and not plan.masks
+    named = [tag for tag, true in parts.items() if true or (untrimmed and tag in ("depth-pruning", "layer-merge"))]
+    return ["pruned", *named, *(["laco"] if plan.method == "laco" else [])]
 
 
 def base_model(source: ModelSource) -> str | None:

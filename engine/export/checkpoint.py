@@ -17,15 +17,15 @@ from engine.export.card import base_model, model_card
 from engine.export.mergekit import mergekit_config
 from engine.export.target import appearing, require_disk, require_free
 from engine.jobs import Job, Progress, in_fresh_process
-from engine.models.families import architecture_of, resized_config
 from engine.models.loading import fingerprint_of, generation_config_in
 from engine.models.sources import inspect_folder, lies_within
 from engine.models.tensors import places_in, write_shards
 from engine.plans.files import plan_to_json
-from engine.plans.outputs import make_output, plan_outputs
-from engine.plans.surgery import map_of
+from engine.plans.kept import require_tensors
+from engine.plans.outputs import plan_outputs
+from engine.plans.trimming import plan_config
 from engine.plans.words import require_depth
-from engine.types import DepthPlan, ModelSource, ModelSpec
+from engine.types import ModelSource, ModelSpec, Plan
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 _COMPANIONS = (
@@ -66,7 +66,7 @@ class ExportReport:
 def export(
     source: ModelSource,
     folder: Path,
-    plan: DepthPlan,
+    plan: Plan,
     target: Path,
     dtype: str = "auto",
     shard_bytes: int = DEFAULT_SHARD_BYTES,
@@ -84,22 +84,19 @@ def export(
     """
     config, spec = inspect_folder(folder, source)
     require_depth(plan, spec.depth)
-    for block in plan.blocks:
-        if block.repair:
-            map_of(block.repair)
+    require_tensors(plan.tensors)
+    new_config = plan_config(config, plan)
     companions = _companions(folder)
     require_free(target)
     yield Progress("Planning the files", 0.0)
-    outputs, places = plan_outputs(config, plan, places_in(folder), dtype)
-    transposed = architecture_of(config).transposed
+    outputs = plan_outputs(config, plan, places_in(folder), dtype)
     total = sum(output.bytes for output in outputs.values())
     require_disk(target, total)
     fingerprint = fingerprint_of(folder)
     with appearing(target) as partial:
         partial.mkdir()
-        for written in write_shards(partial, outputs, lambda output: make_output(output, places, transposed), shard_bytes):
+        for written in write_shards(partial, outputs, shard_bytes):
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
-        new_config = resized_config(config, plan.kept)
         new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
         new_config.save_pretrained(partial)
         for path in companions:
@@ -118,9 +115,7 @@ def export(
     return ExportReport(str(target), (*checks, *notes), files)
 
 
-def verify(
-    folder: Path, plan: DepthPlan, target: Path, trust_remote_code: bool = False, gguf: Path | None = None
-) -> Job[tuple[Check, ...]]:
+def verify(folder: Path, plan: Plan, target: Path, trust_remote_code: bool = False, gguf: Path | None = None) -> Job[tuple[Check, ...]]:
     """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py).
 
     Where a file was made from a GGUF file, `gguf` is that one, and `folder` holds its dequantised weights.
@@ -176,7 +171,7 @@ def _forget_code(partial: Path) -> None:
 
 
 def _record(
-    source: ModelSource, spec: ModelSpec, plan: DepthPlan, fingerprint: str, dtype: torch.dtype, provenance: dict[str, Any]
+    source: ModelSource, spec: ModelSpec, plan: Plan, fingerprint: str, dtype: torch.dtype, provenance: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "layerscope": 1,

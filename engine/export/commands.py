@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.judge.evaluation import Evaluation
 from engine.models.texts import BUNDLED
-from engine.types import DepthPlan, ModelSource
+from engine.types import ModelSource, Plan
 
 
 def model_option(source: ModelSource) -> str:
@@ -15,17 +15,18 @@ def model_option(source: ModelSource) -> str:
     return "--model " + shlex.quote(str(source) + (f"@{source.revision}" if source.kind == "hub" and source.revision else ""))
 
 
-def commands(source: ModelSource, plan: DepthPlan, evaluation: Evaluation | None, facts: Mapping[str, Any]) -> list[str]:
+def commands(source: ModelSource, plan: Plan, evaluation: Evaluation | None, facts: Mapping[str, Any]) -> list[str]:
     """Return the lines that repeat this in a terminal; a line that begins with # says what to bring."""
     opened = f"{model_option(source)} --dtype {source.dtype}"
     settings, lines = dict(plan.settings), []
-    if plan.method == "laco" and not plan.repairs and {"C", "I", "T", "lowest", "highest", "rule", "similarity"} <= settings.keys():
+    bare = not (plan.repairs or plan.width or plan.masks)
+    if plan.method == "laco" and bare and {"C", "I", "T", "lowest", "highest", "rule", "similarity"} <= settings.keys():
         texts, note = texts_named(records(facts).get("calibration") or {}, "calibration")
         lines += [*note, f"layerscope propose {opened} --device {source.device} --calibration {texts}"]
         lines[-1] += "".join(f" -{name} {settings[name]}" for name in "CIT")
         lines[-1] += "".join(f" --{name} {settings[name]}" for name in ("lowest", "highest", "rule", "similarity")) + " --out plan.json"
     else:
-        lines.append("# plan.json is the plan below" + ("; put plan.repairs.safetensors beside it" if plan.repairs else ""))
+        lines.append("# plan.json is the plan below" + ("; put plan.tensors.safetensors beside it" if plan.tensors else ""))
     if evaluation is not None:
         protocol = evaluation.protocol
         texts, note = texts_named({"name": protocol.texts}, "evaluation")

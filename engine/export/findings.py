@@ -8,7 +8,7 @@ from engine.export.figures import bytes_of, change, number, percent, spread
 from engine.judge.cost import LEVELS
 from engine.judge.evaluation import Evaluation
 from engine.plans.words import Say, in_english, weigh
-from engine.types import DepthPlan, ModelSpec
+from engine.types import ModelSpec, Plan
 
 Row = tuple[str, str, str, str]  # what, of the source, of the plan, what has changed
 
@@ -16,7 +16,7 @@ Row = tuple[str, str, str, str]  # what, of the source, of the plan, what has ch
 # --- The verdict ---
 
 
-def verdict(plan: DepthPlan, evaluation: Evaluation | None, say: Say = in_english) -> tuple[str, str, tuple[str, ...]]:
+def verdict(plan: Plan, evaluation: Evaluation | None, say: Say = in_english) -> tuple[str, str, tuple[str, ...]]:
     """Return a level (none, good, fair, poor or broken), a headline, and the sentences that explain it."""
     if evaluation is None:
         why = say("Judge the plan before you decide anything by this report.")
@@ -46,10 +46,10 @@ def _broken(e: Evaluation, say: Say) -> tuple[str, ...] | None:
     return None
 
 
-def _level(plan: DepthPlan, e: Evaluation, say: Say) -> tuple[str, str]:
+def _level(plan: Plan, e: Evaluation, say: Say) -> tuple[str, str]:
     level, headline = next((level, say(words)) for limit, level, words in LEVELS if e.ratio <= limit)
     told = _has_interval(e)
-    if plan.blocks and not plan.folds and plan.depth == plan.source_depth:
+    if plan.depth == plan.source_depth and all(block.untouched for block in plan.blocks):
         headline = say("Nothing was changed, so nothing is lost")
     elif told and e.ratio_high < 1.0:
         headline = say("It predicts these texts better than its source, which is unusual: check it on others")
@@ -90,7 +90,7 @@ def _has_interval(e: Evaluation) -> bool:
 
 
 def gains(
-    spec: ModelSpec, plan: DepthPlan, speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None, say: Say = in_english
+    spec: ModelSpec, plan: Plan, speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None, say: Say = in_english
 ) -> list[Row]:
     """Return the rows of what gets smaller and faster."""
     parameters, size = weigh(spec, plan)

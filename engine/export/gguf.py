@@ -20,7 +20,7 @@ from engine.models.families import Architecture, row_of
 from engine.models.loading import converted
 from engine.plans.files import plan_to_json
 from engine.plans.words import require_depth
-from engine.types import DepthPlan, ModelSource
+from engine.types import ModelSource, Plan
 
 # What llama.cpp decides by a layer's position alone, by general.architecture (set_swa_pattern, n_no_rope_layer_step): the last
 # layer of every so many is of another kind than the rest, with full attention or without rotary positions.
@@ -62,7 +62,7 @@ class Gguf(NamedTuple):
         return None if field is None else field.contents()
 
 
-def export_gguf(source: ModelSource, plan: DepthPlan, target: Path) -> Job[ExportReport]:
+def export_gguf(source: ModelSource, plan: Plan, target: Path) -> Job[ExportReport]:
     """Write the GGUF file that a plan of a GGUF source describes, and check it in a fresh process.
 
     Memory stays at the file's header. `target` must not exist; it appears complete. The plan is kept in the file's metadata.
@@ -92,11 +92,16 @@ def export_gguf(source: ModelSource, plan: DepthPlan, target: Path) -> Job[Expor
     return ExportReport(str(target), checks, ((target.name, target.stat().st_size),))
 
 
-def require_copies(plan: DepthPlan) -> None:
+def require_copies(plan: Plan) -> None:
     """Raise PlanError where a plan's blocks are not made of one source layer each."""
     for place, block in enumerate(plan.blocks):
-        if block.repair or len(block.mix) > 1 or block.mix[0][1] != 1.0:
-            why = "its repair" if block.repair else "the sum of its layers"
+        reasons = {
+            "the sum of its layers": len(block.mix) > 1 or block.mix[0][1] != 1.0,
+            "its repair": block.repair or block.refits,
+            "its width": block.trim is not None,
+            "its mask": block.masks,
+        }
+        if why := next((reason for reason, true in reasons.items() if true), None):
             raise PlanError(
                 f"block {place} of this plan needs float weights ({why}), and a GGUF file's are copied as they are; "
                 "export it as safetensors"
@@ -121,7 +126,7 @@ def read_gguf(path: Path) -> Gguf:
     return gguf
 
 
-def require_pattern(gguf: Gguf, plan: DepthPlan) -> None:
+def require_pattern(gguf: Gguf, plan: Plan) -> None:
     """Raise ExportError where llama.cpp, which knows a layer's kind by its position, would run a layer kept as one of another."""
     name = gguf.architecture
     written = gguf.value(Keys.Attention.SLIDING_WINDOW_PATTERN)  # a number where the file says it; what else it holds goes unread there
@@ -139,7 +144,7 @@ def require_pattern(gguf: Gguf, plan: DepthPlan) -> None:
         )
 
 
-def copied_tensors(gguf: Gguf, plan: DepthPlan) -> dict[str, ReaderTensor]:
+def copied_tensors(gguf: Gguf, plan: Plan) -> dict[str, ReaderTensor]:
     """Return the tensors of a plan's GGUF file by name, in the source's order: each is the source's, under another name.
 
     Raises:
@@ -179,7 +184,7 @@ def _needed(tensors: dict[str, ReaderTensor], name: str) -> ReaderTensor:
     return tensors[name]
 
 
-def write_gguf(gguf: Gguf, plan: DepthPlan, tensors: dict[str, ReaderTensor], file: Path) -> Iterator[int]:
+def write_gguf(gguf: Gguf, plan: Plan, tensors: dict[str, ReaderTensor], file: Path) -> Iterator[int]:
     """Write a GGUF file of tensors that lie in another one; yields the bytes written so far."""
     writer = GGUFWriter(file, gguf.architecture, endianess=gguf.reader.endianess)
     writer.data_alignment = int(gguf.reader.alignment)
@@ -204,7 +209,7 @@ def write_gguf(gguf: Gguf, plan: DepthPlan, tensors: dict[str, ReaderTensor], fi
         writer.close()
 
 
-def _copy_field(writer: GGUFWriter, gguf: Gguf, plan: DepthPlan, field: ReaderField, changed: dict[str, Any]) -> None:
+def _copy_field(writer: GGUFWriter, gguf: Gguf, plan: Plan, field: ReaderField, changed: dict[str, Any]) -> None:
     """Add a key of the source's metadata as it is, with the value that `changed` has for it, or cut to the layers kept."""
     if field.name.startswith(("GGUF.", "split.")) or field.name in (Keys.General.ARCHITECTURE, _RECIPE):
         return  # what the reader and the writer count themselves, and the recipe of a model that this one is made of

@@ -3,12 +3,12 @@
 from huggingface_hub.utils import yaml_dump
 
 from engine.plans.words import runs
-from engine.types import DepthPlan
+from engine.types import Plan
 
 
-def mergekit_config(plan: DepthPlan, model: str, dtype: str) -> str | None:
-    """Return the passthrough merge that makes a plan of `model` (a Hub id or a folder), None where a block is folded or repaired."""
-    if plan.folds:
+def mergekit_config(plan: Plan, model: str, dtype: str) -> str | None:
+    """Return the passthrough merge that makes a plan of `model` (a Hub id or a folder), None where a block is more than its layer."""
+    if not all(block.untouched for block in plan.blocks):
         return None
     slices = [{"sources": [{"model": model, "layer_range": [first, last + 1]}]} for first, last in runs(plan.kept)]
     return yaml_dump({"slices": slices, "merge_method": "passthrough", "dtype": dtype})

@@ -10,7 +10,7 @@ from engine.judge.evaluation import Evaluation
 from engine.passes.profiling import Profile
 from engine.plans.words import Say, in_english, runs, weigh
 from engine.search.frontier import Frontier
-from engine.types import Block, DepthPlan, ModelSpec
+from engine.types import Block, ModelSpec, Plan
 
 Other = tuple[str, int, int, float, float, float]  # another plan judged alike: label, depth, parameters, ratio, low, high
 
@@ -22,7 +22,7 @@ KINDS = {
 }
 
 
-def strip(plan: DepthPlan, upright: bool, say: Say = in_english) -> dict[str, Any]:
+def strip(plan: Plan, upright: bool, say: Say = in_english) -> dict[str, Any]:
     """Return the strip's shapes: source layers in one row, the plan's blocks in the next, and links between them.
 
     Lengths are SVG units. `upright` turns rows into columns, for narrow screens, with room for a word in each cell.
@@ -69,7 +69,7 @@ def folded(block: Block) -> bool:
     return block.mix != ((block.home, 1.0),)
 
 
-def charts(profile: Profile, plan: DepthPlan, evaluation: Evaluation | None, frontier: Frontier | None) -> dict[str, Any]:
+def charts(profile: Profile, plan: Plan, evaluation: Evaluation | None, frontier: Frontier | None) -> dict[str, Any]:
     """Return what the page's script draws: plain JSON, floats to six digits, NaN and infinity as null."""
     touched = sorted(set(range(plan.source_depth)) - {b.home for b in plan.blocks} | {b.home for b in plan.blocks if folded(b)})
     shown: dict[str, Any] = {
@@ -91,7 +91,7 @@ def charts(profile: Profile, plan: DepthPlan, evaluation: Evaluation | None, fro
 
 
 def cost_against_size(
-    spec: ModelSpec, plan: DepthPlan, evaluation: Evaluation | None, others: Sequence[Other], say: Say = in_english
+    spec: ModelSpec, plan: Plan, evaluation: Evaluation | None, others: Sequence[Other], say: Say = in_english
 ) -> dict[str, Any]:
     """Return the points of the picture of cost against size: the plan, where it has a cost, and the others that have one.
 

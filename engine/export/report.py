@@ -27,14 +27,14 @@ from engine.passes.profiling import Profile
 from engine.plans.files import plan_to_json
 from engine.plans.words import Say, describe, in_english, weigh
 from engine.search.frontier import Frontier
-from engine.types import DepthPlan, ModelSource, ModelSpec
+from engine.types import ModelSource, ModelSpec, Plan
 
 
 def report_html(
     spec: ModelSpec,
     source: ModelSource,
     fingerprint: str,
-    plan: DepthPlan,
+    plan: Plan,
     profile: Profile,
     evaluation: Evaluation | None,
     frontier: Frontier | None,
@@ -110,9 +110,7 @@ def _environment(say: Say) -> Environment:
 # --- Tables ---
 
 
-def _settings(
-    source: ModelSource, fingerprint: str, plan: DepthPlan, evaluation: Evaluation | None, say: Say = in_english
-) -> dict[str, Any]:
+def _settings(source: ModelSource, fingerprint: str, plan: Plan, evaluation: Evaluation | None, say: Say = in_english) -> dict[str, Any]:
     rows: dict[str, Any] = {say("model"): str(source), say("revision"): source.revision or "–", say("dtype asked for"): source.dtype}
     rows |= {say("device"): source.device, say("fingerprint of config and weights"): fingerprint, say("method"): plan.method}
     for key, value in plan.settings:
@@ -122,7 +120,7 @@ def _settings(
     return rows
 
 
-def _fitted_to(plan: DepthPlan, facts: Mapping[str, Any]) -> set[Any]:
+def _fitted_to(plan: Plan, facts: Mapping[str, Any]) -> set[Any]:
     """Return the fingerprints of the texts that the plan was made with."""
     named = {value for key, value in plan.settings if key in ("calibration", "practice")}
     return named | {records(facts)[key].get("fingerprint") for key in ("calibration", "practice") if facts.get(key)}

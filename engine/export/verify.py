@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from engine.errors import SourceError
 from engine.jobs import Job, Progress, answer_request
 
 _PROMPT_TOKENS, _NEW_TOKENS, _TEXTS = 8, 16, 4
@@ -46,6 +47,8 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     counted = depth_of(network.config) == len(blocks_of(network)) == plan.depth and sorted(set(indices)) == list(range(plan.depth))
     note("depth", counted, f"{len(blocks_of(network))} blocks, config says {depth_of(network.config)}")
 
+    if plan.width is not None:
+        note("shapes", *_compare_shapes(network, Path(request["source"]), plan))
     texts = calibration_of(bundled("english").texts[:_TEXTS])
     packs = packs_of(tokenizer, network.config, texts)
     yield Progress("Running the plan in memory", 0.92)
@@ -121,18 +124,30 @@ def _compare_bytes(file: Path, source: Path, plan: Any) -> tuple[bool, str]:
     return len(equal) == len(expected) == len(found), f"{len(equal)} of {len(expected)} tensors, {total / 1e6:.1f} MB"
 
 
+def _compare_shapes(network: Any, source: Path, plan: Any) -> tuple[bool, str]:
+    """Return whether each tensor that transformers built has the plan's shape: a stock class may build others in silence."""
+    from engine.models.sources import read_config
+    from engine.models.tensors import places_in
+    from engine.plans.outputs import plan_outputs
+
+    expected = {name: output.shape for name, output in plan_outputs(read_config(source), plan, places_in(source), "auto").items()}
+    stem = f"{network.base_model_prefix}."  # which base-model checkpoints leave out
+    found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found |= {name.removeprefix(stem): shape for name, shape in found.items()}
+    wrong = [name for name, shape in expected.items() if found.get(name) != shape]
+    told = "all as the plan says" if not wrong else f"{len(wrong)} other than the plan says, such as {wrong[0]}: {found.get(wrong[0])}"
+    return not wrong, f"{len(expected)} tensors, {told}"
+
+
 def _compare_logits(network: Any, source: Any, plan: Any, packs: Any) -> tuple[bool, str]:
     """Return whether the checkpoint's logits are the plan's, bit for bit, and what there is to say of it."""
     import torch
-
-    from engine.errors import SourceError
 
     try:
         expected = _plan_logits(source, plan, packs, network.dtype)
     except SourceError as error:  # a dtype too narrow for the model's states
         return False, f"{error} (exported as {str(network.dtype).removeprefix('torch.')})"
-    with torch.no_grad():
-        found = [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
+    found = _logits(network, packs)
     difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(expected, found, strict=True))
     equal = all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     tokens = sum(pack.ids.shape[1] for pack in packs)
@@ -140,26 +155,32 @@ def _compare_logits(network: Any, source: Any, plan: Any, packs: Any) -> tuple[b
 
 
 def _plan_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
-    """Run the plan in memory, summed as the exporter sums and cast to the exported dtype, and return its logits."""
+    """Run the plan in memory, made as the exporter makes it and cast to the exported dtype, and return its logits."""
     import torch
 
     from engine.models.loading import read_network
     from engine.models.sources import inspect_folder
-    from engine.passes.forward import capture, logits_of, normed, resume
-    from engine.plans.surgery import Mixer
+    from engine.plans.live import live_network
     from engine.types import Model
 
     folder = Path(source.location)
     _, spec = inspect_folder(folder, source)
     same = getattr(torch, spec.dtype) == dtype
     network = read_network(folder, spec.dtype if same else "float32", source.trust_remote_code)
-    mixer = Mixer(network, keep=plan.depth)
-    for block in plan.blocks:
-        mixer.overrides(block)
-    mixer.cast(network, dtype)
-    model = Model(source, spec, folder, network.config, network, None, "")
-    records = [capture(model, pack) for pack in packs]
-    return [logits_of(model, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix))) for record in records]
+    live = live_network(Model(source, spec, folder, network.config, network, None, ""), plan)
+    for parameter in live.parameters():  # and no buffer: rotary tables stay as they are
+        parameter.data = parameter.data.to(dtype)
+    found = _logits(live, packs)
+    if not all(bool(torch.isfinite(logits).all()) for logits in found):
+        raise SourceError(f"the model's logits are not finite numbers in {str(dtype).removeprefix('torch.')}; try float32 or bfloat16")
+    return found
+
+
+def _logits(network: Any, packs: Any) -> list[Any]:
+    import torch
+
+    with torch.no_grad():
+        return [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import Evaluation, Judge
 from engine.models.texts import BUNDLED, bundled
-from engine.types import Calibration, DepthPlan, Model
+from engine.types import Calibration, Model, Plan
 
 # Eight openings. Of plans of the demo whose costs differ by a tenth or more, so many tokens put 2 pairs in 100 in another order than
 # 3,900 do (half as many 4, twice as many 1). Texts differ more than their tokens, but of 64 tokens most still lack what stands before.
@@ -46,7 +46,7 @@ def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_T
     return judge
 
 
-def costs(judge: Judge, plans: Sequence[DepthPlan], tell: Callable[[DepthPlan, Cost], object]) -> Job[None]:
+def costs(judge: Judge, plans: Sequence[Plan], tell: Callable[[Plan, Cost], object]) -> Job[None]:
     """Measure plans in this order and tell each one's cost as soon as it is there; what is remembered takes no time."""
     for number, plan in enumerate(plans):
         label = f"Plan {number + 1} of {len(plans)} ({plan.depth} layers)"

@@ -22,7 +22,7 @@ from engine.models.texts import Pack, pack_rows
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
 from engine.plans.surgery import Mixer
-from engine.types import Calibration, DepthPlan, Model
+from engine.types import Calibration, Model, Plan
 
 CONTEXT = 512
 TOKENS = 20_000
@@ -155,11 +155,11 @@ class Judge:
         many plans are judged on few tokens. No figure changes by it."""
         self._source, self._trails = SourceLogs(self.model), Trails(KEEP)
 
-    def known(self, plan: DepthPlan) -> bool:
+    def known(self, plan: Plan) -> bool:
         """True where judging this plan would cost nothing."""
         return self._ledger.get(blocks_key(plan.blocks)) is not None
 
-    def judge(self, plan: DepthPlan) -> Job[Evaluation]:
+    def judge(self, plan: Plan) -> Job[Evaluation]:
         """Measure a plan beside its source. Progress is told a pack at a time."""
         name = blocks_key(plan.blocks)
         value = self._ledger.get(name)
@@ -184,11 +184,11 @@ class Judge:
         return record
 
     @torch.no_grad()
-    def _score(self, index: int, plan: DepthPlan) -> list[tuple[int, list[float]]]:
+    def _score(self, index: int, plan: Plan) -> list[tuple[int, list[float]]]:
         with self.model.lock:
             record = self._record(index)
             trails = self._trails if index in self._records else None  # a record that goes takes its trails' name with it
-            final = normed(self.model, resume(self.model, self._mixer, record, plan.blocks, plan.prefix, trails))
+            final = normed(self.model, resume(self.model, self._mixer, record, plan.blocks, plan.prefix, trails), plan.blocks)
             found = []
             for (text, start, stop), skip in zip(record.pack.spans, self._skips[index], strict=True):
                 places = torch.arange(start + skip - 1, stop - 1)  # a token is predicted from the state before it

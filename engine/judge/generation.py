@@ -16,7 +16,7 @@ from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress, as_part
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 
 PROMPTS = (
     "The old lighthouse stood at the end of the pier, and every evening",
@@ -37,7 +37,7 @@ Verdict = Literal["stable", "loops", "empty"]
 
 
 def generate_beside(
-    model: Model, plan: DepthPlan, prompts: Sequence[str] = PROMPTS, new_tokens: int = 60, seed: int = 0, chat: bool = False
+    model: Model, plan: Plan, prompts: Sequence[str] = PROMPTS, new_tokens: int = 60, seed: int = 0, chat: bool = False
 ) -> Job["tuple[Sample, ...]"]:
     """Continue each prompt with source and plan, greedily and sampled (temperature 0.8, top-p 0.95, the same seed for
     both), at most `new_tokens` tokens each. All prompts are written together, so each token reads the weights once.

@@ -10,14 +10,15 @@ from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
 from engine.errors import SettingsError
-from engine.models.families import blocks_of, depth_of, resized_config
+from engine.models.families import depth_of
 from engine.models.tensors import places_in
 from engine.plans.outputs import plan_outputs
-from engine.plans.words import require_depth
-from engine.types import DepthPlan, Model
+from engine.plans.trimming import plan_config
+from engine.plans.words import require_depth, weigh
+from engine.types import Model, Plan
 
 
-def memory_of(model: Model, plan: DepthPlan, context: int = 4096, batch: int = 1) -> "Memory":
+def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> "Memory":
     """Count what source and plan take to hold and to run at a context of `context` tokens and a batch; nothing is run.
 
     Raises:
@@ -27,21 +28,18 @@ def memory_of(model: Model, plan: DepthPlan, context: int = 4096, batch: int = 1
     require_depth(plan, depth_of(model.config))
     if context < 1 or batch < 1:
         raise SettingsError(f"a context of {context} tokens and a batch of {batch} hold nothing; each is at least 1")
-    blocks = [tuple(block.parameters()) for block in blocks_of(model.network)]
-    inside = {id(tensor) for block in blocks for tensor in block}
-    rest = tuple(tensor for tensor in model.network.parameters() if id(tensor) not in inside)
-    kept = (*rest, *(tensor for home in plan.kept for tensor in blocks[home]))
-    every = (*rest, *(tensor for block in blocks for tensor in block))
-    outputs, _ = plan_outputs(model.config, plan, places_in(model.folder), "auto")
+    every = tuple(model.network.parameters())
+    parameters, _ = weigh(model.spec, plan)
+    outputs = plan_outputs(model.config, plan, places_in(model.folder), "auto")
     return Memory(
         context=context,
         batch=batch,
         source_parameters=sum(tensor.numel() for tensor in every),
-        plan_parameters=sum(tensor.numel() for tensor in kept),
+        plan_parameters=parameters,
         source_weights=sum(tensor.nbytes for tensor in every),
-        plan_weights=sum(tensor.nbytes for tensor in kept),
+        plan_weights=parameters * model.network.dtype.itemsize,
         source_cache=cache_bytes(model.config, model.network.dtype, context, batch),
-        plan_cache=cache_bytes(resized_config(model.config, plan.kept), model.network.dtype, context, batch),
+        plan_cache=cache_bytes(plan_config(model.config, plan), model.network.dtype, context, batch),
         plan_disk=sum(output.bytes for output in outputs.values()),
         depth_ratio=plan.depth / plan.source_depth,
     )

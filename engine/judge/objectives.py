@@ -16,7 +16,7 @@ from engine.passes.forward import Capture, Trails, capture, normed, resume, run_
 from engine.passes.logits import KEEP, ROWS, SourceLogs, by_rows, divergence
 from engine.plans.surgery import Mixer
 from engine.settings import Registry
-from engine.types import Block, Calibration, DepthPlan, Model
+from engine.types import Block, Calibration, Model, Plan
 
 PRACTICE_TOKENS = 2048
 
@@ -28,7 +28,7 @@ Stage = Literal["guess", "beam", "grow", "swap", "survivor", "exhaustive", "repa
 class Found:
     """The best plan that a search had after `seconds` and `forwards` (blocks run over all practice texts)."""
 
-    plan: DepthPlan
+    plan: Plan
     score: float
     seconds: float
     forwards: float
@@ -123,18 +123,18 @@ class Objective:
         """Return the share of all tokens that lies in some packs."""
         return sum(self.packs[index].ids.shape[1] for index in packs) / self.tokens
 
-    def score(self, plan: DepthPlan, packs: tuple[int, ...] | None = None) -> float:
+    def score(self, plan: Plan, packs: tuple[int, ...] | None = None) -> float:
         """Return a plan's score, over all packs or some; NaN where its states are not finite. Leading blocks that were
         run before are not run again."""
         packs = packs or self.every
         new = tuple(index for index in packs if (plan.blocks, index) not in self._known)
         with self.model.lock:
             for index, state in zip(new, self.run(plan, packs=new) if new else (), strict=True):
-                self._known[plan.blocks, index] = self._sum(index, state)
+                self._known[plan.blocks, index] = self._sum(index, state, plan.blocks)
         total = sum(self._known[plan.blocks, index] for index in packs)
         return total / sum(len(self.places[index]) for index in packs) if math.isfinite(total) else math.nan
 
-    def run(self, plan: DepthPlan, count: int | None = None, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
+    def run(self, plan: Plan, count: int | None = None, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
         """Return the raw states, one for each pack, after a plan's first `count` blocks, or after all of them."""
         count = plan.depth if count is None else count
         records = [self.record(index) for index in packs or self.every]
@@ -142,9 +142,10 @@ class Objective:
         with self.model.lock:
             for record in records:
                 prefix = min(plan.prefix, count)
-                start, _ = self._trails.longest(record, plan.blocks[:count], prefix, record.states[prefix])
+                entered = self.mixer.cutter.silenced(record.states[prefix], plan.blocks[0].trim)
+                start, _ = self._trails.longest(record, plan.blocks[:count], prefix, entered)
                 ran += (count - start) * record.pack.ids.shape[1]
-                states.append(resume(self.model, self.mixer, record, plan.blocks[:count], prefix, self._trails))
+                states.append(resume(self.model, self.mixer, record, plan.blocks[:count], prefix, self._trails) if count else entered)
         self.forwards += ran / self.tokens
         return states
 
@@ -157,10 +158,10 @@ class Objective:
             return [run_block(self.model, self.mixer, block, state, record) for state, record in zip(states, records, strict=True)]
 
     @torch.no_grad()
-    def _sum(self, index: int, state: torch.Tensor) -> float:
-        """Return what a pack's raw last states add up to."""
+    def _sum(self, index: int, state: torch.Tensor, blocks: tuple[Block, ...]) -> float:
+        """Return what a pack's raw last states, left by these blocks, add up to."""
         record, places = self.record(index), self.places[index]
-        source, plan = record.final[0, places], normed(self.model, state)[0, places]
+        source, plan = record.final[0, places], normed(self.model, state, blocks)[0, places]
         next_tokens = record.pack.ids[0, places + 1].to(plan.device)
         logs, beside = partial(by_rows, self.model, plan), partial(self._source.beside, index, source, plan)
         return self._score(Places(source, plan, next_tokens, logs, beside))

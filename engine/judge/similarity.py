@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -74,7 +75,7 @@ class SimilarityMeter:
         captures = self.captures
         with self.model.lock:
             for record in captures:
-                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails))
+                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails), blocks)
                 for text, start, stop in record.pack.spans:
                     source, plan = exact(record.final[0, start:stop]), exact(final[0, start:stop])
                     flattened[text] = _finite(cosine(source.flatten(), plan.flatten()))
@@ -94,4 +95,11 @@ def _finite(value: torch.Tensor) -> float | None:
 
 def blocks_key(blocks: tuple[Block, ...]) -> str:
     """Return the name under which what was measured of these blocks is remembered."""
-    return content_key([[block.home, block.mix, *([block.repair] if block.repair else [])] for block in blocks])[:32]
+    return content_key([_block_key(block) for block in blocks])[:32]
+
+
+def _block_key(block: Block) -> list[Any]:
+    depth = [block.home, block.mix, *([block.repair] if block.repair else [])]
+    trim = block.trim and [block.trim.heads, block.trim.neurons, block.trim.channels, block.trim.plain, block.trim.refits]
+    rest = {"refits": block.refits, "trim": trim, "masks": block.masks}
+    return [*depth, *([rest] if any(rest.values()) else [])]

@@ -14,10 +14,10 @@ from engine.jobs import Job, Progress
 from engine.judge.memory import PeakMemory
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 
 
-def measure_speed(model: Model, plan: DepthPlan, prompt_tokens: int | None = None, new_tokens: int = 32, rounds: int = 5) -> Job["Speed"]:
+def measure_speed(model: Model, plan: Plan, prompt_tokens: int | None = None, new_tokens: int = 32, rounds: int = 5) -> Job["Speed"]:
     """Time one pass over a prompt (prefill) and greedy decoding from its cache, a token at a time, batch 1.
 
     Source and plan take turns in every round, after a round each that does not count and whose memory is watched: what
@@ -78,7 +78,7 @@ def _now(device: torch.device) -> float:
 
 
 def _speed(
-    model: Model, plan: DepthPlan, timed: list[tuple[tuple[float, float], ...]], peaks: list[int], prompt_tokens: int, new_tokens: int
+    model: Model, plan: Plan, timed: list[tuple[tuple[float, float], ...]], peaks: list[int], prompt_tokens: int, new_tokens: int
 ) -> "Speed":
     tokens = (prompt_tokens, new_tokens)
     rates = [[[tokens[part] / turn[side][part] for turn in timed] for part in (0, 1)] for side in (0, 1)]  # [source, plan][prefill, decode]

@@ -23,7 +23,7 @@ from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
 from engine.plans.words import require_depth
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 
 CLOZE, CHOICE = "layerscope_cloze", "layerscope_choice"
 BUNDLED_TASKS: dict[str, tuple[str, str]] = {CLOZE: ("cloze-english.jsonl", "acc"), CHOICE: ("choice-english.jsonl", "acc_norm")}
@@ -31,7 +31,7 @@ _BATCH = 8
 _BOOTSTRAPS = 1000  # lm-evaluation-harness's default of 100 000 takes longer than a small model's task
 
 
-def run_tasks(model: Model, plan: DepthPlan, names: str = "bundled", limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
+def run_tasks(model: Model, plan: Plan, names: str = "bundled", limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
     """Score source and plan on "bundled", our own two, or on tasks of lm-evaluation-harness, named with commas between."""
     if names.strip() in ("", "bundled"):
         return score_bundled(model, plan, limit)
@@ -47,7 +47,7 @@ def read_task(name: str) -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(line) for line in text.splitlines() if line.strip())
 
 
-def score_bundled(model: Model, plan: DepthPlan, limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
+def score_bundled(model: Model, plan: Plan, limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
     """Score source and plan on the bundled tasks, on the first `limit` items of each or on all.
 
     layerscope_cloze, acc: greedy decoding after the context gives the answer (a space and the word), token by token.
@@ -93,7 +93,7 @@ def split(model: Model, context: str, continuation: str) -> tuple[list[int], lis
 
 
 def _answer(
-    model: Model, plan: DepthPlan, rows: Sequence[tuple[list[int], list[int]]], name: str, begin: float
+    model: Model, plan: Plan, rows: Sequence[tuple[list[int], list[int]]], name: str, begin: float
 ) -> Job[list[tuple["_Answer", "_Answer"]]]:
     """Return source's and plan's answer to each row, in order."""
     mixer, found = Mixer(model.network), list[tuple[_Answer, _Answer]]()
@@ -102,7 +102,7 @@ def _answer(
         yield Progress(f"Scoring {name}", begin + index / len(packs) / len(BUNDLED_TASKS))
         with model.lock:
             record = capture(model, pack)
-            finals = record.final, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix))
+            finals = record.final, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix), plan.blocks)
             for row, _, stop in pack.spans:
                 source, changed = (_look(model, final[0, :stop], rows[row][1]) for final in finals)
                 found.append((source, changed))
@@ -142,7 +142,7 @@ def _require_limit(limit: int | None) -> None:
 # --- lm-evaluation-harness ---
 
 
-def evaluate_tasks(model: Model, plan: DepthPlan, tasks: Sequence[str], limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
+def evaluate_tasks(model: Model, plan: Plan, tasks: Sequence[str], limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
     """Run source and plan through tasks of lm-evaluation-harness, zero-shot or as each task says; nothing is saved.
 
     The bundled tasks need no network; others fetch their data sets. A task is one step of progress a side: the harness

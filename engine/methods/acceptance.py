@@ -51,7 +51,7 @@ class AcceptanceMeter(SimilarityMeter):
         captures = self.captures
         with self.model.lock:
             for record in captures:
-                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails))
+                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails), blocks)
                 for text, start, stop in record.pack.spans:
                     if stop - start >= self._fewest():
                         value = self._value(text, record.final[0, start:stop], final[0, start:stop])

@@ -5,11 +5,11 @@ from engine.judge.objectives import Objective
 from engine.methods.baselines import BASELINES, plan_without
 from engine.passes.profiling import profile
 from engine.settings import NoSettings
-from engine.types import DepthPlan
+from engine.types import Plan
 
 
 @BASELINES.register("angular", "the run of layers that turns the last token's state least")
-def contiguous(objective: Objective, keep: int, settings: NoSettings) -> Job[DepthPlan]:
+def contiguous(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that drops the run of layers with the least angular distance between its two ends."""
     depth = objective.model.spec.depth
     drop = depth - keep

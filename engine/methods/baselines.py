@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import SettingsError
 from engine.jobs import Job
 from engine.settings import Registry
-from engine.types import Block, DepthPlan
+from engine.types import Block, Plan
 
 if TYPE_CHECKING:  # torch comes with it, which help in the terminal can do without
     from engine.judge.objectives import Objective
 
-BASELINES: Registry[Callable[..., Job[DepthPlan]]] = Registry("baseline", __package__)
+BASELINES: Registry[Callable[..., Job[Plan]]] = Registry("baseline", __package__)
 
 
-def plan_of_kept(depth: int, kept: Iterable[int], method: str, **settings: object) -> DepthPlan:
+def plan_of_kept(depth: int, kept: Iterable[int], method: str, **settings: object) -> Plan:
     """Return the plan that keeps these layers whole and drops the others."""
-    return DepthPlan(depth, tuple(Block(layer, ((layer, 1.0),)) for layer in sorted(kept)), method, tuple(settings.items()))
+    return Plan(depth, tuple(Block(layer, ((layer, 1.0),)) for layer in sorted(kept)), method, tuple(settings.items()))
 
 
-def plan_without(depth: int, gone: Iterable[int], method: str, keep: int) -> DepthPlan:
+def plan_without(depth: int, gone: Iterable[int], method: str, keep: int) -> Plan:
     """Return the plan that drops these layers and keeps the others whole."""
     return plan_of_kept(depth, set(range(depth)) - set(gone), method, keep=keep)
 
@@ -32,7 +32,7 @@ def require_target(depth: int, keep: int) -> None:
         raise SettingsError(f"{keep} layers cannot be kept of {depth}; the nearest that can is {min(max(keep, 1), depth)}")
 
 
-def baseline(objective: Objective, method: str, keep: int, **settings: Any) -> Job[DepthPlan]:
+def baseline(objective: Objective, method: str, keep: int, **settings: Any) -> Job[Plan]:
     """Return a baseline's plan for a number of layers to keep; `settings` that it does not have are passed over.
 
     Raises:

@@ -18,7 +18,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.plans.rules import RULES, fold, untouched
 from engine.settings import control
-from engine.types import DepthPlan, SimilarityDefinition
+from engine.types import Plan, SimilarityDefinition
 
 if TYPE_CHECKING:  # torch comes with it, which help in the terminal can do without
     from engine.judge.similarity import Similarity, SimilarityMeter
@@ -46,7 +46,7 @@ class Trial:
 class Proposal:
     """What Algorithm 1 did at one T, and the plan it ended with."""
 
-    plan: DepthPlan
+    plan: Plan
     trials: tuple[Trial, ...]
 
 
@@ -153,7 +153,7 @@ def propose(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
         trials.append(Trial(len(trials), pointer, absorbed, similarity, spread, accepted, len(blocks)))
         pointer -= settings.I if accepted else 1
     named = (*settings.items(), ("calibration", meter.calibration.fingerprint))
-    return Proposal(DepthPlan(depth, blocks, "laco", named), tuple(trials))
+    return Proposal(Plan(depth, blocks, "laco", named), tuple(trials))
 
 
 def landscape(

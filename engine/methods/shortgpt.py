@@ -5,11 +5,11 @@ from engine.judge.objectives import Objective
 from engine.methods.baselines import BASELINES, plan_without
 from engine.passes.profiling import profile
 from engine.settings import NoSettings
-from engine.types import DepthPlan
+from engine.types import Plan
 
 
 @BASELINES.register("bi", "ShortGPT: the layers of least block influence, all at once")
-def least_influence(objective: Objective, keep: int, settings: NoSettings) -> Job[DepthPlan]:
+def least_influence(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that drops the layers whose input and output are most alike (1 - mean cosine is least)."""
     depth = objective.model.spec.depth
     found = yield from profile(objective.records)

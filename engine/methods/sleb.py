@@ -6,11 +6,11 @@ from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
 from engine.methods.baselines import BASELINES, plan_of_kept, require_target
 from engine.settings import NoSettings
-from engine.types import DepthPlan
+from engine.types import Plan
 
 
 @BASELINES.register("sleb", "greedy: again and again the layer whose removal costs least, measured")
-def sleb(objective: Objective, keep: int, settings: NoSettings) -> Job[DepthPlan]:
+def sleb(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan of `greedy`."""
     return (yield from greedy(objective, keep)).plan
 

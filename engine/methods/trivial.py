@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from engine.jobs import Job, Progress
 from engine.methods.baselines import BASELINES, plan_of_kept, plan_without
 from engine.settings import NoSettings, control
-from engine.types import DepthPlan
+from engine.types import Plan
 
 if TYPE_CHECKING:
     from engine.judge.objectives import Objective
@@ -23,7 +23,7 @@ class RandomSettings:
 
 
 @BASELINES.register("tail", "the last layers dropped")
-def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[DepthPlan]:
+def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that keeps the first layers."""
     yield Progress("Choosing layers")
     depth = objective.model.spec.depth
@@ -31,7 +31,7 @@ def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[DepthPlan
 
 
 @BASELINES.register("random", "layers at random", RandomSettings)
-def at_random(objective: Objective, keep: int, settings: RandomSettings) -> Job[DepthPlan]:
+def at_random(objective: Objective, keep: int, settings: RandomSettings) -> Job[Plan]:
     """Return the plan that keeps a seeded sample of the layers."""
     yield Progress("Choosing layers")
     depth = objective.model.spec.depth

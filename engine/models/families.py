@@ -1,36 +1,59 @@
 """The families that can be folded: one literal row each, roles instead of class checks. Adding a row adds a family."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.errors import UnsupportedModelError
 
+Axes = tuple[str, str]  # what a projection writes and what it reads: "query", "key", "neuron", "channel", joined by + where fused
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Where a family keeps what the depth methods need.
+    """Where a family keeps what the methods need.
 
-    `blocks` and `norm` are module paths of the block list and of the final norm, `depth_key` the config's name for the
-    number of layers, `projections` the modules in a block that a mix replaces. `depth_scaled` are config switches that
-    make a layer's arithmetic depend on its index: a model with one of them on cannot change depth. `writes` is the
-    projection whose output is added to the residual stream last, None where a norm stands between; `transposed` says that
-    projections are stored [in, out].
+    `blocks`, `norm` and `embedding` are module paths of the block list, the final norm and the token embedding; `depth_key` is the
+    config's name for the number of layers. `projections` are the modules in a block that a mix replaces, with the axes of their
+    weights; `norms` the block's norms over the channels. `depth_scaled` are config switches that make a layer's arithmetic depend
+    on its index: a model with one of them on cannot change depth. `writes` is the projection whose output is added to the residual
+    stream last, None where a norm stands between; `transposed` says that projections are stored [in, out].
+
+    `unit_gains` says that a norm multiplies by 1 + its weight, `scaled_embedding` that the embedding is multiplied by
+    sqrt(hidden_size); `fixed` are axes that cannot be cut, each with the reason.
     """
 
     blocks: str
     norm: str
-    projections: tuple[str, ...]
+    embedding: str
+    projections: Mapping[str, Axes]
+    norms: tuple[str, ...]
     writes: str | None = None
     depth_key: str = "num_hidden_layers"
     depth_scaled: tuple[str, ...] = ()
     transposed: bool = False
+    unit_gains: bool = False
+    scaled_embedding: bool = False
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+    def reader_of(self, axis: str) -> str:
+        """Return the projection that reads an axis: the consumer of the heads or of the neurons."""
+        return next(name for name, (_, reads) in self.projections.items() if reads == axis)
 
 
-_SPLIT_ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+_SPLIT_ATTENTION = {
+    "self_attn.q_proj": ("query", "channel"),
+    "self_attn.k_proj": ("key", "channel"),
+    "self_attn.v_proj": ("key", "channel"),
+    "self_attn.o_proj": ("channel", "query"),
+}
+_GATED_MLP = {"mlp.gate_proj": ("neuron", "channel"), "mlp.up_proj": ("neuron", "channel"), "mlp.down_proj": ("channel", "neuron")}
 _LLAMA = Architecture(
     blocks="model.layers",
     norm="model.norm",
-    projections=(*_SPLIT_ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    embedding="model.embed_tokens",
+    projections={**_SPLIT_ATTENTION, **_GATED_MLP},
+    norms=("input_layernorm", "post_attention_layernorm"),
     writes="mlp.down_proj",
 )
 
@@ -39,21 +62,41 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
-    "gemma3_text": replace(_LLAMA, writes=None),
-    "phi3": Architecture(
-        blocks="model.layers",
-        norm="model.norm",
-        projections=("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"),
-        writes="mlp.down_proj",
+    "gemma3_text": replace(
+        _LLAMA,
+        norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        writes=None,
+        unit_gains=True,
+        scaled_embedding=True,
+    ),
+    "phi3": replace(
+        _LLAMA,
+        projections={
+            "self_attn.qkv_proj": ("query+key+key", "channel"),
+            "self_attn.o_proj": ("channel", "query"),
+            "mlp.gate_up_proj": ("neuron+neuron", "channel"),
+            "mlp.down_proj": ("channel", "neuron"),
+        },
     ),
     "gpt2": Architecture(
         blocks="transformer.h",
         norm="transformer.ln_f",
-        projections=("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
+        embedding="transformer.wte",
+        projections={
+            "attn.c_attn": ("query+key+key", "channel"),
+            "attn.c_proj": ("channel", "query"),
+            "mlp.c_fc": ("neuron", "channel"),
+            "mlp.c_proj": ("channel", "neuron"),
+        },
+        norms=("ln_1", "ln_2"),
         writes="mlp.c_proj",
         depth_key="n_layer",
         depth_scaled=("scale_attn_by_inverse_layer_idx",),
         transposed=True,
+        fixed={
+            "heads": "its heads are as wide as n_embd / n_head, so with fewer heads a stock class would build wider ones",
+            "channels": "its LayerNorm takes the mean over all channels, so with fewer of them every layer would compute something else",
+        },
     ),
 }
 

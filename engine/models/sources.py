@@ -15,6 +15,7 @@ from engine.errors import MemoryLimitError, SourceError, first_line
 from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
 from engine.models.library import DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, no_weights, require_code_allowed
+from engine.models.shapes import block_terms, outer_terms, shape_of
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -169,6 +170,7 @@ def describe_config(config: Any, source: ModelSource) -> ModelSpec:
         raise SourceError(f"the configuration describes no model that can be built: {first_line(error)}") from error
     if not len(blocks_of(network)):
         raise SourceError("the configuration describes a model without layers")
+    row, blocks = architecture_of(config), blocks_of(network)
     dtype = source.dtype if source.dtype != "auto" else str(config.dtype or torch.float32).removeprefix("torch.")
     return ModelSpec(
         model_type=config.model_type,
@@ -176,11 +178,14 @@ def describe_config(config: Any, source: ModelSource) -> ModelSpec:
         depth=depth_of(config),
         hidden_size=config.hidden_size,
         parameters=sum(p.numel() for p in network.parameters()),
-        block_parameters=tuple(sum(p.numel() for p in block.parameters()) for block in blocks_of(network)),
+        block_parameters=tuple(sum(p.numel() for p in block.parameters()) for block in blocks),
         layer_types=layer_types_of(config),
         dtype=dtype,
         bytes_per_parameter=getattr(torch, dtype).itemsize,
         available_bytes=free_bytes(source.device),
+        shape=shape_of(config),
+        block_terms=block_terms(row, blocks[0].named_parameters()),
+        outer_terms=outer_terms(row, network.named_parameters(), config.hidden_size),
     )
 
 

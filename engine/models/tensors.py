@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import safe_open
 
+from engine.errors import ExportError
 from engine.models.sources import weight_files
 
 _NAMES = {
@@ -35,13 +36,11 @@ class TensorPlace:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A tensor to be written: its dtype and shape, the weighted source tensors it is made of, and the fingerprint of the
-    map that is folded in, if any."""
+    """A tensor to be written: its dtype and shape, and what makes it."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-    parts: tuple[tuple[float, str], ...]
-    repair: str = ""
+    make: Callable[[], torch.Tensor]
 
     @property
     def bytes(self) -> int:
@@ -66,11 +65,13 @@ def read_tensor(name: str, place: TensorPlace) -> torch.Tensor:
         return opened.get_tensor(name)
 
 
-def write_shards(folder: Path, outputs: dict[str, Output], make: Callable[[Output], torch.Tensor], shard_bytes: int) -> Iterator[int]:
+def write_shards(folder: Path, outputs: dict[str, Output], shard_bytes: int) -> Iterator[int]:
     """Write tensors into model*.safetensors files of at most `shard_bytes` each (a larger tensor gets its own).
 
-    `make` is called once a tensor, in order; what it returns is cast on the way to the disk. Yields the bytes written so
-    far, a tensor at a time.
+    Each is made once, in order, and cast on the way to the disk. Yields the bytes written so far, a tensor at a time.
+
+    Raises:
+        ExportError: a tensor is of another shape than its header says.
     """
     split = split_state_dict_into_shards_factory(
         outputs,
@@ -96,7 +97,10 @@ def write_shards(folder: Path, outputs: dict[str, Output], make: Callable[[Outpu
         with (folder / filename).open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in names:
-                _write(file, make(outputs[name]), outputs[name].dtype)
+                tensor = outputs[name].make()
+                if tuple(tensor.shape) != outputs[name].shape:
+                    raise ExportError(f"{name} comes to a shape of {tuple(tensor.shape)}, and {outputs[name].shape} is needed")
+                _write(file, tensor, outputs[name].dtype)
                 written += outputs[name].bytes
                 yield written
     if split.is_sharded:

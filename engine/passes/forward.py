@@ -4,10 +4,11 @@ LaCo's pointer only moves down, so every layer below it is still the source's. W
 a plan then costs only its blocks from the first changed one upwards, and no model is ever copied.
 """
 
+import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.func import functional_call
@@ -33,6 +34,14 @@ class Capture:
     states: tuple[torch.Tensor, ...]
     calls: tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]
     final: torch.Tensor
+
+
+class Called(Protocol):
+    """What has been called over a pack: a Capture, or what else knows the blocks' arguments."""
+
+    @property
+    def calls(self) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]:
+        """The arguments of each layer beside the state."""
 
 
 def state_of(output: Any) -> torch.Tensor:
@@ -107,7 +116,7 @@ class Trails:
 
 
 @torch.no_grad()
-def run_block(model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Capture) -> torch.Tensor:
+def run_block(model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Called) -> torch.Tensor:
     """Run one block of a plan on a state [1, tokens, hidden], with its home's norms, type and mask."""
     heed()  # a pass over a large model takes longer than anybody waits for a cancel
     layer, (args, kwargs) = blocks_of(model.network)[block.home], record.calls[block.home]
@@ -126,7 +135,7 @@ def resume(
     Starts from what entered source layer `prefix` in the recorded pass, or from the longest trail that an earlier plan
     with the same leading blocks has left.
     """
-    start, state = prefix, record.states[prefix]
+    start, state = prefix, mixer.cutter.silenced(record.states[prefix], blocks[0].trim if blocks else None)
     if trails is not None:
         start, state = trails.longest(record, blocks, prefix, state)
     for place in range(start, len(blocks)):
@@ -137,9 +146,13 @@ def resume(
 
 
 @torch.no_grad()
-def normed(model: Model, state: torch.Tensor) -> torch.Tensor:
-    """Return a last state after the final norm."""
-    return final_norm_of(model.network)(state)
+def normed(model: Model, state: torch.Tensor, blocks: tuple[Block, ...] = ()) -> torch.Tensor:
+    """Return the last state of the plan with these blocks after the final norm."""
+    final = final_norm_of(model.network)(state)
+    trim = blocks[0].trim if blocks else None
+    if trim is None or not trim.plain or trim.channels is None:
+        return final
+    return final * math.sqrt(len(trim.channels) / state.shape[-1])  # the masked form of a norm whose gains are as they were
 
 
 @torch.no_grad()

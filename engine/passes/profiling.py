@@ -156,7 +156,7 @@ def _compare(model: Model, name: str, layer: int) -> tuple[float, float]:
 
 def weight_distance(model: Model) -> Job[WeightDistance]:
     """Return the distance of each projection to the next layer's (LaCo's motivation, 2402.11187): see WeightDistance."""
-    names = architecture_of(model.config).projections
+    names = tuple(architecture_of(model.config).projections)
     pairs = model.spec.depth - 1
     ledger = Ledger("weights", content_key(model.fingerprint, model.spec.dtype))
     for row, name in enumerate(names):

@@ -1,17 +1,28 @@
 """How a plan becomes JSON and comes back."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
-from engine.types import Block, DepthPlan, Model, Repair
+from engine.plans.parts import (
+    AXES,
+    block_to_json,
+    blocks_from_json,
+    masks_to_json,
+    part_from_json,
+    repair_from_json,
+    require_kept,
+    whole,
+    width_of,
+    width_to_json,
+)
+from engine.types import Model, Plan
 
 
-def plan_to_json(plan: DepthPlan) -> dict[str, Any]:
+def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Return a plan as the JSON object that the terminal writes and the page saves."""
     return {
         "source_depth": plan.source_depth,
@@ -19,6 +30,8 @@ def plan_to_json(plan: DepthPlan) -> dict[str, Any]:
         "method": plan.method,
         "settings": dict(plan.settings),
         **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
+        **({"width": width_to_json(plan, plan.width)} if plan.width else {}),
+        **({"masks": masks_to_json(plan, plan.masks)} if plan.masks else {}),
     }
 
 
@@ -50,12 +63,7 @@ def of_another_model(value: Any, fingerprint: str) -> str:
     return f"this plan was made for {made_for[0]} ({made_for[1][:12]}), which is not the open model"
 
 
-def block_to_json(block: Block) -> dict[str, Any]:
-    """Return a block as it stands in a plan's JSON; "repair" only where there is one."""
-    return {"home": block.home, "mix": [list(part) for part in block.mix], **({"repair": block.repair} if block.repair else {})}
-
-
-def plan_from_json(value: Any) -> DepthPlan:
+def plan_from_json(value: Any) -> Plan:
     """Read a plan: a bare one, or whatever holds one under "plan" (a proposal's file, one step of a map).
 
     Raises:
@@ -68,51 +76,18 @@ def plan_from_json(value: Any) -> DepthPlan:
     if isinstance(value, dict) and isinstance(value.get("plans"), list):
         raise PlanError("this file is a whole sweep; take one of its plans as the plan")
     try:
-        depth = _whole(value["source_depth"])
-        blocks = tuple(
-            Block(_whole(block["home"]), tuple((_whole(layer), _number(weight)) for layer, weight in block["mix"]), _mark(block))
-            for block in value["blocks"]
-        )
-        repairs = tuple(_repair(entry) for entry in value.get("repairs") or ())
-        method, settings = str(value.get("method", "unknown")), value.get("settings") or {}
-        plan = DepthPlan(depth, blocks, method, tuple((str(k), _frozen(v)) for k, v in settings.items()), repairs)
+        depth = whole(value["source_depth"])
+        blocks = blocks_from_json(value)
+        repairs = tuple(repair_from_json(entry) for entry in value.get("repairs") or ())
+        told, (width, masks) = part_from_json({"method": "unknown", **value}), (value.get(part) for part in ("width", "masks"))
+        plan = Plan(depth, blocks, told.method, told.settings, repairs, width and part_from_json(width), masks and part_from_json(masks))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanError(f'this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error!r})') from error
     _check(plan)
     return plan
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is no whole number")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)
-
-
-def _mark(value: Mapping[str, Any], key: str = "repair") -> str:
-    mark = value.get(key, "")
-    if not isinstance(mark, str) or (mark and re.fullmatch("[0-9a-f]{64}", mark) is None):
-        raise ValueError(f"{mark!r} is no fingerprint of a repair")
-    return mark
-
-
-def _repair(value: Any) -> Repair:
-    strength, before, after = (float("nan") if value[key] is None else _number(value[key]) for key in ("strength", "before", "after"))
-    return Repair(_whole(value["place"]), str(value["kind"]), strength, before, after, _mark(value, "fingerprint"))
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, dict):
-        return tuple((str(key), _frozen(item)) for key, item in value.items())
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
-
-
-def _check(plan: DepthPlan) -> None:
+def _check(plan: Plan) -> None:
     if not plan.blocks or plan.depth > plan.source_depth:
         raise PlanError(f"a plan keeps between 1 and source_depth={plan.source_depth} blocks, not {plan.depth}")
     if list(plan.kept) != sorted(set(plan.kept)):
@@ -126,9 +101,13 @@ def _check(plan: DepthPlan) -> None:
                 raise PlanError(f"layer {layer} is outside the source's 0 to {plan.source_depth - 1}")
         if not all(abs(weight) < float("inf") for _, weight in block.mix):
             raise PlanError(f"the block of home {block.home} has a coefficient that is not a finite number")
+        require_kept(block)
+    for axis in AXES:
+        if len({width_of(block, axis) for block in plan.blocks}) > 1:
+            raise PlanError(f"a plan keeps as many {axis} in every block, since stock classes have one width")
 
 
-def read_plan(path: Path) -> DepthPlan:
+def read_plan(path: Path) -> Plan:
     """Read a plan file.
 
     Raises:

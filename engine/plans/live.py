@@ -11,31 +11,32 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from engine.models.families import architecture_of, blocks_of, resized_config
+from engine.models.families import blocks_of
 from engine.plans.surgery import Mixer
+from engine.plans.trimming import Cutter, plan_config, role_of
 from engine.plans.words import require_depth
 from engine.turns import heed
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan, Trim
 
 
 @torch.no_grad()
-def live_network(model: Model, plan: DepthPlan) -> PreTrainedModel:
+def live_network(model: Model, plan: Plan) -> PreTrainedModel:
     """Return the network of a plan: of the source's class, dtype and device, in evaluation mode, without gradients.
 
-    Its tensors are views of the source's storage, except projections that are summed or repaired; weights that are tied
-    in the source are tied in it. It is read-only in spirit: what is written into a tensor in place is written into the
+    Its tensors are views of the source's storage, except what is summed, repaired, cut or masked; weights that are tied in
+    the source are tied in it. It is read-only in spirit: what is written into a tensor in place is written into the
     source, but replacing tensors (`to`, `float`) leaves the source alone.
 
     Raises:
-        PlanError: the plan is for another depth, or a repair of it is not on this machine.
+        PlanError: the plan is for another depth, a tensor of it is not on this machine, or the family has no such shape.
     """
     require_depth(plan, len(blocks_of(model.network)))
     with model.lock:
         network = _skeleton(model.network, plan)
-        _borrow_outside_blocks(model.network, network)
-        mixer = Mixer(model.network, keep=1)  # each block is asked for once; the network itself holds what is made
+        mixer = Mixer(model.network)
+        _borrow_outside_blocks(model.network, network, mixer.cutter, plan.blocks[0].trim)
         for place, block in enumerate(plan.blocks):
-            _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], mixer.overrides(block))
+            _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], mixer.trimmed(block))
     network.generation_config = copy.deepcopy(model.network.generation_config)
     for layer in blocks_of(network):
         layer.register_forward_pre_hook(lambda *_: heed())  # whoever drives it, a harness or generate, can be stopped
@@ -43,37 +44,41 @@ def live_network(model: Model, plan: DepthPlan) -> PreTrainedModel:
     return network.eval()
 
 
-def _skeleton(source: Any, plan: DepthPlan) -> Any:
-    """Return a network of the plan's depth with every tensor on the meta device.
+def _skeleton(source: Any, plan: Plan) -> Any:
+    """Return a network of the plan's shape with every tensor on the meta device.
 
     By torch's device context and not accelerate's `init_empty_weights`, which patches torch.nn.Module for all threads of
     the process: another tab may be opening a model.
     """
-    config = resized_config(source.config, plan.kept)
+    config = plan_config(source.config, plan)
     config._attn_implementation = source.config._attn_implementation  # no part of a config's dictionary
     with torch.device("meta"):
         return type(source)(config)
 
 
-def _borrow_outside_blocks(source: Any, network: Any) -> None:
+def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim | None) -> None:
     """Give embeddings, final norm, head and rotary tables the source's tensors; what is one tensor there is one here."""
-    inside = f"{architecture_of(source.config).blocks}."
+    inside = f"{cutter.row.blocks}."
     twins: dict[int, nn.Parameter] = {}
     for path, module in network.named_modules():
         if not f"{path}.".startswith(inside):
             twin = source.get_submodule(path)
             for name in module._parameters:
                 if (tensor := twin._parameters[name]) is not None:
-                    module._parameters[name] = twins.setdefault(id(tensor), _view(tensor))
+                    ours = cutter.outside(role_of(cutter.row, f"{path}.{name}"), tensor, trim)
+                    module._parameters[name] = twins.setdefault(id(tensor), _view(ours))
             _borrow_buffers(twin, module)
+            if path == cutter.row.embedding and cutter.row.scaled_embedding:
+                (scale,) = twin._buffers
+                module._buffers[scale] = torch.full_like(twin._buffers[scale], network.config.hidden_size**0.5)
 
 
-def _fill(block: nn.Module, home: nn.Module, overrides: dict[str, torch.Tensor]) -> None:
-    """Give a block its home's tensors, or those that override them."""
+def _fill(block: nn.Module, home: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give a block its parameters, and its home's buffers."""
     for path, module in block.named_modules():
-        for name, tensor in home.get_submodule(path)._parameters.items():
-            if tensor is not None:
-                module._parameters[name] = _view(overrides.get(f"{path}.{name}" if path else name, tensor))
+        for name, there in module._parameters.items():
+            if there is not None:
+                module._parameters[name] = _view(tensors[f"{path}.{name}" if path else name])
         _borrow_buffers(home.get_submodule(path), module)
 
 

@@ -1,60 +1,80 @@
 """Which tensors the checkpoint of a plan holds, and how each is made of the source's."""
 
 import re
+from functools import partial
 from typing import Any
 
 import torch
 
 from engine.errors import ExportError
 from engine.models.families import architecture_of
+from engine.models.shapes import shape_of
 from engine.models.tensors import Output, TensorPlace, read_tensor
-from engine.plans.surgery import mix_tensors, repaired
-from engine.types import Block, DepthPlan
+from engine.plans.surgery import made
+from engine.plans.trimming import Cutter, role_of, trimmed_shape
+from engine.types import Block, Plan, Trim
 
 
-def plan_outputs(
-    config: Any, plan: DepthPlan, places: dict[str, TensorPlace], dtype: str
-) -> tuple[dict[str, Output], dict[str, TensorPlace]]:
-    """Return what to write, by name, and where its sources lie. Numbers that are not floating point keep their dtype."""
+def plan_outputs(config: Any, plan: Plan, places: dict[str, TensorPlace], dtype: str) -> dict[str, Output]:
+    """Return what to write, by name, made of the tensors that lie at `places`. Numbers that are not floating point keep their dtype.
+
+    Raises:
+        ExportError: the checkpoint lacks a tensor that the plan needs, or has names that are not the family's.
+    """
     row = architecture_of(config)
     stems = (row.blocks, row.blocks.split(".", 1)[1])  # base-model checkpoints leave the first word out
     stem = next((s for s in stems if any(name.startswith(f"{s}.0.") for name in places)), None)
     if stem is None:
         raise ExportError(f"no tensor of the checkpoint is named {row.blocks}.0.…, so its layers cannot be told apart")
+    maker = _Maker(config, stem, places, dtype)
     pattern = re.compile(rf"{re.escape(stem)}\.(\d+)\.(.+)")
     layers: dict[int, list[str]] = {}
     outputs: dict[str, Output] = {}
-
-    def add(name: str, parts: tuple[tuple[float, str], ...], repair: str = "") -> None:
-        for _, part in parts:
-            if part not in places:
-                raise ExportError(f"the source holds no tensor {part}, which the plan needs")
-        place = places[parts[0][1]]
-        kind = getattr(torch, dtype) if dtype != "auto" and place.dtype.is_floating_point else place.dtype
-        outputs[name] = Output(kind, place.shape, parts, repair)
-
     for name in places:
         if (match := pattern.fullmatch(name)) is None:
-            add(name, ((1.0, name),))
+            outputs[name] = maker.outside(name, plan.blocks[0].trim)
         else:
             layers.setdefault(int(match[1]), []).append(match[2])
     for index, block in enumerate(plan.blocks):
-        for rest in layers[block.home]:
-            repair = block.repair if rest.rpartition(".")[0] == row.writes else ""
-            add(f"{stem}.{index}.{rest}", _parts(stem, block, rest, row.projections), repair)
-    return outputs, places
+        outputs |= {f"{stem}.{index}.{rest}": maker.inside(block, rest) for rest in layers[block.home]}
+    return outputs
 
 
-def _parts(stem: str, block: Block, rest: str, projections: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
-    mix = block.mix if rest.rpartition(".")[0] in projections else ((block.home, 1.0),)
-    return tuple((weight, f"{stem}.{layer}.{rest}") for layer, weight in mix)
+class _Maker:
+    """Makes the tensors of a checkpoint."""
 
+    def __init__(self, config: Any, stem: str, places: dict[str, TensorPlace], dtype: str) -> None:
+        self._cutter, self._stem, self._places, self._dtype = Cutter(config), stem, places, dtype
+        self._shape = shape_of(config)
 
-def make_output(output: Output, places: dict[str, TensorPlace], transposed: bool) -> torch.Tensor:
-    """Return a tensor of the checkpoint: read, or summed and repaired, from where its sources lie."""
-    parts = ((weight, read_tensor(name, places[name])) for weight, name in output.parts)
-    if output.repair:
-        return repaired(parts, output.dtype, output.repair, transposed)
-    if len(output.parts) == 1 and output.parts[0][0] == 1.0:
-        return next(parts)[1]
-    return mix_tensors(parts, output.dtype)
+    def outside(self, name: str, trim: Trim | None) -> Output:
+        """A tensor that lies outside the blocks, such as the embedding."""
+        place, role = self._places[name], role_of(self._cutter.row, name)
+        shape = place.shape
+        if trim is not None and trim.channels is not None and role:
+            shape = (*shape[:-1], len(trim.channels))
+        return Output(self._kind(place), shape, lambda: self._cutter.outside(role, read_tensor(name, place), trim))
+
+    def inside(self, block: Block, rest: str) -> Output:
+        """A tensor of a block, `rest` its name there."""
+        projection = rest.rpartition(".")[0] in self._cutter.row.projections
+        sources = [block.home, *(layer for layer, _ in block.mix if projection)]
+        for layer in sources:
+            if self._named(layer, rest) not in self._places:
+                raise ExportError(f"the source holds no tensor {self._named(layer, rest)}, which the plan needs")
+        place = self._places[self._named(sources[-1], rest)]
+        kind, shape = self._kind(place), place.shape
+        if block.trim is not None and (axes := self._cutter.axes(rest)):
+            left = trimmed_shape(self._shape, block.trim)
+            shape = tuple(left.size(axis) for axis in axes)
+        return Output(kind, shape, partial(made, self._cutter, block, rest, lambda layer: self._read(layer, rest), kind))
+
+    def _read(self, layer: int, rest: str) -> torch.Tensor:
+        name = self._named(layer, rest)
+        return read_tensor(name, self._places[name])
+
+    def _named(self, layer: int, rest: str) -> str:
+        return f"{self._stem}.{layer}.{rest}"
+
+    def _kind(self, place: TensorPlace) -> torch.dtype:
+        return getattr(torch, self._dtype) if self._dtype != "auto" and place.dtype.is_floating_point else place.dtype

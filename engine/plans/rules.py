@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from engine.errors import PlanError
 from engine.settings import Registry
-from engine.types import Block, DepthPlan
+from engine.types import Block, Plan
 
 RULES: Registry[Callable[[Sequence[Block]], Block]] = Registry("rule")
 
@@ -51,9 +51,9 @@ def keep_last(group: Sequence[Block]) -> Block:
     return group[-1]
 
 
-def untouched(depth: int) -> DepthPlan:
+def untouched(depth: int) -> Plan:
     """Return the plan that leaves a model of this depth as it is."""
-    return DepthPlan(depth, tuple(Block(layer, ((layer, 1.0),)) for layer in range(depth)), "untouched")
+    return Plan(depth, tuple(Block(layer, ((layer, 1.0),)) for layer in range(depth)), "untouched")
 
 
 def fold(blocks: tuple[Block, ...], first: int, count: int, rule: str) -> tuple[Block, ...]:
@@ -63,7 +63,7 @@ def fold(blocks: tuple[Block, ...], first: int, count: int, rule: str) -> tuple[
     return (*blocks[:first], RULES.require(rule).run(blocks[first : first + count]), *blocks[first + count :])
 
 
-def fold_spans(depth: int, spans: Sequence[tuple[int, int]], rule: str) -> DepthPlan:
+def fold_spans(depth: int, spans: Sequence[tuple[int, int]], rule: str) -> Plan:
     """Return the plan that folds each span (first, last) of source layers, both included; overlapping spans join.
 
     Raises:
@@ -80,4 +80,4 @@ def fold_spans(depth: int, spans: Sequence[tuple[int, int]], rule: str) -> Depth
     blocks = untouched(depth).blocks
     for first, last in reversed(joined):
         blocks = fold(blocks, first, last - first + 1, rule)
-    return DepthPlan(depth, blocks, "hand-made", (("rule", rule), ("spans", tuple(map(tuple, joined)))))
+    return Plan(depth, blocks, "hand-made", (("rule", rule), ("spans", tuple(map(tuple, joined)))))

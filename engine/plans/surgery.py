@@ -1,24 +1,20 @@
-"""The only weight arithmetic: projections as weighted sums of source projections, and the maps that repair a seam."""
+"""The only weight arithmetic: what each parameter of a plan's block is made of, and what differs from its home layer's."""
 
-import functools
-import hashlib
-import os
 from collections import OrderedDict
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from engine.cache import cache_folder
 from engine.errors import PlanError
 from engine.models.devices import exact
-from engine.models.families import architecture_of, blocks_of
-from engine.types import Block
+from engine.models.families import blocks_of
+from engine.plans.kept import tensor_of
+from engine.plans.trimming import Cutter
+from engine.types import Block, Tensors
 
-_FRESH = 16
+_KEEP = 1 << 30
 
 
 def mix_tensors(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype) -> torch.Tensor:
@@ -40,83 +36,6 @@ def mix_tensors(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype)
     return total.to(dtype)
 
 
-_fresh: OrderedDict[str, torch.Tensor] = OrderedDict()  # maps that were made and may yet be thrown away; the last few
-
-
-def name_map(tensor: torch.Tensor) -> str:
-    """Return the fingerprint of a repair's map (float32, [hidden, hidden] or one factor), by which a block names it, and
-    remember the map for a while; see `keep_map`."""
-    tensor = tensor.detach().cpu().to(torch.float32).contiguous()
-    mark = hashlib.sha256(str(tuple(tensor.shape)).encode() + tensor.numpy().tobytes()).hexdigest()
-    _fresh[mark] = tensor
-    while len(_fresh) > _FRESH:
-        _fresh.popitem(last=False)
-    return mark
-
-
-def keep_map(mark: str) -> None:
-    """Write a map that `name_map` has named to the disk, to stay."""
-    path = map_file(mark)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"map": map_of(mark)}, partial)
-        os.replace(partial, path)
-
-
-def map_file(mark: str) -> Path:
-    """Return where the map of a fingerprint is kept."""
-    return cache_folder() / "repairs" / f"{mark}.safetensors"
-
-
-def map_of(mark: str) -> torch.Tensor:
-    """Return the map of a fingerprint.
-
-    Raises:
-        PlanError: it is not kept on this machine, or its file is broken.
-    """
-    fresh = _fresh.get(mark)
-    return _read_map(map_file(mark)) if fresh is None else fresh
-
-
-@functools.lru_cache(maxsize=16)
-def _read_map(path: Path) -> torch.Tensor:
-    try:
-        return load_file(path)["map"]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise PlanError(f"the repair {path.stem[:12]} of this plan is not on this machine; repair the plan again") from error
-
-
-def pack_maps(marks: Iterable[str], file: Path) -> None:
-    """Write the maps of these fingerprints into one safetensors file.
-
-    Raises:
-        PlanError: a map is not known here, or the file cannot be written.
-    """
-    try:
-        save_file({mark: map_of(mark).contiguous() for mark in marks}, file)
-    except (OSError, SafetensorError) as error:
-        raise PlanError(f"the plan's repairs cannot be written to {file}: {error}") from error
-
-
-def unpack_maps(file: Path) -> None:
-    """Keep the maps of a file that `pack_maps` wrote; a file that is not there holds none.
-
-    Raises:
-        PlanError: the file is broken, or a map in it is not the one its name says.
-    """
-    if not file.exists():
-        return
-    try:
-        found = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise PlanError(f"{file} holds the plan's repairs and cannot be read: {error}") from error
-    for mark, tensor in found.items():
-        if name_map(tensor) != mark:
-            raise PlanError(f"{file} holds a map that is not the one its plan names")
-        keep_map(mark)
-
-
 def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, mark: str, transposed: bool) -> torch.Tensor:
     """Return a mix (see `mix_tensors`) of projections' weights ([out, in], or [in, out] where `transposed`) or biases
     [out] with a repair's map folded in.
@@ -125,7 +44,7 @@ def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, ma
     """
     mixed = mix_tensors(parts, torch.float32)
     values = exact(mixed)
-    matrix = map_of(mark).to(values.device).double()
+    matrix = tensor_of(mark).to(values.device).double()
     width = values.shape[-1] if transposed else values.shape[0]
     if matrix.numel() > 1 and matrix.shape != (width, width):
         raise PlanError(f"the repair {mark[:12]} is a map of {tuple(matrix.shape)}, made for a model of another width than {width}")
@@ -138,48 +57,114 @@ def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, ma
     return made.to(dtype).to(mixed.device)
 
 
-class Mixer:
-    """Builds what differs between a plan's block and its home layer; keeps a bounded number of summed blocks."""
+def pack_mask(left: torch.Tensor) -> torch.Tensor:
+    """Return which weights are left (bool) as one bit each: uint8, by the flattened tensor."""
+    return torch.from_numpy(np.packbits(left.cpu().numpy().reshape(-1)))
 
-    def __init__(self, network: Any, keep: int = 8) -> None:
+
+def unpack_mask(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return what `pack_mask` packed, as bool of a shape."""
+    size = int(torch.Size(shape).numel())
+    if bits.numel() != -(-size // 8):
+        raise PlanError(f"a mask of this plan is for a tensor of another size than {tuple(shape)}")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=size).reshape(shape)).bool()
+
+
+def made(
+    cutter: Cutter, block: Block, name: str, read: Callable[[int], torch.Tensor], dtype: torch.dtype, device: Any = "cpu"
+) -> torch.Tensor:
+    """Return a parameter of a plan's block in the trimmed shape: mixed, repaired or solved again, cut, masked.
+
+    `read` gives the parameter of this name of a source layer, on `device`; `dtype` is what comes out.
+
+    Raises:
+        PlanError: a tensor of the plan is missing, or of another shape than the block needs.
+    """
+    if name.rpartition(".")[0] not in cutter.row.projections:
+        return cutter.cut(name, read(block.home), block.trim).to(dtype)
+    left = _named(block.masks, name)
+    if left is not None and left.dtype != torch.uint8:
+        return left.to(device, dtype)
+    refit = _named(block.trim.refits, name) if block.trim else None
+    if refit is not None:
+        tensor = refit.to(device, dtype)
+    else:
+        tensor = cutter.cut(name, _mixed(cutter, block, name, read, dtype, device), block.trim)
+    return tensor if left is None else tensor * unpack_mask(left, tuple(tensor.shape)).to(device)
+
+
+def _mixed(cutter: Cutter, block: Block, name: str, read: Callable[[int], torch.Tensor], dtype: torch.dtype, device: Any) -> torch.Tensor:
+    """Return a projection's parameter before anything is cut."""
+    refit = _named(block.refits, name)
+    if refit is not None:
+        return refit.to(device, dtype)
+    parts = ((weight, read(layer)) for layer, weight in block.mix)
+    if block.repair and name.rpartition(".")[0] == cutter.row.writes:
+        return repaired(parts, dtype, block.repair, cutter.row.transposed)
+    return mix_tensors(parts, dtype)
+
+
+def _named(tensors: Tensors, name: str) -> torch.Tensor | None:
+    return next((tensor_of(mark) for parameter, mark in tensors if parameter == name), None)
+
+
+class Mixer:
+    """Builds what differs between a plan's block and its home layer; keeps some of what it builds."""
+
+    def __init__(self, network: Any, keep: int = _KEEP) -> None:
+        """`keep` bytes of tensors that are not the source's own stay in memory, the least recently used going first."""
         self._layers = blocks_of(network)
-        self._row = architecture_of(network.config)
-        self._keep = keep
+        self.cutter = Cutter(network.config)
+        self._left = keep
+        self._own = {parameter.data_ptr() for parameter in self._layers.parameters()}
         self._mixed: OrderedDict[Block, dict[str, torch.Tensor]] = OrderedDict()
 
     def overrides(self, block: Block) -> dict[str, torch.Tensor]:
-        """Return the block's parameters that are not its home's, by their names in the block. Where only a repair makes
-        the difference they include some that are.
+        """Return the block's parameters that are not its home's, by their names in the block, in the source's shapes: what is
+        cut is zero (see engine/plans/trimming.py). Where only a few make the difference they include some that are its home's.
 
-        For a block with one source they are that layer's own tensors; sums are built in the weights' dtype.
+        For a block with one source they are that layer's own tensors; what is built has the weights' dtype.
         """
         if block.untouched:
             return {}
         if block in self._mixed:
             self._mixed.move_to_end(block)
             return self._mixed[block]
-        tensors = {name: self._mix(name, block) for name in self.projection_parameters(block.home)}
-        if len(block.mix) > 1 or block.repair:
-            self._mixed[block] = tensors
-            if len(self._mixed) > self._keep:
-                self._mixed.popitem(last=False)
+        names = self.projection_parameters(block.home)
+        if block.trim is not None and block.trim.plain:
+            names += [f"{norm}.weight" for norm in self.cutter.row.norms]
+        tensors = {name: self._masked(name, block) for name in names}
+        if len(block.mix) > 1 or block.tensors or block.trim is not None:
+            self._remember(block, tensors)
         return tensors
+
+    def trimmed(self, block: Block) -> dict[str, torch.Tensor]:
+        """Return all the block's parameters in the trimmed shapes; without a copy where they are a source layer's own."""
+        present = self._layers[block.home].named_parameters()
+        return {name: made(self.cutter, block, name, self._reader(name), home.dtype, home.device) for name, home in present}
 
     def projection_parameters(self, layer: int) -> list[str]:
         """Return the names of a layer's projection weights and biases."""
-        names = (f"{projection}.{kind}" for projection in self._row.projections for kind in ("weight", "bias"))
+        names = (f"{projection}.{kind}" for projection in self.cutter.row.projections for kind in ("weight", "bias"))
         present = dict(self._layers[layer].named_parameters())
         return [name for name in names if name in present]
 
-    def cast(self, network: Any, dtype: torch.dtype) -> None:
-        """Cast the network's parameters and every sum built so far, and leave buffers (rotary tables) as they are."""
-        for parameter in network.parameters():
-            parameter.data = parameter.data.to(dtype)
-        for tensors in self._mixed.values():
-            tensors.update({name: tensor.to(dtype) for name, tensor in tensors.items()})
+    def _masked(self, name: str, block: Block) -> torch.Tensor:
+        home, read = self._layers[block.home].get_parameter(name), self._reader(name)
+        if any(parameter == name for parameter, _ in (*block.masks, *(block.trim.refits if block.trim else ()))):
+            return self.cutter.spread(name, made(self.cutter, block, name, read, home.dtype, home.device), block.trim)
+        if name.rpartition(".")[0] in self.cutter.row.projections:
+            return self.cutter.blanked(name, _mixed(self.cutter, block, name, read, home.dtype, home.device), block.trim)
+        return self.cutter.blanked(name, home, block.trim)
 
-    def _mix(self, name: str, block: Block) -> torch.Tensor:
-        parts = [(weight, self._layers[layer].get_parameter(name)) for layer, weight in block.mix]
-        if block.repair and name.rpartition(".")[0] == self._row.writes:
-            return repaired(parts, parts[0][1].dtype, block.repair, self._row.transposed)
-        return mix_tensors(parts, parts[0][1].dtype)
+    def _reader(self, name: str) -> Callable[[int], torch.Tensor]:
+        return lambda layer: self._layers[layer].get_parameter(name)
+
+    def _remember(self, block: Block, tensors: dict[str, torch.Tensor]) -> None:
+        self._mixed[block] = tensors
+        self._left -= self._size(tensors)
+        while self._left < 0 and len(self._mixed) > 1:
+            self._left += self._size(self._mixed.popitem(last=False)[1])
+
+    def _size(self, tensors: dict[str, torch.Tensor]) -> int:
+        return sum(tensor.nbytes for tensor in tensors.values() if tensor.data_ptr() not in self._own)

@@ -1,23 +1,30 @@
 """A plan in words, and what can be said of it without running it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from engine.errors import PlanError
-from engine.types import Block, DepthPlan, ModelSpec
+from engine.models.shapes import count
+from engine.plans.trimming import trimmed_shape
+from engine.types import Block, ModelSpec, Plan, Trim
 
 Say = Callable[..., str]  # a sentence, and by name what its braces are told of
 
 
-def require_depth(plan: DepthPlan, depth: int) -> None:
+def require_depth(plan: Plan, depth: int) -> None:
     """Raise PlanError when a plan was made for a model of another depth."""
     if plan.source_depth != depth:
         raise PlanError(f"this plan is for a model of {plan.source_depth} layers; the open model has {depth}")
 
 
-def weigh(spec: ModelSpec, plan: DepthPlan) -> tuple[int, int]:
+def weigh(spec: ModelSpec, plan: Plan) -> tuple[int, int]:
     """Return the parameters and the bytes in memory of the model a plan describes."""
-    outside = spec.parameters - sum(spec.block_parameters)
-    parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
+    trim = plan.blocks[0].trim
+    if trim is None or spec.shape is None:
+        outside = spec.parameters - sum(spec.block_parameters)
+        parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
+    else:
+        shape = trimmed_shape(spec.shape, trim)
+        parameters = count(spec.outer_terms, shape) + plan.depth * count(spec.block_terms, shape)
     return parameters, parameters * spec.bytes_per_parameter
 
 
@@ -26,7 +33,7 @@ def in_english(sentence: str, **values: object) -> str:
     return sentence.format(**values) if values else sentence
 
 
-def describe(plan: DepthPlan, say: Say = in_english) -> tuple[str, ...]:
+def describe(plan: Plan, say: Say = in_english) -> tuple[str, ...]:
     """Return a plan in plain words, a sentence for each fold and each run of dropped layers."""
     sentences, gone = [], set(plan.dropped)
     for block in plan.folds:
@@ -47,10 +54,28 @@ def describe(plan: DepthPlan, say: Say = in_english) -> tuple[str, ...]:
     for first, last in runs(sorted(gone)):
         span = span_name(first, last)
         sentences.append(say("Layers {span} dropped.", span=span) if last > first else say("Layer {span} dropped.", span=span))
+    sentences.extend(_width_said(plan, say))
+    if plan.masks is not None:
+        share = f"{dict(plan.masks.settings).get('sparsity', 0):.0%}"
+        sentences.append(say("{share} of the projections' weights are zero ({method}).", share=share, method=plan.masks.method))
     return tuple(sentences) or (say("No layer is changed."),)
 
 
-def _fold_said(plan: DepthPlan, block: Block, say: Say) -> str:
+def _width_said(plan: Plan, say: Say) -> Iterator[str]:
+    if plan.width is None:
+        return
+    trim, method = plan.blocks[0].trim or Trim(), plan.width.method
+    if trim.heads is not None:
+        yield say("Every layer keeps {count} query heads ({method}).", count=len(trim.heads), method=method)
+    if trim.neurons is not None:
+        yield say("Every layer keeps {count} neurons ({method}).", count=len(trim.neurons), method=method)
+    if trim.channels is not None:
+        yield say("The residual stream keeps {count} channels ({method}).", count=len(trim.channels), method=method)
+    if any(block.trim.refits for block in plan.blocks if block.trim):
+        yield say("What reads the parts that were cut is solved again on those that are left.")
+
+
+def _fold_said(plan: Plan, block: Block, say: Say) -> str:
     layers = [layer for layer, _ in block.mix]
     last = max(*layers, block.home)
     absorbed = span_name(block.home + 1, last) if last > block.home else span_name(min(layers), block.home - 1)
@@ -89,7 +114,7 @@ def span_name(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def type_conflicts(plan: DepthPlan, layer_types: tuple[str, ...] | None) -> tuple[int, ...]:
+def type_conflicts(plan: Plan, layer_types: tuple[str, ...] | None) -> tuple[int, ...]:
     """Return the homes whose block takes projections from a layer of another type; the home's type wins there."""
     if layer_types is None:
         return ()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from engine.models.texts import PACK_TOKENS
 from engine.recover.seams import held_share, seams
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Effort:
         return self.source + self.bare + sum(self.fits) + self.options * sum(self.judged)
 
 
-def effort(model: Model, plan: DepthPlan, options: int, tokens: int) -> Effort:
+def effort(model: Model, plan: Plan, options: int, tokens: int) -> Effort:
     """Return the work of repairing a plan on so many practice tokens, with so many maps to choose from at each seam."""
     blocks, head = _sizes(model, plan)
     held = tokens * held_share(-(-tokens // PACK_TOKENS))
@@ -40,11 +40,11 @@ def effort(model: Model, plan: DepthPlan, options: int, tokens: int) -> Effort:
     return Effort(tokens * sum(model.spec.block_parameters), held * (sum(blocks[plan.prefix :]) + 2 * head), fits, judged, options)
 
 
-def judging(model: Model, plan: DepthPlan, tokens: int) -> float:
+def judging(model: Model, plan: Plan, tokens: int) -> float:
     """Return the work of judging a plan before and after on so many tokens."""
     blocks, head = _sizes(model, plan)
     return tokens * (sum(model.spec.block_parameters) + 2 * sum(blocks[plan.prefix :]) + 3 * head)
 
 
-def _sizes(model: Model, plan: DepthPlan) -> tuple[Sequence[int], int]:
+def _sizes(model: Model, plan: Plan) -> tuple[Sequence[int], int]:
     return [model.spec.block_parameters[home] for home in plan.kept], model.network.get_output_embeddings().weight.numel()

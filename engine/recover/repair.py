@@ -24,11 +24,11 @@ from engine.judge.objectives import Found, Objective
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture, run_block
-from engine.plans.surgery import keep_map, name_map
+from engine.plans.kept import keep_tensor, name_tensor
 from engine.recover.effort import effort, judging
 from engine.recover.seams import held_out, seams
 from engine.settings import Registry, control
-from engine.types import Block, DepthPlan, Model, Repair
+from engine.types import Block, Model, Plan, Repair
 
 REPAIRS: Registry[Callable[[torch.Tensor, torch.Tensor], list[tuple[float, torch.Tensor]]]] = Registry("repair")
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
@@ -44,7 +44,7 @@ class RepairSettings:
     )
 
 
-def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[DepthPlan]:
+def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
     """Return the plan with its seams repaired, from the bottom up, each where it helps; what it had before is dropped.
 
     A first layer that is missing has no block before it and stays as it is.
@@ -71,7 +71,7 @@ def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[De
         options = REPAIRS[kind].run(*_pairs(objective, found, place, point, fitted))
         done += fitting
         for strength, tensor in options:
-            mark = name_map(tensor)
+            mark = name_tensor(tensor)
             blocks = list(found.blocks)
             blocks[place] = replace(blocks[place], repair=mark)
             candidate = replace(bare, blocks=tuple(blocks))
@@ -82,7 +82,7 @@ def repair(objective: Objective, plan: DepthPlan, kind: str = "ridge") -> Job[De
                 best, chosen = after, (candidate, Repair(place, kind, strength, before, after, mark))
         if best < before or (math.isnan(before) and not math.isnan(best)):
             found = chosen[0]
-            keep_map(chosen[1].fingerprint)
+            keep_tensor(chosen[1].fingerprint)
             repairs.append(chosen[1])
     own = tuple(item for item in bare.settings if item[0] not in _NAMES)
     settings = (*own, ("repair", kind), ("practice", objective.texts.fingerprint), ("practice_tokens", objective.protocol.tokens))
@@ -106,9 +106,9 @@ def objective_for_repair(objective: Objective, tokens: int = RepairSettings().to
     return Objective(objective.model, objective.texts, "kl", tokens)
 
 
-def repair_best(objective: Objective, plans: Sequence[DepthPlan], kind: str = "ridge") -> Job[Found]:
+def repair_best(objective: Objective, plans: Sequence[Plan], kind: str = "ridge") -> Job[Found]:
     """Repair a few plans and return the one whose KL divergence is least on the practice text that was held out."""
-    watch, best = objective.watch(), list[tuple[float, int, DepthPlan]]()
+    watch, best = objective.watch(), list[tuple[float, int, Plan]]()
     for number, plan in enumerate(plans):
         found = yield from repair(objective, plan, kind)
         score = objective.score(found, held_out(len(objective.packs)))
@@ -122,13 +122,13 @@ def choices(kind: str) -> int:
     return len(REPAIRS[kind].run(torch.ones(2, 1, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)))
 
 
-def seconds_for(model: Model, plan: DepthPlan, kind: str, tokens: int, judged: int = 0) -> float:
+def seconds_for(model: Model, plan: Plan, kind: str, tokens: int, judged: int = 0) -> float:
     """Return how long a repair takes at the pace of the model's last pass, and judging it before and after on `judged` tokens; NaN
     for a model that has not run yet."""
     return model.pace * (effort(model, plan, choices(kind), tokens).total + judging(model, plan, judged))
 
 
-def _pairs(objective: Objective, plan: DepthPlan, place: int, point: int, packs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pairs(objective: Objective, plan: Plan, place: int, point: int, packs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return u and x - r, float64 [tokens, hidden], of the block at a place over some packs."""
     written, wanted = [], []
     before = objective.run(plan, place, packs)

@@ -1,11 +1,11 @@
 """Where a plan can be repaired, and on which of the practice texts."""
 
-from engine.types import DepthPlan
+from engine.types import Plan
 
 _HELD_OUT = 3  # every third pack chooses, the others are fitted
 
 
-def seams(plan: DepthPlan) -> tuple[tuple[int, int], ...]:
+def seams(plan: Plan) -> tuple[tuple[int, int], ...]:
     """Return (place, point) of every seam: the block, and the source's point that its output stands for."""
     ends = [block.home for block in plan.blocks[1:]] + [plan.source_depth]
     return tuple(

@@ -12,7 +12,7 @@ from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, Proposal, mean_and_spread, propose
 from engine.plans.words import describe
-from engine.types import DepthPlan
+from engine.types import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Row:
 
     label: str
     settings: LacoSettings
-    plan: DepthPlan
+    plan: Plan
     depth: int
     similarity: float
     evaluation: Evaluation
@@ -59,7 +59,7 @@ class Ablation:
     telling: tuple[Telling, ...] = ()
 
 
-def row_of(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: DepthPlan) -> Job[Row]:
+def row_of(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: Plan) -> Job[Row]:
     """Judge a plan and measure its similarity."""
     evaluation = yield from judge.judge(plan)
     return Row(label, settings, plan, plan.depth, mean_similarity(meter, plan, settings), evaluation)
@@ -83,7 +83,7 @@ def folding(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
     return proposal
 
 
-def mean_similarity(meter: SimilarityMeter, plan: DepthPlan, settings: LacoSettings) -> float:
+def mean_similarity(meter: SimilarityMeter, plan: Plan, settings: LacoSettings) -> float:
     """Return a plan's mean similarity over the texts, by the settings' definition."""
     return mean_and_spread(meter.measure(plan.blocks, plan.prefix), settings.similarity)[0]
 

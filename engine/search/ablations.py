@@ -18,7 +18,7 @@ from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.search.ablation_rows import Ablation, Row, folding, mean_similarity, named, proposed, row_of, telling_of
 from engine.search.frontier import Step, frontier
-from engine.types import Block, Calibration, DepthPlan
+from engine.types import Block, Calibration, Plan
 
 MAP_PLANS = 6  # plans of the T map, each of another depth, that the acceptance measures are tried on
 T_MIN = 0.5
@@ -64,7 +64,7 @@ def drop_or_merge(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) 
     rows = []
     for place, rule in enumerate(RULES):
         varied = replace(settings, rule=rule)
-        plan = DepthPlan(depth, _refolded(proposal, rule), "laco-folds", (*named(meter, varied), ("folds_of", settings.rule)))
+        plan = Plan(depth, _refolded(proposal, rule), "laco-folds", (*named(meter, varied), ("folds_of", settings.rule)))
         rows.append((yield from as_part(row_of(meter, judge, f"rule {rule}", varied, plan), f"Rule {rule}", place + 1, parts)))
     return _answer("drop-or-merge", rows)
 
@@ -87,7 +87,7 @@ def iterative_or_at_once(meter: SimilarityMeter, judge: Judge, settings: LacoSet
     )
 
 
-def at_once(meter: SimilarityMeter, settings: LacoSettings, proposal: Proposal) -> Job[DepthPlan]:
+def at_once(meter: SimilarityMeter, settings: LacoSettings, proposal: Proposal) -> Job[Plan]:
     """Return a plan of the proposal's depth whose folds nothing was measured in between: each goes where the fold alone
     keeps the source's states most similar.
 

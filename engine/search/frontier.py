@@ -13,7 +13,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, Proposal, propose
-from engine.types import Block, DepthPlan
+from engine.types import Block, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,11 @@ def step_at(frontier: Frontier, threshold: float) -> Step:
     return next((step for step in frontier.steps if threshold >= step.t_from), frontier.steps[-1])
 
 
-def outwards(steps: Sequence[Step], shown: int) -> tuple[DepthPlan, ...]:
+def outwards(steps: Sequence[Step], shown: int) -> tuple[Plan, ...]:
     """Return the plans of a T map in the order in which a person at the step `shown` wants their costs: that one's first, then
     its neighbours', from near to far, the lower T before the higher; plans of the same blocks once."""
     order = sorted(range(len(steps)), key=lambda place: (abs(place - shown), place < shown))
-    plans: dict[tuple[Block, ...], DepthPlan] = {}
+    plans: dict[tuple[Block, ...], Plan] = {}
     for place in order:
         plan = steps[place].proposal.plan
         plans.setdefault(plan.blocks, plan)

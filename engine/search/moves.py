@@ -10,10 +10,10 @@ from engine.passes.forward import Capture
 from engine.passes.sensitivity import Sensitivity
 from engine.plans.rules import RULES
 from engine.plans.words import runs
-from engine.types import Block, DepthPlan
+from engine.types import Block, Plan
 
 
-def moves(base: DepthPlan, sensitivity: Sensitivity, survivors: tuple[str, ...]) -> Iterator[tuple[Stage, DepthPlan]]:
+def moves(base: Plan, sensitivity: Sensitivity, survivors: tuple[str, ...]) -> Iterator[tuple[Stage, Plan]]:
     """Yield other survivors at every seam, then runs of missing layers shifted by one, then all swaps by their estimate."""
     ends = [block.home for block in base.blocks[1:]] + [base.source_depth]
     for place, (block, end) in enumerate(zip(base.blocks, ends, strict=True)):
@@ -32,7 +32,7 @@ def moves(base: DepthPlan, sensitivity: Sensitivity, survivors: tuple[str, ...])
         yield "swap", swapped(base, back, lost)
 
 
-def swapped(base: DepthPlan, back: int, lost: int) -> DepthPlan:
+def swapped(base: Plan, back: int, lost: int) -> Plan:
     """Return a plan in which `back` comes back whole and `lost` goes; a survivor choice that reached over one of them is undone."""
     blocks = {block.home: block for block in base.blocks if block.home != lost}
     for home, block in blocks.items():
@@ -42,7 +42,7 @@ def swapped(base: DepthPlan, back: int, lost: int) -> DepthPlan:
     return replace(base, blocks=tuple(blocks[home] for home in sorted(blocks)))
 
 
-def double_swaps(base: DepthPlan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, DepthPlan]]:
+def double_swaps(base: Plan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, Plan]]:
     """Yield two swaps at once, in the order of their estimate."""
     kept = set(base.kept)
     gone = set(range(base.source_depth)) - kept

@@ -29,7 +29,7 @@ from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import untouched
 from engine.search.moves import double_swaps, most_influential, moves
 from engine.search.settings import SURVIVORS, SearchSettings
-from engine.types import Block, DepthPlan
+from engine.types import Block, Plan
 
 MOST_PLANS = 5000  # up to here every plan may be tried
 DRAFT_TOKENS = 512
@@ -124,7 +124,7 @@ class Search:
             self._measure(self._plan(kept), "exhaustive", all_tokens=True)
         return tuple(self.history)
 
-    def best(self, count: int) -> list[DepthPlan]:
+    def best(self, count: int) -> list[Plan]:
         """Return the best few of all plans that were tried, the best first."""
         scores = self._passed | self._tried
         order = sorted(scores, key=lambda blocks: _rank(scores[blocks]))
@@ -143,14 +143,14 @@ class Search:
         told = f"{label}; best so far {self.history[-1].score:.4f}" if self.history else label
         return Progress(told, min(self._watch() / self.seconds, 1.0))
 
-    def _plan(self, kept: tuple[int, ...]) -> DepthPlan:
+    def _plan(self, kept: tuple[int, ...]) -> Plan:
         return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name)
 
-    def _cost(self, plan: DepthPlan, packs: tuple[int, ...]) -> float:
+    def _cost(self, plan: Plan, packs: tuple[int, ...]) -> float:
         """What a plan costs on some packs: its score above the source's own, which is not zero for perplexity."""
         return _rank(self.objective.score(plan, packs)) - self.objective.score(untouched(self.depth), packs)
 
-    def _measure(self, plan: DepthPlan, stage: Stage, all_tokens: bool = False, hurried: bool = False) -> float:
+    def _measure(self, plan: Plan, stage: Stage, all_tokens: bool = False, hurried: bool = False) -> float:
         """Score a plan and report it where it is the best so far; infinity where it was given up on the way. Where the
         time is up before anything was measured, the draft's score has to do."""
         if plan.blocks in self._tried:
@@ -164,7 +164,7 @@ class Search:
             self._report(self.history[-1])
         return score
 
-    def _falls_behind(self, plan: DepthPlan) -> bool:
+    def _falls_behind(self, plan: Plan) -> bool:
         """Race a plan against the best one, from the draft on; True as soon as it is too far behind."""
         best, every = self.history[-1], self.objective.every
         for packs in (every[:count] for count in range(len(self.draft), len(every))):
@@ -231,7 +231,7 @@ class Search:
                 yield from self._try_all(itertools.chain(moves(base, sensitivity, self.survivors), double_swaps(base, sensitivity)), score)
             )
 
-    def _try_likely(self, base: DepthPlan, score: float, sensitivity: Sensitivity) -> Job[bool]:
+    def _try_likely(self, base: Plan, score: float, sensitivity: Sensitivity) -> Job[bool]:
         """Moves come in handfuls in the order of the second-order estimate from the source. Each is run up to where the
         plan follows the source's layers again; the estimate of the states there says which of the handful to measure."""
         likely = (move for move in moves(base, sensitivity, self.survivors) if not self._known(move[1]))
@@ -248,7 +248,7 @@ class Search:
                 return True
         return False
 
-    def _try_all(self, moves: Iterator[tuple[Stage, DepthPlan]], score: float) -> Job[bool]:
+    def _try_all(self, moves: Iterator[tuple[Stage, Plan]], score: float) -> Job[bool]:
         for stage, plan in moves:
             if self._known(plan):
                 continue
@@ -259,14 +259,14 @@ class Search:
                 return True
         return False
 
-    def _estimate(self, plan: DepthPlan, sensitivity: Sensitivity) -> float:
+    def _estimate(self, plan: Plan, sensitivity: Sensitivity) -> float:
         """Estimate a plan's cost from its states at the last point where it still differs from the source's layers."""
         place = plan.depth
         while place > 0 and plan.blocks[place - 1] == Block(layer := self.depth - plan.depth + place - 1, ((layer, 1.0),)):
             place -= 1
         return sensitivity.cost(self.depth - plan.depth + place, self.objective.run(plan, place, self.draft))
 
-    def _known(self, plan: DepthPlan) -> bool:
+    def _known(self, plan: Plan) -> bool:
         return plan.blocks in self._tried or plan.blocks in self._passed
 
 

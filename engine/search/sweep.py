@@ -21,7 +21,7 @@ from engine.methods.laco import LacoSettings
 from engine.plans.rules import RULES
 from engine.search.frontier import require_t_min, step_below
 from engine.search.settings import SweepSettings
-from engine.types import Block, DepthPlan
+from engine.types import Block, Plan
 
 WIDTHS = (4, 3, 5, 2, 6, 7, 8)  # C, from the paper's outwards
 INTERVALS = (2, 1, 3, 4)  # I
@@ -35,7 +35,7 @@ class SweepEntry:
     C: int
     I: int
     T: float
-    plan: DepthPlan
+    plan: Plan
     cost: Cost
     settings: int
 
@@ -118,7 +118,7 @@ class Sweep:
         yield from retold(self._take(one, step.proposal.plan, step.t_from), lambda _: told)
         one.upper = step.t_from
 
-    def _take(self, one: _Map, plan: DepthPlan, threshold: float) -> Job[None]:
+    def _take(self, one: _Map, plan: Plan, threshold: float) -> Job[None]:
         """Measure a plan that a map has come to, or count that it comes to one that is known."""
         known = self.found.get(plan.blocks)
         if known is None:

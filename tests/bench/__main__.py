@@ -40,7 +40,7 @@ from engine.plans.rules import fold_spans
 from engine.recover.repair import REPAIRS, RepairSettings, repair, repair_best
 from engine.search.frontier import frontier, outwards, step_at
 from engine.search.search import Search
-from engine.types import Calibration, DepthPlan, Model
+from engine.types import Calibration, Model, Plan
 from tests import naive
 
 SETTINGS = LacoSettings(C=4, I=2, T=0.65, lowest=0, highest=29)
@@ -91,10 +91,10 @@ def searches(model: Model) -> None:
     practice, held = bundled("english", "practice"), bundled("english", "evaluation")
     judge, quick = Judge(model, held, limit=6000), Judge(model, held, limit=3000)
 
-    def ratio(plan: DepthPlan, by: Judge = judge) -> float:
+    def ratio(plan: Plan, by: Judge = judge) -> float:
         return drain(by.judge(plan)).ratio
 
-    scores: dict[int, tuple[float, float, list[DepthPlan], Objective]] = {}
+    scores: dict[int, tuple[float, float, list[Plan], Objective]] = {}
     slow = Objective(model, practice)  # greedy removal goes through each depth on its way to the next
     for keep in KEEPS:
         greedy_plan = drain(greedy(slow, keep)).plan

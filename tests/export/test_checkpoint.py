@@ -19,7 +19,7 @@ from engine.models.sources import DEMO_BASE_MODEL, parse_source
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans, untouched
-from engine.types import DepthPlan, Model, ModelSource
+from engine.types import Model, ModelSource, Plan
 from tests.exporting import export_unverified, write
 from tests.families import TEXTS, save_tiny
 
@@ -116,7 +116,7 @@ def test_where_every_block_has_one_source_tensors_are_only_renamed(llama: Model,
 
 
 @pytest.mark.parametrize("plan", [REFERENCE, MEAN], ids=["reference", "mean"])
-def test_a_dtype_is_cast_once_from_the_sum(plan: DepthPlan, llama: Model, tmp_path: Path) -> None:
+def test_a_dtype_is_cast_once_from_the_sum(plan: Plan, llama: Model, tmp_path: Path) -> None:
     whole = load_file(write(llama, plan, tmp_path / "whole") / "model.safetensors")
     half = load_file(write(llama, plan, tmp_path / "half", dtype="bfloat16") / "model.safetensors")
     assert half.keys() == whole.keys()

@@ -19,7 +19,7 @@ from engine.models.loading import converted
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
-from engine.types import Block, DepthPlan, Model, ModelSource
+from engine.types import Block, Model, ModelSource, Plan
 from tests.families import TEXTS, save_tiny
 from tests.ggufs import array, save_gguf
 
@@ -60,7 +60,7 @@ def folder(tiny_gguf: Path) -> Path:
     return drain(converted(ModelSource("gguf", str(tiny_gguf))))
 
 
-def written(source: Path, plan: DepthPlan, target: Path) -> Path:
+def written(source: Path, plan: Plan, target: Path) -> Path:
     """Write a plan's GGUF file and leave out the checks, which take a process of their own."""
     opened = read_gguf(source)
     require_pattern(opened, plan)
@@ -77,7 +77,7 @@ def keys_of(file: Path) -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize(("plan", "name"), [(REFERENCE, "reference"), (DROPPED, "dropped")], ids=["reference", "dropped"])
-def test_tensors_are_the_sources_under_other_names_byte_for_byte(plan: DepthPlan, name: str, tiny_gguf: Path, tmp_path: Path) -> None:
+def test_tensors_are_the_sources_under_other_names_byte_for_byte(plan: Plan, name: str, tiny_gguf: Path, tmp_path: Path) -> None:
     source = {tensor.name: tensor for tensor in gguf.GGUFReader(tiny_gguf).tensors}
     expected = {tensor: tensor for tensor in ("token_embd.weight", "output_norm.weight", "output.weight")}
     for place, (norms, projections) in enumerate(ORIGINS[name]):
@@ -199,11 +199,11 @@ def test_a_cancelled_export_leaves_nothing_behind(stop_at: int, tiny_gguf: Path,
     [
         (fold_spans(DEPTH, [(2, 4)], "mean"), "the sum of its layers"),
         (fold_spans(DEPTH, [(2, 4)], "paper"), "the sum of its layers"),
-        (DepthPlan(DEPTH, (Block(0, ((0, 2.0),)),), "twice"), "the sum of its layers"),
-        (DepthPlan(DEPTH, (Block(0, ((0, 1.0),), "0" * 64),), "repaired"), "its repair"),
+        (Plan(DEPTH, (Block(0, ((0, 2.0),)),), "twice"), "the sum of its layers"),
+        (Plan(DEPTH, (Block(0, ((0, 1.0),), "0" * 64),), "repaired"), "its repair"),
     ],
 )
-def test_a_plan_that_needs_new_weights_is_refused(plan: DepthPlan, why: str, tiny_gguf: Path, tmp_path: Path) -> None:
+def test_a_plan_that_needs_new_weights_is_refused(plan: Plan, why: str, tiny_gguf: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=rf"float weights \({why}\).*safetensors"):
         drain(export_gguf(ModelSource("gguf", str(tiny_gguf)), plan, tmp_path / "out.gguf"))
     assert not list(tmp_path.iterdir())

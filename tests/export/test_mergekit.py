@@ -11,7 +11,7 @@ from engine.export.mergekit import mergekit_config
 from engine.methods.baselines import plan_of_kept
 from engine.models.sources import DEMO_BASE_MODEL
 from engine.plans.rules import fold_spans, untouched
-from engine.types import DepthPlan, Model, ModelSource
+from engine.types import Model, ModelSource, Plan
 from tests.exporting import export_unverified, write
 
 
@@ -38,7 +38,7 @@ def test_only_a_plan_that_drops_has_one(rule: str, drops: bool) -> None:
 
 
 @pytest.mark.parametrize("plan", [plan_of_kept(6, {0, 1, 4, 5}, "by hand"), untouched(6)])
-def test_it_lies_beside_the_card_which_names_it(plan: DepthPlan, tiny: Callable[..., Model], tmp_path: Path) -> None:
+def test_it_lies_beside_the_card_which_names_it(plan: Plan, tiny: Callable[..., Model], tmp_path: Path) -> None:
     llama = tiny("llama")
     target = write(llama, plan, tmp_path / "out", dtype="bfloat16")
     assert layers_of((target / "mergekit.yml").read_text()) == list(plan.kept)

@@ -25,7 +25,7 @@ from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.rules import fold_spans, untouched
 from engine.plans.words import describe, weigh
 from engine.search.frontier import Frontier, Step
-from engine.types import Block, DepthPlan, Model, ModelSource, Repair
+from engine.types import Block, Model, ModelSource, Plan, Repair
 from tests.export.test_language import KOREAN
 from tests.families import TEXTS
 
@@ -353,7 +353,7 @@ def test_commands_repeat_it(tiny: Callable[..., Model]) -> None:
 @pytest.mark.parametrize("upright", [False, True])
 def test_the_strip_has_every_layer_and_every_block(upright: bool) -> None:
     blocks = (Block(0, ((0, 1.0),)), Block(1, ((3, 1.0),)), Block(5, ((5, 1.0),), "ab" * 32))
-    drawn = strip(DepthPlan(6, blocks, "hand-made"), upright)
+    drawn = strip(Plan(6, blocks, "hand-made"), upright)
     rows = [[cell for cell in drawn["cells"] if cell["row"] == row] for row in (0, 1)]
     assert [cell["kind"] for cell in rows[0]] == ["kept", "home", "gone", "donor", "gone", "kept"]
     assert [(cell["layer"], cell["kind"], cell["repaired"]) for cell in rows[1]] == [

@@ -17,12 +17,12 @@ from engine.methods.laco import LacoSettings
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import fold_spans, untouched
 from engine.search.frontier import frontier, outwards
-from engine.types import Block, DepthPlan, Model
+from engine.types import Block, Model, Plan
 from tests.families import TEXTS
 from tests.methods.test_baselines import without
 from tests.naive import merge
 
-PLANS: tuple[DepthPlan, ...] = (
+PLANS: tuple[Plan, ...] = (
     fold_spans(6, [(2, 4)], "mean"),
     plan_of_kept(6, (0, 1, 2, 5), "hand-made"),
     fold_spans(6, [(2, 3)], "mean"),
@@ -139,7 +139,7 @@ def test_a_ratio_has_a_level(ratio: float, level: str) -> None:
 
 def test_costs_are_told_in_order_as_soon_as_they_are_there(tiny: Callable[..., Model], fresh_cache: Path) -> None:
     judge = cost_judge(tiny("llama"), tokens=600)
-    told: list[tuple[DepthPlan, Cost]] = []
+    told: list[tuple[Plan, Cost]] = []
     seen: list[tuple[int, Progress]] = []
     drain(costs(judge, PLANS, lambda plan, cost: told.append((plan, cost))), lambda step: seen.append((len(told), step)))
     assert [plan for plan, _ in told] == list(PLANS)
@@ -154,7 +154,7 @@ def test_costs_that_were_cancelled_go_on_where_they_stopped(
     tiny: Callable[..., Model], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = cost_judge(tiny("llama"), tokens=600)
-    told: list[DepthPlan] = []
+    told: list[Plan] = []
     job = costs(judge, PLANS, lambda plan, cost: told.append(plan))
     while len(told) < 2:
         next(job)

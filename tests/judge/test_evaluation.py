@@ -18,7 +18,7 @@ from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summ
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
-from engine.types import Block, Calibration, DepthPlan, Model
+from engine.types import Block, Calibration, Model, Plan
 from tests.families import tiny_tokenizer
 from tests.naive import merge, remove, token_ids
 from ui.terminal.options import write
@@ -32,7 +32,7 @@ LONG = (
 )
 MEAN = fold_spans(6, [(2, 4)], "mean")
 DROPPED = plan_of_kept(6, (0, 1, 2, 5), "hand-made")
-PLANS: dict[str, DepthPlan] = {"mean": MEAN, "dropped": DROPPED}
+PLANS: dict[str, Plan] = {"mean": MEAN, "dropped": DROPPED}
 
 
 def pruned(network: Any, name: str) -> Any:
@@ -282,7 +282,7 @@ def test_perplexities_too_large_for_a_number_are_infinite() -> None:
 
 # --- States that are no numbers ---
 
-BROKEN = DepthPlan(6, (*untouched(6).blocks[:2], Block(2, ((2, 1e38), (3, 1e38))), *untouched(6).blocks[3:]), "broken")
+BROKEN = Plan(6, (*untouched(6).blocks[:2], Block(2, ((2, 1e38), (3, 1e38))), *untouched(6).blocks[3:]), "broken")
 
 
 @pytest.fixture

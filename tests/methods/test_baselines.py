@@ -15,7 +15,7 @@ from engine.methods.sleb import greedy
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
 from engine.plans.rules import untouched
-from engine.types import Block, DepthPlan, Model
+from engine.types import Block, Model, Plan
 from tests.families import TEXTS
 from tests.naive import remove, token_ids
 
@@ -165,7 +165,7 @@ def test_sleb_takes_numbers_before_none(tiny: Callable[..., Model]) -> None:
     objective = objective_of(tiny("llama"))
     real = objective.score
 
-    def score(plan: DepthPlan, packs: Any = None) -> float:
+    def score(plan: Plan, packs: Any = None) -> float:
         return math.nan if 4 in plan.kept else real(plan, packs)
 
     objective.score = score  # type: ignore[method-assign]
@@ -225,7 +225,7 @@ def test_an_unknown_method_or_objective_is_refused(tiny: Callable[..., Model]) -
 
 def test_a_plan_of_kept_layers_keeps_them_whole_in_order() -> None:
     plan = plan_of_kept(4, {2, 0}, "bi", keep=2)
-    assert plan == DepthPlan(4, (Block(0, ((0, 1.0),)), Block(2, ((2, 1.0),))), "bi", (("keep", 2),))
+    assert plan == Plan(4, (Block(0, ((0, 1.0),)), Block(2, ((2, 1.0),))), "bi", (("keep", 2),))
     assert plan.dropped == (1, 3)
     assert plan.prefix == 1
 

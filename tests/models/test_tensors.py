@@ -1,4 +1,5 @@
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from engine.errors import ExportError
 from engine.models.tensors import Output, TensorPlace, places_in, read_tensor, write_shards
 
 SPECIAL = torch.tensor([[0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e-45], [1.1, -2.7, 3.4e38, 65504.0, 1 / 3, 1e-8]])
@@ -30,10 +32,10 @@ def write(folder: Path, found: dict[str, torch.Tensor], dtype: torch.dtype | Non
     """Write tensors, the floating ones in `dtype`, and return what was told on the way."""
     folder.mkdir(exist_ok=True)
     outputs = {
-        name: Output(dtype if dtype and tensor.is_floating_point() else tensor.dtype, tuple(tensor.shape), ((1.0, name),))
+        name: Output(dtype if dtype and tensor.is_floating_point() else tensor.dtype, tuple(tensor.shape), partial(found.get, name))
         for name, tensor in found.items()
     }
-    return list(write_shards(folder, outputs, lambda output: found[output.parts[0][1]], shard_bytes))
+    return list(write_shards(folder, outputs, shard_bytes))
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -100,13 +102,18 @@ def test_shards_and_their_index(tmp_path: Path) -> None:
 def test_tensors_are_made_one_at_a_time(tmp_path: Path) -> None:
     made: list[str] = []
 
-    def make(output: Output) -> torch.Tensor:
-        made.append(output.parts[0][1])
-        return torch.zeros(output.shape)
+    def make(name: str) -> torch.Tensor:
+        made.append(name)
+        return torch.zeros(4)
 
-    outputs = {name: Output(torch.float32, (4,), ((1.0, name),)) for name in "abc"}
-    for count, written in enumerate(write_shards(tmp_path, outputs, make, 10**9), start=1):
+    outputs = {name: Output(torch.float32, (4,), partial(make, name)) for name in "abc"}
+    for count, written in enumerate(write_shards(tmp_path, outputs, 10**9), start=1):
         assert (len(made), written) == (count, 16 * count)
+
+
+def test_a_tensor_of_another_shape_than_was_told_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"x comes to a shape of \(2, 2\), and \(4,\) is needed"):
+        list(write_shards(tmp_path, {"x": Output(torch.float32, (4,), lambda: torch.ones(2, 2))}, 10**9))
 
 
 def test_places_say_what_a_checkpoint_holds(tmp_path: Path) -> None:
@@ -125,5 +132,5 @@ def test_places_are_found_across_shards(tmp_path: Path) -> None:
 
 
 def test_bytes_of_an_output() -> None:
-    assert Output(torch.bfloat16, (3, 4), ()).bytes == 24
-    assert Output(torch.int64, (), ()).bytes == 8
+    assert Output(torch.bfloat16, (3, 4), torch.Tensor).bytes == 24
+    assert Output(torch.int64, (), torch.Tensor).bytes == 8

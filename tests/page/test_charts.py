@@ -22,7 +22,7 @@ from engine.passes.profiling import profile
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.plans.words import weigh
 from engine.search.frontier import Frontier, Step, frontier
-from engine.types import Block, DepthPlan, Model
+from engine.types import Block, Model, Plan
 from tests.families import FAMILIES, TEXTS
 from ui.page import charts
 
@@ -97,8 +97,8 @@ def test_weigh_is_exact_where_layers_differ_in_size(tiny: Callable[..., Model]) 
 # --- the map ---
 
 
-def plan_of(depth: int) -> DepthPlan:
-    return DepthPlan(DEPTH, untouched(DEPTH).blocks[:depth], "laco")
+def plan_of(depth: int) -> Plan:
+    return Plan(DEPTH, untouched(DEPTH).blocks[:depth], "laco")
 
 
 def map_of(*depths: int, similarity: float = 0.5) -> Frontier:

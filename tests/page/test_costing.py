@@ -14,7 +14,7 @@ from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
 from engine.methods.laco import LacoSettings
 from engine.plans.rules import fold_spans
-from engine.types import DepthPlan
+from engine.types import Plan
 from tests.families import save_tiny
 from tests.page.benches import DEPTH, SETTINGS, opened, shown, texts
 from tests.waiting import wait_for_jobs, wait_until
@@ -30,12 +30,12 @@ def desk(empty: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[DepthPlan]:
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """Every plan that is really measured, in the order of measuring."""
-    order: list[DepthPlan] = []
+    order: list[Plan] = []
     judge = Judge.judge
 
-    def watched(self: Judge, plan: DepthPlan) -> Any:
+    def watched(self: Judge, plan: Plan) -> Any:
         if not self.known(plan):
             order.append(plan)
         return judge(self, plan)
@@ -48,7 +48,7 @@ def told(desk: Desk) -> dict[str, Any]:
     return shown(desk, "costs", "value")
 
 
-def plans(desk: Desk) -> list[DepthPlan]:
+def plans(desk: Desk) -> list[Plan]:
     assert desk.map is not None
     return [step.proposal.plan for step in desk.map.steps]
 
@@ -68,7 +68,7 @@ def test_every_step_of_a_map_is_given_its_cost_on_the_practice_texts(desk: Desk,
     assert names == set(found["of"])  # the page looks a step's cost up by this name
 
 
-def test_the_plan_shown_comes_first_then_its_neighbours_outwards(desk: Desk, folder: Path, judged: list[DepthPlan]) -> None:
+def test_the_plan_shown_comes_first_then_its_neighbours_outwards(desk: Desk, folder: Path, judged: list[Plan]) -> None:
     desk.T = 0.8
     opened(desk, folder)
     steps = plans(desk)
@@ -84,11 +84,11 @@ def test_the_plan_shown_comes_first_then_its_neighbours_outwards(desk: Desk, fol
 
 
 def test_moving_t_moves_the_order_and_what_is_known_is_not_measured_again(
-    desk: Desk, folder: Path, judged: list[DepthPlan], monkeypatch: pytest.MonkeyPatch
+    desk: Desk, folder: Path, judged: list[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Judge.judge
 
-    def moves(self: Judge, plan: DepthPlan) -> Any:
+    def moves(self: Judge, plan: Plan) -> Any:
         job = watched(self, plan)
         if len(judged) == 2:  # while the second is measured, the person goes to the other end
             desk.costing.stand("map", 0.5)
@@ -103,13 +103,13 @@ def test_moving_t_moves_the_order_and_what_is_known_is_not_measured_again(
 
 
 def test_costs_wait_while_somebody_asks_for_something(
-    desk: Desk, folder: Path, judged: list[DepthPlan], monkeypatch: pytest.MonkeyPatch
+    desk: Desk, folder: Path, judged: list[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A removal scan comes in the middle: it runs, and the costs go on after it."""
     seen: list[int] = []
     watched = Judge.judge
 
-    def asked(self: Judge, plan: DepthPlan) -> Any:
+    def asked(self: Judge, plan: Plan) -> Any:
         job = watched(self, plan)
         if len(judged) == 3 and not seen:
             desk.submit("removal", noted, lambda _: None, urgent=True)
@@ -126,7 +126,7 @@ def test_costs_wait_while_somebody_asks_for_something(
     assert len(told(desk)["of"]) == len({plan.blocks for plan in plans(desk)})
 
 
-def test_costs_are_remembered_on_disk(desk: Desk, folder: Path, tmp_path: Path, judged: list[DepthPlan]) -> None:
+def test_costs_are_remembered_on_disk(desk: Desk, folder: Path, tmp_path: Path, judged: list[Plan]) -> None:
     before = told(opened(desk, folder))
     judged.clear()
     assert told(opened(Desk(tmp_path / "later"), folder)) == before
@@ -137,7 +137,7 @@ def test_another_model_has_no_cost_of_the_one_before(desk: Desk, folder: Path, t
     """The model is changed while the costs of the first are being measured."""
     begun, judge = threading.Event(), Judge.judge
 
-    def slowly(self: Judge, plan: DepthPlan) -> Any:
+    def slowly(self: Judge, plan: Plan) -> Any:
         begun.set()
         yield Progress("Judging the plan", 0.0)
         threading.Event().wait(0.05)
@@ -173,7 +173,7 @@ def test_a_plan_that_is_asked_for_as_another_is_done_is_measured_too(desk: Desk,
     opened(desk, folder)
     judge, (first, second) = Judge.judge, (fold_spans(DEPTH, [span], "keep-last") for span in ((1, 2), (2, 4)))
 
-    def asked_meanwhile(self: Judge, plan: DepthPlan) -> Any:
+    def asked_meanwhile(self: Judge, plan: Plan) -> Any:
         found = yield from judge(self, plan)
         if plan == first and desk.costing.of(second) is None:
             desk.costing.ask(second)

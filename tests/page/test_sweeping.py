@@ -12,7 +12,7 @@ from engine.judge.cost import cost_judge, cost_of
 from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.methods.laco import LacoSettings, propose
 from engine.plans.rules import fold_spans
-from engine.types import DepthPlan
+from engine.types import Plan
 from tests.page.benches import opened, shown, texts
 from tests.waiting import wait_for_jobs
 from ui.page.bench.desk import Desk
@@ -44,7 +44,7 @@ def test_each_point_is_the_plan_that_its_settings_give_with_its_cost(desk: Desk)
 
 
 def test_what_others_found_is_measured_on_the_same_texts_and_says_what_it_was_judged_on(desk: Desk) -> None:
-    plan = DepthPlan(6, fold_spans(6, [(1, 2)], "keep-first").blocks, "search")
+    plan = Plan(6, fold_spans(6, [(1, 2)], "keep-first").blocks, "search")
     evaluation = {"perplexity": {"ratio": 9.0}, "protocol": {"texts": "somewhere else"}}
     desk.comparison.board.pin(plan, "searched", evaluation=evaluation)
     desk.comparison.board.pin(desk.map.steps[1].proposal.plan, "LaCo")  # type: ignore[union-attr]

@@ -113,7 +113,7 @@ def test_where_every_text_is_one_token_the_rest_is_nan(tiny: Callable[..., Model
 def test_weight_distance_is_that_of_neighbouring_projections(family: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family)
     found, layers = drain(weight_distance(model)), blocks_of(model.network)
-    assert found.projections == architecture_of(model.config).projections
+    assert found.projections == tuple(architecture_of(model.config).projections)
     for name, distances, cosines in zip(found.projections, found.relative_l2, found.cosine, strict=True):
         weights = [layer.get_submodule(name).weight.double().flatten() for layer in layers]
         pairs = list(pairwise(weights))

@@ -11,7 +11,7 @@ from engine.errors import PlanError
 from engine.plans.files import plan_from_json, plan_to_json, read_plan
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.plans.words import describe, require_depth, runs, type_conflicts
-from engine.types import Block, DepthPlan
+from engine.types import Block, Plan
 
 TWELVE_TO_FIFTEEN = {
     "reference": Block(12, ((15, 1.0),)),
@@ -52,11 +52,11 @@ def folding(draw: st.DrawFn) -> tuple[int, list[tuple[int, int, str]]]:
     return depth, folds
 
 
-def folded(depth: int, folds: list[tuple[int, int, str]]) -> DepthPlan:
+def folded(depth: int, folds: list[tuple[int, int, str]]) -> Plan:
     blocks = untouched(depth).blocks
     for first, count, rule in folds:
         blocks = fold(blocks, first, count, rule)
-    return DepthPlan(depth, blocks, "test", (("rule", "mean"), ("T", 0.65), ("spans", ((1, 2), (4, 5)))))
+    return Plan(depth, blocks, "test", (("rule", "mean"), ("T", 0.65), ("spans", ((1, 2), (4, 5)))))
 
 
 # --- Rules and folds ---
@@ -273,12 +273,12 @@ def test_a_fold_in_words(rule: str, sentence: str) -> None:
 
 def test_words_for_nothing_for_one_layer_and_for_several_folds() -> None:
     assert describe(untouched(4)) == ("No layer is changed.",)
-    assert describe(DepthPlan(4, untouched(4).blocks[:3], "drop")) == ("Layer 3 dropped.",)
+    assert describe(Plan(4, untouched(4).blocks[:3], "drop")) == ("Layer 3 dropped.",)
     assert len(describe(fold_spans(30, [(2, 3), (12, 15)], "reference"))) == 2
 
 
 def test_a_block_at_home_above_its_sources_is_not_described_backwards() -> None:
-    plan = DepthPlan(6, (*untouched(6).blocks[:2], Block(4, ((2, 0.5), (3, 0.5))), untouched(6).blocks[5]), "by hand")
+    plan = Plan(6, (*untouched(6).blocks[:2], Block(4, ((2, 0.5), (3, 0.5))), untouched(6).blocks[5]), "by hand")
     assert "5-4" not in " ".join(describe(plan))
 
 

@@ -8,16 +8,17 @@ from engine.errors import PlanError
 from engine.models.families import blocks_of, depth_of, layer_types_of
 from engine.models.texts import Pack, calibration_of, packs_of
 from engine.passes.forward import capture, logits_of, normed, resume
+from engine.plans.kept import name_tensor
 from engine.plans.live import live_network
 from engine.plans.rules import RULES, fold_spans, untouched
-from engine.plans.surgery import Mixer, name_map
-from engine.types import Block, DepthPlan, Model
+from engine.plans.surgery import Mixer
+from engine.types import Block, Model, Plan
 from tests.families import FAMILIES, TEXTS
 
 PLANS = {
     "untouched": untouched(6),
     **{rule: fold_spans(6, [(0, 1), (3, 5)], rule) for rule in RULES},
-    "drop two": DepthPlan(6, tuple(Block(layer, ((layer, 1.0),)) for layer in (0, 1, 3, 5)), "hand-made"),
+    "drop two": Plan(6, tuple(Block(layer, ((layer, 1.0),)) for layer in (0, 1, 3, 5)), "hand-made"),
 }
 
 
@@ -25,7 +26,7 @@ def pack_for(model: Model) -> Pack:
     return packs_of(model.tokenizer, model.config, calibration_of(TEXTS))[0]
 
 
-def plan_logits(model: Model, plan: DepthPlan, pack: Pack) -> torch.Tensor:
+def plan_logits(model: Model, plan: Plan, pack: Pack) -> torch.Tensor:
     record = capture(model, pack)
     return logits_of(model, normed(model, resume(model, Mixer(model.network), record, plan.blocks, plan.prefix)))
 
@@ -97,13 +98,13 @@ def test_it_is_ready_to_run(tiny: Callable[..., Model]) -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_repair_is_folded_in(family: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family)
-    mark = name_map(torch.eye(32) + 0.1 * torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))
+    mark = name_tensor(torch.eye(32) + 0.1 * torch.randn(32, 32, generator=torch.Generator().manual_seed(0)))
     blocks = tuple(Block(layer, ((layer, 1.0),), mark if layer == 1 else "") for layer in (0, 1, 4, 5))
-    plan = DepthPlan(6, blocks, "hand-made")
+    plan = Plan(6, blocks, "hand-made")
     pack = pack_for(model)
     logits = run(live_network(model, plan), pack)
     assert torch.equal(logits, plan_logits(model, plan, pack))
-    assert not torch.equal(logits, run(live_network(model, DepthPlan(6, tuple(Block(b.home, b.mix) for b in blocks), "hand-made")), pack))
+    assert not torch.equal(logits, run(live_network(model, Plan(6, tuple(Block(b.home, b.mix) for b in blocks), "hand-made")), pack))
 
 
 def test_a_plan_of_another_depth_is_refused(tiny: Callable[..., Model]) -> None:

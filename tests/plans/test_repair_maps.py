@@ -15,18 +15,19 @@ from engine.export.checkpoint import export
 from engine.jobs import drain
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import capture, logits_of, normed, resume, run_block
-from engine.plans import surgery
+from engine.plans import kept
 from engine.plans.files import plan_from_json, plan_to_json
-from engine.plans.surgery import Mixer, keep_map, map_file, map_of, name_map, pack_maps, repaired, unpack_maps
+from engine.plans.kept import keep_tensor, name_tensor, pack_tensors, tensor_file, tensor_of, unpack_tensors
+from engine.plans.surgery import Mixer, repaired
 from engine.plans.words import describe
-from engine.types import DepthPlan, Model, Repair
+from engine.types import Model, Plan, Repair
 from tests.exporting import write
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, mended, objective_of
 
 
-def marked(plan: DepthPlan, place: int, tensor: torch.Tensor) -> DepthPlan:
+def marked(plan: Plan, place: int, tensor: torch.Tensor) -> Plan:
     """A plan with a map of ours at one block."""
-    mark = name_map(tensor)
+    mark = name_tensor(tensor)
     blocks = list(plan.blocks)
     blocks[place] = replace(blocks[place], repair=mark)
     return replace(plan, blocks=tuple(blocks), repairs=(Repair(place, "ridge", 1.0, 0.5, 0.25, mark),))
@@ -58,14 +59,14 @@ def test_a_map_turns_what_the_last_projection_writes(family: str, shape: str, ti
 
 def test_a_map_reaches_the_bias_too() -> None:
     matrix = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
-    mark = name_map(matrix)
+    mark = name_tensor(matrix)
     bias, weight = torch.tensor([3.0, 4.0]), torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 5.0]])
     assert repaired([(1.0, bias)], torch.float32, mark, False).tolist() == [11.0, 4.0]
     assert repaired([(1.0, bias)], torch.float32, mark, True).tolist() == [11.0, 4.0]
     assert repaired([(1.0, weight)], torch.float32, mark, False).tolist() == [[1.0, 2.0, 12.0], [0.0, 1.0, 5.0]]
     assert repaired([(1.0, weight.T)], torch.float32, mark, True).T.tolist() == [[1.0, 2.0, 12.0], [0.0, 1.0, 5.0]]
     assert repaired([(0.5, bias), (0.5, bias + 2)], torch.float32, mark, False).tolist() == [14.0, 5.0]
-    assert repaired([(1.0, bias)], torch.bfloat16, name_map(torch.tensor([2.0])), False).tolist() == [6.0, 8.0]
+    assert repaired([(1.0, bias)], torch.bfloat16, name_tensor(torch.tensor([2.0])), False).tolist() == [6.0, 8.0]
 
 
 # --- Exported ---
@@ -120,8 +121,8 @@ def test_a_repair_is_rounded_once(tiny: Callable[..., Model], tmp_path: Path) ->
 def test_a_map_that_is_missing_is_told_before_anything_is_written(broken: bool, tiny: Callable[..., Model], tmp_path: Path) -> None:
     model, mark = tiny("llama"), ("b" if broken else "a") * 64
     if broken:
-        map_file(mark).parent.mkdir(parents=True, exist_ok=True)
-        map_file(mark).write_bytes(b"no safetensors")
+        tensor_file(mark).parent.mkdir(parents=True, exist_ok=True)
+        tensor_file(mark).write_bytes(b"no safetensors")
     plan = replace(DROPPED, blocks=(*DROPPED.blocks[:2], replace(DROPPED.blocks[2], repair=mark)))
     with pytest.raises(PlanError, match=f"{mark[:12]} of this plan is not on this machine"):
         next(export(model.source, model.folder, plan, tmp_path / "out"))  # at the first step, before any planning
@@ -185,61 +186,61 @@ def test_repairs_that_are_none_are_refused(change: Callable[[Any], object]) -> N
 
 def test_maps_go_to_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = [torch.randn(5, 5, generator=torch.Generator().manual_seed(8)), torch.tensor([1.25])]
-    marks = [name_map(tensor) for tensor in tensors]
+    marks = [name_tensor(tensor) for tensor in tensors]
     assert len(set(marks)) == 2
-    assert [name_map(tensor) for tensor in tensors] == marks
+    assert [name_tensor(tensor) for tensor in tensors] == marks
     for mark in marks:
-        keep_map(mark)
-    pack_maps(marks, tmp_path / "plan.repairs.safetensors")
+        keep_tensor(mark)
+    pack_tensors(marks, tmp_path / "plan.repairs.safetensors")
     elsewhere(monkeypatch, tmp_path)
     with pytest.raises(PlanError, match="not on this machine"):
-        map_of(marks[0])
-    unpack_maps(tmp_path / "plan.repairs.safetensors")
-    monkeypatch.setattr(surgery, "_fresh", type(surgery._fresh)())  # and another session there
-    assert [torch.equal(map_of(mark), tensor) for mark, tensor in zip(marks, tensors, strict=True)] == [True, True]
-    assert {path.name for path in (tmp_path / "elsewhere" / "repairs").iterdir()} == {f"{mark}.safetensors" for mark in marks}
+        tensor_of(marks[0])
+    unpack_tensors(tmp_path / "plan.repairs.safetensors")
+    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())  # and another session there
+    assert [torch.equal(tensor_of(mark), tensor) for mark, tensor in zip(marks, tensors, strict=True)] == [True, True]
+    assert {path.name for path in (tmp_path / "elsewhere" / "tensors").iterdir()} == {f"{mark}.safetensors" for mark in marks}
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Another machine: nothing is kept on its disk, and nothing in memory."""
     monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(surgery, "_fresh", type(surgery._fresh)())
+    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
 
 
 def test_a_map_is_what_its_numbers_and_shape_are() -> None:
     row = torch.arange(4.0)
-    assert len({name_map(row), name_map(row.reshape(2, 2)), name_map(row + 1e-6)}) == 3
-    assert name_map(row.double()) == name_map(row)
-    assert name_map(row.reshape(2, 2).T.contiguous().T) == name_map(row.reshape(2, 2))
+    assert len({name_tensor(row), name_tensor(row.reshape(2, 2)), name_tensor(row + 1e-6)}) == 3
+    assert name_tensor(row.double()) == name_tensor(row)
+    assert name_tensor(row.reshape(2, 2).T.contiguous().T) == name_tensor(row.reshape(2, 2))
 
 
 def test_few_maps_that_were_not_kept_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(monkeypatch, tmp_path)
-    marks = [name_map(torch.tensor([float(number)])) for number in range(100)]
-    assert len(surgery._fresh) <= 20
-    assert map_of(marks[-1]).item() == 99
+    marks = [name_tensor(torch.tensor([float(number)])) for number in range(100)]
+    assert len(kept._fresh) <= 20
+    assert tensor_of(marks[-1]).item() == 99
     with pytest.raises(PlanError):
-        map_of(marks[0])
+        tensor_of(marks[0])
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_file_that_is_not_there_holds_no_maps(tmp_path: Path) -> None:
-    unpack_maps(tmp_path / "plan.repairs.safetensors")
+    unpack_tensors(tmp_path / "plan.repairs.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_tampered_file_of_maps_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "plan.repairs.safetensors"
-    mark = name_map(torch.tensor([1.5]))
+    mark = name_tensor(torch.tensor([1.5]))
     elsewhere(monkeypatch, tmp_path)
     save_file({mark: torch.tensor([1.5001])}, file)
     with pytest.raises(PlanError, match="not the one its plan names"):
-        unpack_maps(file)
+        unpack_tensors(file)
     save_file({"../../evil": torch.tensor([1.5])}, file)
     with pytest.raises(PlanError, match="not the one its plan names"):
-        unpack_maps(file)
+        unpack_tensors(file)
     for content in (b"", b"no safetensors at all", file.read_bytes()[:-3]):
         file.write_bytes(content)
         with pytest.raises(PlanError, match="cannot be read"):
-            unpack_maps(file)
+            unpack_tensors(file)
     assert not (tmp_path / "elsewhere").exists()

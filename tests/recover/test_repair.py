@@ -15,10 +15,10 @@ from engine.methods.baselines import plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
 from engine.passes.forward import run_block
+from engine.plans.kept import tensor_file, tensor_of
 from engine.plans.rules import fold_spans, untouched
-from engine.plans.surgery import map_file, map_of
 from engine.recover.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
-from engine.types import Block, DepthPlan, Model
+from engine.types import Block, Model, Plan
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, TOKENS, mended, objective_of
 
 MEAN = fold_spans(6, [(1, 2), (4, 5)], "mean")
@@ -99,7 +99,7 @@ def whole(*layers: int) -> tuple[Block, ...]:
 def test_seams_are_where_layers_are_missing_or_stand_in_for_others(
     blocks: tuple[Block, ...], expected: tuple[tuple[int, int], ...]
 ) -> None:
-    assert seams(DepthPlan(6, blocks, "hand-made")) == expected
+    assert seams(Plan(6, blocks, "hand-made")) == expected
 
 
 # --- Repairing ---
@@ -108,9 +108,7 @@ def test_seams_are_where_layers_are_missing_or_stand_in_for_others(
 @pytest.mark.parametrize("family", FOLDABLE)
 @pytest.mark.parametrize("kind", ["ridge", "scalar"])
 @pytest.mark.parametrize("plan", [DROPPED, MEAN], ids=["dropped", "mean"])
-def test_no_repair_makes_it_worse_on_texts_it_was_not_fitted_to(
-    family: str, kind: str, plan: DepthPlan, tiny: Callable[..., Model]
-) -> None:
+def test_no_repair_makes_it_worse_on_texts_it_was_not_fitted_to(family: str, kind: str, plan: Plan, tiny: Callable[..., Model]) -> None:
     objective = objective_of(tiny(family))
     held = held_out(len(objective.packs))
     assert 0 < len(held) < len(objective.records)
@@ -123,8 +121,8 @@ def test_no_repair_makes_it_worse_on_texts_it_was_not_fitted_to(
         assert entry.after < entry.before <= before
         assert entry.kind == kind
         assert found.blocks[entry.place].repair == entry.fingerprint
-        assert map_file(entry.fingerprint).exists()
-        assert tuple(map_of(entry.fingerprint).shape) == ((1,) if kind == "scalar" else (32, 32))
+        assert tensor_file(entry.fingerprint).exists()
+        assert tuple(tensor_of(entry.fingerprint).shape) == ((1,) if kind == "scalar" else (32, 32))
         assert entry.strength in STRENGTHS or kind == "scalar"
     chain = [value for entry in found.repairs for value in (entry.before, entry.after)]
     assert chain == sorted(chain, reverse=True)
@@ -164,11 +162,11 @@ def test_the_scalar_is_fitted_by_hand_alike(tiny: Callable[..., Model]) -> None:
     at_seam = [entry for entry in found.repairs if entry.place == 1]
     assert at_seam
     assert at_seam[0].strength == pytest.approx(total / weights, rel=1e-6)
-    assert map_of(at_seam[0].fingerprint).item() == pytest.approx(total / weights, rel=1e-6)
+    assert tensor_of(at_seam[0].fingerprint).item() == pytest.approx(total / weights, rel=1e-6)
 
 
 @pytest.mark.parametrize("plan", [untouched(6), plan_of_kept(6, (2, 3, 4, 5), "hand-made")], ids=["untouched", "first gone"])
-def test_a_plan_without_seams_keeps_its_blocks(plan: DepthPlan, tiny: Callable[..., Model]) -> None:
+def test_a_plan_without_seams_keeps_its_blocks(plan: Plan, tiny: Callable[..., Model]) -> None:
     found = drain(repair(objective_of(tiny("llama")), plan))
     assert (found.blocks, found.repairs, found.method) == (plan.blocks, (), plan.method)
 

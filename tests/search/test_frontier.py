@@ -16,7 +16,7 @@ from engine.methods.baselines import plan_of_kept
 from engine.methods.laco import LacoSettings, Proposal, propose
 from engine.models.texts import calibration_of
 from engine.search.frontier import Frontier, Step, frontier, outwards, step_around, step_at
-from engine.types import Block, DepthPlan, Model
+from engine.types import Block, Model, Plan
 from tests.families import TEXTS
 
 CASES = [
@@ -143,7 +143,7 @@ def test_a_second_map_runs_no_model(tiny: Callable[..., Model], measured: list[A
 # --- In which order ---
 
 
-def step_of(plan: DepthPlan) -> Step:
+def step_of(plan: Plan) -> Step:
     return Step(0.0, 1.0, Proposal(plan, ()))
 
 

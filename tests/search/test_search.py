@@ -14,7 +14,7 @@ from engine.models.texts import calibration_of
 from engine.plans.rules import RULES, untouched
 from engine.search import search as search_module
 from engine.search.search import Search
-from engine.types import Block, DepthPlan, Model
+from engine.types import Block, Model, Plan
 from tests.families import TEXTS
 from tests.judge.test_objectives import objective_of
 from tests.methods.test_baselines import naive_score, without
@@ -62,7 +62,7 @@ def test_a_plan_is_given_up_where_it_falls_behind_the_best_and_not_before(
     every, real = objective.every, objective.score
     ran: dict[tuple[Block, ...], set[int]] = {}
 
-    def score(plan: DepthPlan, packs: tuple[int, ...] | None = None) -> float:
+    def score(plan: Plan, packs: tuple[int, ...] | None = None) -> float:
         ran.setdefault(plan.blocks, set()).update(packs or every)
         return real(plan, packs)
 
@@ -73,7 +73,7 @@ def test_a_plan_is_given_up_where_it_falls_behind_the_best_and_not_before(
     bests = [found.plan for found in history]
     lengths = set()
 
-    def behind(plan: DepthPlan, best: DepthPlan, packs: tuple[int, ...]) -> bool:
+    def behind(plan: Plan, best: Plan, packs: tuple[int, ...]) -> bool:
         return real(plan, packs) > real(best, packs) * (1 + 0.02 * (1 - objective.share(packs)))
 
     for plan in search.best(1000):
@@ -94,7 +94,7 @@ def test_a_race_ends_at_the_text_where_it_is_lost(tiny: Callable[..., Model], mo
     costs = {best.blocks: [1.0] * len(every), late.blocks: [1.0, 1.0, 2.0, 0.0, 0.0], early.blocks: [2.0, 0.0, 0.0, 0.0, 0.0]}
     asked: list[tuple[tuple[Block, ...], int]] = []
 
-    def score(plan: DepthPlan, packs: tuple[int, ...] | None = None) -> float:
+    def score(plan: Plan, packs: tuple[int, ...] | None = None) -> float:
         asked.append((plan.blocks, len(packs or every)))
         known = costs.get(plan.blocks, [0.0] * len(every))  # the source's own
         return sum(known[index] for index in packs or every) / len(packs or every)

@@ -16,7 +16,7 @@ from engine.plans.rules import RULES
 from engine.search import sweep
 from engine.search.frontier import frontier
 from engine.search.sweep import INTERVALS, WIDTHS, Sweep, SweepEntry
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 from tests.families import TEXTS
 
 SETTINGS = LacoSettings(C=2, I=1, lowest=1, similarity="per-token")
@@ -42,7 +42,7 @@ def whole(model: Model) -> tuple[SweepEntry, ...]:
 
 
 @pytest.fixture(scope="module")
-def maps(model: Model) -> dict[tuple[str, int, int], list[DepthPlan]]:
+def maps(model: Model) -> dict[tuple[str, int, int], list[Plan]]:
     """Each setting's own T map."""
     return {
         (rule, c, i): [step.proposal.plan for step in drain(frontier(meter_of(model), replace(SETTINGS, C=c, I=i, rule=rule), T_MIN)).steps]
@@ -58,7 +58,7 @@ def test_a_sweep_covers_what_the_issue_asks_for() -> None:
 
 
 def test_a_sweep_finds_what_independent_maps_find_together(
-    whole: tuple[SweepEntry, ...], maps: dict[tuple[str, int, int], list[DepthPlan]]
+    whole: tuple[SweepEntry, ...], maps: dict[tuple[str, int, int], list[Plan]]
 ) -> None:
     found = {entry.plan.blocks: entry for entry in whole}
     assert len(found) == len(whole) > 20
@@ -112,7 +112,7 @@ def test_a_sweep_that_was_stopped_leaves_what_it_has_and_goes_on_there(
     job.close()
     assert len(run.entries) == 5
     assert {entry.plan for entry in run.entries} <= {entry.plan for entry in whole}
-    runs: list[DepthPlan] = []
+    runs: list[Plan] = []
     score = Judge._score
     monkeypatch.setattr(Judge, "_score", lambda judge, index, plan: runs.append(plan) or score(judge, index, plan))
     again = drain(sweep_of(model).run())
@@ -134,10 +134,10 @@ def test_a_sweep_stops_when_its_time_is_up(model: Model, fresh_cache: Path, monk
 # --- Best first ---
 
 
-def costing(monkeypatch: pytest.MonkeyPatch, ratio: Callable[[DepthPlan], float]) -> None:
+def costing(monkeypatch: pytest.MonkeyPatch, ratio: Callable[[Plan], float]) -> None:
     """Let plans cost what a test says; the maps are still the model's."""
 
-    def judge(self: Judge, plan: DepthPlan) -> object:
+    def judge(self: Judge, plan: Plan) -> object:
         yield Progress("Judging the plan")
         return plan
 
@@ -148,7 +148,7 @@ def costing(monkeypatch: pytest.MonkeyPatch, ratio: Callable[[DepthPlan], float]
 def test_a_rule_that_ruins_the_model_waits_until_the_others_are_done(
     model: Model, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def ratio(plan: DepthPlan) -> float:
+    def ratio(plan: Plan) -> float:
         if plan.depth == 5:
             return 1.0
         return math.inf if dict(plan.settings)["rule"] == "mean" else 2.0
@@ -166,7 +166,7 @@ def test_a_rule_that_ruins_the_model_waits_until_the_others_are_done(
 
 
 def test_a_map_whose_plans_stay_the_best_goes_on(model: Model, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ratio(plan: DepthPlan) -> float:
+    def ratio(plan: Plan) -> float:
         named = dict(plan.settings)
         return 1.0 if plan.depth == 5 or (named["rule"], named["C"], named["I"]) == ("mean", 2, 2) else 3.0 + plan.blocks[0].home
 

@@ -10,7 +10,7 @@ from gguf import GGUFReader
 from engine.methods.baselines import plan_of_kept
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
-from engine.types import DepthPlan
+from engine.types import Plan
 from tests.answers import Answer, assert_refused
 from tests.families import save_tiny
 from tests.ggufs import save_gguf
@@ -23,7 +23,7 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", "llama")
 
 
-def plan_file(folder: Path, plan: DepthPlan = DROPPED) -> Path:
+def plan_file(folder: Path, plan: Plan = DROPPED) -> Path:
     (folder / "plan.json").write_text(json.dumps(plan_to_json(plan)))
     return folder / "plan.json"
 
@@ -54,7 +54,7 @@ def test_a_gguf_file_becomes_a_smaller_one_that_opens(tiny_gguf: Path, inside: C
     ],
 )
 def test_what_a_gguf_file_cannot_be_is_told_in_a_line(
-    plan: DepthPlan, options: tuple[str, ...], expected: tuple[str, ...], tiny_gguf: Path, inside: Callable[..., Answer], tmp_path: Path
+    plan: Plan, options: tuple[str, ...], expected: tuple[str, ...], tiny_gguf: Path, inside: Callable[..., Answer], tmp_path: Path
 ) -> None:
     target = tmp_path / "out.gguf"
     command = ["export", "--model", tiny_gguf, "--plan", plan_file(tmp_path, plan), "--format", "gguf", "--out", target, *options]

@@ -143,7 +143,7 @@ def test_search_repairs_the_best_few(on_practice: tuple[object, ...], inside: Ca
     marks = {block["repair"] for block in found["plan"]["blocks"] if "repair" in block}
     assert marks == {entry["fingerprint"] for entry in found["plan"]["repairs"]}
     assert marks
-    assert set(load_file(tmp_path / "found.repairs.safetensors")) == marks
+    assert set(load_file(tmp_path / "found.tensors.safetensors")) == marks
     assert found["score"] == found["plan"]["repairs"][-1]["after"]
     assert all(entry["after"] < entry["before"] for entry in found["plan"]["repairs"])
 

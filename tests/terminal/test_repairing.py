@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine.plans import surgery
+from engine.plans import kept
 from engine.search.search import Search
 from tests.answers import Answer, assert_refused, read_json
 from tests.families import save_tiny
@@ -30,7 +30,7 @@ def repaired(tiny_folder: Path, files: Path, tmp_path_factory: pytest.TempPathFa
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         assert stopped.value.code == 0
-    assert sorted(os.listdir(folder)) == ["cache", "plan.json", "plan.repairs.safetensors"]
+    assert sorted(os.listdir(folder)) == ["cache", "plan.json", "plan.tensors.safetensors"]
     shutil.rmtree(folder / "cache")
     return folder
 
@@ -38,7 +38,7 @@ def repaired(tiny_folder: Path, files: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def another_machine(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing that was repaired is known, on disk or in memory."""
-    monkeypatch.setattr(surgery, "_fresh", type(surgery._fresh)())
+    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
     return fresh_cache
 
 
@@ -52,7 +52,7 @@ def test_repair_writes_the_plan_and_its_maps(repaired: Path) -> None:
         assert entry["place"] in (1, 2)
         assert entry["after"] < entry["before"]
         assert plan["blocks"][entry["place"]]["repair"] == entry["fingerprint"]
-    maps = load_file(repaired / "plan.repairs.safetensors")
+    maps = load_file(repaired / "plan.tensors.safetensors")
     assert {mark: tuple(tensor.shape) for mark, tensor in maps.items()} == {entry["fingerprint"]: (32, 32) for entry in plan["repairs"]}
 
 
@@ -93,7 +93,7 @@ def test_a_repaired_plan_is_exported_on_another_machine(
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True)
     source = AutoModelForCausalLM.from_pretrained(tiny_folder, local_files_only=True)
     assert len(found.model.layers) == 3
-    maps = load_file(repaired / "plan.repairs.safetensors")
+    maps = load_file(repaired / "plan.tensors.safetensors")
     for layer, block in zip(found.model.layers, plan["blocks"], strict=True):
         weight = source.model.layers[block["home"]].mlp.down_proj.weight
         expected = (maps[block["repair"]] if "repair" in block else torch.eye(32)) @ weight
@@ -115,11 +115,11 @@ def test_a_repaired_plan_without_its_maps_is_refused(
 @pytest.mark.usefixtures("another_machine")
 def test_tampered_maps_are_refused(repaired: Path, on_practice: tuple[object, ...], inside: Callable[..., Answer], tmp_path: Path) -> None:
     shutil.copyfile(repaired / "plan.json", tmp_path / "plan.json")
-    maps = load_file(repaired / "plan.repairs.safetensors")
-    save_file({mark: tensor + 1e-3 for mark, tensor in maps.items()}, tmp_path / "plan.repairs.safetensors")
-    assert_refused(inside("evaluate", "--plan", tmp_path / "plan.json", *on_practice), "plan.repairs.safetensors", "not the one")
-    (tmp_path / "plan.repairs.safetensors").write_bytes(b"no maps")
-    assert_refused(inside("evaluate", "--plan", tmp_path / "plan.json", *on_practice), "plan.repairs.safetensors", "cannot be read")
+    maps = load_file(repaired / "plan.tensors.safetensors")
+    save_file({mark: tensor + 1e-3 for mark, tensor in maps.items()}, tmp_path / "plan.tensors.safetensors")
+    assert_refused(inside("evaluate", "--plan", tmp_path / "plan.json", *on_practice), "plan.tensors.safetensors", "not the one")
+    (tmp_path / "plan.tensors.safetensors").write_bytes(b"no maps")
+    assert_refused(inside("evaluate", "--plan", tmp_path / "plan.json", *on_practice), "plan.tensors.safetensors", "cannot be read")
 
 
 def test_a_plan_repaired_on_a_model_of_another_width_is_refused(
@@ -135,7 +135,7 @@ def test_a_plan_repaired_on_a_model_of_another_width_is_refused(
 def test_a_place_for_maps_that_cannot_be_written_is_refused(
     on_practice: tuple[object, ...], files: Path, inside: Callable[..., Answer], tmp_path: Path
 ) -> None:
-    (tmp_path / "plan.repairs.safetensors").mkdir()
+    (tmp_path / "plan.tensors.safetensors").mkdir()
     answer = inside("repair", "--plan", files / "plan.json", *on_practice, "--out", tmp_path / "plan.json")
     assert_refused(answer, "cannot be written")
 

@@ -15,7 +15,7 @@ from engine.passes.profiling import Profile
 from engine.plans.files import block_to_json
 from engine.plans.words import type_conflicts, weigh
 from engine.search.frontier import Frontier
-from engine.types import Calibration, DepthPlan, Model, ModelSource, ModelSpec
+from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 
 
 def encode(value: Any) -> str:
@@ -38,7 +38,7 @@ def similarity_data(profile: Profile, removal: RemovalPerplexity | None) -> str:
     return encode({**asdict(profile), "removal": asdict(removal) if removal else None})
 
 
-def plan_parts(model: Model, plan: DepthPlan) -> dict[str, Any]:
+def plan_parts(model: Model, plan: Plan) -> dict[str, Any]:
     """Return what every view draws of a plan: its blocks, and what it would weigh."""
     parameters, size = weigh(model.spec, plan)
     return {
@@ -52,7 +52,7 @@ def plan_parts(model: Model, plan: DepthPlan) -> dict[str, Any]:
     }
 
 
-def plan_data(model: Model, plan: DepthPlan, similarity: float) -> str:
+def plan_data(model: Model, plan: Plan, similarity: float) -> str:
     """Return what the fold view draws of a plan that is not from the map."""
     return encode({**plan_parts(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
 

@@ -19,7 +19,8 @@ from ui.terminal.drawn import option
 
 T_ = TypeVar("T_")
 Check = Callable[[int], object]  # is told the depth before a weight is read, and may refuse
-_MAPS = ".repairs.safetensors"  # a plan's repairs lie beside its file
+_TENSORS = ".tensors.safetensors"  # what a plan cannot compute again lies beside its file
+_BEFORE = ".repairs.safetensors"  # where it lay when repairs were all there was
 
 Source = Annotated[str, typer.Option("--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, or hub:org/name")]
 Texts = Annotated[
@@ -110,12 +111,13 @@ def open_objective(source: ModelSource, text: str, tokens: int, name: str, check
 
 
 def read_plan_file(path: Path) -> Any:
-    """Read a plan, and the maps of its repairs where they lie beside it."""
+    """Read a plan, and its tensors where they lie beside it."""
     from engine.plans.files import read_plan
-    from engine.plans.surgery import unpack_maps
+    from engine.plans.kept import unpack_tensors
 
     plan = read_plan(path)
-    unpack_maps(path.with_suffix(_MAPS))
+    for ending in (_TENSORS, _BEFORE):
+        unpack_tensors(path.with_suffix(ending))
     return plan
 
 
@@ -132,16 +134,15 @@ def write_plan(plan: Any, model: Any, out: Path | None) -> None:
     from engine.plans.files import plan_to_json, signed
 
     write(signed(plan_to_json(plan), model), out)
-    keep_maps(plan, out)
+    write_tensors(plan, out)
 
 
-def keep_maps(plan: Any, out: Path | None) -> None:
-    """Write a repaired plan's maps beside its file, so that both can go to another machine."""
-    from engine.plans.surgery import pack_maps
+def write_tensors(plan: Any, out: Path | None) -> None:
+    """Write a plan's tensors beside its file, so that both can go to another machine."""
+    from engine.plans.kept import pack_tensors
 
-    marks = [block.repair for block in plan.blocks if block.repair]
-    if out is not None and marks:
-        pack_maps(marks, out.with_suffix(_MAPS))
+    if out is not None and plan.tensors:
+        pack_tensors(plan.tensors, out.with_suffix(_TENSORS))
 
 
 def open_meter(source: ModelSource, calibration: str, check: Check = lambda _: None) -> Any:

@@ -34,7 +34,6 @@ from ui.terminal.options import (
     Threshold,
     Trust,
     Width,
-    keep_maps,
     made_for,
     open_for,
     open_meter,
@@ -46,6 +45,7 @@ from ui.terminal.options import (
     write,
     write_plan,
     write_table,
+    write_tensors,
 )
 
 app = typer.Typer(add_completion=False)
@@ -145,7 +145,7 @@ def search(
     if repaired:
         found = (*found, shown(repair_best(wider, run.best(3))))
     write(signed(search_to_json(found, others), goal.model), out)
-    keep_maps(found[-1].plan, out)
+    write_tensors(found[-1].plan, out)
 
 
 @app.command()

@@ -72,6 +72,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "check_loads": ("Loads with plain transformers", "transformers에서 바로 로드됨"),
     "check_keys": ("No key missing or unexpected", "누락되거나 예상 밖의 키 없음"),
     "check_depth": ("Depth and layer numbers agree", "깊이와 레이어 번호 일치"),
+    "check_shapes": ("Every tensor has the plan's shape", "모든 텐서의 형상이 플랜과 일치"),
     "check_logits": ("Logits equal the plan in memory", "로짓이 메모리의 플랜과 일치"),
     "check_generation": ("Cached generation equals uncached", "캐시 사용/미사용 생성 결과 일치"),
     "check_generation_config": ("The generation config is sound", "생성 설정이 올바름"),

@@ -10,7 +10,7 @@ from engine.cache import content_key, load_result, plain, save_result
 from engine.errors import PlanError
 from engine.judge.similarity import blocks_key
 from engine.plans.files import plan_from_json, plan_to_json
-from engine.types import DepthPlan
+from engine.types import Plan
 
 _lock = threading.Lock()  # two tabs may hold the same model's board
 
@@ -26,7 +26,7 @@ class Board:
         known = load_result("boards", self._key)
         return known if isinstance(known, dict) else {}
 
-    def pin(self, plan: DepthPlan, label: str, **measured: Any) -> str:
+    def pin(self, plan: Plan, label: str, **measured: Any) -> str:
         """Add a plan, or what was newly measured of one that is there; return its name."""
         name = blocks_key(plan.blocks)
         with _lock:
@@ -43,7 +43,7 @@ class Board:
             entries.pop(name, None)
             save_result("boards", self._key, entries)
 
-    def plan(self, name: str) -> DepthPlan:
+    def plan(self, name: str) -> Plan:
         """Return a pinned plan.
 
         Raises:

@@ -25,7 +25,7 @@ from engine.recover.effort import effort, judging
 from engine.recover.repair import REPAIRS, choices, repair, seconds_for
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
-from engine.types import Calibration, DepthPlan
+from engine.types import Calibration, Plan
 from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.exploring import profile_job
 from ui.page.bench.measuring import Measurement, cost, measurement
@@ -42,7 +42,7 @@ class Comparison:
         self.bench = bench
         self._judge: Judge | None = None
         self._judge_of: tuple[int, str, int] | None = None
-        self._repaired: tuple[str, DepthPlan] | None = None  # the plan that was repaired last, and which choice it was
+        self._repaired: tuple[str, Plan] | None = None  # the plan that was repaired last, and which choice it was
         bench.when_opened(self._opened)
         bench.when_mapped(self.tell_map)
 
@@ -101,11 +101,11 @@ class Comparison:
 
         self.bench.submit("judge-map", job, lambda _: None, urgent=True, yielding=True)
 
-    def _measure(self, kind: str, plan: DepthPlan, label: str, wanted: list[Measurement]) -> None:
+    def _measure(self, kind: str, plan: Plan, label: str, wanted: list[Measurement]) -> None:
         board = self.board
         self.bench.submit(kind, lambda: self._measuring(board, plan, label, wanted), lambda _: None, urgent=True, yielding=True)
 
-    def _measuring(self, board: Board, plan: DepthPlan, label: str, wanted: list[Measurement]) -> Job[None]:
+    def _measuring(self, board: Board, plan: Plan, label: str, wanted: list[Measurement]) -> Job[None]:
         """Measure what is wanted in turn. Each result is on the board at once and off the list, so that a task that was
         interrupted goes on from there."""
         parts = len(wanted)
@@ -129,7 +129,7 @@ class Comparison:
                 ratios[index] = found["perplexity"]["ratio"]
         self.bench.page.put("fold", "judged", json.dumps(ratios))
 
-    def evaluation_of(self, plan: DepthPlan) -> dict[str, Any]:
+    def evaluation_of(self, plan: Plan) -> dict[str, Any]:
         """Return what is known of a plan's cost, as an export keeps it."""
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
         return {"evaluation": found} if found else {}
@@ -142,7 +142,7 @@ class Comparison:
         judge, board = self._judge_for(texts, judged), self.board
         practice = practice_texts(self.bench.texts.name)
 
-        def job() -> Job[tuple[Evaluation, DepthPlan, Evaluation]]:
+        def job() -> Job[tuple[Evaluation, Plan, Evaluation]]:
             objective = Objective(model, practice, "kl", asked.tokens)
             work = effort(model, plan, choices(kind), objective.tokens).total
             share = work / (work + judging(model, plan, judged))
@@ -150,7 +150,7 @@ class Comparison:
             before = yield from scaled(judge.judge(plan), share, (1 + share) / 2)
             return before, found, (yield from scaled(judge.judge(found), (1 + share) / 2, 1.0))
 
-        def done(result: tuple[Evaluation, DepthPlan, Evaluation]) -> None:
+        def done(result: tuple[Evaluation, Plan, Evaluation]) -> None:
             before, found, after = result
             board.pin(plan, label, evaluation=evaluation_to_json(before))
             board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
@@ -276,7 +276,7 @@ class Comparison:
             self._measure(what, plan, "", [measurement(what, model, plan, options)])
 
 
-def _repair_facts(before: Evaluation, found: DepthPlan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
+def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
     """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
     return {
         "before": before.ratio,

@@ -11,7 +11,7 @@ from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, costs, place_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
 from engine.search.frontier import outwards, step_at
-from engine.types import DepthPlan
+from engine.types import Plan
 from ui.page.bench.workbench import Workbench
 
 
@@ -24,7 +24,7 @@ class Costing:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self._costs: dict[str, Cost] = {}
-        self._asked: list[DepthPlan] = []
+        self._asked: list[Plan] = []
         self._judge: Judge | None = None
         bench.when_opened(self._opened)
         bench.when_mapped(self._mapped)
@@ -44,20 +44,20 @@ class Costing:
         elif (self.bench.runner.state() or ("",))[0] != "costs":
             self._fill(first=plan)
 
-    def ask(self, *plans: DepthPlan) -> None:
+    def ask(self, *plans: Plan) -> None:
         """Measure these plans before anything else."""
         self._asked = [*plans, *(plan for plan in self._asked if plan not in plans)]
         self.bench.submit("cost", self._answering, lambda _: None, urgent=True, yielding=True)
 
-    def of(self, plan: DepthPlan) -> Cost | None:
+    def of(self, plan: Plan) -> Cost | None:
         """Return what a plan costs, or None where that is not known yet."""
         return self._costs.get(blocks_key(plan.blocks))
 
-    def learn(self, plan: DepthPlan, cost: Cost) -> None:
+    def learn(self, plan: Plan, cost: Cost) -> None:
         """Take a cost that was measured elsewhere with the same judge."""
         self._costs[blocks_key(plan.blocks)] = cost
 
-    def measured(self, plans: list[DepthPlan]) -> Job[None]:
+    def measured(self, plans: list[Plan]) -> Job[None]:
         """Measure these plans as a part of another task."""
         yield from costs(self.judge(), plans, self.learn)
         self._tell()
@@ -70,7 +70,7 @@ class Costing:
         assert self.bench.map is not None
         self._fill(first=step_at(self.bench.map, self.bench.T).proposal.plan)
 
-    def _fill(self, first: DepthPlan) -> None:
+    def _fill(self, first: Plan) -> None:
         self.ask(first)
         self.bench.submit("costs", self._filling, lambda _: None, yielding=True)
 
@@ -89,7 +89,7 @@ class Costing:
             done, total = len(plans & set(self._costs)), len(plans)
             yield from as_part(self._measure(plan), f"Plan {done + 1} of {total} ({plan.depth} layers)", done, total)
 
-    def _nearest(self) -> DepthPlan | None:
+    def _nearest(self) -> Plan | None:
         if self.bench.map is None:
             return None
         steps = self.bench.map.steps
@@ -105,7 +105,7 @@ class Costing:
             self._costs |= {blocks_key(plan.blocks): cost_of(drain(self.judge().judge(plan))) for plan in known}
             self._tell()
 
-    def _measure(self, plan: DepthPlan) -> Job[None]:
+    def _measure(self, plan: Plan) -> Job[None]:
         if self.of(plan) is None:
             self._costs[blocks_key(plan.blocks)] = cost_of((yield from self.judge().judge(plan)))
         self._tell()

@@ -11,13 +11,13 @@ from engine.judge.generation import PROMPTS, generate_beside, verdict
 from engine.judge.memory import memory_of
 from engine.judge.speed import measure_speed
 from engine.judge.tasks import run_tasks
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 from ui.text.wire import evaluation_to_json
 
 Measurement = Callable[[], Job[dict[str, Any]]]
 
 
-def cost(judge: Judge, plan: DepthPlan) -> Measurement:
+def cost(judge: Judge, plan: Plan) -> Measurement:
     """What the plan costs on the judge's texts."""
 
     def job() -> Job[dict[str, Any]]:
@@ -26,7 +26,7 @@ def cost(judge: Judge, plan: DepthPlan) -> Measurement:
     return job
 
 
-def _samples(model: Model, plan: DepthPlan) -> Measurement:
+def _samples(model: Model, plan: Plan) -> Measurement:
     def job() -> Job[dict[str, Any]]:
         samples = yield from generate_beside(model, plan, PROMPTS)
         return {"samples": [asdict(sample) for sample in samples], "verdict": verdict(samples)}
@@ -34,7 +34,7 @@ def _samples(model: Model, plan: DepthPlan) -> Measurement:
     return job
 
 
-def _speed(model: Model, plan: DepthPlan, **cache: int) -> Measurement:
+def _speed(model: Model, plan: Plan, **cache: int) -> Measurement:
     memory = asdict(memory_of(model, plan, **cache))  # at once, since it may refuse
 
     def job() -> Job[dict[str, Any]]:
@@ -43,7 +43,7 @@ def _speed(model: Model, plan: DepthPlan, **cache: int) -> Measurement:
     return job
 
 
-def _tasks(model: Model, plan: DepthPlan, **which: Any) -> Measurement:
+def _tasks(model: Model, plan: Plan, **which: Any) -> Measurement:
     def job() -> Job[dict[str, Any]]:
         return {"tasks": [asdict(score) for score in (yield from run_tasks(model, plan, **which))]}
 
@@ -59,7 +59,7 @@ ALSO: dict[str, tuple[Callable[..., Measurement], tuple[str, ...]]] = {
 }
 
 
-def measurement(what: str, model: Model, plan: DepthPlan, options: Mapping[str, Any]) -> Measurement:
+def measurement(what: str, model: Model, plan: Plan, options: Mapping[str, Any]) -> Measurement:
     """Return one of ALSO for a plan, with those of the options that it knows; None leaves the engine's default.
 
     Raises:

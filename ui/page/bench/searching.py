@@ -13,7 +13,7 @@ from engine.recover.repair import objective_for_repair, repair_best, require_rep
 from engine.search.search import Search, rivals
 from engine.search.settings import Target
 from engine.search.targets import layers_for
-from engine.types import DepthPlan, Model
+from engine.types import Model, Plan
 from ui.page import charts
 from ui.page.bench.workbench import Workbench
 
@@ -68,11 +68,11 @@ class Searching:
         require_target(self.bench.open_meter().model.spec.depth, keep)
         goal = self._goal(objective)
 
-        def job() -> Job[tuple[DepthPlan, float]]:
+        def job() -> Job[tuple[Plan, float]]:
             plan = yield from baseline(goal, method, keep, **settings)
             return plan, goal.score(plan)
 
-        def done(result: tuple[DepthPlan, float]) -> None:
+        def done(result: tuple[Plan, float]) -> None:
             plan, score = result
             others = [
                 entry

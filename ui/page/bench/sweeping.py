@@ -10,7 +10,7 @@ from engine.judge.similarity import blocks_key
 from engine.plans.files import plan_from_json
 from engine.search.settings import SweepSettings
 from engine.search.sweep import Sweep, SweepEntry
-from engine.types import DepthPlan
+from engine.types import Plan
 from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing, told_of
 from ui.page.bench.workbench import T_MIN, Workbench
@@ -55,7 +55,7 @@ class Sweeping:
 
         self.bench.submit("sweep", job, lambda _: self._tell(), urgent=True, yielding=True)
 
-    def _found_by_others(self) -> list[tuple[str, DepthPlan, dict[str, Any]]]:
+    def _found_by_others(self) -> list[tuple[str, Plan, dict[str, Any]]]:
         """The board's plans and the one found last, but those of Algorithm 1; with what a judge said of them, and on which texts."""
         found = []
         for entry in self.comparison.board.entries().values():
@@ -67,7 +67,7 @@ class Sweeping:
             found.append((self.bench.found.method, self.bench.found, {}))
         return [one for one in found if one[1].method != "laco"]
 
-    def _cost(self, plan: DepthPlan) -> dict[str, Any]:
+    def _cost(self, plan: Plan) -> dict[str, Any]:
         cost = self.costing.of(plan)
         return told_of(cost) if cost is not None else {}
 

@@ -16,7 +16,7 @@ from engine.plans.files import of_another_model, plan_from_json
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
 from engine.search.frontier import Frontier, Step, frontier, step_around, step_at
-from engine.types import DepthPlan
+from engine.types import Plan
 from ui.page import charts
 from ui.page.bench.opening import Coming, Opening
 from ui.text.wire import trial_to_json
@@ -40,9 +40,9 @@ class Workbench(Opening):
         self.glimpse: Step | None = None  # of a map that is still being filled: the step that is shown
         self.profile: Profile | None = None
         self.spans: list[list[int]] = []  # of the hand-made plan
-        self.hand: DepthPlan | None = None
-        self.file: DepthPlan | None = None
-        self.found: DepthPlan | None = None  # from a search, a baseline, a repair or the board
+        self.hand: Plan | None = None
+        self.file: Plan | None = None
+        self.found: Plan | None = None  # from a search, a baseline, a repair or the board
         self._survey_asked: tuple[str, str] | None = None  # rule and definition of the landscape, as with the map
         self._survey_of: tuple[str, str] | None = None
         self._on_mapped: list[Callable[[], None]] = []
@@ -200,7 +200,7 @@ class Workbench(Opening):
         else:
             self._measure("hand", hand, *alone)
 
-    def load_plan(self, value: Any) -> DepthPlan:
+    def load_plan(self, value: Any) -> Plan:
         """Take a plan from a file, and measure it.
 
         Raises:
@@ -215,18 +215,18 @@ class Workbench(Opening):
         self._measure("file", plan)
         return plan
 
-    def show_found(self, plan: DepthPlan) -> None:
+    def show_found(self, plan: Plan) -> None:
         """Show a plan that was worked out elsewhere on the page, and measure its similarity."""
         self.take_found(plan)
         self._measure("found", plan)
 
-    def take_found(self, plan: DepthPlan) -> None:
+    def take_found(self, plan: Plan) -> None:
         """Make this the plan that Fold shows, and everything else works on."""
         self.found = plan
         self.page.put("fold", "found", charts.plan_data(self.open_meter().model, plan, math.nan))
         self.page.move("plan", "found")
 
-    def _measure(self, prop: str, plan: DepthPlan, *parts: DepthPlan) -> None:
+    def _measure(self, prop: str, plan: Plan, *parts: Plan) -> None:
         meter, definition = self.open_meter(), self.settings.similarity
 
         def job() -> Job[Similarity]:
@@ -247,7 +247,7 @@ class Workbench(Opening):
 
     # --- export ---
 
-    def chosen(self, choice: str, threshold: float) -> tuple[DepthPlan, dict[str, Any]]:
+    def chosen(self, choice: str, threshold: float) -> tuple[Plan, dict[str, Any]]:
         """Return the plan that the page shows, and what is known of how it came about.
 
         Raises:
@@ -275,7 +275,7 @@ class Workbench(Opening):
         """True where there is a plan of this choice; of the map there always will be one."""
         return {"hand-made": self.hand, "file": self.file, "found": self.found}.get(choice, self) is not None
 
-    def label_of(self, choice: str, plan: DepthPlan) -> str:
+    def label_of(self, choice: str, plan: Plan) -> str:
         """Return a short name for a plan, for a table."""
         known = dict(plan.settings)
         if choice == "map":

@@ -1,0 +1,114 @@
+"""How wide a model is: its heads, neurons and channels, which other widths its family's stock class loads, and what they come to."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from engine.errors import PlanError
+from engine.models.families import Architecture, architecture_of
+from engine.types import Shape, Terms
+
+
+def shape_of(config: Any) -> Shape:
+    """Return the shape of the model that a transformers config describes."""
+    heads = config.num_attention_heads
+    neurons = config.n_inner or 4 * config.hidden_size if hasattr(config, "n_inner") else config.intermediate_size
+    return Shape(
+        depth=config.num_hidden_layers,
+        heads=heads,
+        groups=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        neurons=neurons,
+        channels=config.hidden_size,
+    )
+
+
+def shaped_config(config: Any, shape: Shape) -> Any:
+    """Return a config of these widths (its depth stays); the head's width is written out, and the norms' epsilon follows the channels.
+
+    Raises:
+        PlanError: the family's stock class has no such shape.
+    """
+    old = shape_of(config)
+    for axis, same in (("heads", shape.heads == old.heads), ("channels", shape.channels == old.channels)):
+        if not same and (reason := architecture_of(config).fixed.get(axis)):
+            raise PlanError(f"the {axis} of {config.model_type} cannot be cut: {reason}")
+    if not 1 <= shape.groups <= shape.heads or shape.heads % shape.groups:
+        raise PlanError(f"{shape.heads} query heads cannot share {shape.groups} KV groups evenly")
+    values = config.to_dict()
+    if "n_inner" in values:
+        values["n_inner"] = shape.neurons
+    else:
+        values |= {"hidden_size": shape.channels, "intermediate_size": shape.neurons, "head_dim": shape.head_dim}
+        values |= {"num_attention_heads": shape.heads, "num_key_value_heads": shape.groups}
+        values["rms_norm_eps"] = config.rms_norm_eps * old.channels / shape.channels
+    try:
+        return type(config).from_dict(values)
+    except Exception as error:  # a config checks itself in its own way
+        raise PlanError(
+            f"{config.model_type} models have no shape of {shape.heads} heads, {shape.neurons} neurons, {shape.channels} channels: "
+            f"{str(error).strip().splitlines()[-1].strip()}"
+        ) from error
+
+
+def legal_heads(config: Any) -> tuple[int, ...]:
+    """Return how many query heads may be left, fewest first: as many in every KV group, or, where each head has its own key and
+    value, any number; and only what the stock class loads at the model's own channels."""
+    shape = shape_of(config)
+    if shape.per_group > 1:
+        tried = [replace(shape, heads=count * shape.groups) for count in range(1, shape.per_group + 1)]
+    else:
+        tried = [replace(shape, heads=count, groups=count) for count in range(1, shape.heads + 1)]
+    return tuple(one.heads for one in tried if one == shape or _loads(config, one))
+
+
+def legal_channels(config: Any, heads: int | None = None, step: int = 1) -> tuple[int, ...]:
+    """Return how many channels may be left beside so many heads, fewest first, in steps."""
+    shape = shape_of(config)
+    if "channels" in architecture_of(config).fixed:
+        return (shape.channels,)
+    heads = heads or shape.heads
+    groups = shape.groups if shape.per_group > 1 else heads
+    tried = (replace(shape, heads=heads, groups=groups, channels=count) for count in range(step, shape.channels + 1, step))
+    return tuple(one.channels for one in tried if _loads(config, one))
+
+
+def _loads(config: Any, shape: Shape) -> bool:
+    try:
+        shaped_config(config, shape)
+    except PlanError:
+        return False
+    return True
+
+
+def block_terms(row: Architecture, parameters: Iterable[tuple[str, Any]]) -> Terms:
+    """Return what a block's parameters, by name, add up to as a sum of products of axes."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for name, tensor in parameters:
+        module, _, kind = name.rpartition(".")
+        if module in row.projections:
+            writes, reads = row.projections[module]
+            for part in writes.split("+"):
+                found[(part, reads) if kind == "weight" else (part,)] += 1
+        elif module in row.norms:
+            found["channel",] += 1
+        else:
+            found[()] += tensor.numel()
+    return tuple(sorted(found.items()))
+
+
+def outer_terms(row: Architecture, parameters: Iterable[tuple[str, Any]], channels: int) -> Terms:
+    """Return the same of what lies outside the blocks."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for name, tensor in parameters:
+        if not name.startswith(f"{row.blocks}."):
+            cut = tensor.shape[-1] == channels
+            found[("channel",) if cut else ()] += tensor.numel() // (channels if cut else 1)
+    return tuple(sorted(found.items()))
+
+
+def count(terms: Terms, shape: Shape) -> int:
+    """Return how many parameters the terms come to at a shape."""
+    return sum(times * prod(shape.size(axis) for axis in axes) for axes, times in terms)
