@@ -1,16 +1,21 @@
-"""Minitron (Muralidharan et al. 2024, 2407.14679), section 2.2: a layer matters as much as perplexity rises without it."""
+"""Minitron (Muralidharan et al. 2024, 2407.14679), section 2.2: a layer matters as much as perplexity rises without it; a head, a
+neuron or a channel as much as its activations are large."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
 from engine.cache import Ledger
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
+from engine.methods.widths import SCORES, Reading, ScoreSettings
 from engine.passes.forward import Capture, logits_of, normed, resume
+from engine.passes.sums import AGGREGATIONS
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
+from engine.settings import control
 from engine.types import Model
 
 
@@ -65,3 +70,22 @@ def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
             ledger.add(str(layer), without(layer))
     source, *removed = (float(ledger.get(name) or math.nan) for name in ("source", *map(str, range(depth))))
     return RemovalPerplexity(source, tuple(removed))
+
+
+@dataclass(frozen=True, slots=True)
+class MinitronSettings(ScoreSettings):
+    """Of Minitron's scores of width: how activations are aggregated over tokens, then over texts."""
+
+    axes: ClassVar[tuple[str, ...]] = ("heads", "neurons", "channels")
+    batch: str = field(default="l2", metadata=control("how texts are aggregated", choices=AGGREGATIONS))
+    sequence: str = field(default="mean", metadata=control("how the tokens of a text are aggregated", choices=AGGREGATIONS))
+
+
+@SCORES.register("minitron", "the size of its activations", MinitronSettings)
+def minitron(reading: Reading, settings: MinitronSettings) -> torch.Tensor:
+    """|X| aggregated over tokens, then over texts; a head has the L2 norm of its elements, a channel the sum over the block's norms.
+
+    As the published code has it, a neuron's activation is what down_proj reads, after gate and activation function.
+    """
+    sizes = torch.stack([sums.aggregated(settings.batch, settings.sequence) for sums in reading.sums]).sum(0)
+    return reading.folded(sizes.square()).sqrt() if reading.axis == "heads" else sizes

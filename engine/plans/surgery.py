@@ -140,8 +140,17 @@ class Mixer:
 
     def trimmed(self, block: Block) -> dict[str, torch.Tensor]:
         """Return all the block's parameters in the trimmed shapes; without a copy where they are a source layer's own."""
-        present = self._layers[block.home].named_parameters()
-        return {name: made(self.cutter, block, name, self._reader(name), home.dtype, home.device) for name, home in present}
+        return {name: self.parameter(block, name) for name, _ in self._layers[block.home].named_parameters()}
+
+    def parameter(self, block: Block, name: str) -> torch.Tensor:
+        """Return one of the block's parameters in the trimmed shape."""
+        home = self._layers[block.home].get_parameter(name)
+        return made(self.cutter, block, name, self._reader(name), home.dtype, home.device)
+
+    def weight(self, block: Block, projection: str) -> torch.Tensor:
+        """Return a projection's weight in the trimmed shape as float64 [out, in], on the CPU."""
+        weight = self.parameter(block, f"{projection}.weight")
+        return exact(weight.mT if self.cutter.row.transposed else weight).cpu()
 
     def projection_parameters(self, layer: int) -> list[str]:
         """Return the names of a layer's projection weights and biases."""
@@ -152,7 +161,7 @@ class Mixer:
     def _masked(self, name: str, block: Block) -> torch.Tensor:
         home, read = self._layers[block.home].get_parameter(name), self._reader(name)
         if any(parameter == name for parameter, _ in (*block.masks, *(block.trim.refits if block.trim else ()))):
-            return self.cutter.spread(name, made(self.cutter, block, name, read, home.dtype, home.device), block.trim)
+            return self.cutter.spread(name, self.parameter(block, name), block.trim)
         if name.rpartition(".")[0] in self.cutter.row.projections:
             return self.cutter.blanked(name, _mixed(self.cutter, block, name, read, home.dtype, home.device), block.trim)
         return self.cutter.blanked(name, home, block.trim)

@@ -74,4 +74,8 @@ STEPS: dict[str, str] = {
     "{}, repaired ({})": "{}, 복구 ({})",
     "Sweep: {} plans; now rule {}, C {}, I {}": "스윕: 플랜 {}개, 지금은 규칙 {}, C {}, I {}",
     "Layer {}": "레이어 {}",
+    "Layer {}: gradients": "레이어 {}: 그래디언트",
+    "Layer {} of the source": "원본의 레이어 {}",
+    "Gradients, a text at a time": "텍스트마다 그래디언트 계산 중",
+    "Solving layer {} again": "레이어 {} 다시 푸는 중",
 }  # fmt: skip

@@ -1,0 +1,20 @@
+"""Practice texts as packs of tokens: what is measured on them chooses, and never judges."""
+
+from engine.errors import TextError
+from engine.judge.evaluation import windows
+from engine.models.texts import Pack
+from engine.types import Calibration, Model
+
+
+def practice_packs(model: Model, texts: Calibration, tokens: int) -> tuple[Pack, ...]:
+    """Return at most so many tokens of texts (the first of each window beside them), in sequences of at most 512.
+
+    Raises:
+        TextError: the texts are shorter than one sequence, or than the tokens asked for where those are fewer.
+        SettingsError: no token was asked for.
+    """
+    protocol, packs, _ = windows(model.tokenizer, model.config, texts, limit=tokens)
+    least = min(protocol.context - 1, tokens)
+    if protocol.tokens < least:
+        raise TextError(f"{texts.name} has {protocol.tokens} tokens, which is less than one sequence of {least}; bring more text")
+    return packs

@@ -1,0 +1,13 @@
+"""FLAP (An et al. 2023, 2312.11983): what hardly varies can be left out, since its mean is a constant."""
+
+import torch
+
+from engine.methods.widths import SCORES, Reading, ScoreSettings
+
+
+@SCORES.register("flap", "how much it varies, times the squared norm of the weights that read it", ScoreSettings)
+def flap(reading: Reading, settings: ScoreSettings) -> torch.Tensor:
+    """var(X_j) ||W_:j||^2, summed over a head (WIFV). The published code squares it once more for heads; that changes no ranking
+    within a layer but the sum over a head's elements, and is left out."""
+    (sums,), ((weight,),) = reading.sums, reading.read
+    return reading.folded(sums.variance * weight.square().sum(0))

@@ -1,0 +1,60 @@
+"""What hardly matters: the scores of one axis of a plan, layer by layer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.errors import SettingsError
+from engine.jobs import Job
+from engine.methods.masks import MASKS, weight_scores
+from engine.methods.widths import AXES, require_score, scores
+from engine.models.texts import Pack
+from engine.types import Model, Plan
+
+DEFAULTS = {"heads": "weighted", "neurons": "weighted", "channels": "weighted", "weights": "wanda"}
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """The scores of an axis: a row a layer; of weights the mean of each of `projections`. `tokens` of text were read."""
+
+    layers: tuple[tuple[float, ...], ...]
+    tokens: int
+    projections: tuple[str, ...] = ()
+
+
+def require_importance(axis: str, score: str | None) -> str:
+    """Return the score, or the axis's own where none is named.
+
+    Raises:
+        SettingsError: there is no such axis, or it has no such score.
+    """
+    if axis not in DEFAULTS:
+        raise SettingsError(f"unknown axis '{axis}'; choose one of {', '.join(DEFAULTS)}")
+    score = score or DEFAULTS[axis]
+    if axis in AXES:
+        require_score(score, axis)
+    elif score not in MASKS:
+        raise SettingsError(f"{score} is no score of {axis}; choose one of {', '.join(MASKS)}")
+    return score
+
+
+def importance(
+    model: Model, plan: Plan, packs: Sequence[Pack], axis: str, score: str, settings: Mapping[str, Any] | None = None
+) -> Job[Importance]:
+    """Return what each unit of an axis scores (see engine/methods/widths.py and masks.py) in a plan, its masks left out."""
+    tokens = sum(pack.ids.shape[1] for pack in packs)
+    if axis != "weights":
+        found = yield from scores(model, plan.dense, packs, (axis,), score, settings)
+        return Importance(tuple(tuple(one.tolist()) for one in found[axis]), tokens)
+    means: dict[tuple[int, str], float] = {}
+
+    def take(place: int, name: str, scored: torch.Tensor) -> None:
+        means[place, name] = float(scored.mean())
+
+    yield from weight_scores(model, plan, packs, score, take, settings)
+    names = tuple(dict.fromkeys(name for _, name in means))
+    layers = tuple(tuple(means[place, name] for name in names) for place in range(plan.depth))
+    return Importance(layers, tokens if MASKS[score].settings.needs else 0, names)  # type: ignore[attr-defined]

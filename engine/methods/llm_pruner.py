@@ -1,0 +1,40 @@
+"""LLM-Pruner (Ma et al. 2023, 2305.11627), Eq. 3 to 5: the first-order change of the loss without a group of weights.
+
+A group is all that goes with a head or a neuron: the rows that write it and the columns that read it (a head's keys and values are
+shared by its KV group and stay).
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+
+from engine.errors import SettingsError
+from engine.methods.widths import SCORES, Reading, ScoreSettings
+from engine.settings import control
+
+VARIANTS = ("element", "vector")
+
+
+@dataclass(frozen=True, slots=True)
+class TaylorSettings(ScoreSettings):
+    """Of the Taylor score."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
+    variant: str = field(
+        default="element", metadata=control("element: sum |w g| over a row or column; vector: |sum w g| of each", choices=VARIANTS)
+    )
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise SettingsError(f"unknown variant '{self.variant}'; choose one of {', '.join(VARIANTS)}")
+
+
+@SCORES.register("taylor", "the loss's first-order change without it (LLM-Pruner)", TaylorSettings)
+def taylor(reading: Reading, settings: TaylorSettings) -> torch.Tensor:
+    """The sum over a group's rows and columns of sum |w g| (element) or |sum w g| (vector), g the gradient of the texts' losses."""
+    ((weight,),) = reading.read
+    pairs = [(weight.mT, reading.read_gradients[0].mT), *zip(reading.written, reading.written_gradients, strict=True)]
+    changes = [rows * slopes for rows, slopes in pairs]  # [elements of the axis, whatever they connect to]
+    sizes = [change.abs().sum(1) if settings.variant == "element" else change.sum(1).abs() for change in changes]
+    return reading.folded(torch.stack(sizes).sum(0))

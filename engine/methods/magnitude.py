@@ -1,0 +1,22 @@
+"""Magnitude pruning (Han et al. 2015, 1506.02626): the weights nearest to zero go. No text is needed."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from engine.methods.masks import MASKS, MaskSettings, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class MagnitudeSettings(MaskSettings):
+    """Of magnitude pruning, which reads no text."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    group: ClassVar[str] = "layer"  # one threshold a matrix, as the baselines of SparseGPT and Wanda have it
+
+
+@MASKS.register("magnitude", "the smallest weights go", MagnitudeSettings)
+def magnitude(reading: Reading, settings: MagnitudeSettings) -> torch.Tensor:
+    """|W|."""
+    return reading.weight.abs()

@@ -1,0 +1,251 @@
+"""Masks: which weights of a plan's projections are zero. Every method is a file of this room; what all share is here.
+
+Block by block, in the order of running: what a block reads comes from the pruned blocks before it, and what its projections read
+is measured on the block as it was (so the published code does it); then it is pruned, and run once more. `sequential` prunes each
+projection before the next one's input is measured instead.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+
+from engine.errors import SettingsError
+from engine.jobs import Job, Progress, T, retold, scaled
+from engine.methods.owl import LOWEST, outliers, sparsities
+from engine.methods.selection import Wanted, chosen, lowest
+from engine.models.devices import exact
+from engine.models.families import architecture_of
+from engine.models.texts import Pack
+from engine.passes import gradients
+from engine.passes.sums import Sums
+from engine.passes.walk import Walk, readers
+from engine.plans.kept import keep_tensor, name_tensor
+from engine.plans.surgery import Mixer, pack_mask
+from engine.settings import Registry, control
+from engine.types import Block, Model, Part, Plan
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reading:
+    """A projection that is to be pruned: its weight [out, in] in float64, what was summed up of its input, and where the method
+    asks for gradients what they came to over the texts [out, in]."""
+
+    weight: torch.Tensor
+    sums: Sums | None = None
+    gradient: torch.Tensor | None = None
+
+    @property
+    def norm(self) -> torch.Tensor:
+        """||X|| of its input [in], as Wanda's code has it."""
+        assert self.sums is not None
+        return self.sums.norm
+
+    @property
+    def gram(self) -> torch.Tensor:
+        """X^T X of its input [in, in]."""
+        assert self.sums is not None
+        assert self.sums.gram is not None
+        return self.sums.gram
+
+
+class Updated(NamedTuple):
+    """Which weights of a projection go (bool), the new weights [out, in], and what there is to say of how they were found."""
+
+    gone: torch.Tensor
+    weight: torch.Tensor
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSettings:
+    """Of every method that makes masks."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"sums"})  # of "sums", "gram", "full" and "local" gradients
+    group: ClassVar[str] = "output"  # what competes where nobody says
+    updates: ClassVar[bool] = False  # whether `update` makes new weights
+    sequential: bool = field(
+        default=False, metadata=control("measure what each projection reads after those before it in its block were pruned")
+    )
+    owl: bool = field(default=False, metadata=control("cut layers with many outliers less than others (OWL), from a sparsity of 0.6 on"))
+
+    def update(self, reading: Reading, want: Wanted) -> Updated:
+        """Return the new weights of a projection."""
+        raise NotImplementedError
+
+    def summed(self, gradient: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:
+        """Return what the gradients of texts come to, with one more."""
+        raise NotImplementedError
+
+
+MASKS: Registry[Callable[[Reading, Any], torch.Tensor]] = Registry("mask method", __package__)  # each scores weights: [out, in]
+
+
+def prune(
+    model: Model, plan: Plan, packs: Sequence[Pack], method: str, want: Wanted, settings: Mapping[str, Any] | None = None
+) -> Job[Plan]:
+    """Return the plan with masks by a method, in place of those that it had; its tensors are kept.
+
+    Raises:
+        SettingsError: the method or a setting is unknown, a pattern does not divide a projection's inputs, or the method has no
+            such group.
+    """
+    found = MASKS.require(method)
+    record = found.asked(settings or {})
+    if record.updates and want.group != record.group:
+        raise SettingsError(f"{method} lets the weights of 128 columns compete and has no group '{want.group}'; leave the group out")
+    if record.owl and (want.m or want.group == "global" or want.sparsity < LOWEST):
+        raise SettingsError(f"OWL spreads a sparsity of {LOWEST:g} or more over the layers; it needs one, no pattern and no global group")
+    run = _Pruning(model, plan.dense, packs, found.run, want, record)
+    blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())
+    told = {"sparsity": want.sparsity, **({"pattern": f"{want.n}:{want.m}"} if want.m else {"group": want.group}), **asdict(record)}
+    tokens = {"tokens": sum(pack.ids.shape[1] for pack in packs)} if record.needs else {}
+    notes = {"notes": tuple(run.notes.items())} if run.notes else {}
+    return replace(plan.dense, blocks=blocks, masks=Part(method, tuple({**told, **tokens, **notes}.items())))
+
+
+def weight_scores(
+    model: Model,
+    plan: Plan,
+    packs: Sequence[Pack],
+    method: str,
+    take: Callable[[int, str, torch.Tensor], object],
+    settings: Mapping[str, Any] | None = None,
+) -> Job[None]:
+    """Show what a method scores the weights of each projection of a plan before anything is pruned: place, name, [out, in]."""
+    found = MASKS.require(method)
+    run = _Pruning(model, plan.dense, packs, found.run, Wanted(0.0), found.asked(settings or {}))
+    yield from run.scored(take)
+
+
+class _Pruning:
+    """One run of a method."""
+
+    def __init__(self, model: Model, plan: Plan, packs: Sequence[Pack], score: Any, want: Wanted, settings: Any) -> None:
+        self._model, self._plan, self._packs = model, plan, packs
+        self._score, self._want, self._settings = score, want, settings
+        self._row = architecture_of(model.config)
+        self._mixer = Mixer(model.network, keep=0)
+        self._gradients: dict[tuple[int, str], torch.Tensor] = {}
+        self.notes: dict[str, str] = {}  # what there is to say of a projection, by its place and name
+
+    def block_by_block(self) -> Job[tuple[Block, ...]]:
+        """Return the blocks with their masks, each chosen after those before it."""
+        begins, wants = 0.0, [self._want] * self._plan.depth
+        if self._settings.owl:
+            begins, wants = 0.3, (yield from scaled(self._owl(), 0.0, 0.3))
+        if "full" in self._settings.needs:
+            before, begins = begins, 0.6
+            yield from scaled(gradients.full(self._model, self._plan, self._packs, self._take), before, begins)
+        walk = Walk(self._model, self._packs, self._plan.blocks) if self._settings.needs else None
+        blocks: list[Block] = []
+        for place, block in enumerate(self._plan.blocks):
+            start, stop = (begins + (1 - begins) * (place + more) / self._plan.depth for more in (0, 1))
+            blocks.append((yield from scaled(self._block(walk, block, place, wants[place]), start, stop)))
+        return tuple(blocks)
+
+    def _owl(self) -> Job[list[Wanted]]:
+        """Return what is wanted of each block by its share of outliers, all measured on the plan before it."""
+        walk, found = Walk(self._model, self._packs, self._plan.blocks), list[float]()
+        for place, block in enumerate(self._plan.blocks):
+            sums = yield from scaled(self._sums(walk, block, place), place / self._plan.depth, (place + 1) / self._plan.depth)
+            readings = (self._reading(block, place, name, sums) for name in self._row.projections)
+            found.append(outliers([(reading.weight.abs() * reading.norm).flatten() for reading in readings]))
+            yield from scaled(walk.step(block), (place + 1) / self._plan.depth, (place + 1) / self._plan.depth)
+        return [replace(self._want, sparsity=share) for share in sparsities(found, self._want.sparsity)]
+
+    def everywhere(self) -> Job[tuple[Block, ...]]:
+        """Return the blocks with masks whose weights competed with those of all other blocks, by scores of the plan before it."""
+        scores: dict[tuple[int, str], torch.Tensor] = {}
+        yield from self.scored(lambda place, name, score: scores.update({(place, name): score.float()}))
+        together = torch.cat([score.flatten() for score in scores.values()])
+        cut = lowest(together[None], int(len(together) * self._want.sparsity))[0].split([score.numel() for score in scores.values()])
+        gone = {key: one.reshape(score.shape) for (key, score), one in zip(scores.items(), cut, strict=True)}
+        return tuple(
+            self._with(block, [self._masked(name, ~gone[place, name]) for name in self._row.projections])
+            for place, block in enumerate(self._plan.blocks)
+        )
+
+    def scored(self, take: Callable[[int, str, torch.Tensor], object]) -> Job[None]:
+        """Show the scores [out, in] of every projection's weights in the plan as it stands, nothing pruned, by place and name."""
+        begins = 0.6 if "full" in self._settings.needs else 0.0
+        if begins:
+            yield from scaled(gradients.full(self._model, self._plan, self._packs, self._take), 0.0, begins)
+        walk = Walk(self._model, self._packs, self._plan.blocks) if self._settings.needs else None
+        for place, block in enumerate(self._plan.blocks):
+            yield Progress(f"Layer {block.home}", begins + (1 - begins) * place / self._plan.depth)
+            sums = (yield from _quietly(self._sums(walk, block, place))) if walk else {}
+            for name in self._row.projections:
+                take(place, name, self._score(self._reading(block, place, name, sums), self._settings))
+            if walk:
+                yield from _quietly(walk.step(block))
+
+    def _block(self, walk: Walk | None, block: Block, place: int, want: Wanted) -> Job[Block]:
+        if walk is None:
+            yield Progress(f"Layer {block.home}", 0.0)
+            return self._pruned(block, place, want, {}, tuple(self._row.projections))
+        if self._settings.sequential:
+            for reader, names in readers(self._row).items():
+                sums = yield from self._sums(walk, block, place, (reader,))
+                block = self._pruned(block, place, want, sums, names)
+        else:
+            sums = yield from self._sums(walk, block, place)
+            block = self._pruned(block, place, want, sums, tuple(self._row.projections))
+        yield from walk.step(block)
+        self._gradients = {key: value for key, value in self._gradients.items() if key[0] != place}
+        return block
+
+    def _sums(self, walk: Walk, block: Block, place: int, only: Sequence[str] | None = None) -> Job[dict[str, Sums]]:
+        """Return what is summed up of the inputs of a block's projections, by the names of all that read them."""
+        found: dict[str, Sums] = {}
+        gram = torch.float64 if "gram" in self._settings.needs else None
+
+        def see(name: str, x: torch.Tensor, pack: Pack) -> None:
+            found.setdefault(name, Sums(x.shape[1], gram)).add(x, pack)
+
+        yield from walk.watch(block, see, only)
+        if "local" in self._settings.needs and only is None:
+            yield from gradients.local(walk, block, place, self._take)
+        together = readers(self._row)
+        return {name: sums for reader, sums in found.items() for name in together[reader]}
+
+    def _take(self, place: int, name: str, gradient: torch.Tensor) -> None:
+        self._gradients[place, name] = self._settings.summed(gradient, self._gradients.get((place, name)))
+
+    def _reading(self, block: Block, place: int, name: str, sums: Mapping[str, Sums]) -> Reading:
+        gradient = self._gradients.get((place, f"{name}.weight"))
+        if gradient is not None:
+            gradient = exact(gradient.mT if self._row.transposed else gradient).cpu()
+        return Reading(self._mixer.weight(replace(block, masks=()), name), sums.get(name), gradient)
+
+    def _pruned(self, block: Block, place: int, want: Wanted, sums: Mapping[str, Sums], names: Sequence[str]) -> Block:
+        """Return a block with masks on some of its projections."""
+        found = []
+        for name in names:
+            reading = self._reading(block, place, name, sums)
+            if self._settings.updates:
+                update = self._settings.update(reading, want)
+                found.append(self._masked(name, ~update.gone, update.weight))
+                self.notes |= {f"{place} {name}": update.note} if update.note else {}
+            else:
+                found.append(self._masked(name, ~chosen(self._score(reading, self._settings), want)))
+        return self._with(block, found)
+
+    def _masked(self, name: str, left: torch.Tensor, weight: torch.Tensor | None = None) -> tuple[str, str]:
+        """Keep a mask, or the new weights with their zeros, and return the parameter with its fingerprint."""
+        if weight is None:
+            tensor = pack_mask(left.mT if self._row.transposed else left)
+        else:
+            tensor = (weight * left).to(self._model.network.dtype)
+            tensor = tensor.mT if self._row.transposed else tensor
+        return f"{name}.weight", keep_tensor(name_tensor(tensor))
+
+    @staticmethod
+    def _with(block: Block, found: Sequence[tuple[str, str]]) -> Block:
+        return replace(block, masks=(*block.masks, *found))
+
+
+def _quietly(job: Job[T]) -> Job[T]:
+    """Run a job as a small part of another, whose place in the whole is told by that one."""
+    return retold(job, lambda step: Progress(step.label))

@@ -1,0 +1,170 @@
+"""What reads the parts that were cut is solved again on those that are left, so that the plan's stream follows the source's.
+
+A block writes to the stream r twice: W x of its attention (o_proj) and W x of its MLP (down_proj). With x what reaches the
+projection in the plan, and y what would have to be written for the stream to be the source's at the same point,
+
+    W' = W + (Y^T X - W X^T X) (X^T X + strength * mean diagonal * 1)^-1
+
+is the ridge solution that shrinks towards the W it has (closed form of OBS for a whole set of columns, as in SlimGPT 2412.18110 and
+ZipLM 2302.04089; that y is the source's stream and not W x alone is ours: it makes up for what blocks below have lost, cut width or
+left-out layers alike). From the bottom up, in float64; the strength is chosen on practice text that is held out, and a projection
+stays as it is where that text does not improve. Only stock weights change, and no bias is needed.
+
+Where a norm stands between the projection and the stream (Gemma), y is what the source's own projection writes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from engine.errors import SettingsError
+from engine.jobs import Job, Progress, scaled
+from engine.models.devices import exact
+from engine.models.families import architecture_of, blocks_of
+from engine.models.texts import Pack
+from engine.passes.walk import Walk, traced
+from engine.plans.kept import keep_tensor, name_tensor
+from engine.plans.rules import untouched
+from engine.types import Block, Model, Plan, Trim
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+HELD_OUT = 3  # every third pack chooses
+_LEAST = 1e-6  # of what would have to be written: less is rounding
+
+
+class Normal:
+    """The sums of a least squares problem: of x x^T, of y x^T and of y^2 over tokens."""
+
+    def __init__(self) -> None:
+        self.xx: torch.Tensor | None = None
+        self.yx: torch.Tensor | None = None
+        self.yy = 0.0
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add tokens: x [tokens, in], y [tokens, out]."""
+        x, y = exact(x).cpu(), exact(y).cpu()
+        gram, cross = torch.from_numpy(x.numpy().T @ x.numpy()), y.mT @ x
+        self.xx = gram if self.xx is None else self.xx.add_(gram)
+        self.yx = cross if self.yx is None else self.yx.add_(cross)
+        self.yy += float(y.square().sum())
+
+    def error(self, weight: torch.Tensor) -> float:
+        """Return sum |y - W x|^2 of a weight [out, in]."""
+        assert self.xx is not None
+        assert self.yx is not None
+        return float((weight @ self.xx * weight).sum() - 2 * (weight * self.yx).sum()) + self.yy
+
+    def solve(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
+        """Return the ridge solution that shrinks towards a weight [out, in]."""
+        assert self.xx is not None
+        assert self.yx is not None
+        damped = self.xx.clone()
+        damped.diagonal().add_(strength * damped.diagonal().mean().clamp_min(1e-30))
+        factor = torch.linalg.cholesky(damped)
+        return weight + torch.cholesky_solve((self.yx - weight @ self.xx).mT, factor).mT
+
+
+def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
+    """Return a plan without masks whose projections that write to the stream are solved again, each where held-out text improves.
+
+    What it had of earlier refits is dropped; a repair's map is what they start from.
+
+    Raises:
+        SettingsError: there are fewer than two packs, so that none can be held out.
+    """
+    if len(packs) < 2:
+        raise SettingsError("a refit needs more practice text: some is fitted, some is held out")
+    bare = tuple(_bare(block) for block in plan.blocks)
+    run, blocks = _Refit(model, packs, bare), list[Block]()
+    for place, block in enumerate(bare):
+        end = bare[place + 1].home if place + 1 < len(bare) else plan.source_depth
+        blocks.append((yield from scaled(run.block(block, end), place / len(bare), (place + 1) / len(bare))))
+    return replace(plan, blocks=tuple(blocks))
+
+
+def _bare(block: Block) -> Block:
+    trim = block.trim and replace(block.trim, refits=())
+    return replace(block, refits=(), trim=trim, masks=())
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Wanted:
+    """What the source has over a pack where a block of the plan stands: after the attention of the block's home and where the next
+    block begins, and what the home's two consumers write; [tokens, hidden]."""
+
+    middle: torch.Tensor
+    end: torch.Tensor
+    written: dict[str, torch.Tensor]
+
+
+class _Refit:
+    """The source's stream and the plan's, side by side."""
+
+    def __init__(self, model: Model, packs: Sequence[Pack], blocks: Sequence[Block]) -> None:
+        self._model, self._row = model, architecture_of(model.config)
+        self._theirs = Walk(model, packs, untouched(model.spec.depth).blocks)
+        self._ours = Walk(model, packs, blocks)
+        self._cutter, self._layers = self._ours.mixer.cutter, blocks_of(model.network)
+        self.consumers = (self._row.reader_of("query"), self._row.reader_of("neuron"))
+
+    def block(self, block: Block, end: int) -> Job[Block]:
+        """Return a block whose consumers are solved again, and go on after it; `end` is the source's point that it leads to."""
+        wanted = yield from self._wanted(block.home, end)
+        for name in self.consumers:
+            block = yield from self._solved(block, name, wanted)
+        yield from self._ours.step(block)
+        return block
+
+    def _wanted(self, home: int, end: int) -> Job[list[_Wanted]]:
+        """Take the source on to a point, and return what it had on the way."""
+        source = untouched(self._model.spec.depth).blocks
+        while self._theirs.place < home:
+            yield from self._theirs.step(source[self._theirs.place])
+        found = []
+        for opening, state in zip(self._theirs.openings, self._theirs.states, strict=True):
+            yield Progress(f"Layer {home} of the source")
+            with self._model.lock:
+                output, seen = traced(self._model, self._theirs.mixer, source[home], state, opening, self.consumers)
+            written = {name: one[0] for name, (_, one) in seen.items()}
+            found.append((output[0] - written[self.consumers[1]], written))
+        while self._theirs.place < end:
+            yield from self._theirs.step(source[self._theirs.place])
+        return [_Wanted(middle, state[0], written) for (middle, written), state in zip(found, self._theirs.states, strict=True)]
+
+    def _solved(self, block: Block, name: str, wanted: Sequence[_Wanted]) -> Job[Block]:
+        """Return a block with the weight of one of its consumers solved again, where that helps."""
+        fitted, held = Normal(), Normal()
+        for number, want in enumerate(wanted):
+            yield Progress(f"Solving layer {block.home} again", number / len(wanted))
+            with self._model.lock:
+                (held if number % HELD_OUT == 0 else fitted).add(*self._pair(number, block, name, want))
+        weight = self._ours.mixer.weight(block, name)
+        best = min((weight, *(fitted.solve(weight, strength) for strength in STRENGTHS)), key=held.error)
+        gain = held.error(weight) - held.error(best)
+        return self._with(block, name, best) if gain > _LEAST * held.yy else block
+
+    def _pair(self, number: int, block: Block, name: str, want: _Wanted) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what a consumer reads over a pack in the plan, and what it would have to write; in the trimmed shapes."""
+        state, opening = self._ours.states[number], self._ours.openings[number]
+        output, seen = traced(self._model, self._ours.mixer, block, state, opening, (name,))
+        (read, wrote), attention = seen[name], name == self.consumers[0]
+        if self._row.writes is None:
+            y = want.written[name]
+        else:
+            y = (want.middle if attention else want.end) - (state[0] if attention else output[0] - wrote[0])
+        if self._layers[block.home].get_submodule(name).bias is not None:
+            bias = self._cutter.spread(f"{name}.bias", self._ours.mixer.parameter(block, f"{name}.bias"), block.trim)
+            y = y - bias
+        return self._kept(read[0], self._row.projections[name][1], block.trim), self._kept(y, "channel", block.trim)
+
+    def _kept(self, values: torch.Tensor, axis: str, trim: Trim | None) -> torch.Tensor:
+        indices = None if trim is None else self._cutter.kept(axis, trim)
+        return values if indices is None else values.index_select(1, indices.to(values.device))
+
+    def _with(self, block: Block, name: str, weight: torch.Tensor) -> Block:
+        tensor = (weight.mT if self._row.transposed else weight).to(self._model.network.dtype)
+        named = (f"{name}.weight", keep_tensor(name_tensor(tensor)))
+        if block.trim is not None:
+            return replace(block, trim=replace(block.trim, refits=(*block.trim.refits, named)))
+        return replace(block, refits=(*block.refits, named))

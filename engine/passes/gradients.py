@@ -1,0 +1,84 @@
+"""Gradients of the projections' weights, a text at a time: summed up as they come and let go, so that there is never a second whole set.
+
+`full` differentiates the whole plan's loss; `local` one block alone, by the length of what it writes, which needs no memory to
+speak of (Wanda++, 2503.04992).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.func import functional_call
+
+from engine.jobs import Job, Progress
+from engine.models.families import architecture_of, blocks_of
+from engine.models.texts import Pack
+from engine.passes.forward import state_of
+from engine.passes.walk import Walk
+from engine.plans.live import live_network
+from engine.turns import heed
+from engine.types import Block, Model, Plan
+
+Take = Callable[[int, str, torch.Tensor], object]  # is told a block's place, a weight's name in it, and a text's gradient of it
+
+
+def full(model: Model, plan: Plan, packs: Sequence[Pack], take: Take) -> Job[int]:
+    """Show the gradient of every text's mean loss (cross entropy of the next token, nats) with respect to each projection's weight
+    of a plan, in the trimmed shapes and as they are stored; return the number of texts.
+
+    A gradient is let go as soon as it was shown: beside the weights there are activations and one gradient.
+    """
+    network, row = live_network(model, plan), architecture_of(model.config)
+    texts = [row_ids for pack in packs for row_ids in _rows(pack)]
+    with torch.enable_grad():
+        for place, block in enumerate(blocks_of(network)):
+            for name in row.projections:
+                weight = block.get_parameter(f"{name}.weight").requires_grad_(True)
+                weight.register_post_accumulate_grad_hook(_shown(take, place, f"{name}.weight"))
+    for number, ids in enumerate(texts):
+        yield Progress("Gradients, a text at a time", number / len(texts))
+        with model.lock:
+            _backward(network, ids.to(model.source.device))
+    return len(texts)
+
+
+def _shown(take: Take, place: int, name: str) -> Callable[[torch.Tensor], None]:
+    def hook(parameter: torch.Tensor) -> None:
+        heed()
+        assert parameter.grad is not None
+        take(place, name, parameter.grad)
+        parameter.grad = None
+
+    return hook
+
+
+@torch.enable_grad()
+def _backward(network: Any, ids: torch.Tensor) -> None:
+    network(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+
+
+def _rows(pack: Pack) -> Iterator[torch.Tensor]:
+    for _, start, stop in pack.spans:
+        if stop - start > 1:
+            yield pack.ids[:, start:stop]
+
+
+def local(walk: Walk, block: Block, place: int, take: Take) -> Job[int]:
+    """Show the gradient of the length of what a block writes over each pack, ||block(x)||, likewise; return the number of packs."""
+    cutter, layer = walk.mixer.cutter, blocks_of(walk.model.network)[block.home]
+    for number, opening in enumerate(walk.openings):
+        yield Progress(f"Layer {block.home}: gradients", number / len(walk.openings))
+        with walk.model.lock:
+            names = [f"{name}.weight" for name in cutter.row.projections]
+            found = _local_backward(layer, walk.mixer.overrides(block), names, walk.states[number], opening.calls[block.home])
+        for name, gradient in zip(names, found, strict=True):
+            take(place, name, cutter.cut(name, gradient, block.trim))
+    return len(walk.openings)
+
+
+@torch.enable_grad()
+def _local_backward(layer: Any, overrides: dict[str, torch.Tensor], names: list[str], state: torch.Tensor, call: Any) -> Any:
+    weights = {name: overrides.get(name, layer.get_parameter(name)).detach().requires_grad_(True) for name in names}
+    args, kwargs = call
+    output = state_of(functional_call(layer, {**overrides, **weights}, (state.detach(), *args), kwargs))
+    return torch.autograd.grad(output.float().norm(), list(weights.values()))

@@ -1,0 +1,273 @@
+"""Scores of heads, neurons and channels against naive transcriptions; what a trim keeps; what solving again gains."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from engine.errors import PlanError, SettingsError
+from engine.jobs import drain
+from engine.judge.objectives import Objective
+from engine.judge.practice import practice_packs
+from engine.methods.refit import Normal, refit
+from engine.methods.widths import SCORES, Kept, scores, trim
+from engine.models.families import architecture_of, blocks_of
+from engine.models.texts import Pack, calibration_of
+from engine.plans.live import live_network
+from engine.plans.rules import fold_spans, untouched
+from engine.types import Model, Part, Trim
+from tests.families import FAMILIES, TEXTS
+
+SPREAD = tuple(f"{TEXTS[place % 3]} {place} {TEXTS[(place + 1) % 3][::-1]}" for place in range(60))
+CUTTABLE = [family for family in FAMILIES if family != "gpt2"]
+
+
+def packs_of(model: Model, tokens: int = 500) -> tuple[Pack, ...]:
+    return practice_packs(model, calibration_of(SPREAD), tokens)
+
+
+def inputs_of(network: Any, packs: tuple[Pack, ...], name: str) -> list[list[torch.Tensor]]:
+    """What one projection reads in each layer: [layer][text], [tokens, width]."""
+    found: list[list[torch.Tensor]] = [[] for _ in blocks_of(network)]
+    hooks = [
+        block.get_submodule(name).register_forward_pre_hook(lambda _m, args, own=own: own.append(args[0][0].double()))
+        for block, own in zip(blocks_of(network), found, strict=True)
+    ]
+    with torch.no_grad():
+        for pack in packs:
+            for _, start, stop in pack.spans:
+                network(input_ids=pack.ids[:, start:stop], use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def scored(model: Model, axis: str, score: str, **settings: Any) -> tuple[torch.Tensor, ...]:
+    return drain(scores(model, untouched(6), packs_of(model), (axis,), score, settings))[axis]
+
+
+def close(found: tuple[torch.Tensor, ...], expected: list[torch.Tensor]) -> None:
+    assert len(found) == len(expected) == 6
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs.double(), rtol=2e-4, atol=1e-6)
+
+
+AGGREGATED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "mean": lambda x: x.mean(0),
+    "l2": lambda x: x.square().sum(0).sqrt(),
+    "variance": lambda x: x.var(0, unbiased=False),
+}
+
+
+@pytest.mark.parametrize("batch", AGGREGATED)
+@pytest.mark.parametrize("sequence", AGGREGATED)
+def test_minitron_aggregates_tokens_then_texts(batch: str, sequence: str, tiny: Callable[..., Model]) -> None:
+    model = tiny("qwen3")
+
+    def by_hand(inputs: list[torch.Tensor]) -> torch.Tensor:
+        return AGGREGATED[batch](torch.stack([AGGREGATED[sequence](x.abs()) for x in inputs]))
+
+    told = {"batch": batch, "sequence": sequence}
+    packs = packs_of(model)
+    close(scored(model, "neurons", "minitron", **told), [by_hand(x) for x in inputs_of(model.network, packs, "mlp.down_proj")])
+    heads = [by_hand(x).reshape(4, 16).square().sum(1).sqrt() for x in inputs_of(model.network, packs, "self_attn.o_proj")]
+    close(scored(model, "heads", "minitron", **told), heads)
+    norms = [inputs_of(model.network, packs, name) for name in ("self_attn.q_proj", "mlp.gate_proj")]
+    close(scored(model, "channels", "minitron", **told), [by_hand(a) + by_hand(b) for a, b in zip(*norms, strict=True)])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_by_what_is_read_and_what_reads_it(family: str, tiny: Callable[..., Model]) -> None:
+    model, row = tiny(family), architecture_of(tiny(family).config)
+    packs = packs_of(model)
+    for axis, read in (("heads", "query"), ("neurons", "neuron")):
+        name = row.reader_of(read)
+        found: dict[str, list[torch.Tensor]] = {"weighted": [], "flap": [], "obs": []}
+        for block, inputs in zip(blocks_of(model.network), inputs_of(model.network, packs, name), strict=True):
+            weight = block.get_submodule(name).weight.detach().double()
+            weight, x = weight.T if row.transposed else weight, torch.cat(inputs)
+            units = torch.arange(x.shape[1]).split(x.shape[1] // 4 if axis == "heads" else 1)
+            norm = x.norm(dim=0) / math.sqrt(len(inputs))
+            found["weighted"].append(torch.stack([(norm[u] * weight[:, u].norm(dim=0)).norm() for u in units]))
+            variance = x.var(0, unbiased=False)
+            found["flap"].append(torch.stack([(variance[u] * weight[:, u].norm(dim=0) ** 2).sum() for u in units]))
+            gram = x.T @ x
+            inverse = torch.linalg.inv(gram + 0.01 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64))
+            losses = [weight[:, u] @ torch.linalg.inv(inverse[u][:, u]) @ weight[:, u].T for u in units]
+            found["obs"].append(torch.stack([loss.trace() for loss in losses]))
+        for score, expected in found.items():
+            close(scored(model, axis, score), expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
+@pytest.mark.parametrize("variant", ["element", "vector"])
+def test_taylor_is_the_losses_first_order_change(family: str, variant: str, tiny: Callable[..., Model]) -> None:
+    model, row = tiny(family), architecture_of(tiny(family).config)
+    network = live_network(model, untouched(6)).double()
+    with torch.enable_grad():
+        for parameter in network.parameters():
+            parameter.requires_grad_(True)
+        for pack in packs_of(model):
+            for _, start, stop in pack.spans:
+                ids = pack.ids[:, start:stop]
+                network(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+
+    def change(block: Any, name: str, rows: slice, columns: bool) -> torch.Tensor:
+        weight = block.get_submodule(name).weight
+        both = (weight.detach() * weight.grad).T if row.transposed else weight.detach() * weight.grad
+        both = both.T if columns else both[rows]
+        return both.abs().sum(1) if variant == "element" else both.sum(1).abs()
+
+    every = slice(None)
+    writers = {
+        "llama": {"neurons": [("mlp.gate_proj", every), ("mlp.up_proj", every)], "heads": [("self_attn.q_proj", every)]},
+        "phi3": {
+            "neurons": [("mlp.gate_up_proj", slice(48)), ("mlp.gate_up_proj", slice(48, 96))],
+            "heads": [("self_attn.qkv_proj", slice(32))],
+        },
+        "gpt2": {"neurons": [("mlp.c_fc", every)], "heads": [("attn.c_attn", slice(32))]},
+    }[family]
+    for axis, read, unit in (("neurons", "neuron", 1), ("heads", "query", 8)):
+        expected = []
+        for block in blocks_of(network):
+            parts = [change(block, name, rows, False) for name, rows in writers[axis]] + [change(block, row.reader_of(read), every, True)]
+            expected.append(torch.stack(parts).sum(0).reshape(-1, unit).sum(1))
+        found = scored(model, axis, "taylor", variant=variant)
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=1e-6)
+
+
+def test_maw_is_the_largest_weights_of_gate_and_up(tiny: Callable[..., Model]) -> None:
+    model = tiny("llama")
+    expected = []
+    for block in blocks_of(model.network):
+        rows = [block.mlp.gate_proj.weight, block.mlp.up_proj.weight]
+        expected.append(sum(row.max(1).values + row.min(1).values.abs() for row in rows))
+    close(scored(model, "neurons", "maw"), expected)
+    fused = tiny("phi3")
+    first, second = (blocks_of(fused.network)[0].mlp.gate_up_proj.weight.detach()[part] for part in (slice(48), slice(48, 96)))
+    by_hand = sum(rows.max(1).values + rows.min(1).values.abs() for rows in (first, second))
+    torch.testing.assert_close(scored(fused, "neurons", "maw")[0], by_hand.double())
+
+
+# --- What is kept ---
+
+
+@pytest.mark.parametrize("family", CUTTABLE)
+def test_a_trim_keeps_the_highest_of_each_group_and_layer(family: str, tiny: Callable[..., Model]) -> None:
+    model = tiny(family)
+    packs = packs_of(model)
+    plan = drain(trim(model, untouched(6), packs, Kept(2, 30, 28), "minitron", refitted=False))
+    found = drain(scores(model, untouched(6), packs, ("heads", "neurons", "channels"), "minitron"))
+    total = torch.stack(found["channels"]).sum(0)
+    for block, heads, neurons in zip(plan.blocks, found["heads"], found["neurons"], strict=True):
+        assert block.trim is not None
+        assert block.trim.heads == (int(heads[:2].argmax()), 2 + int(heads[2:].argmax()))
+        assert block.trim.neurons == tuple(sorted(neurons.topk(30).indices.tolist()))
+        assert block.trim.channels == tuple(sorted(total.topk(28).indices.tolist()))
+    assert plan.width is not None
+    told = dict(plan.width.settings)
+    assert plan.width.method == "minitron"
+    assert (told["heads"], told["neurons"], told["channels"], told["batch"], told["refit"]) == (2, 30, 28, "l2", False)
+    assert plan.tensors == ()
+
+
+def test_a_model_without_groups_loses_whole_heads(tiny: Callable[..., Model]) -> None:
+    model = tiny("qwen2", num_key_value_heads=4)
+    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=3), "weighted", refitted=False))
+    config = live_network(model, plan).config
+    assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (3, 3, 8)
+
+
+def test_a_trim_goes_on_from_a_trim(tiny: Callable[..., Model]) -> None:
+    model = tiny("llama")
+    packs = packs_of(model)
+    first = drain(trim(model, untouched(6), packs, Kept(neurons=40), "minitron", refitted=False))
+    both = drain(trim(model, first, packs, Kept(heads=2, neurons=20), "minitron", refitted=False))
+    for before, after in zip(first.blocks, both.blocks, strict=True):
+        assert before.trim is not None
+        assert after.trim is not None
+        assert set(after.trim.neurons or ()) < set(before.trim.neurons or ())
+        assert (len(after.trim.neurons or ()), len(after.trim.heads or ())) == (20, 2)
+    with pytest.raises(SettingsError, match="44 neurons cannot be kept of 40"):
+        drain(trim(model, first, packs, Kept(neurons=44), "minitron"))
+
+
+@pytest.mark.parametrize(
+    ("family", "kept", "score", "why"),
+    [
+        ("llama", Kept(), "weighted", "nothing is to be cut"),
+        ("llama", Kept(heads=4, neurons=48), "weighted", "nothing is to be cut"),
+        ("llama", Kept(heads=3), "weighted", "each of the 2 KV groups keeps as many"),
+        ("llama", Kept(heads=0), "weighted", "0 heads cannot be kept of 4"),
+        ("llama", Kept(neurons=49), "weighted", "49 neurons cannot be kept of 48"),
+        ("llama", Kept(channels=30), "weighted", "not a multiple of the number of attention heads"),
+        ("llama", Kept(heads=2), "maw", "maw is no score of heads; choose one of"),
+        ("llama", Kept(channels=28), "obs", "obs is no score of channels"),
+        ("llama", Kept(heads=2), "loudest", "unknown score 'loudest'"),
+        ("gpt2", Kept(heads=2), "weighted", "the heads of gpt2 cannot be cut"),
+        ("gpt2", Kept(channels=28), "weighted", "the channels of gpt2 cannot be cut"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(family: str, kept: Kept, score: str, why: str, tiny: Callable[..., Model]) -> None:
+    model = tiny(family)
+    with pytest.raises((SettingsError, PlanError), match=why):
+        drain(trim(model, untouched(6), packs_of(model), kept, score))
+
+
+def test_every_score_serves_an_axis_and_says_which() -> None:
+    assert set(SCORES) >= {"minitron", "weighted", "obs", "flap", "maw", "taylor"}
+    assert {axis for method in SCORES.values() for axis in method.settings.axes} == {"heads", "neurons", "channels"}  # type: ignore[attr-defined]
+
+
+# --- Solved again ---
+
+
+def test_normal_equations_are_those_of_ridge_regression() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y, weight = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((50, 6), (50, 4), (4, 6)))
+    sums = Normal()
+    sums.add(x[:20], y[:20])
+    sums.add(x[20:], y[20:])
+    penalty = 0.1 * (x.T @ x).diagonal().mean()
+    stacked = torch.cat([x, penalty.sqrt() * torch.eye(6, dtype=torch.float64)])
+    wanted = torch.cat([y, penalty.sqrt() * weight.T])
+    torch.testing.assert_close(sums.solve(weight, 0.1), torch.linalg.lstsq(stacked, wanted).solution.T)
+    torch.testing.assert_close(sums.error(weight), float((y - x @ weight.T).square().sum()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_solving_again_lowers_the_divergence_on_other_text(family: str, tiny: Callable[..., Model]) -> None:
+    model = tiny(family, max_position_embeddings=64) if family != "gpt2" else tiny(family)
+    packs = packs_of(model, 6000)
+    kept = Kept(neurons=36) if family == "gpt2" else Kept(heads=2, neurons=36)
+    bare = drain(trim(model, untouched(6), packs, kept, refitted=False))
+    found = drain(refit(model, bare, packs))
+    assert found.blocks == drain(trim(model, untouched(6), packs, kept)).blocks
+    names = {name for block in found.blocks for name, _ in (block.trim.refits if block.trim else ())}
+    row = architecture_of(model.config)
+    assert names <= {f"{row.reader_of(axis)}.weight" for axis in ("query", "neuron")}
+    assert names
+    judge = Objective(model, calibration_of(tuple(reversed(TEXTS))), "kl", 300)
+    assert judge.score(found) < judge.score(bare)
+
+
+def test_seams_are_made_up_for_by_the_blocks_after_them(tiny: Callable[..., Model]) -> None:
+    model = tiny("llama", max_position_embeddings=64)
+    packs, plan = packs_of(model, 6000), fold_spans(6, [(2, 3)], "keep-first")
+    found = drain(refit(model, plan, packs))
+    assert all(not block.refits for block in found.blocks[:2])  # nothing is lost there yet
+    assert any(block.refits for block in found.blocks[2:])
+    judge = Objective(model, calibration_of(TEXTS), "kl", 300)
+    assert judge.score(found) < judge.score(plan)
+    assert drain(refit(model, found, packs)) == found  # it starts from the bare plan
+
+
+def test_a_refit_needs_text_to_hold_out(tiny: Callable[..., Model]) -> None:
+    model = tiny("llama")
+    plan = replace(untouched(6), blocks=tuple(replace(b, trim=Trim(neurons=(0, 1))) for b in untouched(6).blocks), width=Part("hand-made"))
+    with pytest.raises(SettingsError, match="needs more practice text"):
+        drain(refit(model, plan, packs_of(model, 100)[:1]))

@@ -1,0 +1,126 @@
+"""The terminal's verbs for width and weights: what hardly matters, and plans without it."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ui.terminal.drawn import command
+from ui.terminal.options import (
+    Device,
+    Dtype,
+    Out,
+    Practice,
+    PracticeTokens,
+    Source,
+    Trust,
+    open_checked,
+    open_for,
+    read_plan_file,
+    shown,
+    source_of,
+    write,
+    write_plan,
+)
+
+app = typer.Typer(add_completion=False)
+Begun = Annotated[Path | None, typer.Option("--plan", metavar="FILE.json", help="a plan to go on from; the whole model when left out")]
+
+
+@app.command()
+def importance(
+    axis: Annotated[str, typer.Option(help="heads, neurons, channels or weights")],
+    model: Source = "demo",
+    plan: Begun = None,
+    score: Annotated[str | None, typer.Option(help="how they are scored: see trim --score, prune --method")] = None,
+    text: Practice = "english",
+    tokens: PracticeTokens = 12_000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    trust: Trust = False,
+    out: Out = None,
+) -> None:
+    """Score the heads, neurons or channels of every layer, or the weights of every projection (the mean of each)."""
+    from engine.judge.practice import practice_packs
+    from engine.methods.importance import importance as run
+    from engine.methods.importance import require_importance
+    from engine.models.texts import texts_for
+
+    score = require_importance(axis, score)
+    texts = texts_for(text, "practice")
+    opened, begun = _open(source_of(model, dtype, device, trust), plan)
+    found = shown(run(opened, begun, practice_packs(opened, texts, tokens), axis, score))
+    told = asdict(found)
+    write({"axis": axis, "score": score, **{key: value for key, value in told.items() if value or key != "projections"}}, out)
+
+
+@command(app, method="engine.methods.masks:MASKS")
+def prune(
+    model: Source = "demo",
+    plan: Begun = None,
+    method: str = "wanda",
+    sparsity: Annotated[float | None, typer.Option(help="the share of the projections' weights to make zero")] = None,
+    pattern: Annotated[str | None, typer.Option(help="or: so many of every few in a row, such as 2:4 or 4:8")] = None,
+    group: Annotated[str | None, typer.Option(help="what competes: output, layer or global; left out, the method's own")] = None,
+    text: Practice = "english",
+    tokens: PracticeTokens = 12_000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    trust: Trust = False,
+    out: Out = None,
+    **settings: Any,
+) -> None:
+    """Write a plan whose projections have zeros, in place of the masks it had; its tensors lie beside it."""
+    from engine.judge.practice import practice_packs
+    from engine.methods.masks import MASKS
+    from engine.methods.masks import prune as run
+    from engine.methods.selection import wanted
+    from engine.models.texts import texts_for
+
+    want = wanted(sparsity, pattern, group or MASKS.require(method).settings.group)
+    texts = texts_for(text, "practice")
+    opened, begun = _open(source_of(model, dtype, device, trust), plan)
+    packs = practice_packs(opened, texts, tokens) if MASKS[method].settings.needs else ()
+    write_plan(shown(run(opened, begun, packs, method, want, settings)), opened, out)
+
+
+@command(app, score="engine.methods.widths:SCORES")
+def trim(
+    model: Source = "demo",
+    plan: Begun = None,
+    heads: Annotated[int | None, typer.Option(help="how many query heads every layer keeps")] = None,
+    neurons: Annotated[int | None, typer.Option(help="how many neurons of the MLP every layer keeps")] = None,
+    channels: Annotated[int | None, typer.Option(help="how many channels the model keeps")] = None,
+    score: str = "weighted",
+    refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again on those that are left")] = True,
+    plain: Annotated[bool, typer.Option("--plain", help="leave norm gains as they are where channels are cut, as Minitron does")] = False,
+    text: Practice = "english",
+    tokens: PracticeTokens = 12_000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    trust: Trust = False,
+    out: Out = None,
+    **settings: Any,
+) -> None:
+    """Write a plan with less width, in place of the masks it had; weights that were solved again lie beside it."""
+    from engine.judge.practice import practice_packs
+    from engine.methods.widths import Kept, require_width
+    from engine.methods.widths import trim as run
+    from engine.models.texts import texts_for
+
+    kept, texts = Kept(heads, neurons, channels), texts_for(text, "practice")
+    opened, begun = _open(source_of(model, dtype, device, trust), plan)
+    require_width(opened, begun, kept)
+    write_plan(shown(run(opened, begun, practice_packs(opened, texts, tokens), kept, score, settings, refit, plain)), opened, out)
+
+
+def _open(source: Any, file: Path | None) -> tuple[Any, Any]:
+    """Open the model, and the plan to go on from."""
+    from engine.plans.rules import untouched
+
+    if file is None:
+        opened = open_checked(source, lambda _: None)
+        return opened, untouched(opened.spec.depth)
+    plan = read_plan_file(file)
+    return open_for(plan, file, source), plan
