@@ -65,6 +65,7 @@ def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path, monkeypatch: pytest.
             "importance",
             "trim",
             "prune",
+            "shapes",
             "evaluate",
             "measure",
             "ablate",

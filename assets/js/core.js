@@ -87,6 +87,7 @@ window.layerscope = (() => {
     const value = () => parse(props.value, {});
     told.set(name, () => ({data: read(), value: value(), stale: props.stale === "yes", trigger}));
     const draw = () => {
+      views[name].told?.({data: read(), value: value(), props, trigger, local}); // what others look up in a view holds while its tab is shut
       if (!box.isConnected || box.clientWidth === 0) return;
       read();
       box.classList.toggle("ls-empty", !data && !props.panel);

@@ -36,7 +36,7 @@
     local.told = props.value;
     told = {of: {}, limits: [], ...value};
     ls.follow?.();
-    ["fold", "landscape", "sweep"].forEach(redraw);
+    ["fold", "landscape", "sweep", "making"].forEach(redraw);
   };
 
   // While nobody is at work, "measuring" would be a lie.

@@ -51,7 +51,7 @@
   ["input", "click"].forEach((kind) => document.addEventListener(kind, (event) => { if (event.target.closest?.("#fold-controls")) ls.touched(); }, true));
 
   ls.savePlan = () => {
-    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}}, null, 1));
+    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {}), ...(ls.shown.parts ?? {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}}, null, 1));
   };
 
   const runs = ls.runs = (layers) => layers.reduce((found, layer) => {
@@ -127,7 +127,8 @@
 
   const inWords = (box, plan, data, step, hand, words) => {
     const list = element("ul", {});
-    sentences(data.depth, plan.blocks, words).forEach((sentence) => list.append(element("li", {}, sentence)));
+    const more = plan.width || plan.masks ? ls.partsOf(plan, data.depth, words).slice(1) : [];
+    [...sentences(data.depth, plan.blocks, words), ...more].forEach((sentence) => list.append(element("li", {}, sentence)));
     box.replaceChildren(list, element("p", {class: "ls-rule"}, fill(hand ? words.ran_hand : words.ran, {rule: data.rule, definition: data.definition, texts: data.texts, calibration: data.calibration, model: data.model})));
     if (plan.conflicts?.length) box.append(element("p", {class: "ls-warning"}, fill(words.conflict, {homes: plan.conflicts.join(", ")})));
     if (data.monotone === false) {
@@ -149,19 +150,9 @@
   document.addEventListener("click", (event) => { if (event.target.closest?.("#cancel")) ls.giveUp?.(); }, true);
 
   views.fold = (box, {data, value, words, props, trigger, local, width, draw}) => {
-    const T = Number(value.T), choice = value.plan ?? "map";
-    if (local.drawn !== props.data) { // a new map: what depends on it outside this view follows
-      [ls.map, local.drawn, local.stood] = [data, props.data, null];
-      setTimeout(() => trigger("synced", {}), 0);
-    }
-    [ls.T, ls.choice] = [T, choice];
-    ls.firstT ??= T;
+    const T = Number(value.T), choice = value.plan ?? "map", {hand, step} = local, plan = ls.shown;
     ls.pick = () => trigger("pick", {T: ls.picked});
     ls.stand = (plan, T) => trigger("stand", {plan, T});
-    const step = stepAt(data, T);
-    const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
-    const plan = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
-    ls.shown = plan;
     if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
     const rest = () => ls.stand(hand ? choice : "map", T);
     const standing = `${choice} ${plan.name} ${T}`, open = data.filling || props.stale === "yes"; // then the server wants to know where T is
@@ -180,5 +171,21 @@
     const tried = away(box, "ls-tried", words.every_try, draw);
     if (tried.open) ls.trace(tried.lastChild, data, step, T, words, tried.lastChild.clientWidth || width);
   };
-  views.fold.none = () => { ls.map = ls.shown = null; }; // of a model that is no longer open
+  // The plan shown, of the map or another; known also while Fold is not looked at.
+  views.fold.told = ({data, value, props, trigger, local}) => {
+    if (!data) { views.fold.none(); return; }
+    const T = Number(value.T), choice = value.plan ?? "map";
+    if (local.drawn !== props.data) { // a new map: what depends on it outside this view follows
+      [ls.map, local.drawn, local.stood] = [data, props.data, null];
+      setTimeout(() => trigger("synced", {}), 0);
+    }
+    [ls.T, ls.choice] = [T, choice];
+    ls.firstT ??= T;
+    const step = stepAt(data, T);
+    const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
+    ls.shown = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
+    [local.hand, local.step] = [hand, step];
+    if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "widths"].forEach(redraw), 0);
+  };
+  views.fold.none = () => { ls.map = ls.shown = null; redraw("making"); }; // of a model that is no longer open
 })(window.layerscope);

@@ -20,6 +20,8 @@
     };
   };
 
+  ls.cursor = cursor;
+
   // Round numbers on a log axis: 1, 2 and 5 of each power of ten, or powers alone where the range is wide.
   const ticks = (values) => {
     const finite = values.filter((v) => v > 0);

@@ -8,31 +8,6 @@
     return list;
   };
 
-  views.tabs = (box, {words}) => {
-    if (box.childElementCount) return;
-    const names = ["explore", "fold", "search", "compare", "export"];
-    box.setAttribute("role", "tablist");
-    const buttons = names.map((name) => element("button", {type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `panel-${name}`, class: "ls-tab"}, words[name]));
-    const open = (name, focus) => {
-      names.forEach((other, index) => {
-        document.getElementById(`panel-${other}`)?.classList.toggle("ls-open", other === name);
-        buttons[index].setAttribute("aria-selected", `${other === name}`);
-        buttons[index].tabIndex = other === name ? 0 : -1;
-        if (focus && other === name) buttons[index].focus();
-      });
-      history.replaceState(null, "", `${location.pathname}${location.search}#${name}`);
-    };
-    buttons.forEach((button, index) => {
-      button.onclick = () => open(names[index]);
-      button.onkeydown = (event) => {
-        const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
-        if (step) open(names[(index + step + names.length) % names.length], true);
-      };
-    });
-    box.replaceChildren(...buttons);
-    open(names.includes(location.hash.slice(1)) ? location.hash.slice(1) : names[0]);
-  };
-
   views.spec = (box, {value, words}) => {
     if (!value.name) { box.replaceChildren(element("p", {class: "ls-hint"}, words.no_model)); return; }
     box.replaceChildren(element("p", {class: "ls-name"}, value.name), rows([

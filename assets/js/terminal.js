@@ -21,7 +21,7 @@
   // What is not in the address tells nobody that it changed: whatever a hand does may have changed it.
   ["input", "change", "click"].forEach((event) => document.addEventListener(event, (from) => { if (!from.target.closest?.(".ls-terminal")) again(Boolean(from.target.closest?.("#T"))); }, true));
 
-  ["explore", "fold", "search", "compare", "export"].forEach((tab) => {
+  ["explore", "importance", "fold", "widths", "masks", "search", "compare", "recover", "export"].forEach((tab) => {
     views[`terminal-${tab}`] = (box, {value, words, trigger, draw}) => {
       const opened = () => box.clientWidth > 0 && box.querySelector("details")?.open;
       told.set(draw, {ask: () => { if (opened()) trigger("browse", {}); }});

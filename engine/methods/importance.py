@@ -9,7 +9,7 @@ import torch
 from engine.errors import SettingsError
 from engine.jobs import Job
 from engine.methods.masks import MASKS, weight_scores
-from engine.methods.widths import AXES, require_score, scores
+from engine.methods.widths import AXES, SCORES, require_score, scores
 from engine.models.texts import Pack
 from engine.types import Model, Plan
 
@@ -23,6 +23,13 @@ class Importance:
     layers: tuple[tuple[float, ...], ...]
     tokens: int
     projections: tuple[str, ...] = ()
+
+
+def scores_of(axis: str) -> tuple[str, ...]:
+    """Return the scores that an axis has."""
+    if axis == "weights":
+        return tuple(MASKS)
+    return tuple(name for name, method in SCORES.items() if axis in getattr(method.settings, "axes", ()))
 
 
 def require_importance(axis: str, score: str | None) -> str:

@@ -13,7 +13,7 @@ stays as it is where that text does not improve. Only stock weights change, and 
 Where a norm stands between the projection and the stream (Gemma), y is what the source's own projection writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,7 @@ from engine.models.texts import Pack
 from engine.passes.walk import Walk, traced
 from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.rules import untouched
+from engine.turns import heed
 from engine.types import Block, Model, Plan, Trim
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -55,14 +56,16 @@ class Normal:
         assert self.yx is not None
         return float((weight @ self.xx * weight).sum() - 2 * (weight * self.yx).sum()) + self.yy
 
-    def solve(self, weight: torch.Tensor, strength: float) -> torch.Tensor:
-        """Return the ridge solution that shrinks towards a weight [out, in]."""
+    def solved(self, weight: torch.Tensor, strengths: Sequence[float]) -> Iterator[torch.Tensor]:
+        """Yield the ridge solution that shrinks towards a weight [out, in] for each strength."""
         assert self.xx is not None
         assert self.yx is not None
-        damped = self.xx.clone()
-        damped.diagonal().add_(strength * damped.diagonal().mean().clamp_min(1e-30))
-        factor = torch.linalg.cholesky(damped)
-        return weight + torch.cholesky_solve((self.yx - weight @ self.xx).mT, factor).mT
+        missing = (self.yx - weight @ self.xx).mT
+        for strength in strengths:
+            heed()
+            damped = self.xx.clone()
+            damped.diagonal().add_(strength * damped.diagonal().mean().clamp_min(1e-30))
+            yield weight + torch.cholesky_solve(missing, torch.linalg.cholesky(damped)).mT
 
 
 def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
@@ -127,6 +130,7 @@ class _Refit:
             with self._model.lock:
                 output, seen = traced(self._model, self._theirs.mixer, source[home], state, opening, self.consumers)
             written = {name: one[0] for name, (_, one) in seen.items()}
+            assert output is not None
             found.append((output[0] - written[self.consumers[1]], written))
         while self._theirs.place < end:
             yield from self._theirs.step(source[self._theirs.place])
@@ -140,19 +144,23 @@ class _Refit:
             with self._model.lock:
                 (held if number % HELD_OUT == 0 else fitted).add(*self._pair(number, block, name, want))
         weight = self._ours.mixer.weight(block, name)
-        best = min((weight, *(fitted.solve(weight, strength) for strength in STRENGTHS)), key=held.error)
+        best = min((weight, *fitted.solved(weight, STRENGTHS)), key=held.error)
         gain = held.error(weight) - held.error(best)
         return self._with(block, name, best) if gain > _LEAST * held.yy else block
 
     def _pair(self, number: int, block: Block, name: str, want: _Wanted) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a consumer reads over a pack in the plan, and what it would have to write; in the trimmed shapes."""
         state, opening = self._ours.states[number], self._ours.openings[number]
-        output, seen = traced(self._model, self._ours.mixer, block, state, opening, (name,))
-        (read, wrote), attention = seen[name], name == self.consumers[0]
-        if self._row.writes is None:
+        attention, plain = name == self.consumers[0], self._row.writes is not None
+        short = name if attention or not plain else None  # what it writes is not asked for
+        output, seen = traced(self._model, self._ours.mixer, block, state, opening, (name,), short)
+        read, wrote = seen[name]
+        if not plain:
             y = want.written[name]
+        elif output is None:
+            y = want.middle - state[0]
         else:
-            y = (want.middle if attention else want.end) - (state[0] if attention else output[0] - wrote[0])
+            y = want.end - (output[0] - wrote[0])
         if self._layers[block.home].get_submodule(name).bias is not None:
             bias = self._cutter.spread(f"{name}.bias", self._ours.mixer.parameter(block, f"{name}.bias"), block.trim)
             y = y - bias

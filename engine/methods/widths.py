@@ -15,7 +15,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, scaled
 from engine.methods.refit import refit
 from engine.models.devices import exact
-from engine.models.shapes import shape_of, shaped_config
+from engine.models.shapes import count, shape_of, shaped_config
 from engine.models.texts import Pack
 from engine.passes import gradients
 from engine.passes.sums import Sums
@@ -102,6 +102,25 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
     return shape
 
 
+def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
+    """Return what is to be kept so that a plan comes to at most so many parameters: beside what is asked for, the most neurons.
+
+    Raises:
+        SettingsError: neurons are asked for too, or even one a layer is too many.
+    """
+    if kept.neurons is not None:
+        raise SettingsError("name neurons or parameters, not both: neurons are what is cut to meet a number of parameters")
+    whole, spec = shape_of(model.config), model.spec
+    now = trimmed_shape(whole, plan.blocks[0].trim or Trim())
+    heads, channels = kept.heads or now.heads, kept.channels or now.channels
+    shape = replace(now, heads=heads, groups=now.groups if now.per_group > 1 else heads, channels=channels)
+    for neurons in range(now.neurons, 0, -1):
+        shaped = replace(shape, neurons=neurons)
+        if count(spec.outer_terms, shaped) + plan.depth * count(spec.block_terms, shaped) <= parameters:
+            return replace(kept, neurons=neurons if neurons < now.neurons else None)
+    raise SettingsError(f"{parameters / 1e6:.4g} million parameters cannot be met by cutting neurons; cut heads, channels or layers too")
+
+
 def trim(
     model: Model,
     plan: Plan,
@@ -120,7 +139,8 @@ def trim(
         PlanError: the family's stock class has no such shape.
     """
     require_width(model, plan, kept)
-    asked = {axis: getattr(kept, axis) for axis in AXES if getattr(kept, axis) is not None}
+    now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim or Trim())
+    asked = {axis: count for axis in AXES if (count := getattr(kept, axis)) not in (None, getattr(now, axis))}
     for axis in asked:
         require_score(score, axis)
     method = SCORES[score]
@@ -128,10 +148,7 @@ def trim(
     begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.blocks))
     share = 0.3 if refitted else 1.0
     found = yield from scaled(scores(model, begun, packs, tuple(asked), score, settings), 0.0, share)
-    whole = shape_of(model.config)
-    picked = {
-        axis: _picked(axis, found[axis], count, trimmed_shape(whole, begun.blocks[0].trim or Trim())) for axis, count in asked.items()
-    }
+    picked = {axis: _picked(axis, found[axis], count, now) for axis, count in asked.items()}
     blocks = [
         replace(block, trim=_trim(block.trim, {axis: one[place] for axis, one in picked.items()}, plain))
         for place, block in enumerate(begun.blocks)

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import prod
 from typing import Any
 
 from engine.errors import PlanError
 from engine.models.families import Architecture, architecture_of
-from engine.types import Shape, Terms
+from engine.types import ModelSpec, Shape, Terms
 
 
 def shape_of(config: Any) -> Shape:
@@ -112,3 +112,22 @@ def outer_terms(row: Architecture, parameters: Iterable[tuple[str, Any]], channe
 def count(terms: Terms, shape: Shape) -> int:
     """Return how many parameters the terms come to at a shape."""
     return sum(times * prod(shape.size(axis) for axis in axes) for axes, times in terms)
+
+
+def facts_of(config: Any, spec: ModelSpec) -> dict[str, Any]:
+    """Return what is to be known for working out the size of any width of a model, as JSON: its shape, its parameters' terms, by
+    how many query heads go at a time, whether channels must be a multiple of the heads, which axes are fixed and why."""
+    shape, row = shape_of(config), architecture_of(config)
+    odd = replace(shape, channels=shape.channels - 1)
+    return {
+        "family": config.model_type,
+        "shape": asdict(shape),
+        "groups_of": shape.groups if shape.per_group > 1 else 1,
+        "divides": "channels" not in row.fixed and shape.heads > 1 and odd.channels % shape.heads > 0 and not _loads(config, odd),
+        "fixed": dict(row.fixed),
+        "block": [[list(axes), often] for axes, often in spec.block_terms],
+        "outer": [[list(axes), often] for axes, often in spec.outer_terms],
+        "parameters": spec.parameters,
+        "unit": spec.bytes_per_parameter,
+        "dtype": spec.dtype,
+    }

@@ -133,17 +133,26 @@ class Walk:
 
 @torch.no_grad()
 def traced(
-    model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Called, names: Sequence[str]
-) -> tuple[torch.Tensor, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Called, names: Sequence[str], before: str | None = None
+) -> tuple[torch.Tensor | None, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """Run a block; return its output and, for some of its projections, what each read and wrote: [1, tokens, width] in the
-    source's shapes."""
+    source's shapes. It stops `before` a projection, of which what it would read is returned twice, and then there is no output."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     layer = blocks_of(model.network)[block.home]
 
     def watcher(name: str) -> Callable[..., None]:
         return lambda _module, args, output: seen.update({name: (args[0], output)})
 
+    def stop(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        seen[before or ""] = (args[0], args[0])
+        raise _EnoughError
+
     with ExitStack() as stack:
         for name in names:
             stack.callback(layer.get_submodule(name).register_forward_hook(watcher(name)).remove)
-        return run_block(model, mixer, block, state, record), seen
+        if before is not None:
+            stack.callback(layer.get_submodule(before).register_forward_pre_hook(stop).remove)
+        try:
+            return run_block(model, mixer, block, state, record), seen
+        except _EnoughError:
+            return None, seen

@@ -6,8 +6,11 @@ The map of a repair, a projection that was solved again, which weights a mask le
 import functools
 import hashlib
 import os
+import tempfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -20,6 +23,20 @@ from engine.errors import PlanError
 _FRESH = 16
 _READ = 16
 _fresh: OrderedDict[str, torch.Tensor] = OrderedDict()  # tensors that were made and may yet be thrown away; the last few
+
+
+_scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)
+
+
+@contextmanager
+def for_now() -> Iterator[None]:
+    """Keep what this thread keeps meanwhile in a folder that goes in the end: for plans that are only measured."""
+    with tempfile.TemporaryDirectory(prefix="layerscope-") as folder:
+        token = _scratch.set(Path(folder))
+        try:
+            yield
+        finally:
+            _scratch.reset(token)
 
 
 def name_tensor(tensor: torch.Tensor) -> str:
@@ -51,7 +68,9 @@ def keep_tensor(mark: str) -> str:
 def tensor_file(mark: str) -> Path:
     """Return where the tensor of a fingerprint is kept, or would be."""
     before = cache_folder() / "repairs" / f"{mark}.safetensors"  # where repairs' maps lay when there was nothing else
-    return before if before.exists() else cache_folder() / "tensors" / f"{mark}.safetensors"
+    kept = before if before.exists() else cache_folder() / "tensors" / f"{mark}.safetensors"
+    folder = _scratch.get()
+    return kept if folder is None or kept.exists() else folder / f"{mark}.safetensors"
 
 
 def tensor_of(mark: str) -> torch.Tensor:

@@ -15,12 +15,14 @@ lower the KL divergence there: a seam after a layer with massive activations may
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
+from engine.methods.refit import refit
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture, run_block
@@ -30,8 +32,10 @@ from engine.recover.seams import held_out, seams
 from engine.settings import Registry, control
 from engine.types import Block, Model, Plan, Repair
 
-REPAIRS: Registry[Callable[[torch.Tensor, torch.Tensor], list[tuple[float, torch.Tensor]]]] = Registry("repair")
+REPAIRS: Registry[Callable[..., Any]] = Registry("repair")  # maps to choose from at a seam, but for those of WHOLE
+WHOLE = ("refit",)  # these are jobs from the plan to the repaired one
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+_REFIT_WORK = 12.0  # passes over the source that solving a plan's layers again takes, about
 _NAMES = ("repair", "practice", "practice_tokens")  # what a repair adds to a plan's settings
 
 
@@ -54,7 +58,10 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
         PlanError: the family has nothing before a seam that a map could fold into.
     """
     require_repair(objective, kind)
-    bare = replace(plan, blocks=tuple(replace(block, repair="") for block in plan.blocks), repairs=())
+    require_repairable(plan, kind)
+    bare = replace(plan, blocks=tuple(replace(block, repair="", refits=()) for block in plan.blocks), repairs=())
+    if kind in WHOLE:
+        return _told((yield from REPAIRS[kind].run(objective, bare)), kind, objective)
     work, done = effort(objective.model, bare, choices(kind), objective.tokens), 0.0
     for index in objective.every:
         yield Progress("Running the practice texts through the model", done / work.total)
@@ -84,16 +91,28 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
             found = chosen[0]
             keep_tensor(chosen[1].fingerprint)
             repairs.append(chosen[1])
-    own = tuple(item for item in bare.settings if item[0] not in _NAMES)
-    settings = (*own, ("repair", kind), ("practice", objective.texts.fingerprint), ("practice_tokens", objective.protocol.tokens))
-    return replace(found, settings=settings, repairs=tuple(repairs))
+    return _told(replace(found, repairs=tuple(repairs)), kind, objective)
+
+
+def _told(plan: Plan, kind: str, objective: Objective) -> Plan:
+    own = tuple(item for item in plan.settings if item[0] not in _NAMES)
+    told = (("repair", kind), ("practice", objective.texts.fingerprint), ("practice_tokens", objective.protocol.tokens))
+    return replace(plan, settings=(*own, *told))
+
+
+def require_repairable(plan: Plan, kind: str) -> None:
+    """Raise PlanError where a plan has parts that a repair of this kind would have to come before."""
+    if plan.masks is not None:
+        raise PlanError("a repair would fill the zeros of the masks; repair the plan before its weights are pruned")
+    if plan.width is not None and kind not in WHOLE:
+        raise PlanError("a seam's map is of the full width; repair the plan before it is trimmed, or solve its layers again")
 
 
 def require_repair(objective: Objective, kind: str = "ridge") -> None:
     """Raise what `repair` would, before anything is run."""
     REPAIRS.require(kind)
     config = objective.model.config
-    if architecture_of(config).writes is None:
+    if architecture_of(config).writes is None and kind not in WHOLE:
         raise PlanError(f"{config.model_type} normalises after its last projection, so no repair folds into it")
     if len(objective.packs) < 2:
         raise SettingsError("a repair needs more practice text: some is fitted, some is held out")
@@ -118,14 +137,23 @@ def repair_best(objective: Objective, plans: Sequence[Plan], kind: str = "ridge"
 
 
 def choices(kind: str) -> int:
-    """Return how many maps a kind of repair chooses from at each seam."""
+    """Return how many maps a kind of repair chooses from at each seam; none where it is no map."""
+    if kind in WHOLE:
+        return 0
     return len(REPAIRS[kind].run(torch.ones(2, 1, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)))
 
 
 def seconds_for(model: Model, plan: Plan, kind: str, tokens: int, judged: int = 0) -> float:
     """Return how long a repair takes at the pace of the model's last pass, and judging it before and after on `judged` tokens; NaN
     for a model that has not run yet."""
-    return model.pace * (effort(model, plan, choices(kind), tokens).total + judging(model, plan, judged))
+    return model.pace * (work_of(model, plan, kind, tokens) + judging(model, plan, judged))
+
+
+def work_of(model: Model, plan: Plan, kind: str, tokens: int) -> float:
+    """Return the work of a repair on so many practice tokens, in parameters times tokens."""
+    if choices(kind):
+        return effort(model, plan, choices(kind), tokens).total
+    return _REFIT_WORK * tokens * sum(model.spec.block_parameters)
 
 
 def _pairs(objective: Objective, plan: Plan, place: int, point: int, packs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,6 +187,12 @@ def _written(objective: Objective, block: Block, state: torch.Tensor, record: Ca
 def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the maps to choose from, with their penalties."""
     return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
+
+
+@REPAIRS.register("refit", "the layers above each seam solved again", RepairSettings)
+def refitted(objective: Objective, plan: Plan) -> Job[Plan]:
+    """Return the plan with its consumers solved again, over all packs of the objective."""
+    return (yield from refit(objective.model, plan, objective.packs))
 
 
 @REPAIRS.register("scalar", "one factor at each seam", RepairSettings)

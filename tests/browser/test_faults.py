@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.hands import LONG, set_slider, wait_until_ready
+from tests.browser.hands import LONG, open_tab, set_slider, wait_until_ready
 from tests.families import save_tiny
 
 READABLE = (Path(__file__).parent / "readable.js").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
     ends = page.locator("#target input[type=range]").evaluate("(range) => [range.min, range.max, range.value].map(Number)")
     assert ends[0] <= ends[2] <= ends[1] == 6
     assert page.locator("#C input[type=range]").evaluate("(range) => [range.max, range.value].map(Number)") == [6, 6]
-    page.locator("#tab-export").click()
+    open_tab(page, "export")
     expect(page.locator("#ls-summary")).to_contain_text("of 6")
     trackers = "[...document.querySelectorAll('[data-testid=status-tracker]')].filter((node) => node.checkVisibility()).length"
     assert page.evaluate(trackers) == 0
@@ -66,9 +66,9 @@ def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.goto(f"{app.url}/#search")
     wait_until_ready(page)
     page.locator("#search-amount input").fill("7")
-    page.locator("#tab-compare").click()
+    open_tab(page, "compare")
     page.locator("#also").get_by_label("how it writes").uncheck()
-    page.locator("#tab-export").click()
+    open_tab(page, "export")
     page.locator("#export-name input, #export-name textarea").fill("mine")
     page.locator("#search-amount input").evaluate("(field) => field.blur()")
     page.wait_for_timeout(500)
@@ -89,7 +89,7 @@ def test_every_text_can_be_read_and_every_control_has_a_name(where: str, page: P
     page.evaluate("document.getElementById('planted').remove()")
     page.wait_for_timeout(500)  # a button that has just been enabled fades in
     for tab in ("explore", "fold", "search", "compare", "export"):
-        page.locator(f"#tab-{tab}").click()
+        open_tab(page, tab)
         page.wait_for_timeout(300)
         for what in ("faint", "nameless"):
             assert page.evaluate(f"{READABLE.rstrip()}.{what}()") == [], (tab, what)

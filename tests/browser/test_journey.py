@@ -123,7 +123,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
     other.context.close()
 
     # The saved plan is a plan file.
-    page.get_by_text("Save, load, repair").click()
+    page.get_by_text("Save, load").click()
     with page.expect_download() as download:
         page.locator("#save-plan").click()
     plan = json.loads(Path(download.value.path()).read_text())
@@ -168,7 +168,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: App, browser: Browser, tmp_path: Path) -> None:
     page.goto(app.url + LINK)
     painted(page, "similarity")
-    page.locator("#tab-fold").click()
+    open_tab(page, "fold")
     expect(page.locator("#ls-fold .ls-figure b").first).to_be_visible(timeout=LONG)
 
     # A search shows its best plan so far, with its score and the time; Fold shows the same plan.
@@ -201,9 +201,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     assert 0 < ratio < 100
 
     # Repaired, it is better or worse on text that nothing was fitted to, and the page says which.
-    open_tab(page, "fold")
-    page.get_by_text("Save, load, repair").click()
-    page.wait_for_timeout(500)  # what is typed while the field is being mounted is lost
+    open_tab(page, "recover")
     page.locator("#set-tokens input").fill("1100")
     page.locator("#repair-ridge").click()
     expect(page.locator("#ls-repaired")).to_contain_text("Repaired at", timeout=LONG)
@@ -211,8 +209,9 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     assert before == ratio
     told = page.locator("#ls-repaired .ls-warning" if after > before else "#ls-repaired .ls-hint")
     expect(told).to_contain_text("got worse" if after > before else "got no worse")
-    expect(page.locator("#ls-fold .ls-repair").first).to_be_attached()
     wait_until_ready(page)
+    open_tab(page, "fold")
+    expect(page.locator("#ls-fold .ls-repair").first).to_be_attached()
 
     # The report is one file that needs no network.
     open_tab(page, "compare")
@@ -288,8 +287,8 @@ def test_dark_phone_and_korean(page: Page, app: App) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(f"{app.url}/ko?model=demo&L=24&__theme=dark")  # the demo, as a visitor finds it
     assert len(painted(page, "similarity")) == 31
-    expect(page.locator("#tab-fold")).to_have_text("병합")
-    expect(page.locator("#tab-fold")).to_be_visible()
+    expect(page.locator("#tab-explore")).to_have_text("분석")
+    expect(page.locator("#tab-explore")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("document.body.classList.contains('dark')")
     layout = page.evaluate("document.querySelector('#ls-similarity .ls-map').layout")

@@ -86,7 +86,7 @@ def test_what_is_missing_is_offered_then_fills_and_equals_the_board(page: Page, 
     to_step(page, 5)
     said = show.locator(".ls-stage").inner_text()
     page.keyboard.press("Escape")
-    expect(page.locator("#tab-compare")).to_have_attribute("aria-selected", "true")  # where it was opened
+    expect(page.locator("#group-judge")).to_have_attribute("aria-selected", "true")  # where it was opened
     page.locator(f"#ls-board [data-entry='{entry['name']}']").first.click()
     told = page.locator("#ls-board .ls-details").inner_text()
     speed = re.search(r"Decoding runs at (\S+) of the source's speed, reading at (\S+);", told)

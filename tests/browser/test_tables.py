@@ -14,7 +14,7 @@ import typer
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.hands import set_slider
+from tests.browser.hands import open_tab, set_slider
 from tests.families import save_tiny
 from ui.terminal.cli import app as terminal
 
@@ -103,7 +103,7 @@ def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> Non
     page.goto(app.url + TINY)
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
     ready(page, app)  # a tab's charts are painted while it is open
-    page.locator("#tab-fold").click()
+    open_tab(page, "fold")
     strip = page.locator("#ls-fold .ls-stripbox")
     expect(strip.locator("> .ls-save")).to_be_visible(timeout=LONG)
     ready(page, app)
@@ -158,7 +158,7 @@ def test_the_board_sorts_hides_and_is_copied(page: Page, app: App) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(f"{app.url}{TINY}&C=2")
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
-    page.locator("#tab-compare").click()
+    open_tab(page, "compare")
     ready(page, app)
     page.locator("#judge-map").click()
     rows = page.locator("#ls-board tr[data-entry]")
@@ -237,7 +237,7 @@ def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page
     ready(page, app)
     seen: dict[str, list[str]] = {}
     for tab in ("explore", "fold", "search", "compare", "export"):
-        page.locator(f"#tab-{tab}").click()
+        open_tab(page, tab)
         page.locator(f"#ls-terminal-{tab} summary").click()
         pre = page.locator(f"#ls-terminal-{tab} pre")
         expect(pre).to_contain_text(" -C 2 -I 1 --lowest 0 --highest 6 " if tab in ("fold", "compare") else "layerscope")
@@ -250,7 +250,7 @@ def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page
     assert seen["fold"][0].endswith(" -T 0.5 --out plan.json")
 
     # T is followed without a question to the server; the others by one.
-    page.locator("#tab-fold").click()
+    open_tab(page, "fold")
     fold = page.locator("#ls-terminal-fold pre")
     ready(page, app)
     asked = len(app.requests)

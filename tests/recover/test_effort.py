@@ -33,7 +33,7 @@ def test_the_work_is_about_what_a_repair_runs(tiny: Callable[..., Model]) -> Non
 
 
 def test_each_kind_says_how_many_maps_it_chooses_from() -> None:
-    assert {kind: choices(kind) for kind in REPAIRS} == {"ridge": 5, "scalar": 1}
+    assert {kind: choices(kind) for kind in REPAIRS} == {"ridge": 5, "refit": 0, "scalar": 1}
 
 
 def test_the_time_goes_with_the_pace_of_the_models_last_pass(tiny: Callable[..., Model]) -> None:

@@ -218,7 +218,7 @@ def test_too_few_packs_are_refused(tiny: Callable[..., Model]) -> None:
 
 def test_an_unknown_kind_is_refused(tiny: Callable[..., Model]) -> None:
     objective = objective_of(tiny("llama"))
-    with pytest.raises(SettingsError, match=r"'magic'.*ridge, scalar"):
+    with pytest.raises(SettingsError, match=r"'magic'.*ridge, refit, scalar"):
         drain(repair(objective, DROPPED, "magic"))
     assert objective.forwards == 0
 

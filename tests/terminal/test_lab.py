@@ -97,6 +97,24 @@ def test_every_method_makes_half_of_the_weights_zero(method: str, lab: Callable[
             assert float(left) == pytest.approx(0.5, abs=0.01)
 
 
+def test_shapes_are_ranked_and_the_best_is_a_plan(
+    lab: Callable[..., dict[str, Any]], inside: Inside, on_practice: Any, tmp_path: Path
+) -> None:
+    found = lab("shapes", "shapes.json", "--params", "45K")
+    measured = [one for one in found["shapes"] if one["cost"]]
+    assert len(measured) == 10 < len(found["shapes"])
+    assert [one["cost"]["ratio"] for one in measured] == sorted(one["cost"]["ratio"] for one in measured)
+    assert found["front"][0] == 0
+    assert all(abs(one["parameters"] - 45_000) <= 2250 for one in found["shapes"])
+    assert inside("evaluate", "--plan", tmp_path / "shapes.json", *on_practice, "--tokens", 300).code == 0
+
+
+def test_a_trim_meets_a_number_of_parameters(lab: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    plan = lab("trim", "narrow.json", "--params", "45K", "--heads", 2, "--no-refit")
+    assert len(plan["width"]["layers"][0]["heads"]) == 2
+    assert 20 < len(plan["width"]["layers"][0]["neurons"]) < 48
+
+
 @pytest.mark.parametrize(
     ("verb", "arguments", "words"),
     [
@@ -115,6 +133,10 @@ def test_every_method_makes_half_of_the_weights_zero(method: str, lab: Callable[
         ("trim", ("--channels", 30), ("no shape", "attention heads")),
         ("trim", ("--neurons", 24, "--score", "loudness"), ("unknown score", "minitron")),
         ("trim", ("--heads", 2, "--score", "maw"), ("maw is no score of heads",)),
+        ("trim", ("--params", "lots"), ("'lots' is no number of parameters",)),
+        ("trim", ("--params", "1K"), ("cannot be met by cutting neurons",)),
+        ("trim", ("--params", "45K", "--neurons", 24), ("not both",)),
+        ("shapes", ("--params", "1B"), ("no legal shape",)),
         ("importance", ("--axis", "layers"), ("unknown axis", "neurons")),
         ("importance", ("--axis", "heads", "--score", "wanda"), ("unknown score",)),
         ("importance", ("--axis", "weights", "--score", "obs"), ("obs is no score of weights", "wanda")),

@@ -38,14 +38,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[..., Answer]) -> None:
     lines = [
         *filled("explore", here),
-        *filled("fold", here, "map", *LACO, 600),
+        *filled("importance", here, "neurons", "minitron", 600),
+        *filled("fold", here, "map", *LACO),
+        *filled("recover", here, 600),
+        *filled("widths", here, 4, 24, 32, "obs", True, False, 2000),
+        *filled("masks", here, "gblm", 0.6, "", "layer", 600, True, False, 50.0, "l1", *[None] * 11),
         *filled("search", here, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
         *filled("compare", here, "own", 60, ["samples", "tasks"], "bundled", 1, 64, 2, "C", *LACO),
         *filled("export", here, "smaller", "bfloat16", "1MB"),
     ]
     verbs = [shlex.split(line)[1] for line in lines if not line.startswith("#")]
     first, then = (
-        ["profile", "propose", "map", "repair", "search", "baseline"],
+        ["profile", "importance", "propose", "map", "repair", "trim", "prune", "search", "baseline"],
         ["evaluate", "measure", "tasks", "report", "ablate", "export"],
     )
     assert verbs == first + then
@@ -82,8 +86,8 @@ def test_a_search_is_told_its_target(values: tuple[Any, ...], expected: str, her
 def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
     assert filled("search", here, "layers", None, 0, "kl", 1, [], False, False, "bi", 0) == []
     assert not [line for line in filled("search", here, "memory", 2, 0, "kl", 1, [], False, False, "bi", 0) if " baseline " in line]
-    assert not [line for line in filled("fold", here, "hand-made", *LACO, None) if " propose " in line]  # no rule makes that plan again
-    assert filled("fold", here, "file", *LACO, None)[0].startswith("# ")
+    assert not [line for line in filled("fold", here, "hand-made", *LACO) if " propose " in line]  # no rule makes that plan again
+    assert filled("fold", here, "file", *LACO)[0].startswith("# ")
 
 
 def test_a_baseline_is_told_its_own_settings(here: dict[str, Any]) -> None:

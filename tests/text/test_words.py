@@ -10,7 +10,12 @@ import ui.text.words
 from engine.judge.generation import Verdict
 from engine.judge.objectives import OBJECTIVES, Stage
 from engine.methods.baselines import BASELINES
+from engine.methods.importance import DEFAULTS
 from engine.methods.laco import DEFINITIONS
+from engine.methods.masks import MASKS
+from engine.methods.selection import GROUPS
+from engine.methods.widths import AXES, SCORES
+from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
 from engine.recover.repair import REPAIRS
 from engine.search.ablations import ABLATIONS, QUESTIONS
@@ -59,7 +64,9 @@ def test_each_text_stands_in_its_own_language() -> None:
 
 
 def test_no_text_is_defined_twice() -> None:
-    files = (Path(ui.text.words.__file__).with_name(f"{tab}.py") for tab in ("page", "fold", "search", "compare", "charts", "present"))
+    files = (
+        Path(ui.text.words.__file__).with_name(f"{tab}.py") for tab in ("page", "fold", "search", "compare", "charts", "present", "lab")
+    )
     nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     names = [ast.literal_eval(key) for node in nodes if isinstance(node, ast.Dict) and len(node.keys) > 9 for key in node.keys]
     assert sorted(set(names)) == sorted(names)
@@ -118,6 +125,9 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         "col_",
         "decoding_",
         "repair_",
+        "group_",
+        "role_",
+        "width_",
     }  # each is looked at below; a new one wants a test of its own
     assert used - set(ENGLISH) == set()
 
@@ -169,7 +179,13 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("row_", set(re.findall(r'"(\w+)"', re.search(r"\[([^\]]+)\]\.map\(\(what\)", BOARD)[1]))),
         ("col_", set(re.findall(r'\bby\("(\w+)"', BOARD))),
         ("check_", CHECKS),
-        ("", {"explore", "fold", "search", "compare", "export"}),
+        ("score_", set(SCORES) | set(MASKS)),
+        ("axis_", set(DEFAULTS)),
+        ("role_", {"mixed", *(name for name, _ in ROLES)}),
+        ("width_", set(AXES)),
+        ("masks_group_", set(GROUPS)),
+        ("group_", {"look", "cut", "judge", "recover", "export"}),
+        ("", {"explore", "importance", "fold", "widths", "masks", "search", "compare", "recover", "export"}),
     ],
 )
 def test_every_member_of_a_family_has_a_text(family: str, names: set[str]) -> None:

@@ -21,7 +21,8 @@ from ui.page.controls import TEXTS, state_from_query, texts_in
 from ui.page.handlers import Handlers
 from ui.page.picker import device_choices
 from ui.page.sessions import Sessions
-from ui.page.tabs import compare, explore, export, fold, search
+from ui.page.tabs import compare, explore, export, fold, importance, masks, recover, search, width
+from ui.page.theme import theme
 from ui.page.typed import SCRIPTS_ARE_HERE, keep_what_is_typed
 from ui.text.words import LANGUAGES, all_words, words
 
@@ -57,20 +58,35 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     # Not gr.Tabs: it mounts a tab's components when the tab is first opened, and one that was updated before that has
     # lost its properties (seen in 6.31). These are columns that a script shows and hides.
     view("tabs", language, 44, panel=True)
+    view("making", language, 28, panel=True)
     costs = view("costs", language, 0, panel=True)
     with gr.Column(elem_id="panel-explore", elem_classes="ls-panel"):
         explore_tab = explore.build(language)
         terminal("explore", language)
+    with gr.Column(elem_id="panel-importance", elem_classes="ls-panel"):
+        importance_tab = importance.build(language)
+        terminal("importance", language, importance_tab.axis, importance_tab.score, importance_tab.tokens)
     with gr.Column(elem_id="panel-fold", elem_classes="ls-panel"):
         fold_tab = fold.build(language)
         folded = [fold_tab.C, fold_tab.I, fold_tab.L, fold_tab.H, fold_tab.rule, fold_tab.similarity]
-        terminal("fold", language, fold_tab.plan, *folded, *fold_tab.repair_settings)
+        terminal("fold", language, fold_tab.plan, *folded)
+    with gr.Column(elem_id="panel-widths", elem_classes="ls-panel"):
+        width_tab = width.build(language)
+        cut = [width_tab.heads, width_tab.neurons, width_tab.channels, width_tab.score, width_tab.refit, width_tab.plain]
+        terminal("widths", language, *cut, importance_tab.tokens)
+    with gr.Column(elem_id="panel-masks", elem_classes="ls-panel"):
+        masks_tab = masks.build(language)
+        masked = [masks_tab.method, masks_tab.sparsity, masks_tab.pattern, masks_tab.group]
+        terminal("masks", language, *masked, importance_tab.tokens, *masks_tab.more)
     with gr.Column(elem_id="panel-search", elem_classes="ls-panel"):
         search_tab = search.build(language)
         terminal("search", language, *search.settings(search_tab), search_tab.method, *search_tab.method_settings)
     with gr.Column(elem_id="panel-compare", elem_classes="ls-panel"):
         compare_tab = compare.build(language)
         terminal("compare", language, *compare.settings(compare_tab), compare_tab.ablation, *folded)
+    with gr.Column(elem_id="panel-recover", elem_classes="ls-panel"):
+        recover_tab = recover.build(language)
+        terminal("recover", language, *recover_tab.repair_settings)
     with gr.Column(elem_id="panel-export", elem_classes="ls-panel"):
         export_tab = export.build(language, export_folder)
         terminal("export", language, export_tab.name, export_tab.dtype, export_tab.shard)
@@ -85,6 +101,10 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
         search=search_tab,
         compare=compare_tab,
         export=export_tab,
+        importance=importance_tab,
+        width=width_tab,
+        masks=masks_tab,
+        recover=recover_tab,
     )
     _connect(page, model, sessions, demo, language)
 
@@ -121,11 +141,13 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     charts = {
         "similarity": seen_by.similarity, "landscape": seen_by.landscape, "norms": seen_by.norms, "weights": seen_by.weights,
         "fold": tab.fold, "spec": side.spec, "report": page.export.report, "summary": page.export.summary,
-        "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": tab.repaired,
-        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": tab.repair_times,
+        "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": page.recover.repaired,
+        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
+        "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
+    sliders |= {"width_heads": page.width.heads, "width_neurons": page.width.neurons, "width_channels": page.width.channels}
     on = Handlers(sessions, model, charts, sliders, language)
     answer = [page.status, page.cancel, timer]
     told = [*answer, seen, *charts.values(), *sliders.values(), session]
@@ -166,12 +188,13 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
     chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name, page.export.form]
     page.export.button.click(on.export, [session, *chosen], answer, **common)
     _connect_search(page, on, session, answer, common)
+    _connect_lab(page, on, session, answer, common)
     page.cancel.click(on.cancel, session, answer, queue=False, **common)
     page.status.wake(on.wake, session, answer, queue=False, **common)
 
 
 def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
-    """Wire Search, Compare and the repairs on Fold."""
+    """Wire Search, Compare and Recover."""
     tab, found, compare_tab = page.fold, page.search, page.compare
     judged_on = [compare_tab.texts, compare_tab.own, compare_tab.tokens]
     shown = [session, tab.plan, tab.T]
@@ -182,13 +205,13 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     page.present.ask(on.measure, [*shown, *judged_on, *measured], answer, **common)
     compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
     compare_tab.board.row(on.board, [session, *measured], answer, **common)
-    tab.repaired.undo(on.undo_repair, session, answer, **common)
-    for kind, button in tab.repairs.items():
+    page.recover.repaired.undo(on.undo_repair, session, answer, **common)
+    for kind, button in page.recover.repairs.items():
         name = gr.State(kind)
-        button.click(on.repair, [*shown, name, *judged_on, *tab.repair_settings], answer, **common)
-    looked_at = [*shown, compare_tab.tokens, *tab.repair_settings]
-    told = [tab.repair_times, *answer]
-    tab.repair_times.browse(on.repair_times, looked_at, told, queue=False, trigger_mode="always_last", **common)
+        button.click(on.repair, [*shown, name, *judged_on, *page.recover.repair_settings], answer, **common)
+    looked_at = [*shown, compare_tab.tokens, *page.recover.repair_settings]
+    told = [page.recover.repair_times, *answer]
+    page.recover.repair_times.browse(on.repair_times, looked_at, told, queue=False, trigger_mode="always_last", **common)
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
     asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
     found.make.click(on.baseline, asked, answer, **common)
@@ -199,29 +222,18 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     found.sweep.take(None, None, [tab.C, tab.I, tab.rule, tab.T, tab.plan], js=taken, **common)
 
 
-def theme() -> gr.themes.Base:
-    """Return the page's look: system fonts with Korean, calm greys, one accent."""
-    fonts = (
-        "system-ui",
-        "-apple-system",
-        "Segoe UI",
-        "Noto Sans KR",
-        "Noto Sans CJK KR",
-        "Apple SD Gothic Neo",
-        "Malgun Gothic",
-        "sans-serif",
-    )
-    base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="sm")
-    return base.set(  # at least 4.5 : 1 on every ground there is
-        body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_300",
-        block_title_text_color="*neutral_700",
-        block_label_text_color="*neutral_700",
-        input_placeholder_color="*neutral_500",
-        input_placeholder_color_dark="*neutral_400",
-        button_primary_background_fill="*primary_600",
-        button_primary_background_fill_hover="*primary_700",
-    )
+def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
+    """Wire Importance, Width and Weights."""
+    scored, cut, masked = page.importance, page.width, page.masks
+    shown = [session, page.fold.plan, page.fold.T]
+    scored.measure.click(on.importance, [session, scored.axis, scored.score, scored.tokens], answer, **common)
+    scored.every.click(on.importances, [session, scored.axis, scored.tokens], answer, **common)
+    scored.chart.pick(on.head, session, answer, **common)
+    asked = [cut.heads, cut.neurons, cut.channels, cut.score, cut.refit, cut.plain]
+    cut.button.click(on.trim, [*shown, *asked, scored.tokens], answer, **common)
+    asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
+    masked.button.click(on.prune, [*shown, *asked], answer, **common)
+    masked.curves.click(on.curves, session, answer, **common)
 
 
 def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:

@@ -11,11 +11,14 @@ from engine.judge.similarity import blocks_key
 from engine.methods.laco import LacoSettings
 from engine.methods.minitron import RemovalPerplexity
 from engine.models.library import typed
+from engine.models.shapes import shape_of
 from engine.passes.profiling import Profile
-from engine.plans.files import block_to_json
+from engine.plans.files import plan_to_json
+from engine.plans.parts import AXES, block_to_json
+from engine.plans.trimming import trimmed_shape
 from engine.plans.words import type_conflicts, weigh
 from engine.search.frontier import Frontier
-from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
+from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan, Trim
 
 
 def encode(value: Any) -> str:
@@ -25,7 +28,7 @@ def encode(value: Any) -> str:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: item if key == "blocks" else _rounded(item) for key, item in value.items()}  # a plan stays exact
+        return {key: item if key in ("blocks", "parts") else _rounded(item) for key, item in value.items()}  # a plan stays exact
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
@@ -46,10 +49,27 @@ def plan_parts(model: Model, plan: Plan) -> dict[str, Any]:
         "depth": plan.depth,
         "blocks": [block_to_json(block) for block in plan.blocks],
         **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
+        **_parts(model, plan),
         "parameters": parameters,
         "bytes": size,
         "conflicts": list(type_conflicts(plan, model.spec.layer_types)),
     }
+
+
+def _parts(model: Model, plan: Plan) -> dict[str, Any]:
+    """Return the width and the masks of a plan: what the page says of them, and as they stand in its file."""
+    found: dict[str, Any] = {}
+    if plan.width is not None:
+        trim = plan.blocks[0].trim or Trim()
+        shape = trimmed_shape(shape_of(model.config), trim)
+        refit = any(block.trim.refits for block in plan.blocks if block.trim)
+        widths = {axis: getattr(shape, axis) for axis in AXES}
+        found["width"] = {**widths, "refit": refit, "method": plan.width.method}
+    if plan.masks is not None:
+        found["masks"] = {"sparsity": dict(plan.masks.settings).get("sparsity", 0.0), "method": plan.masks.method}
+    if found:
+        found["parts"] = {name: part for name, part in plan_to_json(plan).items() if name in ("width", "masks")}
+    return found
 
 
 def plan_data(model: Model, plan: Plan, similarity: float) -> str:

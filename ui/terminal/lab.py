@@ -1,11 +1,14 @@
 """The terminal's verbs for width and weights: what hardly matters, and plans without it."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from engine.errors import LayerscopeError
+from engine.plans.files import signed
 from ui.terminal.drawn import command
 from ui.terminal.options import (
     Device,
@@ -22,6 +25,7 @@ from ui.terminal.options import (
     source_of,
     write,
     write_plan,
+    write_tensors,
 )
 
 app = typer.Typer(add_completion=False)
@@ -92,6 +96,7 @@ def trim(
     heads: Annotated[int | None, typer.Option(help="how many query heads every layer keeps")] = None,
     neurons: Annotated[int | None, typer.Option(help="how many neurons of the MLP every layer keeps")] = None,
     channels: Annotated[int | None, typer.Option(help="how many channels the model keeps")] = None,
+    params: Annotated[str | None, typer.Option(metavar="100M", help="or: neurons until as many parameters are left")] = None,
     score: str = "weighted",
     refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again on those that are left")] = True,
     plain: Annotated[bool, typer.Option("--plain", help="leave norm gains as they are where channels are cut, as Minitron does")] = False,
@@ -105,14 +110,60 @@ def trim(
 ) -> None:
     """Write a plan with less width, in place of the masks it had; weights that were solved again lie beside it."""
     from engine.judge.practice import practice_packs
-    from engine.methods.widths import Kept, require_width
+    from engine.methods.widths import Kept, kept_for, require_width
     from engine.methods.widths import trim as run
     from engine.models.texts import texts_for
 
     kept, texts = Kept(heads, neurons, channels), texts_for(text, "practice")
+    budget = None if params is None else parse_count(params)
     opened, begun = _open(source_of(model, dtype, device, trust), plan)
+    if budget is not None:
+        kept = kept_for(opened, begun, kept, budget)
     require_width(opened, begun, kept)
     write_plan(shown(run(opened, begun, practice_packs(opened, texts, tokens), kept, score, settings, refit, plain)), opened, out)
+
+
+@app.command()
+def shapes(
+    params: Annotated[str, typer.Option(metavar="100M", help="the parameters to come to, within 5 %: 100M, 1.1B, 105000000")],
+    model: Source = "demo",
+    refit: Annotated[bool, typer.Option(help="solve the best plan's consumers again")] = True,
+    text: Practice = "english",
+    tokens: PracticeTokens = 3000,
+    dtype: Dtype = "auto",
+    device: Device = "cpu",
+    trust: Trust = False,
+    out: Out = None,
+) -> None:
+    """Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan."""
+    from engine.judge.cost import cost_judge, cost_of
+    from engine.judge.practice import practice_packs
+    from engine.methods.refit import refit as solve
+    from engine.models.texts import texts_for
+    from engine.search.shapes import search_shapes
+    from ui.text.wire import shapes_to_json
+
+    budget, texts = parse_count(params), texts_for(text, "practice")
+    opened = open_checked(source_of(model, dtype, device, trust), lambda _: None)
+    packs, judge = practice_packs(opened, texts, tokens), cost_judge(opened)
+
+    def measure(plan: Any) -> Any:
+        return cost_of((yield from judge.judge(plan)))
+
+    found = shown(search_shapes(opened, packs, budget, measure))
+    best = found[0].plan
+    if refit:
+        best = shown(solve(opened, best, packs))
+    write(signed(shapes_to_json(found, best), opened), out)
+    write_tensors(best, out)
+
+
+def parse_count(text: str) -> float:
+    """Return the number that "100M", "1.1B" or "105000000" names."""
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMB]?)\s*", text.upper())
+    if not found or not float(found[1]):
+        raise LayerscopeError(f"'{text}' is no number of parameters; write one such as 100M or 1.1B")
+    return float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[found[2]]
 
 
 def _open(source: Any, file: Path | None) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from engine.export.commands import model_option, texts_named
 from engine.judge.cost import practice_texts
 from engine.methods.baselines import BASELINES
+from engine.methods.masks import MASKS
 from engine.recover.repair import REPAIRS
 from engine.settings import Registry
 from engine.types import Calibration, ModelSource
@@ -42,13 +43,44 @@ def _explore(say: Any) -> list[str]:
     return [f"layerscope profile {{opened}} {_TOLD} --out profile.json"]
 
 
-def _fold(say: Any, plan: str, C: int, I: int, L: int, H: int, rule: str, similarity: str, *repair: Any) -> list[str]:
+def _importance(say: Any, axis: str, score: str, tokens: float) -> list[str]:
+    return [f"layerscope importance {{opened}} --axis {axis} --score {score} --text {{practice}} --tokens {int(tokens)} --out {axis}.json"]
+
+
+def _widths(say: Any, heads: float, neurons: float, channels: float, score: str, refit: bool, plain: bool, tokens: float) -> list[str]:
+    kept = f"--heads {int(heads)} --neurons {int(neurons)} --channels {int(channels)} --score {score}"
+    ticked = "" if refit else " --no-refit"
+    ticked += " --plain" * plain
+    return [
+        say("terminal_plan"),
+        f"layerscope trim --plan plan.json {{opened}} {kept}{ticked} --text {{practice}} --tokens {int(tokens)} --out narrow.json",
+    ]
+
+
+def _masks(say: Any, method: str, sparsity: float, pattern: str, group: str, tokens: float, *settings: Any) -> list[str]:
+    how = f"--pattern {pattern}" if pattern else f"--sparsity {sparsity:g}"
+    how += f" --group {group}" if group else ""
+    how += _given(MASKS, method, settings)
+    return [
+        say("terminal_plan"),
+        f"layerscope prune --plan plan.json {{opened}} --method {method} {how} --text {{practice}} --tokens {int(tokens)} --out sparse.json",
+    ]
+
+
+def _recover(say: Any, *repair: Any) -> list[str]:
+    given = _given(REPAIRS, "ridge", repair)
+    return [
+        say("terminal_plan"),
+        f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{given} --out repaired.json",
+    ]
+
+
+def _fold(say: Any, plan: str, C: int, I: int, L: int, H: int, rule: str, similarity: str) -> list[str]:
     method = _laco(C, I, L, H, rule, similarity)
     made = f"layerscope propose {{opened}} {_TOLD} {method} -T {{T}} --out plan.json"
     return [
         made if plan == "map" else say("terminal_saved"),
         f"layerscope map {{opened}} {_TOLD} {method} --t-min 0.5 --out map.json",
-        f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{_given(REPAIRS, 'ridge', repair)} --out repaired.json",
     ]
 
 
@@ -126,4 +158,14 @@ def _laco(C: int, I: int, L: int, H: int, rule: str, similarity: str) -> str:
     return f"-C {int(C)} -I {int(I)} --lowest {int(L)} --highest {int(H)} --rule {rule} --similarity {similarity}"
 
 
-_TABS: dict[str, Any] = {"explore": _explore, "fold": _fold, "search": _search, "compare": _compare, "export": _export}
+_TABS: dict[str, Any] = {
+    "explore": _explore,
+    "importance": _importance,
+    "fold": _fold,
+    "widths": _widths,
+    "masks": _masks,
+    "search": _search,
+    "compare": _compare,
+    "recover": _recover,
+    "export": _export,
+}

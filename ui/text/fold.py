@@ -34,7 +34,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "save_plan": ("Save plan", "플랜 저장"),
     "load_plan": ("Load plan", "플랜 불러오기"),
     "more": ("More settings", "추가 설정"),
-    "files": ("Save, load, repair", "저장, 불러오기, 복구"),
+    "files": ("Save, load", "저장, 불러오기"),
     "sliders_other": ("The plan shown is not of these sliders. Choose “From the T map” below to come back to them.", "지금 보이는 플랜은 이 슬라이더로 만든 것이 아닙니다. 아래에서 ‘T 맵’을 고르면 돌아옵니다."),
     "fold_first": ("Move **T** down and more layers fold. The strip shows the source above and what is left of it below; the chart shows what every T costs and leaves.", "**T**를 낮출수록 더 많은 레이어가 병합됩니다. 띠의 위는 원본, 아래는 남은 레이어입니다. 그래프는 T마다 비용과 남는 레이어 수를 보여 줍니다."),
     "target_picks": ("Picks the cheapest step measured of those that leave this many layers, or the nearest number there is", "레이어를 이만큼 남기는 구간 가운데 지금까지 측정한 비용이 가장 작은 것을 고릅니다. 없으면 가장 가까운 수를 고릅니다"),

@@ -73,6 +73,7 @@ STEPS: dict[str, str] = {
     "file ({})": "파일 ({})",
     "{}, repaired ({})": "{}, 복구 ({})",
     "Sweep: {} plans; now rule {}, C {}, I {}": "스윕: 플랜 {}개, 지금은 규칙 {}, C {}, I {}",
+    "Looking at head {} of layer {}": "레이어 {1}의 헤드 {0} 보는 중",
     "Layer {}": "레이어 {}",
     "Layer {}: gradients": "레이어 {}: 그래디언트",
     "Layer {} of the source": "원본의 레이어 {}",

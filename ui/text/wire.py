@@ -20,8 +20,9 @@ if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
     from engine.passes.profiling import Profile, WeightDistance
     from engine.search.ablation_rows import Ablation, Row
     from engine.search.frontier import Frontier, Step
+    from engine.search.shapes import Candidate
     from engine.search.sweep import SweepEntry
-    from engine.types import Block
+    from engine.types import Block, Plan
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -173,3 +174,28 @@ def _row_to_json(row: Row) -> dict[str, Any]:
         "measures": dict(row.measures),
         "plan": plan_to_json(row.plan),
     }
+
+
+def shapes_to_json(found: Sequence[Candidate], best: Plan | None) -> dict[str, Any]:
+    """Return what `shapes` writes: the candidates, the measured ones first, which of those no other beats in both parameters and cost
+    (the front), and the best plan."""
+    rows = [
+        {
+            "shape": asdict(one.shape),
+            "parameters": one.parameters,
+            "estimate": one.estimate,
+            "by_size": one.by_size,
+            "cost": cost_to_json(one.cost),
+        }
+        for one in found
+    ]
+    measured = [one for one in found if one.cost is not None]
+    front = [number for number, one in enumerate(measured) if not any(_beats(other, one) for other in measured)]
+    return {"shapes": rows, "front": front, **({"plan": plan_to_json(best)} if best else {})}
+
+
+def _beats(one: Candidate, other: Candidate) -> bool:
+    """True where a measured candidate is no larger than another and costs less."""
+    assert one.cost is not None
+    assert other.cost is not None
+    return one.parameters <= other.parameters and one.cost.ratio < other.cost.ratio

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from ui.text import charts, compare, fold, page, present, search
+from ui.text import charts, compare, fold, lab, page, present, search
 
 LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}
 
-_TEXT: dict[str, tuple[str, str]] = page.TEXT | fold.TEXT | search.TEXT | compare.TEXT | charts.TEXT | present.TEXT
+_TEXT: dict[str, tuple[str, str]] = page.TEXT | fold.TEXT | search.TEXT | compare.TEXT | charts.TEXT | present.TEXT | lab.TEXT
 
 
 def words(language: str) -> Callable[[str], str]:

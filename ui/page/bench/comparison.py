@@ -21,8 +21,8 @@ from engine.methods.laco import mean_and_spread
 from engine.passes.forward import capture
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
-from engine.recover.effort import effort, judging
-from engine.recover.repair import REPAIRS, choices, repair, seconds_for
+from engine.recover.effort import judging
+from engine.recover.repair import REPAIRS, repair, require_repairable, seconds_for, work_of
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, Plan
@@ -138,14 +138,15 @@ class Comparison:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
         asked = REPAIRS.require(kind).asked(settings)
         plan, _ = self.bench.chosen(choice, threshold)
+        require_repairable(plan, kind)
         label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
         judge, board = self._judge_for(texts, judged), self.board
         practice = practice_texts(self.bench.texts.name)
 
         def job() -> Job[tuple[Evaluation, Plan, Evaluation]]:
             objective = Objective(model, practice, "kl", asked.tokens)
-            work = effort(model, plan, choices(kind), objective.tokens).total
-            share = work / (work + judging(model, plan, judged))
+            share = work_of(model, plan, kind, objective.tokens)
+            share /= share + judging(model, plan, judged)
             found = yield from scaled(repair(objective, plan, kind), 0.0, share)
             before = yield from scaled(judge.judge(plan), share, (1 + share) / 2)
             return before, found, (yield from scaled(judge.judge(found), (1 + share) / 2, 1.0))

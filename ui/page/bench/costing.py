@@ -110,6 +110,10 @@ class Costing:
             self._costs[blocks_key(plan.blocks)] = cost_of((yield from self.judge().judge(plan)))
         self._tell()
 
+    def of_one(self, plan: Plan) -> Job[Cost]:
+        """Return what a plan costs, as a part of another task; nothing on the page knows it by its name."""
+        return cost_of((yield from self.judge().judge(plan)))
+
     def judge(self) -> Judge:
         """Return the judge of quick costs on the open model."""
         if self._judge is None:

@@ -17,7 +17,8 @@ from ui.page.bench.news import News
 from ui.page.bench.shared import shared_model
 from ui.text.commands import facts_of
 
-CHARTS = ("similarity", "norms", "weights", "landscape", "fold")  # the components whose data is of the open model and its texts
+# The components whose data is of the open model and its texts.
+CHARTS = ("similarity", "norms", "weights", "landscape", "fold", "importance", "widths", "masks")
 
 
 @dataclass(frozen=True, slots=True)

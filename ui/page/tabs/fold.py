@@ -8,10 +8,9 @@ from typing import Any
 import gradio as gr
 
 from engine.methods.laco import LacoSettings
-from engine.recover.repair import REPAIRS
 from ui.page.bench.workbench import T_MIN
 from ui.page.components.chart import view
-from ui.page.components.field import field, settings
+from ui.page.components.field import field
 from ui.page.components.slider import Slider
 from ui.page.controls import FIRST, PLANS, PRESETS
 from ui.text.words import words
@@ -32,7 +31,7 @@ def build(language: str) -> SimpleNamespace:
             parts["fold"] = view(
                 "fold", language, 560, json.dumps({"T": FIRST["T"], "plan": "map"}), hand="", file="", found="", judged="{}"
             )
-    parts |= {"described": described, **_files(say, language), **_more(say)}
+    parts |= {"described": described, **_files(say), **_more(say)}
     parts["spans"] = gr.Textbox("[]", visible="hidden", elem_id="spans")
     tab = SimpleNamespace(**parts)
     _connect(tab)
@@ -66,21 +65,13 @@ def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
     return {"undo": undo, "redo": redo, "presets": presets, "plan": plan}
 
 
-def _files(say: Callable[[str], str], language: str) -> dict[str, Any]:
-    """The plan's files and its repair."""
-    with gr.Accordion(say("files"), open=False):
-        with gr.Row(elem_classes="ls-buttons"):
-            save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan", min_width=160)
-            load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan", min_width=160)
-            clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
-        with gr.Row(elem_classes="ls-buttons"):
-            repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
-        repair_settings = settings(REPAIRS, say)
-    # Outside: what is told to a component of a closed accordion is lost, and with it all its properties (6.31).
-    repair_times = view("repair-times", language, 0, panel=True)
-    repaired = view("repaired", language, 24, panel=True)
-    parts = {"save": save, "load": load, "clear": clear, "repairs": repairs, "repaired": repaired}
-    return parts | {"repair_settings": repair_settings, "repair_times": repair_times}
+def _files(say: Callable[[str], str]) -> dict[str, Any]:
+    """The plan's files."""
+    with gr.Accordion(say("files"), open=False), gr.Row(elem_classes="ls-buttons"):
+        save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan", min_width=160)
+        load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan", min_width=160)
+        clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
+    return {"save": save, "load": load, "clear": clear}
 
 
 def _more(say: Callable[[str], str]) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""What the page asks of the lab: scores, widths, masks."""
+
+from typing import Any
+
+import gradio as gr
+
+from engine.methods.masks import MASKS
+from ui.page.answering import Answering, of_what_is_open
+
+
+class LabHandlers(Answering):
+    """The handlers of Importance, Width and Weights."""
+
+    @of_what_is_open
+    def importance(self, key: str, axis: str, score: str, tokens: float) -> list[Any]:
+        """Measure one score of an axis."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.lab.measure(axis, score, int(tokens)))
+
+    @of_what_is_open
+    def importances(self, key: str, axis: str, tokens: float) -> list[Any]:
+        """Measure every score of an axis that needs no gradients."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.lab.measure(axis, None, int(tokens)))
+
+    @of_what_is_open
+    def head(self, key: str, event: gr.EventData) -> list[Any]:
+        """A head was chosen."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.lab.look_at_head(int(event.layer), int(event.head)))
+
+    @of_what_is_open
+    def trim(
+        self,
+        key: str,
+        choice: str,
+        threshold: float,
+        heads: float,
+        neurons: float,
+        channels: float,
+        score: str,
+        refit: bool,
+        plain: bool,
+        tokens: float,
+    ) -> list[Any]:
+        """Trim the plan that Fold shows."""
+        bench = self._of(key)
+        return self._act(
+            bench,
+            lambda: bench.lab.trim(choice, threshold, bench.lab.kept(heads, neurons, channels), score, refit, plain, int(tokens)),
+        )
+
+    @of_what_is_open
+    def prune(
+        self, key: str, choice: str, threshold: float, method: str, sparsity: float, pattern: str, group: str, tokens: float, *settings: Any
+    ) -> list[Any]:
+        """Prune weights of the plan that Fold shows."""
+        bench, given = self._of(key), MASKS.given(method, settings)
+        asked = (choice, threshold, method, float(sparsity), pattern, group, int(tokens))
+        return self._act(bench, lambda: bench.lab.prune(*asked, **given))
+
+    @of_what_is_open
+    def curves(self, key: str) -> list[Any]:
+        """Measure what sparsities cost, method against method."""
+        bench = self._of(key)
+        return self._act(bench, bench.lab.curves)

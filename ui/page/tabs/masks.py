@@ -1,0 +1,46 @@
+"""Weights: which of them are made zero, by which method, and what that costs."""
+
+import json
+from types import SimpleNamespace
+
+import gradio as gr
+
+from engine.methods.masks import MASKS
+from engine.methods.selection import GROUPS
+from ui.page.components.chart import view
+from ui.page.components.field import settings
+from ui.page.components.slider import Slider
+from ui.text.words import told, words
+
+PATTERNS = ("2:4", "4:8")
+
+
+def build(language: str) -> SimpleNamespace:
+    """Lay the tab out and return its components by name."""
+    say = words(language)
+    gr.Markdown(say("masks_read"))
+    with gr.Row():
+        with gr.Column(min_width=300):
+            choices = [(told(say, f"score_{name}", method.help), name) for name, method in MASKS.items()]
+            method = gr.Dropdown(choices, value="wanda", label=say("masks_method"), elem_id="masks-method")
+            sparsity = Slider(
+                0, 0.95, 0.5, step=0.05, label=say("masks_sparsity"), info=say("masks_sparsity_info"), elem_id="masks-sparsity"
+            )
+            patterns = [(say("masks_pattern_none"), ""), *((name, name) for name in PATTERNS)]
+            asked = {"label": say("masks_pattern"), "info": say("masks_pattern_info"), "elem_id": "masks-pattern"}
+            pattern = gr.Dropdown(patterns, value="", **asked)
+            groups = [(say("masks_group_own"), ""), *((say(f"masks_group_{name}"), name) for name in GROUPS)]
+            group = gr.Dropdown(groups, value="", label=say("masks_group"), elem_id="masks-group")
+            more = settings(MASKS, say, method)
+            with gr.Row(elem_classes="ls-buttons"):
+                button = gr.Button(say("masks_button"), variant="primary", elem_id="prune-button", min_width=120)
+                curves = gr.Button(say("masks_curves"), elem_id="mask-curves", min_width=200)
+        with gr.Column(min_width=340):
+            chart = view("masks", language, 300, json.dumps({"method": "wanda", "sparsity": 0.5, "pattern": ""}))
+    moved = [method, sparsity, pattern]
+    told_to = "(method, sparsity, pattern) => JSON.stringify({method, sparsity, pattern})"
+    for control in moved:
+        control.change(None, moved, chart, js=told_to, show_progress="hidden")
+    return SimpleNamespace(
+        method=method, sparsity=sparsity, pattern=pattern, group=group, more=more, button=button, curves=curves, chart=chart
+    )
