@@ -19,7 +19,6 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     from transformers import GenerationConfig
 
     from engine.judge.generation import decoding_config
-    from engine.models.families import blocks_of, depth_of
     from engine.models.texts import bundled, calibration_of, packs_of
     from engine.plans.files import plan_from_json
     from engine.types import ModelSource
@@ -43,9 +42,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
         not missing and not unexpected,
         f"{len(missing)} missing, {len(unexpected)} unexpected {(missing + unexpected)[:3] or ''}".strip(),
     )
-    indices = [module.layer_idx for block in blocks_of(network) for module in block.modules() if hasattr(module, "layer_idx")]
-    counted = depth_of(network.config) == len(blocks_of(network)) == plan.depth and sorted(set(indices)) == list(range(plan.depth))
-    note("depth", counted, f"{len(blocks_of(network))} blocks, config says {depth_of(network.config)}")
+    note("depth", *_compare_depth(network, plan))
 
     if plan.width is not None:
         note("shapes", *_compare_shapes(network, Path(request["source"]), plan))
@@ -71,6 +68,16 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     same = torch.equal(cached, uncached)
     note("generation", same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached[0])!r}")
     return {"checks": checks}
+
+
+def _compare_depth(network: Any, plan: Any) -> tuple[bool, str]:
+    """Return whether blocks, config and the layers' numbers agree with the plan."""
+    from engine.models.families import blocks_of, depth_of
+
+    blocks, said = blocks_of(network), depth_of(network.config)
+    indices = [module.layer_idx for block in blocks for module in block.modules() if hasattr(module, "layer_idx")]
+    counted = said == len(blocks) == plan.depth and sorted(set(indices)) == list(range(plan.depth))
+    return counted, f"{len(blocks)} blocks, config says {said}"
 
 
 def _load(folder: Path, dtype: str = "auto", **options: Any) -> tuple[Any, Any, Any]:

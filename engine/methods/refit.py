@@ -8,7 +8,7 @@ projection in the plan, and y what would have to be written for the stream to be
 is the ridge solution that shrinks towards the W it has (closed form of OBS for a whole set of columns, as in SlimGPT 2412.18110 and
 ZipLM 2302.04089; that y is the source's stream and not W x alone is ours: it makes up for what blocks below have lost, cut width or
 left-out layers alike). From the bottom up, in float64; the strength is chosen on practice text that is held out, and a projection
-stays as it is where that text does not improve. Only stock weights change, and no bias is needed.
+stays as it is where that text does not improve; what has chosen is then fitted too. Only stock weights change, and no bias is needed.
 
 Where a norm stands between the projection and the stream (Gemma), y is what the source's own projection writes.
 """
@@ -35,31 +35,32 @@ _LEAST = 1e-6  # of what would have to be written: less is rounding
 
 
 class Normal:
-    """The sums of a least squares problem: of x x^T, of y x^T and of y^2 over tokens."""
+    """The sums of a least squares problem: of x x^T, of y x^T and of y^2 over tokens, in float64."""
 
-    def __init__(self) -> None:
-        self.xx: torch.Tensor | None = None
-        self.yx: torch.Tensor | None = None
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.xx = torch.zeros(inputs, inputs, dtype=torch.float64)
+        self.yx = torch.zeros(outputs, inputs, dtype=torch.float64)
         self.yy = 0.0
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add tokens: x [tokens, in], y [tokens, out]."""
         x, y = exact(x).cpu(), exact(y).cpu()
-        gram, cross = torch.from_numpy(x.numpy().T @ x.numpy()), y.mT @ x
-        self.xx = gram if self.xx is None else self.xx.add_(gram)
-        self.yx = cross if self.yx is None else self.yx.add_(cross)
+        self.xx += torch.from_numpy(x.numpy().T @ x.numpy())  # numpy knows that it is symmetric
+        self.yx += y.mT @ x
         self.yy += float(y.square().sum())
+
+    def joined(self, other: "Normal") -> "Normal":
+        """Return the sums over the tokens of both."""
+        both = Normal(*self.yx.shape[::-1])
+        both.xx, both.yx, both.yy = self.xx + other.xx, self.yx + other.yx, self.yy + other.yy
+        return both
 
     def error(self, weight: torch.Tensor) -> float:
         """Return sum |y - W x|^2 of a weight [out, in]."""
-        assert self.xx is not None
-        assert self.yx is not None
         return float((weight @ self.xx * weight).sum() - 2 * (weight * self.yx).sum()) + self.yy
 
     def solved(self, weight: torch.Tensor, strengths: Sequence[float]) -> Iterator[torch.Tensor]:
         """Yield the ridge solution that shrinks towards a weight [out, in] for each strength."""
-        assert self.xx is not None
-        assert self.yx is not None
         missing = (self.yx - weight @ self.xx).mT
         for strength in strengths:
             heed()
@@ -138,15 +139,18 @@ class _Refit:
 
     def _solved(self, block: Block, name: str, wanted: Sequence[_Wanted]) -> Job[Block]:
         """Return a block with the weight of one of its consumers solved again, where that helps."""
-        fitted, held = Normal(), Normal()
+        weight = self._ours.mixer.weight(block, name)
+        fitted, held = (Normal(*weight.shape[::-1]) for _ in range(2))
         for number, want in enumerate(wanted):
             yield Progress(f"Solving layer {block.home} again", number / len(wanted))
             with self._model.lock:
                 (held if number % HELD_OUT == 0 else fitted).add(*self._pair(number, block, name, want))
-        weight = self._ours.mixer.weight(block, name)
-        best = min((weight, *fitted.solved(weight, STRENGTHS)), key=held.error)
-        gain = held.error(weight) - held.error(best)
-        return self._with(block, name, best) if gain > _LEAST * held.yy else block
+        errors = [held.error(one) for one in fitted.solved(weight, STRENGTHS)]
+        best = min(range(len(errors)), key=errors.__getitem__)
+        if held.error(weight) - errors[best] <= _LEAST * held.yy:
+            return block
+        (solved,) = fitted.joined(held).solved(weight, (STRENGTHS[best],))  # what was held out has chosen, and is fitted too
+        return self._with(block, name, solved)
 
     def _pair(self, number: int, block: Block, name: str, want: _Wanted) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a consumer reads over a pack in the plan, and what it would have to write; in the trimmed shapes."""

@@ -229,9 +229,10 @@ def test_every_score_serves_an_axis_and_says_which() -> None:
 def test_normal_equations_are_those_of_ridge_regression() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y, weight = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((50, 6), (50, 4), (4, 6)))
-    sums = Normal()
+    sums, more = Normal(6, 4), Normal(6, 4)
     sums.add(x[:20], y[:20])
-    sums.add(x[20:], y[20:])
+    more.add(x[20:], y[20:])
+    sums = sums.joined(more)
     penalty = 0.1 * (x.T @ x).diagonal().mean()
     stacked = torch.cat([x, penalty.sqrt() * torch.eye(6, dtype=torch.float64)])
     wanted = torch.cat([y, penalty.sqrt() * weight.T])

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from engine.plans import kept
 from engine.plans.files import plan_from_json
 from tests.answers import Answer, assert_refused
-from tests.terminal.given import DEPTH, outside
+from tests.terminal.given import DEPTH
 
 Inside = Callable[..., Answer]
 
@@ -39,6 +40,7 @@ def test_importance_has_a_row_a_layer(axis: str, units: int, lab: Callable[..., 
     assert found.get("projections", [])[:1] == (["self_attn.q_proj"] if axis == "weights" else [])
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_plans_go_from_verb_to_verb(lab: Callable[..., dict[str, Any]], inside: Inside, on_practice: Any, tmp_path: Path) -> None:
     """Depth, then width, then masks in one plan; judged, exported, loaded."""
     plan = tmp_path / "plan.json"
@@ -74,13 +76,17 @@ def test_a_plan_goes_to_another_machine_with_its_tensors(
     lab: Callable[..., dict[str, Any]], inside: Inside, on_practice: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab("prune", "masked.json", "--sparsity", 0.5, "--method", "sparsegpt")
-    monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / "elsewhere"))
     judged = ("evaluate", *on_practice, "--plan", tmp_path / "masked.json", "--tokens", 300)
-    there = outside(*judged)
+
+    def on_machine(name: str) -> Answer:
+        monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / name))
+        monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
+        return inside(*judged)
+
+    there = on_machine("elsewhere")
     assert there.code == 0, there.err
     (tmp_path / "masked.tensors.safetensors").unlink()
-    monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / "a third"))
-    assert_refused(outside(*judged), "of this plan is not on this machine", ".tensors.safetensors")
+    assert_refused(on_machine("a third"), "of this plan is not on this machine", ".tensors.safetensors")
 
 
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "gblm", "gblm-local", "sparsegpt"])

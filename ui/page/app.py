@@ -60,53 +60,44 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     view("tabs", language, 44, panel=True)
     view("making", language, 28, panel=True)
     costs = view("costs", language, 0, panel=True)
-    with gr.Column(elem_id="panel-explore", elem_classes="ls-panel"):
-        explore_tab = explore.build(language)
-        terminal("explore", language)
-    with gr.Column(elem_id="panel-importance", elem_classes="ls-panel"):
-        importance_tab = importance.build(language)
-        terminal("importance", language, importance_tab.axis, importance_tab.score, importance_tab.tokens)
-    with gr.Column(elem_id="panel-fold", elem_classes="ls-panel"):
-        fold_tab = fold.build(language)
-        folded = [fold_tab.C, fold_tab.I, fold_tab.L, fold_tab.H, fold_tab.rule, fold_tab.similarity]
-        terminal("fold", language, fold_tab.plan, *folded)
-    with gr.Column(elem_id="panel-widths", elem_classes="ls-panel"):
-        width_tab = width.build(language)
-        cut = [width_tab.heads, width_tab.neurons, width_tab.channels, width_tab.score, width_tab.refit, width_tab.plain]
-        terminal("widths", language, *cut, importance_tab.tokens)
-    with gr.Column(elem_id="panel-masks", elem_classes="ls-panel"):
-        masks_tab = masks.build(language)
-        masked = [masks_tab.method, masks_tab.sparsity, masks_tab.pattern, masks_tab.group]
-        terminal("masks", language, *masked, importance_tab.tokens, *masks_tab.more)
-    with gr.Column(elem_id="panel-search", elem_classes="ls-panel"):
-        search_tab = search.build(language)
-        terminal("search", language, *search.settings(search_tab), search_tab.method, *search_tab.method_settings)
-    with gr.Column(elem_id="panel-compare", elem_classes="ls-panel"):
-        compare_tab = compare.build(language)
-        terminal("compare", language, *compare.settings(compare_tab), compare_tab.ablation, *folded)
-    with gr.Column(elem_id="panel-recover", elem_classes="ls-panel"):
-        recover_tab = recover.build(language)
-        terminal("recover", language, *recover_tab.repair_settings)
-    with gr.Column(elem_id="panel-export", elem_classes="ls-panel"):
-        export_tab = export.build(language, export_folder)
-        terminal("export", language, export_tab.name, export_tab.dtype, export_tab.shard)
-    page = SimpleNamespace(
-        side=side,
-        status=status,
-        present=present,
-        cancel=cancel,
-        costs=costs,
-        explore=explore_tab,
-        fold=fold_tab,
-        search=search_tab,
-        compare=compare_tab,
-        export=export_tab,
-        importance=importance_tab,
-        width=width_tab,
-        masks=masks_tab,
-        recover=recover_tab,
-    )
+    tabs = _tabs(language, export_folder)
+    page = SimpleNamespace(side=side, status=status, present=present, cancel=cancel, costs=costs, **tabs)
     _connect(page, model, sessions, demo, language)
+
+
+def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
+    """Lay all tabs out, each with its lines for a terminal."""
+    panel = {"elem_classes": "ls-panel"}
+    with gr.Column(elem_id="panel-explore", **panel):
+        looked = explore.build(language)
+        terminal("explore", language)
+    with gr.Column(elem_id="panel-importance", **panel):
+        scored = importance.build(language)
+        terminal("importance", language, scored.axis, scored.score, scored.tokens)
+    with gr.Column(elem_id="panel-fold", **panel):
+        folded = fold.build(language)
+        laco = [folded.C, folded.I, folded.L, folded.H, folded.rule, folded.similarity]
+        terminal("fold", language, folded.plan, *laco)
+    with gr.Column(elem_id="panel-widths", **panel):
+        cut = width.build(language)
+        terminal("widths", language, *width.settings(cut), scored.tokens)
+    with gr.Column(elem_id="panel-masks", **panel):
+        masked = masks.build(language)
+        terminal("masks", language, masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more)
+    with gr.Column(elem_id="panel-search", **panel):
+        found = search.build(language)
+        terminal("search", language, *search.settings(found), found.method, *found.method_settings)
+    with gr.Column(elem_id="panel-compare", **panel):
+        judged = compare.build(language)
+        terminal("compare", language, *compare.settings(judged), judged.ablation, *laco)
+    with gr.Column(elem_id="panel-recover", **panel):
+        recovered = recover.build(language)
+        terminal("recover", language, *recovered.repair_settings)
+    with gr.Column(elem_id="panel-export", **panel):
+        written = export.build(language, export_folder)
+        terminal("export", language, written.name, written.dtype, written.shard)
+    first = {"explore": looked, "importance": scored, "fold": folded, "width": cut, "masks": masked}
+    return {**first, "search": found, "compare": judged, "recover": recovered, "export": written}
 
 
 def _side_bar(language: str, model: str) -> SimpleNamespace:
@@ -229,8 +220,7 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     scored.measure.click(on.importance, [session, scored.axis, scored.score, scored.tokens], answer, **common)
     scored.every.click(on.importances, [session, scored.axis, scored.tokens], answer, **common)
     scored.chart.pick(on.head, session, answer, **common)
-    asked = [cut.heads, cut.neurons, cut.channels, cut.score, cut.refit, cut.plain]
-    cut.button.click(on.trim, [*shown, *asked, scored.tokens], answer, **common)
+    cut.button.click(on.trim, [*shown, *width.settings(cut), scored.tokens], answer, **common)
     asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
     masked.button.click(on.prune, [*shown, *asked], answer, **common)
     masked.curves.click(on.curves, session, answer, **common)

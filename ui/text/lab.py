@@ -53,7 +53,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "head_says": ("Lines part the KV groups. Click a head to see what it looks at and what it costs.", "선은 KV 그룹의 경계입니다. 헤드를 누르면 무엇을 보는지와 그 비용이 나옵니다."),
     "score_lost": ("share of the score", "점수의 비율"),
     "head": ("head", "헤드"),
-    "score_share": ("share of the layer's highest score", "레이어 최고 점수 대비 비율"),
+    "score_share": ("share of the highest", "최고 점수 대비"),
     "unit_axis": ("sorted by score", "점수 순"),
     "energy": ("share of the score kept", "남는 점수의 비율"),
     "energy_says": ("Layer {layer}: the {count} highest of {all} hold {share} % of the score.", "레이어 {layer}: 상위 {count}개(전체 {all}개)가 점수의 {share} %를 가집니다."),

@@ -54,7 +54,7 @@ _METHODS = {
     "laco-folds": ("LaCo's folds", "LaCo의 병합"),
     "laco-at-once": ("LaCo at once", "LaCo 일괄 병합"),
 }
-_METHOD = re.compile(rf"^(file \()?({'|'.join(_METHODS)})(?=$|\)$|, repaired)")
+_METHOD = re.compile(rf"^(file \()?({'|'.join(_METHODS)})(?=$|\)$|, (?:repaired|trimmed|pruned))")
 
 
 def label_teller(language: str) -> Callable[[str], str]:

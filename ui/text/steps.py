@@ -72,6 +72,8 @@ STEPS: dict[str, str] = {
     "by hand": "수동",
     "file ({})": "파일 ({})",
     "{}, repaired ({})": "{}, 복구 ({})",
+    "{}, trimmed ({})": "{}, 폭 줄임 ({})",
+    "{}, pruned ({})": "{}, 프루닝 ({})",
     "Sweep: {} plans; now rule {}, C {}, I {}": "스윕: 플랜 {}개, 지금은 규칙 {}, C {}, I {}",
     "Looking at head {} of layer {}": "레이어 {1}의 헤드 {0} 보는 중",
     "Layer {}": "레이어 {}",

@@ -39,18 +39,20 @@ class Lab:
 
     def __init__(self, bench: Workbench, costing: Costing) -> None:
         self.bench, self.costing = bench, costing
-        self._model: Model | None = None
+        self._of: tuple[Model, str] | None = None  # the model and the practice texts that all of it is of
         self._shown: dict[str, Any] = {}
         self._lost: dict[str, Any] = {}
         self._curves: list[dict[str, Any]] = []
         bench.when_opened(self._opened)
 
     def _opened(self) -> None:
-        model = self.bench.open_meter().model
-        if model is self._model:
-            return
-        self._model = model
+        model, practice = self.bench.open_meter().model, practice_texts(self.bench.texts.name).fingerprint
         facts = facts_of(model.config, model.spec)
+        if self._of is not None and self._of == (model, practice):
+            self.bench.show("widths", json.dumps(facts))
+            self._tell()
+            return
+        self._of = (model, practice)
         self._shown = {"shape": facts["shape"], "measured": {}, "agreement": {}, "head": None}
         self._lost, self._curves = {}, []
         for axis in AXES:

@@ -280,4 +280,6 @@ class Workbench(Opening):
         known = dict(plan.settings)
         if choice == "map":
             return f"LaCo {known['rule']}, C {known['C']}, I {known['I']}, T {known['T']:.4f}"
-        return {"hand-made": "by hand", "file": f"file ({plan.method})"}.get(choice, plan.method)
+        label = {"hand-made": "by hand", "file": f"file ({plan.method})"}.get(choice, plan.method)
+        label = f"{label}, trimmed ({plan.width.method})" if plan.width else label
+        return f"{label}, pruned ({plan.masks.method})" if plan.masks else label

@@ -43,3 +43,8 @@ def build(language: str) -> SimpleNamespace:
     return SimpleNamespace(
         heads=heads, neurons=neurons, channels=channels, score=score, refit=refit, plain=plain, button=button, chart=chart
     )
+
+
+def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
+    """Return what a plan is trimmed with."""
+    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.refit, tab.plain]
