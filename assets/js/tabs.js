@@ -16,7 +16,7 @@
   views.tabs = (box, {words}) => {
     if (box.childElementCount) return;
     const last = {}; // the tab of each group that was open last
-    const groups = element("div", {class: "ls-tabs ls-groups", role: "tablist"}), tabs = element("div", {class: "ls-tabs ls-inner", role: "tablist"});
+    const groups = element("div", {class: "ls-tabrow ls-groups", role: "tablist"}), tabs = element("div", {class: "ls-tabrow ls-inner", role: "tablist"});
     const button = (id, text, panel) => element("button", {type: "button", role: "tab", id, class: "ls-tab", ...(panel ? {"aria-controls": panel} : {})}, text);
     const buttons = Object.fromEntries(NAMES.map((name) => [name, button(`tab-${name}`, words[name], `panel-${name}`)]));
     const tops = Object.fromEntries(Object.keys(GROUPS).map((group) => [group, button(`group-${group}`, words[`group_${group}`])]));

@@ -2,8 +2,9 @@
 
 A shape's estimate is worked out from one pass over practice text, without running it: for every layer and axis, how much of what
 the layer writes would be lost if the units with the lowest scores went and the others made up for it (the residual of the refit's
-normal equations), and for depth how much the layer changes the stream at all; each as a share of the stream's own square, so that
-they add up over layers and axes. The estimate only chooses what is measured; a shape is judged by the cost of its plan.
+normal equations), and for depth how much the layer changes the stream at all; each as a share of the stream's own square, token by
+token (a massive activation counts as much as any other), so that they add up over layers and axes. The estimate only chooses what
+is measured; a shape is judged by the cost of its plan.
 (Minitron's search, 2407.14679, ranks by size: the largest first. Both ranks are told.)
 """
 
@@ -19,6 +20,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress, as_part, scaled
 from engine.judge.cost import Cost
 from engine.methods.baselines import plan_of_kept
+from engine.methods.refit import refit
 from engine.methods.widths import AXES, Kept, require_width, trim
 from engine.models.families import architecture_of
 from engine.models.shapes import count, legal_channels, legal_heads, shape_of
@@ -30,7 +32,7 @@ from engine.types import Block, Model, Plan, Shape
 
 WITHIN = 0.05  # of the budget
 MEASURED = 10
-_NEURON_STEPS = 24  # of the source's neurons
+_NEURON_STEPS = 12  # of the source's neurons
 _SHALLOWEST, _NARROWEST = 0.5, 0.75  # of the source's layers and channels
 _DAMPING = 0.01
 
@@ -76,8 +78,8 @@ class Losses:
 
 
 def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
-    """Return every legal shape whose parameters lie within 5 % of a budget: depth by ones, heads as the family's groups allow,
-    neurons in steps of a 24th, channels in multiples of 8 that the heads divide.
+    """Return every legal shape whose parameters come within 5 % of a budget and not above it: depth by ones, heads as the groups allow,
+    neurons in steps of a 12th, channels in multiples of 8 that the heads divide.
 
     Raises:
         SettingsError: there is none.
@@ -93,7 +95,7 @@ def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
                 for depth in range(math.ceil(_SHALLOWEST * whole.depth), whole.depth + 1):
                     shape = Shape(depth, heads, groups, whole.head_dim, neurons, channels)
                     size = count(spec.outer_terms, shape) + depth * count(spec.block_terms, shape)
-                    if abs(size - budget) <= WITHIN * budget and shape != whole:
+                    if (1 - WITHIN) * budget <= size <= budget and shape != whole:
                         found.append(shape)
     if not found:
         raise SettingsError(
@@ -114,21 +116,30 @@ def losses(model: Model, packs: Sequence[Pack], shapes: Sequence[Shape]) -> Job[
     by_axis: dict[str, dict[int, list[float]]] = {axis: {left: [] for left in wanted[axis]} for axis in AXES}
     for place, block in enumerate(untouched(model.spec.depth).blocks):
         yield Progress(f"Layer {place}", place / model.spec.depth)
-        before, seen = [state.double() for state in walk.states], dict[str, Sums]()
+        before, seen = list(walk.states), dict[str, Sums]()
+        shares = {id(pack): 1.0 / state[0].float().norm(dim=-1, keepdim=True) for pack, state in zip(walk.packs, before, strict=True)}
 
-        def see(name: str, x: torch.Tensor, pack: Pack, seen: dict[str, Sums] = seen) -> None:
-            seen.setdefault(name, Sums(x.shape[1], torch.float32 if name in run.consumers else None)).add(x, pack)
+        def see(name: str, x: torch.Tensor, pack: Pack, seen: dict[str, Sums] = seen, shares: dict[int, torch.Tensor] = shares) -> None:
+            sums = seen.setdefault(name, Sums(x.shape[1], torch.float32 if name in run.consumers else None))
+            sums.add(x.float() * shares[id(pack)], pack)
 
         yield from scaled(walk.step(block, see), place / model.spec.depth, (place + 1) / model.spec.depth)
-        stream = sum(float(state.square().sum()) for state in before)
-        change = sum(float((after.double() - state).square().sum()) for after, state in zip(walk.states, before, strict=True))
-        influence.append(change / stream)
-        energy = torch.stack([state[0].square().sum(0) for state in before]).sum(0).cpu()
+        parts = list(zip(walk.packs, before, walk.states, strict=True))
+        tokens = sum(pack.ids.shape[1] for pack in walk.packs)
+        change = sum(_changed(state, after) for _, state, after in parts)
+        influence.append(change / tokens)
+        energy = torch.stack([(state[0].float() * shares[id(pack)]).square().sum(0) for pack, state, _ in parts]).double().sum(0).cpu()
         for axis in AXES:
             for left, lost in by_axis[axis].items():
-                lost.append(run.lost(block, axis, left, seen, energy, change) / stream)
+                lost.append(run.lost(block, axis, left, seen, energy, change) / tokens)
     tables = {axis: {left: tuple(lost) for left, lost in table.items()} for axis, table in by_axis.items()}
     return Losses(tuple(influence), tables["heads"], tables["neurons"], tables["channels"])
+
+
+def _changed(before: torch.Tensor, after: torch.Tensor) -> float:
+    """Return how much a layer changes a stream [1, tokens, hidden]: the squared change over the square, at most 1 a token, summed."""
+    change, square = (after[0] - before[0]).float().square().sum(-1), before[0].float().square().sum(-1)
+    return float((change / square.clamp_min(1e-30)).clamp_max(1.0).sum())
 
 
 class _Layer:
@@ -177,11 +188,12 @@ def search_shapes(
     measure: Callable[[Plan], Job[Cost]],
     tell: Callable[[Sequence[Candidate]], Any] = lambda _: None,
     measured: int = MEASURED,
+    refitted: bool = True,
 ) -> Job[tuple[Candidate, ...]]:
     """Return every legal shape near a budget, the measured ones first (the cheapest before all), the rest by their estimate.
 
-    `measure` is given the plan of a shape: the layers that matter most, trimmed by |X||W| and not refitted. `tell` hears of the
-    candidates whenever one has been measured.
+    `measure` is given the plan of a shape: the layers that matter most, trimmed by |X||W|, and where `refitted` its consumers solved
+    again, without which heads look far dearer than they are. `tell` hears of the candidates whenever one has been measured.
     """
     shapes = shapes_near(model, budget)
     whole, spec = shape_of(model.config), model.spec
@@ -192,7 +204,7 @@ def search_shapes(
         (Candidate(shape, sizes[shape], found.of(shape, whole), largest[shape]) for shape in shapes), key=lambda one: one.estimate
     )
     for number, one in enumerate(ranked[:measured]):
-        steps = _measured(model, packs, one, found, measure)
+        steps = _measured(model, packs, one, found, measure, refitted)
         ranked[number] = yield from scaled(
             as_part(steps, f"Shape {number + 1} of {min(measured, len(ranked))}", number, measured), 0.2, 1.0
         )
@@ -201,11 +213,15 @@ def search_shapes(
     return (*done, *(one for one in ranked if one.cost is None))
 
 
-def _measured(model: Model, packs: Sequence[Pack], one: Candidate, found: Losses, measure: Callable[[Plan], Job[Cost]]) -> Job[Candidate]:
+def _measured(
+    model: Model, packs: Sequence[Pack], one: Candidate, found: Losses, measure: Callable[[Plan], Job[Cost]], refitted: bool
+) -> Job[Candidate]:
     whole = shape_of(model.config)
     kept = Kept(**{axis: getattr(one.shape, axis) for axis in AXES if getattr(one.shape, axis) != getattr(whole, axis)})
     plan = plan_of_kept(model.spec.depth, found.kept(one.shape.depth), "shapes", keep=one.shape.depth)
     if kept != Kept():
         require_width(model, plan, kept)
-        plan = yield from scaled(trim(model, plan, packs, kept, refitted=False), 0.0, 0.6)
-    return replace(one, plan=plan, cost=(yield from scaled(measure(plan), 0.6, 1.0)))
+        plan = yield from scaled(trim(model, plan, packs, kept, refitted=refitted), 0.0, 0.8)
+    elif refitted:
+        plan = yield from scaled(refit(model, plan, packs), 0.0, 0.8)
+    return replace(one, plan=plan, cost=(yield from scaled(measure(plan), 0.8, 1.0)))

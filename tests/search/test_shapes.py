@@ -25,7 +25,7 @@ def test_every_shape_is_legal_and_near_the_budget(family: str, tiny: Callable[..
     model = tiny(family)
     budget = 0.8 * model.spec.parameters
     found = shapes_near(model, budget)
-    assert len(set(found)) == len(found) > 5
+    assert len(set(found)) == len(found) > 1
     for shape in found:
         shaped_config(model.config, shape)
     assert {shape.depth for shape in found} <= {3, 4, 5, 6}
@@ -73,7 +73,7 @@ def test_the_best_by_the_estimate_are_measured_and_the_cheapest_comes_first(tiny
         return Cost(3.0 - 0.1 * len(seen), 1.0, 2.0, 0.5)  # each costs less than the one before
 
     packs = practice_packs(model, calibration_of(TEXTS * 3), 200)
-    found = drain(search_shapes(model, packs, budget, measure, measured=4))
+    found = drain(search_shapes(model, packs, budget, measure, measured=4, refitted=False))
     assert [one.plan for one in found[:4]] == seen[::-1]
     assert [one.cost is None for one in found] == [False] * 4 + [True] * (len(found) - 4)
     assert max(one.estimate for one in found[:4]) <= min(one.estimate for one in found[4:])
@@ -84,7 +84,7 @@ def test_the_best_by_the_estimate_are_measured_and_the_cheapest_comes_first(tiny
         network = live_network(model, one.plan)
         assert sum(parameter.numel() for parameter in network.parameters()) == one.parameters
         assert len(blocks_of(network)) == one.shape.depth
-        assert abs(one.parameters - budget) <= 0.05 * budget
+        assert 0.95 * budget <= one.parameters <= budget
 
 
 def test_a_budget_that_no_shape_meets_is_refused(tiny: Callable[..., Model]) -> None:

@@ -106,12 +106,12 @@ def test_every_method_makes_half_of_the_weights_zero(method: str, lab: Callable[
 def test_shapes_are_ranked_and_the_best_is_a_plan(
     lab: Callable[..., dict[str, Any]], inside: Inside, on_practice: Any, tmp_path: Path
 ) -> None:
-    found = lab("shapes", "shapes.json", "--params", "45K")
+    found = lab("shapes", "shapes.json", "--params", "45K", "--measured", 3)
     measured = [one for one in found["shapes"] if one["cost"]]
-    assert len(measured) == 10 < len(found["shapes"])
+    assert len(measured) == 3 < len(found["shapes"])
     assert [one["cost"]["ratio"] for one in measured] == sorted(one["cost"]["ratio"] for one in measured)
     assert found["front"][0] == 0
-    assert all(abs(one["parameters"] - 45_000) <= 2250 for one in found["shapes"])
+    assert all(42_750 <= one["parameters"] <= 45_000 for one in found["shapes"])
     assert inside("evaluate", "--plan", tmp_path / "shapes.json", *on_practice, "--tokens", 300).code == 0
 
 

@@ -127,7 +127,8 @@ def trim(
 def shapes(
     params: Annotated[str, typer.Option(metavar="100M", help="the parameters to come to, within 5 %: 100M, 1.1B, 105000000")],
     model: Source = "demo",
-    refit: Annotated[bool, typer.Option(help="solve the best plan's consumers again")] = True,
+    measured: Annotated[int, typer.Option(min=1, help="how many of the most promising are measured")] = 10,
+    refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again in those that are measured")] = True,
     text: Practice = "english",
     tokens: PracticeTokens = 3000,
     dtype: Dtype = "auto",
@@ -138,7 +139,6 @@ def shapes(
     """Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan."""
     from engine.judge.cost import cost_judge, cost_of
     from engine.judge.practice import practice_packs
-    from engine.methods.refit import refit as solve
     from engine.models.texts import texts_for
     from engine.search.shapes import search_shapes
     from ui.text.wire import shapes_to_json
@@ -150,12 +150,9 @@ def shapes(
     def measure(plan: Any) -> Any:
         return cost_of((yield from judge.judge(plan)))
 
-    found = shown(search_shapes(opened, packs, budget, measure))
-    best = found[0].plan
-    if refit:
-        best = shown(solve(opened, best, packs))
-    write(signed(shapes_to_json(found, best), opened), out)
-    write_tensors(best, out)
+    found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit))
+    write(signed(shapes_to_json(found), opened), out)
+    write_tensors(found[0].plan, out)
 
 
 def parse_count(text: str) -> float:

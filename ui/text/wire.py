@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
     from engine.search.frontier import Frontier, Step
     from engine.search.shapes import Candidate
     from engine.search.sweep import SweepEntry
-    from engine.types import Block, Plan
+    from engine.types import Block
 
 
 def trial_to_json(trial: Trial) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _row_to_json(row: Row) -> dict[str, Any]:
     }
 
 
-def shapes_to_json(found: Sequence[Candidate], best: Plan | None) -> dict[str, Any]:
+def shapes_to_json(found: Sequence[Candidate]) -> dict[str, Any]:
     """Return what `shapes` writes: the candidates, the measured ones first, which of those no other beats in both parameters and cost
     (the front), and the best plan."""
     rows = [
@@ -191,7 +191,7 @@ def shapes_to_json(found: Sequence[Candidate], best: Plan | None) -> dict[str, A
     ]
     measured = [one for one in found if one.cost is not None]
     front = [number for number, one in enumerate(measured) if not any(_beats(other, one) for other in measured)]
-    return {"shapes": rows, "front": front, **({"plan": plan_to_json(best)} if best else {})}
+    return {"shapes": rows, "front": front, **({"plan": plan_to_json(found[0].plan)} if found[0].plan else {})}
 
 
 def _beats(one: Candidate, other: Candidate) -> bool:
