@@ -30,8 +30,10 @@ settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The two files that take minutes go first, one to each process, so that no process waits for the other at the end."""
-    items.sort(key=lambda item: item.path.name not in ("test_journey.py", "test_readme.py"))
+    """The two files that take minutes go first, one to each process, then the folders whose tests wait for processes and pages, so
+    that no process waits for the others at the end."""
+    longest, slow = ("test_journey.py", "test_readme.py"), ("browser", "terminal")
+    items.sort(key=lambda item: (item.path.name not in longest, item.path.parent.name not in slow))
 
 
 @pytest.fixture(scope="session", autouse=True)
