@@ -15,7 +15,8 @@ from engine.types import Calibration, Model, Plan
 # Eight openings. Of plans of the demo whose costs differ by a tenth or more, so many tokens put 2 pairs in 100 in another order than
 # 3,900 do (half as many 4, twice as many 1). Texts differ more than their tokens, but of 64 tokens most still lack what stands before.
 SLICE_EACH = 128
-SLICE_TOKENS = 8 * (SLICE_EACH - 1)  # the first of each cannot be predicted
+SLICE_TEXTS = 8
+SLICE_TOKENS = SLICE_TEXTS * (SLICE_EACH - 1)  # the first of each cannot be predicted
 
 # How a perplexity ratio is called, from this one up to the limit: a level, and the words for it. A rule of thumb, told as one.
 LEVELS = (

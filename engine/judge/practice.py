@@ -1,18 +1,24 @@
 """Practice texts as packs of tokens: what is measured on them chooses, and never judges."""
 
 from engine.errors import TextError
+from engine.judge.cost import SLICE_TEXTS
 from engine.judge.evaluation import windows
-from engine.models.texts import Pack
+from engine.models.texts import BUNDLED, Pack, bundled, calibration_of
 from engine.types import Calibration, Model
 
 
 def practice_packs(model: Model, texts: Calibration, tokens: int) -> tuple[Pack, ...]:
     """Return at most so many tokens of texts (the first of each window beside them), in sequences of at most 512.
 
+    Of the bundled practice texts those whose openings quick costs are measured on are left out: what was fitted to them would look
+    far better there than it is.
+
     Raises:
         TextError: the texts are shorter than one sequence, or than the tokens asked for where those are fewer.
         SettingsError: no token was asked for.
     """
+    if texts.fingerprint in {bundled(language, "practice").fingerprint for language in BUNDLED}:
+        texts = calibration_of(texts.texts[SLICE_TEXTS:], texts.name)
     protocol, packs, _ = windows(model.tokenizer, model.config, texts, limit=tokens)
     least = min(protocol.context - 1, tokens)
     if protocol.tokens < least:

@@ -22,6 +22,7 @@ import torch
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
+from engine.judge.practice import practice_packs
 from engine.methods.refit import refit
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
@@ -191,8 +192,9 @@ def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, tor
 
 @REPAIRS.register("refit", "the layers above each seam solved again", RepairSettings)
 def refitted(objective: Objective, plan: Plan) -> Job[Plan]:
-    """Return the plan with its consumers solved again, over all packs of the objective."""
-    return (yield from refit(objective.model, plan, objective.packs))
+    """Return the plan with its consumers solved again, on the objective's texts but for those that quick costs are measured on."""
+    packs = practice_packs(objective.model, objective.texts, objective.protocol.tokens)
+    return (yield from refit(objective.model, plan, packs))
 
 
 @REPAIRS.register("scalar", "one factor at each seam", RepairSettings)

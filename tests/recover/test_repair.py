@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine.errors import PlanError, SettingsError
 from engine.jobs import drain
 from engine.judge.evaluation import Judge
+from engine.judge.objectives import Objective
 from engine.methods.baselines import plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
@@ -18,7 +19,7 @@ from engine.passes.forward import run_block
 from engine.plans.kept import tensor_file, tensor_of
 from engine.plans.rules import fold_spans, untouched
 from engine.recover.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
-from engine.types import Block, Model, Plan
+from engine.types import Block, Model, Part, Plan
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, TOKENS, mended, objective_of
 
 MEAN = fold_spans(6, [(1, 2), (4, 5)], "mean")
@@ -251,3 +252,23 @@ def test_a_repair_tells_of_the_divergence_whatever_was_searched_for(name: str, t
     objective = objective_of(model, "kl")
     found = drain(repair_best(objective_for_repair(objective_of(model, name), TOKENS), [DROPPED]))
     assert found.score == pytest.approx(objective.score(found.plan, held_out(len(objective.packs))), rel=1e-6)
+
+
+def test_layers_above_a_seam_are_solved_again_as_a_repair(tiny: Callable[..., Model]) -> None:
+    model = tiny("llama")
+    lines = tuple(f"{text} {number} {text[::-1]}" for number in range(30) for text in TEXTS)
+    objective = Objective(model, calibration_of(lines), "kl", 3000)
+    found = drain(repair(objective, DROPPED, "refit"))
+    assert any(block.refits for block in found.blocks)
+    assert dict(found.settings)["repair"] == "refit"
+    assert objective.score(found) < objective.score(DROPPED)
+    assert drain(repair(objective, found, "refit")).blocks == found.blocks  # it starts from the bare plan
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "why"), [("ridge", "width", "full width"), ("ridge", "masks", "zeros"), ("refit", "masks", "zeros")]
+)
+def test_a_repair_comes_before_what_it_would_undo(kind: str, parts: str, why: str, tiny: Callable[..., Model]) -> None:
+    plan = replace(DROPPED, **{parts: Part("hand-made")})
+    with pytest.raises(PlanError, match=why):
+        drain(repair(objective_of(tiny("llama")), plan, kind))
