@@ -51,6 +51,10 @@ class Shape:
         """Query heads that share one key and value."""
         return self.heads // self.groups
 
+    def with_heads(self, heads: int) -> Shape:
+        """Return it with so many query heads: as many in each KV group, or, where each has its own key and value, as many of those."""
+        return replace(self, heads=heads, groups=self.groups if self.per_group > 1 else heads)
+
     def size(self, axis: str) -> int:
         """Return how wide an axis of a projection is (see engine/models/families.py): elements of a row or of a column."""
         widths = {"query": self.heads * self.head_dim, "key": self.groups * self.head_dim, "neuron": self.neurons, "channel": self.channels}

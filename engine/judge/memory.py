@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from engine.errors import SettingsError
 from engine.models.families import depth_of
+from engine.models.shapes import shape_of
 from engine.models.tensors import places_in
 from engine.plans.outputs import plan_outputs
 from engine.plans.trimming import plan_config
@@ -55,11 +56,10 @@ def cache_by_layer(config: Any, dtype: torch.dtype, context: int, batch: int = 1
 
     Which layers slide, and how far, is asked of the cache itself; a window of w tokens keeps the last w - 1.
     """
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shape = shape_of(config)
     windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
     tokens = (context if window is None else min(context, window - 1) for window in windows)
-    return tuple(2 * heads * width * count * batch * dtype.itemsize for count in tokens)
+    return tuple(2 * shape.size("key") * count * batch * dtype.itemsize for count in tokens)
 
 
 class PeakMemory(TorchDispatchMode):

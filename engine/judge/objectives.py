@@ -11,7 +11,7 @@ import torch
 
 from engine.judge.evaluation import windows
 from engine.judge.similarity import cosine
-from engine.models.texts import Pack
+from engine.models.texts import Pack, tokens_in
 from engine.passes.forward import Capture, Trails, capture, normed, resume, run_block
 from engine.passes.logits import KEEP, ROWS, SourceLogs, by_rows, divergence
 from engine.plans.surgery import Mixer
@@ -83,7 +83,7 @@ class Objective:
         self.protocol, self.packs, skips = windows(model.tokenizer, model.config, texts, limit=limit)
         self.places = [_places(pack, skipped) for pack, skipped in zip(self.packs, skips, strict=True)]
         self.forwards = 0.0
-        self.tokens = sum(pack.ids.shape[1] for pack in self.packs)
+        self.tokens = tokens_in(self.packs)
         self.mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
         self._source = SourceLogs(model)

@@ -9,8 +9,8 @@ import torch
 from engine.errors import SettingsError
 from engine.jobs import Job
 from engine.methods.masks import MASKS, weight_scores
-from engine.methods.widths import AXES, SCORES, require_score, scores
-from engine.models.texts import Pack
+from engine.methods.widths import AXES, SCORES, require_score, scores, scores_for
+from engine.models.texts import Pack, tokens_in
 from engine.types import Model, Plan
 
 DEFAULTS = {"heads": "weighted", "neurons": "weighted", "channels": "weighted", "weights": "wanda"}
@@ -27,9 +27,13 @@ class Importance:
 
 def scores_of(axis: str) -> tuple[str, ...]:
     """Return the scores that an axis has."""
-    if axis == "weights":
-        return tuple(MASKS)
-    return tuple(name for name, method in SCORES.items() if axis in getattr(method.settings, "axes", ()))
+    return tuple(MASKS) if axis == "weights" else scores_for(axis)
+
+
+def needs_gradients(axis: str, score: str) -> bool:
+    """True where a score takes backward passes, which are slow."""
+    needs = (MASKS if axis == "weights" else SCORES)[score].settings.needs  # type: ignore[attr-defined]
+    return bool(needs & {"gradients", "full", "local"})
 
 
 def require_importance(axis: str, score: str | None) -> str:
@@ -52,7 +56,7 @@ def importance(
     model: Model, plan: Plan, packs: Sequence[Pack], axis: str, score: str, settings: Mapping[str, Any] | None = None
 ) -> Job[Importance]:
     """Return what each unit of an axis scores (see engine/methods/widths.py and masks.py) in a plan, its masks left out."""
-    tokens = sum(pack.ids.shape[1] for pack in packs)
+    tokens = tokens_in(packs)
     if axis != "weights":
         found = yield from scores(model, plan.dense, packs, (axis,), score, settings)
         return Importance(tuple(tuple(one.tolist()) for one in found[axis]), tokens)

@@ -17,7 +17,7 @@ from engine.methods.owl import LOWEST, outliers, sparsities
 from engine.methods.selection import Wanted, chosen, lowest
 from engine.models.devices import exact
 from engine.models.families import architecture_of
-from engine.models.texts import Pack
+from engine.models.texts import Pack, tokens_in
 from engine.passes import gradients
 from engine.passes.sums import Sums
 from engine.passes.walk import Walk, readers
@@ -100,7 +100,7 @@ def prune(
     run = _Pruning(model, plan.dense, packs, found.run, want, record)
     blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())
     told = {"sparsity": want.sparsity, **({"pattern": f"{want.n}:{want.m}"} if want.m else {"group": want.group}), **asdict(record)}
-    tokens = {"tokens": sum(pack.ids.shape[1] for pack in packs)} if record.needs else {}
+    tokens = {"tokens": tokens_in(packs)} if record.needs else {}
     notes = {"notes": tuple(run.notes.items())} if run.notes else {}
     return replace(plan.dense, blocks=blocks, masks=Part(method, tuple({**told, **tokens, **notes}.items())))
 
@@ -216,7 +216,7 @@ class _Pruning:
     def _reading(self, block: Block, place: int, name: str, sums: Mapping[str, Sums]) -> Reading:
         gradient = self._gradients.get((place, f"{name}.weight"))
         if gradient is not None:
-            gradient = exact(gradient.mT if self._row.transposed else gradient).cpu()
+            gradient = exact(self._mixer.cutter.oriented(gradient)).cpu()
         return Reading(self._mixer.weight(replace(block, masks=()), name), sums.get(name), gradient)
 
     def _pruned(self, block: Block, place: int, want: Wanted, sums: Mapping[str, Sums], names: Sequence[str]) -> Block:
@@ -234,11 +234,8 @@ class _Pruning:
 
     def _masked(self, name: str, left: torch.Tensor, weight: torch.Tensor | None = None) -> tuple[str, str]:
         """Keep a mask, or the new weights with their zeros, and return the parameter with its fingerprint."""
-        if weight is None:
-            tensor = pack_mask(left.mT if self._row.transposed else left)
-        else:
-            tensor = (weight * left).to(self._model.network.dtype)
-            tensor = tensor.mT if self._row.transposed else tensor
+        oriented = self._mixer.cutter.oriented
+        tensor = pack_mask(oriented(left)) if weight is None else oriented((weight * left).to(self._model.network.dtype))
         return f"{name}.weight", keep_tensor(name_tensor(tensor))
 
     @staticmethod

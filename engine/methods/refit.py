@@ -23,6 +23,7 @@ from engine.jobs import Job, Progress, scaled
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
+from engine.passes.sums import gram_of
 from engine.passes.walk import Walk, traced
 from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.rules import untouched
@@ -45,7 +46,7 @@ class Normal:
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add tokens: x [tokens, in], y [tokens, out]."""
         x, y = exact(x).cpu(), exact(y).cpu()
-        self.xx += torch.from_numpy(x.numpy().T @ x.numpy())  # numpy knows that it is symmetric
+        self.xx += gram_of(x)
         self.yx += y.mT @ x
         self.yy += float(y.square().sum())
 
@@ -110,7 +111,7 @@ class _Refit:
         self._theirs = Walk(model, packs, untouched(model.spec.depth).blocks)
         self._ours = Walk(model, packs, blocks)
         self._cutter, self._layers = self._ours.mixer.cutter, blocks_of(model.network)
-        self.consumers = (self._row.reader_of("query"), self._row.reader_of("neuron"))
+        self.consumers = self._row.consumers
 
     def block(self, block: Block, end: int) -> Job[Block]:
         """Return a block whose consumers are solved again, and go on after it; `end` is the source's point that it leads to."""
@@ -125,7 +126,7 @@ class _Refit:
         source = untouched(self._model.spec.depth).blocks
         while self._theirs.place < home:
             yield from self._theirs.step(source[self._theirs.place])
-        found = []
+        found, states = [], []
         for opening, state in zip(self._theirs.openings, self._theirs.states, strict=True):
             yield Progress(f"Layer {home} of the source")
             with self._model.lock:
@@ -133,6 +134,8 @@ class _Refit:
             written = {name: one[0] for name, (_, one) in seen.items()}
             assert output is not None
             found.append((output[0] - written[self.consumers[1]], written))
+            states.append(output)
+        self._theirs.go_on(states)
         while self._theirs.place < end:
             yield from self._theirs.step(source[self._theirs.place])
         return [_Wanted(middle, state[0], written) for (middle, written), state in zip(found, self._theirs.states, strict=True)]
@@ -175,7 +178,7 @@ class _Refit:
         return values if indices is None else values.index_select(1, indices.to(values.device))
 
     def _with(self, block: Block, name: str, weight: torch.Tensor) -> Block:
-        tensor = (weight.mT if self._row.transposed else weight).to(self._model.network.dtype)
+        tensor = self._cutter.oriented(weight).to(self._model.network.dtype)
         named = (f"{name}.weight", keep_tensor(name_tensor(tensor)))
         if block.trim is not None:
             return replace(block, trim=replace(block.trim, refits=(*block.trim.refits, named)))

@@ -15,8 +15,8 @@ from engine.errors import SettingsError
 from engine.jobs import Job, scaled
 from engine.methods.refit import refit
 from engine.models.devices import exact
-from engine.models.shapes import count, shape_of, shaped_config
-from engine.models.texts import Pack
+from engine.models.shapes import parameters_at, shape_of, shaped_config
+from engine.models.texts import Pack, tokens_in
 from engine.passes import gradients
 from engine.passes.sums import Sums
 from engine.passes.walk import Walk, readers
@@ -70,12 +70,16 @@ class Kept:
     channels: int | None = None
 
 
+def scores_for(axis: str) -> tuple[str, ...]:
+    """Return the scores that an axis has."""
+    return tuple(name for name, method in SCORES.items() if axis in getattr(method.settings, "axes", ()))
+
+
 def require_score(score: str, axis: str) -> None:
     """Raise SettingsError where a score is unknown, or is none of an axis."""
     SCORES.require(score)
-    others = [name for name, method in SCORES.items() if axis in getattr(method.settings, "axes", ())]
-    if score not in others:
-        raise SettingsError(f"{score} is no score of {axis}; choose one of {', '.join(others)}")
+    if score not in scores_for(axis):
+        raise SettingsError(f"{score} is no score of {axis}; choose one of {', '.join(scores_for(axis))}")
 
 
 def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
@@ -84,9 +88,7 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
     Raises:
         SettingsError: nothing would be cut, or there is no such number. PlanError: the stock class has no such shape.
     """
-    before = shape_of(model.config)
-    trim = plan.blocks[0].trim
-    now = before if trim is None else trimmed_shape(before, trim)
+    now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     for axis in AXES:
         wanted, there = getattr(kept, axis), getattr(now, axis)
         if wanted is not None and not 1 <= wanted <= there:
@@ -94,8 +96,7 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
     heads = now.heads if kept.heads is None else kept.heads
     if now.per_group > 1 and heads % now.groups:
         raise SettingsError(f"{heads} query heads cannot be kept: each of the {now.groups} KV groups keeps as many")
-    groups = now.groups if now.per_group > 1 else heads
-    shape = replace(now, heads=heads, groups=groups, neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
+    shape = replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
     if shape == now:
         raise SettingsError("nothing is to be cut: name fewer heads, neurons or channels than there are")
     shaped_config(model.config, shape)
@@ -110,13 +111,10 @@ def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
     """
     if kept.neurons is not None:
         raise SettingsError("name neurons or parameters, not both: neurons are what is cut to meet a number of parameters")
-    whole, spec = shape_of(model.config), model.spec
-    now = trimmed_shape(whole, plan.blocks[0].trim or Trim())
-    heads, channels = kept.heads or now.heads, kept.channels or now.channels
-    shape = replace(now, heads=heads, groups=now.groups if now.per_group > 1 else heads, channels=channels)
+    now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
+    shape = replace(now.with_heads(kept.heads or now.heads), depth=plan.depth, channels=kept.channels or now.channels)
     for neurons in range(now.neurons, 0, -1):
-        shaped = replace(shape, neurons=neurons)
-        if count(spec.outer_terms, shaped) + plan.depth * count(spec.block_terms, shaped) <= parameters:
+        if parameters_at(model.spec, replace(shape, neurons=neurons)) <= parameters:
             return replace(kept, neurons=neurons if neurons < now.neurons else None)
     raise SettingsError(f"{parameters / 1e6:.4g} million parameters cannot be met by cutting neurons; cut heads, channels or layers too")
 
@@ -139,13 +137,13 @@ def trim(
         PlanError: the family's stock class has no such shape.
     """
     require_width(model, plan, kept)
-    now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim or Trim())
+    now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     asked = {axis: count for axis in AXES if (count := getattr(kept, axis)) not in (None, getattr(now, axis))}
     for axis in asked:
         require_score(score, axis)
     method = SCORES[score]
     record = method.asked(settings or {})
-    begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.blocks))
+    begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.dense.blocks))
     share = 0.3 if refitted else 1.0
     found = yield from scaled(scores(model, begun, packs, tuple(asked), score, settings), 0.0, share)
     picked = {axis: _picked(axis, found[axis], count, now) for axis, count in asked.items()}
@@ -153,14 +151,14 @@ def trim(
         replace(block, trim=_trim(block.trim, {axis: one[place] for axis, one in picked.items()}, plain))
         for place, block in enumerate(begun.blocks)
     ]
-    tokens = sum(pack.ids.shape[1] for pack in packs)
+    tokens = tokens_in(packs)
     told = (*asked.items(), *asdict(record).items(), ("refit", refitted), ("tokens", tokens))
     trimmed = replace(begun, blocks=tuple(blocks), width=Part(score, told))
     return (yield from scaled(refit(model, trimmed, packs), share, 1.0)) if refitted else trimmed
 
 
 def _without_refits(block: Block) -> Block:
-    return replace(block, masks=(), trim=block.trim and replace(block.trim, refits=()))
+    return replace(block, trim=block.trim and replace(block.trim, refits=()))
 
 
 def _picked(axis: str, found: Sequence[torch.Tensor], count: int, shape: Shape) -> list[tuple[int, ...]]:
@@ -228,7 +226,7 @@ class _Scoring:
         self._mixer = Mixer(model.network, keep=0)
         self._row, self._shape = self._mixer.cutter.row, shape_of(model.config)
         self._gradients: dict[tuple[int, str], torch.Tensor] = {}
-        self.consumers = (self._row.reader_of("query"), self._row.reader_of("neuron"))
+        self.consumers = self._row.consumers
 
     def take(self, place: int, name: str, gradient: torch.Tensor) -> None:
         """Sum up the gradient of another text."""
@@ -239,7 +237,8 @@ class _Scoring:
         """Return an axis of a block with what was seen of it."""
         together = {reader: names for reader, names in readers(self._row).items() if self._row.projections[reader][1] == AXES[axis]}
         weights = {name: self._mixer.weight(block, name) for name in self._row.projections}
-        slopes = {name: self._oriented(g) for name in weights if (g := self._gradients.get((place, f"{name}.weight"))) is not None}
+        known = {name: self._gradients.get((place, f"{name}.weight")) for name in weights}
+        slopes = {name: exact(self._mixer.cutter.oriented(found)).cpu() for name, found in known.items() if found is not None}
         return Reading(
             axis=axis,
             unit=self._shape.head_dim if axis == "heads" else 1,
@@ -252,12 +251,9 @@ class _Scoring:
 
     def _writers(self, weights: Mapping[str, torch.Tensor], axis: str, block: Block) -> list[torch.Tensor]:
         """Return the rows of weights whose outputs are the axis; of a fused projection only those."""
-        shape, found = trimmed_shape(self._shape, block.trim or Trim()), list[torch.Tensor]()
+        shape, found = trimmed_shape(self._shape, block.trim), list[torch.Tensor]()
         for name, weight in weights.items():
             parts = self._row.projections[name][0].split("+")
             rows = weight.split([shape.size(part) for part in parts])
             found += [one for part, one in zip(parts, rows, strict=True) if part == AXES[axis] and axis != "channels"]
         return found
-
-    def _oriented(self, tensor: torch.Tensor) -> torch.Tensor:
-        return exact(tensor.mT if self._row.transposed else tensor).cpu()

@@ -40,6 +40,11 @@ class Architecture:
         """Return the projection that reads an axis: the consumer of the heads or of the neurons."""
         return next(name for name, (_, reads) in self.projections.items() if reads == axis)
 
+    @property
+    def consumers(self) -> tuple[str, str]:
+        """The projections that read the heads and the neurons, in the order of running: those that write to the stream."""
+        return self.reader_of("query"), self.reader_of("neuron")
+
 
 _SPLIT_ATTENTION = {
     "self_attn.q_proj": ("query", "channel"),

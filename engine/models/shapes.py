@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from engine.errors import PlanError
-from engine.models.families import Architecture, architecture_of
+from engine.models.families import Architecture, architecture_of, depth_of
 from engine.types import ModelSpec, Shape, Terms
 
 
@@ -16,7 +16,7 @@ def shape_of(config: Any) -> Shape:
     heads = config.num_attention_heads
     neurons = config.n_inner or 4 * config.hidden_size if hasattr(config, "n_inner") else config.intermediate_size
     return Shape(
-        depth=config.num_hidden_layers,
+        depth=depth_of(config),
         heads=heads,
         groups=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
@@ -57,21 +57,18 @@ def legal_heads(config: Any) -> tuple[int, ...]:
     """Return how many query heads may be left, fewest first: as many in every KV group, or, where each head has its own key and
     value, any number; and only what the stock class loads at the model's own channels."""
     shape = shape_of(config)
-    if shape.per_group > 1:
-        tried = [replace(shape, heads=count * shape.groups) for count in range(1, shape.per_group + 1)]
-    else:
-        tried = [replace(shape, heads=count, groups=count) for count in range(1, shape.heads + 1)]
+    step = shape.groups if shape.per_group > 1 else 1
+    tried = [shape.with_heads(heads) for heads in range(step, shape.heads + 1, step)]
     return tuple(one.heads for one in tried if one == shape or _loads(config, one))
 
 
 def legal_channels(config: Any, heads: int | None = None, step: int = 1) -> tuple[int, ...]:
-    """Return how many channels may be left beside so many heads, fewest first, in steps."""
+    """Return how many channels may be left beside so many heads, fewest first: in steps, and all of them."""
     shape = shape_of(config)
     if "channels" in architecture_of(config).fixed:
         return (shape.channels,)
-    heads = heads or shape.heads
-    groups = shape.groups if shape.per_group > 1 else heads
-    tried = (replace(shape, heads=heads, groups=groups, channels=count) for count in range(step, shape.channels + 1, step))
+    beside = shape.with_heads(heads or shape.heads)
+    tried = [replace(beside, channels=count) for count in (*range(step, shape.channels, step), shape.channels)]
     return tuple(one.channels for one in tried if _loads(config, one))
 
 
@@ -112,6 +109,11 @@ def outer_terms(row: Architecture, parameters: Iterable[tuple[str, Any]], channe
 def count(terms: Terms, shape: Shape) -> int:
     """Return how many parameters the terms come to at a shape."""
     return sum(times * prod(shape.size(axis) for axis in axes) for axes, times in terms)
+
+
+def parameters_at(spec: ModelSpec, shape: Shape) -> int:
+    """Return how many parameters a model has at a shape, its depth included."""
+    return count(spec.outer_terms, shape) + shape.depth * count(spec.block_terms, shape)
 
 
 def facts_of(config: Any, spec: ModelSpec) -> dict[str, Any]:

@@ -105,6 +105,11 @@ def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pac
     return pack_rows(rows)
 
 
+def tokens_in(packs: Sequence[Pack]) -> int:
+    """Return how many tokens lie in some packs."""
+    return sum(pack.ids.shape[1] for pack in packs)
+
+
 def pack_rows(rows: Sequence[tuple[int, list[int]]], size: int = PACK_TOKENS) -> tuple[Pack, ...]:
     """Lay rows of tokens, each with its text's number, into packs of at most `size` tokens, in order; a longer row has
     a pack to itself."""

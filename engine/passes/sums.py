@@ -37,7 +37,7 @@ class Sums:
             for name, value in found.items():
                 self._by_text[name] += torch.stack([value, value.square()])
         if self.gram is not None:
-            self.gram += _product(x, self._gram_dtype)
+            self.gram += gram_of(x.to(self._gram_dtype) if self._gram_dtype != torch.float64 else exact(x))
 
     def aggregated(self, batch: str, sequence: str) -> torch.Tensor:
         """Return [width]: each text's |x| over its tokens by `sequence`, then over the texts by `batch` (2407.14679, section 2.2)."""
@@ -61,10 +61,9 @@ class Sums:
         return (self.squares / self.tokens - (self.total / self.tokens).square()).clamp_min(0)
 
 
-def _product(x: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Return x^T x. On the CPU numpy knows that it is symmetric, which spares half of the work."""
-    x = x.to(dtype) if dtype != torch.float64 else exact(x)
+def gram_of(x: torch.Tensor) -> torch.Tensor:
+    """Return x^T x of [tokens, width] in float64. On the CPU numpy knows that it is symmetric, which spares half of the work."""
     if x.device.type != "cpu":
         return exact(x.mT @ x).cpu()
     values = x.numpy()
-    return torch.from_numpy(values.T @ values)
+    return torch.from_numpy(values.T @ values).double()

@@ -94,6 +94,11 @@ class Walk:
         yield from self._run(block, see, self._inputs if see else (), keep=True)
         self.place += 1
 
+    def go_on(self, states: Sequence[torch.Tensor]) -> None:
+        """Go on over a block that somebody has run already, to the states [1, tokens, hidden] that it left, a pack each."""
+        self.states = list(states)
+        self.place += 1
+
     def _run(self, block: Block, see: See | None, inputs: tuple[str, ...], keep: bool) -> Job[None]:
         for number, one in enumerate(self.openings):
             yield Progress(f"Layer {block.home}", number / len(self.openings))

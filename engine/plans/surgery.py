@@ -149,8 +149,7 @@ class Mixer:
 
     def weight(self, block: Block, projection: str) -> torch.Tensor:
         """Return a projection's weight in the trimmed shape as float64 [out, in], on the CPU."""
-        weight = self.parameter(block, f"{projection}.weight")
-        return exact(weight.mT if self.cutter.row.transposed else weight).cpu()
+        return exact(self.cutter.oriented(self.parameter(block, f"{projection}.weight"))).cpu()
 
     def projection_parameters(self, layer: int) -> list[str]:
         """Return the names of a layer's projection weights and biases."""

@@ -32,8 +32,10 @@ def plan_config(config: Any, plan: Plan) -> Any:
     return resized if trim is None else shaped_config(resized, trimmed_shape(shape_of(resized), trim))
 
 
-def trimmed_shape(shape: Shape, trim: Trim) -> Shape:
+def trimmed_shape(shape: Shape, trim: Trim | None) -> Shape:
     """Return the shape that a trim leaves of one."""
+    if trim is None:
+        return shape
     heads = range(shape.heads) if trim.heads is None else trim.heads
     groups = {head // shape.per_group for head in heads}
     neurons = shape.neurons if trim.neurons is None else len(trim.neurons)
@@ -81,6 +83,10 @@ class Cutter:
             return (writes,) if kind == "bias" else (reads, writes) if self.row.transposed else (writes, reads)
         return ("channel",) if module in self.row.norms else ()
 
+    def oriented(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return a projection's weight as [out, in] from how it is stored, or the other way: it is the same turn."""
+        return weight.mT if self.row.transposed else weight
+
     def cut(self, name: str, tensor: torch.Tensor, trim: Trim | None) -> torch.Tensor:
         """Return a parameter of a block in the trimmed shape; without a copy where nothing of it is cut."""
         if trim is None:
@@ -109,18 +115,13 @@ class Cutter:
         for dim, axis in enumerate(self.axes(name)):
             writes = kind == "bias" or dim == (1 if self.row.transposed else 0)
             if (axis == "channel") == writes and (indices := self.kept(axis, trim)) is not None:
-                zeros = torch.zeros_like(tensor)
-                indices = indices.to(tensor.device)
-                tensor = zeros.index_copy_(dim, indices, tensor.index_select(dim, indices))
+                tensor = _zero_but(tensor, dim, indices)
         return tensor
 
     def silenced(self, state: torch.Tensor, trim: Trim | None) -> torch.Tensor:
         """Return a state [..., H] with zeros in the channels that a trim does not keep."""
         channels = None if trim is None else self.kept("channel", trim)
-        if channels is None:
-            return state
-        channels = channels.to(state.device)
-        return torch.zeros_like(state).index_copy_(-1, channels, state.index_select(-1, channels))
+        return state if channels is None else _zero_but(state, -1, channels)
 
     def outside(self, role: str, tensor: torch.Tensor, trim: Trim | None) -> torch.Tensor:
         """Return the weight of the "embedding", of the final "norm" or of the "head" in the trimmed shape."""
@@ -151,6 +152,12 @@ class Cutter:
             if axis and (indices := self.kept(axis, trim)) is not None:
                 tensor = tensor.index_select(dim, indices.to(tensor.device))
         return tensor
+
+
+def _zero_but(tensor: torch.Tensor, dim: int, indices: torch.Tensor) -> torch.Tensor:
+    """Return a tensor with zeros along a dimension, but for some indices."""
+    indices = indices.to(tensor.device)
+    return torch.zeros_like(tensor).index_copy_(dim, indices, tensor.index_select(dim, indices))
 
 
 def role_of(row: Architecture, name: str) -> str:

@@ -1,9 +1,10 @@
 """A plan in words, and what can be said of it without running it."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from engine.errors import PlanError
-from engine.models.shapes import count
+from engine.models.shapes import parameters_at
 from engine.plans.trimming import trimmed_shape
 from engine.types import Block, ModelSpec, Plan, Trim
 
@@ -23,8 +24,7 @@ def weigh(spec: ModelSpec, plan: Plan) -> tuple[int, int]:
         outside = spec.parameters - sum(spec.block_parameters)
         parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
     else:
-        shape = trimmed_shape(spec.shape, trim)
-        parameters = count(spec.outer_terms, shape) + plan.depth * count(spec.block_terms, shape)
+        parameters = parameters_at(spec, replace(trimmed_shape(spec.shape, trim), depth=plan.depth))
     return parameters, parameters * spec.bytes_per_parameter
 
 

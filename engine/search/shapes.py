@@ -22,8 +22,7 @@ from engine.judge.cost import Cost
 from engine.methods.baselines import plan_of_kept
 from engine.methods.refit import refit
 from engine.methods.widths import AXES, Kept, require_width, trim
-from engine.models.families import architecture_of
-from engine.models.shapes import count, legal_channels, legal_heads, shape_of
+from engine.models.shapes import legal_channels, legal_heads, parameters_at, shape_of
 from engine.models.texts import Pack
 from engine.passes.sums import Sums
 from engine.passes.walk import Walk
@@ -88,24 +87,19 @@ def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
     step = max(1, whole.neurons // _NEURON_STEPS)
     found = []
     for heads in legal_heads(config):
-        groups = whole.groups if whole.per_group > 1 else heads
-        every = legal_channels(config, heads, lcm(heads, 8)) if "channels" not in architecture_of(config).fixed else ()
-        for channels in {*(one for one in every if one >= _NARROWEST * whole.channels), *_whole_channels(whole, heads, every)}:
+        for channels in legal_channels(config, heads, lcm(heads, 8)):
+            if channels < _NARROWEST * whole.channels:
+                continue
             for neurons in range(step, whole.neurons + 1, step):
                 for depth in range(math.ceil(_SHALLOWEST * whole.depth), whole.depth + 1):
-                    shape = Shape(depth, heads, groups, whole.head_dim, neurons, channels)
-                    size = count(spec.outer_terms, shape) + depth * count(spec.block_terms, shape)
-                    if (1 - WITHIN) * budget <= size <= budget and shape != whole:
+                    shape = replace(whole.with_heads(heads), depth=depth, neurons=neurons, channels=channels)
+                    if (1 - WITHIN) * budget <= parameters_at(spec, shape) <= budget and shape != whole:
                         found.append(shape)
     if not found:
         raise SettingsError(
             f"no legal shape of this model comes within 5 % of {budget / 1e6:.4g} million parameters; it has {spec.parameters / 1e6:.4g}"
         )
     return tuple(found)
-
-
-def _whole_channels(whole: Shape, heads: int, legal: Sequence[int]) -> tuple[int, ...]:
-    return (whole.channels,) if not legal or whole.channels % heads == 0 else ()
 
 
 def losses(model: Model, packs: Sequence[Pack], shapes: Sequence[Shape]) -> Job[Losses]:
@@ -147,9 +141,8 @@ class _Layer:
 
     def __init__(self, walk: Walk, whole: Shape) -> None:
         self._walk, self._whole = walk, whole
-        row = walk.mixer.cutter.row
-        self.consumers = {row.reader_of("query"): "heads", row.reader_of("neuron"): "neurons"}
-        self._reader = {axis: name for name, axis in self.consumers.items()}
+        self.consumers = walk.mixer.cutter.row.consumers
+        self._reader = dict(zip(("heads", "neurons"), self.consumers, strict=True))
 
     def lost(self, block: Block, axis: str, left: int, seen: dict[str, Sums], energy: torch.Tensor, change: float) -> float:
         """Return the squared error of what the layer writes with so many units of an axis left."""
@@ -196,9 +189,9 @@ def search_shapes(
     again, without which heads look far dearer than they are. `tell` hears of the candidates whenever one has been measured.
     """
     shapes = shapes_near(model, budget)
-    whole, spec = shape_of(model.config), model.spec
+    whole = shape_of(model.config)
     found = yield from scaled(losses(model, packs, shapes), 0.0, 0.2)
-    sizes = {shape: count(spec.outer_terms, shape) + shape.depth * count(spec.block_terms, shape) for shape in shapes}
+    sizes = {shape: parameters_at(model.spec, shape) for shape in shapes}
     largest = {shape: rank for rank, shape in enumerate(sorted(shapes, key=lambda shape: -sizes[shape]))}
     ranked = sorted(
         (Candidate(shape, sizes[shape], found.of(shape, whole), largest[shape]) for shape in shapes), key=lambda one: one.estimate

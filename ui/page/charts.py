@@ -18,7 +18,7 @@ from engine.plans.parts import AXES, block_to_json
 from engine.plans.trimming import trimmed_shape
 from engine.plans.words import type_conflicts, weigh
 from engine.search.frontier import Frontier
-from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan, Trim
+from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 
 
 def encode(value: Any) -> str:
@@ -60,8 +60,7 @@ def _parts(model: Model, plan: Plan) -> dict[str, Any]:
     """Return the width and the masks of a plan: what the page says of them, and as they stand in its file."""
     found: dict[str, Any] = {}
     if plan.width is not None:
-        trim = plan.blocks[0].trim or Trim()
-        shape = trimmed_shape(shape_of(model.config), trim)
+        shape = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
         refit = any(block.trim.refits for block in plan.blocks if block.trim)
         widths = {axis: getattr(shape, axis) for axis in AXES}
         found["width"] = {**widths, "refit": refit, "method": plan.width.method}

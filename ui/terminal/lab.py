@@ -46,15 +46,12 @@ def importance(
     out: Out = None,
 ) -> None:
     """Score the heads, neurons or channels of every layer, or the weights of every projection (the mean of each)."""
-    from engine.judge.practice import practice_packs
     from engine.methods.importance import importance as run
     from engine.methods.importance import require_importance
-    from engine.models.texts import texts_for
 
     score = require_importance(axis, score)
-    texts = texts_for(text, "practice")
-    opened, begun = _open(source_of(model, dtype, device, trust), plan)
-    found = shown(run(opened, begun, practice_packs(opened, texts, tokens), axis, score))
+    opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens)
+    found = shown(run(opened, begun, packs, axis, score))
     told = asdict(found)
     write({"axis": axis, "score": score, **{key: value for key, value in told.items() if value or key != "projections"}}, out)
 
@@ -76,16 +73,13 @@ def prune(
     **settings: Any,
 ) -> None:
     """Write a plan whose projections have zeros, in place of the masks it had; its tensors lie beside it."""
-    from engine.judge.practice import practice_packs
     from engine.methods.masks import MASKS
     from engine.methods.masks import prune as run
     from engine.methods.selection import wanted
-    from engine.models.texts import texts_for
 
     want = wanted(sparsity, pattern, group or MASKS.require(method).settings.group)
-    texts = texts_for(text, "practice")
-    opened, begun = _open(source_of(model, dtype, device, trust), plan)
-    packs = practice_packs(opened, texts, tokens) if MASKS[method].settings.needs else ()
+    reads = bool(MASKS[method].settings.needs)
+    opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens if reads else None)
     write_plan(shown(run(opened, begun, packs, method, want, settings)), opened, out)
 
 
@@ -109,18 +103,16 @@ def trim(
     **settings: Any,
 ) -> None:
     """Write a plan with less width, in place of the masks it had; weights that were solved again lie beside it."""
-    from engine.judge.practice import practice_packs
     from engine.methods.widths import Kept, kept_for, require_width
     from engine.methods.widths import trim as run
-    from engine.models.texts import texts_for
 
-    kept, texts = Kept(heads, neurons, channels), texts_for(text, "practice")
+    kept = Kept(heads, neurons, channels)
     budget = None if params is None else parse_count(params)
-    opened, begun = _open(source_of(model, dtype, device, trust), plan)
+    opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens)
     if budget is not None:
         kept = kept_for(opened, begun, kept, budget)
     require_width(opened, begun, kept)
-    write_plan(shown(run(opened, begun, practice_packs(opened, texts, tokens), kept, score, settings, refit, plain)), opened, out)
+    write_plan(shown(run(opened, begun, packs, kept, score, settings, refit, plain)), opened, out)
 
 
 @app.command()
@@ -138,14 +130,12 @@ def shapes(
 ) -> None:
     """Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan."""
     from engine.judge.cost import cost_judge, cost_of
-    from engine.judge.practice import practice_packs
-    from engine.models.texts import texts_for
     from engine.search.shapes import search_shapes
     from ui.text.wire import shapes_to_json
 
-    budget, texts = parse_count(params), texts_for(text, "practice")
-    opened = open_checked(source_of(model, dtype, device, trust), lambda _: None)
-    packs, judge = practice_packs(opened, texts, tokens), cost_judge(opened)
+    budget = parse_count(params)
+    opened, _, packs = _open(source_of(model, dtype, device, trust), None, text, tokens)
+    judge = cost_judge(opened)
 
     def measure(plan: Any) -> Any:
         return cost_of((yield from judge.judge(plan)))
@@ -163,12 +153,17 @@ def parse_count(text: str) -> float:
     return float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[found[2]]
 
 
-def _open(source: Any, file: Path | None) -> tuple[Any, Any]:
-    """Open the model, and the plan to go on from."""
+def _open(source: Any, file: Path | None, text: str, tokens: int | None) -> tuple[Any, Any, Any]:
+    """Open the model, the plan to go on from (the whole model without one), and so many tokens of practice text; None for none."""
+    from engine.judge.practice import practice_packs
+    from engine.models.texts import texts_for
     from engine.plans.rules import untouched
 
+    texts = texts_for(text, "practice")
     if file is None:
         opened = open_checked(source, lambda _: None)
-        return opened, untouched(opened.spec.depth)
-    plan = read_plan_file(file)
-    return open_for(plan, file, source), plan
+        begun = untouched(opened.spec.depth)
+    else:
+        begun = read_plan_file(file)
+        opened = open_for(begun, file, source)
+    return opened, begun, () if tokens is None else practice_packs(opened, texts, tokens)

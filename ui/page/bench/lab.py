@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from engine.jobs import Job, Progress, as_part, scaled
 from engine.judge.cost import practice_texts
 from engine.judge.practice import practice_packs
 from engine.methods.agreement import agreements
-from engine.methods.importance import Importance, importance, require_importance, scores_of
+from engine.methods.importance import Importance, importance, needs_gradients, require_importance, scores_of
 from engine.methods.masks import MASKS, prune, weight_scores
 from engine.methods.selection import wanted
 from engine.methods.widths import AXES, Kept, require_score, require_width, trim
 from engine.models.shapes import facts_of
-from engine.models.texts import Pack
+from engine.models.texts import Pack, tokens_in
 from engine.passes.heads import pattern, roles
 from engine.plans.kept import for_now
 from engine.plans.rules import untouched
@@ -48,15 +48,12 @@ class Lab:
     def _opened(self) -> None:
         model, practice = self.bench.open_meter().model, practice_texts(self.bench.texts.name).fingerprint
         facts = facts_of(model.config, model.spec)
-        if self._of is not None and self._of == (model, practice):
-            self.bench.show("widths", json.dumps(facts))
-            self._tell()
-            return
-        self._of = (model, practice)
-        self._shown = {"shape": facts["shape"], "measured": {}, "agreement": {}, "head": None}
-        self._lost, self._curves = {}, []
-        for axis in AXES:
-            self._range(axis, facts)
+        if self._of != (model, practice):
+            self._of = (model, practice)
+            self._shown = {"shape": facts["shape"], "measured": {}, "agreement": {}, "head": None}
+            self._lost, self._curves = {}, []
+            for axis in AXES:
+                self._range(axis, facts)
         self.bench.show("widths", json.dumps(facts))
         self._tell()
 
@@ -73,7 +70,7 @@ class Lab:
 
     def measure(self, axis: str, score: str | None, tokens: int) -> None:
         """Measure one score of an axis on the model as it was opened, or all of them that need no gradients."""
-        names = [require_importance(axis, score)] if score else [name for name in scores_of(axis) if not _slow(axis, name)]
+        names = [require_importance(axis, score)] if score else [name for name in scores_of(axis) if not needs_gradients(axis, name)]
         model = self.bench.open_meter().model
 
         def job() -> Job[None]:
@@ -96,7 +93,7 @@ class Lab:
         self._shown["measured"] = {**self._shown["measured"], axis: of_axis}
         if axis != "weights":
             self._shown["agreement"] = {**self._shown["agreement"], axis: [asdict(one) for one in agreements(of_axis)]}
-        self._shown |= {"tokens": sum(pack.ids.shape[1] for pack in packs), "texts": practice_texts(self.bench.texts.name).name}
+        self._shown |= {"tokens": tokens_in(packs), "texts": practice_texts(self.bench.texts.name).name}
         self._tell()
 
     def look_at_head(self, layer: int, head: int) -> None:
@@ -194,11 +191,6 @@ class Lab:
         self.bench.show("masks", json.dumps(plain({"lost": self._lost, "curves": self._curves}, 5)))
 
 
-def _slow(axis: str, name: str) -> bool:
-    """True where a score needs gradients."""
-    return name == "taylor" or (axis == "weights" and name != "magnitude" and bool(MASKS[name].settings.needs & {"full", "local"}))  # type: ignore[attr-defined]
-
-
 def _lost(model: Model, plan: Plan, packs: tuple[Pack, ...], method: str) -> Job[Mapping[str, Any]]:
     """Return the mean score of each projection, and for SHARES growing shares of its weights what share of the score goes with the
     lowest of each output: a layer each."""
@@ -225,5 +217,5 @@ def _lost(model: Model, plan: Plan, packs: tuple[Pack, ...], method: str) -> Job
 def _without_head(model: Model, layer: int, head: int, heads: int) -> Plan:
     whole = untouched(model.spec.depth)
     trimmed = Trim(heads=tuple(other for other in range(heads) if other != head))
-    blocks = tuple(block if block.home != layer else type(block)(layer, block.mix, trim=trimmed) for block in whole.blocks)
-    return Plan(whole.source_depth, blocks, "without a head")
+    blocks = tuple(replace(block, trim=trimmed) if block.home == layer else block for block in whole.blocks)
+    return replace(whole, blocks=blocks)

@@ -37,6 +37,13 @@ window.layerscope.mount({view}, element, props, (name, detail) => events[name](d
 """
 
 
+def follow(chart: gr.HTML, **controls: gr.components.Component) -> None:
+    """Let a view's value be the values of some controls, by name, without the server."""
+    names, every = ", ".join(controls), list(controls.values())
+    for control in every:
+        control.change(None, every, chart, js=f"({names}) => JSON.stringify({{{names}}})", show_progress="hidden")
+
+
 def view(name: str, language: str, height: int, value: str = "{}", panel: bool = False, **props: Any) -> gr.HTML:
     """Return a component that shows a view of assets/js.
 

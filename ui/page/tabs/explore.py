@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from ui.page.components.chart import view
+from ui.page.components.chart import follow, view
 from ui.text.words import words
 
 
@@ -47,8 +47,6 @@ def build(language: str) -> SimpleNamespace:
                 label=say("weights_measure"),
                 elem_id="weights-measure",
             )
-    choose = "(tokens, measure) => JSON.stringify({tokens, measure})"
-    for radio in (measure, tokens):
-        radio.change(None, [tokens, measure], similarity, js=choose, show_progress="hidden")
-    weights_measure.change(None, weights_measure, weights, js="(weights) => JSON.stringify({weights})", show_progress="hidden")
+    follow(similarity, tokens=tokens, measure=measure)
+    follow(weights, weights=weights_measure)
     return SimpleNamespace(similarity=similarity, landscape=landscape, norms=norms, weights=weights, removal=removal)

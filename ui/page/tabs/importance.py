@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from engine.methods.importance import DEFAULTS, scores_of
-from ui.page.components.chart import view
+from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import told, words
 
@@ -37,6 +37,5 @@ def build(language: str) -> SimpleNamespace:
         queue=False,
         api_visibility="private",
     )
-    for moved in (axis.change, score.change):
-        moved(None, [axis, score], chart, js="(axis, score) => JSON.stringify({axis, score})", show_progress="hidden")
+    follow(chart, axis=axis, score=score)
     return SimpleNamespace(axis=axis, score=score, tokens=tokens, measure=measure, every=every, chart=chart)

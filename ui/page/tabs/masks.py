@@ -7,7 +7,7 @@ import gradio as gr
 
 from engine.methods.masks import MASKS
 from engine.methods.selection import GROUPS
-from ui.page.components.chart import view
+from ui.page.components.chart import follow, view
 from ui.page.components.field import settings
 from ui.page.components.slider import Slider
 from ui.text.words import told, words
@@ -37,10 +37,7 @@ def build(language: str) -> SimpleNamespace:
                 curves = gr.Button(say("masks_curves"), elem_id="mask-curves", min_width=200)
         with gr.Column(min_width=340):
             chart = view("masks", language, 300, json.dumps({"method": "wanda", "sparsity": 0.5, "pattern": ""}))
-    moved = [method, sparsity, pattern]
-    told_to = "(method, sparsity, pattern) => JSON.stringify({method, sparsity, pattern})"
-    for control in moved:
-        control.change(None, moved, chart, js=told_to, show_progress="hidden")
+    follow(chart, method=method, sparsity=sparsity, pattern=pattern)
     return SimpleNamespace(
         method=method, sparsity=sparsity, pattern=pattern, group=group, more=more, button=button, curves=curves, chart=chart
     )

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from engine.methods.widths import SCORES
-from ui.page.components.chart import view
+from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import told, words
 
@@ -36,10 +36,7 @@ def build(language: str) -> SimpleNamespace:
             button = gr.Button(say("width_button"), variant="primary", elem_id="trim-button")
         with gr.Column(min_width=340):
             chart = view("widths", language, 300)
-    sliders = [heads, neurons, channels]
-    told_to = "(heads, neurons, channels) => JSON.stringify({heads, neurons, channels})"
-    for slider in sliders:
-        slider.change(None, sliders, chart, js=told_to, show_progress="hidden")
+    follow(chart, heads=heads, neurons=neurons, channels=channels)
     return SimpleNamespace(
         heads=heads, neurons=neurons, channels=channels, score=score, refit=refit, plain=plain, button=button, chart=chart
     )
