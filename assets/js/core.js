@@ -74,6 +74,9 @@ window.layerscope = (() => {
     return made;
   };
 
+  const transposed = (rows) => rows[0].map((_, column) => rows.map((row) => row[column]));
+  const percent = (share) => `${Math.round(100 * share)}`;
+
   // The part of a view that goes by this class name, made when it is first asked for.
   const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
 
@@ -118,5 +121,5 @@ window.layerscope = (() => {
 
   const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
 
-  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, element, part, mount};
+  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, transposed, percent, element, part, mount};
 })();

@@ -13,7 +13,7 @@ from engine.methods.widths import Kept
 from tests.families import save_tiny
 from tests.page.benches import opened, shown
 from tests.waiting import wait_for_jobs
-from ui.page.bench import lab
+from ui.page.bench import pruning
 from ui.page.bench.desk import Desk
 
 
@@ -21,8 +21,8 @@ from ui.page.bench.desk import Desk
 def desk(empty: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk that has opened the tiny model, whose costs are measured on few tokens."""
     monkeypatch.setattr(cost.cost_judge, "__defaults__", ("english", 400))
-    monkeypatch.setattr(lab, "_CURVE_TOKENS", 300)
-    monkeypatch.setattr(lab, "SPARSITIES", (0.5,))
+    monkeypatch.setattr(pruning, "_CURVE_TOKENS", 300)
+    monkeypatch.setattr(pruning, "SPARSITIES", (0.5,))
     return opened(empty, folder)
 
 
@@ -49,32 +49,32 @@ def test_a_model_brings_its_shape_and_its_sliders(desk: Desk) -> None:
 
 
 def test_all_scores_of_an_axis_are_measured_and_compared(desk: Desk) -> None:
-    desk.lab.measure("heads", None, 400)
+    desk.scoring.measure("heads", None, 400)
     done(desk)
     found = shown(desk, "importance")
     assert set(found["measured"]["heads"]) == set(scores_of("heads")) - {"taylor"}
     assert all(len(layers) == 6 and all(len(row) == 4 for row in layers) for layers in found["measured"]["heads"].values())
     assert len(found["agreement"]["heads"]) == 6
     assert (found["texts"], found["tokens"] >= 400) == ("practice-english", True)
-    desk.lab.measure("heads", "taylor", 400)
+    desk.scoring.measure("heads", "taylor", 400)
     done(desk)
     assert len(shown(desk, "importance")["agreement"]["heads"]) == 10
 
 
 def test_weights_tell_what_a_sparsity_would_take(desk: Desk) -> None:
-    desk.lab.measure("weights", "wanda", 400)
+    desk.scoring.measure("weights", "wanda", 400)
     done(desk)
     found = shown(desk, "masks")["lost"]["wanda"]
     assert len(found["projections"]) == 7
     for layer in found["lost"]:
         for shares in layer:
-            assert (len(shares), shares[0]) == (lab.SHARES, 0.0)
+            assert (len(shares), shares[0]) == (pruning.SHARES, 0.0)
             assert shares == sorted(shares)
             assert 0 < shares[10] < 0.5  # the lower half holds less than half
 
 
 def test_a_head_is_looked_at_and_its_cost_measured(desk: Desk) -> None:
-    desk.lab.look_at_head(3, 2)
+    desk.scoring.look_at_head(3, 2)
     done(desk)
     head = shown(desk, "importance")["head"]
     assert (head["layer"], head["head"]) == (3, 2)
@@ -82,18 +82,18 @@ def test_a_head_is_looked_at_and_its_cost_measured(desk: Desk) -> None:
     assert len(head["tokens"]) == len(head["edges"]) == len(head["sink"]) > 10
     assert 0.5 < head["cost"]["ratio"] < 2
     with pytest.raises(LayerscopeError, match="no head 9 of layer 3"):
-        desk.lab.look_at_head(3, 9)
+        desk.scoring.look_at_head(3, 9)
 
 
 def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk: Desk) -> None:
-    desk.lab.trim("map", 1.0, Kept(heads=2, neurons=36), "weighted", False, False, 400)
+    desk.trimming.trim("map", 1.0, Kept(heads=2, neurons=36), "weighted", False, False, 400)
     done(desk)
     plan = made(desk)
     assert (plan["width"]["heads"], plan["width"]["neurons"], plan["width"]["channels"]) == (2, 36, 32)
     assert plan["parameters"] < desk.model.spec.parameters  # type: ignore[union-attr]
     assert plan["name"] in shown(desk, "costs", "value")["of"]
 
-    desk.lab.prune("found", 1.0, "wanda", 0.5, "", "", 400)
+    desk.pruning.prune("found", 1.0, "wanda", 0.5, "", "", 400)
     done(desk)
     masked = made(desk)
     assert (masked["width"], masked["masks"]) == (plan["width"], {"sparsity": 0.5, "method": "wanda"})
@@ -101,30 +101,30 @@ def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk:
     assert masked["name"] != plan["name"]
     assert desk.label_of("found", desk.chosen("found", 1.0)[0]) == "laco, trimmed (weighted), pruned (wanda)"
 
-    desk.lab.trim("found", 1.0, Kept(neurons=24), "weighted", True, False, 700)
+    desk.trimming.trim("found", 1.0, Kept(neurons=24), "weighted", True, False, 700)
     done(desk)
     again = made(desk)
     assert (again["width"]["heads"], again["width"]["neurons"], "masks" in again) == (4, 24, False)  # the sliders say all of the width
 
 
 def test_curves_hold_every_method_and_leave_no_tensor_behind(desk: Desk, fresh_cache: Path) -> None:
-    desk.lab.curves()
+    desk.pruning.curves()
     done(desk)
     curves = shown(desk, "masks")["curves"]
-    assert [one["method"] for one in curves] == list(lab.CURVES)
+    assert [one["method"] for one in curves] == list(pruning.CURVES)
     assert all(one["ratio"] > 0 for one in curves)
     assert not list((fresh_cache / "tensors").glob("*")) if (fresh_cache / "tensors").exists() else True
-    assert set(lab.CURVES) <= set(MASKS)
+    assert set(pruning.CURVES) <= set(MASKS)
 
 
 def test_what_makes_no_sense_is_refused_before_anything_runs(desk: Desk) -> None:
     for do in (
-        lambda: desk.lab.trim("map", 1.0, Kept(heads=3), "weighted", True, False, 400),
-        lambda: desk.lab.trim("map", 1.0, Kept(heads=2), "maw", True, False, 400),
-        lambda: desk.lab.trim("found", 1.0, Kept(heads=2), "weighted", True, False, 400),
-        lambda: desk.lab.prune("map", 1.0, "wanda", 0.5, "2:2", "", 400),
-        lambda: desk.lab.prune("map", 1.0, "loud", 0.5, "", "", 400),
-        lambda: desk.lab.measure("heads", "wanda", 400),
+        lambda: desk.trimming.trim("map", 1.0, Kept(heads=3), "weighted", True, False, 400),
+        lambda: desk.trimming.trim("map", 1.0, Kept(heads=2), "maw", True, False, 400),
+        lambda: desk.trimming.trim("found", 1.0, Kept(heads=2), "weighted", True, False, 400),
+        lambda: desk.pruning.prune("map", 1.0, "wanda", 0.5, "2:2", "", 400),
+        lambda: desk.pruning.prune("map", 1.0, "loud", 0.5, "", "", 400),
+        lambda: desk.scoring.measure("heads", "wanda", 400),
     ):
         with pytest.raises(LayerscopeError):
             do()
@@ -132,7 +132,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(desk: Desk) -> None
 
 
 def test_another_model_leaves_nothing_of_the_one_before(desk: Desk, tmp_path: Path) -> None:
-    desk.lab.measure("heads", "minitron", 400)
+    desk.scoring.measure("heads", "minitron", 400)
     done(desk)
     opened(desk, save_tiny(tmp_path / "other", "gpt2"))
     assert shown(desk, "importance")["measured"] == {}

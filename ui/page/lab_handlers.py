@@ -15,19 +15,19 @@ class LabHandlers(Answering):
     def importance(self, key: str, axis: str, score: str, tokens: float) -> list[Any]:
         """Measure one score of an axis."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.lab.measure(axis, score, int(tokens)))
+        return self._act(bench, lambda: bench.scoring.measure(axis, score, int(tokens)))
 
     @of_what_is_open
     def importances(self, key: str, axis: str, tokens: float) -> list[Any]:
         """Measure every score of an axis that needs no gradients."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.lab.measure(axis, None, int(tokens)))
+        return self._act(bench, lambda: bench.scoring.measure(axis, None, int(tokens)))
 
     @of_what_is_open
     def head(self, key: str, event: gr.EventData) -> list[Any]:
         """A head was chosen."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.lab.look_at_head(int(event.layer), int(event.head)))
+        return self._act(bench, lambda: bench.scoring.look_at_head(int(event.layer), int(event.head)))
 
     @of_what_is_open
     def trim(
@@ -47,7 +47,7 @@ class LabHandlers(Answering):
         bench = self._of(key)
         return self._act(
             bench,
-            lambda: bench.lab.trim(choice, threshold, bench.lab.kept(heads, neurons, channels), score, refit, plain, int(tokens)),
+            lambda: bench.trimming.trim(choice, threshold, bench.trimming.kept(heads, neurons, channels), score, refit, plain, int(tokens)),
         )
 
     @of_what_is_open
@@ -57,10 +57,10 @@ class LabHandlers(Answering):
         """Prune weights of the plan that Fold shows."""
         bench, given = self._of(key), MASKS.given(method, settings)
         asked = (choice, threshold, method, float(sparsity), pattern, group, int(tokens))
-        return self._act(bench, lambda: bench.lab.prune(*asked, **given))
+        return self._act(bench, lambda: bench.pruning.prune(*asked, **given))
 
     @of_what_is_open
     def curves(self, key: str) -> list[Any]:
         """Measure what sparsities cost, method against method."""
         bench = self._of(key)
-        return self._act(bench, bench.lab.curves)
+        return self._act(bench, bench.pruning.curves)

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from ui.text import charts, compare, fold, lab, page, present, search
+from ui.text import charts, compare, fold, importance, making, masks, page, present, search, width
 
 LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}
 
-_TEXT: dict[str, tuple[str, str]] = page.TEXT | fold.TEXT | search.TEXT | compare.TEXT | charts.TEXT | present.TEXT | lab.TEXT
+TABS = (page, making, importance, fold, width, masks, search, compare, charts, present)
+_TEXT: dict[str, tuple[str, str]] = {name: told for tab in TABS for name, told in tab.TEXT.items()}
 
 
 def words(language: str) -> Callable[[str], str]:

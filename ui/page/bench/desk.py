@@ -5,14 +5,16 @@ from pathlib import Path
 from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing
 from ui.page.bench.exploring import Exploring
-from ui.page.bench.lab import Lab
+from ui.page.bench.pruning import Pruning
+from ui.page.bench.scoring import Scoring
 from ui.page.bench.searching import Searching
 from ui.page.bench.sweeping import Sweeping
+from ui.page.bench.trimming import Trimming
 from ui.page.bench.workbench import Workbench
 
 
 class Desk(Workbench):
-    """The workbench, what is explored of its model, the board beside it, the searches that run on it, what its plans cost, and the lab of
+    """The workbench, what is explored of its model, the board beside it, the searches that run on it, what its plans cost, and what studies
     its width and weights."""
 
     def __init__(self, export_folder: Path) -> None:
@@ -21,5 +23,7 @@ class Desk(Workbench):
         self.comparison = Comparison(self)
         self.searching = Searching(self)
         self.costing = Costing(self)
-        self.lab = Lab(self, self.costing)
+        self.trimming = Trimming(self, self.costing)
+        self.pruning = Pruning(self, self.costing)
+        self.scoring = Scoring(self, self.costing, self.pruning)
         self.sweeping = Sweeping(self, self.comparison, self.costing)

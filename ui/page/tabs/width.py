@@ -1,4 +1,4 @@
-"""Width: how many heads, neurons and channels are left. Size follows the sliders by the page's own scripts; see assets/js/lab.js."""
+"""Width: how many heads, neurons and channels are left. Size follows the sliders by the page's own scripts; see assets/js/widths.js."""
 
 from types import SimpleNamespace
 

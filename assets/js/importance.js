@@ -1,15 +1,10 @@
-// Importance, Width and Weights: structure follows the sliders at once, from what was measured or is known of the model's shape.
+// Importance: heads, curves of neurons and channels, projections, and how far the scores agree, from what was measured.
 "use strict";
 
-(({views, plot, colorbar, fill, number, size, times, element, part, theme, ratioAxis, redraw}) => {
+(({views, plot, colorbar, fill, number, element, part, theme, transposed, percent}) => {
   const ls = window.layerscope;
-  const AXES = ["heads", "neurons", "channels"];
   const shares = (rows) => rows.map((row) => { const most = Math.max(...row); return row.map((v) => (most > 0 ? v / most : 0)); });
-  const transposed = (rows) => rows[0].map((_, column) => rows.map((row) => row[column]));
-  const percent = (share) => `${Math.round(100 * share)}`;
   const wanted = () => ls.widths ?? {}; // what the sliders on Width say
-
-  // --- Importance ---
 
   // Which units of a layer go when so many are left: heads within their KV group.
   const going = (scores, left, group) => {
@@ -113,80 +108,5 @@
       opened(detail, axis === "heads" ? data.head : null, words);
     }
     agreement(beside, data.agreement?.[axis], words);
-  };
-
-  // --- Width ---
-
-  const count = (terms, sizes) => terms.reduce((sum, [axes, often]) => sum + often * axes.reduce((product, axis) => product * sizes[axis], 1), 0);
-  const shapeOf = (data, asked) => {
-    const {shape} = data, grouped = shape.groups < shape.heads, heads = asked.heads ?? shape.heads;
-    return {heads, groups: grouped ? shape.groups : heads, neurons: asked.neurons ?? shape.neurons, channels: asked.channels ?? shape.channels, head_dim: shape.head_dim};
-  };
-  const sizesOf = (s) => ({query: s.heads * s.head_dim, key: s.groups * s.head_dim, neuron: s.neurons, channel: s.channels});
-
-  const picture = (box, data, shape, words, width) => {
-    const t = theme(), whole = data.shape, full = Math.min(width - 4, 560), most = Math.max(whole.neurons, whole.heads * whole.head_dim, whole.channels);
-    const bar = (y, all, left, unit, label) => {
-      const wide = (full * all * unit) / most, kept = (full * left * unit) / most;
-      return `<text x="2" y="${y - 5}" font-size="12" fill="${t.text}">${label}</text><rect x="2" y="${y}" width="${wide}" height="22" rx="3" fill="none" stroke="${t.faint}" stroke-dasharray="3 2"/><rect x="2" y="${y}" width="${kept}" height="22" rx="3" fill="${left < all ? t.fold : t.kept}"/>`;
-    };
-    const attention = fill(words.width_attention, {count: shape.heads, all: whole.heads}), mlp = fill(words.width_mlp, {count: shape.neurons, all: whole.neurons});
-    const stream = fill(words.width_stream, {count: shape.channels, all: whole.channels});
-    box.innerHTML = `<svg width="${full + 4}" height="150" role="img" aria-label="${words.width_picture}">${bar(20, whole.heads, shape.heads, whole.head_dim, attention)}${bar(68, whole.neurons, shape.neurons, 1, mlp)}${bar(116, whole.channels, shape.channels, 1, stream)}</svg>`;
-  };
-
-  // Why a stock class would not load such a shape, in words; "" where it would.
-  const refused = (data, shape, words) => {
-    if (!data.divides || shape.channels % shape.heads === 0) return "";
-    const nearest = Math.max(shape.heads, shape.heads * Math.round(shape.channels / shape.heads));
-    return fill(words.width_illegal, {family: data.family, heads: shape.heads, nearest: Math.min(nearest, data.shape.channels)});
-  };
-
-  views.widths = (box, {data, value, words, width}) => {
-    const asked = ls.widths = Object.fromEntries(AXES.filter((axis) => value[axis] && value[axis] < data.shape[axis]).map((axis) => [axis, value[axis]]));
-    redraw("importance");
-    const shape = shapeOf(data, asked), depth = ls.shown?.depth ?? data.shape.depth, sizes = sizesOf(shape);
-    const parameters = count(data.outer, sizes) + depth * count(data.block, sizes), kv = 2 * 4096 * shape.groups * shape.head_dim * depth * data.unit;
-    const figure = (text, label) => { const item = element("div", {class: "ls-figure"}); item.append(element("b", {}, text), element("span", {}, label)); return item; };
-    const row = part(box, "ls-figures"), said = part(box, "ls-says");
-    row.replaceChildren(
-      figure(`${(parameters / 1e6).toFixed(1)} M`, fill(words.parameters, {share: Math.round((100 * parameters) / data.parameters)})),
-      figure(size(parameters * data.unit), fill(words.weight_of, {dtype: data.dtype})), figure(size(kv), words.width_kv));
-    const why = refused(data, shape, words), fixed = Object.entries(data.fixed).map(([axis, reason]) => fill(words.width_fixed, {axis: words[`width_${axis}`], reason}));
-    said.replaceChildren(...[why || (AXES.some((axis) => axis in asked) ? "" : words.width_nothing), ...fixed].filter(Boolean).map((text) => element("p", {class: text === why ? "ls-warning" : "ls-hint"}, text)));
-    document.getElementById("trim-button")?.toggleAttribute("disabled", Boolean(why) || !Object.keys(asked).length);
-    picture(part(box, "ls-picture"), data, shape, words, width);
-  };
-
-  // --- Weights ---
-
-  // The share of the score that goes at a sparsity, between the two nearest of those that were summed up.
-  const lost = (row, sparsity) => { const at = Math.min(sparsity * row.length, row.length - 1), low = Math.floor(at), high = Math.min(low + 1, row.length - 1); return row[low] + (row[high] - row[low]) * (at - low); };
-
-  views.masks = (box, {data, value, words}) => {
-    const {method, pattern} = value, sparsity = pattern ? pattern.split(":").reduce((n, m) => n / m) : Number(value.sparsity);
-    const found = data.lost?.[method], map = part(box, "ls-map"), chart = part(box, "ls-curves"), t = theme();
-    if (found) {
-      map.querySelector(".ls-hint")?.remove();
-      plot(map, [{type: "heatmap", z: transposed(found.lost.map((layer) => layer.map((row) => lost(row, sparsity)))), y: found.projections.map((name) => name.split(".").pop()), colorscale: "Cividis", zmin: 0, xgap: 1, ygap: 1, colorbar: colorbar(words.score_lost), hovertemplate: `%{y}, ${words.layer} %{x}: %{z:.3f}<extra></extra>`}],
-        {title: {text: fill(words.masks_lost, {share: percent(sparsity), method}), font: {size: 13}}, margin: {l: 70, r: 12, t: 34, b: 44}, xaxis: {title: {text: words.layer}, showgrid: false}, yaxis: {autorange: "reversed", showgrid: false}}, 300);
-    } else {
-      window.Plotly.purge(map);
-      map.replaceChildren(element("p", {class: "ls-hint"}, fill(words.masks_lost_none, {method})));
-    }
-    const known = (data.curves ?? []).filter((one) => Number.isFinite(one.ratio ?? NaN));
-    if (!known.length) { window.Plotly.purge(chart); chart.replaceChildren(element("p", {class: "ls-hint"}, words.masks_curves_none)); return; }
-    chart.querySelector(".ls-hint")?.remove();
-    const names = [...new Set(known.map((one) => one.method))], inks = [t.fold, t.accent, ls.ink.good, ls.ink.warn, t.faint], dashes = ["solid", "dash", "dot", "dashdot", "longdash"];
-    plot(chart, names.map((name, index) => {
-      const own = known.filter((one) => one.method === name).sort((a, b) => a.sparsity - b.sparsity);
-      return {type: "scatter", mode: "lines+markers", name, x: own.map((one) => one.sparsity), y: own.map((one) => one.ratio), line: {color: inks[index % 5], dash: dashes[index % 5], width: 2}, marker: {size: 7},
-        error_y: {type: "data", symmetric: false, array: own.map((one) => one.high - one.ratio), arrayminus: own.map((one) => one.ratio - one.low), thickness: 1}, hovertemplate: `${name}, %{x:.0%}: ×%{y:.2f}<extra></extra>`};
-    }), {
-      showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 12, t: 44, b: 44},
-      xaxis: {title: {text: words.masks_zeros}, tickformat: ".0%", range: [0, 1]}, yaxis: {title: {text: words.cost_axis}, ...ratioAxis(known.map((one) => one.ratio), 1.3 * Math.max(2, ...known.map((one) => one.ratio)), [.06, .04])},
-      shapes: [{type: "line", x0: sparsity, x1: sparsity, yref: "paper", y0: 0, y1: 1, line: {color: t.text, width: 1.5, dash: "dot"}}],
-    }, 340);
-    part(box, "ls-from").textContent = ls.costFrom(words);
   };
 })(window.layerscope);

@@ -1,0 +1,111 @@
+"""What Weights asks for: the plan that the page shows with weights made zero, and what sparsities cost, method against method."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.cache import Ledger, content_key, plain
+from engine.jobs import Job, as_part, scaled
+from engine.methods.masks import MASKS, prune, weight_scores
+from engine.methods.selection import wanted
+from engine.models.texts import Pack
+from engine.plans.kept import for_now
+from engine.plans.rules import untouched
+from engine.types import Model, Plan
+from ui.page.bench.costing import Costing, told_of
+from ui.page.bench.lab import Lab
+from ui.page.bench.workbench import Workbench
+
+SHARES = 20  # of a projection's weights, lowest first, whose share of the score is summed up
+CURVES = ("magnitude", "wanda", "gblm", "sparsegpt")
+SPARSITIES = (0.5, 0.7, 0.3)
+_CURVE_TOKENS = 3000
+
+
+class Pruning(Lab):
+    """Prunes weights of one workbench's plans."""
+
+    def __init__(self, bench: Workbench, costing: Costing) -> None:
+        super().__init__(bench, costing)
+        self._lost: dict[str, Any] = {}
+        self._curves: list[dict[str, Any]] = []
+
+    def begin(self, model: Model) -> None:
+        self._lost, self._curves = {}, []
+
+    def tell(self) -> None:
+        self.bench.show("masks", json.dumps(plain({"lost": self._lost, "curves": self._curves}, 5)))
+
+    def learn(self, method: str, found: Mapping[str, Any]) -> None:
+        """Take what a method's scores leave at each sparsity, measured on Importance."""
+        self._lost[method] = found
+        self.tell()
+
+    def prune(
+        self, choice: str, threshold: float, method: str, sparsity: float, pattern_: str, group: str, tokens: int, **settings: Any
+    ) -> None:
+        """Prune weights of the plan that the page shows; the pruned one becomes the plan shown."""
+        model, plan = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0].dense
+        own = MASKS.require(method).settings.group  # type: ignore[attr-defined]
+        want = wanted(None if pattern_ else sparsity, pattern_ or None, group or own)
+
+        def job() -> Job[Plan]:
+            packs = self.packs(tokens) if MASKS[method].settings.needs else ()  # type: ignore[attr-defined]
+            return (yield from prune(model, plan, packs, method, want, settings))
+
+        self.bench.submit("prune", job, self.bench.show_found, urgent=True)
+
+    def curves(self) -> None:
+        """Measure what a few sparsities cost by each method, on the model as it was opened; the plans are thrown away."""
+        model = self.bench.open_meter().model
+        todo = [(method, sparsity) for sparsity in SPARSITIES for method in CURVES]
+
+        def job() -> Job[None]:
+            packs = self.packs(_CURVE_TOKENS)
+            key = content_key(model.fingerprint, model.spec.dtype, [pack.ids.tolist() for pack in packs])
+            ledger = Ledger("mask-costs", key)
+            for number, (method, sparsity) in enumerate(todo):
+                name = f"{method} {sparsity}"
+                if (known := ledger.get(name)) is None:
+                    cost = yield from as_part(
+                        self._cost_of_mask(model, packs, method, sparsity), f"{method}, {sparsity:.0%}", number, len(todo)
+                    )
+                    known = plain(told_of(cost))
+                    ledger.add(name, known)
+                self._curves = [one for one in self._curves if (one["method"], one["sparsity"]) != (method, sparsity)]
+                self._curves.append({"method": method, "sparsity": sparsity, **known})
+                self.tell()
+
+        self.bench.submit("mask-costs", job, lambda _: None, yielding=True)
+
+    def _cost_of_mask(self, model: Model, packs: tuple[Pack, ...], method: str, sparsity: float) -> Job[Any]:
+        with for_now():
+            want = wanted(sparsity, None, MASKS[method].settings.group)  # type: ignore[attr-defined]
+            plan = yield from scaled(prune(model, untouched(model.spec.depth), packs, method, want), 0.0, 0.8)
+            return (yield from scaled(self.costing.of_one(plan), 0.8, 1.0))
+
+
+def lost(model: Model, plan: Plan, packs: tuple[Pack, ...], method: str) -> Job[Mapping[str, Any]]:
+    """Return the mean score of each projection, and for SHARES growing shares of its weights what share of the score goes with the
+    lowest of each output: a layer each."""
+    means: dict[tuple[int, str], float] = {}
+    shares: dict[tuple[int, str], list[float]] = {}
+
+    def take(place: int, name: str, scored: torch.Tensor) -> None:
+        values = np.sort(scored.float().numpy(), axis=1)
+        together = values.sum(0, dtype=np.float64).cumsum()
+        ends = [int(values.shape[1] * part / SHARES) for part in range(SHARES)]
+        means[place, name] = float(values.mean())
+        shares[place, name] = [float(together[end - 1] / together[-1]) if end else 0.0 for end in ends]
+
+    yield from weight_scores(model, plan, packs, method, take)
+    names = list(dict.fromkeys(name for _, name in means))
+    layers = range(plan.depth)
+    return {
+        "projections": names,
+        "means": [[means[place, name] for name in names] for place in layers],
+        "lost": [[shares[place, name] for name in names] for place in layers],
+    }

@@ -1,0 +1,28 @@
+"""The groups of tabs, the strip of the plan that is being made, and Recover."""
+
+TEXT: dict[str, tuple[str, str]] = {
+    # groups of tabs
+    "group_look": ("Look", "살펴보기"),
+    "group_cut": ("Cut", "자르기"),
+    "group_judge": ("Judge", "평가"),
+    "group_recover": ("Recover", "회복"),
+    "group_export": ("Export", "내보내기"),
+    "importance": ("Importance", "중요도"),
+    "widths": ("Width", "폭"),
+    "masks": ("Weights", "가중치"),
+    "recover": ("Repair", "복구"),
+    # the strip of the plan
+    "making_depth": ("{depth} of {source} layers", "레이어 {source}개 중 {depth}개"),
+    "making_heads": ("{count} of {all} query heads", "쿼리 헤드 {all}개 중 {count}개"),
+    "making_neurons": ("{count} of {all} neurons", "뉴런 {all}개 중 {count}개"),
+    "making_channels": ("{count} of {all} channels", "채널 {all}개 중 {count}개"),
+    "making_refit": ("solved again", "다시 풂"),
+    "making_masks": ("{share} % of the weights are zero ({method})", "가중치의 {share} %가 0 ({method})"),
+    "making_whole": ("full width", "전체 폭"),
+    "making_dense": ("no mask", "마스크 없음"),
+    "making_size": ("{parameters} M parameters, {bytes}", "파라미터 {parameters} M, {bytes}"),
+    "making": ("The plan being made", "만들고 있는 플랜"),
+    # Recover
+    "recover_read": ("Give back what pruning lost, without training: each repair is fitted on practice texts, judged on others, and kept only where text that is held out improves.", "프루닝으로 잃은 것을 학습 없이 되살립니다. 복구는 연습 텍스트로 맞추고 다른 텍스트로 평가하며, 홀드아웃 텍스트에서 나아질 때만 남깁니다."),
+    "repair_refit": ("Solve the layers after a seam again", "이음매 뒤의 레이어 다시 풀기"),
+}  # fmt: skip

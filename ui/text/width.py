@@ -1,0 +1,25 @@
+"""What stands on Width."""
+
+TEXT: dict[str, tuple[str, str]] = {
+    "width_read": ("Trim the plan shown: every layer keeps as many query heads and neurons, the model as many channels, so that the checkpoint stays an ordinary smaller one. Size follows the sliders at once; Trim chooses by the score and measures what it costs.", "지금 플랜의 폭을 줄입니다. 모든 레이어가 같은 수의 쿼리 헤드와 뉴런을, 모델이 같은 수의 채널을 남기므로 체크포인트는 보통의 더 작은 모델입니다. 크기는 슬라이더를 따라 바로 바뀌고, 트림을 누르면 점수로 고르고 비용을 측정합니다."),
+    "width_heads": ("Query heads a layer", "레이어당 쿼리 헤드"),
+    "width_heads_info": ("Each KV group keeps as many; keys and values stay.", "KV 그룹마다 같은 수를 남깁니다. 키와 값은 그대로입니다."),
+    "width_neurons": ("Neurons a layer", "레이어당 뉴런"),
+    "width_neurons_info": ("Of the MLP, between up and down.", "MLP의 up과 down 사이입니다."),
+    "width_channels": ("Channels", "채널"),
+    "width_channels_info": ("Of the residual stream, the same in all layers. They cost most: try the others first.", "잔차 스트림의 폭으로 모든 레이어가 같습니다. 비용이 가장 크므로 다른 것부터 줄여 보세요."),
+    "width_refit": ("Solve what reads the cut parts again", "자른 부분을 읽던 프로젝션 다시 풀기"),
+    "width_refit_info": ("In closed form, on practice text; a projection keeps the new weights only where text that is held out improves. Off for the papers' own trimming.", "연습 텍스트로 닫힌 형태의 해를 구합니다. 홀드아웃 텍스트에서 나아지는 프로젝션만 새 가중치를 씁니다. 논문 그대로 자르려면 끄세요."),
+    "width_plain": ("Leave norm gains as they are", "정규화 게인을 그대로 두기"),
+    "width_plain_info": ("Minitron's trimming of channels; else gains make up for the smaller width.", "Minitron의 채널 자르기입니다. 끄면 줄어든 폭만큼 게인을 키웁니다."),
+    "width_button": ("Trim", "트림"),
+    "width_kv": ("KV cache of 4096 tokens", "KV 캐시(4096토큰)"),
+    "width_illegal": ("{family} models need channels that {heads} heads divide; the nearest is {nearest}.", "{family} 모델의 채널 수는 헤드 {heads}개로 나누어져야 합니다. 가장 가까운 값은 {nearest}입니다."),
+    "width_fixed": ("{axis} of this family cannot be cut: {reason}.", "이 계열에서는 {axis}을(를) 자를 수 없습니다: {reason}."),
+    "width_nothing": ("Nothing is cut yet.", "아직 자른 것이 없습니다."),
+    "width_picture": ("A block with its cut parts: attention above, MLP below; the width of each bar is that of the model's matrices", "블록과 잘라 낸 부분: 위는 어텐션, 아래는 MLP. 막대의 폭은 행렬의 폭입니다"),
+    "width_attention": ("attention, {count} of {all} heads", "어텐션, 헤드 {all}개 중 {count}개"),
+    "width_mlp": ("MLP, {count} of {all} neurons", "MLP, 뉴런 {all}개 중 {count}개"),
+    "width_stream": ("stream, {count} of {all} channels", "스트림, 채널 {all}개 중 {count}개"),
+    "job_trim": ("Trimming", "폭을 줄이는 중"),
+}  # fmt: skip
