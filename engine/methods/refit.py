@@ -23,7 +23,7 @@ from engine.jobs import Job, Progress, scaled
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
-from engine.passes.sums import gram_of
+from engine.passes.sums import Gram
 from engine.passes.walk import Walk, traced
 from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.rules import untouched
@@ -39,21 +39,26 @@ class Normal:
     """The sums of a least squares problem: of x x^T, of y x^T and of y^2 over tokens, in float64."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        self.xx = torch.zeros(inputs, inputs, dtype=torch.float64)
+        self._gram = Gram(inputs, torch.float64)
         self.yx = torch.zeros(outputs, inputs, dtype=torch.float64)
         self.yy = 0.0
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add tokens: x [tokens, in], y [tokens, out]."""
         x, y = exact(x).cpu(), exact(y).cpu()
-        self.xx += gram_of(x)
+        self._gram.add(x)
         self.yx += y.mT @ x
         self.yy += float(y.square().sum())
+
+    @property
+    def xx(self) -> torch.Tensor:
+        """[in, in]: the sum of x x^T."""
+        return self._gram.total()
 
     def joined(self, other: "Normal") -> "Normal":
         """Return the sums over the tokens of both."""
         both = Normal(*self.yx.shape[::-1])
-        both.xx, both.yx, both.yy = self.xx + other.xx, self.yx + other.yx, self.yy + other.yy
+        both._gram, both.yx, both.yy = self._gram.joined(other._gram), self.yx + other.yx, self.yy + other.yy
         return both
 
     def error(self, weight: torch.Tensor) -> float:
@@ -62,10 +67,11 @@ class Normal:
 
     def solved(self, weight: torch.Tensor, strengths: Sequence[float]) -> Iterator[torch.Tensor]:
         """Yield the ridge solution that shrinks towards a weight [out, in] for each strength."""
-        missing = (self.yx - weight @ self.xx).mT
+        xx = self.xx
+        missing = (self.yx - weight @ xx).mT
         for strength in strengths:
             heed()
-            damped = self.xx.clone()
+            damped = xx.clone()
             damped.diagonal().add_(strength * damped.diagonal().mean().clamp_min(1e-30))
             yield weight + torch.cholesky_solve(missing, torch.linalg.cholesky(damped)).mT
 

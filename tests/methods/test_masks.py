@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from engine.methods.selection import Wanted, chosen, lowest, wanted
 from engine.methods.sparsegpt import solve
 from engine.models.families import blocks_of
 from engine.models.texts import Pack, calibration_of
-from engine.passes.sums import Sums
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Model, Part, Plan, Trim
@@ -261,21 +261,16 @@ def test_what_cannot_be_asked_for_is_refused(tiny: Callable[..., Model]) -> None
 
 
 def test_the_damping_rises_until_there_is_a_factor_and_says_so(tiny: Callable[..., Model]) -> None:
-    huge = Sums(8, gram=torch.float64)
-    assert huge.gram is not None
-    huge.gram += torch.full((8, 8), 1.0, dtype=torch.float64) - 0.2 * torch.eye(8, dtype=torch.float64)  # not positive definite at .01
-    huge.gram[0, 1] = huge.gram[1, 0] = 0.95
-    huge.texts = 2
+    gram = torch.full((8, 8), 1.0, dtype=torch.float64) - 0.2 * torch.eye(8, dtype=torch.float64)  # not positive definite at .01
+    gram[0, 1] = gram[1, 0] = 0.95
+    huge: Any = SimpleNamespace(gram=gram, texts=2)
     weight = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     gone, written, damping = solve(Reading(weight, huge), Wanted(0.5), 0.01)
     assert damping == pytest.approx(0.1) or damping == pytest.approx(1.0)
     assert torch.isfinite(written).all()
     assert torch.equal(written == 0, gone)
 
-    broken = Sums(8, gram=torch.float64)
-    assert broken.gram is not None
-    broken.gram += float("nan")
-    broken.texts = 1
+    broken: Any = SimpleNamespace(gram=torch.full((8, 8), float("nan"), dtype=torch.float64), texts=1)
     with pytest.raises(SettingsError, match="not finite"):
         solve(Reading(weight, broken), Wanted(0.5))
 
