@@ -10,17 +10,21 @@ from engine.types import Calibration, Model
 def practice_packs(model: Model, texts: Calibration, tokens: int) -> tuple[Pack, ...]:
     """Return at most so many tokens of texts (the first of each window beside them), in sequences of at most 512.
 
-    Of the bundled practice texts those whose openings quick costs are measured on are left out: what was fitted to them would look
-    far better there than it is.
-
     Raises:
         TextError: the texts are shorter than one sequence, or than the tokens asked for where those are fewer.
         SettingsError: no token was asked for.
     """
-    if texts.fingerprint in {bundled(language, "practice").fingerprint for language in BUNDLED}:
-        texts = calibration_of(texts.texts[SLICE_TEXTS:], texts.name)
+    texts = kept_apart(texts)
     protocol, packs, _ = windows(model.tokenizer, model.config, texts, limit=tokens)
     least = min(protocol.context - 1, tokens)
     if protocol.tokens < least:
         raise TextError(f"{texts.name} has {protocol.tokens} tokens, which is less than one sequence of {least}; bring more text")
     return packs
+
+
+def kept_apart(texts: Calibration) -> Calibration:
+    """Return texts without those of the bundled practice texts whose openings quick costs are measured on: what was fitted to them
+    would look far better there than it is."""
+    if texts.fingerprint in {bundled(language, "practice").fingerprint for language in BUNDLED}:
+        return calibration_of(texts.texts[SLICE_TEXTS:], texts.name)
+    return texts

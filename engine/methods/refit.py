@@ -87,9 +87,13 @@ def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
     if len(packs) < 2:
         raise SettingsError("a refit needs more practice text: some is fitted, some is held out")
     bare = tuple(_bare(block) for block in plan.blocks)
-    run, blocks = _Refit(model, packs, bare), list[Block]()
+    run, same, blocks = _Refit(model, packs, bare), replace(plan, blocks=bare).prefix, list[Block]()
     for place, block in enumerate(bare):
         end = bare[place + 1].home if place + 1 < len(bare) else plan.source_depth
+        if place + 1 < same:
+            yield from run.same(block)
+            blocks.append(block)
+            continue
         blocks.append((yield from scaled(run.block(block, end), place / len(bare), (place + 1) / len(bare))))
     return replace(plan, blocks=tuple(blocks))
 
@@ -118,6 +122,11 @@ class _Refit:
         self._ours = Walk(model, packs, blocks)
         self._cutter, self._layers = self._ours.mixer.cutter, blocks_of(model.network)
         self.consumers = self._row.consumers
+
+    def same(self, block: Block) -> Job[None]:
+        """Go on over a block up to which the plan is the source."""
+        yield from self._theirs.step(block)
+        self._ours.go_on(self._theirs.states)
 
     def block(self, block: Block, end: int) -> Job[Block]:
         """Return a block whose consumers are solved again, and go on after it; `end` is the source's point that it leads to."""

@@ -6,8 +6,11 @@ information, which is the Gauss-Newton Hessian of the divergence (Amari 1998). T
 tokens' changes cost together is left out. It is exact in the limit of small changes only: use it to choose what to measure.
 """
 
+from itertools import pairwise
+
 import torch
 
+from engine.models.devices import exact
 from engine.models.families import blocks_of, final_norm_of
 from engine.passes.forward import Capture, state_of
 from engine.turns import heed
@@ -43,6 +46,25 @@ class Sensitivity:
         """Return the estimated KL divergence (nats a token) of having these states, one for each capture, where the
         source has `states[point]`."""
         return float(self._products(point, states).square().sum()) / (2 * DRAWS * self.tokens)
+
+    def metric(self, layer: int) -> torch.Tensor:
+        """Return [hidden, hidden]: the mean of |r|^2 g g^T, r the stream that enters a layer and g the gradient after it; float64."""
+        rows = [
+            draw[layer + 1][0].float() * record.states[layer][0].float().norm(dim=-1, keepdim=True)
+            for record, gradients in zip(self._records, self._gradients, strict=True)
+            for draw in gradients
+        ]
+        gradients = torch.cat(rows)
+        return exact(gradients.mT @ gradients).cpu() / len(gradients)
+
+    def channels(self) -> torch.Tensor:
+        """Return [draws * tokens, hidden]: what taking a channel out of the stream, wherever it is written to, does to the
+        likelihood of each token to first order; float64."""
+        found = []
+        for record, gradients in zip(self._records, self._gradients, strict=True):
+            written = [record.states[0], *(after - before for before, after in pairwise(record.states))]
+            found += [torch.stack([(g[0] * w[0]).float() for g, w in zip(draw, written, strict=True)]).sum(0) for draw in gradients]
+        return exact(torch.cat(found)).cpu()
 
     def without(self, gone: set[int]) -> float:
         """Return the estimated KL divergence of leaving these layers out, were their contributions to stay the source's."""

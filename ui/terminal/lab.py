@@ -121,6 +121,7 @@ def shapes(
     model: Source = "demo",
     measured: Annotated[int, typer.Option(min=1, help="how many of the most promising are measured")] = 10,
     refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again in those that are measured")] = True,
+    seconds: Annotated[float, typer.Option(min=0, help="how long each depth's layers are searched for; 0 takes the estimates' own")] = 30,
     text: Practice = "english",
     tokens: PracticeTokens = 3000,
     dtype: Dtype = "auto",
@@ -130,7 +131,10 @@ def shapes(
 ) -> None:
     """Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan."""
     from engine.judge.cost import cost_judge, cost_of
-    from engine.search.shapes import search_shapes
+    from engine.judge.objectives import Objective
+    from engine.judge.practice import kept_apart
+    from engine.models.texts import texts_for
+    from engine.search.shapes import search_shapes, searched
     from ui.text.wire import shapes_to_json
 
     budget = parse_count(params)
@@ -140,7 +144,8 @@ def shapes(
     def measure(plan: Any) -> Any:
         return cost_of((yield from judge.judge(plan)))
 
-    found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit))
+    layers = searched(Objective(opened, kept_apart(texts_for(text, "practice")), "kl", tokens), seconds) if seconds else None
+    found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit, layers=layers))
     write(signed(shapes_to_json(found), opened), out)
     write_tensors(found[0].plan, out)
 

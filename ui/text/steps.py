@@ -78,6 +78,7 @@ STEPS: dict[str, str] = {
     "Looking at head {} of layer {}": "레이어 {1}의 헤드 {0} 보는 중",
     "Layer {}": "레이어 {}",
     "Layer {}: gradients": "레이어 {}: 그래디언트",
+    "Gradients of the source": "원본의 그래디언트",
     "Layer {} of the source": "원본의 레이어 {}",
     "Gradients, a text at a time": "텍스트마다 그래디언트 계산 중",
     "Solving layer {} again": "레이어 {} 다시 푸는 중",

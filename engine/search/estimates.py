@@ -1,0 +1,157 @@
+"""What less depth and width would cost, in nats a token, without running any of it: what the search over shapes ranks by.
+
+At the source the KL divergence and its gradient are zero, so a change d of the stream costs about 1/2 E[(g . d)^2], g the gradient of
+a drawn token's log-likelihood there (see engine/passes/sensitivity.py). One pass over practice text sums up what d would be:
+
+layers    what they write, all of those that go together
+channels  what is written to them at any point, all of it together
+heads,    what the residual of the refit's normal equations leaves of what a layer writes: with S the second moments of x_P - x_K B
+neurons   (B the least squares fit of the cut inputs by the kept ones), 1/2 tr(M W_P S W_P^T), M = E[g g^T], summed over layers
+
+Tokens count by 1 / |r|, r the stream that enters the layer, and gradients by |r|: the next norm divides by it, so that a massive
+activation counts as much as any other token. To second order small changes only are told right; `learned` therefore lets every axis
+be worth more or less than it says, as those that were measured tell.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from engine.jobs import Job, Progress, scaled
+from engine.methods.widths import AXES
+from engine.models.shapes import shape_of
+from engine.models.texts import Pack
+from engine.passes.forward import capture
+from engine.passes.sensitivity import Sensitivity
+from engine.passes.sums import Sums
+from engine.passes.walk import Walk
+from engine.plans.rules import untouched
+from engine.types import Block, Model, Shape
+
+DRAFT_TOKENS = 1024  # whose gradients are taken, and whose states at every point are held meanwhile
+_DAMPING = 0.01
+_TRUST = 0.1  # in what the estimates say, beside one that was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What a model is estimated to lose, in nats a token: without the first so many layers of `going` (`layers[count]`), and by count
+    of what is left with fewer heads or neurons in a layer (`heads[count][layer]`) and with fewer channels (`channels[count]`)."""
+
+    going: tuple[int, ...]
+    layers: tuple[float, ...]
+    heads: dict[int, tuple[float, ...]]
+    neurons: dict[int, tuple[float, ...]]
+    channels: dict[int, float]
+
+    def of(self, shape: Shape) -> tuple[float, ...]:
+        """Return the estimates of a shape: of its depth, heads, neurons and channels."""
+        kept = self.kept(shape.depth)
+        by_layer = (sum(table[left][layer] for layer in kept) for table, left in ((self.heads, shape.heads), (self.neurons, shape.neurons)))
+        return (self.layers[len(self.going) - shape.depth], *by_layer, self.channels[shape.channels])
+
+    def kept(self, depth: int) -> tuple[int, ...]:
+        """Return the layers that are left, in order."""
+        return tuple(sorted(self.going[len(self.going) - depth :]))
+
+
+def estimates(model: Model, packs: Sequence[Pack], shapes: Sequence[Shape]) -> Job[Estimates]:
+    """Return what the source is estimated to lose at the depths and widths of some shapes, from one pass over practice text and
+    backward passes over its beginning."""
+    source, whole = untouched(model.spec.depth).blocks, shape_of(model.config)
+    wanted = {axis: sorted({getattr(shape, axis) for shape in (*shapes, whole)}) for axis in AXES}
+    yield Progress("Gradients of the source", 0.0)
+    sensitivity = _sensitivity(model, packs)
+    going, layers = _going(sensitivity, len(source))
+    walk = Walk(model, packs, source)
+    run, tables = _Layer(walk, whole), {axis: {left: list[float]() for left in wanted[axis]} for axis in ("heads", "neurons")}
+    for place, block in enumerate(source):
+        seen, found = dict[str, Sums](), list(walk.states)
+        sizes = {id(pack): state[0].float().norm(dim=-1, keepdim=True) for pack, state in zip(walk.packs, found, strict=True)}
+
+        def see(name: str, x: torch.Tensor, pack: Pack, seen: dict[str, Sums] = seen, sizes: dict[int, torch.Tensor] = sizes) -> None:
+            if name in run.consumers:
+                seen.setdefault(name, Sums(x.shape[1], torch.float32)).add(x.float() / sizes[id(pack)], pack)
+
+        yield from scaled(walk.step(block, see), place / len(source), (place + 1) / len(source))
+        metric = sensitivity.metric(place)
+        for axis, table in tables.items():
+            for left, lost in zip(table, run.lost(block, axis, tuple(table), seen, metric), strict=True):
+                table[left].append(lost)
+    heads, neurons = ({left: tuple(lost) for left, lost in tables[axis].items()} for axis in ("heads", "neurons"))
+    return Estimates(going, layers, heads, neurons, _channels(sensitivity, wanted["channels"]))
+
+
+def learned(parts: Sequence[Sequence[float]], costs: Sequence[float]) -> tuple[float, ...]:
+    """Return what a nat of each axis is worth: s that makes sum ((parts . s) / cost - 1)^2 + trust |s - 1|^2 smallest, none below 0.
+
+    `parts` are the estimates of what was measured, an axis each; `costs` [nats] what it came to.
+    """
+    if not costs:
+        return ()
+    told = torch.tensor(parts, dtype=torch.float64) / torch.tensor(costs, dtype=torch.float64).clamp_min(1e-6)[:, None]
+    damped = told.mT @ told + _TRUST * torch.eye(told.shape[1], dtype=torch.float64)
+    found = 1 + torch.linalg.solve(damped, told.mT @ (1 - told.sum(1)))
+    return tuple(found.clamp_min(0).tolist())
+
+
+def residual(gram: torch.Tensor, weight: torch.Tensor, kept: torch.Tensor, gone: torch.Tensor, metric: torch.Tensor) -> float:
+    """Return the least of sum e^T M e, e the error of W x with only the kept inputs: trace(M W_P (G_PP - G_PK G_KK^-1 G_KP) W_P^T),
+    G the damped sum of x x^T [in, in], W [out, in], M [out, out]."""
+    own = gram[kept][:, kept].clone()
+    own.diagonal().add_(_DAMPING * own.diagonal().mean().clamp_min(1e-30))
+    across, part = gram[kept][:, gone], weight[:, gone]
+    made_up = torch.cholesky_solve(across, torch.linalg.cholesky(own))
+    return float((metric @ part @ (gram[gone][:, gone] - across.mT @ made_up) * part).sum().clamp_min(0))
+
+
+def _sensitivity(model: Model, packs: Sequence[Pack]) -> Sensitivity:
+    draft, tokens = list[Pack](), 0
+    for pack in packs:
+        if draft and tokens + pack.ids.shape[1] > DRAFT_TOKENS:
+            break
+        draft.append(pack)
+        tokens += pack.ids.shape[1]
+    with model.lock:
+        records = tuple(capture(model, pack) for pack in draft)
+    return Sensitivity(model, records)
+
+
+def _going(sensitivity: Sensitivity, depth: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the layers in the order in which they go, each the one that costs least beside those before it, and what they cost."""
+    gone, costs = list[int](), [0.0]
+    while len(gone) < depth:
+        left = {layer: sensitivity.without({*gone, layer}) for layer in range(depth) if layer not in gone}
+        gone.append(min(left, key=lambda layer: left[layer]))
+        costs.append(left[gone[-1]])
+    return tuple(gone), tuple(costs)
+
+
+def _channels(sensitivity: Sensitivity, counts: Sequence[int]) -> dict[int, float]:
+    """Return what is lost with so many channels left, those that would be missed least going first."""
+    written = sensitivity.channels()
+    order = written.square().sum(0).argsort()
+    return {left: float(written[:, order[: len(order) - left]].sum(1).square().mean()) / 2 for left in counts}
+
+
+class _Layer:
+    """What one layer loses."""
+
+    def __init__(self, walk: Walk, whole: Shape) -> None:
+        self._walk, self._whole = walk, whole
+        self.consumers = walk.mixer.cutter.row.consumers
+        self._reader = dict(zip(("heads", "neurons"), self.consumers, strict=True))
+
+    def lost(self, block: Block, axis: str, counts: Sequence[int], seen: dict[str, Sums], metric: torch.Tensor) -> Iterator[float]:
+        """Yield what a layer loses, in nats a token, with so many heads or neurons left."""
+        sums, weight = seen[self._reader[axis]], self._walk.mixer.weight(block, self._reader[axis])
+        unit, gram = self._whole.head_dim if axis == "heads" else 1, sums.gram
+        assert gram is not None
+        scores = (sums.norm * weight.norm(dim=0)).square().reshape(-1, unit).sum(1)
+        groups = self._whole.groups if axis == "heads" and self._whole.per_group > 1 else 1
+        ranked = scores.reshape(groups, -1).argsort(dim=1, descending=True) + torch.arange(groups)[:, None] * (len(scores) // groups)
+        for left in counts:
+            kept = (ranked[:, : left // groups].flatten().sort().values[:, None] * unit + torch.arange(unit)).flatten()
+            gone = torch.ones(len(gram), dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]
+            yield residual(gram, weight, kept, gone, metric) / (2 * sums.tokens) if len(gone) else 0.0
