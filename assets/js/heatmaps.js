@@ -4,13 +4,14 @@
 (({views, plot, colorbar, fill, number, element, part, theme, parse}) => {
   const ls = window.layerscope;
 
-  // A cell cursor for the keyboard: arrows move it, Enter does what a click does.
+  // A cell cursor for the keyboard: arrows move it, Page Up and Page Down by a tenth of a row, Enter does what a click does.
   const cursor = (box, label, rows, columns, local, changed, chosen) => {
     box.tabIndex = 0;
     box.setAttribute("role", "application");
     box.setAttribute("aria-label", label);
+    const tenth = Math.ceil(columns / 10);
     box.onkeydown = (event) => {
-      const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
+      const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [0, -tenth], PageDown: [0, tenth]}[event.key];
       if (!move && event.key !== "Enter") return;
       event.preventDefault();
       const [row, column] = local.cell ?? [0, 0];
@@ -30,6 +31,8 @@
     for (let power = low; power <= high; power++) (high - low > 3 ? [1] : [1, 2, 5]).forEach((digit) => tickvals.push(digit * 10 ** power));
     return {tickvals, ticktext: tickvals.map((v) => `${Number(v.toPrecision(1))}`)};
   };
+
+  ls.ticks = ticks;
 
   const onClick = (box, act) => {
     box.removeAllListeners?.("plotly_click");
