@@ -23,12 +23,12 @@
 
   ls.cursor = cursor;
 
-  // Round numbers on a log axis: 1, 2 and 5 of each power of ten, or powers alone where the range is wide.
+  // Round numbers on a log axis: 1, 2 and 5 of each power of ten, powers alone where the range is wide, every digit within one.
   const ticks = (values) => {
     const finite = values.filter((v) => v > 0);
     const [low, high] = [Math.floor(Math.log10(Math.min(...finite))), Math.ceil(Math.log10(Math.max(...finite)))];
     const tickvals = [];
-    for (let power = low; power <= high; power++) (high - low > 3 ? [1] : [1, 2, 5]).forEach((digit) => tickvals.push(digit * 10 ** power));
+    for (let power = low; power <= high; power++) (high - low > 3 ? [1] : high - low > 1 ? [1, 2, 5] : [1, 2, 3, 4, 5, 6, 7, 8, 9]).forEach((digit) => tickvals.push(digit * 10 ** power));
     return {tickvals, ticktext: tickvals.map((v) => `${Number(v.toPrecision(1))}`)};
   };
 

@@ -85,10 +85,11 @@
 
   // Of the stream before each layer, what so many principal directions hold, beside as many channels by a score.
   ls.openedStream = (box, {directions, rows, left, words}) => {
-    const count = rows[0].length, all = left >= count, chart = part(box, "ls-stream"), t = theme();
+    const count = rows[0].length, all = left >= count, t = theme();
     box.hidden = !directions;
     if (!directions) return;
     part(box, "ls-title").replaceChildren(element("h4", {}, words.stream_title));
+    const chart = part(box, "ls-stream");
     chart.hidden = all;
     const total = rows[0].map((_, channel) => sum(rows.map((row) => row[channel])));
     const kept = total.map((_, channel) => channel).sort((a, b) => total[b] - total[a] || a - b).slice(0, left);

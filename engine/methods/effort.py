@@ -12,9 +12,9 @@ from engine.passes.forward import work_of_pass
 from engine.types import Model
 
 _WIDTH = {"gram": 1.0, "gradients": 3.3}  # passes that what a score needs adds to the one that sums up
-_SCORED = {"sums": 2.2, "gram": 2.0, "full": 4.0, "local": 3.0}  # of the scores of weights, for each of their needs
-_DIRECTIONS = 1.4
-_PRUNED = {"sums": 3.0, "gram": 3.7, "full": 4.0, "local": 3.0}  # of masks
+_SCORED = {"sums": 1.5, "gram": 2.8, "full": 4.3, "local": 1.2}  # of the scores of weights, for each of their needs
+_DIRECTIONS = 1.2
+_PRUNED = {"sums": 3.0, "gram": 3.7, "full": 4.3, "local": 1.5}  # of masks
 
 
 def scoring_seconds(model: Model, axis: str, score: str, tokens: int) -> float:
