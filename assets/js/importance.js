@@ -44,7 +44,7 @@
 
   // Units of a layer by their rank; a neuron can be opened.
   const curve = (box, {found: rows, axis, words, own, draw, trigger}) => {
-    const t = theme(), layer = Math.min(own.cell?.[0] ?? 0, rows.length - 1), scores = rows[layer], rank = own.cell?.[1];
+    const t = theme(), layer = own.cell?.[0] ?? 0, scores = rows[layer], rank = own.cell?.[1];
     const units = scores.map((_, unit) => unit).sort((a, b) => scores[b] - scores[a] || a - b), sorted = units.map((unit) => scores[unit]);
     const total = sorted.reduce((sum, v) => sum + v, 0);
     let sum = 0;
@@ -53,10 +53,10 @@
     plot(box, [
       {type: "scatter", mode: "lines", name: words.axis_score, x, y: sorted, customdata: units, line: {color: t.accent, width: 2}, hovertemplate: `%{x}: ${words[`unit_${axis}`]} %{customdata}, %{y:.4g}<extra></extra>`},
       {type: "scatter", mode: "lines", name: words.energy, x, y: energy, yaxis: "y2", line: {color: t.fold, width: 2, dash: "dash"}, hovertemplate: "%{y:.3f}<extra></extra>"},
-      {type: "scatter", mode: "markers", x: at.map((i) => i + 1), y: at.map((i) => sorted[i]), marker: {size: 12, symbol: "diamond", color: t.fold, line: {color: t.text, width: 1}}, hoverinfo: "skip", showlegend: false},
+      {type: "scatter", mode: "markers", x: at.map((i) => i + 1), y: at.map((i) => sorted[i]), marker: {size: 12, symbol: "diamond", color: t.fold, line: {color: t.text, width: 1}}, hoverinfo: "skip", showlegend: false, cliponaxis: false},
     ], {
       hovermode: "x", showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 60, r: 50, t: 34, b: 44},
-      xaxis: {title: {text: words.unit_axis}}, yaxis: {title: {text: words.axis_score}, type: "log", ...ls.ticks(sorted)},
+      xaxis: {title: {text: words.unit_axis}, range: [0, sorted.length + 1]}, yaxis: {title: {text: words.axis_score}, type: "log", ...ls.ticks(sorted)},
       yaxis2: {overlaying: "y", side: "right", range: [0, 1.02], tickmode: "array", tickvals: [0, .25, .5, .75, 1], showgrid: false, title: {text: words.energy}},
       shapes: left < sorted.length ? [{type: "line", x0: left, x1: left, yref: "paper", y0: 0, y1: 1, line: {color: t.text, width: 2, dash: "dot"}}] : [],
     }, 320);
@@ -79,7 +79,7 @@
   };
 
   // How far the scores agree with each other, and with the losses that were measured.
-  const agreement = (box, pairs, lost, words) => {
+  const agreement = (box, pairs, lost, least, words) => {
     box.hidden = !pairs.length && !lost.length;
     const table = element("table", {class: "ls-board-table ls-agreement"}), top = element("tr", {});
     [words.agreement_pair, words.agreement_mean, words.agreement_range].forEach((text) => top.append(element("th", {}, text)));
@@ -90,14 +90,16 @@
       [name, number(mean, 2), range].forEach((text, i) => row.append(element(i ? "td" : "th", {}, text)));
       return row;
     }));
-    const rules = [words.agreement_read, ...(lost.length ? [words.agreement_losses] : [])].map((text) => element("p", {class: "ls-rule"}, text));
+    const rules = [words.agreement_read, ...(lost.length ? [fill(words.agreement_losses, {least})] : [])].map((text) => element("p", {class: "ls-rule"}, text));
     box.replaceChildren(element("h4", {}, words.agreement_title), ...rules, table);
   };
 
   const below = (box, name) => { const made = part(box, name); made.hidden = true; return made; };
 
   views.importance = (box, {data, value, words, props, local, draw, trigger}) => {
-    const {axis, score} = value, found = data.measured?.[axis]?.[score], told = parse(props.opened, {}), own = (local[axis] ??= {});
+    const {axis, score} = value, found = data.measured?.[axis]?.[score], told = parse(props.opened, {}), of = JSON.stringify(data.shape);
+    if (local.of !== of) Object.assign(local, {of, cells: {}}); // in a model of another shape nothing is chosen
+    const own = (local.cells[axis] ??= {});
     const map = part(box, "ls-map"), layers = part(box, "ls-layer-row"), says = part(box, "ls-says");
     const [unit, projection, stream] = ["ls-one-unit", "ls-one-projection", "ls-one-stream"].map((name) => below(box, name)), beside = part(box, "ls-agree");
     layers.hidden = !found || axis === "heads" || axis === "weights";
@@ -113,10 +115,10 @@
       const from = fill(words.importance_from, {tokens: data.tokens[axis][score], texts: data.texts});
       if (axis === "heads" || axis === "weights") lines.push(words.score_shares);
       says.replaceChildren(...[...lines, from].filter(Boolean).map((text) => element("p", {class: "ls-rule"}, text)));
-      ls.openedUnit(unit, {axis, unit: told.units?.[axis], losses: told.losses?.[axis] ?? [], words, trigger});
+      ls.openedUnit(unit, {axis, unit: told.units?.[axis], told, words, trigger});
       if (axis === "weights") ls.openedProjection(projection, {found, cell: own.cell, words});
       if (axis === "channels") ls.openedStream(stream, {directions: data.directions, rows: found, left: wanted().channels ?? found[0].length, words});
     }
-    agreement(beside, data.agreement?.[axis] ?? [], told.agreement?.[axis] ?? [], words);
+    agreement(beside, data.agreement?.[axis] ?? [], told.agreement?.[axis] ?? [], told.least, words);
   };
 })(window.layerscope);

@@ -46,17 +46,17 @@
   };
 
   // An opened head or neuron: what it does, and what the model loses without it.
-  ls.openedUnit = (box, {axis, unit, losses: known, words, trigger}) => {
+  ls.openedUnit = (box, {axis, unit, told, words, trigger}) => {
     box.hidden = !unit;
     if (!unit) return;
     const heads = axis === "heads", title = part(box, "ls-title"), said = part(box, "ls-said"), chart = part(box, "ls-losses"), more = part(box, "ls-more");
     title.replaceChildren(element("h4", {}, fill(heads ? words.head_title : words.neuron_title, {layer: unit.layer, unit: unit.unit})));
     const seen = heads ? unit.role : unit.excited, {cost} = unit;
-    const measure = element("button", {type: "button", class: "ls-button"}, fill(heads ? words.losses_heads : words.losses_neurons, {layer: unit.layer}));
+    const measure = element("button", {type: "button", class: "ls-button"}, fill(heads ? words.losses_heads : words.losses_neurons, {layer: unit.layer, count: told.sampled}));
     measure.onclick = () => trigger("ask", {axis, layer: unit.layer});
     const lost = cost ? fill(heads ? words.head_loss : words.neuron_loss, {ratio: ls.costWords(cost, words), kl: small(cost.kl)}) : words.cost_measuring;
     said.replaceChildren(...(seen ? [element("p", {}, lost), measure] : [element("p", {class: "ls-waiting"}, heads ? words.head_wait : words.neuron_wait)]));
-    losses(chart, known, unit, words);
+    losses(chart, told.losses[axis] ?? [], unit, words);
     more.replaceChildren(...(!seen ? [] : heads ? head(unit, words) : excited(unit, words)));
   };
 

@@ -7,7 +7,7 @@ from typing import Any
 from engine.cache import plain
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, as_part, scaled
-from engine.methods.agreement import with_losses
+from engine.methods.agreement import LEAST, with_losses
 from engine.models.shapes import shape_of
 from engine.passes.exciting import Peaks, exciting
 from engine.passes.heads import pattern, roles
@@ -41,25 +41,26 @@ class Looking(Lab):
     def tell(self) -> None:
         agreement = {axis: [asdict(one) for one in with_losses(self._scoring.scores(axis), lost)] for axis, lost in self._losses.items()}
         losses = {axis: [(*place, loss) for place, loss in sorted(lost.items())] for axis, lost in self._losses.items()}
-        self.bench.page.put("importance", "opened", json.dumps(plain({"units": self._units, "losses": losses, "agreement": agreement}, 5)))
+        told = {"units": self._units, "losses": losses, "agreement": agreement, "least": LEAST, "sampled": NEURONS}
+        self.bench.page.put("importance", "opened", json.dumps(plain(told, 5)))
 
     def look(self, axis: str, layer: int, unit: int, tokens: int) -> None:
         """Open a head (its pattern on a sentence, its role) or a neuron (which of so many practice tokens excite it most), and measure
         what the model costs with it alone zeroed."""
-        model = self._model_with(axis, layer, unit)
+        model, told = self._model_with(axis, layer, unit), {"layer": layer, "unit": unit}
 
         def job() -> Job[None]:
             yield Progress(f"Looking at {UNITS[axis]} {unit} of layer {layer}", 0.0)
-            seen = (
+            found = (
                 self._head(model, layer, unit)
                 if axis == "heads"
                 else (yield from scaled(self._neuron(model, layer, unit, tokens), 0.0, 0.5))
             )
-            self._open(axis, {**told, **seen})
+            seen = {**told, **found}
+            self._open(axis, seen)
             cost = yield from scaled(self._cost(model, axis, layer, unit), 0.5, 1.0)
-            self._open(axis, {**told, **seen, "cost": cost})
+            self._open(axis, {**seen, "cost": cost})
 
-        told = {"layer": layer, "unit": unit}
         self._open(axis, told)
         self.bench.submit("look", job, lambda _: None, urgent=True)
 
@@ -67,7 +68,7 @@ class Looking(Lab):
         """Measure what the model loses without each head of a layer, or each of some neurons spread over it, alone."""
         model = self._model_with(axis, layer, 0)
         count = getattr(shape_of(model.config), axis)
-        units = range(0, count, 1 if axis == "heads" else -(-count // NEURONS))
+        units = range(count) if axis == "heads" else sorted({place * count // NEURONS for place in range(NEURONS)})
 
         def job() -> Job[None]:
             for number, unit in enumerate(units):
