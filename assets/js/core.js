@@ -102,7 +102,7 @@ window.layerscope = (() => {
       if (box.querySelector(".ls-waiting")) box.replaceChildren();
       views[name](box, {data, value: value(), words, props, trigger, local, draw, width: box.clientWidth});
     };
-    ["data", "value", "hand", "file", "found", "judged", "marks", "alone"].forEach((prop) => watch(prop, () => { draw(); heard(); }));
+    ["data", "value", "hand", "file", "found", "judged", "marks", "alone", "opened"].forEach((prop) => watch(prop, () => { draw(); heard(); }));
     watch("stale", () => { box.classList.toggle("ls-stale", props.stale === "yes"); if (props.stale === "yes") draw(); heard(); });
     box.classList.toggle("ls-stale", props.stale === "yes");
     let width = 0;

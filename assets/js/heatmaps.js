@@ -4,13 +4,14 @@
 (({views, plot, colorbar, fill, number, element, part, theme, parse}) => {
   const ls = window.layerscope;
 
-  // A cell cursor for the keyboard: arrows move it, Enter does what a click does.
+  // A cell cursor for the keyboard: arrows move it, Page Up and Page Down by a tenth of a row, Enter does what a click does.
   const cursor = (box, label, rows, columns, local, changed, chosen) => {
     box.tabIndex = 0;
     box.setAttribute("role", "application");
     box.setAttribute("aria-label", label);
+    const tenth = Math.ceil(columns / 10);
     box.onkeydown = (event) => {
-      const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
+      const move = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], PageUp: [0, -tenth], PageDown: [0, tenth]}[event.key];
       if (!move && event.key !== "Enter") return;
       event.preventDefault();
       const [row, column] = local.cell ?? [0, 0];
@@ -22,14 +23,16 @@
 
   ls.cursor = cursor;
 
-  // Round numbers on a log axis: 1, 2 and 5 of each power of ten, or powers alone where the range is wide.
+  // Round numbers on a log axis: 1, 2 and 5 of each power of ten, powers alone where the range is wide, every digit within one.
   const ticks = (values) => {
     const finite = values.filter((v) => v > 0);
     const [low, high] = [Math.floor(Math.log10(Math.min(...finite))), Math.ceil(Math.log10(Math.max(...finite)))];
     const tickvals = [];
-    for (let power = low; power <= high; power++) (high - low > 3 ? [1] : [1, 2, 5]).forEach((digit) => tickvals.push(digit * 10 ** power));
+    for (let power = low; power <= high; power++) (high - low > 3 ? [1] : high - low > 1 ? [1, 2, 5] : [1, 2, 3, 4, 5, 6, 7, 8, 9]).forEach((digit) => tickvals.push(digit * 10 ** power));
     return {tickvals, ticktext: tickvals.map((v) => `${Number(v.toPrecision(1))}`)};
   };
+
+  ls.ticks = ticks;
 
   const onClick = (box, act) => {
     box.removeAllListeners?.("plotly_click");

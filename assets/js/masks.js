@@ -7,8 +7,11 @@
   // The share of the score that goes at a sparsity, between the two nearest of those that were summed up.
   const lost = (row, sparsity) => { const at = Math.min(sparsity * row.length, row.length - 1), low = Math.floor(at), high = Math.min(low + 1, row.length - 1); return row[low] + (row[high] - row[low]) * (at - low); };
 
+  // The share of weights that the controls on Weights would cut.
+  const sparsityOf = ls.sparsityOf = ({pattern, sparsity}) => (pattern ? pattern.split(":").reduce((n, m) => n / m) : Number(sparsity));
+
   views.masks = (box, {data, value, words}) => {
-    const {method, pattern} = value, sparsity = pattern ? pattern.split(":").reduce((n, m) => n / m) : Number(value.sparsity);
+    const {method} = value, sparsity = sparsityOf(value);
     const found = data.lost?.[method], map = part(box, "ls-map"), chart = part(box, "ls-curves"), t = theme();
     if (found) {
       map.querySelector(".ls-hint")?.remove();

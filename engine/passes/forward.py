@@ -49,6 +49,11 @@ def state_of(output: Any) -> torch.Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
+def work_of_pass(model: Model, tokens: int) -> float:
+    """Return the work of one pass over the source, in parameters times tokens; times the model's pace it is seconds."""
+    return tokens * sum(model.spec.block_parameters)
+
+
 @torch.no_grad()
 def capture(model: Model, pack: Pack) -> Capture:
     """Run the source once over a pack and keep what entered each layer; how long that took becomes the model's pace.
@@ -79,7 +84,7 @@ def capture(model: Model, pack: Pack) -> Capture:
             hook.remove()
     if not torch.isfinite(last[0]).all():
         raise SourceError(f"the model's hidden states are not finite numbers in {model.spec.dtype}; try float32 or bfloat16")
-    model.pace = (time.perf_counter() - began) / (pack.ids.shape[1] * sum(model.spec.block_parameters))
+    model.pace = (time.perf_counter() - began) / work_of_pass(model, pack.ids.shape[1])
     assert torch.equal(norm(last[0]), final), "the final norm of the architecture table is not the network's last step"
     return Capture(pack, (*states, last[0]), tuple(calls), final)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.models.texts import PACK_TOKENS
+from engine.passes.forward import work_of_pass
 from engine.recover.seams import held_share, seams
 from engine.types import Model, Plan
 
@@ -37,13 +38,13 @@ def effort(model: Model, plan: Plan, options: int, tokens: int) -> Effort:
     starts = [min(plan.prefix, *places[:1]), *places[:-1]] if places else []
     fits = tuple(fitted * sum(blocks[start : place + 1]) for start, place in zip(starts, places, strict=True))
     judged = tuple(held * (sum(blocks[place:]) + head) for place in places)
-    return Effort(tokens * sum(model.spec.block_parameters), held * (sum(blocks[plan.prefix :]) + 2 * head), fits, judged, options)
+    return Effort(work_of_pass(model, tokens), held * (sum(blocks[plan.prefix :]) + 2 * head), fits, judged, options)
 
 
 def judging(model: Model, plan: Plan, tokens: int) -> float:
     """Return the work of judging a plan before and after on so many tokens."""
     blocks, head = _sizes(model, plan)
-    return tokens * (sum(model.spec.block_parameters) + 2 * sum(blocks[plan.prefix :]) + 3 * head)
+    return work_of_pass(model, tokens) + tokens * (2 * sum(blocks[plan.prefix :]) + 3 * head)
 
 
 def _sizes(model: Model, plan: Plan) -> tuple[Sequence[int], int]:

@@ -26,7 +26,7 @@ from engine.judge.practice import practice_packs
 from engine.methods.refit import refit
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
-from engine.passes.forward import Capture, run_block
+from engine.passes.forward import Capture, run_block, work_of_pass
 from engine.plans.kept import keep_tensor, name_tensor
 from engine.recover.effort import effort, judging
 from engine.recover.seams import held_out, seams
@@ -154,7 +154,7 @@ def work_of(model: Model, plan: Plan, kind: str, tokens: int) -> float:
     """Return the work of a repair on so many practice tokens, in parameters times tokens."""
     if choices(kind):
         return effort(model, plan, choices(kind), tokens).total
-    return _REFIT_WORK * tokens * sum(model.spec.block_parameters)
+    return _REFIT_WORK * work_of_pass(model, tokens)
 
 
 def _pairs(objective: Objective, plan: Plan, place: int, point: int, packs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:

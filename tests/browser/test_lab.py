@@ -42,8 +42,8 @@ def test_a_plan_of_three_parts_is_made_and_exported(page: Page, app: App) -> Non
     page.locator("#ls-importance .ls-map").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    expect(page.locator("#ls-importance .ls-one-head")).to_contain_text("With this head alone zeroed: perplexity ×", timeout=LONG)
-    expect(page.locator("#ls-importance .ls-one-head")).to_contain_text(re.compile("Role: (mixed|diffuse|previous|first|induction)"))
+    expect(page.locator("#ls-importance .ls-one-unit")).to_contain_text("With this head alone zeroed: perplexity ×", timeout=LONG)
+    expect(page.locator("#ls-importance .ls-one-unit")).to_contain_text(re.compile("Role: (mixed|diffuse|previous|first|induction)"))
     wait_until_ready(page)
 
     # Size follows the sliders without the server; an illegal shape cannot be trimmed.
@@ -84,3 +84,80 @@ def test_a_plan_of_three_parts_is_made_and_exported(page: Page, app: App) -> Non
     open_tab(page, "widths")
     expect(page.locator("#ls-widths .ls-picture")).to_contain_text("MLP, 24 of 24 neurons", timeout=LONG)
     expect(page.locator("#ls-making")).to_contain_text("full width")
+
+
+def axis(page: Page, name: str) -> None:
+    page.locator("#axis input").click()
+    page.get_by_role("option", name=name).click()
+
+
+def measure(page: Page) -> None:
+    page.locator("#measure-score").click()
+    expect(page.locator("#ls-importance .ls-says")).to_contain_text("Scores from 50", timeout=LONG)
+    wait_until_ready(page)
+
+
+def keys(page: Page, *names: str) -> None:
+    page.locator("#ls-importance .ls-map").focus()
+    for name in names:
+        page.keyboard.press(name)
+
+
+def test_what_is_opened_on_importance(page: Page, app: App) -> None:
+    """A neuron by keyboard and by a click on the curve, a layer's heads, a projection's scores, the stream's directions."""
+    page.set_default_timeout(LONG)
+    page.goto(f"{app.url}/?C=2&I=1&L=0&T=1")
+    wait_until_ready(page)
+    open_tab(page, "importance")
+    set_slider(page, "lab-tokens", 500)
+    expect(page.locator("#ls-importance-times")).to_contain_text(
+        re.compile(r"reading 50\d practice tokens, about: Measure this score: \d"), timeout=LONG
+    )
+    lab, unit = page.locator("#ls-importance"), page.locator("#ls-importance .ls-one-unit")
+
+    axis(page, "Neurons of the MLP")
+    measure(page)
+    keys(page, "ArrowDown", "ArrowDown", "ArrowRight", "PageDown", "Enter")
+    expect(lab.locator(".ls-says")).to_contain_text("Rank 7: neuron ")  # the second, and a tenth of 48 more
+    chosen = re.search(r"Rank 7: neuron (\d+)", lab.locator(".ls-says").inner_text())
+    assert chosen
+    expect(unit.locator("h4")).to_have_text(f"Layer 2, neuron {chosen[1]}", timeout=LONG)
+    expect(unit).to_contain_text("With this neuron alone zeroed: perplexity ×", timeout=LONG)
+    expect(unit.locator(".ls-excited li")).to_have_count(8)
+    expect(unit.locator(".ls-excited li").first).to_have_text(re.compile(r"^[+−]\d+\.\d\d"))
+    wait_until_ready(page)
+    drawn = lab.locator(".ls-map .nsewdrag").first.bounding_box()
+    assert drawn
+    page.mouse.click(drawn["x"] + drawn["width"] / 2, drawn["y"] + drawn["height"] / 2)
+    expect(lab.locator(".ls-says")).to_contain_text(re.compile("Rank 2[3-6]: neuron "))
+    expect(unit.locator("h4")).not_to_have_text(f"Layer 2, neuron {chosen[1]}", timeout=LONG)
+    expect(unit).to_contain_text("With this neuron alone zeroed: perplexity ×", timeout=LONG)
+    wait_until_ready(page)
+
+    axis(page, "Query heads")
+    measure(page)
+    keys(page, "ArrowRight", "Enter")
+    expect(unit.locator("h4")).to_have_text("Layer 1, head 0", timeout=LONG)
+    expect(unit).to_contain_text("With this head alone zeroed", timeout=LONG)
+    expect(lab.locator(".ls-agree")).to_be_hidden()  # one head is no ranking
+    unit.get_by_role("button", name="Measure every head of layer 1").click()
+    expect(lab.locator(".ls-agreement")).to_contain_text("weighted · measured loss (4 measured)", timeout=LONG)
+    expect(unit.locator(".ls-losses .scatterlayer .point")).to_have_count(4)
+    wait_until_ready(page)
+
+    axis(page, "Weights")
+    measure(page)
+    expect(unit).to_be_hidden()
+    keys(page, "ArrowDown", "ArrowRight")
+    opened = lab.locator(".ls-one-projection")
+    expect(opened.locator("h4")).to_have_text("self_attn.k_proj of layer 1")
+    expect(opened).to_contain_text("50 % of this projection's weights score below")
+    expect(opened.locator(".barlayer .point")).to_have_count(48)
+
+    open_tab(page, "widths")
+    set_slider(page, "width-channels", 24)
+    open_tab(page, "importance")
+    axis(page, "Channels of the residual stream")
+    measure(page)
+    expect(lab.locator(".ls-one-stream")).to_contain_text(re.compile(r"24 of 32 principal directions keep (9\d|100) %"), timeout=LONG)
+    expect(lab.locator(".ls-one-stream")).to_contain_text("needs code of its own")

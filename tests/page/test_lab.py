@@ -1,19 +1,23 @@
 """Importance, Width and Weights: what the lab tells the page, and the plans it makes."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pandas import Series
 
 from engine.errors import LayerscopeError
 from engine.judge import cost
+from engine.methods.distributions import SHARES
 from engine.methods.importance import scores_of
 from engine.methods.masks import MASKS
 from engine.methods.widths import Kept
 from tests.families import save_tiny
 from tests.page.benches import opened, shown
 from tests.waiting import wait_for_jobs
-from ui.page.bench import pruning
+from ui.page.bench import looking, pruning
 from ui.page.bench.desk import Desk
 
 
@@ -55,7 +59,7 @@ def test_all_scores_of_an_axis_are_measured_and_compared(desk: Desk) -> None:
     assert set(found["measured"]["heads"]) == set(scores_of("heads")) - {"taylor"}
     assert all(len(layers) == 6 and all(len(row) == 4 for row in layers) for layers in found["measured"]["heads"].values())
     assert len(found["agreement"]["heads"]) == 6
-    assert (found["texts"], found["tokens"] >= 400) == ("practice-english", True)
+    assert (found["texts"], {400 <= read < 900 for read in found["tokens"]["heads"].values()}) == ("practice-english", {True})
     desk.scoring.measure("heads", "taylor", 400)
     done(desk)
     assert len(shown(desk, "importance")["agreement"]["heads"]) == 10
@@ -68,21 +72,111 @@ def test_weights_tell_what_a_sparsity_would_take(desk: Desk) -> None:
     assert len(found["projections"]) == 7
     for layer in found["lost"]:
         for shares in layer:
-            assert (len(shares), shares[0]) == (pruning.SHARES, 0.0)
+            assert (len(shares), shares[0]) == (SHARES, 0.0)
             assert shares == sorted(shares)
             assert 0 < shares[10] < 0.5  # the lower half holds less than half
 
 
+def looked_at(desk: Desk) -> dict[str, Any]:
+    return shown(desk, "importance", "opened")
+
+
 def test_a_head_is_looked_at_and_its_cost_measured(desk: Desk) -> None:
-    desk.scoring.look_at_head(3, 2)
+    desk.looking.look("heads", 3, 2, 400)
     done(desk)
-    head = shown(desk, "importance")["head"]
-    assert (head["layer"], head["head"]) == (3, 2)
+    head = looked_at(desk)["units"]["heads"]
+    assert (head["layer"], head["unit"]) == (3, 2)
     assert head["role"] in ("induction", "previous", "first", "diffuse", "mixed")
     assert len(head["tokens"]) == len(head["edges"]) == len(head["sink"]) > 10
     assert 0.5 < head["cost"]["ratio"] < 2
     with pytest.raises(LayerscopeError, match="no head 9 of layer 3"):
-        desk.scoring.look_at_head(3, 9)
+        desk.looking.look("heads", 3, 9, 400)
+
+
+def test_a_neuron_is_looked_at_and_the_next_of_its_layer_walks_no_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.looking.look("neurons", 2, 40, 400)
+    done(desk)
+    neuron = looked_at(desk)["units"]["neurons"]
+    assert (neuron["layer"], neuron["unit"], neuron["read"] >= 400) == (2, 40, True)
+    sizes = [abs(one["value"]) for one in neuron["excited"]]
+    assert (len(sizes), sizes) == (8, sorted(sizes, reverse=True))
+    assert all(one["token"] and one["before"] for one in neuron["excited"])
+    assert 0.5 < neuron["cost"]["ratio"] < 2
+    monkeypatch.setattr(looking, "exciting", lambda *_: pytest.fail("another walk over the same layer"))
+    desk.looking.look("neurons", 2, 41, 400)
+    done(desk)
+    other = looked_at(desk)["units"]["neurons"]
+    assert (other["unit"], other["excited"] != neuron["excited"]) == (41, True)
+    with pytest.raises(LayerscopeError, match="no neuron 48 of layer 2"):
+        desk.looking.look("neurons", 2, 48, 400)
+
+
+def test_scores_are_held_against_the_losses_of_a_layer(desk: Desk) -> None:
+    desk.scoring.measure("heads", "weighted", 400)
+    desk.looking.look("heads", 1, 3, 400)
+    done(desk)
+    assert looked_at(desk)["agreement"]["heads"] == []  # one head is no ranking
+    desk.looking.losses("heads", 1)
+    done(desk)
+    told = looked_at(desk)
+    losses = [loss for layer, _, loss in told["losses"]["heads"] if layer == 1]
+    assert len(losses) == 4
+    assert losses[3] == pytest.approx(told["units"]["heads"]["cost"]["kl"], rel=1e-3)
+    (found,) = told["agreement"]["heads"]
+    assert (found["first"], found["second"], found["units"]) == ("weighted", "loss", 4)
+    scores = shown(desk, "importance")["measured"]["heads"]["weighted"][1]
+    assert found["layers"] == pytest.approx([Series(scores).rank().corr(Series(losses).rank())])
+    desk.scoring.measure("heads", "minitron", 400)
+    done(desk)
+    assert [one["first"] for one in looked_at(desk)["agreement"]["heads"]] == ["weighted", "minitron"]
+    desk.looking.losses("neurons", 5)
+    done(desk)
+    assert [unit for _, unit, _ in looked_at(desk)["losses"]["neurons"]] == list(range(0, 48, 3))
+    with pytest.raises(LayerscopeError, match="no head 0 of layer 6"):
+        desk.looking.losses("heads", 6)
+
+
+def test_channels_bring_what_the_streams_directions_hold(desk: Desk) -> None:
+    desk.scoring.measure("channels", "weighted", 400)
+    done(desk)
+    found = shown(desk, "importance")["directions"]
+    for rows in found.values():
+        assert [len(row) for row in rows] == [32] * 6
+        assert [sum(row) for row in rows] == pytest.approx([1] * 6, rel=1e-3)
+    assert all(row == sorted(row, reverse=True) for row in found["principal"])
+
+
+def test_a_score_on_more_tokens_is_measured_anew(desk: Desk) -> None:
+    desk.scoring.measure("heads", "minitron", 400)
+    done(desk)
+    first = shown(desk, "importance")
+    desk.scoring.measure("heads", "minitron", 900)
+    done(desk)
+    again = shown(desk, "importance")
+    assert again["tokens"]["heads"]["minitron"] >= 900 > first["tokens"]["heads"]["minitron"]
+    assert again["measured"] != first["measured"]
+
+
+def test_how_long_a_measurement_takes_is_told_before_it_is_begun(desk: Desk) -> None:
+    model = desk.open_meter().model
+    model.pace = math.nan  # as after an opening of which everything was remembered
+    assert desk.scoring.times("heads", "taylor", 900) == {}
+    done(desk)
+    told = shown(desk, "importance_times", "value")
+    assert told == json.loads(json.dumps(desk.scoring.times("heads", "taylor", 900)))
+    assert 900 <= told["tokens"] < 1000
+    passes = {name: seconds / (model.pace * told["tokens"] * sum(model.spec.block_parameters)) for name, seconds in told["seconds"].items()}
+    assert 3 < passes["one"] < 6  # a backward pass is about twice a forward one
+    assert 4 < passes["all"] < 8  # minitron, weighted, flap: a pass each; obs with its Gram
+    desk.scoring.measure("heads", None, 900)
+    done(desk)
+    assert desk.scoring.times("heads", "taylor", 900)["seconds"] == {"one": told["seconds"]["one"], "all": 0}
+    assert desk.scoring.times("heads", "weighted", 1500)["seconds"]["one"] > 0
+    bare = desk.scoring.times("channels", "weighted", 900)["seconds"]["one"]
+    assert bare > desk.scoring.times("neurons", "weighted", 900)["seconds"]["one"]  # the stream's directions come with them
+    masks = {method: desk.pruning.times(method, 900) for method in ("magnitude", "wanda", "sparsegpt")}
+    assert masks["magnitude"] == {"tokens": 0, "seconds": {"prune": 0}}
+    assert 0 < masks["wanda"]["seconds"]["prune"] < masks["sparsegpt"]["seconds"]["prune"]
 
 
 def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk: Desk) -> None:

@@ -126,6 +126,7 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         "group_",
         "role_",
         "width_",
+        "unit_",
     }  # each is looked at below; a new one wants a test of its own
     assert used - set(ENGLISH) == set()
 
@@ -181,6 +182,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("axis_", set(DEFAULTS)),
         ("role_", {"mixed", *(name for name, _ in ROLES)}),
         ("width_", set(AXES)),
+        ("unit_", {"neurons", "channels"}),
         ("masks_group_", set(GROUPS)),
         ("group_", {"look", "cut", "judge", "recover", "export"}),
         ("", {"explore", "importance", "fold", "widths", "masks", "search", "compare", "recover", "export"}),

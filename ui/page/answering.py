@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from engine.cache import plain
 from engine.errors import LayerscopeError
 from ui.page.bench.desk import Desk
 from ui.page.sessions import Sessions
@@ -50,6 +51,14 @@ class Answering:
         if bench.notice:
             value["notice"] = self._in_words(bench.notice)
         return [json.dumps(value), gr.update(interactive=busy), gr.Timer(active=busy or more)]
+
+    def _looked_at(self, bench: Desk, find: Callable[[], Any]) -> list[Any]:
+        """Answer a view that asks by itself while somebody looks; with nothing where there is nothing to tell yet."""
+        try:
+            found = find()
+        except LayerscopeError:
+            found = {}
+        return [json.dumps(plain(found)), *self._status(bench)]
 
     def _act(self, bench: Desk, do: Callable[[], object], kind: str | None = None) -> list[Any]:
         """Do something a person asked for; what they did wrong becomes the status line. What the page may also do by itself

@@ -26,6 +26,7 @@ from ui.page.theme import theme
 from ui.page.typed import SCRIPTS_ARE_HERE, keep_what_is_typed
 from ui.text.words import LANGUAGES, all_words, words
 
+LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # of what a view asks by itself while somebody looks
 _ENTER = f"async () => {{ {SCRIPTS_ARE_HERE} return window.layerscope.session(); }}"
 
 
@@ -135,6 +136,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": page.recover.repaired,
         "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
         "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart,
+        "importance_times": page.importance.times, "mask_times": page.masks.times,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
@@ -202,7 +204,7 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
         button.click(on.repair, [*shown, name, *judged_on, *page.recover.repair_settings], answer, **common)
     looked_at = [*shown, compare_tab.tokens, *page.recover.repair_settings]
     told = [page.recover.repair_times, *answer]
-    page.recover.repair_times.browse(on.repair_times, looked_at, told, queue=False, trigger_mode="always_last", **common)
+    page.recover.repair_times.browse(on.repair_times, looked_at, told, **LOOKED_AT, **common)
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
     asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
     found.make.click(on.baseline, asked, answer, **common)
@@ -217,12 +219,16 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     """Wire Importance, Width and Weights."""
     scored, cut, masked = page.importance, page.width, page.masks
     shown = [session, page.fold.plan, page.fold.T]
-    scored.measure.click(on.importance, [session, scored.axis, scored.score, scored.tokens], answer, **common)
+    measured = [session, scored.axis, scored.score, scored.tokens]
+    scored.measure.click(on.importance, measured, answer, **common)
     scored.every.click(on.importances, [session, scored.axis, scored.tokens], answer, **common)
-    scored.chart.pick(on.head, session, answer, **common)
+    scored.times.browse(on.importance_times, measured, [scored.times, *answer], **LOOKED_AT, **common)
+    scored.chart.pick(on.look, [session, scored.tokens], answer, **common)
+    scored.chart.ask(on.losses, session, answer, **common)
     cut.button.click(on.trim, [*shown, *width.settings(cut), scored.tokens], answer, **common)
     asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
     masked.button.click(on.prune, [*shown, *asked], answer, **common)
+    masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
     masked.curves.click(on.curves, session, answer, **common)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from engine.cache import plain
 from engine.errors import LayerscopeError
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import LacoSettings
@@ -182,12 +181,8 @@ class Handlers(LabHandlers):
     @of_what_is_open
     def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
         """Somebody looks at the repairs: how long each takes; nothing where there is no plan yet."""
-        bench = self._of(key)
-        try:
-            found = bench.comparison.repair_times(choice, threshold, int(tokens), **REPAIRS.given("ridge", settings))
-        except LayerscopeError:
-            found = {}
-        return [json.dumps(plain(found)), *self._status(bench)]
+        bench, given = self._of(key), REPAIRS.given("ridge", settings)
+        return self._looked_at(bench, lambda: bench.comparison.repair_times(choice, threshold, int(tokens), **given))
 
     @of_what_is_open
     def undo_repair(self, key: str) -> list[Any]:

@@ -24,10 +24,28 @@ class LabHandlers(Answering):
         return self._act(bench, lambda: bench.scoring.measure(axis, None, int(tokens)))
 
     @of_what_is_open
-    def head(self, key: str, event: gr.EventData) -> list[Any]:
-        """A head was chosen."""
+    def importance_times(self, key: str, axis: str, score: str, tokens: float) -> list[Any]:
+        """Somebody looks at Importance: how long its buttons take."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.scoring.look_at_head(int(event.layer), int(event.head)))
+        return self._looked_at(bench, lambda: bench.scoring.times(axis, score, int(tokens)))
+
+    @of_what_is_open
+    def mask_times(self, key: str, method: str, tokens: float) -> list[Any]:
+        """Somebody looks at Weights: how long pruning takes."""
+        bench = self._of(key)
+        return self._looked_at(bench, lambda: bench.pruning.times(method, int(tokens)))
+
+    @of_what_is_open
+    def look(self, key: str, tokens: float, event: gr.EventData) -> list[Any]:
+        """A head or a neuron was chosen."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.looking.look(str(event.axis), int(event.layer), int(event.unit), int(tokens)))
+
+    @of_what_is_open
+    def losses(self, key: str, event: gr.EventData) -> list[Any]:
+        """What the model loses without each head or some neurons of a layer is asked for."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.looking.losses(str(event.axis), int(event.layer)))
 
     @of_what_is_open
     def trim(

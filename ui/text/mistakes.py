@@ -170,7 +170,7 @@ MISTAKES: dict[str, str] = {
     "no legal shape of this model comes within 5 % of {} million parameters; it has {}": "이 모델에서 파라미터 {}M의 5 % 안에 드는 형상이 없습니다. 이 모델은 {}M입니다.",
     "name neurons or parameters, not both: neurons are what is cut to meet a number of parameters": "뉴런과 파라미터 가운데 하나만 정하세요. 파라미터 수는 뉴런을 잘라 맞춥니다.",
     "{} million parameters cannot be met by cutting neurons; cut heads, channels or layers too": "뉴런만 잘라서는 파라미터 {}M에 맞출 수 없습니다. 헤드, 채널, 레이어도 자르세요.",
-    "there is no head {} of layer {}": "레이어 {1}에 헤드 {0}이(가) 없습니다.",
+    "there is no {} {} of layer {}": "레이어 {2}에 {0} {1}이(가) 없습니다.",
     "unknown axis '{}'; choose one of {}": "‘{}’: 알 수 없는 축입니다. 다음 중에서 고르세요: {}",
     "unknown variant '{}'; choose one of {}": "‘{}’: 알 수 없는 변형입니다. 다음 중에서 고르세요: {}",
     "the pattern {}:{} does not divide a projection's {} inputs": "패턴 {}:{}로 프로젝션의 입력 {}개를 나눌 수 없습니다.",

@@ -18,7 +18,6 @@ from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
 from engine.methods.laco import mean_and_spread
-from engine.passes.forward import capture
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
 from engine.recover.effort import judging
@@ -29,6 +28,7 @@ from engine.types import Calibration, Plan
 from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.exploring import profile_job
 from ui.page.bench.measuring import Measurement, cost, measurement
+from ui.page.bench.pacing import when_paced
 from ui.page.bench.workbench import Workbench
 from ui.text.messages import label_teller
 from ui.text.tables import ON_BOARD, sheet, table
@@ -177,15 +177,7 @@ class Comparison:
             seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in REPAIRS}
             return {"tokens": max(used.values()), "seconds": seconds}
 
-        def job() -> Job[None]:
-            yield Progress("Running the texts through the model")
-            with meter.model.lock:
-                capture(meter.model, meter.captures[0].pack)
-
-        if math.isfinite(meter.model.pace):
-            return told()
-        self.bench.submit("pace", job, lambda _: self.bench.page.put("repair_times", "value", json.dumps(plain(told()))), yielding=True)
-        return {}
+        return when_paced(self.bench, "repair_times", told)
 
     def undo_repair(self) -> None:
         """Show the plan again that was repaired last.

@@ -5,6 +5,7 @@ from pathlib import Path
 from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing
 from ui.page.bench.exploring import Exploring
+from ui.page.bench.looking import Looking
 from ui.page.bench.pruning import Pruning
 from ui.page.bench.scoring import Scoring
 from ui.page.bench.searching import Searching
@@ -26,4 +27,5 @@ class Desk(Workbench):
         self.trimming = Trimming(self, self.costing)
         self.pruning = Pruning(self, self.costing)
         self.scoring = Scoring(self, self.costing, self.pruning)
+        self.looking = Looking(self, self.costing, self.scoring)
         self.sweeping = Sweeping(self, self.comparison, self.costing)

@@ -1,25 +1,23 @@
 """What Weights asks for: the plan that the page shows with weights made zero, and what sparsities cost, method against method."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-import torch
 
 from engine.cache import Ledger, content_key, plain
 from engine.jobs import Job, as_part, scaled
-from engine.methods.masks import MASKS, prune, weight_scores
+from engine.methods.distributions import Distributions
+from engine.methods.effort import pruning_seconds
+from engine.methods.masks import MASKS, prune
 from engine.methods.selection import wanted
-from engine.models.texts import Pack
+from engine.models.texts import Pack, tokens_in
 from engine.plans.kept import for_now
 from engine.plans.rules import untouched
 from engine.types import Model, Plan
 from ui.page.bench.costing import Costing, told_of
 from ui.page.bench.lab import Lab
+from ui.page.bench.pacing import when_paced
 from ui.page.bench.workbench import Workbench
 
-SHARES = 20  # of a projection's weights, lowest first, whose share of the score is summed up
 CURVES = ("magnitude", "wanda", "gblm", "sparsegpt")
 SPARSITIES = (0.5, 0.7, 0.3)
 _CURVE_TOKENS = 3000
@@ -39,9 +37,9 @@ class Pruning(Lab):
     def tell(self) -> None:
         self.bench.show("masks", json.dumps(plain({"lost": self._lost, "curves": self._curves}, 5)))
 
-    def learn(self, method: str, found: Mapping[str, Any]) -> None:
+    def learn(self, method: str, found: Distributions) -> None:
         """Take what a method's scores leave at each sparsity, measured on Importance."""
-        self._lost[method] = found
+        self._lost[method] = {"projections": found.projections, "lost": [[one.lost for one in row] for row in found.layers]}
         self.tell()
 
     def prune(
@@ -57,6 +55,12 @@ class Pruning(Lab):
             return (yield from prune(model, plan, packs, method, want, settings))
 
         self.bench.submit("prune", job, self.bench.show_found, urgent=True)
+
+    def times(self, method: str, tokens: int) -> dict[str, Any]:
+        """Return how many practice tokens a method reads where so many are asked for, and how many seconds it takes here."""
+        model = self.bench.open_meter().model
+        read = tokens_in(self.packs(tokens)) if MASKS.require(method).settings.needs else 0  # type: ignore[attr-defined]
+        return when_paced(self.bench, "mask_times", lambda: {"tokens": read, "seconds": {"prune": pruning_seconds(model, method, read)}})
 
     def curves(self) -> None:
         """Measure what a few sparsities cost by each method, on the model as it was opened; the plans are thrown away."""
@@ -86,26 +90,3 @@ class Pruning(Lab):
             want = wanted(sparsity, None, MASKS[method].settings.group)  # type: ignore[attr-defined]
             plan = yield from scaled(prune(model, untouched(model.spec.depth), packs, method, want), 0.0, 0.8)
             return (yield from scaled(self.costing.of_one(plan), 0.8, 1.0))
-
-
-def lost(model: Model, plan: Plan, packs: tuple[Pack, ...], method: str) -> Job[Mapping[str, Any]]:
-    """Return the mean score of each projection, and for SHARES growing shares of its weights what share of the score goes with the
-    lowest of each output: a layer each."""
-    means: dict[tuple[int, str], float] = {}
-    shares: dict[tuple[int, str], list[float]] = {}
-
-    def take(place: int, name: str, scored: torch.Tensor) -> None:
-        values = np.sort(scored.float().numpy(), axis=1)
-        together = values.sum(0, dtype=np.float64).cumsum()
-        ends = [int(values.shape[1] * part / SHARES) for part in range(SHARES)]
-        means[place, name] = float(values.mean())
-        shares[place, name] = [float(together[end - 1] / together[-1]) if end else 0.0 for end in ends]
-
-    yield from weight_scores(model, plan, packs, method, take)
-    names = list(dict.fromkeys(name for _, name in means))
-    layers = range(plan.depth)
-    return {
-        "projections": names,
-        "means": [[means[place, name] for name in names] for place in layers],
-        "lost": [[shares[place, name] for name in names] for place in layers],
-    }

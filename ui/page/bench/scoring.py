@@ -1,26 +1,27 @@
-"""What Importance asks for: scores of heads, neurons, channels and weights, and a head looked at by itself."""
+"""What Importance asks for: scores of heads, neurons, channels and weights, and how far they agree."""
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from engine.cache import plain
-from engine.errors import SettingsError
-from engine.jobs import Job, Progress, as_part
+from engine.jobs import Job, as_part
 from engine.judge.cost import practice_texts
-from engine.methods.agreement import agreements
-from engine.methods.importance import Importance, importance, needs_gradients, require_importance, scores_of
+from engine.methods.agreement import Layers, agreements
+from engine.methods.distributions import distributions
+from engine.methods.effort import directions_seconds, scoring_seconds
+from engine.methods.importance import importance, needs_gradients, require_importance, scores_of
+from engine.methods.slicegpt import directions
 from engine.models.shapes import facts_of
 from engine.models.texts import Pack, tokens_in
-from engine.passes.heads import pattern, roles
 from engine.plans.rules import untouched
-from engine.types import Model, Plan, Trim
-from ui.page.bench.costing import Costing, told_of
+from engine.types import Model
+from ui.page.bench.costing import Costing
 from ui.page.bench.lab import Lab
-from ui.page.bench.pruning import Pruning, lost
+from ui.page.bench.pacing import when_paced
+from ui.page.bench.pruning import Pruning
 from ui.page.bench.workbench import Workbench
-
-_SENTENCE = 32  # tokens of the text on which a head is looked at
 
 
 class Scoring(Lab):
@@ -30,67 +31,88 @@ class Scoring(Lab):
         super().__init__(bench, costing)
         self._pruning = pruning
         self._shown: dict[str, Any] = {}
+        self._on_measured: list[Callable[[], None]] = []
+
+    def when_measured(self, tell: Callable[[], None]) -> None:
+        """Call this whenever another score was measured."""
+        self._on_measured.append(tell)
 
     def begin(self, model: Model) -> None:
-        self._shown = {"shape": facts_of(model.config, model.spec)["shape"], "measured": {}, "agreement": {}, "head": None}
+        shape = facts_of(model.config, model.spec)["shape"]
+        self._shown = {"shape": shape, "measured": {}, "agreement": {}, "tokens": {}, "directions": None}
 
     def tell(self) -> None:
         self.bench.show("importance", json.dumps(plain(self._shown, 5)))
 
+    def scores(self, axis: str) -> Mapping[str, Layers]:
+        """Return what was measured of an axis, by score."""
+        found: Mapping[str, Layers] = self._shown["measured"].get(axis, {})
+        return found
+
     def measure(self, axis: str, score: str | None, tokens: int) -> None:
-        """Measure one score of an axis on the model as it was opened, or all of them that need no gradients."""
-        names = [require_importance(axis, score)] if score else [name for name in scores_of(axis) if not needs_gradients(axis, name)]
+        """Measure one score of an axis on the model as it was opened, or all of them that need no gradients; with the channels also what
+        the stream's principal directions hold."""
+        names = [require_importance(axis, score)] if score else quick_scores(axis)
         model = self.bench.open_meter().model
 
         def job() -> Job[None]:
             packs = self.packs(tokens)
-            for number, name in enumerate(names):
-                if name not in self._shown["measured"].get(axis, {}):
-                    yield from as_part(self._measuring(model, axis, name, packs), "", number, len(names))
+            known = self._shown["tokens"].get(axis, {})
+            parts = [self._measuring(model, axis, name, packs) for name in names if known.get(name) != tokens_in(packs)]
+            if self._lacks_directions(axis):
+                parts.append(self._directing(model, packs))
+            for number, part in enumerate(parts):
+                yield from as_part(part, "", number, len(parts))
 
         self.bench.submit("importance", job, lambda _: None, urgent=True)
+
+    def times(self, axis: str, score: str, tokens: int) -> dict[str, Any]:
+        """Return how many practice tokens are read where so many are asked for, and how many seconds it takes here to measure `one`
+        score, or `all` that need no gradients; what is known of as many tokens takes none."""
+        model, read = self.bench.open_meter().model, tokens_in(self.packs(tokens))
+        asked = {"one": [require_importance(axis, score)], "all": quick_scores(axis)}
+        todo = {which: [name for name in names if self._shown["tokens"].get(axis, {}).get(name) != read] for which, names in asked.items()}
+
+        def told() -> dict[str, Any]:
+            more = directions_seconds(model, read) if self._lacks_directions(axis) else 0.0
+            return {
+                "tokens": read,
+                "seconds": {which: more + sum(scoring_seconds(model, axis, name, read) for name in todo[which]) for which in todo},
+            }
+
+        return when_paced(self.bench, "importance_times", told)
 
     def _measuring(self, model: Model, axis: str, name: str, packs: tuple[Pack, ...]) -> Job[None]:
         whole = untouched(model.spec.depth)
         if axis == "weights":
-            found: Any = yield from lost(model, whole, packs, name)
-            self._pruning.learn(name, found)
+            spread = yield from distributions(model, whole, packs, name)
+            found: Any = asdict(spread)
+            self._pruning.learn(name, spread)
         else:
-            measured: Importance = yield from importance(model, whole, packs, axis, name)
-            found = measured.layers
-        of_axis = {**self._shown["measured"].get(axis, {}), name: found}
-        self._shown["measured"] = {**self._shown["measured"], axis: of_axis}
+            found = (yield from importance(model, whole, packs, axis, name)).layers
+        of_axis = self._learn("measured", axis, name, found)
+        self._learn("tokens", axis, name, tokens_in(packs))
         if axis != "weights":
             self._shown["agreement"] = {**self._shown["agreement"], axis: [asdict(one) for one in agreements(of_axis)]}
-        self._shown |= {"tokens": tokens_in(packs), "texts": practice_texts(self.bench.texts.name).name}
+        self._shown["texts"] = practice_texts(self.bench.texts.name).name
+        self.tell()
+        for tell in self._on_measured:
+            tell()
+
+    def _learn(self, what: str, axis: str, name: str, found: Any) -> dict[str, Any]:
+        """Keep what was found of a score of an axis; return it beside that of the axis's other scores."""
+        of_axis = {**self._shown[what].get(axis, {}), name: found}
+        self._shown[what] = {**self._shown[what], axis: of_axis}
+        return of_axis
+
+    def _lacks_directions(self, axis: str) -> bool:
+        return axis == "channels" and self._shown["directions"] is None
+
+    def _directing(self, model: Model, packs: tuple[Pack, ...]) -> Job[None]:
+        self._shown["directions"] = asdict((yield from directions(model, untouched(model.spec.depth), packs)))
         self.tell()
 
-    def look_at_head(self, layer: int, head: int) -> None:
-        """Look at one head: its pattern on a sentence, its role, and the cost of the model with that head alone zeroed."""
-        model = self.bench.open_meter().model
-        shape = self._shown["shape"]
-        if not (0 <= layer < shape["depth"] and 0 <= head < shape["heads"]):
-            raise SettingsError(f"there is no head {head} of layer {layer}")
-        told: dict[str, Any] = {"layer": layer, "head": head}
-        self._shown["head"] = told
-        self.tell()
 
-        def job() -> Job[None]:
-            yield Progress(f"Looking at head {head} of layer {layer}", 0.0)
-            ids = self.packs(4 * _SENTENCE)[0].ids[:, :_SENTENCE]
-            found, looked = roles(model, ids)[layer][head], pattern(model, ids, layer, head)
-            seen = {**told, **asdict(found), "tokens": looked.tokens, "edges": looked.edges, "sink": looked.first}
-            self._shown["head"] = seen
-            self.tell()
-            without = _without_head(model, layer, head, shape["heads"])
-            self._shown["head"] = {**seen, "cost": told_of((yield from self.costing.of_one(without)))}
-            self.tell()
-
-        self.bench.submit("head", job, lambda _: None, urgent=True)
-
-
-def _without_head(model: Model, layer: int, head: int, heads: int) -> Plan:
-    whole = untouched(model.spec.depth)
-    trimmed = Trim(heads=tuple(other for other in range(heads) if other != head))
-    blocks = tuple(replace(block, trim=trimmed) if block.home == layer else block for block in whole.blocks)
-    return replace(whole, blocks=blocks)
+def quick_scores(axis: str) -> list[str]:
+    """Return the scores of an axis that need no gradients."""
+    return [name for name in scores_of(axis) if not needs_gradients(axis, name)]

@@ -27,8 +27,9 @@ def build(language: str) -> SimpleNamespace:
     with gr.Row(elem_classes="ls-buttons"):
         measure = gr.Button(say("importance_button"), variant="primary", elem_id="measure-score", min_width=200)
         every = gr.Button(say("importance_all"), elem_id="measure-scores", min_width=200)
+    times = view("importance-times", language, 0, panel=True)
     value = json.dumps({"axis": "heads", "score": DEFAULTS["heads"]})
-    chart = view("importance", language, 320, value)
+    chart = view("importance", language, 320, value, opened="{}")
     axis.change(
         lambda chosen: gr.update(choices=names[chosen], value=DEFAULTS[chosen]),
         axis,
@@ -38,4 +39,4 @@ def build(language: str) -> SimpleNamespace:
         api_visibility="private",
     )
     follow(chart, axis=axis, score=score)
-    return SimpleNamespace(axis=axis, score=score, tokens=tokens, measure=measure, every=every, chart=chart)
+    return SimpleNamespace(axis=axis, score=score, tokens=tokens, measure=measure, every=every, times=times, chart=chart)

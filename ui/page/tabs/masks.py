@@ -35,9 +35,10 @@ def build(language: str) -> SimpleNamespace:
             with gr.Row(elem_classes="ls-buttons"):
                 button = gr.Button(say("masks_button"), variant="primary", elem_id="prune-button", min_width=120)
                 curves = gr.Button(say("masks_curves"), elem_id="mask-curves", min_width=200)
+            times = view("mask-times", language, 0, panel=True)
         with gr.Column(min_width=340):
             chart = view("masks", language, 300, json.dumps({"method": "wanda", "sparsity": 0.5, "pattern": ""}))
     follow(chart, method=method, sparsity=sparsity, pattern=pattern)
     return SimpleNamespace(
-        method=method, sparsity=sparsity, pattern=pattern, group=group, more=more, button=button, curves=curves, chart=chart
+        method=method, sparsity=sparsity, pattern=pattern, group=group, more=more, button=button, curves=curves, times=times, chart=chart
     )

@@ -1,0 +1,60 @@
+"""SliceGPT (Ashkboos et al. 2024, 2401.15024), section 3: how much of the residual stream's variance stays where the stream keeps
+only its k principal directions. An analysis: its checkpoint is nothing that a stock class loads.
+
+C = sum over tokens of x^T x, x what the layer's first norm makes of the stream without its gain, so that every token counts alike
+(the paper's definition; of the raw stream, which the published code takes, few tokens with massive values are nearly all). Of C's
+eigenvalues the k largest stay. Rotated to its own eigenvectors each layer would need the product of two layers' rotations on every
+residual connection, and norms without gains, which are folded into the projections that read them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.func import functional_call
+
+from engine.jobs import Job, scaled
+from engine.models.devices import exact
+from engine.models.families import blocks_of
+from engine.models.texts import Pack
+from engine.passes.sums import gram_of
+from engine.passes.walk import Walk
+from engine.types import Model, Plan
+
+Rows = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Of the stream that enters each layer, shares of its variance (uncentred): of its `principal` directions, the largest first,
+    and of its `channels` as they stand. A row a layer, each of which adds up to 1."""
+
+    principal: Rows
+    channels: Rows
+
+
+def directions(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Directions]:
+    """Return what the stream's directions and channels hold of its variance in a plan, from one pass; in float64."""
+    walk, principal, channels = Walk(model, packs, plan.blocks), list[tuple[float, ...]](), list[tuple[float, ...]]()
+    for place, block in enumerate(plan.blocks):
+        gram = _gram(model, walk, block.home)
+        principal.append(_shares(torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)))
+        channels.append(_shares(gram.diagonal()))
+        if place + 1 < plan.depth:
+            yield from scaled(walk.step(block), place / plan.depth, (place + 1) / plan.depth)
+    return Directions(tuple(principal), tuple(channels))
+
+
+def _shares(values: torch.Tensor) -> tuple[float, ...]:
+    return tuple((values / values.sum()).tolist())
+
+
+@torch.no_grad()
+def _gram(model: Model, walk: Walk, home: int) -> torch.Tensor:
+    """Return the sum of x^T x [hidden, hidden] over all tokens before a layer, x after its first norm with neutral gain and bias."""
+    row = walk.mixer.cutter.row
+    norm = blocks_of(model.network)[home].get_submodule(row.norms[0])
+    neutral = {"weight": torch.zeros_like if row.unit_gains else torch.ones_like, "bias": torch.zeros_like}
+    named = {name: neutral[name](parameter) for name, parameter in norm.named_parameters()}
+    with model.lock:
+        return torch.stack([gram_of(exact(functional_call(norm, named, (state[0],)))) for state in walk.states]).sum(0)

@@ -1,0 +1,77 @@
+"""Which tokens excite a neuron most, for all neurons of a layer at once: a running few of the largest of what the MLP's consumer reads.
+
+The first token of a text is left out: a stream has massive values there whatever stands in the text, and they would be every
+neuron's largest.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.jobs import Job, scaled
+from engine.models.families import architecture_of
+from engine.models.texts import Pack
+from engine.passes.walk import Walk
+from engine.plans.rules import untouched
+from engine.types import Model
+
+TOKENS = 8  # that are kept of each neuron
+_BEFORE, _AFTER = 8, 4  # tokens of context
+
+
+@dataclass(frozen=True, slots=True)
+class Excited:
+    """A token that excites a neuron, within what stands around it in its text, and the neuron's signed activation there."""
+
+    before: str
+    token: str
+    after: str
+    value: float
+
+
+class Peaks:
+    """The tokens with the largest |activation| of every neuron of a layer, the largest first."""
+
+    def __init__(self, tokenizer: Any, packs: Sequence[Pack]) -> None:
+        self._decode, self._ids = tokenizer.decode, torch.cat([pack.ids[0] for pack in packs])
+        lengths = [stop - start for pack in packs for _, start, stop in pack.spans]
+        self._ends = torch.tensor(lengths).cumsum(0).tolist()  # where each text ends among all tokens
+        self.read = 0  # tokens that were added
+        self._values: torch.Tensor | None = None
+        self._places = torch.zeros(0, 0, dtype=torch.int64)  # [kept, neurons], among all tokens
+
+    def add(self, x: torch.Tensor, pack: Pack) -> None:
+        """Add the activations [tokens, neurons] of the next pack."""
+        counted = ~pack.first_tokens()
+        x, places = x.float().cpu()[counted], (self.read + torch.arange(len(x)))[counted]
+        places = places[:, None].expand(-1, x.shape[1])
+        if self._values is not None:
+            x, places = torch.cat([self._values, x]), torch.cat([self._places, places])
+        best = x.abs().topk(min(TOKENS, len(x)), dim=0).indices
+        self._values, self._places = x.gather(0, best), places.gather(0, best)
+        self.read += len(counted)
+
+    def of(self, neuron: int) -> tuple[Excited, ...]:
+        """Return the tokens that excite a neuron most."""
+        assert self._values is not None
+        found = zip(self._places[:, neuron].tolist(), self._values[:, neuron].tolist(), strict=True)
+        return tuple(self._told(place, value) for place, value in found)
+
+    def _told(self, place: int, value: float) -> Excited:
+        text = bisect_right(self._ends, place)
+        first, last = max(place - _BEFORE, self._ends[text - 1] if text else 0), min(place + 1 + _AFTER, self._ends[text])
+        before, token, after = (self._decode(self._ids[a:b]) for a, b in ((first, place), (place, place + 1), (place + 1, last)))
+        return Excited(before, token, after, value)
+
+
+def exciting(model: Model, packs: Sequence[Pack], layer: int) -> Job[Peaks]:
+    """Return which tokens of some packs excite the neurons of one of the source's layers most, from one walk up to there."""
+    blocks, consumer = untouched(model.spec.depth).blocks, architecture_of(model.config).reader_of("neuron")
+    walk, peaks = Walk(model, packs, blocks), Peaks(model.tokenizer, packs)
+    for place in range(layer):
+        yield from scaled(walk.step(blocks[place]), place / (layer + 1), (place + 1) / (layer + 1))
+    yield from scaled(walk.watch(blocks[layer], lambda _, x, pack: peaks.add(x, pack), (consumer,)), layer / (layer + 1), 1.0)
+    return peaks
