@@ -140,7 +140,7 @@ def names_in(file: str, function: str) -> set[str]:
 JOBS = {
     name
     for file in sorted((ROOT / "ui" / "page" / "bench").glob("*.py"))
-    for call in ("submit", "Task")
+    for call in ("submit", "Task", "Curves")
     for name in names_in(str(file.relative_to(ROOT)), call)
 }
 JOBS |= {*ALSO, *names_in("ui/page/bench/comparison.py", "_measure")}

@@ -60,7 +60,13 @@ class LabHandlers(Answering):
         return self._act(bench, lambda: bench.pruning.prune(*asked, **given))
 
     @of_what_is_open
-    def curves(self, key: str) -> list[Any]:
+    def mask_curves(self, key: str, sparsity: float) -> list[Any]:
         """Measure what sparsities cost, method against method."""
         bench = self._of(key)
-        return self._act(bench, bench.pruning.curves)
+        return self._act(bench, lambda: bench.pruning.curves(float(sparsity)))
+
+    @of_what_is_open
+    def width_curves(self, key: str, heads: float, neurons: float, channels: float) -> list[Any]:
+        """Measure what widths cost, score against score."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.trimming.curves(bench.trimming.kept(heads, neurons, channels)))

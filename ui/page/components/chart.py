@@ -11,7 +11,7 @@ from engine.models.texts import assets_folder
 
 # Plotly's own file from its wheel, then ours; the order is that of loading.
 _OURS = (
-    "core menu table terminal tabs costs heatmaps importance widths masks strip staircase fold panels picker search sweep board"
+    "core menu table terminal tabs costs heatmaps importance widths widthcosts masks strip staircase fold panels picker search sweep board"
     " picture slides present state"
 )
 SCRIPTS = (
