@@ -126,9 +126,9 @@ def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app:
     expect(page.locator("#trim-button")).to_be_enabled()
 
     page.locator("#width-curves").click()
-    expect(page.locator("#ls-widthcosts .ls-width-neurons .legendtext")).to_have_count(3, timeout=LONG)
+    expect(page.locator("#ls-widthcosts .ls-width-neurons .legendtext")).to_have_count(4, timeout=LONG)
     wait_until_ready(page)
-    for axis, scores in (("heads", 2), ("channels", 2)):
+    for axis, scores in (("heads", 3), ("channels", 2)):
         expect(page.locator(f"#ls-widthcosts .ls-width-{axis} .legendtext")).to_have_count(scores)
 
 

@@ -101,6 +101,10 @@ def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk:
     assert masked["name"] != plan["name"]
     assert desk.label_of("found", desk.chosen("found", 1.0)[0]) == "laco, trimmed (weighted), pruned (wanda)"
 
+    desk.trimming.trim("found", 1.0, Kept(heads=2), "flap", False, False, 400, biased=True, redistributed=True)
+    done(desk)
+    assert made(desk)["width"]["done"] == ["bias", "redistributed"]
+
     desk.trimming.trim("found", 1.0, Kept(neurons=24), "weighted", True, False, 700)
     done(desk)
     again = made(desk)
@@ -117,8 +121,8 @@ def test_curves_hold_every_method_and_leave_no_tensor_behind(desk: Desk, fresh_c
     assert set(pruning.CURVES) <= set(MASKS)
 
 
-def named(desk: Desk) -> list[tuple[str, int, str, bool]]:
-    return [(one["axis"], one["count"], one["score"], one["refit"]) for one in shown(desk, "widthcosts")]
+def named(desk: Desk) -> list[tuple[str, int, str, str]]:
+    return [(one["axis"], one["count"], one["score"], one["done"]) for one in shown(desk, "widthcosts")]
 
 
 def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
@@ -133,8 +137,8 @@ def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
     assert [(axis, count) for axis, count, score, _ in points if score == "minitron"] == [
         ("neurons", 28), ("neurons", 24), ("neurons", 36), ("channels", 24), ("heads", 2), ("channels", 16),
     ]  # fmt: skip
-    assert {(score, refit) for axis, _, score, refit in points if axis == "heads"} == {("weighted", True), ("minitron", False)}
-    assert {score for axis, _, score, _ in points if axis == "neurons"} == {"weighted", "minitron", "maw"}
+    assert {(score, done) for axis, _, score, done in points if axis == "channels"} == {("weighted", "refit"), ("minitron", "")}
+    assert {score for axis, _, score, _ in points if axis == "neurons"} == {"weighted", "flap", "minitron", "maw"}
     assert all(one["low"] <= one["ratio"] <= one["high"] for one in shown(desk, "widthcosts"))
     assert not list(fresh_cache.glob("tensors/*"))
 
@@ -145,7 +149,7 @@ def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
 
 
 def test_a_cancelled_cost_map_keeps_its_points_and_goes_on_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trimming, "ARMS", (("minitron", False),))
+    monkeypatch.setattr(trimming, "ARMS", (("minitron", ""),))
     monkeypatch.setattr(trimming, "trim", counted := Counted(trimming.trim, lambda: desk.runner.cancel() if counted.times == 3 else None))
     desk.trimming.curves(Kept())
     done(desk)

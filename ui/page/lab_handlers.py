@@ -39,16 +39,16 @@ class LabHandlers(Answering):
         neurons: float,
         channels: float,
         score: str,
-        refit: bool,
+        beside: str,
         plain: bool,
+        redistribute: bool,
         tokens: float,
     ) -> list[Any]:
         """Trim the plan that Fold shows."""
         bench = self._of(key)
-        return self._act(
-            bench,
-            lambda: bench.trimming.trim(choice, threshold, bench.trimming.kept(heads, neurons, channels), score, refit, plain, int(tokens)),
-        )
+        kept, more = bench.trimming.kept(heads, neurons, channels), {"biased": beside == "bias", "redistributed": redistribute}
+        asked = (choice, threshold, kept, score, beside == "refit", plain, int(tokens))
+        return self._act(bench, lambda: bench.trimming.trim(*asked, **more))
 
     @of_what_is_open
     def prune(

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.jobs import Job
-from engine.methods.widths import AXES, Kept, require_score, require_width, scores_for, trim
+from engine.methods.compensation import has_bias
+from engine.methods.scores import AXES, require_score, scores_for
+from engine.methods.widths import Kept, require_width, trim
 from engine.models.shapes import facts_of, legal_channels, legal_heads
 from engine.models.texts import Pack
 from engine.plans.rules import untouched
@@ -16,7 +18,7 @@ from ui.page.bench.lab import Lab
 from ui.page.bench.workbench import Workbench
 
 SHARES = (0.875, 0.75, 0.5)  # of an axis that are left
-ARMS = (("weighted", True), ("minitron", False), ("maw", False))  # a score, and whether what reads the cut parts is solved again
+ARMS = (("weighted", "refit"), ("flap", "bias"), ("minitron", ""), ("maw", ""))  # a score, and what is done for what reads the cut parts
 
 
 class Trimming(Lab):
@@ -53,8 +55,9 @@ class Trimming(Lab):
         asked = {"heads": int(heads), "neurons": int(neurons), "channels": int(channels)}
         return Kept(**{axis: None if count >= shape.get(axis, 0) else count for axis, count in asked.items()})
 
-    def trim(self, choice: str, threshold: float, kept: Kept, score: str, refit: bool, plain_: bool, tokens: int) -> None:
-        """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown."""
+    def trim(self, choice: str, threshold: float, kept: Kept, score: str, refit: bool, plain_: bool, tokens: int, **beside: bool) -> None:
+        """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown. `beside` is what else `trim` of the
+        engine is told: biased, redistributed."""
         model, plan = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0].deep
         require_width(model, plan, kept)
         for axis in AXES:
@@ -62,7 +65,7 @@ class Trimming(Lab):
                 require_score(score, axis)
 
         def job() -> Job[Plan]:
-            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, refit, plain_))
+            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, refit, plain_, **beside))
 
         self.bench.submit("trim", job, self.bench.show_found, urgent=True)
 
@@ -72,7 +75,10 @@ class Trimming(Lab):
         now = {axis: getattr(kept, axis) or shape[axis] for axis in AXES}
         asked = [(axis, count) for axis in AXES for count in self._counts(axis, now[axis])]
         asked.sort(key=lambda one: abs(one[1] - now[one[0]]) / shape[one[0]])
-        self._curves.measure([self._point(*one, *arm) for one in asked for arm in ARMS if arm[0] in scores_for(one[0])])
+        self._curves.measure([self._point(*one, *arm) for one in asked for arm in ARMS if self._serves(one[0], *arm)])
+
+    def _serves(self, axis: str, score: str, done: str) -> bool:
+        return score in scores_for(axis) and (done != "bias" or has_bias(self.bench.open_meter().model, axis))
 
     def _counts(self, axis: str, now: int) -> list[int]:
         """Return which widths of an axis are measured: the legal ones nearest to SHARES of it, and the slider's own."""
@@ -82,11 +88,12 @@ class Trimming(Lab):
         nearest = {min(there, key=lambda count: abs(count - share * whole)) for share in SHARES}
         return sorted((nearest | {now} & set(there)) - {whole}, reverse=True)
 
-    def _point(self, axis: str, count: int, score: str, refit: bool) -> Point:
+    def _point(self, axis: str, count: int, score: str, done: str) -> Point:
         model, kept = self.bench.open_meter().model, Kept(**{axis: count})
+        how = {"refitted": done == "refit", "biased": done == "bias", "plain": score == "minitron"}
 
         def make(packs: Sequence[Pack]) -> Job[Plan]:
-            return trim(model, untouched(model.spec.depth), packs, kept, score, refitted=refit, plain=score == "minitron")
+            return trim(model, untouched(model.spec.depth), packs, kept, score, **how)
 
-        told = (("axis", axis), ("count", count), ("score", score), ("refit", refit))
-        return Point(f"{axis} {count} {score} {refit}", told, f"{axis} {count}, {score}", make)
+        told = (("axis", axis), ("count", count), ("score", score), ("done", done))
+        return Point(f"{axis} {count} {score} {done}", told, f"{axis} {count}, {score}", make)

@@ -12,6 +12,7 @@ from ui.page.components.slider import Slider
 from ui.text.words import told, words
 
 TARGETS = ("parameters", "bytes", "memory")
+BESIDE = ("refit", "bias", "nothing")  # what is done for what reads the cut parts
 
 
 def build(language: str) -> SimpleNamespace:
@@ -34,7 +35,7 @@ def build(language: str) -> SimpleNamespace:
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return what a plan is trimmed with."""
-    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.refit, tab.plain]
+    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.beside, tab.plain, tab.redistribute]
 
 
 def _target(say: Callable[[str], str]) -> dict[str, Any]:
@@ -61,12 +62,21 @@ def _how(say: Callable[[str], str]) -> dict[str, Any]:
     """By which score, and what is done beside cutting."""
     choices = [(told(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
     score = gr.Dropdown(choices, value="weighted", label=say("axis_score"), elem_id="width-score")
-    refit = gr.Checkbox(True, label=say("width_refit"), info=say("width_refit_info"), elem_id="width-refit")
-    plain = gr.Checkbox(False, label=say("width_plain"), info=say("width_plain_info"), elem_id="width-plain")
+    beside = gr.Dropdown(
+        [(say(f"width_beside_{name}"), name) for name in BESIDE],
+        value="refit",
+        label=say("width_beside"),
+        info=say("width_beside_info"),
+        elem_id="width-beside",
+    )
+    plain, redistribute = (
+        gr.Checkbox(False, label=say(f"width_{name}"), info=say(f"width_{name}_info"), elem_id=f"width-{name}")
+        for name in ("plain", "redistribute")
+    )
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("width_button"), variant="primary", elem_id="trim-button", min_width=120)
         curves = gr.Button(say("width_curves"), elem_id="width-curves", min_width=200)
-    return {"score": score, "refit": refit, "plain": plain, "button": button, "curves": curves}
+    return {"score": score, "beside": beside, "plain": plain, "redistribute": redistribute, "button": button, "curves": curves}
 
 
 def _meet(tab: SimpleNamespace) -> None:
