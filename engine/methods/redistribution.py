@@ -7,7 +7,8 @@ Of L heads in order of importance, the highest first, K stay, and the lowest of 
 so the last that stays goes with the first that goes, the one before it with the next, and where more go than stay the least
 important of them are let go. A head is what the paper's own definition of attention has of it, its rows of W^Q, W^K and W^V with
 their biases; W^O reads all heads and is none of them, and is sliced. Where several query heads share a key and a value, only their
-rows of W^Q change, each within its KV group, as the paper says for grouped queries.
+rows of W^Q change, each within its KV group, as the paper says for grouped queries. It prepares a plan for training: without any, on
+the demo with 6 of 9 heads, perplexity is more than ten times that of slicing alone.
 """
 
 from collections.abc import Iterator, Sequence

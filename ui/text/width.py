@@ -20,7 +20,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "width_beside_bias": ("give it a bias (FLAP)", "바이어스 두기 (FLAP)"),
     "width_beside_nothing": ("nothing", "그대로 두기"),
     "width_redistribute": ("Redistribute pruned heads", "프루닝한 헤드 재분배"),
-    "width_redistribute_info": ("Minitron's: the least important heads that stay take on what they lack of the pruned.", "Minitron의 방식입니다. 남은 헤드 중 덜 중요한 것이 프루닝한 헤드와의 차이를 이어받습니다."),
+    "width_redistribute_info": ("Minitron's: the least important heads that stay take on what they lack of the pruned. Made for retraining; without it the demo became far worse.", "Minitron의 방식입니다. 남은 헤드 중 덜 중요한 것이 프루닝한 헤드와의 차이를 이어받습니다. 재학습을 위한 것으로, 재학습 없이는 demo가 훨씬 나빠졌습니다."),
     "width_arm_refit": ("solved again", "다시 풂"),
     "width_arm_bias": ("bias", "바이어스"),
     "width_plain": ("Leave norm gains as they are", "정규화 게인을 그대로 두기"),
