@@ -1,7 +1,7 @@
 // What plans cost: told by the server a plan at a time, kept by the names of their blocks. Words and colours are the report's.
 "use strict";
 
-(({views, fill, number, times, between, element, theme, redraw}) => {
+(({views, plot, fill, number, times, between, ratioAxis, element, theme, redraw}) => {
   const ls = window.layerscope;
   let told = {of: {}, limits: []};
   ls.costOf = (plan) => told.of[plan?.name]; // undefined where nobody has measured it yet
@@ -30,6 +30,22 @@
   // The cheapest measured of some steps; of equals the one with the highest T.
   ls.cheapest = (steps) => steps.filter((step) => Number.isFinite(ls.costOf(step)?.ratio ?? NaN))
     .reduce((best, step) => (best && ls.costOf(best).ratio <= ls.costOf(step).ratio ? best : step), null);
+
+  // Curves of cost, a line a name, over points {x, name, ratio, low, high}; `at` is where a slider stands on the axis `xaxis`. Charts
+  // side by side share their `names`, and with them the colours.
+  ls.costCurves = (box, points, words, at, xaxis, names = points.map((point) => point.name)) => {
+    const t = theme(), lines = [...new Set(names)].sort(), highest = 1.3 * Math.max(2, ...points.map((point) => point.ratio));
+    const inks = [t.fold, t.accent, ls.ink.good, ls.ink.warn, t.faint], dashes = ["solid", "dash", "dot", "dashdot", "longdash"], symbols = ["circle", "diamond", "square", "triangle-up", "x"];
+    plot(box, lines.map((name, index) => {
+      const own = points.filter((point) => point.name === name).sort((a, b) => a.x - b.x), of = (key) => own.map((point) => point[key]);
+      return {type: "scatter", mode: "lines+markers", name, x: of("x"), y: of("ratio"), line: {color: inks[index % 5], dash: dashes[index % 5], width: 2}, marker: {size: 8, symbol: symbols[index % 5]},
+        error_y: {type: "data", symmetric: false, array: own.map((point) => point.high - point.ratio), arrayminus: own.map((point) => point.ratio - point.low), thickness: 1}, hovertemplate: `${name}, %{x}: ×%{y:.2f}<extra></extra>`};
+    }).filter((line) => line.x.length), {
+      showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 12, t: 44, b: 44}, xaxis,
+      yaxis: {title: {text: words.cost_axis}, ...ratioAxis(points.map((point) => point.ratio), highest, [.06, .04])},
+      shapes: [{type: "line", x0: at, x1: at, yref: "paper", y0: 0, y1: 1, line: {color: t.text, width: 1.5, dash: "dot"}}],
+    }, 340);
+  };
 
   views.costs = (box, {value, local, props}) => {
     if (local.told === props.value) return;

@@ -1,7 +1,7 @@
 // Weights: what a sparsity takes follows the slider at once, from the scores that were summed up; and what sparsities cost.
 "use strict";
 
-(({views, plot, colorbar, fill, element, part, theme, ratioAxis, transposed, percent}) => {
+(({views, plot, colorbar, fill, element, part, transposed, percent}) => {
   const ls = window.layerscope;
 
   // The share of the score that goes at a sparsity, between the two nearest of those that were summed up.
@@ -12,7 +12,7 @@
 
   views.masks = (box, {data, value, words}) => {
     const {method} = value, sparsity = sparsityOf(value);
-    const found = data.lost?.[method], map = part(box, "ls-map"), chart = part(box, "ls-curves"), t = theme();
+    const found = data.lost?.[method], map = part(box, "ls-map"), chart = part(box, "ls-curves");
     if (found) {
       map.querySelector(".ls-hint")?.remove();
       plot(map, [{type: "heatmap", z: transposed(found.lost.map((layer) => layer.map((row) => lost(row, sparsity)))), y: found.projections.map((name) => name.split(".").pop()), colorscale: "Cividis", zmin: 0, xgap: 1, ygap: 1, colorbar: colorbar(words.score_lost), hovertemplate: `%{y}, ${words.layer} %{x}: %{z:.3f}<extra></extra>`}],
@@ -21,19 +21,10 @@
       window.Plotly.purge(map);
       map.replaceChildren(element("p", {class: "ls-hint"}, fill(words.masks_lost_none, {method})));
     }
-    const known = (data.curves ?? []).filter((one) => Number.isFinite(one.ratio ?? NaN));
+    const known = (data.curves ?? []).filter((one) => Number.isFinite(one.ratio ?? NaN)).map((one) => ({...one, x: one.sparsity, name: one.method}));
     if (!known.length) { window.Plotly.purge(chart); chart.replaceChildren(element("p", {class: "ls-hint"}, words.masks_curves_none)); return; }
     chart.querySelector(".ls-hint")?.remove();
-    const names = [...new Set(known.map((one) => one.method))], inks = [t.fold, t.accent, ls.ink.good, ls.ink.warn, t.faint], dashes = ["solid", "dash", "dot", "dashdot", "longdash"];
-    plot(chart, names.map((name, index) => {
-      const own = known.filter((one) => one.method === name).sort((a, b) => a.sparsity - b.sparsity);
-      return {type: "scatter", mode: "lines+markers", name, x: own.map((one) => one.sparsity), y: own.map((one) => one.ratio), line: {color: inks[index % 5], dash: dashes[index % 5], width: 2}, marker: {size: 7},
-        error_y: {type: "data", symmetric: false, array: own.map((one) => one.high - one.ratio), arrayminus: own.map((one) => one.ratio - one.low), thickness: 1}, hovertemplate: `${name}, %{x:.0%}: ×%{y:.2f}<extra></extra>`};
-    }), {
-      showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 12, t: 44, b: 44},
-      xaxis: {title: {text: words.masks_zeros}, tickformat: ".0%", range: [0, 1]}, yaxis: {title: {text: words.cost_axis}, ...ratioAxis(known.map((one) => one.ratio), 1.3 * Math.max(2, ...known.map((one) => one.ratio)), [.06, .04])},
-      shapes: [{type: "line", x0: sparsity, x1: sparsity, yref: "paper", y0: 0, y1: 1, line: {color: t.text, width: 1.5, dash: "dot"}}],
-    }, 340);
+    ls.costCurves(chart, known, words, sparsity, {title: {text: words.masks_zeros}, tickformat: ".0%", range: [0, 1]});
     part(box, "ls-from").textContent = ls.costFrom(words);
   };
 })(window.layerscope);

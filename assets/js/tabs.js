@@ -54,7 +54,7 @@
     const cut = Object.keys(said).filter((axis) => width[axis] && width[axis] !== shape[axis]);
     return [
       fill(words.making_depth, {depth: plan.depth, source: depth}),
-      cut.length ? cut.map((axis) => said[axis]).concat(width.refit ? [words.making_refit] : []).join(", ") : words.making_whole,
+      cut.length ? cut.map((axis) => said[axis]).concat(width.done.map((done) => words[`making_${done}`])).join(", ") : words.making_whole,
       masks ? fill(words.making_masks, {share: Math.round(100 * masks.sparsity), method: masks.method}) : words.making_dense,
     ];
   };

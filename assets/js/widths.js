@@ -1,9 +1,10 @@
-// Width: parameters, bytes and the picture of a block follow the sliders at once, from what is known of the model's shape.
+// Width: parameters, bytes and the picture of a block follow the sliders at once, and the neurons follow a target, from what is known
+// of the model's shape.
 "use strict";
 
 (({views, fill, size, element, part, theme, redraw}) => {
   const ls = window.layerscope;
-  const AXES = ["heads", "neurons", "channels"];
+  const AXES = ["heads", "neurons", "channels"], CONTEXT = 4096; // tokens in the KV cache
 
   const count = (terms, sizes) => terms.reduce((sum, [axes, often]) => sum + often * axes.reduce((product, axis) => product * sizes[axis], 1), 0);
   const shapeOf = (data, asked) => {
@@ -11,6 +12,44 @@
     return {heads, groups: grouped ? shape.groups : heads, neurons: asked.neurons ?? shape.neurons, channels: asked.channels ?? shape.channels, head_dim: shape.head_dim};
   };
   const sizesOf = (s) => ({query: s.heads * s.head_dim, key: s.groups * s.head_dim, neuron: s.neurons, channel: s.channels});
+
+  // What a shape comes to at a depth; and what of it a target counts, as the page says it.
+  const weight = (data, shape, depth) => {
+    const sizes = sizesOf(shape), parameters = count(data.outer, sizes) + depth * count(data.block, sizes);
+    return {parameters, bytes: parameters * data.unit, kv: 2 * CONTEXT * shape.groups * shape.head_dim * depth * data.unit};
+  };
+  const million = (parameters) => `${Number((parameters / 1e6).toPrecision(4))} M`;
+  const TARGETS = {
+    parameters: {of: ({parameters}) => parameters, say: (amount, words) => fill(words.width_parameters, {count: million(amount)})},
+    bytes: {of: ({bytes}) => bytes, say: size},
+    memory: {of: ({bytes, kv}) => bytes + kv, say: size},
+  };
+
+  // The most neurons a layer with which a plan of these heads, channels and layers comes to at most so many millions; 0 where one is
+  // too many. `kept_for` of engine/methods/widths.py does the same in the terminal.
+  ls.neuronsFor = (data, asked, depth, by, millions) => {
+    const of = (neurons) => TARGETS[by].of(weight(data, shapeOf(data, {...asked, neurons}), depth)), least = of(1);
+    return Math.max(0, Math.min(data.shape.neurons, Math.floor((1e6 * millions - least) / (of(2) - least)) + 1));
+  };
+  const depthOf = (data) => ls.shown?.depth ?? data.shape.depth;
+  const askedOf = (data, value) => Object.fromEntries(AXES.filter((axis) => value[axis] && value[axis] < data.shape[axis]).map((axis) => [axis, value[axis]]));
+
+  // What the sliders come to by a target's measure, in millions: where a target begins. Rounded up, so that it is met as it stands.
+  ls.weighs = (by) => {
+    const {data, value} = ls.knows("widths");
+    if (!data || !TARGETS[by]) return null;
+    const millions = TARGETS[by].of(weight(data, shapeOf(data, askedOf(data, value)), depthOf(data))) / 1e6, digit = 10 ** (Math.floor(Math.log10(millions)) - 3);
+    return Number((Math.ceil(millions / digit) * digit).toPrecision(4));
+  };
+
+  // Moves the neurons to what meets the target; returns what there is to say of it, and whether it is met.
+  const meet = (data, asked, {by, amount, neurons}, words, trigger) => {
+    if (!TARGETS[by] || !(amount > 0)) return {met: true};
+    const {say, of} = TARGETS[by], most = ls.neuronsFor(data, asked, depthOf(data), by, amount), target = say(1e6 * amount, words);
+    if (!most) return {met: false, said: fill(words.width_unmet, {target, least: say(of(weight(data, shapeOf(data, {...asked, neurons: 1}), depthOf(data))), words)})};
+    if (most !== neurons) { ls.met = most; trigger("take", {}); }
+    return {met: true, neurons: most, said: fill(words.width_met, {target, count: most, all: data.shape.neurons})};
+  };
 
   const picture = (box, data, shape, words, width) => {
     const t = theme(), whole = data.shape, full = Math.min(width - 4, 560), most = Math.max(whole.neurons, whole.heads * whole.head_dim, whole.channels);
@@ -30,19 +69,19 @@
     return fill(words.width_illegal, {family: data.family, heads: shape.heads, nearest: Math.min(nearest, data.shape.channels)});
   };
 
-  views.widths = (box, {data, value, words, width}) => {
-    const asked = ls.widths = Object.fromEntries(AXES.filter((axis) => value[axis] && value[axis] < data.shape[axis]).map((axis) => [axis, value[axis]]));
+  views.widths = (box, {data, value, words, width, trigger}) => {
+    const goal = meet(data, askedOf(data, value), value, words, trigger), asked = ls.widths = askedOf(data, {...value, neurons: goal.neurons ?? value.neurons});
     redraw("importance");
-    const shape = shapeOf(data, asked), depth = ls.shown?.depth ?? data.shape.depth, sizes = sizesOf(shape);
-    const parameters = count(data.outer, sizes) + depth * count(data.block, sizes), kv = 2 * 4096 * shape.groups * shape.head_dim * depth * data.unit;
+    const shape = shapeOf(data, asked), {parameters, bytes, kv} = weight(data, shape, depthOf(data));
     const figure = (text, label) => { const item = element("div", {class: "ls-figure"}); item.append(element("b", {}, text), element("span", {}, label)); return item; };
     const row = part(box, "ls-figures"), said = part(box, "ls-says");
     row.replaceChildren(
-      figure(`${(parameters / 1e6).toFixed(1)} M`, fill(words.parameters, {share: Math.round((100 * parameters) / data.parameters)})),
-      figure(size(parameters * data.unit), fill(words.weight_of, {dtype: data.dtype})), figure(size(kv), words.width_kv));
+      figure(million(parameters), fill(words.parameters, {share: Math.round((100 * parameters) / data.parameters)})),
+      figure(size(bytes), fill(words.weight_of, {dtype: data.dtype})), figure(size(kv), words.width_kv));
     const why = refused(data, shape, words), fixed = Object.entries(data.fixed).map(([axis, reason]) => fill(words.width_fixed, {axis: words[`width_${axis}`], reason}));
-    said.replaceChildren(...[why || (AXES.some((axis) => axis in asked) ? "" : words.width_nothing), ...fixed].filter(Boolean).map((text) => element("p", {class: text === why ? "ls-warning" : "ls-hint"}, text)));
-    document.getElementById("trim-button")?.toggleAttribute("disabled", Boolean(why) || !Object.keys(asked).length);
+    const told = [[why, true], [goal.said, !goal.met], [why || goal.said || AXES.some((axis) => axis in asked) ? "" : words.width_nothing], ...fixed.map((text) => [text])];
+    said.replaceChildren(...told.filter(([text]) => text).map(([text, bad]) => element("p", {class: bad ? "ls-warning" : "ls-hint"}, text)));
+    document.getElementById("trim-button")?.toggleAttribute("disabled", Boolean(why) || !goal.met || !Object.keys(asked).length);
     picture(part(box, "ls-picture"), data, shape, words, width);
   };
 })(window.layerscope);

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.methods.masks import MASKS
-from engine.methods.widths import AXES, SCORES
+from engine.methods.scores import AXES, SCORES
 from engine.passes.forward import work_of_pass
 from engine.types import Model
 
-_WIDTH = {"gram": 1.0, "gradients": 3.3}  # passes that what a score needs adds to the one that sums up
+_WIDTH = {"gram": 0.5, "gradients": 3.3}  # passes that what a score needs adds to the one that sums up
 _SCORED = {"sums": 1.5, "gram": 2.8, "full": 4.3, "local": 1.2}  # of the scores of weights, for each of their needs
 _DIRECTIONS = 1.2
 _PRUNED = {"sums": 3.0, "gram": 3.7, "full": 4.3, "local": 1.5}  # of masks

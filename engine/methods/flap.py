@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.methods.widths import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, Reading, ScoreSettings
 
 
 @SCORES.register("flap", "how much it varies, times the squared norm of the weights that read it", ScoreSettings)

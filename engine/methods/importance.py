@@ -9,7 +9,7 @@ import torch
 from engine.errors import SettingsError
 from engine.jobs import Job
 from engine.methods.masks import MASKS, weight_scores
-from engine.methods.widths import AXES, SCORES, require_score, scores, scores_for
+from engine.methods.scores import AXES, SCORES, require_score, scores, scores_for
 from engine.models.texts import Pack, tokens_in
 from engine.types import Model, Plan
 
@@ -55,7 +55,7 @@ def require_importance(axis: str, score: str | None) -> str:
 def importance(
     model: Model, plan: Plan, packs: Sequence[Pack], axis: str, score: str, settings: Mapping[str, Any] | None = None
 ) -> Job[Importance]:
-    """Return what each unit of an axis scores (see engine/methods/widths.py and masks.py) in a plan, its masks left out."""
+    """Return what each unit of an axis scores (see engine/methods/scores.py and masks.py) in a plan, its masks left out."""
     tokens = tokens_in(packs)
     if axis != "weights":
         found = yield from scores(model, plan.dense, packs, (axis,), score, settings)

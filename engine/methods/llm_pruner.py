@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 
 from engine.errors import SettingsError
-from engine.methods.widths import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, Reading, ScoreSettings
 from engine.settings import control
 
 VARIANTS = ("element", "vector")

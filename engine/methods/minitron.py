@@ -10,7 +10,7 @@ import torch
 from engine.cache import Ledger
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.widths import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, Reading, ScoreSettings
 from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.passes.sums import AGGREGATIONS
 from engine.plans.rules import untouched

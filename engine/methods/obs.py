@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from engine.methods.widths import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, Reading, ScoreSettings
 
 _DAMPING = 0.01  # of the mean of the diagonal of X^T X
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from engine.methods.widths import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, Reading, ScoreSettings
 
 
 @dataclass(frozen=True, slots=True)

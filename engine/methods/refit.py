@@ -79,14 +79,15 @@ class Normal:
 def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
     """Return a plan without masks whose projections that write to the stream are solved again, each where held-out text improves.
 
-    What it had of earlier refits is dropped; a repair's map is what they start from.
+    What was done to those projections before is dropped; a repair's map is what they start from.
 
     Raises:
         SettingsError: there are fewer than two packs, so that none can be held out.
     """
     if len(packs) < 2:
         raise SettingsError("a refit needs more practice text: some is fitted, some is held out")
-    bare = tuple(_bare(block) for block in plan.blocks)
+    consumers = architecture_of(model.config).consumers
+    bare = tuple(_bare(block, consumers) for block in plan.blocks)
     run, same, blocks = _Refit(model, packs, bare), replace(plan, blocks=bare).prefix, list[Block]()
     for place, block in enumerate(bare):
         end = bare[place + 1].home if place + 1 < len(bare) else plan.source_depth
@@ -98,9 +99,19 @@ def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
     return replace(plan, blocks=tuple(blocks))
 
 
-def _bare(block: Block) -> Block:
-    trim = block.trim and replace(block.trim, refits=())
+def _bare(block: Block, consumers: Sequence[str]) -> Block:
+    """Return a block without masks whose consumers are as they were before anything was done to them."""
+    trim = block.trim and replace(block.trim, refits=tuple(one for one in block.trim.refits if one[0].rpartition(".")[0] not in consumers))
     return replace(block, refits=(), trim=trim, masks=())
+
+
+def with_tensor(block: Block, parameter: str, tensor: torch.Tensor) -> Block:
+    """Return a block with a projection's parameter replaced: of the trimmed shape where there is one, and as it is stored. The
+    tensor is kept beside the plan."""
+    named = (parameter, keep_tensor(name_tensor(tensor)))
+    if block.trim is not None:
+        return replace(block, trim=replace(block.trim, refits=(*block.trim.refits, named)))
+    return replace(block, refits=(*block.refits, named))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -168,7 +179,7 @@ class _Refit:
         if held.error(weight) - errors[best] <= _LEAST * held.yy:
             return block
         (solved,) = fitted.joined(held).solved(weight, (STRENGTHS[best],))  # what was held out has chosen, and is fitted too
-        return self._with(block, name, solved)
+        return with_tensor(block, f"{name}.weight", self._cutter.oriented(solved).to(self._model.network.dtype))
 
     def _pair(self, number: int, block: Block, name: str, want: _Wanted) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a consumer reads over a pack in the plan, and what it would have to write; in the trimmed shapes."""
@@ -191,10 +202,3 @@ class _Refit:
     def _kept(self, values: torch.Tensor, axis: str, trim: Trim | None) -> torch.Tensor:
         indices = None if trim is None else self._cutter.kept(axis, trim)
         return values if indices is None else values.index_select(1, indices.to(values.device))
-
-    def _with(self, block: Block, name: str, weight: torch.Tensor) -> Block:
-        tensor = self._cutter.oriented(weight).to(self._model.network.dtype)
-        named = (f"{name}.weight", keep_tensor(name_tensor(tensor)))
-        if block.trim is not None:
-            return replace(block, trim=replace(block.trim, refits=(*block.trim.refits, named)))
-        return replace(block, refits=(*block.refits, named))

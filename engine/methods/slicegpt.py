@@ -14,10 +14,9 @@ import torch
 from torch.func import functional_call
 
 from engine.jobs import Job, scaled
-from engine.models.devices import exact
 from engine.models.families import blocks_of
 from engine.models.texts import Pack
-from engine.passes.sums import gram_of
+from engine.passes.sums import Gram
 from engine.passes.walk import Walk
 from engine.types import Model, Plan
 
@@ -56,5 +55,8 @@ def _gram(model: Model, walk: Walk, home: int) -> torch.Tensor:
     norm = blocks_of(model.network)[home].get_submodule(row.norms[0])
     neutral = {"weight": torch.zeros_like if row.unit_gains else torch.ones_like, "bias": torch.zeros_like}
     named = {name: neutral[name](parameter) for name, parameter in norm.named_parameters()}
+    gram = Gram(walk.states[0].shape[-1], torch.float64)
     with model.lock:
-        return torch.stack([gram_of(exact(functional_call(norm, named, (state[0],)))) for state in walk.states]).sum(0)
+        for state in walk.states:
+            gram.add(functional_call(norm, named, (state[0],)))
+    return gram.total()

@@ -20,7 +20,8 @@ class Architecture:
     stream last, None where a norm stands between; `transposed` says that projections are stored [in, out].
 
     `unit_gains` says that a norm multiplies by 1 + its weight, `scaled_embedding` that the embedding is multiplied by
-    sqrt(hidden_size); `fixed` are axes that cannot be cut, each with the reason.
+    sqrt(hidden_size); `fixed` are axes that cannot be cut, each with the reason; `biases` are the config's switches that give
+    projections a bias, with those projections.
     """
 
     blocks: str
@@ -35,6 +36,7 @@ class Architecture:
     unit_gains: bool = False
     scaled_embedding: bool = False
     fixed: Mapping[str, str] = field(default_factory=dict)
+    biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def reader_of(self, axis: str) -> str:
         """Return the projection that reads an axis: the consumer of the heads or of the neurons."""
@@ -61,18 +63,20 @@ _LLAMA = Architecture(
     norms=("input_layernorm", "post_attention_layernorm"),
     writes="mlp.down_proj",
 )
+_ATTENTION_BIAS, _MLP_BIAS = {"attention_bias": tuple(_SPLIT_ATTENTION)}, {"mlp_bias": tuple(_GATED_MLP)}
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "llama": _LLAMA,
+    "llama": replace(_LLAMA, biases={**_ATTENTION_BIAS, **_MLP_BIAS}),
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
+    "qwen3": replace(_LLAMA, biases=_ATTENTION_BIAS),
     "gemma3_text": replace(
         _LLAMA,
         norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
         writes=None,
         unit_gains=True,
         scaled_embedding=True,
+        biases=_ATTENTION_BIAS,
     ),
     "phi3": replace(
         _LLAMA,

@@ -5,6 +5,8 @@ want a whole network with a cache. Building one costs no weights but the mixed a
 """
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ def live_network(model: Model, plan: Plan) -> PreTrainedModel:
         mixer = Mixer(model.network)
         _borrow_outside_blocks(model.network, network, mixer.cutter, plan.blocks[0].trim)
         for place, block in enumerate(plan.blocks):
-            _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], mixer.trimmed(block))
+            _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], partial(mixer.parameter, block))
     network.generation_config = copy.deepcopy(model.network.generation_config)
     for layer in blocks_of(network):
         layer.register_forward_pre_hook(lambda *_: heed())  # whoever drives it, a harness or generate, can be stopped
@@ -73,12 +75,12 @@ def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim
                 module._buffers[scale] = torch.full_like(twin._buffers[scale], network.config.hidden_size**0.5)
 
 
-def _fill(block: nn.Module, home: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Give a block its parameters, and its home's buffers."""
+def _fill(block: nn.Module, home: nn.Module, made: Callable[[str], torch.Tensor]) -> None:
+    """Give a block its parameters, each `made` by its name, and its home's buffers."""
     for path, module in block.named_modules():
         for name, there in module._parameters.items():
             if there is not None:
-                module._parameters[name] = _view(tensors[f"{path}.{name}" if path else name])
+                module._parameters[name] = _view(made(f"{path}.{name}" if path else name))
         _borrow_buffers(home.get_submodule(path), module)
 
 

@@ -10,8 +10,8 @@ from engine.errors import ExportError
 from engine.models.families import architecture_of
 from engine.models.shapes import shape_of
 from engine.models.tensors import Output, TensorPlace, read_tensor
-from engine.plans.surgery import made
-from engine.plans.trimming import Cutter, role_of, trimmed_shape
+from engine.plans.surgery import made, new_bias
+from engine.plans.trimming import Cutter, new_biases, role_of, trimmed_shape
 from engine.types import Block, Plan, Trim
 
 
@@ -35,8 +35,10 @@ def plan_outputs(config: Any, plan: Plan, places: dict[str, TensorPlace], dtype:
             outputs[name] = maker.outside(name, plan.blocks[0].trim)
         else:
             layers.setdefault(int(match[1]), []).append(match[2])
+    added = [name for names in new_biases(row, plan, partial(getattr, config)).values() for name in names]
     for index, block in enumerate(plan.blocks):
         outputs |= {f"{stem}.{index}.{rest}": maker.inside(block, rest) for rest in layers[block.home]}
+        outputs |= {f"{stem}.{index}.{name}.bias": maker.new_bias(block, name) for name in added}
     return outputs
 
 
@@ -68,6 +70,13 @@ class _Maker:
             left = trimmed_shape(self._shape, block.trim)
             shape = tuple(left.size(axis) for axis in axes)
         return Output(kind, shape, partial(made, self._cutter, block, rest, lambda layer: self._read(layer, rest), kind))
+
+    def new_bias(self, block: Block, projection: str) -> Output:
+        """The bias of a projection that has none in the source."""
+        kind, name = self._kind(self._places[self._named(block.home, f"{projection}.weight")]), f"{projection}.bias"
+        (axis,) = self._cutter.axes(name)
+        shape = (trimmed_shape(self._shape, block.trim).size(axis),)
+        return Output(kind, shape, partial(new_bias, self._cutter, block, name, kind))
 
     def _read(self, layer: int, rest: str) -> torch.Tensor:
         name = self._named(layer, rest)

@@ -11,7 +11,7 @@ from engine.errors import PlanError
 from engine.models.devices import exact
 from engine.models.families import blocks_of
 from engine.plans.kept import tensor_of
-from engine.plans.trimming import Cutter
+from engine.plans.trimming import Cutter, trimmed_shape
 from engine.types import Block, Tensors
 
 _KEEP = 1 << 30
@@ -93,6 +93,17 @@ def made(
     return tensor if left is None else tensor * unpack_mask(left, tuple(tensor.shape)).to(device)
 
 
+def new_bias(cutter: Cutter, block: Block, name: str, dtype: torch.dtype, device: Any = "cpu") -> torch.Tensor:
+    """Return a bias that no source layer has, in the trimmed shape: the plan's own, or zeros where it only goes with one that is."""
+    own = _named(block.trim.refits, name) if block.trim else None
+    (axis,) = cutter.axes(name)
+    return (
+        torch.zeros(trimmed_shape(cutter.shape, block.trim).size(axis), dtype=dtype, device=device)
+        if own is None
+        else own.to(device, dtype)
+    )
+
+
 def _mixed(cutter: Cutter, block: Block, name: str, read: Callable[[int], torch.Tensor], dtype: torch.dtype, device: Any) -> torch.Tensor:
     """Return a projection's parameter before anything is cut."""
     refit = _named(block.refits, name)
@@ -133,18 +144,19 @@ class Mixer:
         names = self.projection_parameters(block.home)
         if block.trim is not None and block.trim.plain:
             names += [f"{norm}.weight" for norm in self.cutter.row.norms]
+        names += [name for name, _ in (block.trim.refits if block.trim else ()) if name not in names]  # biases that are new
         tensors = {name: self._masked(name, block) for name in names}
         if len(block.mix) > 1 or block.tensors or block.trim is not None:
             self._remember(block, tensors)
         return tensors
 
-    def trimmed(self, block: Block) -> dict[str, torch.Tensor]:
-        """Return all the block's parameters in the trimmed shapes; without a copy where they are a source layer's own."""
-        return {name: self.parameter(block, name) for name, _ in self._layers[block.home].named_parameters()}
-
     def parameter(self, block: Block, name: str) -> torch.Tensor:
-        """Return one of the block's parameters in the trimmed shape."""
-        home = self._layers[block.home].get_parameter(name)
+        """Return one of the block's parameters in the trimmed shape; without a copy where it is a source layer's own."""
+        module, _, kind = name.rpartition(".")
+        home = self._layers[block.home].get_submodule(module)._parameters[kind]
+        if home is None:
+            weight = self._layers[block.home].get_parameter(f"{module}.weight")
+            return new_bias(self.cutter, block, name, weight.dtype, weight.device)
         return made(self.cutter, block, name, self._reader(name), home.dtype, home.device)
 
     def weight(self, block: Block, projection: str) -> torch.Tensor:
@@ -158,9 +170,9 @@ class Mixer:
         return [name for name in names if name in present]
 
     def _masked(self, name: str, block: Block) -> torch.Tensor:
-        home, read = self._layers[block.home].get_parameter(name), self._reader(name)
         if any(parameter == name for parameter, _ in (*block.masks, *(block.trim.refits if block.trim else ()))):
             return self.cutter.spread(name, self.parameter(block, name), block.trim)
+        home, read = self._layers[block.home].get_parameter(name), self._reader(name)
         if name.rpartition(".")[0] in self.cutter.row.projections:
             return self.cutter.blanked(name, _mixed(self.cutter, block, name, read, home.dtype, home.device), block.trim)
         return self.cutter.blanked(name, home, block.trim)

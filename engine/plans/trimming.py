@@ -11,6 +11,8 @@ head is tied to it, so is the head, and the final norm needs no factor of its ow
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +31,22 @@ def plan_config(config: Any, plan: Plan) -> Any:
     """
     resized = resized_config(config, plan.kept)
     trim = plan.blocks[0].trim
-    return resized if trim is None else shaped_config(resized, trimmed_shape(shape_of(resized), trim))
+    if trim is None:
+        return resized
+    shaped = shaped_config(resized, trimmed_shape(shape_of(resized), trim))
+    shaped.update(dict.fromkeys(new_biases(architecture_of(config), plan, partial(getattr, config)), True))
+    return shaped
+
+
+def new_biases(row: Architecture, plan: Plan, has: Callable[[str], bool]) -> dict[str, tuple[str, ...]]:
+    """Return the projections that have a bias in a plan and none in its source, by the config's switch that gives it to them: all of
+    a switch go together. `has` tells whether a switch is on in the source."""
+    named = {name for block in plan.blocks if block.trim for name, _ in block.trim.refits}
+    return {
+        switch: projections
+        for switch, projections in row.biases.items()
+        if named & {f"{name}.bias" for name in projections} and not has(switch)
+    }
 
 
 def trimmed_shape(shape: Shape, trim: Trim | None) -> Shape:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from engine.errors import PlanError
+from engine.models.families import row_of
 from engine.models.shapes import parameters_at
-from engine.plans.trimming import trimmed_shape
-from engine.types import Block, ModelSpec, Plan, Trim
+from engine.plans.trimming import new_biases, trimmed_shape
+from engine.types import Block, ModelSpec, Plan, Shape, Trim
 
 Say = Callable[..., str]  # a sentence, and by name what its braces are told of
 
@@ -24,8 +25,20 @@ def weigh(spec: ModelSpec, plan: Plan) -> tuple[int, int]:
         outside = spec.parameters - sum(spec.block_parameters)
         parameters = outside + sum(spec.block_parameters[home] for home in plan.kept)
     else:
-        parameters = parameters_at(spec, replace(trimmed_shape(spec.shape, trim), depth=plan.depth))
+        shape = replace(trimmed_shape(spec.shape, trim), depth=plan.depth)
+        parameters = parameters_at(spec, shape) + plan.depth * _new_biases(spec, shape, plan)
     return parameters, parameters * spec.bytes_per_parameter
+
+
+def _new_biases(spec: ModelSpec, shape: Shape, plan: Plan) -> int:
+    """Return how many parameters a block has in biases that the source's blocks have not."""
+    row, terms = row_of(spec.model_type), dict(spec.block_terms)
+
+    def has(switch: str) -> bool:
+        writes, _ = row.projections[row.biases[switch][0]]
+        return (writes,) in terms  # only a bias is counted by this axis alone
+
+    return sum(shape.size(row.projections[name][0]) for names in new_biases(row, plan, has).values() for name in names)
 
 
 def in_english(sentence: str, **values: object) -> str:
@@ -71,8 +84,23 @@ def _width_said(plan: Plan, say: Say) -> Iterator[str]:
         yield say("Every layer keeps {count} neurons ({method}).", count=len(trim.neurons), method=method)
     if trim.channels is not None:
         yield say("The residual stream keeps {count} channels ({method}).", count=len(trim.channels), method=method)
-    if any(block.trim.refits for block in plan.blocks if block.trim):
+    done = done_beside(plan)
+    if "refit" in done:
         yield say("What reads the parts that were cut is solved again on those that are left.")
+    if "bias" in done:
+        yield say("What reads the parts that were cut has their mean as a bias (FLAP).")
+    if "redistributed" in done:
+        yield say("The heads that stay take on what the pruned ones had (Minitron).")
+
+
+def done_beside(plan: Plan) -> tuple[str, ...]:
+    """Return what was done to a plan's width beside cutting, of "refit", "bias" and "redistributed" (see engine/methods/widths.py)."""
+    if plan.width is None or not any(block.trim.refits for block in plan.blocks if block.trim):
+        return ()
+    told = dict(plan.width.settings)
+    done = {"bias": bool(told.get("bias")), "redistributed": bool(told.get("redistributed"))}
+    done["refit"] = bool(told.get("refit")) or not any(done.values())
+    return tuple(name for name, true in done.items() if true)
 
 
 def _fold_said(plan: Plan, block: Block, say: Say) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.jobs import Job, Progress, scaled
-from engine.methods.widths import AXES
+from engine.methods.scores import AXES
 from engine.models.shapes import shape_of
 from engine.models.texts import Pack
 from engine.passes.forward import capture

@@ -13,7 +13,17 @@ from tests.waiting import wait_for_jobs
 from ui.page.bench.desk import Desk
 
 DEPTH = 6
-DATA = ("similarity", "norms", "weights", "landscape", "fold", "importance", "widths", "masks")  # the components that wait for data
+DATA = (
+    "similarity",
+    "norms",
+    "weights",
+    "landscape",
+    "fold",
+    "importance",
+    "widths",
+    "widthcosts",
+    "masks",
+)  # the components that wait for data
 texts = calibration_of(TEXTS, "three texts")
 other_texts = calibration_of(("Something else entirely.", "And one more text."), "two texts")
 held = calibration_of(("The rain fell on the hills all day.", "A boat came in with the tide.", "Two birds sat on a wire."), "held out")

@@ -17,7 +17,7 @@ from engine.methods.widths import Kept
 from tests.families import save_tiny
 from tests.page.benches import opened, shown
 from tests.waiting import wait_for_jobs
-from ui.page.bench import looking, pruning
+from ui.page.bench import curves, looking, pruning, trimming
 from ui.page.bench.desk import Desk
 
 
@@ -25,7 +25,7 @@ from ui.page.bench.desk import Desk
 def desk(empty: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk that has opened the tiny model, whose costs are measured on few tokens."""
     monkeypatch.setattr(cost.cost_judge, "__defaults__", ("english", 400))
-    monkeypatch.setattr(pruning, "_CURVE_TOKENS", 300)
+    monkeypatch.setattr(curves, "TOKENS", 300)
     monkeypatch.setattr(pruning, "SPARSITIES", (0.5,))
     return opened(empty, folder)
 
@@ -195,6 +195,10 @@ def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk:
     assert masked["name"] != plan["name"]
     assert desk.label_of("found", desk.chosen("found", 1.0)[0]) == "laco, trimmed (weighted), pruned (wanda)"
 
+    desk.trimming.trim("found", 1.0, Kept(heads=2), "flap", False, False, 400, biased=True, redistributed=True)
+    done(desk)
+    assert made(desk)["width"]["done"] == ["bias", "redistributed"]
+
     desk.trimming.trim("found", 1.0, Kept(neurons=24), "weighted", True, False, 700)
     done(desk)
     again = made(desk)
@@ -209,6 +213,60 @@ def test_curves_hold_every_method_and_leave_no_tensor_behind(desk: Desk, fresh_c
     assert all(one["ratio"] > 0 for one in curves)
     assert not list((fresh_cache / "tensors").glob("*")) if (fresh_cache / "tensors").exists() else True
     assert set(pruning.CURVES) <= set(MASKS)
+
+
+def named(desk: Desk) -> list[tuple[str, int, str, str]]:
+    return [(one["axis"], one["count"], one["score"], one["done"]) for one in shown(desk, "widthcosts")]
+
+
+def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
+    desk: Desk, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trimming, "SHARES", (0.75, 0.5))
+    monkeypatch.setattr(curves, "TOKENS", 700)
+    assert shown(desk, "widthcosts") == []
+    desk.trimming.curves(Kept(neurons=28))
+    done(desk)
+    points = named(desk)
+    assert [(axis, count) for axis, count, score, _ in points if score == "minitron"] == [
+        ("neurons", 28), ("neurons", 24), ("neurons", 36), ("channels", 24), ("heads", 2), ("channels", 16),
+    ]  # fmt: skip
+    assert {(score, done) for axis, _, score, done in points if axis == "channels"} == {("weighted", "refit"), ("minitron", "")}
+    assert {score for axis, _, score, _ in points if axis == "neurons"} == {"weighted", "flap", "minitron", "maw"}
+    assert all(one["low"] <= one["ratio"] <= one["high"] for one in shown(desk, "widthcosts"))
+    assert not list(fresh_cache.glob("tensors/*"))
+
+    known = {one["count"]: one["ratio"] for one in shown(desk, "widthcosts") if (one["axis"], one["score"]) == ("neurons", "maw")}
+    desk.trimming.trim("map", 1.0, Kept(neurons=24), "maw", False, False, 700)
+    done(desk)
+    assert shown(desk, "costs", "value")["of"][made(desk)["name"]]["ratio"] == pytest.approx(known[24], rel=1e-4)
+
+
+def test_a_cancelled_cost_map_keeps_its_points_and_goes_on_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trimming, "ARMS", (("minitron", ""),))
+    monkeypatch.setattr(trimming, "trim", counted := Counted(trimming.trim, lambda: desk.runner.cancel() if counted.times == 3 else None))
+    desk.trimming.curves(Kept())
+    done(desk)
+    first = named(desk)
+    assert len(first) == 2
+    begun = opened(Desk(desk.export_folder), desk.model.folder)  # type: ignore[union-attr]
+    begun.trimming.curves(Kept())
+    done(begun)
+    assert len(named(begun)) == 3 + 1 + 3  # neurons, heads, channels
+    assert named(begun)[:2] == first
+    assert counted.times == 3 + len(named(begun)) - 2  # what was measured is not measured again
+
+
+class Counted:
+    """A function that counts its calls, and does something before each."""
+
+    def __init__(self, run: Any, before: Any) -> None:
+        self.run, self.before, self.times = run, before, 0
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        self.times += 1
+        self.before()
+        return self.run(*args, **named)
 
 
 def test_what_makes_no_sense_is_refused_before_anything_runs(desk: Desk) -> None:

@@ -121,6 +121,20 @@ def test_a_trim_meets_a_number_of_parameters(lab: Callable[..., dict[str, Any]],
     assert 20 < len(plan["width"]["layers"][0]["neurons"]) < 48
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_a_trim_with_biases_and_redistributed_heads_loads_as_a_stock_checkpoint(
+    lab: Callable[..., dict[str, Any]], inside: Inside, on_practice: Any, tmp_path: Path
+) -> None:
+    plan = lab("trim", "flap.json", "--heads", 2, "--neurons", 36, "--score", "flap", "--bias", "--redistribute")
+    told = plan["width"]["settings"]
+    assert (told["refit"], told["bias"], told["redistributed"]) == (False, True, True)
+    assert set(plan["width"]["layers"][0]["refits"]) == {"self_attn.q_proj.weight", "self_attn.o_proj.bias", "mlp.down_proj.bias"}
+    exported = inside("export", "--plan", tmp_path / "flap.json", "--model", on_practice[1], "--out", tmp_path / "smaller")
+    assert exported.code == 0, exported.err
+    config = AutoModelForCausalLM.from_pretrained(tmp_path / "smaller", local_files_only=True).config
+    assert (config.attention_bias, config.mlp_bias, config.num_attention_heads) == (True, True, 2)
+
+
 @pytest.mark.parametrize(
     ("verb", "arguments", "words"),
     [
@@ -142,6 +156,7 @@ def test_a_trim_meets_a_number_of_parameters(lab: Callable[..., dict[str, Any]],
         ("trim", ("--params", "lots"), ("'lots' is no number of parameters",)),
         ("trim", ("--params", "1K"), ("cannot be met by cutting neurons",)),
         ("trim", ("--params", "45K", "--neurons", 24), ("not both",)),
+        ("trim", ("--channels", 28, "--bias"), ("a bias makes up for heads or neurons",)),
         ("shapes", ("--params", "1B"), ("no legal shape",)),
         ("importance", ("--axis", "layers"), ("unknown axis", "neurons")),
         ("importance", ("--axis", "heads", "--score", "wanda"), ("unknown score",)),

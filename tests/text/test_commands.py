@@ -41,7 +41,7 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
         *filled("importance", here, "neurons", "minitron", 600),
         *filled("fold", here, "map", *LACO),
         *filled("recover", here, 600),
-        *filled("widths", here, 4, 24, 32, "obs", True, False, 2000),
+        *filled("widths", here, 4, 24, 32, "obs", "bias", True, True, 2000),
         *filled("masks", here, "gblm", 0.6, "", "layer", 600, True, False, 50.0, "l1", *[None] * 11),
         *filled("search", here, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
         *filled("compare", here, "own", 60, ["samples", "tasks"], "bundled", 1, 64, 2, "C", *LACO),

@@ -13,8 +13,8 @@ from engine.methods.baselines import BASELINES
 from engine.methods.importance import DEFAULTS
 from engine.methods.laco import DEFINITIONS
 from engine.methods.masks import MASKS
+from engine.methods.scores import AXES, SCORES
 from engine.methods.selection import GROUPS
-from engine.methods.widths import AXES, SCORES
 from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
 from engine.recover.repair import REPAIRS
@@ -22,7 +22,9 @@ from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.settings import SURVIVORS, TARGETS
 from engine.settings import Registry
 from ui.page.bench.measuring import ALSO
+from ui.page.bench.trimming import ARMS
 from ui.page.controls import PLANS, PRESETS, TEXTS
+from ui.page.tabs.width import BESIDE
 from ui.text.words import LANGUAGES, all_words, words
 
 ROOT = Path(ui.text.words.__file__).resolve().parents[2]
@@ -127,6 +129,8 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         "role_",
         "width_",
         "unit_",
+        "width_arm_",
+        "making_",
     }  # each is looked at below; a new one wants a test of its own
     assert used - set(ENGLISH) == set()
 
@@ -141,7 +145,7 @@ def names_in(file: str, function: str) -> set[str]:
 JOBS = {
     name
     for file in sorted((ROOT / "ui" / "page" / "bench").glob("*.py"))
-    for call in ("submit", "Task")
+    for call in ("submit", "Task", "Curves")
     for name in names_in(str(file.relative_to(ROOT)), call)
 }
 JOBS |= {*ALSO, *names_in("ui/page/bench/comparison.py", "_measure")}
@@ -184,6 +188,9 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("width_", set(AXES)),
         ("unit_", {"neurons", "channels"}),
         ("masks_group_", set(GROUPS)),
+        ("width_arm_", {done for _, done in ARMS if done}),
+        ("width_beside_", set(BESIDE)),
+        ("making_", {"refit", "bias", "redistributed"}),  # what engine/plans/words.done_beside names
         ("group_", {"look", "cut", "judge", "recover", "export"}),
         ("", {"explore", "importance", "fold", "widths", "masks", "search", "compare", "recover", "export"}),
     ],

@@ -135,12 +135,12 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "fold": tab.fold, "spec": side.spec, "report": page.export.report, "summary": page.export.summary,
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": page.recover.repaired,
         "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
-        "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart,
+        "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart, "widthcosts": page.width.costs,
         "importance_times": page.importance.times, "mask_times": page.masks.times,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
-    sliders |= {"width_heads": page.width.heads, "width_neurons": page.width.neurons, "width_channels": page.width.channels}
+    sliders |= {f"width_{name}": getattr(page.width, name) for name in ("by", "heads", "neurons", "channels")}
     on = Handlers(sessions, model, charts, sliders, language)
     answer = [page.status, page.cancel, timer]
     told = [*answer, seen, *charts.values(), *sliders.values(), session]
@@ -229,7 +229,8 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
     masked.button.click(on.prune, [*shown, *asked], answer, **common)
     masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
-    masked.curves.click(on.curves, session, answer, **common)
+    masked.curves.click(on.mask_curves, [session, masked.sparsity], answer, **common)
+    cut.curves.click(on.width_curves, [session, cut.heads, cut.neurons, cut.channels], answer, **common)
 
 
 def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:

@@ -16,7 +16,7 @@ from engine.passes.profiling import Profile
 from engine.plans.files import plan_to_json
 from engine.plans.parts import AXES, block_to_json
 from engine.plans.trimming import trimmed_shape
-from engine.plans.words import type_conflicts, weigh
+from engine.plans.words import done_beside, type_conflicts, weigh
 from engine.search.frontier import Frontier
 from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 
@@ -61,9 +61,8 @@ def _parts(model: Model, plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if plan.width is not None:
         shape = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
-        refit = any(block.trim.refits for block in plan.blocks if block.trim)
         widths = {axis: getattr(shape, axis) for axis in AXES}
-        found["width"] = {**widths, "refit": refit, "method": plan.width.method}
+        found["width"] = {**widths, "done": done_beside(plan), "method": plan.width.method}
     if plan.masks is not None:
         found["masks"] = {"sparsity": dict(plan.masks.settings).get("sparsity", 0.0), "method": plan.masks.method}
     if found:

@@ -57,16 +57,16 @@ class LabHandlers(Answering):
         neurons: float,
         channels: float,
         score: str,
-        refit: bool,
+        beside: str,
         plain: bool,
+        redistribute: bool,
         tokens: float,
     ) -> list[Any]:
         """Trim the plan that Fold shows."""
         bench = self._of(key)
-        return self._act(
-            bench,
-            lambda: bench.trimming.trim(choice, threshold, bench.trimming.kept(heads, neurons, channels), score, refit, plain, int(tokens)),
-        )
+        kept, more = bench.trimming.kept(heads, neurons, channels), {"biased": beside == "bias", "redistributed": redistribute}
+        asked = (choice, threshold, kept, score, beside == "refit", plain, int(tokens))
+        return self._act(bench, lambda: bench.trimming.trim(*asked, **more))
 
     @of_what_is_open
     def prune(
@@ -78,7 +78,13 @@ class LabHandlers(Answering):
         return self._act(bench, lambda: bench.pruning.prune(*asked, **given))
 
     @of_what_is_open
-    def curves(self, key: str) -> list[Any]:
+    def mask_curves(self, key: str, sparsity: float) -> list[Any]:
         """Measure what sparsities cost, method against method."""
         bench = self._of(key)
-        return self._act(bench, bench.pruning.curves)
+        return self._act(bench, lambda: bench.pruning.curves(float(sparsity)))
+
+    @of_what_is_open
+    def width_curves(self, key: str, heads: float, neurons: float, channels: float) -> list[Any]:
+        """Measure what widths cost, score against score."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.trimming.curves(bench.trimming.kept(heads, neurons, channels)))

@@ -93,6 +93,10 @@ def trim(
     params: Annotated[str | None, typer.Option(metavar="100M", help="or: neurons until as many parameters are left")] = None,
     score: str = "weighted",
     refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again on those that are left")] = True,
+    bias: Annotated[
+        bool, typer.Option("--bias", help="give it a bias instead (FLAP), where the family has one; --params does not count it")
+    ] = False,
+    redistribute: Annotated[bool, typer.Option("--redistribute", help="add what pruned heads had to those that stay (Minitron)")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="leave norm gains as they are where channels are cut, as Minitron does")] = False,
     text: Practice = "english",
     tokens: PracticeTokens = 12_000,
@@ -112,7 +116,7 @@ def trim(
     if budget is not None:
         kept = kept_for(opened, begun, kept, budget)
     require_width(opened, begun, kept)
-    write_plan(shown(run(opened, begun, packs, kept, score, settings, refit, plain)), opened, out)
+    write_plan(shown(run(opened, begun, packs, kept, score, settings, refit, plain, bias, redistribute)), opened, out)
 
 
 @app.command()

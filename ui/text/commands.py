@@ -47,10 +47,11 @@ def _importance(say: Any, axis: str, score: str, tokens: float) -> list[str]:
     return [f"layerscope importance {{opened}} --axis {axis} --score {score} --text {{practice}} --tokens {int(tokens)} --out {axis}.json"]
 
 
-def _widths(say: Any, heads: float, neurons: float, channels: float, score: str, refit: bool, plain: bool, tokens: float) -> list[str]:
+def _widths(
+    say: Any, heads: float, neurons: float, channels: float, score: str, beside: str, plain: bool, redistribute: bool, tokens: float
+) -> list[str]:
     kept = f"--heads {int(heads)} --neurons {int(neurons)} --channels {int(channels)} --score {score}"
-    ticked = "" if refit else " --no-refit"
-    ticked += " --plain" * plain
+    ticked = {"refit": "", "bias": " --bias"}.get(beside, " --no-refit") + " --plain" * plain + " --redistribute" * redistribute
     return [
         say("terminal_plan"),
         f"layerscope trim --plan plan.json {{opened}} {kept}{ticked} --text {{practice}} --tokens {int(tokens)} --out narrow.json",

@@ -17,6 +17,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "making_neurons": ("{count} of {all} neurons", "뉴런 {all}개 중 {count}개"),
     "making_channels": ("{count} of {all} channels", "채널 {all}개 중 {count}개"),
     "making_refit": ("solved again", "다시 풂"),
+    "making_bias": ("biases for what was cut", "잘라 낸 부분의 평균을 바이어스로"),
+    "making_redistributed": ("pruned heads redistributed", "프루닝한 헤드를 재분배"),
     "making_masks": ("{share} % of the weights are zero ({method})", "가중치의 {share} %가 0 ({method})"),
     "making_whole": ("full width", "전체 폭"),
     "making_dense": ("no mask", "마스크 없음"),

@@ -182,6 +182,8 @@ MISTAKES: dict[str, str] = {
     "{} query heads cannot be kept: each of the {} KV groups keeps as many": "쿼리 헤드 {}개를 남길 수 없습니다. KV 그룹 {}개마다 같은 수를 남겨야 합니다.",
     "{} {} cannot be kept of {}": "{1}: {2}개에서 {0}개를 남길 수 없습니다.",
     "nothing is to be cut: name fewer heads, neurons or channels than there are": "자를 것이 없습니다. 헤드, 뉴런, 채널을 지금보다 적게 정하세요.",
+    "a bias makes up for heads or neurons that are cut, and none are": "바이어스는 잘라 낸 헤드나 뉴런을 메우는 것인데 둘 다 자르지 않았습니다.",
+    "a bias cannot make up for {} of {}: its stock class has none in {}; solve it again instead": "{1}에서는 바이어스로 {0}을(를) 메울 수 없습니다. 표준 클래스의 {2}에 바이어스가 없습니다. 대신 다시 푸세요.",
     "a refit needs more practice text: some is fitted, some is held out": "다시 풀려면 연습 텍스트가 더 필요합니다. 일부로 맞추고 일부는 홀드아웃으로 둡니다.",
     "the plan's hidden states are not finite numbers in {}; try float32": "{}에서 플랜의 은닉 상태가 유한한 수가 아닙니다. float32를 써 보세요.",
 }  # fmt: skip

@@ -18,7 +18,7 @@ from ui.page.bench.shared import shared_model
 from ui.text.commands import facts_of
 
 # The components whose data is of the open model and its texts.
-CHARTS = ("similarity", "norms", "weights", "landscape", "fold", "importance", "widths", "masks")
+CHARTS = ("similarity", "norms", "weights", "landscape", "fold", "importance", "widths", "widthcosts", "masks")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,26 @@
 """What Weights asks for: the plan that the page shows with weights made zero, and what sparsities cost, method against method."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from engine.cache import Ledger, content_key, plain
-from engine.jobs import Job, as_part, scaled
+from engine.cache import plain
+from engine.jobs import Job
 from engine.methods.distributions import Distributions
 from engine.methods.effort import pruning_seconds
 from engine.methods.masks import MASKS, prune
 from engine.methods.selection import wanted
 from engine.models.texts import Pack, tokens_in
-from engine.plans.kept import for_now
 from engine.plans.rules import untouched
 from engine.types import Model, Plan
-from ui.page.bench.costing import Costing, told_of
+from ui.page.bench.costing import Costing
+from ui.page.bench.curves import Curves, Point
 from ui.page.bench.lab import Lab
 from ui.page.bench.pacing import when_paced
 from ui.page.bench.workbench import Workbench
 
 CURVES = ("magnitude", "wanda", "gblm", "sparsegpt")
 SPARSITIES = (0.5, 0.7, 0.3)
-_CURVE_TOKENS = 3000
 
 
 class Pruning(Lab):
@@ -29,13 +29,14 @@ class Pruning(Lab):
     def __init__(self, bench: Workbench, costing: Costing) -> None:
         super().__init__(bench, costing)
         self._lost: dict[str, Any] = {}
-        self._curves: list[dict[str, Any]] = []
+        self._curves = Curves("mask-costs", self)
 
     def begin(self, model: Model) -> None:
-        self._lost, self._curves = {}, []
+        self._lost = {}
+        self._curves.forget()
 
     def tell(self) -> None:
-        self.bench.show("masks", json.dumps(plain({"lost": self._lost, "curves": self._curves}, 5)))
+        self.bench.show("masks", json.dumps(plain({"lost": self._lost, "curves": self._curves.points}, 5)))
 
     def learn(self, method: str, found: Distributions) -> None:
         """Take what a method's scores leave at each sparsity, measured on Importance."""
@@ -62,31 +63,15 @@ class Pruning(Lab):
         read = tokens_in(self.packs(tokens)) if MASKS.require(method).settings.needs else 0  # type: ignore[attr-defined]
         return when_paced(self.bench, "mask_times", lambda: {"tokens": read, "seconds": {"prune": pruning_seconds(model, method, read)}})
 
-    def curves(self) -> None:
-        """Measure what a few sparsities cost by each method, on the model as it was opened; the plans are thrown away."""
-        model = self.bench.open_meter().model
-        todo = [(method, sparsity) for sparsity in SPARSITIES for method in CURVES]
+    def curves(self, sparsity: float = SPARSITIES[0]) -> None:
+        """Measure what a few sparsities cost by each method, nearest the slider's first, on the model as it was opened."""
+        nearest = sorted(SPARSITIES, key=lambda one: abs(one - sparsity))
+        self._curves.measure([self._point(method, one) for one in nearest for method in CURVES])
 
-        def job() -> Job[None]:
-            packs = self.packs(_CURVE_TOKENS)
-            key = content_key(model.fingerprint, model.spec.dtype, [pack.ids.tolist() for pack in packs])
-            ledger = Ledger("mask-costs", key)
-            for number, (method, sparsity) in enumerate(todo):
-                name = f"{method} {sparsity}"
-                if (known := ledger.get(name)) is None:
-                    cost = yield from as_part(
-                        self._cost_of_mask(model, packs, method, sparsity), f"{method}, {sparsity:.0%}", number, len(todo)
-                    )
-                    known = plain(told_of(cost))
-                    ledger.add(name, known)
-                self._curves = [one for one in self._curves if (one["method"], one["sparsity"]) != (method, sparsity)]
-                self._curves.append({"method": method, "sparsity": sparsity, **known})
-                self.tell()
+    def _point(self, method: str, sparsity: float) -> Point:
+        model, want = self.bench.open_meter().model, wanted(sparsity, None, MASKS[method].settings.group)  # type: ignore[attr-defined]
 
-        self.bench.submit("mask-costs", job, lambda _: None, yielding=True)
+        def make(packs: Sequence[Pack]) -> Job[Plan]:
+            return prune(model, untouched(model.spec.depth), packs, method, want)
 
-    def _cost_of_mask(self, model: Model, packs: tuple[Pack, ...], method: str, sparsity: float) -> Job[Any]:
-        with for_now():
-            want = wanted(sparsity, None, MASKS[method].settings.group)  # type: ignore[attr-defined]
-            plan = yield from scaled(prune(model, untouched(model.spec.depth), packs, method, want), 0.0, 0.8)
-            return (yield from scaled(self.costing.of_one(plan), 0.8, 1.0))
+        return Point(f"{method} {sparsity}", (("method", method), ("sparsity", sparsity)), f"{method}, {sparsity:.0%}", make)

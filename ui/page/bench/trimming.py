@@ -1,15 +1,25 @@
-"""What Width asks for: the plan that the page shows with fewer heads, neurons or channels."""
+"""What Width asks for: the plan that the page shows with fewer heads, neurons or channels, and what widths cost, score against score."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from engine.jobs import Job
-from engine.methods.widths import AXES, Kept, require_score, require_width, trim
-from engine.models.shapes import facts_of
+from engine.methods.compensation import has_bias
+from engine.methods.scores import AXES, require_score, scores_for
+from engine.methods.widths import Kept, require_width, trim
+from engine.models.shapes import facts_of, legal_channels, legal_heads
+from engine.models.texts import Pack
+from engine.plans.rules import untouched
 from engine.types import Model, Plan
 from ui.page.bench.costing import Costing
+from ui.page.bench.curves import Curves, Point
 from ui.page.bench.lab import Lab
 from ui.page.bench.workbench import Workbench
+
+SHARES = (0.875, 0.75, 0.5)  # of an axis that are left
+# A score, and what is done for what reads the cut parts; the quickest first.
+ARMS = (("maw", ""), ("minitron", ""), ("flap", "bias"), ("weighted", "refit"))
 
 
 class Trimming(Lab):
@@ -18,11 +28,14 @@ class Trimming(Lab):
     def __init__(self, bench: Workbench, costing: Costing) -> None:
         super().__init__(bench, costing)
         self._facts: dict[str, Any] = {}
+        self._curves = Curves("width-costs", self)
 
     def begin(self, model: Model) -> None:
         self._facts = facts_of(model.config, model.spec)
+        self._curves.forget()
         for axis in AXES:
             self._range(axis)
+        self.bench.page.put("width_by", "value", "sliders")
 
     def _range(self, axis: str) -> None:
         """Put a slider of Width into the range of the open model."""
@@ -35,6 +48,7 @@ class Trimming(Lab):
 
     def tell(self) -> None:
         self.bench.show("widths", json.dumps(self._facts))
+        self.bench.show("widthcosts", json.dumps(self._curves.points))
 
     def kept(self, heads: float, neurons: float, channels: float) -> Kept:
         """Return what the sliders ask for; an axis that is whole is not asked for."""
@@ -42,8 +56,9 @@ class Trimming(Lab):
         asked = {"heads": int(heads), "neurons": int(neurons), "channels": int(channels)}
         return Kept(**{axis: None if count >= shape.get(axis, 0) else count for axis, count in asked.items()})
 
-    def trim(self, choice: str, threshold: float, kept: Kept, score: str, refit: bool, plain_: bool, tokens: int) -> None:
-        """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown."""
+    def trim(self, choice: str, threshold: float, kept: Kept, score: str, refit: bool, plain_: bool, tokens: int, **beside: bool) -> None:
+        """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown. `beside` is what else `trim` of the
+        engine is told: biased, redistributed."""
         model, plan = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0].deep
         require_width(model, plan, kept)
         for axis in AXES:
@@ -51,6 +66,35 @@ class Trimming(Lab):
                 require_score(score, axis)
 
         def job() -> Job[Plan]:
-            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, refit, plain_))
+            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, refit, plain_, **beside))
 
         self.bench.submit("trim", job, self.bench.show_found, urgent=True)
+
+    def curves(self, kept: Kept) -> None:
+        """Measure what a few widths of each axis cost by each score, nearest the sliders' first, on the model as it was opened."""
+        shape = self._facts["shape"]
+        now = {axis: getattr(kept, axis) or shape[axis] for axis in AXES}
+        asked = [(axis, count) for axis in AXES for count in self._counts(axis, now[axis])]
+        asked.sort(key=lambda one: abs(one[1] - now[one[0]]) / shape[one[0]])
+        self._curves.measure([self._point(*one, *arm) for one in asked for arm in ARMS if self._serves(one[0], *arm)])
+
+    def _serves(self, axis: str, score: str, done: str) -> bool:
+        return score in scores_for(axis) and (done != "bias" or has_bias(self.bench.open_meter().model, axis))
+
+    def _counts(self, axis: str, now: int) -> list[int]:
+        """Return which widths of an axis are measured: the legal ones nearest to SHARES of it, and the slider's own."""
+        config, whole = self.bench.open_meter().model.config, self._facts["shape"][axis]
+        legal = {"heads": lambda: legal_heads(config), "channels": lambda: legal_channels(config, step=self._facts["shape"]["heads"])}
+        there = legal[axis]() if axis in legal else range(1, whole + 1)
+        nearest = {min(there, key=lambda count: abs(count - share * whole)) for share in SHARES}
+        return sorted((nearest | {now} & set(there)) - {whole}, reverse=True)
+
+    def _point(self, axis: str, count: int, score: str, done: str) -> Point:
+        model, kept = self.bench.open_meter().model, Kept(**{axis: count})
+        how = {"refitted": done == "refit", "biased": done == "bias", "plain": score == "minitron"}
+
+        def make(packs: Sequence[Pack]) -> Job[Plan]:
+            return trim(model, untouched(model.spec.depth), packs, kept, score, **how)
+
+        told = (("axis", axis), ("count", count), ("score", score), ("done", done))
+        return Point(f"{axis} {count} {score} {done}", told, f"{axis} {count}, {score}", make)

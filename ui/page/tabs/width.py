@@ -1,6 +1,8 @@
 """Width: how many heads, neurons and channels are left. Size follows the sliders by the page's own scripts; see assets/js/widths.js."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
@@ -9,6 +11,9 @@ from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import told, words
 
+TARGETS = ("parameters", "bytes", "memory")
+BESIDE = ("refit", "bias", "nothing")  # what is done for what reads the cut parts
+
 
 def build(language: str) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
@@ -16,32 +21,68 @@ def build(language: str) -> SimpleNamespace:
     gr.Markdown(say("width_read"))
     with gr.Row():
         with gr.Column(min_width=300):
-            heads, neurons, channels = (
-                Slider(
-                    1,
-                    most,
-                    most,
-                    step=1,
-                    precision=0,
-                    label=say(f"width_{axis}"),
-                    info=say(f"width_{axis}_info"),
-                    elem_id=f"width-{axis}",
-                )
-                for axis, most in (("heads", 9), ("neurons", 1536), ("channels", 576))
-            )
-            choices = [(told(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
-            score = gr.Dropdown(choices, value="weighted", label=say("axis_score"), elem_id="width-score")
-            refit = gr.Checkbox(True, label=say("width_refit"), info=say("width_refit_info"), elem_id="width-refit")
-            plain = gr.Checkbox(False, label=say("width_plain"), info=say("width_plain_info"), elem_id="width-plain")
-            button = gr.Button(say("width_button"), variant="primary", elem_id="trim-button")
+            parts = _target(say) | _sliders(say) | _how(say)
         with gr.Column(min_width=340):
             chart = view("widths", language, 300)
-    follow(chart, heads=heads, neurons=neurons, channels=channels)
-    return SimpleNamespace(
-        heads=heads, neurons=neurons, channels=channels, score=score, refit=refit, plain=plain, button=button, chart=chart
-    )
+    costs = view("widthcosts", language, 120)
+    tab = SimpleNamespace(**parts, chart=chart, costs=costs)
+    widths = {"heads": tab.heads, "neurons": tab.neurons, "channels": tab.channels}
+    follow(chart, **widths, by=tab.by, amount=tab.amount)
+    follow(costs, **widths)
+    _meet(tab)
+    return tab
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return what a plan is trimmed with."""
-    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.refit, tab.plain]
+    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.beside, tab.plain, tab.redistribute]
+
+
+def _target(say: Callable[[str], str]) -> dict[str, Any]:
+    """What the plan is to come down to: what the sliders say, or one number that the neurons follow."""
+    with gr.Row():
+        choices = [(say("width_by_sliders"), "sliders"), *((say(f"target_{name}"), name) for name in TARGETS)]
+        by = gr.Dropdown(choices, value="sliders", label=say("search_target"), elem_id="width-by", min_width=290, scale=3)
+        asked = {"label": say("search_amount"), "info": say("width_amount_info"), "elem_id": "width-amount", "min_width": 150, "scale": 2}
+        amount = gr.Number(None, minimum=0, visible=False, **asked)
+    return {"by": by, "amount": amount}
+
+
+def _sliders(say: Callable[[str], str]) -> dict[str, Any]:
+    """How much of each axis is left; a model that is opened brings the ranges."""
+    return {
+        axis: Slider(
+            1, most, most, step=1, precision=0, label=say(f"width_{axis}"), info=say(f"width_{axis}_info"), elem_id=f"width-{axis}"
+        )
+        for axis, most in (("heads", 9), ("neurons", 1536), ("channels", 576))
+    }
+
+
+def _how(say: Callable[[str], str]) -> dict[str, Any]:
+    """By which score, and what is done beside cutting."""
+    choices = [(told(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
+    score = gr.Dropdown(choices, value="weighted", label=say("axis_score"), elem_id="width-score")
+    beside = gr.Dropdown(
+        [(say(f"width_beside_{name}"), name) for name in BESIDE],
+        value="refit",
+        label=say("width_beside"),
+        info=say("width_beside_info"),
+        elem_id="width-beside",
+    )
+    plain, redistribute = (
+        gr.Checkbox(False, label=say(f"width_{name}"), info=say(f"width_{name}_info"), elem_id=f"width-{name}")
+        for name in ("plain", "redistribute")
+    )
+    with gr.Row(elem_classes="ls-buttons"):
+        button = gr.Button(say("width_button"), variant="primary", elem_id="trim-button", min_width=120)
+        curves = gr.Button(say("width_curves"), elem_id="width-curves", min_width=200)
+    return {"score": score, "beside": beside, "plain": plain, "redistribute": redistribute, "button": button, "curves": curves}
+
+
+def _meet(tab: SimpleNamespace) -> None:
+    """Let the neurons follow a target, which begins at what there is; a hand on their slider takes it back."""
+    quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
+    tab.by.change(lambda by: gr.update(visible=by != "sliders"), tab.by, tab.amount, **quiet)
+    tab.by.change(None, [tab.by, tab.amount], tab.amount, js="(by, amount) => window.layerscope.weighs(by) ?? amount")
+    tab.chart.take(None, None, tab.neurons, js="() => window.layerscope.met")
+    tab.neurons.input(None, None, tab.by, js="() => 'sliders'")

@@ -1,0 +1,68 @@
+"""Curves of cost, measured in the background: what stands nearest to the page's sliders first, each point told as soon as it is there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.cache import Ledger, content_key, plain
+from engine.jobs import Job, as_part, scaled
+from engine.judge.cost import Cost
+from engine.models.texts import Pack
+from engine.plans.kept import for_now
+from engine.types import Plan
+from ui.page.bench.costing import told_of
+from ui.page.bench.lab import Lab
+
+TOKENS = 3000  # of practice text that a plan is made on
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A plan whose cost is a point of a curve: the name that it is remembered by, what the page is told of it beside its cost, what
+    it is called while it is measured, and what makes it of practice text."""
+
+    name: str
+    told: tuple[tuple[str, Any], ...]
+    label: str
+    make: Callable[[Sequence[Pack]], Job[Plan]]
+
+
+class Curves:
+    """The points of one tab's curves that are known of the open model. The plans behind them are thrown away."""
+
+    def __init__(self, kind: str, lab: Lab) -> None:
+        """`kind` names the task, and the costs that are remembered on the disk."""
+        self._lab, self._kind = lab, kind
+        self._known: dict[str, dict[str, Any]] = {}
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """What the page is told of them."""
+        return list(self._known.values())
+
+    def forget(self) -> None:
+        """Another model, or other texts."""
+        self._known = {}
+
+    def measure(self, points: Sequence[Point]) -> None:
+        """Measure points in this order; those that were measured before are told at once, also after a cancel."""
+        self._lab.bench.submit(self._kind, lambda: self._measuring(points), lambda _: None, yielding=True)
+
+    def _measuring(self, points: Sequence[Point]) -> Job[None]:
+        model, packs = self._lab.bench.open_meter().model, self._lab.packs(TOKENS)
+        ledger = Ledger(self._kind, content_key(model.fingerprint, model.spec.dtype, [pack.ids.tolist() for pack in packs]))
+        missing = [point for point in points if ledger.get(point.name) is None]
+        self._learn({point.name: {**dict(point.told), **ledger.get(point.name)} for point in points if point not in missing})
+        for number, point in enumerate(missing):
+            cost = yield from as_part(self._cost(point, packs), point.label, number, len(missing))
+            ledger.add(point.name, plain(told_of(cost)))
+            self._learn({point.name: {**dict(point.told), **ledger.get(point.name)}})
+
+    def _learn(self, found: dict[str, dict[str, Any]]) -> None:
+        self._known = {**self._known, **found}
+        self._lab.tell()
+
+    def _cost(self, point: Point, packs: Sequence[Pack]) -> Job[Cost]:
+        with for_now():
+            plan = yield from scaled(point.make(packs), 0.0, 0.8)
+            return (yield from scaled(self._lab.costing.of_one(plan), 0.8, 1.0))
