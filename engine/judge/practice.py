@@ -1,5 +1,7 @@
 """Practice texts as packs of tokens: what is measured on them chooses, and never judges."""
 
+from dataclasses import replace
+
 from engine.errors import TextError
 from engine.judge.cost import SLICE_TEXTS
 from engine.judge.evaluation import windows
@@ -17,10 +19,11 @@ def practice_packs(model: Model, texts: Calibration, tokens: int) -> tuple[Pack,
         TextError: the texts are shorter than one sequence, or than the tokens asked for where those are fewer.
         SettingsError: no token was asked for.
     """
-    if texts.fingerprint in {bundled(language, "practice").fingerprint for language in BUNDLED}:
+    fingerprint = texts.fingerprint
+    if fingerprint in {bundled(language, "practice").fingerprint for language in BUNDLED}:
         texts = calibration_of(texts.texts[SLICE_TEXTS:], texts.name)
     protocol, packs, _ = windows(model.tokenizer, model.config, texts, limit=tokens)
     least = min(protocol.context - 1, tokens)
     if protocol.tokens < least:
         raise TextError(f"{texts.name} has {protocol.tokens} tokens, which is less than one sequence of {least}; bring more text")
-    return packs
+    return tuple(replace(pack, name=texts.name, fingerprint=fingerprint) for pack in packs)

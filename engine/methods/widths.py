@@ -16,7 +16,7 @@ from engine.jobs import Job, scaled
 from engine.methods.refit import refit
 from engine.models.devices import exact
 from engine.models.shapes import parameters_at, shape_of, shaped_config
-from engine.models.texts import Pack, tokens_in
+from engine.models.texts import Pack, read_in
 from engine.passes import gradients
 from engine.passes.sums import Sums
 from engine.passes.walk import Walk, readers
@@ -151,8 +151,7 @@ def trim(
         replace(block, trim=_trim(block.trim, {axis: one[place] for axis, one in picked.items()}, plain))
         for place, block in enumerate(begun.blocks)
     ]
-    tokens = tokens_in(packs)
-    told = (*asked.items(), *asdict(record).items(), ("refit", refitted), ("tokens", tokens))
+    told = (*asked.items(), *asdict(record).items(), ("refit", refitted), *read_in(packs))
     trimmed = replace(begun, blocks=tuple(blocks), width=Part(score, told))
     return (yield from scaled(refit(model, trimmed, packs), share, 1.0)) if refitted else trimmed
 

@@ -94,6 +94,7 @@ MISTAKES: dict[str, str] = {
     "the trials in this file are not what propose writes, records of {}": "이 파일의 시도 기록은 propose가 쓴 것이 아닙니다. 다음 항목이 있어야 합니다: {}",
     "this is no trial of a proposal: {}": "제안(proposal)의 시도 기록이 아닙니다: {}",
     "this is not what evaluate writes ({})": "evaluate가 쓴 것이 아닙니다({}).",
+    "this is not what measure writes (no {})": "measure가 쓴 것이 아닙니다({} 없음).",
     # search, repair, judging
     "a search needs a target and a time": "탐색에는 목표와 시간이 필요합니다.",
     "a search needs time; {} seconds are none": "탐색에는 시간이 필요합니다. {}초로는 안 됩니다.",
@@ -170,6 +171,8 @@ MISTAKES: dict[str, str] = {
     "no legal shape of this model comes within 5 % of {} million parameters; it has {}": "이 모델에서 파라미터 {}M의 5 % 안에 드는 형상이 없습니다. 이 모델은 {}M입니다.",
     "name neurons or parameters, not both: neurons are what is cut to meet a number of parameters": "뉴런과 파라미터 가운데 하나만 정하세요. 파라미터 수는 뉴런을 잘라 맞춥니다.",
     "{} million parameters cannot be met by cutting neurons; cut heads, channels or layers too": "뉴런만 잘라서는 파라미터 {}M에 맞출 수 없습니다. 헤드, 채널, 레이어도 자르세요.",
+    "shapes need a budget: how many million parameters the model is to have": "형상을 탐색하려면 예산이 필요합니다. 모델의 파라미터 수를 백만 단위로 적으세요.",
+    "this shape was not measured on the open model; look for shapes again": "열린 모델에서 측정하지 않은 형상입니다. 형상을 다시 탐색하세요.",
     "there is no head {} of layer {}": "레이어 {1}에 헤드 {0}이(가) 없습니다.",
     "unknown axis '{}'; choose one of {}": "‘{}’: 알 수 없는 축입니다. 다음 중에서 고르세요: {}",
     "unknown variant '{}'; choose one of {}": "‘{}’: 알 수 없는 변형입니다. 다음 중에서 고르세요: {}",
