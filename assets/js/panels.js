@@ -93,8 +93,10 @@
   };
 
   views.summary = (box, {words}) => {
-    const shown = window.layerscope.shown;
-    box.replaceChildren(element("p", {}, shown ? fill(words.will_export, {depth: shown.depth, source: window.layerscope.map.depth, size: size(shown.bytes)}) : words.waiting));
+    const ls = window.layerscope, {shown} = ls;
+    if (!shown) { box.replaceChildren(element("p", {}, words.waiting)); return; }
+    const said = fill(words.will_export, {parts: ls.partsOf(shown, ls.map.depth, words).join("; "), size: size(shown.bytes)});
+    box.replaceChildren(element("p", {}, said), ...ls.zerosOf(shown, words));
   };
 
   views.report = (box, {value, words}) => {

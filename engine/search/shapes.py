@@ -5,7 +5,7 @@ the layer writes would be lost if the units with the lowest scores went and the 
 normal equations), and for depth how much the layer changes the stream at all; each as a share of the stream's own square, token by
 token (a massive activation counts as much as any other), so that they add up over layers and axes. The estimate only chooses what
 is measured; a shape is judged by the cost of its plan.
-(Minitron's search, 2407.14679, ranks by size: the largest first. Both ranks are told.)
+(Minitron's search, 2407.14679, ranks by size: the largest first. Both ranks are told, and the largest shape is measured too.)
 """
 
 import math
@@ -19,6 +19,7 @@ import torch
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, as_part, scaled
 from engine.judge.cost import Cost
+from engine.judge.speed import Speed
 from engine.methods.baselines import plan_of_kept
 from engine.methods.refit import refit
 from engine.methods.widths import AXES, Kept, require_width, trim
@@ -38,8 +39,8 @@ _DAMPING = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A shape, the parameters it comes to, its estimate, its rank by size (the largest is 0) and, where it was measured, its plan
-    and what that costs on practice text."""
+    """A shape, the parameters it comes to, its estimate, its rank by size (the largest is 0) and, where it was measured, its plan,
+    what that costs on practice text and how fast it is (see engine/search/candidates.py)."""
 
     shape: Shape
     parameters: int
@@ -47,6 +48,7 @@ class Candidate:
     by_size: int
     plan: Plan | None = None
     cost: Cost | None = None
+    speed: Speed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,9 @@ def search_shapes(
 ) -> Job[tuple[Candidate, ...]]:
     """Return every legal shape near a budget, the measured ones first (the cheapest before all), the rest by their estimate.
 
+    So many are measured: the first by the estimate, and the largest in place of the last of them, which is what a ranking by size
+    would choose.
+
     `measure` is given the plan of a shape: the layers that matter most, trimmed by |X||W|, and where `refitted` its consumers solved
     again, without which heads look far dearer than they are. `tell` hears of the candidates whenever one has been measured.
     """
@@ -196,14 +201,19 @@ def search_shapes(
     ranked = sorted(
         (Candidate(shape, sizes[shape], found.of(shape, whole), largest[shape]) for shape in shapes), key=lambda one: one.estimate
     )
-    for number, one in enumerate(ranked[:measured]):
-        steps = _measured(model, packs, one, found, measure, refitted)
-        ranked[number] = yield from scaled(
-            as_part(steps, f"Shape {number + 1} of {min(measured, len(ranked))}", number, measured), 0.2, 1.0
-        )
+    places = _to_measure(ranked, measured)
+    for number, place in enumerate(places):
+        steps = _measured(model, packs, ranked[place], found, measure, refitted)
+        ranked[place] = yield from scaled(as_part(steps, f"Shape {number + 1} of {len(places)}", number, len(places)), 0.2, 1.0)
         tell(ranked)
     done = sorted((one for one in ranked if one.cost is not None), key=lambda one: one.cost.ratio if one.cost else math.inf)
     return (*done, *(one for one in ranked if one.cost is None))
+
+
+def _to_measure(ranked: Sequence[Candidate], count: int) -> list[int]:
+    """Return which of the candidates are measured: the first, and in place of the last of those the largest."""
+    first, largest = list(range(min(count, len(ranked)))), next(place for place, one in enumerate(ranked) if one.by_size == 0)
+    return first if largest in first or count < 2 else [*first[:-1], largest]
 
 
 def _measured(

@@ -62,7 +62,7 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     assert facts["seams"] == len(plan.repairs) == sum(bool(block.repair) for block in plan.blocks)
     assert len(rows(desk)) == (2 if plan.repairs else 1)
     assert plan.blocks[1] in (Block(1, ((3, 1.0),)), Block(1, ((3, 1.0),), plan.blocks[1].repair))
-    start_export(desk, "found", 0.9, "auto", "5GB", "repaired", **desk.comparison.evaluation_of(plan))
+    start_export(desk, "found", 0.9, "auto", "5GB", "repaired", **desk.comparison.known_of(plan))
     wait_for_jobs()
     assert shown(desk, "report", "value")["passed"] is True
     card = ModelCard.load(desk.export_folder / "repaired" / "README.md").data  # what was measured is in the model-index

@@ -86,7 +86,8 @@ def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
         terminal("masks", language, masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more)
     with gr.Column(elem_id="panel-search", **panel):
         found = search.build(language)
-        terminal("search", language, *search.settings(found), found.method, *found.method_settings)
+        asked = [*search.shape_settings(found), scored.tokens]
+        terminal("search", language, *asked, *search.settings(found), found.method, *found.method_settings)
     with gr.Column(elem_id="panel-compare", **panel):
         judged = compare.build(language)
         terminal("compare", language, *compare.settings(judged), judged.ablation, *laco)
@@ -135,10 +136,12 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": page.recover.repaired,
         "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
         "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart,
+        "shapes": page.search.shapes, "zeros": page.masks.zeros,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
     sliders |= {"width_heads": page.width.heads, "width_neurons": page.width.neurons, "width_channels": page.width.channels}
+    sliders |= {"shapes_budget": page.search.budget}
     on = Handlers(sessions, model, charts, sliders, language)
     answer = [page.status, page.cancel, timer]
     told = [*answer, seen, *charts.values(), *sliders.values(), session]
@@ -206,6 +209,9 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
     asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
     found.make.click(on.baseline, asked, answer, **common)
+    asked = [session, *search.shape_settings(found), page.importance.tokens]
+    found.shapes_button.click(on.shapes, asked, answer, **common)
+    found.shapes.row(on.shape, session, answer, **common)
     found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
     taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
     chosen = "() => { window.layerscope.touched(); return [window.layerscope.picked, 'map']; }"
@@ -224,6 +230,7 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
     masked.button.click(on.prune, [*shown, *asked], answer, **common)
     masked.curves.click(on.curves, session, answer, **common)
+    masked.zeros.ask(on.time_zeros, shown, answer, **common)
 
 
 def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:

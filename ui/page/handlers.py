@@ -125,7 +125,7 @@ class Handlers(LabHandlers):
             if form == "gguf":
                 start_gguf(bench, choice, threshold, made)
             else:
-                start_export(bench, choice, threshold, dtype, shard, made, **bench.comparison.evaluation_of(plan))
+                start_export(bench, choice, threshold, dtype, shard, made, **bench.comparison.known_of(plan))
 
         return self._act(bench, do)
 

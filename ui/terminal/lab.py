@@ -17,6 +17,7 @@ from ui.terminal.options import (
     Practice,
     PracticeTokens,
     Source,
+    TableFormat,
     Trust,
     open_checked,
     open_for,
@@ -25,6 +26,7 @@ from ui.terminal.options import (
     source_of,
     write,
     write_plan,
+    write_table,
     write_tensors,
 )
 
@@ -121,15 +123,18 @@ def shapes(
     model: Source = "demo",
     measured: Annotated[int, typer.Option(min=1, help="how many of the most promising are measured")] = 10,
     refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again in those that are measured")] = True,
+    speed: Annotated[bool, typer.Option(help="time those that are measured beside the source")] = True,
     text: Practice = "english",
     tokens: PracticeTokens = 3000,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan."""
     from engine.judge.cost import cost_judge, cost_of
+    from engine.search.candidates import timed
     from engine.search.shapes import search_shapes
     from ui.text.wire import shapes_to_json
 
@@ -141,8 +146,11 @@ def shapes(
         return cost_of((yield from judge.judge(plan)))
 
     found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit))
-    write(signed(shapes_to_json(found), opened), out)
-    write_tensors(found[0].plan, out)
+    found = shown(timed(opened, found)) if speed else found
+    told = signed(shapes_to_json(found), opened)
+    write_table(told, "shapes", [one for one in told["shapes"] if one["cost"]], out, form)
+    if form == "json":
+        write_tensors(found[0].plan, out)
 
 
 def parse_count(text: str) -> float:

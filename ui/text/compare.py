@@ -121,7 +121,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "shard": ("Largest file", "샤드 최대 크기"),
     "shard_info": ("Weights are split into files of at most this size, such as 5GB", "가중치를 이 크기 이하의 파일로 나눕니다. 예: 5GB"),
     "export_button": ("Export and check", "내보내고 검증하기"),
-    "will_export": ("To be written: {depth} of {source} layers, {size} in the open model's number format.", "내보낼 모델: 레이어 {source}개 중 {depth}개, 열린 모델의 자료형으로 {size}."),
+    "will_export": ("To be written: {parts}; {size} in the open model's number format.", "내보낼 모델: {parts}; 열린 모델의 자료형으로 {size}."),
     "repaired_better": ("On the held-out practice text ({practice}) the KL divergence went from {kl_before} to {kl_after}; on the text that judges ({texts}) it got no worse.", "홀드아웃 연습 텍스트({practice})에서 KL 발산이 {kl_before}에서 {kl_after}(으)로 바뀌었고, 평가 텍스트({texts})에서도 나빠지지 않았습니다."),
     "repaired_worse": ("It improved only on the held-out practice text ({practice}), where the KL divergence went from {kl_before} to {kl_after}. On the text that judges ({texts}) it got worse. You may well undo it.", "홀드아웃 연습 텍스트({practice})에서만 나아졌습니다(KL 발산 {kl_before} → {kl_after}). 평가 텍스트({texts})에서는 나빠졌으니 되돌리는 편이 낫습니다."),
     "undo_repair": ("Undo the repair", "복구 되돌리기"),

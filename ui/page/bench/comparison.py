@@ -29,6 +29,7 @@ from engine.types import Calibration, Plan
 from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.exploring import profile_job
 from ui.page.bench.measuring import Measurement, cost, measurement
+from ui.page.bench.timing import Timing
 from ui.page.bench.workbench import Workbench
 from ui.text.messages import label_teller
 from ui.text.tables import ON_BOARD, sheet, table
@@ -38,8 +39,8 @@ from ui.text.wire import ablation_to_json, evaluation_to_json
 class Comparison:
     """The Compare tab of one workbench: judges plans, keeps the board of the open model, repairs, reports."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self.bench = bench
+    def __init__(self, bench: Workbench, timing: Timing) -> None:
+        self.bench, self.timing = bench, timing
         self._judge: Judge | None = None
         self._judge_of: tuple[int, str, int] | None = None
         self._repaired: tuple[str, Plan] | None = None  # the plan that was repaired last, and which choice it was
@@ -129,10 +130,10 @@ class Comparison:
                 ratios[index] = found["perplexity"]["ratio"]
         self.bench.page.put("fold", "judged", json.dumps(ratios))
 
-    def evaluation_of(self, plan: Plan) -> dict[str, Any]:
-        """Return what is known of a plan's cost, as an export keeps it."""
+    def known_of(self, plan: Plan) -> dict[str, Any]:
+        """Return what is known of a plan's cost, speed and memory, as an export keeps it."""
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
-        return {"evaluation": found} if found else {}
+        return {**({"evaluation": found} if found else {}), **self.timing.of(plan)}
 
     def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, judged: int, **settings: Any) -> None:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
@@ -210,7 +211,7 @@ class Comparison:
         plan, known = self.bench.chosen(choice, threshold)
         label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
         meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
-        model, name = meter.model, board.pin(plan, label)
+        model, name = meter.model, board.pin(plan, label, **self.timing.of(plan))
         missing = [what for what in also if what not in board.entries()[name]]
         wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
 

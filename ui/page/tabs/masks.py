@@ -36,8 +36,8 @@ def build(language: str) -> SimpleNamespace:
                 button = gr.Button(say("masks_button"), variant="primary", elem_id="prune-button", min_width=120)
                 curves = gr.Button(say("masks_curves"), elem_id="mask-curves", min_width=200)
         with gr.Column(min_width=340):
+            zeros = view("zeros", language, 0, panel=True)
             chart = view("masks", language, 300, json.dumps({"method": "wanda", "sparsity": 0.5, "pattern": ""}))
     follow(chart, method=method, sparsity=sparsity, pattern=pattern)
-    return SimpleNamespace(
-        method=method, sparsity=sparsity, pattern=pattern, group=group, more=more, button=button, curves=curves, chart=chart
-    )
+    asked = {"method": method, "sparsity": sparsity, "pattern": pattern, "group": group, "more": more}
+    return SimpleNamespace(**asked, button=button, curves=curves, zeros=zeros, chart=chart)
