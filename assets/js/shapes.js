@@ -9,6 +9,9 @@
   const arm = (value, end) => (end === null || end === undefined ? 0 : Math.abs(value - end));
   const arms = (rows, value, low, high, color) => ({type: "data", symmetric: false, array: rows.map((row) => arm(value(row), high(row))), arrayminus: rows.map((row) => arm(value(row), low(row))), thickness: 1, width: 3, color});
 
+  // Room at both ends, so that a name beside the outermost point can be read; a bar that leads beyond says no more.
+  const roomy = (values, share) => { const ends = [Math.min(...values), Math.max(...values)], room = Math.max(share * (ends[1] - ends[0]), .01 * ends[1]); return [ends[0] - room, ends[1] + room]; };
+
   // One cloud: cost over what a shape is worth; the front as a line, the first of each ranking named.
   const cloud = (box, rows, {title, x, spread, front, named}, words, choose) => {
     const t = theme(), ratios = rows.map(ratioOf), chosen = (row) => row.name === ls.shown?.name, best = rows.filter((row) => front.includes(row)).sort((a, b) => x(a) - x(b));
@@ -19,7 +22,7 @@
         error_y: arms(rows, ratioOf, (row) => row.cost.low, (row) => row.cost.high, t.faint), ...(spread ? {error_x: arms(rows, x, (row) => spread(row)[0], (row) => spread(row)[1], t.faint)} : {}),
         marker: {size: rows.map((row) => (chosen(row) ? 15 : 10)), symbol: rows.map((row) => (front.includes(row) ? "diamond" : "circle-open")), color: rows.map((row) => (chosen(row) ? t.fold : t.accent)), line: {width: 2}}},
     ], {
-      xaxis: {title: {text: title}}, margin: {l: 58, r: 16, t: 24, b: 44}, hovermode: "closest",
+      xaxis: {title: {text: title}, range: roomy(rows.map(x), spread ? .4 : .16)}, margin: {l: 58, r: 16, t: 24, b: 44}, hovermode: "closest",
       yaxis: {title: {text: words.cost_axis}, ...ratioAxis(ratios, Math.max(2, ...rows.map((row) => row.cost.high ?? ratioOf(row))), [.06, .1])},
     }, 300);
     box.removeAllListeners?.("plotly_click");

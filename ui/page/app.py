@@ -177,6 +177,8 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
     tab.fold.stand(on.stand, session, answer, queue=False, trigger_mode="always_last", **common)
     tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
+    kept = tab.fold.keep(on.save_plan, [session, tab.plan, tab.T], [tab.saved, *answer], **common)
+    kept.then(None, tab.saved, None, js="(file) => { window.layerscope.fetched(file); }")
     tab.load.upload(on.load_plan, [session, tab.load], answer, **common)
     seen_by.removal.click(on.removal, session, answer, **common)
     chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name, page.export.form]
@@ -258,7 +260,7 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
         demo.launch(
             server_name=host, server_port=port, inbrowser=browser, quiet=True, theme=theme(),
             css_paths=[assets_folder() / "layerscope.css"], head=head,
-            footer_links=["settings"], run_history=False, enable_monitoring=False, max_file_size="5mb",
+            footer_links=["settings"], run_history=False, enable_monitoring=False,
             prevent_thread_lock=True, ssr_mode=False,
         )  # fmt: skip
     except OSError as error:

@@ -148,7 +148,8 @@ MISTAKES: dict[str, str] = {
     "the GGUF key {} holds arrays of arrays, which the GGUF library cannot copy": "GGUF 키 {}에 배열의 배열이 있어 gguf 라이브러리로 복사할 수 없습니다.",
     "unknown aggregation '{}'; choose one of {}": "‘{}’: 알 수 없는 집계 방법입니다. 다음 중에서 고르세요: {}",
     # width, masks, and the tensors of a plan
-    "the tensor {} of this plan is not on this machine; put the plan's .tensors.safetensors beside its file, or make the plan again": "이 플랜의 텐서 {}: 이 컴퓨터에 없습니다. 플랜의 .tensors.safetensors를 플랜 파일 옆에 두거나 플랜을 다시 만드세요.",
+    "the tensor {} of this plan is not on this machine; bring the plan's .tensors.safetensors with its file, or make the plan again": "이 플랜의 텐서 {}: 이 컴퓨터에 없습니다. 플랜의 .tensors.safetensors를 플랜 파일과 함께 가져오거나 플랜을 다시 만드세요.",
+    "{} plans were chosen; choose one .json, with its .tensors.safetensors if it has one, or one .zip": "플랜 {}개를 골랐습니다. .json 하나(있으면 .tensors.safetensors와 함께)나 .zip 하나를 고르세요.",
     "the plan's tensors cannot be written to {}: {}": "{}에 플랜의 텐서를 쓸 수 없습니다: {}",
     "{} holds the plan's tensors and cannot be read: {}": "{}: 플랜의 텐서가 담긴 파일이지만 읽을 수 없습니다({}).",
     "{} holds a tensor that is not the one its plan names": "{}: 플랜이 가리키는 것과 다른 텐서가 들어 있습니다.",

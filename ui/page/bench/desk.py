@@ -6,6 +6,7 @@ from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing
 from ui.page.bench.exploring import Exploring
 from ui.page.bench.pruning import Pruning
+from ui.page.bench.saving import Saving
 from ui.page.bench.scoring import Scoring
 from ui.page.bench.searching import Searching
 from ui.page.bench.shaping import Shaping
@@ -22,6 +23,7 @@ class Desk(Workbench):
     def __init__(self, export_folder: Path) -> None:
         super().__init__(export_folder)
         self.exploring = Exploring(self)
+        self.saving = Saving(self)
         self.timing = Timing(self)
         self.comparison = Comparison(self, self.timing)
         self.searching = Searching(self)

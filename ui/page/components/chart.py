@@ -31,6 +31,7 @@ const events = {{
   ask: (detail) => trigger('ask', detail),
   row: (detail) => trigger('row', detail),
   browse: (detail) => trigger('browse', detail),
+  keep: (detail) => trigger('keep', detail),
   undo: (detail) => trigger('undo', detail),
   wake: (detail) => trigger('wake', detail),
 }};
