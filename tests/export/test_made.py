@@ -19,8 +19,9 @@ from engine.methods.widths import Kept, trim
 from engine.models.texts import calibration_of, tokens_in
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.provenance import Made, made
-from engine.plans.rules import fold_spans
+from engine.plans.rules import fold_spans, untouched
 from engine.types import Model, Plan
+from tests.export.test_report import report_of, words
 from tests.exporting import write
 from tests.repairing import TEXTS, objective_of
 
@@ -78,4 +79,10 @@ def test_the_report_tells_them_and_knows_the_texts_that_were_fitted_to(three: tu
     told = _settings(model.source, model.fingerprint, plan, None)
     assert (told["method"], told["width: method"], told["masks: method"]) == ("bi", "minitron", "wanda")
     assert (told["width: texts"], told["width: refit"], told["masks: sparsity"]) == ("our practice", True, 0.5)
+    page = report_of(model, plan=plan, frontier=None)
+    assert "Heads, neurons or channels that matter least were cut too. Single weights were made zero." in words(page)
+    assert "as large and as fast as if they were none" in words(page)
+    assert "6 layers to 5" in words(page)
+    narrow = drain(trim(model, untouched(6), practice_packs(model, PRACTICE, 700), Kept(neurons=24), refitted=False))
+    assert f"{model.spec.name}, pruned" in words(report_of(model, plan=narrow, frontier=None))
     assert {PRACTICE.fingerprint, calibration_of(TEXTS).fingerprint} <= _fitted_to(plan, {})

@@ -101,6 +101,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "job_pace": ("Timing the model", "모델 속도 측정 중"),
     "repair_read": ("A repair gives back, without training, part of what a seam loses; it folds into the weights. It is kept only where held-out text improves.", "복구는 이음매에서 생긴 손실의 일부를 학습 없이 되돌리며, 가중치에 병합됩니다. 홀드아웃 텍스트에서 나아질 때만 남깁니다."),
     "repaired_says": ("Repaired at {seams} seam(s): perplexity {before} before, {after} after, on {tokens} evaluation tokens.", "이음매 {seams}곳을 복구했습니다. 평가 토큰 {tokens}개의 퍼플렉시티: {before} → {after}."),
+    "repaired_solved": ("Projections solved again: {solved}, each where held-out practice text improved. Perplexity {before} before, {after} after, on {tokens} evaluation tokens.", "다시 푼 프로젝션 {solved}개(홀드아웃 연습 텍스트에서 나아진 것만). 평가 토큰 {tokens}개의 퍼플렉시티: {before} → {after}."),
     "repaired_none": ("No repair helped on held-out text, so the plan stays as it was ({before}).", "홀드아웃 텍스트에서 효과가 있는 복구가 없어 플랜을 그대로 두었습니다({before})."),
     "repaired_at": ("The seam after block {place} is repaired: a map is folded into its last projection.", "블록 {place} 뒤의 이음매를 복구했습니다. 선형 변환이 마지막 프로젝션에 병합되어 있습니다."),
     "plan_found": ("From search or board", "탐색·비교"),

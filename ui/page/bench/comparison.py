@@ -22,7 +22,7 @@ from engine.passes.forward import capture
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
 from engine.recover.effort import judging
-from engine.recover.repair import REPAIRS, repair, require_repairable, seconds_for, work_of
+from engine.recover.repair import REPAIRS, WHOLE, repair, require_repairable, seconds_for, work_of
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, Plan
@@ -69,7 +69,7 @@ class Comparison:
             plan = plan_from_json(entry["plan"])
             parameters, size = weigh(spec, plan)
             rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size, "mark": marks.get(name, "")})
-        data = {"model": model.spec.name, "depth": spec.depth, "entries": rows, "protocols": protocols}
+        data = {"model": model.spec.name, "depth": spec.depth, "parameters": spec.parameters, "entries": rows, "protocols": protocols}
         data["sheet"] = sheet(table("board", rows), ON_BOARD)
         self.bench.page.put("board", "data", json.dumps(plain(data)))
         self.bench.page.put("board", "stale", "no")
@@ -172,11 +172,12 @@ class Comparison:
         """
         plan, _ = self.bench.chosen(choice, threshold)
         meter, practice = self.bench.open_meter(), practice_texts(self.bench.texts.name)
-        used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in REPAIRS}
+        kinds = [kind for kind in REPAIRS if _takes(kind, plan)]
+        used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in kinds}
 
         def told() -> dict[str, Any]:
-            seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in REPAIRS}
-            return {"tokens": max(used.values()), "seconds": seconds}
+            seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in kinds}
+            return {"tokens": max(used.values(), default=0), "seconds": seconds}
 
         def job() -> Job[None]:
             yield Progress("Running the texts through the model")
@@ -278,17 +279,28 @@ class Comparison:
             self._measure(what, plan, "", [measurement(what, model, plan, options)])
 
 
+def _takes(kind: str, plan: Plan) -> bool:
+    """True where a plan can be repaired so."""
+    try:
+        require_repairable(plan, kind)
+    except PlanError:
+        return False
+    return True
+
+
 def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
     """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
+    solved = sum(len(block.refits) + len(block.trim.refits if block.trim else ()) for block in found.blocks) if kind in WHOLE else 0
     return {
         "before": before.ratio,
         "after": after.ratio,
         "texts": before.protocol.texts,
         "seams": len(found.repairs),
+        "solved": solved,  # projections, where the layers after seams were solved again
         "kind": kind,
         "tokens": before.protocol.tokens,
         "practice": practice.name,
         "practice_before": found.repairs[0].before if found.repairs else None,
         "practice_after": found.repairs[-1].after if found.repairs else None,
-        "worse": bool(found.repairs) and not after.ratio <= before.ratio,
+        "worse": bool(found.repairs or solved) and not after.ratio <= before.ratio,
     }
