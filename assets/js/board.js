@@ -6,9 +6,9 @@
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
 
-  // Plans that no other beats in both depth and perplexity.
-  const front = (entries) => entries.filter((a) => !entries.some((b) => b !== a && b.depth <= a.depth && ratio(b) <= ratio(a) && (b.depth < a.depth || ratio(b) < ratio(a))))
-    .sort((a, b) => a.depth - b.depth);
+  // Plans that no other beats in both size and perplexity; `large` is layers or parameters.
+  const front = (entries, large) => entries.filter((a) => !entries.some((b) => b !== a && large(b) <= large(a) && ratio(b) <= ratio(a) && (large(b) < large(a) || ratio(b) < ratio(a))))
+    .sort((a, b) => large(a) - large(b));
 
   const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = act; return made; };
 
@@ -48,16 +48,17 @@
   };
 
   const scatter = (box, data, words, chosen, choose) => {
-    const t = theme(), known = data.entries.filter(judged), best = front(known.filter((e) => !e.mark)); // only plans judged alike compete
-    const depths = [data.depth, ...known.map((e) => e.depth)], highest = Math.max(2, ...known.map(ratio));
+    const wide = data.entries.some((e) => e.plan.width), large = (e) => (wide ? e.parameters / 1e6 : e.depth); // layers say all where no plan was trimmed
+    const t = theme(), known = data.entries.filter(judged), best = front(known.filter((e) => !e.mark), large); // only plans judged alike compete
+    const sizes = [large(data), ...known.map(large)], ends = [Math.min(...sizes), Math.max(...sizes)], room = wide ? .06 * ends[1] : 1, highest = Math.max(2, ...known.map(ratio));
     plot(box, [
-      {type: "scatter", mode: "lines", x: best.map((e) => e.depth), y: best.map(ratio), line: {color: t.accent, width: 1.5, shape: "hv", dash: "dot"}, hoverinfo: "skip"},
-      {type: "scatter", mode: "markers+text", x: [data.depth], y: [1], text: [words.of_source], textposition: "top center", textfont: {color: t.faint}, marker: {symbol: "star", size: 11, color: t.faint}, hovertemplate: `${words.of_source}<extra></extra>`},
-      {type: "scatter", mode: "markers", x: known.map((e) => e.depth), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => `${e.label || e.plan.method}${marked(e)}`),
+      {type: "scatter", mode: "lines", x: best.map(large), y: best.map(ratio), line: {color: t.accent, width: 1.5, shape: "hv", dash: "dot"}, hoverinfo: "skip"},
+      {type: "scatter", mode: "markers+text", x: [large(data)], y: [1], text: [words.of_source], textposition: "top center", textfont: {color: t.faint}, marker: {symbol: "star", size: 11, color: t.faint}, hovertemplate: `${words.of_source}<extra></extra>`},
+      {type: "scatter", mode: "markers", x: known.map(large), y: known.map(ratio), customdata: known.map((e) => e.name), text: known.map((e) => `${e.label || e.plan.method}${marked(e)}`),
         marker: {size: known.map((e) => (e.name === chosen ? 15 : 10)), symbol: known.map((e) => (best.includes(e) ? "diamond" : e.mark ? "x-thin-open" : "circle-open")), color: known.map((e) => (e.name === chosen ? t.fold : t.accent)), line: {width: 2}},
-        hovertemplate: `%{text}<br>%{x} ${words.layers}, ×%{y:.2f}<extra></extra>`},
+        hovertemplate: `%{text}<br>${wide ? "%{x:.1f} M" : `%{x} ${words.layers}`}, ×%{y:.2f}<extra></extra>`},
     ], {
-      xaxis: {title: {text: words.layers_left}, tickformat: "d", range: [Math.min(...depths) - 1, data.depth + 1], ...(Math.max(...depths) - Math.min(...depths) < 12 ? {dtick: 1} : {})},
+      xaxis: {title: {text: wide ? words.shapes_size_axis : words.layers_left}, range: [ends[0] - room, ends[1] + room], ...(wide ? {} : {tickformat: "d"}), ...(!wide && ends[1] - ends[0] < 12 ? {dtick: 1} : {})},
       yaxis: {title: {text: words.perplexity_ratio}, ...ratioAxis(known.map(ratio), highest, [.08, .12], highest >= 2000)},
     }, 300);
     box.removeAllListeners?.("plotly_click");

@@ -56,5 +56,5 @@
   };
 
   // While nobody is at work, "measuring" would be a lie.
-  ls.atWork = (busy) => { if (ls.busy !== busy) { ls.busy = busy; ["fold", "landscape"].forEach(redraw); } };
+  ls.atWork = (busy) => { if (ls.busy !== busy) { ls.busy = busy; ["fold", "landscape", "zeros"].forEach(redraw); } };
 })(window.layerscope);

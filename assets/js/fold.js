@@ -50,8 +50,11 @@
   };
   ["input", "click"].forEach((kind) => document.addEventListener(kind, (event) => { if (event.target.closest?.("#fold-controls")) ls.touched(); }, true));
 
+  // A plan is saved from here; one that has tensors is packed by the server, with them.
+  const planFile = (plan) => ({source_depth: ls.map.depth, blocks: plan.blocks, method: plan.method, settings: plan.settings, ...(plan.repairs ? {repairs: plan.repairs} : {}), ...(plan.parts ?? {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}});
   ls.savePlan = () => {
-    if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify({source_depth: ls.map.depth, blocks: ls.shown.blocks, method: ls.shown.method, settings: ls.shown.settings, ...(ls.shown.repairs ? {repairs: ls.shown.repairs} : {}), ...(ls.shown.parts ?? {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}}, null, 1));
+    if (ls.shown?.tensors) ls.keepPlan?.();
+    else if (ls.shown) ls.save(`plan-${ls.shown.depth}-layers.json`, JSON.stringify(planFile(ls.shown), null, 1));
   };
 
   const runs = ls.runs = (layers) => layers.reduce((found, layer) => {
@@ -152,6 +155,7 @@
   views.fold = (box, {data, value, words, props, trigger, local, width, draw}) => {
     const T = Number(value.T), choice = value.plan ?? "map", {hand, step} = local, plan = ls.shown;
     ls.pick = () => trigger("pick", {T: ls.picked});
+    ls.keepPlan = () => trigger("keep", {});
     ls.stand = (plan, T) => trigger("stand", {plan, T});
     if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
     const rest = () => ls.stand(hand ? choice : "map", T);
@@ -185,7 +189,7 @@
     const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
     ls.shown = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
     [local.hand, local.step] = [hand, step];
-    if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "widths"].forEach(redraw), 0);
+    if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "widths", "zeros", "shapes", "search"].forEach(redraw), 0);
   };
-  views.fold.none = () => { ls.map = ls.shown = null; redraw("making"); }; // of a model that is no longer open
+  views.fold.none = () => { ls.map = ls.shown = null; ["making", "zeros"].forEach(redraw); }; // of a model that is no longer open
 })(window.layerscope);

@@ -80,13 +80,15 @@
   views.repaired = (box, {value, words, trigger}) => {
     if (!value.kind) { box.replaceChildren(element("p", {class: "ls-hint"}, words.repair_read)); return; }
     const [before, after] = [times(value.before), times(value.after)];
-    const text = value.seams ? fill(words.repaired_says, {seams: value.seams, tokens: value.tokens, before, after}) : fill(words.repaired_none, {before});
-    box.replaceChildren(element("p", {class: "ls-rule"}, text));
-    if (!value.seams) return;
+    const solved = value.solved ? fill(words.repaired_solved, {solved: value.solved, tokens: value.tokens, before, after}) : "";
+    const text = value.seams ? fill(words.repaired_says, {seams: value.seams, tokens: value.tokens, before, after}) : solved || fill(words.repaired_none, {before});
+    box.replaceChildren(element("p", {class: solved && value.worse ? "ls-warning" : "ls-rule"}, text));
+    if (!value.seams && !solved) return;
     const on = {practice: value.practice, texts: value.texts, kl_before: number(value.practice_before), kl_after: number(value.practice_after)};
     const undo = element("button", {type: "button", class: "ls-button ls-undo-repair"}, words.undo_repair);
     undo.onclick = () => trigger("undo", {});
-    box.append(element("p", {class: value.worse ? "ls-warning" : "ls-hint"}, fill(value.worse ? words.repaired_worse : words.repaired_better, on)), undo);
+    if (value.seams) box.append(element("p", {class: value.worse ? "ls-warning" : "ls-hint"}, fill(value.worse ? words.repaired_worse : words.repaired_better, on)));
+    box.append(undo);
   };
 
   views.download = (box, {data}) => { // a file made on the server is saved by the browser, once
@@ -96,8 +98,10 @@
   };
 
   views.summary = (box, {words}) => {
-    const shown = window.layerscope.shown;
-    box.replaceChildren(element("p", {}, shown ? fill(words.will_export, {depth: shown.depth, source: window.layerscope.map.depth, size: size(shown.bytes)}) : words.waiting));
+    const ls = window.layerscope, {shown} = ls;
+    if (!shown) { box.replaceChildren(element("p", {}, words.waiting)); return; }
+    const said = fill(words.will_export, {parts: ls.partsOf(shown, ls.map.depth, words).join("; "), size: size(shown.bytes)});
+    box.replaceChildren(element("p", {}, said), ...ls.zerosOf(shown, words));
   };
 
   views.report = (box, {value, words}) => {

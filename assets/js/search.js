@@ -5,6 +5,8 @@
 
   views.search = (box, {data, words, width}) => {
     const t = theme();
+    const {shown} = window.layerscope;
+    part(box, "ls-hint").textContent = shown?.width || shown?.masks ? words.search_depth_only : "";
     const says = part(box, "ls-rule"), chart = part(box, "ls-score"), stripBox = part(box, "ls-stripbox");
     const best = data.history.at(-1);
     const unit = words[`score_${data.objective ?? "kl"}`] ?? data.objective;

@@ -75,11 +75,11 @@
   ls.opened = (state) => write(state);
 
   ls.language = (path) => { location.href = `${path}${location.search}${location.hash}`; };
+  const download = (name, href) => { const link = document.createElement("a"); link.href = href; link.download = name; link.click(); };
   ls.save = (name, text, type = "application/json") => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], {type}));
-    link.download = name;
-    link.click();
-    URL.revokeObjectURL(link.href);
+    const href = URL.createObjectURL(new Blob([text], {type}));
+    download(name, href);
+    URL.revokeObjectURL(href);
   };
+  ls.fetched = (file) => { if (file) download(file.orig_name, file.url); }; // null where the server had nothing to give
 })();

@@ -5,8 +5,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from engine.export.figures import bytes_of
 from engine.models.sources import DEMO_BASE_MODEL, lies_within
 from engine.models.texts import assets_folder
+from engine.plans.provenance import made
 from engine.plans.words import describe, weigh
 from engine.types import ModelSource, ModelSpec, Plan
 
@@ -42,11 +44,15 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
         plan=plan,
         settings=settings,
         sentences=describe(plan),
+        made=made(plan),
         parameters=weigh(spec, plan)[0],
         spec=spec,
         similarity=record.get("similarity", accepted[-1] if accepted else None),
         calibration=record.get("calibration"),
         evaluation=record.get("evaluation"),
+        speed=record.get("speed"),
+        memory=record.get("memory"),
+        bytes_of=bytes_of,
         fingerprint=record["source"]["fingerprint"],
         versions=record["versions"],
     )

@@ -25,6 +25,7 @@ from engine.judge.evaluation import Evaluation
 from engine.models.texts import assets_folder
 from engine.passes.profiling import Profile
 from engine.plans.files import plan_to_json
+from engine.plans.provenance import parts
 from engine.plans.words import Say, describe, in_english, weigh
 from engine.search.frontier import Frontier
 from engine.types import ModelSource, ModelSpec, Plan
@@ -113,14 +114,21 @@ def _environment(say: Say) -> Environment:
 def _settings(source: ModelSource, fingerprint: str, plan: Plan, evaluation: Evaluation | None, say: Say = in_english) -> dict[str, Any]:
     rows: dict[str, Any] = {say("model"): str(source), say("revision"): source.revision or "–", say("dtype asked for"): source.dtype}
     rows |= {say("device"): source.device, say("fingerprint of config and weights"): fingerprint, say("method"): plan.method}
-    for key, value in plan.settings:
-        rows[say("method: {key}", key=key)] = json.dumps(plain(value), default=str) if isinstance(value, tuple) else value
+    rows |= {say("method: {key}", key=key): _told(value) for key, value in plan.settings}
+    if plan.width is not None:
+        rows |= {say("width: {key}", key=key): _told(value) for key, value in (("method", plan.width.method), *plan.width.settings)}
+    if plan.masks is not None:
+        rows |= {say("masks: {key}", key=key): _told(value) for key, value in (("method", plan.masks.method), *plan.masks.settings)}
     if evaluation is not None:
         rows |= {say("protocol: {key}", key=key): value for key, value in asdict(evaluation.protocol).items()}
     return rows
 
 
+def _told(value: Any) -> Any:
+    return json.dumps(plain(value), default=str) if isinstance(value, tuple) else value
+
+
 def _fitted_to(plan: Plan, facts: Mapping[str, Any]) -> set[Any]:
     """Return the fingerprints of the texts that the plan was made with."""
-    named = {value for key, value in plan.settings if key in ("calibration", "practice")}
+    named = {value for _, part in parts(plan) for key, value in part.settings if key in ("calibration", "practice")}
     return named | {records(facts)[key].get("fingerprint") for key in ("calibration", "practice") if facts.get(key)}

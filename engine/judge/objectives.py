@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -89,6 +89,11 @@ class Objective:
         self._source = SourceLogs(model)
         self._known: dict[tuple[tuple[Block, ...], int], float] = {}  # sums over the places of a pack
         self._trails = Trails(KEEP)
+
+    @property
+    def told(self) -> tuple[tuple[str, Any], ...]:
+        """What the settings of a plan that was found with it tell of the practice texts."""
+        return ("texts", self.texts.name), ("practice", self.texts.fingerprint), ("practice_tokens", self.protocol.tokens)
 
     @staticmethod
     def watch() -> Callable[[], float]:

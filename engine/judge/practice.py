@@ -1,5 +1,7 @@
 """Practice texts as packs of tokens: what is measured on them chooses, and never judges."""
 
+from dataclasses import replace
+
 from engine.errors import TextError
 from engine.judge.cost import SLICE_TEXTS
 from engine.judge.evaluation import windows
@@ -14,12 +16,12 @@ def practice_packs(model: Model, texts: Calibration, tokens: int) -> tuple[Pack,
         TextError: the texts are shorter than one sequence, or than the tokens asked for where those are fewer.
         SettingsError: no token was asked for.
     """
-    texts = kept_apart(texts)
+    fingerprint, texts = texts.fingerprint, kept_apart(texts)
     protocol, packs, _ = windows(model.tokenizer, model.config, texts, limit=tokens)
     least = min(protocol.context - 1, tokens)
     if protocol.tokens < least:
         raise TextError(f"{texts.name} has {protocol.tokens} tokens, which is less than one sequence of {least}; bring more text")
-    return packs
+    return tuple(replace(pack, name=texts.name, fingerprint=fingerprint) for pack in packs)
 
 
 def kept_apart(texts: Calibration) -> Calibration:

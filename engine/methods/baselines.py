@@ -21,9 +21,9 @@ def plan_of_kept(depth: int, kept: Iterable[int], method: str, **settings: objec
     return Plan(depth, tuple(Block(layer, ((layer, 1.0),)) for layer in sorted(kept)), method, tuple(settings.items()))
 
 
-def plan_without(depth: int, gone: Iterable[int], method: str, keep: int) -> Plan:
+def plan_without(depth: int, gone: Iterable[int], method: str, **settings: object) -> Plan:
     """Return the plan that drops these layers and keeps the others whole."""
-    return plan_of_kept(depth, set(range(depth)) - set(gone), method, keep=keep)
+    return plan_of_kept(depth, set(range(depth)) - set(gone), method, **settings)
 
 
 def require_target(depth: int, keep: int) -> None:

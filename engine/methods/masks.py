@@ -17,7 +17,7 @@ from engine.methods.owl import LOWEST, outliers, sparsities
 from engine.methods.selection import Wanted, chosen, lowest
 from engine.models.devices import exact
 from engine.models.families import architecture_of
-from engine.models.texts import Pack, tokens_in
+from engine.models.texts import Pack, read_in
 from engine.passes import gradients
 from engine.passes.sums import Sums
 from engine.passes.walk import Walk, readers
@@ -100,7 +100,7 @@ def prune(
     run = _Pruning(model, plan.dense, packs, found.run, want, record)
     blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())
     told = {"sparsity": want.sparsity, **({"pattern": f"{want.n}:{want.m}"} if want.m else {"group": want.group}), **asdict(record)}
-    tokens = {"tokens": tokens_in(packs)} if record.needs else {}
+    tokens = dict(read_in(packs)) if record.needs else {}
     notes = {"notes": tuple(run.notes.items())} if run.notes else {}
     return replace(plan.dense, blocks=blocks, masks=Part(method, tuple({**told, **tokens, **notes}.items())))
 

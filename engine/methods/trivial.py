@@ -27,7 +27,7 @@ def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that keeps the first layers."""
     yield Progress("Choosing layers")
     depth = objective.model.spec.depth
-    return plan_without(depth, range(keep, depth), "tail", keep)
+    return plan_without(depth, range(keep, depth), "tail", keep=keep)
 
 
 @BASELINES.register("random", "layers at random", RandomSettings)

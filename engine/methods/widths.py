@@ -16,7 +16,7 @@ from engine.methods.redistribution import redistribute
 from engine.methods.refit import refit
 from engine.methods.scores import AXES, SCORES, require_score, scores
 from engine.models.shapes import parameters_at, shape_of, shaped_config
-from engine.models.texts import Pack, tokens_in
+from engine.models.texts import Pack, read_in
 from engine.plans.trimming import trimmed_shape
 from engine.types import Block, Model, Part, Plan, Shape, Trim
 
@@ -104,7 +104,7 @@ def trim(
         for place, block in enumerate(begun.blocks)
     ]
     done = {"refit": refitted, **({"bias": True} if biased else {}), **({"redistributed": True} if redistributed else {})}
-    told = (*asked.items(), *asdict(SCORES[score].asked(settings or {})).items(), *done.items(), ("tokens", tokens_in(packs)))
+    told = (*asked.items(), *asdict(SCORES[score].asked(settings or {})).items(), *done.items(), *read_in(packs))
     trimmed = replace(begun, blocks=tuple(blocks), width=Part(score, told))
     if redistributed and "heads" in asked:
         trimmed = redistribute(model, begun, trimmed, found["heads"])

@@ -24,11 +24,14 @@ PACK_TOKENS = 512  # short texts fill packs of about this size: attention is qua
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pack:
-    """Texts laid end to end: token ids and positions [1, tokens]; `spans` says (text, start, stop) of each."""
+    """Texts laid end to end: token ids and positions [1, tokens]; `spans` says (text, start, stop) of each. `name` and `fingerprint`
+    are those of the calibration that they are of, where somebody wants to tell of it."""
 
     ids: torch.Tensor
     positions: torch.Tensor
     spans: tuple[tuple[int, int, int], ...]
+    name: str = ""
+    fingerprint: str = ""
 
     def first_tokens(self) -> torch.Tensor:
         """Return a bool tensor [tokens], True at the first token of each text."""
@@ -108,6 +111,13 @@ def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pac
 def tokens_in(packs: Sequence[Pack]) -> int:
     """Return how many tokens lie in some packs."""
     return sum(pack.ids.shape[1] for pack in packs)
+
+
+def read_in(packs: Sequence[Pack]) -> tuple[tuple[str, Any], ...]:
+    """Return what a plan's settings tell of packs that its method read: the texts' name and fingerprint, and how many tokens."""
+    named = {(pack.name, pack.fingerprint) for pack in packs if pack.name}
+    texts = [item for name, mark in sorted(named) for item in (("texts", name), ("practice", mark))]
+    return (*texts, ("tokens", tokens_in(packs)))
 
 
 def pack_rows(rows: Sequence[tuple[int, list[int]]], size: int = PACK_TOKENS) -> tuple[Pack, ...]:

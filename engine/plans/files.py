@@ -1,6 +1,7 @@
 """How a plan becomes JSON and comes back."""
 
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -117,14 +118,22 @@ def read_plan(path: Path) -> Plan:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file: a plan, or what else a verb wrote.
+    """Read a JSON file: a plan, or what else a verb wrote; of a zip that the page saved, the one in it.
 
     Raises:
         PlanError: the file is missing or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(_zipped(path) if zipfile.is_zipfile(path) else path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PlanError(f"{path.name or path} does not exist") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
         raise PlanError(f"{path.name or path} is no JSON file that can be read") from error
+
+
+def _zipped(path: Path) -> str:
+    with zipfile.ZipFile(path) as whole:
+        names = [name for name in whole.namelist() if name.endswith(".json")]
+        if len(names) != 1:
+            raise ValueError(f"{len(names)} plans in it")
+        return whole.read(names[0]).decode("utf-8")

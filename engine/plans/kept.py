@@ -90,7 +90,7 @@ def _read(path: Path) -> torch.Tensor:
     except (OSError, ValueError, SafetensorError) as error:
         raise PlanError(
             f"the tensor {path.stem[:12]} of this plan is not on this machine; "
-            "put the plan's .tensors.safetensors beside its file, or make the plan again"
+            "bring the plan's .tensors.safetensors with its file, or make the plan again"
         ) from error
     return tensor
 

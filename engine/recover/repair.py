@@ -37,7 +37,7 @@ REPAIRS: Registry[Callable[..., Any]] = Registry("repair")  # maps to choose fro
 WHOLE = ("refit",)  # these are jobs from the plan to the repaired one
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 _REFIT_WORK = 12.0  # passes over the source that solving a plan's layers again takes, about
-_NAMES = ("repair", "practice", "practice_tokens")  # what a repair adds to a plan's settings
+_NAMES = ("repair", "texts", "practice", "practice_tokens")  # what a repair adds to a plan's settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
 
 def _told(plan: Plan, kind: str, objective: Objective) -> Plan:
     own = tuple(item for item in plan.settings if item[0] not in _NAMES)
-    told = (("repair", kind), ("practice", objective.texts.fingerprint), ("practice_tokens", objective.protocol.tokens))
-    return replace(plan, settings=(*own, *told))
+    return replace(plan, settings=(*own, ("repair", kind), *objective.told))
 
 
 def require_repairable(plan: Plan, kind: str) -> None:

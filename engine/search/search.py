@@ -144,7 +144,7 @@ class Search:
         return Progress(told, min(self._watch() / self.seconds, 1.0))
 
     def _plan(self, kept: tuple[int, ...]) -> Plan:
-        return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name)
+        return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name, **dict(self.objective.told))
 
     def _cost(self, plan: Plan, packs: tuple[int, ...]) -> float:
         """What a plan costs on some packs: its score above the source's own, which is not zero for perplexity."""

@@ -1,7 +1,7 @@
 """Which shape for a budget of parameters: all legal ones near it over depth, heads, neurons and channels, the most promising measured.
 
 The estimates (engine/search/estimates.py) only choose what is measured; a shape is judged by the cost of its plan.
-(Minitron's search, 2407.14679, ranks by size: the largest first. Both ranks are told.)
+(Minitron's search, 2407.14679, ranks by size: the largest first. Both ranks are told, and the largest shape is measured too.)
 """
 
 import math
@@ -16,6 +16,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, as_part, scaled
 from engine.judge.cost import Cost
 from engine.judge.objectives import Objective
+from engine.judge.speed import Speed
 from engine.methods.baselines import plan_of_kept
 from engine.methods.refit import refit
 from engine.methods.widths import AXES, Kept, require_width, trim
@@ -28,14 +29,15 @@ from engine.types import Model, Plan, Shape
 
 WITHIN = 0.05  # of the budget
 MEASURED = 10
+SECONDS = 30.0  # in which the layers of a depth are searched for
 _NEURON_STEPS = 12  # of the source's neurons
 _SHALLOWEST, _NARROWEST = 0.5, 0.75  # of the source's layers and channels
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A shape, the parameters it comes to, its estimate, its rank by size (the largest is 0) and, where it was measured, its plan
-    and what that costs on practice text."""
+    """A shape, the parameters it comes to, its estimate, its rank by size (the largest is 0) and, where it was measured, its plan,
+    what that costs on practice text and how fast it is (see engine/search/candidates.py)."""
 
     shape: Shape
     parameters: int
@@ -43,6 +45,7 @@ class Candidate:
     by_size: int
     plan: Plan | None = None
     cost: Cost | None = None
+    speed: Speed | None = None
 
 
 def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
@@ -83,7 +86,8 @@ def search_shapes(
 ) -> Job[tuple[Candidate, ...]]:
     """Return every legal shape near a budget, the measured ones first (the cheapest before all), the rest by their estimate.
 
-    What is measured is the most promising by the estimates, and each that was measured teaches the estimates of the others.
+    What is measured is the most promising by the estimates, and each that was measured teaches the estimates of the others; the
+    last is the largest, which is what a ranking by size would choose.
     `measure` is given the plan of a shape: `layers` of its depth (by the estimates, where that is not said), trimmed by |X||W|, and
     where `refitted` its consumers solved again, without which heads look far dearer than they are. `tell` hears of the candidates
     whenever one has been measured.
@@ -94,13 +98,15 @@ def search_shapes(
     sizes = {shape: parameters_at(model.spec, shape) for shape in shapes}
     largest = {shape: rank for rank, shape in enumerate(sorted(shapes, key=lambda shape: -sizes[shape]))}
     left = [Candidate(shape, sizes[shape], sum(found.of(shape)), largest[shape]) for shape in shapes]
-    done: list[Candidate] = []
-    for number in range(min(measured, len(shapes))):
-        left = run.ranked(left, done)
-        steps = as_part(run.measured(left.pop(0)), f"Shape {number + 1} of {min(measured, len(shapes))}", number, measured)
+    done, wanted = list[Candidate](), min(measured, len(shapes))
+    for number in range(wanted):
+        chosen = run.next(left, done, last=number > 0 and number + 1 == wanted)
+        left.remove(chosen)
+        steps = as_part(run.measured(chosen), f"Shape {number + 1} of {wanted}", number, wanted)
         done.append((yield from scaled(steps, 0.2, 1.0)))
         tell((*done, *left))
-    return (*sorted(done, key=lambda one: one.cost.ratio if one.cost else math.inf), *run.ranked(left, done))
+    cheapest = sorted(done, key=lambda one: one.cost.ratio if one.cost else math.inf)
+    return (*cheapest, *sorted(left, key=lambda one: one.estimate))
 
 
 def searched(objective: Objective, seconds: float) -> Callable[[int], Job[Plan]]:
@@ -129,11 +135,12 @@ class _Run:
         self._model, self._packs, self._found, self._measure, self._refitted = model, packs, found, measure, refitted
         self._layers, self._deep = layers or self._by_estimate, dict[int, Plan]()
 
-    def ranked(self, left: Sequence[Candidate], done: Sequence[Candidate]) -> list[Candidate]:
-        """Return what is not measured, the most promising first, by what the measured ones tell of each axis."""
+    def next(self, left: Sequence[Candidate], done: Sequence[Candidate], last: bool) -> Candidate:
+        """Return what to measure: the most promising, by what the measured ones tell of each axis, and as the last one the largest."""
+        if last and (largest := next((one for one in left if one.by_size == 0), None)):
+            return largest
         worth = learned([self._found.of(one.shape) for one in done], [one.cost.kl for one in done if one.cost])
-        told = [replace(one, estimate=sum(map(mul, self._found.of(one.shape), worth or repeat(1.0)))) for one in left]
-        return sorted(told, key=lambda one: one.estimate)
+        return min(left, key=lambda one: sum(map(mul, self._found.of(one.shape), worth or repeat(1.0))))
 
     def measured(self, one: Candidate) -> Job[Candidate]:
         """Make a shape's plan, and measure what it costs."""

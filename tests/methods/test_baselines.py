@@ -156,7 +156,8 @@ def test_sleb_goes_layer_by_layer(family: str, keep: int, name: str, tiny: Calla
     assert found.plan.kept == kept
     assert found.score == pytest.approx(score, rel=1e-3)
     assert drain(baseline(objective_of(model, name, UNEQUAL), "sleb", keep)) == found.plan
-    assert dict(found.plan.settings) == {"keep": keep, "objective": name}
+    told = {"keep": keep, "objective": name, "texts": "texts", "practice": calibration_of(UNEQUAL).fingerprint}
+    assert {key: value for key, value in found.plan.settings if key != "practice_tokens"} == told
     assert found.forwards > 6
 
 

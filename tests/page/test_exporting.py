@@ -2,14 +2,18 @@
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.methods.laco import LacoSettings
-from engine.plans.files import plan_to_json
+from engine.plans import kept
+from engine.plans.bundle import read_saved
+from engine.plans.files import plan_to_json, read_json
 from engine.plans.rules import fold_spans
 from tests.families import TEXTS
 from tests.page.benches import DEPTH, shown, texts
@@ -124,6 +128,24 @@ def test_what_the_page_saves_is_the_plan_that_it_shows(bench: Workbench) -> None
         saved = {"source_depth": DEPTH, "blocks": step["blocks"], "method": "laco", "settings": {}}
         assert bench.load_plan(saved).blocks == bench.chosen("map", step["t_from"])[0].blocks
         wait_for_jobs()
+
+
+def test_a_plan_with_tensors_is_saved_and_loaded_with_them(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.pruning.prune("map", 1.0, "sparsegpt", 0.5, "", "", 400)
+    wait_for_jobs()
+    plan = bench.chosen("found", 1.0)[0]
+    assert shown(bench, "fold", "found")["tensors"] == len(plan.tensors) > 0
+    file = bench.saving.file("found", 1.0)
+    assert file.name == f"plan-{DEPTH}-layers.zip"
+    monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / "elsewhere"))  # a machine that has none of them
+    monkeypatch.setattr(kept, "_fresh", OrderedDict())
+    with pytest.raises(PlanError, match="not on this machine"):
+        bench.load_plan(read_json(file))
+    assert bench.file is None
+    assert bench.load_plan(read_saved([file])) == plan
+    wait_for_jobs()
+    assert bench.runner.problem is None
+    assert shown(bench, "fold", "file")["masks"] == {"sparsity": 0.5, "method": "sparsegpt"}
 
 
 # --- names and texts ---

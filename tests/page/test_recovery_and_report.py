@@ -12,6 +12,7 @@ from markupsafe import escape
 
 from engine.errors import PlanError, SettingsError
 from engine.judge.evaluation import Judge
+from engine.methods.widths import Kept
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from engine.search.settings import Target
@@ -62,7 +63,7 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     assert facts["seams"] == len(plan.repairs) == sum(bool(block.repair) for block in plan.blocks)
     assert len(rows(desk)) == (2 if plan.repairs else 1)
     assert plan.blocks[1] in (Block(1, ((3, 1.0),)), Block(1, ((3, 1.0),), plan.blocks[1].repair))
-    start_export(desk, "found", 0.9, "auto", "5GB", "repaired", **desk.comparison.evaluation_of(plan))
+    start_export(desk, "found", 0.9, "auto", "5GB", "repaired", **desk.comparison.known_of(plan))
     wait_for_jobs()
     assert shown(desk, "report", "value")["passed"] is True
     card = ModelCard.load(desk.export_folder / "repaired" / "README.md").data  # what was measured is in the model-index
@@ -70,6 +71,25 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     judged = next(row for row in rows(desk) if row["plan"]["blocks"] == plan_to_json(plan)["blocks"])["evaluation"]
     assert found["perplexity"] == pytest.approx(judged["perplexity"]["plan"])
     assert found["KL divergence from the source (nats a token)"] == pytest.approx(judged["kl"])
+
+
+def test_layers_solved_again_are_told_as_such_and_go_on_from_a_trimmed_plan(desk: Desk) -> None:
+    desk.set_spans([[1, 3]])
+    wait_for_jobs()
+    desk.trimming.trim("hand-made", 0.9, Kept(neurons=24), "weighted", False, False, 800)
+    wait_for_jobs()
+    assert set(desk.comparison.repair_times("found", 0.9, 100, tokens=800)["seconds"]) == {"refit"}  # the others would refuse
+    desk.comparison.repair("found", 0.9, "refit", held, 100, tokens=800)
+    wait_for_jobs()
+    assert desk.runner.problem is None
+    facts, plan = shown(desk, "repaired", "value"), desk.chosen("found", 0.9)[0]
+    assert plan.width is not None
+    assert (facts["seams"], facts["solved"]) == (0, sum(len(block.trim.refits) for block in plan.blocks if block.trim))
+    assert facts["solved"] > 0
+    assert facts["worse"] is (not facts["after"] <= facts["before"])
+    desk.comparison.undo_repair()
+    wait_for_jobs()
+    assert not any(block.trim.refits for block in desk.chosen("found", 0.9)[0].blocks if block.trim)
 
 
 def test_how_long_a_repair_takes_is_told_before_at_the_pace_of_this_machine(desk: Desk) -> None:

@@ -48,6 +48,7 @@ def test_the_best_by_the_estimate_are_measured_and_the_cheapest_comes_first(tiny
     assert [one.cost is None for one in found] == [False] * 4 + [True] * (len(found) - 4)
     estimates = [one.estimate for one in found[4:]]
     assert estimates == sorted(estimates)
+    assert 0 in [one.by_size for one in found[:4]]  # the largest is measured whatever its estimate
     assert sorted(one.by_size for one in found) == list(range(len(found)))
     for one in found[:4]:
         assert one.plan is not None

@@ -138,3 +138,15 @@ def test_an_export_below_a_file_is_refused(tiny_folder: Path, inside: Callable[.
     (tmp_path / "plan.json").write_text(json.dumps(GOOD), encoding="utf-8")
     answer = inside("export", "--plan", tmp_path / "plan.json", "--out", tmp_path / "plan.json" / "out", "--model", tiny_folder)
     assert_refused(answer, "plan.json")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_speed_that_was_measured_goes_into_the_card(tiny_folder: Path, files: Path, inside: Callable[..., Answer], tmp_path: Path) -> None:
+    plan, gains = ("--model", tiny_folder, "--plan", files / "plan.json"), tmp_path / "gains.json"
+    assert inside("measure", *plan, "--no-writing", "--out", gains).code == 0
+    assert inside("export", *plan, "--measured", gains, "--out", tmp_path / "smaller").code == 0
+    speed = json.loads(gains.read_text(encoding="utf-8"))["speed"]
+    card = (tmp_path / "smaller" / "README.md").read_text(encoding="utf-8")
+    assert f"decoding {speed['decode_ratio']:.2f} ({speed['decode_range'][0]:.2f} to {speed['decode_range'][1]:.2f} over 5 rounds)" in card
+    wrong = inside("export", *plan, "--measured", files / "plan.json", "--out", tmp_path / "another")
+    assert_refused(wrong, "this is not what measure writes (no speed)")

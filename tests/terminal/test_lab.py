@@ -110,9 +110,22 @@ def test_shapes_are_ranked_and_the_best_is_a_plan(
     measured = [one for one in found["shapes"] if one["cost"]]
     assert len(measured) == 3 < len(found["shapes"])
     assert [one["cost"]["ratio"] for one in measured] == sorted(one["cost"]["ratio"] for one in measured)
-    assert found["front"][0] == 0
+    assert found["front"][0] == found["fast_front"][0] == 0
+    assert [one["speed"]["rounds"] for one in measured] == [5] * 3
+    assert all(one["speed"] is None for one in found["shapes"][3:])
+    estimate, size = found["rankings"]
+    assert found["shapes"][estimate["first"]]["by_estimate"] == found["shapes"][size["first"]]["by_size"] == 0
+    assert (estimate["name"], size["name"], -1 <= size["correlation"] <= 1) == ("estimate", "size", True)
     assert all(42_750 <= one["parameters"] <= 45_000 for one in found["shapes"])
     assert inside("evaluate", "--plan", tmp_path / "shapes.json", *on_practice, "--tokens", 300).code == 0
+
+
+def test_shapes_are_a_table_too(inside: Inside, on_practice: Any) -> None:
+    asked = ("--tokens", 700, "--params", "45K", "--measured", 2, "--no-refit", "--no-speed")
+    answer = inside("shapes", *on_practice, *asked, "--format", "csv")
+    head, *rows = answer.out.splitlines()
+    assert head == "layers,heads,neurons,channels,parameters,by_estimate,by_size,ratio,ratio_low,ratio_high,kl"
+    assert len(rows) == 2
 
 
 def test_a_trim_meets_a_number_of_parameters(lab: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

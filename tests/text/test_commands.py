@@ -15,6 +15,7 @@ from tests.families import TEXTS, save_tiny
 from ui.page.components.terminal import terminal
 from ui.text.commands import facts_of, lines_of
 
+SHAPES = (0.045, 2, True, False, 600)  # what shapes are looked for with
 LACO = (2, 1, 0, 6, "mean", "per-token")
 OWN = calibration_of(TEXTS, "own texts")
 
@@ -43,13 +44,13 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
         *filled("recover", here, 600),
         *filled("widths", here, 4, 24, 32, "obs", "bias", True, True, 2000),
         *filled("masks", here, "gblm", 0.6, "", "layer", 600, True, False, 50.0, "l1", *[None] * 11),
-        *filled("search", here, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
+        *filled("search", here, *SHAPES, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
         *filled("compare", here, "own", 60, ["samples", "tasks"], "bundled", 1, 64, 2, "C", *LACO),
         *filled("export", here, "smaller", "bfloat16", "1MB"),
     ]
     verbs = [shlex.split(line)[1] for line in lines if not line.startswith("#")]
     first, then = (
-        ["profile", "importance", "propose", "map", "repair", "trim", "prune", "search", "baseline"],
+        ["profile", "importance", "propose", "map", "repair", "trim", "prune", "search", "baseline", "shapes"],
         ["evaluate", "measure", "tasks", "report", "ablate", "export"],
     )
     assert verbs == first + then
@@ -59,6 +60,7 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
             assert answer.code == 0, (line, answer.err)
     assert json.loads(Path("plan.json").read_text())["settings"]["rule"] == "mean"
     assert json.loads(Path("plan.json").read_text())["settings"]["T"] == -0.25
+    assert sum(one["cost"] is not None for one in json.loads(Path("shapes.json").read_text())["shapes"]) == 2
     assert json.loads(Path("found.json").read_text())["depth"] == 5
     gains = json.loads(Path("gains.json").read_text())
     assert (gains["speed"], gains["memory"]["context"], gains["memory"]["batch"]) == (None, 64, 2)
@@ -78,22 +80,24 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
     ],
 )
 def test_a_search_is_told_its_target(values: tuple[Any, ...], expected: str, here: dict[str, Any]) -> None:
-    line = filled("search", here, *values)[0]
+    line = filled("search", here, *SHAPES, *values)[0]
     assert expected in line
     assert f"--objective {values[3]} --text english --seconds {values[4]:g} " in line
 
 
 def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
-    assert filled("search", here, "layers", None, 0, "kl", 1, [], False, False, "bi", 0) == []
-    assert not [line for line in filled("search", here, "memory", 2, 0, "kl", 1, [], False, False, "bi", 0) if " baseline " in line]
+    asked = (0, "kl", 1, [], False, False, "bi", 0)
+    assert filled("search", here, *SHAPES, "layers", None, *asked) == []
+    assert not [line for line in filled("search", here, *SHAPES, "memory", 2, *asked) if " baseline " in line]
+    assert not [line for line in filled("search", here, None, *SHAPES[1:], "layers", 5, *asked) if " shapes " in line]
     assert not [line for line in filled("fold", here, "hand-made", *LACO) if " propose " in line]  # no rule makes that plan again
     assert filled("fold", here, "file", *LACO)[0].startswith("# ")
 
 
 def test_a_baseline_is_told_its_own_settings(here: dict[str, Any]) -> None:
     asked = ("layers", 5, 0, "kl", 1, ["mean"], False, False)
-    assert " --seed 7 --out random.json" in filled("search", here, *asked, "random", 7)[1]
-    assert " --seed" not in filled("search", here, *asked, "bi", 7)[1]
+    assert " --seed 7 --out random.json" in filled("search", here, *SHAPES, *asked, "random", 7)[1]
+    assert " --seed" not in filled("search", here, *SHAPES, *asked, "bi", 7)[1]
 
 
 def test_the_model_and_the_texts_are_quoted_and_own_texts_are_owned_up_to() -> None:

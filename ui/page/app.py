@@ -87,7 +87,8 @@ def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
         terminal("masks", language, masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more)
     with gr.Column(elem_id="panel-search", **panel):
         found = search.build(language)
-        terminal("search", language, *search.settings(found), found.method, *found.method_settings)
+        asked = [*search.shape_settings(found), scored.tokens]
+        terminal("search", language, *asked, *search.settings(found), found.method, *found.method_settings)
     with gr.Column(elem_id="panel-compare", **panel):
         judged = compare.build(language)
         terminal("compare", language, *compare.settings(judged), judged.ablation, *laco)
@@ -137,10 +138,12 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
         "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart, "widthcosts": page.width.costs,
         "importance_times": page.importance.times, "mask_times": page.masks.times,
+        "shapes": page.search.shapes, "zeros": page.masks.zeros,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
     sliders |= {"plan": tab.plan, "spans": tab.spans, "format": page.export.form}
     sliders |= {f"width_{name}": getattr(page.width, name) for name in ("by", "heads", "neurons", "channels")}
+    sliders |= {"shapes_budget": page.search.budget}
     on = Handlers(sessions, model, charts, sliders, language)
     answer = [page.status, page.cancel, timer]
     told = [*answer, seen, *charts.values(), *sliders.values(), session]
@@ -176,6 +179,8 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
     tab.fold.stand(on.stand, session, answer, queue=False, trigger_mode="always_last", **common)
     tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
+    kept = tab.fold.keep(on.save_plan, [session, tab.plan, tab.T], [tab.saved, *answer], **common)
+    kept.then(None, tab.saved, None, js="(file) => { window.layerscope.fetched(file); }")
     tab.load.upload(on.load_plan, [session, tab.load], answer, **common)
     seen_by.removal.click(on.removal, session, answer, **common)
     chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name, page.export.form]
@@ -208,6 +213,9 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
     asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
     found.make.click(on.baseline, asked, answer, **common)
+    asked = [session, *search.shape_settings(found), page.importance.tokens]
+    found.shapes_button.click(on.shapes, asked, answer, **common)
+    found.shapes.row(on.shape, session, answer, **common)
     found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
     taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
     chosen = "() => { window.layerscope.touched(); return [window.layerscope.picked, 'map']; }"
@@ -231,6 +239,7 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
     masked.curves.click(on.mask_curves, [session, masked.sparsity], answer, **common)
     cut.curves.click(on.width_curves, [session, cut.heads, cut.neurons, cut.channels], answer, **common)
+    masked.zeros.ask(on.time_zeros, shown, answer, **common)
 
 
 def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:
@@ -258,7 +267,7 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
         demo.launch(
             server_name=host, server_port=port, inbrowser=browser, quiet=True, theme=theme(),
             css_paths=[assets_folder() / "layerscope.css"], head=head,
-            footer_links=["settings"], run_history=False, enable_monitoring=False, max_file_size="5mb",
+            footer_links=["settings"], run_history=False, enable_monitoring=False,
             prevent_thread_lock=True, ssr_mode=False,
         )  # fmt: skip
     except OSError as error:

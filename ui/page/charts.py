@@ -50,6 +50,7 @@ def plan_parts(model: Model, plan: Plan) -> dict[str, Any]:
         "blocks": [block_to_json(block) for block in plan.blocks],
         **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
         **_parts(model, plan),
+        **({"tensors": len(plan.tensors)} if plan.tensors else {}),  # which are saved with it
         "parameters": parameters,
         "bytes": size,
         "conflicts": list(type_conflicts(plan, model.spec.layer_types)),

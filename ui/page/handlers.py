@@ -12,7 +12,7 @@ from engine.errors import LayerscopeError
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import LacoSettings
 from engine.models.library import library
-from engine.plans.files import read_json
+from engine.plans.bundle import read_saved
 from engine.recover.repair import REPAIRS
 from engine.search.settings import Target
 from ui.page import picker
@@ -102,10 +102,17 @@ class Handlers(LabHandlers):
         return json.dumps(spans), "hand-made" if spans else "map"
 
     @of_what_is_open
-    def load_plan(self, key: str, file: str) -> list[Any]:
-        """A plan file was chosen."""
-        bench = self._of(key)
-        return self._act(bench, lambda: bench.load_plan(read_json(Path(file))))
+    def load_plan(self, key: str, files: list[str] | str) -> list[Any]:
+        """A plan was chosen: its file, with its tensors where it has some, or both in a zip."""
+        bench, chosen = self._of(key), [files] if isinstance(files, str) else files
+        return self._act(bench, lambda: bench.load_plan(read_saved([Path(file) for file in chosen])))
+
+    @of_what_is_open
+    def save_plan(self, key: str, choice: str, threshold: float) -> list[Any]:
+        """A plan with tensors is to be saved: both in a file, for the page to fetch; None where that was refused."""
+        bench, made = self._of(key), list[str]()
+        answer = self._act(bench, lambda: made.append(str(bench.saving.file(choice, threshold))))
+        return [gr.update(value=made[0] if made else None), *answer]
 
     @of_what_is_open
     def removal(self, key: str) -> list[Any]:
@@ -124,7 +131,7 @@ class Handlers(LabHandlers):
             if form == "gguf":
                 start_gguf(bench, choice, threshold, made)
             else:
-                start_export(bench, choice, threshold, dtype, shard, made, **bench.comparison.evaluation_of(plan))
+                start_export(bench, choice, threshold, dtype, shard, made, **bench.comparison.known_of(plan))
 
         return self._act(bench, do)
 

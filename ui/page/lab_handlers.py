@@ -9,7 +9,7 @@ from ui.page.answering import Answering, of_what_is_open
 
 
 class LabHandlers(Answering):
-    """The handlers of Importance, Width and Weights."""
+    """The handlers of Importance, Width and Weights, and of the search for shapes."""
 
     @of_what_is_open
     def importance(self, key: str, axis: str, score: str, tokens: float) -> list[Any]:
@@ -88,3 +88,21 @@ class LabHandlers(Answering):
         """Measure what widths cost, score against score."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.trimming.curves(bench.trimming.kept(heads, neurons, channels)))
+
+    @of_what_is_open
+    def time_zeros(self, key: str, choice: str, threshold: float) -> list[Any]:
+        """Time the plan that Fold shows beside its source."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.timing.measure(bench.chosen(choice, threshold)[0]))
+
+    @of_what_is_open
+    def shapes(self, key: str, millions: float | None, measured: float, refit: bool, speed: bool, tokens: float) -> list[Any]:
+        """Look for the best shape of so many parameters."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.shaping.search(millions, int(measured), refit, speed, int(tokens)))
+
+    @of_what_is_open
+    def shape(self, key: str, event: gr.EventData) -> list[Any]:
+        """A measured shape was chosen."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.shaping.show(str(event.name)))

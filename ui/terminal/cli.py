@@ -159,6 +159,9 @@ def export(
     evaluation: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="what evaluate wrote of this plan; its figures go into the model card")
     ] = None,
+    measured: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="what measure wrote of this plan; its speed goes into the model card")
+    ] = None,
     trust: Trust = False,
     shard_size: Annotated[str, typer.Option(help="largest size of one weights file, such as 5GB or 500MB")] = "5GB",
 ) -> None:
@@ -175,9 +178,9 @@ def export(
 
         warn_of_another_model(fingerprint_of(shown(resolve(source))[0]), plan)
     if form == "safetensors":
-        report = _export_safetensors(source, chosen, out, dtype, shard_size, read_json(plan), evaluation)
-    elif dtype != "auto" or evaluation is not None:
-        raise LayerscopeError("a GGUF file's tensors are copied as they are, without a card; leave out --dtype and --evaluation")
+        report = _export_safetensors(source, chosen, out, dtype, shard_size, read_json(plan), evaluation, measured)
+    elif dtype != "auto" or evaluation is not None or measured is not None:
+        raise LayerscopeError("a GGUF file's tensors are copied as they are, without a card; leave out --dtype, --evaluation, --measured")
     else:
         report = shown(export_gguf(source, chosen, out))
     write({**asdict(report), "passed": report.passed}, None)
@@ -185,12 +188,14 @@ def export(
         raise typer.Exit(1)
 
 
-def _export_safetensors(source: Any, chosen: Any, out: Path, dtype: str, shard_size: str, kept: Any, evaluation: Path | None) -> Any:
+def _export_safetensors(
+    source: Any, chosen: Any, out: Path, dtype: str, shard_size: str, kept: Any, evaluation: Path | None, measured: Path | None
+) -> Any:
     from engine.export.checkpoint import export as run
     from engine.export.checkpoint import parse_size
     from engine.models.loading import resolve
     from engine.plans.words import require_depth
-    from ui.text.wire import evaluation_from_json, trials_from_json
+    from ui.text.wire import evaluation_from_json, gains_from_json, trials_from_json
 
     shard_bytes = parse_size(shard_size)
     folder, spec = shown(resolve(source))
@@ -198,6 +203,8 @@ def _export_safetensors(source: Any, chosen: Any, out: Path, dtype: str, shard_s
     provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept["trials"])} if "trials" in kept else {})}
     if evaluation is not None:
         provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
+    if measured is not None:
+        provenance |= gains_from_json(read_json(measured))
     return shown(run(source, folder, chosen, out, dtype, shard_bytes, provenance))
 
 

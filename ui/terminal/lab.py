@@ -17,6 +17,7 @@ from ui.terminal.options import (
     Practice,
     PracticeTokens,
     Source,
+    TableFormat,
     Trust,
     open_checked,
     open_for,
@@ -25,6 +26,7 @@ from ui.terminal.options import (
     source_of,
     write,
     write_plan,
+    write_table,
     write_tensors,
 )
 
@@ -126,18 +128,21 @@ def shapes(
     measured: Annotated[int, typer.Option(min=1, help="how many of the most promising are measured")] = 10,
     refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again in those that are measured")] = True,
     seconds: Annotated[float, typer.Option(min=0, help="how long each depth's layers are searched for; 0 takes the estimates' own")] = 30,
+    speed: Annotated[bool, typer.Option(help="time those that are measured beside the source")] = True,
     text: Practice = "english",
     tokens: PracticeTokens = 3000,
     dtype: Dtype = "auto",
     device: Device = "cpu",
     trust: Trust = False,
     out: Out = None,
+    form: TableFormat = "json",
 ) -> None:
     """Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan."""
     from engine.judge.cost import cost_judge, cost_of
     from engine.judge.objectives import Objective
     from engine.judge.practice import kept_apart
     from engine.models.texts import texts_for
+    from engine.search.candidates import timed
     from engine.search.shapes import search_shapes, searched
     from ui.text.wire import shapes_to_json
 
@@ -150,8 +155,11 @@ def shapes(
 
     layers = searched(Objective(opened, kept_apart(texts_for(text, "practice")), "kl", tokens), seconds) if seconds else None
     found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit, layers=layers))
-    write(signed(shapes_to_json(found), opened), out)
-    write_tensors(found[0].plan, out)
+    found = shown(timed(opened, found)) if speed else found
+    told = signed(shapes_to_json(found), opened)
+    write_table(told, "shapes", [one for one in told["shapes"] if one["cost"]], out, form)
+    if form == "json":
+        write_tensors(found[0].plan, out)
 
 
 def parse_count(text: str) -> float:

@@ -19,8 +19,7 @@ from ui.terminal.drawn import option
 
 T_ = TypeVar("T_")
 Check = Callable[[int], object]  # is told the depth before a weight is read, and may refuse
-_TENSORS = ".tensors.safetensors"  # what a plan cannot compute again lies beside its file
-_BEFORE = ".repairs.safetensors"  # where it lay when repairs were all there was
+_BEFORE = ".repairs.safetensors"  # where a plan's tensors lay when repairs were all there was
 
 Source = Annotated[str, typer.Option("--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, or hub:org/name")]
 Texts = Annotated[
@@ -112,13 +111,11 @@ def open_objective(source: ModelSource, text: str, tokens: int, name: str, check
 
 def read_plan_file(path: Path) -> Any:
     """Read a plan, and its tensors where they lie beside it."""
-    from engine.plans.files import read_plan
-    from engine.plans.kept import unpack_tensors
+    from engine.plans.bundle import TENSORS, read_saved
+    from engine.plans.files import plan_from_json
 
-    plan = read_plan(path)
-    for ending in (_TENSORS, _BEFORE):
-        unpack_tensors(path.with_suffix(ending))
-    return plan
+    beside = (path.with_suffix(ending) for ending in (TENSORS, _BEFORE))
+    return plan_from_json(read_saved([path, *(file for file in beside if file.exists())]))
 
 
 def warn_of_another_model(fingerprint: str, *files: Path) -> None:
@@ -139,10 +136,11 @@ def write_plan(plan: Any, model: Any, out: Path | None) -> None:
 
 def write_tensors(plan: Any, out: Path | None) -> None:
     """Write a plan's tensors beside its file, so that both can go to another machine."""
+    from engine.plans.bundle import TENSORS
     from engine.plans.kept import pack_tensors
 
     if out is not None and plan.tensors:
-        pack_tensors(plan.tensors, out.with_suffix(_TENSORS))
+        pack_tensors(plan.tensors, out.with_suffix(TENSORS))
 
 
 def open_meter(source: ModelSource, calibration: str, check: Check = lambda _: None) -> Any:

@@ -87,6 +87,11 @@ def _fold(say: Any, plan: str, C: int, I: int, L: int, H: int, rule: str, simila
 
 def _search(
     say: Any,
+    millions: float | None,
+    measured: float,
+    refit: bool,
+    speed: bool,
+    lab_tokens: float,
     kind: str,
     amount: float | None,
     context: float | None,
@@ -100,6 +105,9 @@ def _search(
 ) -> list[str]:
     if amount is None or seconds is None:
         return []
+    left_out = " --no-refit" * (not refit) + " --no-speed" * (not speed)
+    reads = f"--measured {int(measured)}{left_out} --text {{practice}} --tokens {int(lab_tokens)}"
+    shapes = [f"layerscope shapes {{opened}} --params {millions:g}M {reads} --out shapes.json"] if millions else []
     target = {
         "layers": f"--keep {int(amount)}",
         "parameters": f"--parameters {amount * 1e6:.12g}",
@@ -109,7 +117,7 @@ def _search(
     ticked = " --repair" * repaired + " --exhaustive" * every
     found = f"layerscope search {{opened}} {target} {goal} --seconds {seconds:g} --survivors {shlex.quote(','.join(survivors))}{ticked}"
     baseline = f"layerscope baseline --method {method} --keep {int(amount)} {{opened}} {goal}{_given(BASELINES, method, settings)} --out {method}.json"
-    return [f"{found} --out found.json", *([baseline] if kind == "layers" else [])]
+    return [f"{found} --out found.json", *([baseline] if kind == "layers" else []), *shapes]
 
 
 def _compare(

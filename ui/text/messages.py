@@ -49,6 +49,7 @@ _METHODS = {
     "tail": ("last layers", "마지막 레이어"),
     "random": ("random", "무작위"),
     "search": ("search", "탐색"),
+    "shapes": ("shapes", "형상 탐색"),
     "hand-made": ("by hand", "수동"),
     "laco": ("LaCo", "LaCo"),
     "laco-folds": ("LaCo's folds", "LaCo의 병합"),

@@ -94,6 +94,7 @@ MISTAKES: dict[str, str] = {
     "the trials in this file are not what propose writes, records of {}": "이 파일의 시도 기록은 propose가 쓴 것이 아닙니다. 다음 항목이 있어야 합니다: {}",
     "this is no trial of a proposal: {}": "제안(proposal)의 시도 기록이 아닙니다: {}",
     "this is not what evaluate writes ({})": "evaluate가 쓴 것이 아닙니다({}).",
+    "this is not what measure writes (no {})": "measure가 쓴 것이 아닙니다({} 없음).",
     # search, repair, judging
     "a search needs a target and a time": "탐색에는 목표와 시간이 필요합니다.",
     "a search needs time; {} seconds are none": "탐색에는 시간이 필요합니다. {}초로는 안 됩니다.",
@@ -147,7 +148,8 @@ MISTAKES: dict[str, str] = {
     "the GGUF key {} holds arrays of arrays, which the GGUF library cannot copy": "GGUF 키 {}에 배열의 배열이 있어 gguf 라이브러리로 복사할 수 없습니다.",
     "unknown aggregation '{}'; choose one of {}": "‘{}’: 알 수 없는 집계 방법입니다. 다음 중에서 고르세요: {}",
     # width, masks, and the tensors of a plan
-    "the tensor {} of this plan is not on this machine; put the plan's .tensors.safetensors beside its file, or make the plan again": "이 플랜의 텐서 {}: 이 컴퓨터에 없습니다. 플랜의 .tensors.safetensors를 플랜 파일 옆에 두거나 플랜을 다시 만드세요.",
+    "the tensor {} of this plan is not on this machine; bring the plan's .tensors.safetensors with its file, or make the plan again": "이 플랜의 텐서 {}: 이 컴퓨터에 없습니다. 플랜의 .tensors.safetensors를 플랜 파일과 함께 가져오거나 플랜을 다시 만드세요.",
+    "{} plans were chosen; choose one .json, with its .tensors.safetensors if it has one, or one .zip": "플랜 {}개를 골랐습니다. .json 하나(있으면 .tensors.safetensors와 함께)나 .zip 하나를 고르세요.",
     "the plan's tensors cannot be written to {}: {}": "{}에 플랜의 텐서를 쓸 수 없습니다: {}",
     "{} holds the plan's tensors and cannot be read: {}": "{}: 플랜의 텐서가 담긴 파일이지만 읽을 수 없습니다({}).",
     "{} holds a tensor that is not the one its plan names": "{}: 플랜이 가리키는 것과 다른 텐서가 들어 있습니다.",
@@ -170,6 +172,8 @@ MISTAKES: dict[str, str] = {
     "no legal shape of this model comes within 5 % of {} million parameters; it has {}": "이 모델에서 파라미터 {}M의 5 % 안에 드는 형상이 없습니다. 이 모델은 {}M입니다.",
     "name neurons or parameters, not both: neurons are what is cut to meet a number of parameters": "뉴런과 파라미터 가운데 하나만 정하세요. 파라미터 수는 뉴런을 잘라 맞춥니다.",
     "{} million parameters cannot be met by cutting neurons; cut heads, channels or layers too": "뉴런만 잘라서는 파라미터 {}M에 맞출 수 없습니다. 헤드, 채널, 레이어도 자르세요.",
+    "shapes need a budget: how many million parameters the model is to have": "형상을 탐색하려면 예산이 필요합니다. 모델의 파라미터 수를 백만 단위로 적으세요.",
+    "this shape was not measured on the open model; look for shapes again": "열린 모델에서 측정하지 않은 형상입니다. 형상을 다시 탐색하세요.",
     "there is no {} {} of layer {}": "레이어 {2}에 {0} {1}이(가) 없습니다.",
     "unknown axis '{}'; choose one of {}": "‘{}’: 알 수 없는 축입니다. 다음 중에서 고르세요: {}",
     "unknown variant '{}'; choose one of {}": "‘{}’: 알 수 없는 변형입니다. 다음 중에서 고르세요: {}",

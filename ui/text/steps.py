@@ -84,5 +84,7 @@ STEPS: dict[str, str] = {
     "Gradients of the source": "원본의 그래디언트",
     "Layer {} of the source": "원본의 레이어 {}",
     "Gradients, a text at a time": "텍스트마다 그래디언트 계산 중",
+    "Shape {} of {}": "형상 {} / {}",
+    "Speed of shape {} of {}": "형상 {} / {}의 속도",
     "Solving layer {} again": "레이어 {} 다시 푸는 중",
 }  # fmt: skip

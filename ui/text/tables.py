@@ -41,6 +41,16 @@ COLUMNS: dict[str, dict[str, str]] = {
         **_PROTOCOL,
     },
     "sweep": {"layers": "depth", "rule": "rule", "C": "C", "I": "I", "T": "T", **_COST},
+    "shapes": {
+        "layers": "shape.depth",
+        **{axis: f"shape.{axis}" for axis in ("heads", "neurons", "channels")},
+        **{name: name for name in ("parameters", "by_estimate", "by_size")},
+        **_COST,
+        "decode_ratio": "speed.decode_ratio",
+        "decode_low": "speed.decode_range.0",
+        "decode_high": "speed.decode_range.1",
+        "prefill_ratio": "speed.prefill_ratio",
+    },
     "map": {"t_from": "t_from", "t_to": "t_to", "layers": "depth", **_COST},
     "layers": {
         "layer": "index",

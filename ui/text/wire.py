@@ -139,6 +139,24 @@ def evaluation_from_json(value: Any) -> dict[str, Any]:
     return value
 
 
+def gains_from_json(value: Any) -> dict[str, Any]:
+    """Return the speed and the memory that `measure` wrote, those that it measured.
+
+    Raises:
+        LayerscopeError: it is something else.
+    """
+    from engine.judge.memory import Memory
+    from engine.judge.speed import Speed
+
+    found: dict[str, Any] = {}
+    for name, record in (("speed", Speed), ("memory", Memory)):
+        told = value.get(name, ()) if isinstance(value, dict) else ()
+        if told is not None and set(told) != {entry.name for entry in fields(record)}:
+            raise LayerscopeError(f"this is not what measure writes (no {name})")
+        found |= {name: told} if told is not None else {}
+    return found
+
+
 def search_to_json(found: Sequence[Found], others: Mapping[str, tuple[float, float]] | None = None) -> dict[str, Any]:
     """Return a search: the best plan and its score, every improvement on the way, and what others find for as many layers:
     their scores, and how many times the optimum those are."""
@@ -177,25 +195,24 @@ def _row_to_json(row: Row) -> dict[str, Any]:
 
 
 def shapes_to_json(found: Sequence[Candidate]) -> dict[str, Any]:
-    """Return what `shapes` writes: the candidates, the measured ones first, which of those no other beats in both parameters and cost
-    (the front), and the best plan."""
+    """Return what `shapes` writes: the candidates as they stand, the measured ones first; by their places which of those no other
+    beats in parameters and cost (the front) and in decode speed and cost; how well rankings would have chosen; the best plan."""
+    from engine.search.candidates import fastest, front, rankings, smallest
+
+    order = sorted(found, key=lambda one: one.estimate)
+    by_estimate = {one.shape: rank for rank, one in enumerate(order)}
     rows = [
         {
             "shape": asdict(one.shape),
             "parameters": one.parameters,
             "estimate": one.estimate,
+            "by_estimate": by_estimate[one.shape],
             "by_size": one.by_size,
             "cost": cost_to_json(one.cost),
+            "speed": None if one.speed is None else asdict(one.speed),
         }
         for one in found
     ]
-    measured = [one for one in found if one.cost is not None]
-    front = [number for number, one in enumerate(measured) if not any(_beats(other, one) for other in measured)]
-    return {"shapes": rows, "front": front, **({"plan": plan_to_json(found[0].plan)} if found[0].plan else {})}
-
-
-def _beats(one: Candidate, other: Candidate) -> bool:
-    """True where a measured candidate is no larger than another and costs less."""
-    assert one.cost is not None
-    assert other.cost is not None
-    return one.parameters <= other.parameters and one.cost.ratio < other.cost.ratio
+    fronts = {"front": front(found, smallest), "fast_front": front(found, fastest)}
+    best = {"plan": plan_to_json(found[0].plan)} if found and found[0].plan else {}
+    return {"shapes": rows, **fronts, "rankings": [asdict(one) for one in rankings(found)], **best}

@@ -21,7 +21,7 @@ from engine.methods.laco import mean_and_spread
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
 from engine.recover.effort import judging
-from engine.recover.repair import REPAIRS, repair, require_repairable, seconds_for, work_of
+from engine.recover.repair import REPAIRS, WHOLE, repair, require_repairable, seconds_for, work_of
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, Plan
@@ -29,6 +29,7 @@ from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.exploring import profile_job
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.pacing import when_paced
+from ui.page.bench.timing import Timing
 from ui.page.bench.workbench import Workbench
 from ui.text.messages import label_teller
 from ui.text.tables import ON_BOARD, sheet, table
@@ -38,8 +39,8 @@ from ui.text.wire import ablation_to_json, evaluation_to_json
 class Comparison:
     """The Compare tab of one workbench: judges plans, keeps the board of the open model, repairs, reports."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self.bench = bench
+    def __init__(self, bench: Workbench, timing: Timing) -> None:
+        self.bench, self.timing = bench, timing
         self._judge: Judge | None = None
         self._judge_of: tuple[int, str, int] | None = None
         self._repaired: tuple[str, Plan] | None = None  # the plan that was repaired last, and which choice it was
@@ -68,7 +69,7 @@ class Comparison:
             plan = plan_from_json(entry["plan"])
             parameters, size = weigh(spec, plan)
             rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size, "mark": marks.get(name, "")})
-        data = {"model": model.spec.name, "depth": spec.depth, "entries": rows, "protocols": protocols}
+        data = {"model": model.spec.name, "depth": spec.depth, "parameters": spec.parameters, "entries": rows, "protocols": protocols}
         data["sheet"] = sheet(table("board", rows), ON_BOARD)
         self.bench.page.put("board", "data", json.dumps(plain(data)))
         self.bench.page.put("board", "stale", "no")
@@ -129,10 +130,10 @@ class Comparison:
                 ratios[index] = found["perplexity"]["ratio"]
         self.bench.page.put("fold", "judged", json.dumps(ratios))
 
-    def evaluation_of(self, plan: Plan) -> dict[str, Any]:
-        """Return what is known of a plan's cost, as an export keeps it."""
+    def known_of(self, plan: Plan) -> dict[str, Any]:
+        """Return what is known of a plan's cost, speed and memory, as an export keeps it."""
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
-        return {"evaluation": found} if found else {}
+        return {**({"evaluation": found} if found else {}), **self.timing.of(plan)}
 
     def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, judged: int, **settings: Any) -> None:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
@@ -171,11 +172,12 @@ class Comparison:
         """
         plan, _ = self.bench.chosen(choice, threshold)
         meter, practice = self.bench.open_meter(), practice_texts(self.bench.texts.name)
-        used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in REPAIRS}
+        kinds = [kind for kind in REPAIRS if _takes(kind, plan)]
+        used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in kinds}
 
         def told() -> dict[str, Any]:
-            seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in REPAIRS}
-            return {"tokens": max(used.values()), "seconds": seconds}
+            seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in kinds}
+            return {"tokens": max(used.values(), default=0), "seconds": seconds}
 
         return when_paced(self.bench, "repair_times", told)
 
@@ -202,7 +204,7 @@ class Comparison:
         plan, known = self.bench.chosen(choice, threshold)
         label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
         meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
-        model, name = meter.model, board.pin(plan, label)
+        model, name = meter.model, board.pin(plan, label, **self.timing.of(plan))
         missing = [what for what in also if what not in board.entries()[name]]
         wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
 
@@ -269,17 +271,28 @@ class Comparison:
             self._measure(what, plan, "", [measurement(what, model, plan, options)])
 
 
+def _takes(kind: str, plan: Plan) -> bool:
+    """True where a plan can be repaired so."""
+    try:
+        require_repairable(plan, kind)
+    except PlanError:
+        return False
+    return True
+
+
 def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
     """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
+    solved = sum(len(block.refits) + len(block.trim.refits if block.trim else ()) for block in found.blocks) if kind in WHOLE else 0
     return {
         "before": before.ratio,
         "after": after.ratio,
         "texts": before.protocol.texts,
         "seams": len(found.repairs),
+        "solved": solved,  # projections, where the layers after seams were solved again
         "kind": kind,
         "tokens": before.protocol.tokens,
         "practice": practice.name,
         "practice_before": found.repairs[0].before if found.repairs else None,
         "practice_after": found.repairs[-1].after if found.repairs else None,
-        "worse": bool(found.repairs) and not after.ratio <= before.ratio,
+        "worse": bool(found.repairs or solved) and not after.ratio <= before.ratio,
     }

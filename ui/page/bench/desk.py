@@ -7,9 +7,12 @@ from ui.page.bench.costing import Costing
 from ui.page.bench.exploring import Exploring
 from ui.page.bench.looking import Looking
 from ui.page.bench.pruning import Pruning
+from ui.page.bench.saving import Saving
 from ui.page.bench.scoring import Scoring
 from ui.page.bench.searching import Searching
+from ui.page.bench.shaping import Shaping
 from ui.page.bench.sweeping import Sweeping
+from ui.page.bench.timing import Timing
 from ui.page.bench.trimming import Trimming
 from ui.page.bench.workbench import Workbench
 
@@ -21,11 +24,14 @@ class Desk(Workbench):
     def __init__(self, export_folder: Path) -> None:
         super().__init__(export_folder)
         self.exploring = Exploring(self)
-        self.comparison = Comparison(self)
+        self.saving = Saving(self)
+        self.timing = Timing(self)
+        self.comparison = Comparison(self, self.timing)
         self.searching = Searching(self)
         self.costing = Costing(self)
         self.trimming = Trimming(self, self.costing)
         self.pruning = Pruning(self, self.costing)
         self.scoring = Scoring(self, self.costing, self.pruning)
         self.looking = Looking(self, self.costing, self.scoring)
+        self.shaping = Shaping(self, self.costing)
         self.sweeping = Sweeping(self, self.comparison, self.costing)

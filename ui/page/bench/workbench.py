@@ -13,6 +13,7 @@ from engine.judge.similarity import Similarity, blocks_key
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
 from engine.passes.profiling import Profile
 from engine.plans.files import of_another_model, plan_from_json
+from engine.plans.kept import require_tensors
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
 from engine.search.frontier import Frontier, Step, frontier, step_around, step_at
@@ -204,11 +205,12 @@ class Workbench(Opening):
         """Take a plan from a file, and measure it.
 
         Raises:
-            PlanError: it is no plan, or one for another depth.
+            PlanError: it is no plan, or one for another depth, or a tensor of it is not on this machine.
         """
         plan = plan_from_json(value)
         meter = self.open_meter()
         require_depth(plan, meter.model.spec.depth)
+        require_tensors(plan.tensors)
         self.notice = of_another_model(value, meter.model.fingerprint)
         self.file = plan
         self.page.move("plan", "file")

@@ -11,8 +11,8 @@ from engine.models.texts import assets_folder
 
 # Plotly's own file from its wheel, then ours; the order is that of loading.
 _OURS = (
-    "core menu table terminal tabs costs heatmaps opened importance widths widthcosts masks strip staircase fold panels picker search sweep"
-    " board picture slides present state"
+    "core menu table terminal tabs costs heatmaps opened importance widths widthcosts masks zeros shapes strip staircase fold panels picker"
+    " search sweep board picture slides present state"
 )
 SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",
@@ -31,6 +31,7 @@ const events = {{
   ask: (detail) => trigger('ask', detail),
   row: (detail) => trigger('row', detail),
   browse: (detail) => trigger('browse', detail),
+  keep: (detail) => trigger('keep', detail),
   undo: (detail) => trigger('undo', detail),
   wake: (detail) => trigger('wake', detail),
 }};

@@ -69,9 +69,11 @@ def _files(say: Callable[[str], str]) -> dict[str, Any]:
     """The plan's files."""
     with gr.Accordion(say("files"), open=False), gr.Row(elem_classes="ls-buttons"):
         save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan", min_width=160)
-        load = gr.UploadButton(say("load_plan"), size="sm", file_types=[".json"], elem_id="load-plan", min_width=160)
+        asked = {"file_types": [".json", ".zip", ".safetensors"], "file_count": "multiple", "elem_id": "load-plan"}
+        load = gr.UploadButton(say("load_plan"), size="sm", min_width=160, **asked)
         clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
-    return {"save": save, "load": load, "clear": clear}
+    saved = gr.File(visible="hidden")  # what the page's script fetches
+    return {"save": save, "load": load, "clear": clear, "saved": saved}
 
 
 def _more(say: Callable[[str], str]) -> dict[str, Any]:

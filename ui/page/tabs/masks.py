@@ -37,8 +37,8 @@ def build(language: str) -> SimpleNamespace:
                 curves = gr.Button(say("masks_curves"), elem_id="mask-curves", min_width=200)
             times = view("mask-times", language, 0, panel=True)
         with gr.Column(min_width=340):
+            zeros = view("zeros", language, 0, panel=True)
             chart = view("masks", language, 300, json.dumps({"method": "wanda", "sparsity": 0.5, "pattern": ""}))
     follow(chart, method=method, sparsity=sparsity, pattern=pattern)
-    return SimpleNamespace(
-        method=method, sparsity=sparsity, pattern=pattern, group=group, more=more, button=button, curves=curves, times=times, chart=chart
-    )
+    asked = {"method": method, "sparsity": sparsity, "pattern": pattern, "group": group, "more": more}
+    return SimpleNamespace(**asked, button=button, curves=curves, zeros=zeros, times=times, chart=chart)

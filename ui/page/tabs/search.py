@@ -9,9 +9,11 @@ import gradio as gr
 from engine.judge.objectives import OBJECTIVES
 from engine.methods.baselines import BASELINES
 from engine.search.settings import TARGETS, SearchSettings, SweepSettings, Target
+from engine.search.shapes import MEASURED
 from ui.page.components.chart import view
 from ui.page.components.field import field, methods
 from ui.page.components.field import settings as settings_of
+from ui.page.components.slider import Slider
 from ui.text.words import words
 
 
@@ -21,13 +23,37 @@ def build(language: str) -> SimpleNamespace:
     gr.Markdown(say("search_read"))
     parts = _target(say) | _how(say) | _buttons(say)
     parts["chart"] = view("search", language, 420)
-    parts |= _sweep(say, language)
+    parts |= _shapes(say, language) | _sweep(say, language)
     return SimpleNamespace(**parts)
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return what a search is asked with, in the order of `Handlers.search`."""
     return [tab.kind, tab.amount, tab.context, tab.objective, tab.seconds, tab.survivors, tab.repaired, tab.every]
+
+
+def shape_settings(tab: SimpleNamespace) -> list[gr.components.Component]:
+    """Return what shapes are looked for with, in the order of `Handlers.shapes`; the practice tokens follow."""
+    return [tab.budget, tab.measured, tab.shapes_refit, tab.shapes_speed]
+
+
+def _shapes(say: Callable[[str], str], language: str) -> dict[str, Any]:
+    """Which shape for a budget of parameters."""
+    gr.Markdown(say("shapes_title"))
+    gr.Markdown(say("shapes_read"))
+    with gr.Row():
+        asked = {"label": say("shapes_budget"), "info": say("shapes_budget_info"), "elem_id": "shapes-budget", "min_width": 200}
+        budget = gr.Number(100, minimum=0, **asked)
+        asked = {"label": say("shapes_measured"), "info": say("shapes_measured_info"), "elem_id": "shapes-measured", "min_width": 240}
+        measured = Slider(1, 20, MEASURED, step=1, precision=0, **asked)
+        with gr.Column(min_width=260):
+            refit = gr.Checkbox(True, label=say("width_refit"), elem_id="shapes-refit")
+            speed = gr.Checkbox(True, label=say("shapes_speed"), elem_id="shapes-speed")
+    with gr.Row(elem_classes="ls-buttons"):
+        button = gr.Button(say("shapes_button"), variant="primary", elem_id="shapes-button", min_width=160)
+    chart = view("shapes", language, 60)
+    parts = {"budget": budget, "measured": measured, "shapes_refit": refit, "shapes_speed": speed}
+    return {**parts, "shapes_button": button, "shapes": chart}
 
 
 def _sweep(say: Callable[[str], str], language: str) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""A plan's file and its tensors, together: in one zip of NAME.json and NAME.tensors.safetensors, or as files beside each other."""
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.errors import PlanError
+from engine.plans.files import read_json
+from engine.plans.kept import pack_tensors, unpack_tensors
+
+TENSORS = ".tensors.safetensors"  # what the tensors' file is called after its plan's
+
+
+def write_bundle(value: Any, marks: Iterable[str], file: Path) -> None:
+    """Write a plan's JSON and the tensors of these fingerprints into one zip, uncompressed, since weights hardly shrink.
+
+    Raises:
+        PlanError: a tensor is not known here, or the file cannot be written.
+    """
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        tensors = Path(folder, f"{file.stem}{TENSORS}")
+        pack_tensors(marks, tensors)
+        with zipfile.ZipFile(file, "w") as whole:
+            whole.writestr(f"{file.stem}.json", json.dumps(value, indent=1))
+            whole.write(tensors, tensors.name)
+
+
+def read_saved(files: Sequence[Path]) -> Any:
+    """Return the JSON of the plan that lies in some files, a zip or a .json with or without its .safetensors; its tensors are kept.
+
+    Raises:
+        PlanError: there is no plan among them or more than one, a file is broken, or a tensor in it is not the one its name says.
+    """
+    tensors = [file for file in files if file.suffix == ".safetensors"]
+    plans = [file for file in files if file not in tensors]
+    if len(plans) != 1:
+        raise PlanError(f"{len(plans)} plans were chosen; choose one .json, with its .tensors.safetensors if it has one, or one .zip")
+    value = read_json(plans[0])
+    for file in tensors:
+        unpack_tensors(file)
+    if zipfile.is_zipfile(plans[0]):
+        _unpack(plans[0])
+    return value
+
+
+def _unpack(file: Path) -> None:
+    """Keep the tensors of a zip. Its members are written under a name of ours, wherever their own may lead."""
+    with zipfile.ZipFile(file) as whole, tempfile.TemporaryDirectory() as folder:
+        for name in whole.namelist():
+            if name.endswith(".safetensors"):
+                alone = Path(folder, "plan.safetensors")
+                with whole.open(name) as packed, alone.open("wb") as out:
+                    shutil.copyfileobj(packed, out)
+                unpack_tensors(alone)

@@ -1,0 +1,51 @@
+"""How each part of a plan came to be, from what it tells of itself: method, settings, texts, and whether weights were solved again."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.types import Part, Plan
+
+_TOLD = ("texts", "practice", "practice_tokens", "tokens", "refit")  # what stands in fields of its own, and fingerprints
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One part: "depth", "width" or "masks".
+
+    `texts` names what its method read and `tokens` how many of them; "" and None where it read none, or does not say. `refit` is true
+    where weights of this part were solved again.
+    """
+
+    part: str
+    method: str
+    settings: tuple[tuple[str, Any], ...]
+    texts: str
+    tokens: int | None
+    refit: bool
+
+
+def made(plan: Plan) -> tuple[Made, ...]:
+    """Return how the parts that a plan has came to be, in their order."""
+    solved = {
+        "depth": any(block.refits for block in plan.blocks),
+        "width": any(block.trim.refits for block in plan.blocks if block.trim),
+        "masks": False,  # a method that changes weights says so by its name
+    }
+    return tuple(_made(name, part, solved[name]) for name, part in parts(plan))
+
+
+def parts(plan: Plan) -> Iterator[tuple[str, Part]]:
+    """Yield the parts that a plan has, by name."""
+    yield "depth", Part(plan.method, plan.settings)
+    if plan.width is not None:
+        yield "width", plan.width
+    if plan.masks is not None:
+        yield "masks", plan.masks
+
+
+def _made(name: str, part: Part, refit: bool) -> Made:
+    told = dict(part.settings)
+    tokens = told.get("practice_tokens", told.get("tokens"))
+    settings = tuple((key, value) for key, value in part.settings if key not in _TOLD)
+    return Made(name, part.method, settings, str(told.get("texts", "")), tokens, refit)

@@ -1,0 +1,74 @@
+"""Shapes for a budget in a browser, what zeros change of size and speed, and a plan that goes out and comes back with its tensors."""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import App, running
+from tests.browser.hands import open_tab, set_slider, wait_until_ready
+from tests.families import save_tiny
+
+LONG = 90_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app on a tiny random model, in the place of the demo."""
+    folder = save_tiny(tmp_path_factory.mktemp("models") / "tiny llama", "llama")
+    with running(tmp_path_factory.mktemp("app"), "--model", folder) as started:
+        yield started
+
+
+def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, tmp_path: Path) -> None:
+    page.set_default_timeout(LONG)
+    page.goto(f"{app.url}/?C=2&I=1&L=0&T=1")
+    making = page.locator("#ls-making")
+    expect(making).to_contain_text("6 of 6 layers", timeout=LONG)
+    wait_until_ready(page)
+
+    open_tab(page, "search")
+    expect(page.locator("#ls-shapes .ls-waiting")).to_contain_text("No shape is measured yet")
+    set_slider(page, "shapes-measured", 3)
+    page.locator("#shapes-button").click()
+    rows = page.locator("#ls-shapes tr[data-entry]")
+    expect(rows).to_have_count(3, timeout=LONG)
+    wait_until_ready(page)
+    expect(page.locator("#ls-shapes .ls-rankings")).to_contain_text("Spearman, 3 shapes")
+    expect(page.locator("#ls-shapes .ls-fast .scatterlayer .trace")).to_have_count(2)
+    expect(rows.first.locator("td").last).to_have_text(re.compile(r"×\d"))
+    layers = rows.nth(1).locator("th").inner_text().split(" ")[0]
+    rows.nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(making).to_contain_text(f"{layers} of 6 layers", timeout=LONG)
+    expect(rows.nth(1)).to_have_class("ls-chosen")
+    wait_until_ready(page)
+
+    open_tab(page, "masks")
+    expect(page.locator("#ls-zeros")).to_have_text("")
+    page.locator("#prune-button").click()
+    expect(page.locator("#ls-zeros")).to_contain_text("neither size nor speed changes", timeout=LONG)
+    expect(page.locator("#ls-zeros")).to_contain_text(re.compile(r"decoding ×\d.*over 5 rounds.*weights \d.* kB against"), timeout=LONG)
+    wait_until_ready(page)
+    open_tab(page, "search")
+    expect(page.locator("#ls-search .ls-hint").first).to_contain_text("leaves out layers of the whole model")
+    open_tab(page, "export")
+    expect(page.locator("#ls-summary")).to_contain_text("50 % of the weights are zero (wanda)")
+    expect(page.locator("#ls-summary")).to_contain_text("Measured on this machine")
+
+    open_tab(page, "fold")
+    page.get_by_text("Save, load").click()
+    with page.expect_download() as saving:
+        page.locator("#save-plan").click()
+    file = tmp_path / saving.value.suggested_filename
+    saving.value.save_as(file)
+    with zipfile.ZipFile(file) as whole:
+        assert [Path(name).suffix for name in whole.namelist()] == [".json", ".safetensors"]
+    before = making.inner_text()
+    page.locator("input[type=file]").first.set_input_files(file)
+    expect(page.locator("#ls-fold .ls-named")).to_contain_text("From a file", timeout=LONG)
+    wait_until_ready(page)
+    expect(making).to_have_text(before, use_inner_text=True)

@@ -1,0 +1,93 @@
+"""What "Shapes for a budget" on Search asks for: all legal shapes near a number of parameters, the most promising measured and timed."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from engine.cache import plain
+from engine.errors import PlanError, SettingsError
+from engine.jobs import Job, scaled
+from engine.judge.cost import place_of, practice_texts
+from engine.judge.objectives import Objective
+from engine.judge.practice import kept_apart
+from engine.judge.similarity import blocks_key
+from engine.search.candidates import timed
+from engine.search.shapes import SECONDS, Candidate, search_shapes, searched
+from engine.types import Model
+from ui.page.bench.lab import Lab
+from ui.text.tables import COLUMNS, sheet, table
+from ui.text.wire import shapes_to_json
+
+_BUDGET = 0.8  # of the model's parameters, where nobody has said
+
+
+class Shaping(Lab):
+    """Looks for the shape to cut the open model to. What was measured is on the page as it comes, and stays after a cancel."""
+
+    _found: tuple[Candidate, ...] = ()
+
+    def begin(self, model: Model) -> None:
+        self._found = ()
+        self.bench.page.put("shapes_budget", "value", float(f"{_BUDGET * model.spec.parameters / 1e6:.3g}"))
+
+    def tell(self) -> None:
+        self.bench.page.put("shapes", "data", json.dumps(plain(self._told()) if self._found else {"rows": []}))
+
+    def search(self, millions: float | None, measured: int, refit: bool, speed: bool, tokens: int) -> None:
+        """Measure the most promising shapes of at most so many million parameters, and time them where asked to.
+
+        Raises:
+            SettingsError: there is no budget.
+        """
+        if not millions or not millions > 0:
+            raise SettingsError("shapes need a budget: how many million parameters the model is to have")
+        model, share = self.bench.open_meter().model, 0.8 if speed else 1.0
+
+        def job() -> Job[None]:
+            packs = self.packs(tokens)
+            layers = searched(Objective(model, kept_apart(practice_texts(self.bench.texts.name)), "kl", tokens), SECONDS)
+            run = search_shapes(model, packs, millions * 1e6, self.costing.of_one, self._learn, measured, refit, layers)
+            self._learn((yield from scaled(run, 0.0, share)))
+            if speed:
+                yield from scaled(timed(model, self._found, self._learn), share, 1.0)
+
+        self.bench.submit("shapes", job, lambda _: None, urgent=True)
+
+    def show(self, name: str) -> None:
+        """Make the plan of a measured shape the plan that the page shows.
+
+        Raises:
+            PlanError: no shape of this name was measured.
+        """
+        plan = next((one.plan for one in self._found if one.plan and blocks_key(one.plan.blocks) == name), None)
+        if plan is None:
+            raise PlanError("this shape was not measured on the open model; look for shapes again")
+        self.bench.show_found(plan)
+
+    def _learn(self, found: Sequence[Candidate]) -> None:
+        for one in found:
+            if one.plan is not None and one.cost is not None:
+                self.costing.learn(one.plan, one.cost)
+        self._found = tuple(sorted(found, key=lambda one: (one.cost is None, _finite(one.cost.ratio) if one.cost else 0.0)))
+        self.tell()
+
+    def _told(self) -> dict[str, Any]:
+        """Return what the page draws: the measured shapes, the cheapest first, ranks counted from 1."""
+        told, known = shapes_to_json(self._found), [one for one in self._found if one.cost is not None]
+        rows = [_ranked(one, row) for one, row in zip(known, told["shapes"], strict=False)]
+        seen = table("shapes", rows)
+        fronts = {name: told[name] for name in ("front", "fast_front", "rankings")}
+        return {"rows": rows, "legal": len(self._found), **fronts, "sheet": sheet(seen, list(COLUMNS["shapes"]))}
+
+
+def _ranked(one: Candidate, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a measured shape with the name of its plan and the level of its cost."""
+    assert one.plan is not None
+    assert one.cost is not None
+    ranks = {by: row[by] + 1 for by in ("by_estimate", "by_size")}
+    return {**row, **ranks, "name": blocks_key(one.plan.blocks), "level": place_of(one.cost.ratio)}
+
+
+def _finite(ratio: float) -> float:
+    return ratio if math.isfinite(ratio) else math.inf
