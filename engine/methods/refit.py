@@ -3,12 +3,13 @@
 A block writes to the stream r twice: W x of its attention (o_proj) and W x of its MLP (down_proj). With x what reaches the
 projection in the plan, and y what would have to be written for the stream to be the source's at the same point,
 
-    W' = W + (Y^T X - W X^T X) (X^T X + strength * mean diagonal * 1)^-1
+    W' = W + (Y^T X - W X^T X) (X^T X + strength * diagonal of X^T X)^-1
 
-is the ridge solution that shrinks towards the W it has (closed form of OBS for a whole set of columns, as in SlimGPT 2412.18110 and
-ZipLM 2302.04089; that y is the source's stream and not W x alone is ours: it makes up for what blocks below have lost, cut width or
-left-out layers alike). From the bottom up, in float64; the strength is chosen on practice text that is held out, and a projection
-stays as it is where that text does not improve; what has chosen is then fitted too. Only stock weights change, and no bias is needed.
+is the ridge solution that shrinks towards the W it has, each input by its own size (closed form of OBS for a whole set of columns, as
+in SlimGPT 2412.18110 and ZipLM 2302.04089; that y is the source's stream and not W x alone is ours: it makes up for what blocks below
+have lost, cut width or left-out layers alike). From the bottom up, in float64; the strength is chosen on practice text that is held
+out, and a projection stays as it is where that text does not improve; what has chosen is then fitted too. Only stock weights change,
+and no bias is needed.
 
 Where a norm stands between the projection and the stream (Gemma), y is what the source's own projection writes.
 """
@@ -68,11 +69,12 @@ class Normal:
     def solved(self, weight: torch.Tensor, strengths: Sequence[float]) -> Iterator[torch.Tensor]:
         """Yield the ridge solution that shrinks towards a weight [out, in] for each strength."""
         xx = self.xx
-        missing = (self.yx - weight @ xx).mT
+        missing, sizes = (self.yx - weight @ xx).mT, xx.diagonal()
+        sizes = sizes.clamp_min(_LEAST * sizes.mean().clamp_min(1e-30))  # of inputs that never occur
         for strength in strengths:
             heed()
             damped = xx.clone()
-            damped.diagonal().add_(strength * damped.diagonal().mean().clamp_min(1e-30))
+            damped.diagonal().add_(strength * sizes)
             yield weight + torch.cholesky_solve(missing, torch.linalg.cholesky(damped)).mT
 
 

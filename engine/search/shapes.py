@@ -148,7 +148,7 @@ class _Run:
         kept = Kept(**{axis: getattr(shape, axis) for axis in AXES if getattr(shape, axis) != getattr(whole, axis)})
         if shape.depth not in self._deep:
             self._deep[shape.depth] = yield from scaled(self._layers(shape.depth), 0.0, 0.3)
-        plan = self._deep[shape.depth]
+        plan = replace(self._deep[shape.depth], method="shapes")
         if kept != Kept():
             require_width(self._model, plan, kept)
             plan = yield from scaled(trim(self._model, plan, self._packs, kept, refitted=self._refitted), 0.3, 0.8)

@@ -233,9 +233,9 @@ def test_normal_equations_are_those_of_ridge_regression() -> None:
     sums.add(x[:20], y[:20])
     more.add(x[20:], y[20:])
     sums = sums.joined(more)
-    penalty = 0.1 * (x.T @ x).diagonal().mean()
-    stacked = torch.cat([x, penalty.sqrt() * torch.eye(6, dtype=torch.float64)])
-    wanted = torch.cat([y, penalty.sqrt() * weight.T])
+    penalty = (0.1 * (x.T @ x).diagonal()).sqrt()[:, None]  # of each input by its own size
+    stacked = torch.cat([x, penalty * torch.eye(6, dtype=torch.float64)])
+    wanted = torch.cat([y, penalty * weight.T])
     torch.testing.assert_close(next(sums.solved(weight, (0.1,))), torch.linalg.lstsq(stacked, wanted).solution.T)
     torch.testing.assert_close(sums.error(weight), float((y - x @ weight.T).square().sum()))
 
