@@ -75,6 +75,7 @@
   };
   views["repair-times"] = takes("repair-ridge", (words, kind) => words[`repair_${kind}`] ?? kind, (words, tokens, times) => fill(words.repair_takes, {tokens, times}));
   views["importance-times"] = takes("measure-score", (words, kind) => (kind === "all" ? words.importance_all : words.importance_button), (words, tokens, times) => fill(words.importance_takes, {tokens, times}));
+  views["trim-times"] = takes("trim-button", (words) => words.width_button, (words, tokens, times) => fill(words.importance_takes, {tokens, times}));
   views["mask-times"] = takes("prune-button", (words) => words.masks_button, (words, tokens, times) => fill(words.importance_takes, {tokens, times}));
 
   views.repaired = (box, {value, words, trigger}) => {

@@ -1,4 +1,4 @@
-"""How long scores and masks take at the pace of the model's own last pass: as many passes over the source as they came to on the demo.
+"""How long scores, widths and masks take at the pace of the model's own last pass: in passes over the source, as counted on the demo.
 
 What does not grow with the text (sorting scores, factorising Grams) is counted in, as it is at a few thousand tokens.
 """
@@ -14,6 +14,7 @@ from engine.types import Model
 _WIDTH = {"gram": 0.5, "gradients": 3.3}  # passes that what a score needs adds to the one that sums up
 _SCORED = {"sums": 1.5, "gram": 2.8, "full": 4.3, "local": 1.2}  # of the scores of weights, for each of their needs
 _DIRECTIONS = 1.2
+REFIT = 8.0  # passes that solving a plan's layers again takes
 _PRUNED = {"sums": 3.0, "gram": 3.7, "full": 4.3, "local": 1.5}  # of masks
 
 
@@ -27,6 +28,13 @@ def scoring_seconds(model: Model, axis: str, score: str, tokens: int) -> float:
 def directions_seconds(model: Model, tokens: int) -> float:
     """Return how long what the stream's directions hold takes on so many tokens (see slicegpt.py); NaN likewise."""
     return _seconds(model, _DIRECTIONS, tokens)
+
+
+def trimming_seconds(model: Model, score: str, beside: str, tokens: int) -> float:
+    """Return how long trimming by a score takes on so many tokens, with what is done `beside` it: "refit", "bias" or nothing; NaN
+    likewise."""
+    more = {"refit": REFIT, "bias": 1.2}.get(beside, 0.0)
+    return _seconds(model, 1.2 + _added(SCORES[score].settings, _WIDTH) + more, tokens)
 
 
 def pruning_seconds(model: Model, method: str, tokens: int) -> float:

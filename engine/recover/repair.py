@@ -23,6 +23,7 @@ from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
 from engine.judge.practice import practice_packs
+from engine.methods.effort import REFIT
 from engine.methods.refit import refit
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
@@ -36,7 +37,6 @@ from engine.types import Block, Model, Plan, Repair
 REPAIRS: Registry[Callable[..., Any]] = Registry("repair")  # maps to choose from at a seam, but for those of WHOLE
 WHOLE = ("refit",)  # these are jobs from the plan to the repaired one
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
-_REFIT_WORK = 12.0  # passes over the source that solving a plan's layers again takes, about
 _NAMES = ("repair", "texts", "practice", "practice_tokens")  # what a repair adds to a plan's settings
 
 
@@ -153,7 +153,7 @@ def work_of(model: Model, plan: Plan, kind: str, tokens: int) -> float:
     """Return the work of a repair on so many practice tokens, in parameters times tokens."""
     if choices(kind):
         return effort(model, plan, choices(kind), tokens).total
-    return _REFIT_WORK * work_of_pass(model, tokens)
+    return REFIT * work_of_pass(model, tokens)
 
 
 def _pairs(objective: Objective, plan: Plan, place: int, point: int, packs: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -174,6 +174,8 @@ def test_how_long_a_measurement_takes_is_told_before_it_is_begun(desk: Desk) -> 
     assert desk.scoring.times("heads", "weighted", 1500)["seconds"]["one"] > 0
     bare = desk.scoring.times("channels", "weighted", 900)["seconds"]["one"]
     assert bare > desk.scoring.times("neurons", "weighted", 900)["seconds"]["one"]  # the stream's directions come with them
+    trims = {beside: desk.trimming.times("weighted", beside, 900)["seconds"]["trim"] for beside in ("nothing", "bias", "refit")}
+    assert 0 < trims["nothing"] < trims["bias"] < trims["refit"]
     masks = {method: desk.pruning.times(method, 900) for method in ("magnitude", "wanda", "sparsegpt")}
     assert masks["magnitude"] == {"tokens": 0, "seconds": {"prune": 0}}
     assert 0 < masks["wanda"]["seconds"]["prune"] < masks["sparsegpt"]["seconds"]["prune"]

@@ -137,7 +137,7 @@ def _connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blo
         "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": page.recover.repaired,
         "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
         "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart, "widthcosts": page.width.costs,
-        "importance_times": page.importance.times, "mask_times": page.masks.times,
+        "importance_times": page.importance.times, "trim_times": page.width.times, "mask_times": page.masks.times,
         "shapes": page.search.shapes, "zeros": page.masks.zeros,
     }  # fmt: skip
     sliders = {"highest": tab.H, "lowest": tab.L, "width": tab.C, "target": tab.target}
@@ -236,6 +236,7 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     cut.button.click(on.trim, [*shown, *width.settings(cut), scored.tokens], answer, **common)
     asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
     masked.button.click(on.prune, [*shown, *asked], answer, **common)
+    cut.times.browse(on.trim_times, [session, cut.score, cut.beside, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
     masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
     masked.curves.click(on.mask_curves, [session, masked.sparsity], answer, **common)
     cut.curves.click(on.width_curves, [session, cut.heads, cut.neurons, cut.channels], answer, **common)

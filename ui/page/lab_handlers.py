@@ -30,6 +30,12 @@ class LabHandlers(Answering):
         return self._looked_at(bench, lambda: bench.scoring.times(axis, score, int(tokens)))
 
     @of_what_is_open
+    def trim_times(self, key: str, score: str, beside: str, tokens: float) -> list[Any]:
+        """Somebody looks at Width: how long trimming takes."""
+        bench = self._of(key)
+        return self._looked_at(bench, lambda: bench.trimming.times(score, beside, int(tokens)))
+
+    @of_what_is_open
     def mask_times(self, key: str, method: str, tokens: float) -> list[Any]:
         """Somebody looks at Weights: how long pruning takes."""
         bench = self._of(key)

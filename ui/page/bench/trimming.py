@@ -6,15 +6,17 @@ from typing import Any
 
 from engine.jobs import Job
 from engine.methods.compensation import has_bias
-from engine.methods.scores import AXES, require_score, scores_for
+from engine.methods.effort import trimming_seconds
+from engine.methods.scores import AXES, SCORES, require_score, scores_for
 from engine.methods.widths import Kept, require_width, trim
 from engine.models.shapes import facts_of, legal_channels, legal_heads
-from engine.models.texts import Pack
+from engine.models.texts import Pack, tokens_in
 from engine.plans.rules import untouched
 from engine.types import Model, Plan
 from ui.page.bench.costing import Costing
 from ui.page.bench.curves import Curves, Point
 from ui.page.bench.lab import Lab
+from ui.page.bench.pacing import when_paced
 from ui.page.bench.workbench import Workbench
 
 SHARES = (0.875, 0.75, 0.5)  # of an axis that are left
@@ -69,6 +71,16 @@ class Trimming(Lab):
             return (yield from trim(model, plan, self.packs(tokens), kept, score, None, refit, plain_, **beside))
 
         self.bench.submit("trim", job, self.bench.show_found, urgent=True)
+
+    def times(self, score: str, beside: str, tokens: int) -> dict[str, Any]:
+        """Return how many practice tokens a trim reads where so many are asked for, and how many seconds it takes here."""
+        model, read = self.bench.open_meter().model, tokens_in(self.packs(tokens))
+        SCORES.require(score)
+
+        def told() -> dict[str, Any]:
+            return {"tokens": read, "seconds": {"trim": trimming_seconds(model, score, beside, read)}}
+
+        return when_paced(self.bench, "trim_times", told)
 
     def curves(self, kept: Kept) -> None:
         """Measure what a few widths of each axis cost by each score, nearest the sliders' first, on the model as it was opened."""

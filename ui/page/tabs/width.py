@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.methods.widths import SCORES
+from engine.methods.scores import SCORES
 from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import told, words
@@ -22,10 +22,11 @@ def build(language: str) -> SimpleNamespace:
     with gr.Row():
         with gr.Column(min_width=300):
             parts = _target(say) | _sliders(say) | _how(say)
+            times = view("trim-times", language, 0, panel=True)
         with gr.Column(min_width=340):
             chart = view("widths", language, 300)
     costs = view("widthcosts", language, 120)
-    tab = SimpleNamespace(**parts, chart=chart, costs=costs)
+    tab = SimpleNamespace(**parts, times=times, chart=chart, costs=costs)
     widths = {"heads": tab.heads, "neurons": tab.neurons, "channels": tab.channels}
     follow(chart, **widths, by=tab.by, amount=tab.amount)
     follow(costs, **widths)
