@@ -124,7 +124,7 @@ def test_a_registered_method_is_given_its_own_settings() -> None:
     assert BASELINES.given("striped", given) == {"stride": 3, "whole": False, "side": "bottom", "weight": 0.25}
     assert BASELINES.given("random", given) == {"seed": 7}
     assert BASELINES.given("bi", given) == {}
-    line = lines_of("search", "en", "layers", 5, 0, "kl", 1, [], False, False, "striped", *given)[1]
+    line = lines_of("search", "en", None, 10, True, True, 4000, "layers", 5, 0, "kl", 1, [], False, False, "striped", *given)[1]
     assert " --stride 3 --no-whole --side bottom --weight 0.25 " in line
 
 

@@ -96,14 +96,18 @@ def learned(parts: Sequence[Sequence[float]], costs: Sequence[float]) -> tuple[f
     return tuple(found.clamp_min(0).tolist())
 
 
-def residual(gram: torch.Tensor, weight: torch.Tensor, kept: torch.Tensor, gone: torch.Tensor, metric: torch.Tensor) -> float:
-    """Return the least of sum e^T M e, e the error of W x with only the kept inputs: trace(M W_P (G_PP - G_PK G_KK^-1 G_KP) W_P^T),
-    G the damped sum of x x^T [in, in], W [out, in], M [out, out]."""
-    own = gram[kept][:, kept].clone()
-    own.diagonal().add_(_DAMPING * own.diagonal().mean().clamp_min(1e-30))
-    across, part = gram[kept][:, gone], weight[:, gone]
-    made_up = torch.cholesky_solve(across, torch.linalg.cholesky(own))
-    return float((metric @ part @ (gram[gone][:, gone] - across.mT @ made_up) * part).sum().clamp_min(0))
+def residuals(gram: torch.Tensor, weight: torch.Tensor, order: torch.Tensor, metric: torch.Tensor) -> torch.Tensor:
+    """Return [in + 1], by how many inputs are kept, the first of an order: the least of sum e^T M e, e the error of W x with only those.
+
+    G, the damped sum of x x^T [in, in] in that order, is L L^T; what the kept ones leave of the others' second moments is the lower
+    right part of L times its transpose, so that every place of W L [out, in] adds what it is lost with. W [out, in], M [out, out].
+    """
+    ordered = gram[order][:, order]
+    sizes = ordered.diagonal().clone()
+    ordered.diagonal().add_(_DAMPING * sizes + 1e-9 * sizes.mean().clamp_min(1e-30))
+    written = weight[:, order] @ torch.linalg.cholesky(ordered)
+    each = (metric @ written * written).sum(0)
+    return torch.cat([each.flip(0).cumsum(0).flip(0), each.new_zeros(1)])
 
 
 def _sensitivity(model: Model, packs: Sequence[Pack]) -> Sensitivity:
@@ -151,7 +155,6 @@ class _Layer:
         scores = (sums.norm * weight.norm(dim=0)).square().reshape(-1, unit).sum(1)
         groups = self._whole.groups if axis == "heads" and self._whole.per_group > 1 else 1
         ranked = scores.reshape(groups, -1).argsort(dim=1, descending=True) + torch.arange(groups)[:, None] * (len(scores) // groups)
-        for left in counts:
-            kept = (ranked[:, : left // groups].flatten().sort().values[:, None] * unit + torch.arange(unit)).flatten()
-            gone = torch.ones(len(gram), dtype=torch.bool).index_fill_(0, kept, False).nonzero()[:, 0]
-            yield residual(gram, weight, kept, gone, metric) / (2 * sums.tokens) if len(gone) else 0.0
+        order = (ranked.T.reshape(-1, 1) * unit + torch.arange(unit)).flatten()  # the first of every group, then the second of each
+        lost = residuals(gram, weight, order, metric) / (2 * sums.tokens)
+        yield from (float(lost[left * unit]) for left in counts)

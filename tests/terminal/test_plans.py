@@ -93,7 +93,13 @@ def test_search_writes_the_best_plan_and_how_it_came(
     assert set(found) == {"score", "depth", "plan", "history"}
     assert found["depth"] == len(found["plan"]["blocks"]) == 4
     assert found["plan"]["method"] == "search"
-    assert found["plan"]["settings"] == {"keep": 4, "objective": "kl"}
+    settings = found["plan"]["settings"]
+    assert {name: settings[name] for name in ("keep", "objective", "practice_tokens")} == {
+        "keep": 4,
+        "objective": "kl",
+        "practice_tokens": 300,
+    }
+    assert settings["texts"].endswith("texts.txt")
     assert [set(entry) for entry in found["history"]] == [{"score", "seconds", "forwards", "stage"}] * len(found["history"])
     scores = [entry["score"] for entry in found["history"]]
     assert scores == sorted(set(scores), reverse=True)

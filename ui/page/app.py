@@ -236,7 +236,8 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     cut.button.click(on.trim, [*shown, *width.settings(cut), scored.tokens], answer, **common)
     asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
     masked.button.click(on.prune, [*shown, *asked], answer, **common)
-    cut.times.browse(on.trim_times, [session, cut.score, cut.beside, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
+    for looked in (cut.times.browse, cut.score.change, cut.beside.change, scored.tokens.change):
+        looked(on.trim_times, [session, cut.score, cut.beside, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
     masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
     masked.curves.click(on.mask_curves, [session, masked.sparsity], answer, **common)
     cut.curves.click(on.width_curves, [session, cut.heads, cut.neurons, cut.channels], answer, **common)

@@ -38,6 +38,7 @@ class Trimming(Lab):
         for axis in AXES:
             self._range(axis)
         self.bench.page.put("width_by", "value", "sliders")
+        self.bench.page.put("trim_times", "value", "{}")
 
     def _range(self, axis: str) -> None:
         """Put a slider of Width into the range of the open model."""
