@@ -66,16 +66,17 @@
   };
 
   // How long what some buttons do will take; asked for while somebody looks at them.
-  const takes = (button, called, says, wanted = () => true) => (box, {value, words, trigger, draw}) => {
+  const takes = (button, called, says, wanted = () => true) => (box, {value, words, local, trigger, draw}) => {
     const looked = () => document.getElementById(button)?.clientWidth > 0; // nobody is asked while the buttons are folded away
-    window.layerscope.whenMoved(draw, () => { if (looked() && wanted(value)) trigger("browse", {}); });
+    window.layerscope.whenMoved(draw, () => { if (looked() && wanted(local)) trigger("browse", {}); });
     const known = Object.entries(value.seconds ?? {}).filter(([, seconds]) => seconds > 0 && Number.isFinite(seconds));
     const took = known.map(([kind, seconds]) => `${called(words, kind)}: ${duration(seconds, words)}`).join(" · ");
     box.replaceChildren(...(took ? [element("p", {class: "ls-hint"}, says(words, value.tokens, took))] : []));
   };
+  const once = (local) => { const first = local.facts !== window.layerscope.facts; local.facts = window.layerscope.facts; return first; }; // for a model that was opened
   views["repair-times"] = takes("repair-ridge", (words, kind) => words[`repair_${kind}`] ?? kind, (words, tokens, times) => fill(words.repair_takes, {tokens, times}));
   views["importance-times"] = takes("measure-score", (words, kind) => (kind === "all" ? words.importance_all : words.importance_button), (words, tokens, times) => fill(words.importance_takes, {tokens, times}));
-  views["trim-times"] = takes("trim-button", (words) => words.width_button, (words, tokens, times) => fill(words.importance_takes, {tokens, times}), (value) => !value.seconds); // no width changes it
+  views["trim-times"] = takes("trim-button", (words) => words.width_button, (words, tokens, times) => fill(words.importance_takes, {tokens, times}), once);
   views["mask-times"] = takes("prune-button", (words) => words.masks_button, (words, tokens, times) => fill(words.importance_takes, {tokens, times}));
 
   views.repaired = (box, {value, words, trigger}) => {

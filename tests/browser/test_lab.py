@@ -185,6 +185,7 @@ def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app:
     amount, neurons = (page.locator(f"#width-{name} input[type=number]") for name in ("amount", "neurons"))
     expect(amount).to_have_value("0.0561")  # what there is, rounded up
     expect(neurons).to_have_value("48")
+    expect(page.locator("#ls-trim-times")).to_contain_text("Trim: ", timeout=LONG)  # asked for once
     asked = len(app.requests)
     amount.fill("0.045")
     said = page.locator("#ls-widths .ls-says")

@@ -86,6 +86,11 @@ def _more(say: Callable[[str], str]) -> dict[str, Any]:
     return {"L": L, "H": H, "similarity": similarity, "snap": snap}
 
 
+def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
+    """Return what the T map is asked for with, beside T."""
+    return [tab.C, tab.I, tab.L, tab.H, tab.rule, tab.similarity]
+
+
 def state_controls(tab: SimpleNamespace) -> dict[str, gr.components.Component]:
     """Return the tab's controls that a link holds, by their names in the query."""
     names = ("T", "C", "I", "L", "H", "rule", "similarity", "plan", "spans")

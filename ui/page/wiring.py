@@ -1,0 +1,149 @@
+"""What the page's events do: which handler each is told of, with what, and what is told in answer."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+
+from ui.page.handlers import Handlers
+from ui.page.sessions import Sessions
+from ui.page.tabs import fold, search, width
+from ui.page.typed import SCRIPTS_ARE_HERE, keep_what_is_typed
+
+LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # of what a view asks by itself while somebody looks
+_ENTER = f"async () => {{ {SCRIPTS_ARE_HERE} return window.layerscope.session(); }}"
+
+
+def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
+    """Wire a page that has been laid out: its tabs by name, and what stands around them."""
+    charts, sliders = _charts(page), _sliders(page)
+    on = Handlers(sessions, model, charts, sliders, language)
+    session = gr.State("")
+    seen = gr.Number(0, visible="hidden", precision=0)  # in the browser, which knows what it was told
+    timer = gr.Timer(0.4, active=False)
+    answer = [page.status, page.cancel, timer]
+    common = {"show_progress": "hidden", "api_visibility": "private"}
+    _connect_opening(page, on, demo, session, seen, answer, common)
+    # Nobody else tells: of two answers with news on their way at once the later one could come first, and the older one stay.
+    told = [*answer, seen, *charts.values(), *sliders.values(), session]
+    timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
+    _connect_fold(page, on, session, answer, common)
+    _connect_search(page, on, session, answer, common)
+    _connect_lab(page, on, session, answer, common)
+    page.cancel.click(on.cancel, session, answer, queue=False, **common)
+    page.status.wake(on.wake, session, answer, queue=False, **common)
+
+
+def _charts(page: SimpleNamespace) -> dict[str, Any]:
+    """The views that are told of what was found, by the name that it is told under."""
+    return {
+        "similarity": page.explore.similarity, "landscape": page.explore.landscape,
+        "norms": page.explore.norms, "weights": page.explore.weights,
+        "fold": page.fold.fold, "spec": page.side.spec, "report": page.export.report, "summary": page.export.summary,
+        "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": page.recover.repaired,
+        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
+        "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart, "widthcosts": page.width.costs,
+        "importance_times": page.importance.times, "trim_times": page.width.times, "mask_times": page.masks.times,
+        "shapes": page.search.shapes, "zeros": page.masks.zeros,
+    }  # fmt: skip
+
+
+def _sliders(page: SimpleNamespace) -> dict[str, Any]:
+    """The controls that the page itself may move, likewise."""
+    found = {"highest": page.fold.H, "lowest": page.fold.L, "width": page.fold.C, "target": page.fold.target}
+    found |= {"plan": page.fold.plan, "spans": page.fold.spans, "format": page.export.form}
+    found |= {f"width_{name}": getattr(page.width, name) for name in ("by", "heads", "neurons", "channels")}
+    found |= {"shapes_budget": page.search.budget}
+    return found
+
+
+def _connect_opening(
+    page: SimpleNamespace, on: Handlers, demo: gr.Blocks, session: gr.State, seen: gr.Number, answer: list[Any], common: dict[str, Any]
+) -> None:
+    """Wire how a visitor comes in, and how a model is opened."""
+    side, opening = page.side, [page.side.model, page.side.dtype, page.side.device, page.side.texts]
+    tab_id, query, own = (gr.Textbox("", visible="hidden") for _ in range(3))  # a gr.State cannot be filled by a script
+    entering = [session, seen, *opening, *fold.state_controls(page.fold).values(), side.button, *answer]
+    entered = demo.load(on.enter, [tab_id, query, own], entering, js=_ENTER, **common)
+    at_hand = [side.models, side.device]
+    entered.then(on.models, session, at_hand, queue=False, **common)
+    side.models.browse(on.models, session, at_hand, queue=False, **common)
+    entered.then(None, side.texts, None, js="(texts) => { window.layerscope.opened({texts}); }")  # so that a link keeps them
+    keep_what_is_typed(page, demo, common)
+
+    pressed = [side.button.click, side.model.submit]
+    asked = [session, *opening, side.own, *fold.settings(page.fold)]
+    gr.on(pressed, on.open, asked, answer, trigger_mode="always_last", **common)
+    gr.on(pressed, None, opening, None, js="(model, dtype, device, texts) => { window.layerscope.opened({model, dtype, device, texts}); }")
+
+
+def _connect_fold(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
+    """Wire Explore, Fold and Export."""
+    tab, settings = page.fold, fold.settings(page.fold)
+    # A model that has just been opened is asked for the controls' map too: they may have moved since it was asked for.
+    moved = [session.change, *(control.change for control in settings)]
+    gr.on(moved, on.ask, [session, *settings], answer, trigger_mode="always_last", **common)
+    tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
+    for chart in (page.explore.similarity, page.explore.landscape):
+        chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
+    tab.fold.stand(on.stand, session, answer, queue=False, trigger_mode="always_last", **common)
+    tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
+    kept = tab.fold.keep(on.save_plan, [session, tab.plan, tab.T], [tab.saved, *answer], **common)
+    kept.then(None, tab.saved, None, js="(file) => { window.layerscope.fetched(file); }")
+    tab.load.upload(on.load_plan, [session, tab.load], answer, **common)
+    page.explore.removal.click(on.removal, session, answer, **common)
+    chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name, page.export.form]
+    page.export.button.click(on.export, [session, *chosen], answer, **common)
+
+
+def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
+    """Wire Search, Compare and Recover."""
+    tab, found, compare_tab = page.fold, page.search, page.compare
+    judged_on = [compare_tab.texts, compare_tab.own, compare_tab.tokens]
+    shown = [session, tab.plan, tab.T]
+    measured = [compare_tab.tasks, compare_tab.limit, compare_tab.context, compare_tab.batch]
+    compare_tab.judge.click(on.judge, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
+    compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
+    compare_tab.report.click(on.report, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
+    page.present.ask(on.measure, [*shown, *judged_on, *measured], answer, **common)
+    compare_tab.ablate.click(on.ablate, [session, compare_tab.ablation, tab.T, *judged_on], answer, **common)
+    compare_tab.board.row(on.board, [session, *measured], answer, **common)
+    page.recover.repaired.undo(on.undo_repair, session, answer, **common)
+    for kind, button in page.recover.repairs.items():
+        name = gr.State(kind)
+        button.click(on.repair, [*shown, name, *judged_on, *page.recover.repair_settings], answer, **common)
+    looked_at = [*shown, compare_tab.tokens, *page.recover.repair_settings]
+    told = [page.recover.repair_times, *answer]
+    page.recover.repair_times.browse(on.repair_times, looked_at, told, **LOOKED_AT, **common)
+    found.button.click(on.search, [session, *search.settings(found)], answer, **common)
+    asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
+    found.make.click(on.baseline, asked, answer, **common)
+    asked = [session, *search.shape_settings(found), page.importance.tokens]
+    found.shapes_button.click(on.shapes, asked, answer, **common)
+    found.shapes.row(on.shape, session, answer, **common)
+    found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
+    taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
+    chosen = "() => { window.layerscope.touched(); return [window.layerscope.picked, 'map']; }"
+    page.present.take(None, None, [tab.T, tab.plan], js=chosen, **common)
+    found.sweep.take(None, None, [tab.C, tab.I, tab.rule, tab.T, tab.plan], js=taken, **common)
+
+
+def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
+    """Wire Importance, Width and Weights."""
+    scored, cut, masked = page.importance, page.width, page.masks
+    shown = [session, page.fold.plan, page.fold.T]
+    measured = [session, scored.axis, scored.score, scored.tokens]
+    scored.measure.click(on.importance, measured, answer, **common)
+    scored.every.click(on.importances, [session, scored.axis, scored.tokens], answer, **common)
+    scored.times.browse(on.importance_times, measured, [scored.times, *answer], **LOOKED_AT, **common)
+    scored.chart.pick(on.look, [session, scored.tokens], answer, **common)
+    scored.chart.ask(on.losses, session, answer, **common)
+    cut.button.click(on.trim, [*shown, *width.settings(cut), scored.tokens], answer, **common)
+    asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
+    masked.button.click(on.prune, [*shown, *asked], answer, **common)
+    for looked in (cut.times.browse, cut.score.change, cut.beside.change, scored.tokens.change):
+        looked(on.trim_times, [session, cut.score, cut.beside, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
+    masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
+    masked.curves.click(on.mask_curves, [session, masked.sparsity], answer, **common)
+    cut.curves.click(on.width_curves, [session, cut.heads, cut.neurons, cut.channels], answer, **common)
+    masked.zeros.ask(on.time_zeros, shown, answer, **common)
