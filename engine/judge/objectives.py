@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from engine.judge.evaluation import windows
+from engine.judge.practice import kept_apart
 from engine.judge.similarity import cosine
 from engine.models.texts import Pack, tokens_in
 from engine.passes.forward import Capture, Trails, capture, normed, resume, run_block
@@ -72,7 +73,8 @@ def cosine_distance(places: Places) -> float:
 
 
 class Objective:
-    """Scores plans of one model on practice texts by one of OBJECTIVES, the mean over all places; lower is better.
+    """Scores plans of one model on practice texts by one of OBJECTIVES, the mean over all places; lower is better. What quick costs are
+    measured on is left out (see `kept_apart`).
 
     `forwards` counts blocks run over all texts; running the source once counts as its depth.
     """
@@ -80,7 +82,7 @@ class Objective:
     def __init__(self, model: Model, texts: Calibration, name: str = "kl", limit: int = PRACTICE_TOKENS) -> None:
         self._score = OBJECTIVES.require(name).run
         self.model, self.name, self.texts = model, name, texts
-        self.protocol, self.packs, skips = windows(model.tokenizer, model.config, texts, limit=limit)
+        self.protocol, self.packs, skips = windows(model.tokenizer, model.config, kept_apart(texts), limit=limit)
         self.places = [_places(pack, skipped) for pack, skipped in zip(self.packs, skips, strict=True)]
         self.forwards = 0.0
         self.tokens = tokens_in(self.packs)

@@ -140,7 +140,6 @@ def shapes(
     """Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan."""
     from engine.judge.cost import cost_judge, cost_of
     from engine.judge.objectives import Objective
-    from engine.judge.practice import kept_apart
     from engine.models.texts import texts_for
     from engine.search.candidates import timed
     from engine.search.shapes import search_shapes, searched
@@ -153,7 +152,7 @@ def shapes(
     def measure(plan: Any) -> Any:
         return cost_of((yield from judge.judge(plan)))
 
-    layers = searched(Objective(opened, kept_apart(texts_for(text, "practice")), "kl", tokens), seconds) if seconds else None
+    layers = searched(Objective(opened, texts_for(text, "practice"), "kl", tokens), seconds) if seconds else None
     found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit, layers=layers))
     found = shown(timed(opened, found)) if speed else found
     told = signed(shapes_to_json(found), opened)

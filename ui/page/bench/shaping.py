@@ -10,7 +10,6 @@ from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, scaled
 from engine.judge.cost import place_of, practice_texts
 from engine.judge.objectives import Objective
-from engine.judge.practice import kept_apart
 from engine.judge.similarity import blocks_key
 from engine.search.candidates import timed
 from engine.search.shapes import SECONDS, Candidate, search_shapes, searched
@@ -46,7 +45,7 @@ class Shaping(Lab):
 
         def job() -> Job[None]:
             packs = self.packs(tokens)
-            layers = searched(Objective(model, kept_apart(practice_texts(self.bench.texts.name)), "kl", tokens), SECONDS)
+            layers = searched(Objective(model, practice_texts(self.bench.texts.name), "kl", tokens), SECONDS)
             run = search_shapes(model, packs, millions * 1e6, self.costing.of_one, self._learn, measured, refit, layers)
             self._learn((yield from scaled(run, 0.0, share)))
             if speed:
