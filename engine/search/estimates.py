@@ -156,5 +156,5 @@ class _Layer:
         groups = self._whole.groups if axis == "heads" and self._whole.per_group > 1 else 1
         ranked = scores.reshape(groups, -1).argsort(dim=1, descending=True) + torch.arange(groups)[:, None] * (len(scores) // groups)
         order = (ranked.T.reshape(-1, 1) * unit + torch.arange(unit)).flatten()  # the first of every group, then the second of each
-        lost = residuals(gram, weight, order, metric) / (2 * sums.tokens)
+        lost = residuals(gram.float(), weight.float(), order, metric.float()) / (2 * sums.tokens)  # enough digits to choose by
         yield from (float(lost[left * unit]) for left in counts)
