@@ -75,6 +75,8 @@ window.layerscope = (() => {
   };
 
   const transposed = (rows) => rows[0].map((_, column) => rows.map((row) => row[column]));
+  // Projections by the last part of their names, or whole where two share it.
+  const projectionNames = (names) => { const short = names.map((name) => name.split(".").pop()); return new Set(short).size < names.length ? names : short; };
   const percent = (share) => `${Math.round(100 * share)}`;
 
   // The part of a view that goes by this class name, made when it is first asked for.
@@ -121,5 +123,5 @@ window.layerscope = (() => {
 
   const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
 
-  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, transposed, percent, element, part, mount};
+  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, transposed, percent, projectionNames, element, part, mount};
 })();

@@ -1,7 +1,7 @@
 // Importance: heads, curves of neurons and channels, projections, and how far the scores agree, from what was measured.
 "use strict";
 
-(({views, plot, colorbar, parse, fill, number, element, part, theme, transposed}) => {
+(({views, plot, colorbar, parse, fill, number, element, part, theme, transposed, projectionNames}) => {
   const ls = window.layerscope;
   const shares = (rows) => rows.map((row) => { const most = Math.max(...row); return row.map((v) => (most > 0 ? v / most : 0)); });
   const wanted = () => ls.widths ?? {}; // what the sliders on Width say
@@ -25,7 +25,7 @@
     plot(box, [
       {type: "heatmap", z: transposed(shares(rows)), customdata: transposed(rows), colorscale: "Cividis", zmin: 0, zmax: 1, xgap: 1, ygap: 1, colorbar: colorbar(words.score_share), hovertemplate: `${words.layer} %{x}, ${words.head} %{y}<br>%{customdata:.4g}<extra></extra>`},
       {type: "scatter", mode: "text", x: crosses.x, y: crosses.y, text: crosses.x.map(() => "×"), textfont: {size: 15, color: t.fold}, hoverinfo: "skip"},
-    ], {xaxis: {title: {text: words.layer}, showgrid: false, zeroline: false}, yaxis: {title: {text: words.head}, showgrid: false, zeroline: false, dtick: count > 16 ? undefined : 1}, shapes: [...lines, ...frame(own)]}, Math.max(260, Math.min(560, 90 + 24 * count)));
+    ], {xaxis: {title: {text: words.layer}, showgrid: false, zeroline: false}, yaxis: {title: {text: words.head}, autorange: "reversed", showgrid: false, zeroline: false, dtick: count > 16 ? undefined : 1}, shapes: [...lines, ...frame(own)]}, Math.max(260, Math.min(560, 90 + 24 * count)));
     const pick = (head, layer) => { own.cell = [head, layer]; draw(); trigger("pick", {axis: "heads", layer, unit: head}); };
     clicked(box, (point) => pick(point.y, point.x));
     ls.cursor(box, words.importance_label, count, rows.length, own, draw, pick);
@@ -70,7 +70,7 @@
 
   const projections = (box, {found, words, own, draw}) => {
     const means = found.layers.map((row) => row.map((one) => one.mean));
-    plot(box, [{type: "heatmap", z: transposed(shares(means)), customdata: transposed(means), y: found.projections.map((name) => name.split(".").pop()), colorscale: "Cividis", xgap: 1, ygap: 1, colorbar: colorbar(words.score_share), hovertemplate: `%{y}, ${words.layer} %{x}<br>${words.mean_score} %{customdata:.4g}<extra></extra>`}],
+    plot(box, [{type: "heatmap", z: transposed(shares(means)), customdata: transposed(means), y: projectionNames(found.projections), colorscale: "Cividis", xgap: 1, ygap: 1, colorbar: colorbar(words.score_share), hovertemplate: `%{y}, ${words.layer} %{x}<br>${words.mean_score} %{customdata:.4g}<extra></extra>`}],
       {xaxis: {title: {text: words.layer}, showgrid: false}, yaxis: {autorange: "reversed", showgrid: false}, shapes: frame(own)}, 290);
     const pick = (projection, layer) => { own.cell = [projection, layer]; draw(); };
     clicked(box, (point) => pick(...point.pointNumber));

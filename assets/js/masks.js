@@ -1,7 +1,7 @@
 // Weights: what a sparsity takes follows the slider at once, from the scores that were summed up; and what sparsities cost.
 "use strict";
 
-(({views, plot, colorbar, fill, element, part, transposed, percent}) => {
+(({views, plot, colorbar, fill, element, part, transposed, percent, projectionNames}) => {
   const ls = window.layerscope;
 
   // The share of the score that goes at a sparsity, between the two nearest of those that were summed up.
@@ -15,7 +15,7 @@
     const found = data.lost?.[method], map = part(box, "ls-map"), chart = part(box, "ls-curves");
     if (found) {
       map.querySelector(".ls-hint")?.remove();
-      plot(map, [{type: "heatmap", z: transposed(found.lost.map((layer) => layer.map((row) => lost(row, sparsity)))), y: found.projections.map((name) => name.split(".").pop()), colorscale: "Cividis", zmin: 0, xgap: 1, ygap: 1, colorbar: colorbar(words.score_lost), hovertemplate: `%{y}, ${words.layer} %{x}: %{z:.3f}<extra></extra>`}],
+      plot(map, [{type: "heatmap", z: transposed(found.lost.map((layer) => layer.map((row) => lost(row, sparsity)))), y: projectionNames(found.projections), colorscale: "Cividis", zmin: 0, xgap: 1, ygap: 1, colorbar: colorbar(words.score_lost), hovertemplate: `%{y}, ${words.layer} %{x}: %{z:.3f}<extra></extra>`}],
         {title: {text: fill(words.masks_lost, {share: percent(sparsity), method}), font: {size: 13}}, margin: {l: 70, r: 12, t: 34, b: 44}, xaxis: {title: {text: words.layer}, showgrid: false}, yaxis: {autorange: "reversed", showgrid: false}}, 300);
     } else {
       window.Plotly.purge(map);

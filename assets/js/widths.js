@@ -44,7 +44,8 @@
 
   // Moves the neurons to what meets the target; returns what there is to say of it, and whether it is met.
   const meet = (data, asked, {by, amount, neurons}, words, trigger) => {
-    if (!TARGETS[by] || !(amount > 0)) return {met: true};
+    if (!TARGETS[by]) return {met: true};
+    if (!(amount > 0)) return {met: false, said: words.width_no_amount};
     const {say, of} = TARGETS[by], most = ls.neuronsFor(data, asked, depthOf(data), by, amount), target = say(1e6 * amount, words);
     if (!most) return {met: false, said: fill(words.width_unmet, {target, least: say(of(weight(data, shapeOf(data, {...asked, neurons: 1}), depthOf(data))), words)})};
     if (most !== neurons) { ls.met = most; trigger("take", {}); }
@@ -64,6 +65,8 @@
 
   // Why a stock class would not load such a shape, in words; "" where it would.
   const refused = (data, shape, words) => {
+    if (AXES.some((axis) => !Number.isInteger(shape[axis]))) return words.width_whole_numbers;
+    if (shape.heads % data.groups_of) return fill(words.width_uneven, {groups: data.groups_of});
     if (!data.divides || shape.channels % shape.heads === 0) return "";
     const nearest = Math.max(shape.heads, shape.heads * Math.round(shape.channels / shape.heads));
     return fill(words.width_illegal, {family: data.family, heads: shape.heads, nearest: Math.min(nearest, data.shape.channels)});
@@ -79,7 +82,7 @@
       figure(million(parameters), fill(words.parameters, {share: Math.round((100 * parameters) / data.parameters)})),
       figure(size(bytes), fill(words.weight_of, {dtype: data.dtype})), figure(size(kv), words.width_kv));
     const why = refused(data, shape, words), fixed = Object.entries(data.fixed).map(([axis, reason]) => fill(words.width_fixed, {axis: words[`width_${axis}`], reason}));
-    const told = [[why, true], [goal.said, !goal.met], [why || goal.said || AXES.some((axis) => axis in asked) ? "" : words.width_nothing], ...fixed.map((text) => [text])];
+    const told = [[why, true], [goal.said, !goal.met], [why || goal.said || AXES.some((axis) => axis in asked) ? "" : ls.shown?.width ? words.width_shown : words.width_nothing], ...fixed.map((text) => [text])];
     said.replaceChildren(...told.filter(([text]) => text).map(([text, bad]) => element("p", {class: bad ? "ls-warning" : "ls-hint"}, text)));
     document.getElementById("trim-button")?.toggleAttribute("disabled", Boolean(why) || !goal.met || !Object.keys(asked).length);
     picture(part(box, "ls-picture"), data, shape, words, width);

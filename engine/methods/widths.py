@@ -93,6 +93,7 @@ def trim(
     asked = {axis: count for axis in AXES if (count := getattr(kept, axis)) not in (None, getattr(now, axis))}
     for axis in asked:
         require_score(score, axis)
+    redistributed = redistributed and "heads" in asked
     if biased:
         require_biases(model, asked)
     begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.dense.blocks))
@@ -106,7 +107,7 @@ def trim(
     done = {"refit": refitted, **({"bias": True} if biased else {}), **({"redistributed": True} if redistributed else {})}
     told = (*asked.items(), *asdict(SCORES[score].asked(settings or {})).items(), *done.items(), *read_in(packs))
     trimmed = replace(begun, blocks=tuple(blocks), width=Part(score, told))
-    if redistributed and "heads" in asked:
+    if redistributed:
         trimmed = redistribute(model, begun, trimmed, found["heads"])
     if biased:
         return (yield from scaled(compensate(model, begun, trimmed, packs, asked), share, 1.0))

@@ -135,5 +135,5 @@ def _zipped(path: Path) -> str:
     with zipfile.ZipFile(path) as whole:
         names = [name for name in whole.namelist() if name.endswith(".json")]
         if len(names) != 1:
-            raise ValueError(f"{len(names)} plans in it")
+            raise PlanError(f"{path.name} holds {len(names)} plans; choose a file with one")
         return whole.read(names[0]).decode("utf-8")

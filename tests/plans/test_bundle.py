@@ -67,8 +67,8 @@ def test_what_is_no_plan_with_its_tensors_is_refused(mark: str, tmp_path: Path) 
     for names, words in (
         (("a.json", "b.json"), "2 plans were chosen"),
         (("false.safetensors",), "0 plans were chosen"),
-        (("empty.zip",), "no JSON file"),
-        (("two.zip",), "no JSON file"),
+        (("empty.zip",), "holds 0 plans"),
+        (("two.zip",), "holds 2 plans"),
         (("a.json", "false.safetensors"), "not the one its plan names"),
         (("false.zip",), "not the one its plan names"),
         (("missing.json",), "does not exist"),

@@ -172,6 +172,8 @@ MISTAKES: dict[str, str] = {
     "no legal shape of this model comes within 5 % of {} million parameters; it has {}": "이 모델에서 파라미터 {}M의 5 % 안에 드는 형상이 없습니다. 이 모델은 {}M입니다.",
     "name neurons or parameters, not both: neurons are what is cut to meet a number of parameters": "뉴런과 파라미터 가운데 하나만 정하세요. 파라미터 수는 뉴런을 잘라 맞춥니다.",
     "{} million parameters cannot be met by cutting neurons; cut heads, channels or layers too": "뉴런만 잘라서는 파라미터 {}M에 맞출 수 없습니다. 헤드, 채널, 레이어도 자르세요.",
+    "no weight would become zero: choose a sparsity above 0": "0이 되는 가중치가 없습니다. 0보다 큰 희소도를 고르세요.",
+    "{} holds {} plans; choose a file with one": "{}에 든 플랜은 {}개입니다. 플랜이 하나 든 파일을 고르세요.",
     "shapes need a budget: how many million parameters the model is to have": "형상을 탐색하려면 예산이 필요합니다. 모델의 파라미터 수를 백만 단위로 적으세요.",
     "this shape was not measured on the open model; look for shapes again": "열린 모델에서 측정하지 않은 형상입니다. 형상을 다시 탐색하세요.",
     "there is no {} {} of layer {}": "레이어 {2}에 {0} {1}이(가) 없습니다.",

@@ -7,6 +7,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "shapes_budget_info": ("What the model is to come to", "모델의 목표 크기입니다"),
     "shapes_measured": ("How many are measured", "측정할 형상 수"),
     "shapes_measured_info": ("More takes longer; what is there stays after a cancel", "많을수록 오래 걸립니다. 취소해도 측정한 것은 남습니다"),
+    "shapes_refit": ("Solve what reads the cut parts again", "자른 부분을 읽던 프로젝션 다시 풀기"),
     "shapes_speed": ("Measure speed too", "속도도 측정"),
     "shapes_button": ("Look for shapes", "형상 탐색"),
     "waiting_shapes": ("No shape is measured yet.", "아직 측정한 형상이 없습니다."),

@@ -79,6 +79,8 @@ STEPS: dict[str, str] = {
     "Without {} {} of layer {}": "레이어 {2}의 {0} {1} 없이",
     "head": "헤드",
     "neuron": "뉴런",
+    "Sparsity {}, {}": "희소도 {}, {}",
+    "{} left: {}, {}": "{} {} 남김, {}",
     "Layer {}": "레이어 {}",
     "Layer {}: gradients": "레이어 {}: 그래디언트",
     "Gradients of the source": "원본의 그래디언트",

@@ -43,9 +43,10 @@ class Comparison:
         self.bench, self.timing = bench, timing
         self._judge: Judge | None = None
         self._judge_of: tuple[int, str, int] | None = None
-        self._repaired: tuple[str, Plan] | None = None  # the plan that was repaired last, and which choice it was
+        self._repaired: tuple[str, Plan, Plan] | None = None  # which choice was repaired last, that plan, and the repaired one
         bench.when_opened(self._opened)
         bench.when_mapped(self.tell_map)
+        bench.when_shown(self._shown)
 
     @property
     def board(self) -> Board:
@@ -157,7 +158,7 @@ class Comparison:
             board.pin(plan, label, evaluation=evaluation_to_json(before))
             board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
             self.shown()
-            self._repaired = (choice, plan)
+            self._repaired = (choice, plan, found)
             self.bench.show_found(found)
             self.bench.page.put("repaired", "value", json.dumps(plain(_repair_facts(before, found, after, kind, practice))))
 
@@ -189,12 +190,21 @@ class Comparison:
         """
         if self._repaired is None:
             raise PlanError("there is no repair to undo")
-        (choice, plan), self._repaired = self._repaired, None
-        self.bench.page.put("repaired", "value", "{}")
+        choice, plan, _ = self._repaired
+        self._forget_repair()
         if choice == "found":
             self.bench.show_found(plan)
         else:
             self.bench.page.move("plan", choice)
+
+    def _shown(self, *_plans: Plan) -> None:
+        """What is trimmed, pruned or found after a repair is no repaired plan any more: there is nothing to undo."""
+        if self._repaired is not None and self.bench.found is not self._repaired[2]:
+            self._forget_repair()
+
+    def _forget_repair(self) -> None:
+        self._repaired = None
+        self.bench.page.put("repaired", "value", "{}")
 
     def report(
         self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any

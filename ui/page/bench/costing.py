@@ -65,6 +65,8 @@ class Costing:
     def _opened(self) -> None:
         self._judge, self._costs, self._asked = None, {}, []
         self._tell()
+        if shown := [plan for plan in (self.bench.hand, self.bench.file, self.bench.found) if plan is not None]:
+            self.ask(*shown)  # other texts were opened: what they cost is another question
 
     def _mapped(self) -> None:
         assert self.bench.map is not None

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.cache import plain
+from engine.errors import SettingsError
 from engine.jobs import Job
 from engine.methods.distributions import Distributions
 from engine.methods.effort import pruning_seconds
@@ -50,6 +51,8 @@ class Pruning(Lab):
         model, plan = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0].dense
         own = MASKS.require(method).settings.group  # type: ignore[attr-defined]
         want = wanted(None if pattern_ else sparsity, pattern_ or None, group or own)
+        if not (pattern_ or sparsity):
+            raise SettingsError("no weight would become zero: choose a sparsity above 0")
 
         def job() -> Job[Plan]:
             packs = self.packs(tokens) if MASKS[method].settings.needs else ()  # type: ignore[attr-defined]
@@ -74,4 +77,4 @@ class Pruning(Lab):
         def make(packs: Sequence[Pack]) -> Job[Plan]:
             return prune(model, untouched(model.spec.depth), packs, method, want)
 
-        return Point(f"{method} {sparsity}", (("method", method), ("sparsity", sparsity)), f"{method}, {sparsity:.0%}", make)
+        return Point(f"{method} {sparsity}", (("method", method), ("sparsity", sparsity)), f"Sparsity {sparsity:.0%}, {method}", make)

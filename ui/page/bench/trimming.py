@@ -110,4 +110,4 @@ class Trimming(Lab):
             return trim(model, untouched(model.spec.depth), packs, kept, score, **how)
 
         told = (("axis", axis), ("count", count), ("score", score), ("done", done))
-        return Point(f"{axis} {count} {score} {done}", told, f"{axis} {count}, {score}", make)
+        return Point(f"{axis} {count} {score} {done}", told, f"{axis} left: {count}, {score}", make)

@@ -43,11 +43,11 @@ def _shapes(say: Callable[[str], str], language: str) -> dict[str, Any]:
     gr.Markdown(say("shapes_read"))
     with gr.Row():
         asked = {"label": say("shapes_budget"), "info": say("shapes_budget_info"), "elem_id": "shapes-budget", "min_width": 200}
-        budget = gr.Number(100, minimum=0, **asked)
+        budget = gr.Number(100, **asked)
         asked = {"label": say("shapes_measured"), "info": say("shapes_measured_info"), "elem_id": "shapes-measured", "min_width": 240}
         measured = Slider(1, 20, MEASURED, step=1, precision=0, **asked)
         with gr.Column(min_width=260):
-            refit = gr.Checkbox(True, label=say("width_beside_refit"), elem_id="shapes-refit")
+            refit = gr.Checkbox(True, label=say("shapes_refit"), elem_id="shapes-refit")
             speed = gr.Checkbox(True, label=say("shapes_speed"), elem_id="shapes-speed")
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("shapes_button"), variant="primary", elem_id="shapes-button", min_width=160)

@@ -45,7 +45,7 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
         choices = [(say("width_by_sliders"), "sliders"), *((say(f"target_{name}"), name) for name in TARGETS)]
         by = gr.Dropdown(choices, value="sliders", label=say("search_target"), elem_id="width-by", min_width=290, scale=3)
         asked = {"label": say("search_amount"), "info": say("width_amount_info"), "elem_id": "width-amount", "min_width": 150, "scale": 2}
-        amount = gr.Number(None, minimum=0, visible=False, **asked)
+        amount = gr.Number(None, visible=False, **asked)
     return {"by": by, "amount": amount}
 
 
