@@ -139,7 +139,8 @@ class _Run:
         """Return what to measure: the most promising, by what the measured ones tell of each axis, and as the last one the largest."""
         if last and (largest := next((one for one in left if one.by_size == 0), None)):
             return largest
-        worth = learned([self._found.of(one.shape) for one in done], [one.cost.kl for one in done if one.cost])
+        known = [(self._found.of(one.shape), one.cost.kl) for one in done if one.cost and math.isfinite(one.cost.kl)]
+        worth = learned([parts for parts, _ in known], [cost for _, cost in known])
         return min(left, key=lambda one: sum(map(mul, self._found.of(one.shape), worth or repeat(1.0))))
 
     def measured(self, one: Candidate) -> Job[Candidate]:

@@ -59,6 +59,7 @@ def test_a_plan_of_three_parts_is_made_and_exported(page: Page, app: App) -> Non
     trim = page.locator("#trim-button")
     expect(trim).to_be_disabled()
     before = page.locator("#ls-widths .ls-figure b").nth(1).inner_text()
+    expect(page.locator("#ls-trim-times")).to_contain_text("Trim: ", timeout=LONG)  # asked for once
     asked = len(app.requests)
     set_slider(page, "width-neurons", 24)
     set_slider(page, "width-heads", 2)

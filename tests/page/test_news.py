@@ -26,3 +26,14 @@ def test_a_control_is_moved_once_and_not_when_a_page_comes_in_later() -> None:
     assert page.since(serial)[1] == {"target": {"maximum": 6, "minimum": 2}}
     page.settle()
     assert page.since(0)[1] == {"target": {"maximum": 6, "minimum": 2}}
+
+
+def test_a_plan_that_a_job_showed_while_no_page_asked_is_told_to_the_next_one() -> None:
+    page = News()
+    page.move("target", 6)
+    page.move("plan", "found")
+    page.settle(but="plan")  # a page comes in before any was told
+    serial, news = page.since(0)
+    assert news == {"plan": {"value": "found"}}
+    page.settle(but="plan")  # its own reload: it was told
+    assert page.since(0) == (serial, {})

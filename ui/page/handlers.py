@@ -35,7 +35,7 @@ class Handlers(LabHandlers):
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
         bench, state = self._of(key), state_from_query(query, self._model, texts_in(self._language), bool(own.strip()))
         spans = read_spans(state.spans)
-        bench.page.settle()
+        bench.page.settle(but="plan")
         bench.look(max(state.T, T_MIN))
         asked, device = (state.model, state.dtype), picker.device_at_hand(state.device)
         answer = self._act(bench, lambda: bench.open(*asked, texts_of(state.texts, own), state.settings(), spans, state.device))

@@ -42,6 +42,7 @@ MISTAKES: dict[str, str] = {
     "the model's hidden states are not finite numbers in {}; try float32 or bfloat16": "{}에서 모델의 은닉 상태가 유한한 수가 아닙니다. float32나 bfloat16을 써 보세요.",
     "no model is open yet": "아직 열린 모델이 없습니다.",
     "another model is being opened; wait for it, or cancel": "다른 모델을 여는 중입니다. 기다리거나 취소하세요.",
+    "the zeros of the plan shown belong to its width and are let go: prune again after the trim": "지금 플랜의 0은 그 폭에 맞춘 것이라 버립니다. 폭을 줄인 뒤에 다시 프루닝하세요.",
     "this model has {} layers; what was asked for beyond that was cut: {}": "이 모델의 레이어는 {}개입니다. 그보다 큰 설정은 줄였습니다: {}",
     # texts
     "{} holds no text; write one text a line, five to ten sentences are enough": "{}: 텍스트가 없습니다. 한 줄에 하나씩 쓰세요. 다섯에서 열 문장이면 충분합니다.",

@@ -37,7 +37,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "width_no_amount": ("Name a target above 0.", "0보다 큰 목표를 적으세요."),
     "width_whole_numbers": ("Heads, neurons and channels are whole numbers.", "헤드, 뉴런, 채널 수는 정수여야 합니다."),
     "width_uneven": ("Each of the {groups} KV groups keeps as many query heads: choose a multiple of {groups}.", "KV 그룹 {groups}개가 같은 수의 쿼리 헤드를 남깁니다. {groups}의 배수를 고르세요."),
-    "width_shown": ("The plan shown is trimmed already; the sliders count from the model as it was opened, and a trim goes on from the plan shown.", "지금 플랜은 이미 폭을 줄인 것입니다. 슬라이더는 처음 연 모델을 기준으로 하고, 트림은 지금 플랜에서 이어집니다."),
+    "width_shown": ("The plan shown is trimmed already; the sliders count from the model as it was opened, and a trim cuts the plan's layers anew.", "지금 플랜은 이미 폭을 줄인 것입니다. 슬라이더는 처음 연 모델을 기준으로 하고, 트림하면 플랜의 레이어를 처음부터 다시 자릅니다."),
     "width_nothing": ("Nothing is cut yet.", "아직 자른 것이 없습니다."),
     "width_picture": ("A block with its cut parts: attention above, MLP below; the width of each bar is that of the model's matrices", "블록과 잘라 낸 부분: 위는 어텐션, 아래는 MLP. 막대의 폭은 행렬의 폭입니다"),
     "width_attention": ("attention, {count} of {all} heads", "어텐션, 헤드 {all}개 중 {count}개"),

@@ -10,7 +10,7 @@ class News:
     def __init__(self) -> None:
         self._news: dict[tuple[str, str], tuple[int, Any]] = {}
         self._moves: dict[str, tuple[int, Any]] = {}
-        self._serial = 0
+        self._serial = self._told = 0  # the newest there is, and the newest that some page was told of
         self._lock = threading.RLock()
 
     def put(self, component: str, prop: str, value: Any) -> None:
@@ -25,10 +25,11 @@ class News:
             self._serial += 1
             self._moves[control] = (self._serial, value)
 
-    def settle(self) -> None:
-        """Forget all moves: a page has come in, and sets its controls itself."""
+    def settle(self, but: str = "") -> None:
+        """Forget all moves: a page has come in, and sets its controls itself. A move of one control is kept where no page was told of it
+        yet, since a job made it while none asked."""
         with self._lock:
-            self._moves.clear()
+            self._moves = {control: move for control, move in self._moves.items() if control == but and move[0] > self._told}
 
     def since(self, seen: int) -> tuple[int, dict[str, dict[str, Any]]]:
         """Return the newest serial number, every property of the components of which one was put since `seen`, and the moves.
@@ -44,4 +45,5 @@ class News:
             for control, (serial, value) in self._moves.items():
                 if serial > seen:
                     found.setdefault(control, {})["value"] = value
+            self._told = self._serial
             return self._serial, found

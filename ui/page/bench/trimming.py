@@ -62,8 +62,11 @@ class Trimming(Lab):
     def trim(self, choice: str, threshold: float, kept: Kept, score: str, refit: bool, plain_: bool, tokens: int, **beside: bool) -> None:
         """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown. `beside` is what else `trim` of the
         engine is told: biased, redistributed."""
-        model, plan = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0].deep
+        model, shown = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0]
+        plan = shown.deep
         require_width(model, plan, kept)
+        let_go = "the zeros of the plan shown belong to its width and are let go: prune again after the trim"
+        self.bench.notice = let_go if shown.masks else ""
         for axis in AXES:
             if getattr(kept, axis) is not None:
                 require_score(score, axis)
