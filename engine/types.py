@@ -51,6 +51,11 @@ class Shape:
         """Query heads that share one key and value."""
         return self.heads // self.groups
 
+    @property
+    def sharing(self) -> int:
+        """How many groups of query heads must keep as many each: the KV groups, or one where no two heads share a key and value."""
+        return self.groups if self.per_group > 1 else 1
+
     def with_heads(self, heads: int) -> Shape:
         """Return it with so many query heads: as many in each KV group, or, where each has its own key and value, as many of those."""
         return replace(self, heads=heads, groups=self.groups if self.per_group > 1 else heads)

@@ -28,7 +28,7 @@ def redistribute(model: Model, before: Plan, after: Plan, scores: Sequence[torch
     `scores` has what the heads of `before` score, a tensor [heads] a layer; they must be those that the plan was trimmed by.
     """
     mixer, shape = Mixer(model.network, keep=0), shape_of(model.config)
-    groups, blocks = shape.groups if shape.per_group > 1 else 1, list[Block]()
+    groups, blocks = shape.sharing, list[Block]()
     for old, new, scored in zip(before.blocks, after.blocks, scores, strict=True):
         assert new.trim is not None
         there = tuple(range(shape.heads)) if old.trim is None or old.trim.heads is None else old.trim.heads

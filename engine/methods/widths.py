@@ -42,7 +42,7 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
         if wanted is not None and not 1 <= wanted <= there:
             raise SettingsError(f"{wanted} {axis} cannot be kept of {there}")
     heads = now.heads if kept.heads is None else kept.heads
-    if now.per_group > 1 and heads % now.groups:
+    if heads % now.sharing:
         raise SettingsError(f"{heads} query heads cannot be kept: each of the {now.groups} KV groups keeps as many")
     shape = replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
     if shape == now:
@@ -122,14 +122,9 @@ def _picked(axis: str, found: Sequence[torch.Tensor], count: int, shape: Shape) 
     """Return for each layer what is kept of an axis: the highest scores, the first of equal ones, in order."""
     if axis == "channels":
         found = [torch.stack(tuple(found)).sum(0)] * len(found)
-    if axis == "heads" and shape.per_group > 1:
-        rows = [scores.reshape(shape.groups, -1) for scores in found]
-        count //= shape.groups
-    else:
-        rows = [scores[None] for scores in found]
-    kept = []
-    for one in rows:
-        best = one.argsort(dim=1, descending=True, stable=True)[:, :count].sort(1).values
+    groups, kept = shape.sharing if axis == "heads" else 1, []
+    for one in (layer.reshape(groups, -1) for layer in found):
+        best = one.argsort(dim=1, descending=True, stable=True)[:, : count // groups].sort(1).values
         kept.append(tuple((best + torch.arange(len(one))[:, None] * one.shape[1]).flatten().tolist()))
     return kept
 

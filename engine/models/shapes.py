@@ -57,8 +57,7 @@ def legal_heads(config: Any) -> tuple[int, ...]:
     """Return how many query heads may be left, fewest first: as many in every KV group, or, where each head has its own key and
     value, any number; and only what the stock class loads at the model's own channels."""
     shape = shape_of(config)
-    step = shape.groups if shape.per_group > 1 else 1
-    tried = [shape.with_heads(heads) for heads in range(step, shape.heads + 1, step)]
+    tried = [shape.with_heads(heads) for heads in range(shape.sharing, shape.heads + 1, shape.sharing)]
     return tuple(one.heads for one in tried if one == shape or _loads(config, one))
 
 
@@ -124,7 +123,7 @@ def facts_of(config: Any, spec: ModelSpec) -> dict[str, Any]:
     return {
         "family": config.model_type,
         "shape": asdict(shape),
-        "groups_of": shape.groups if shape.per_group > 1 else 1,
+        "groups_of": shape.sharing,
         "divides": "channels" not in row.fixed and shape.heads > 1 and odd.channels % shape.heads > 0 and not _loads(config, odd),
         "fixed": dict(row.fixed),
         "block": [[list(axes), often] for axes, often in spec.block_terms],

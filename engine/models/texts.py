@@ -113,6 +113,11 @@ def tokens_in(packs: Sequence[Pack]) -> int:
     return sum(pack.ids.shape[1] for pack in packs)
 
 
+def beginning(packs: Sequence[Pack], tokens: int) -> int:
+    """Return how many leading packs lie within so many tokens; at least one."""
+    return max(1, sum(end <= tokens for end in itertools.accumulate(pack.ids.shape[1] for pack in packs)))
+
+
 def read_in(packs: Sequence[Pack]) -> tuple[tuple[str, Any], ...]:
     """Return what a plan's settings tell of packs that its method read: the texts' name and fingerprint, and how many tokens."""
     named = {(pack.name, pack.fingerprint) for pack in packs if pack.name}

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import correlation
 from typing import Any
 
 from engine.errors import SettingsError
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.similarity import SimilarityMeter
+from engine.methods import agreement
 from engine.methods.laco import LacoSettings, Proposal, mean_and_spread, propose
 from engine.plans.words import describe
 from engine.types import Plan
@@ -101,14 +101,5 @@ def telling_of(name: str, rows: Sequence[Row]) -> Telling:
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    """Return Spearman's rank correlation, equal values sharing their mean rank; NaN for fewer than three pairs, of which
-    it says nothing, and where one side is all equal."""
-    a, b = ([pair[side] for pair in pairs] for side in (0, 1))
-    if len(pairs) < 3 or len(set(a)) == 1 or len(set(b)) == 1:
-        return math.nan
-    return correlation(_ranks(a), _ranks(b))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    ordered = sorted(values)
-    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
+    """Return Spearman's rank correlation; NaN for fewer than three pairs, of which it says nothing, and where one side is all equal."""
+    return agreement.spearman(*zip(*pairs, strict=True)) if len(pairs) >= 3 else math.nan

@@ -21,7 +21,7 @@ import torch
 from engine.jobs import Job, Progress, scaled
 from engine.methods.scores import AXES
 from engine.models.shapes import shape_of
-from engine.models.texts import Pack
+from engine.models.texts import Pack, beginning
 from engine.passes.forward import capture
 from engine.passes.sensitivity import Sensitivity
 from engine.passes.sums import Sums
@@ -111,14 +111,8 @@ def residuals(gram: torch.Tensor, weight: torch.Tensor, order: torch.Tensor, met
 
 
 def _sensitivity(model: Model, packs: Sequence[Pack]) -> Sensitivity:
-    draft, tokens = list[Pack](), 0
-    for pack in packs:
-        if draft and tokens + pack.ids.shape[1] > DRAFT_TOKENS:
-            break
-        draft.append(pack)
-        tokens += pack.ids.shape[1]
     with model.lock:
-        records = tuple(capture(model, pack) for pack in draft)
+        records = tuple(capture(model, pack) for pack in packs[: beginning(packs, DRAFT_TOKENS)])
     return Sensitivity(model, records)
 
 
@@ -153,7 +147,7 @@ class _Layer:
         unit, gram = self._whole.head_dim if axis == "heads" else 1, sums.gram
         assert gram is not None
         scores = (sums.norm * weight.norm(dim=0)).square().reshape(-1, unit).sum(1)
-        groups = self._whole.groups if axis == "heads" and self._whole.per_group > 1 else 1
+        groups = self._whole.sharing if axis == "heads" else 1
         ranked = scores.reshape(groups, -1).argsort(dim=1, descending=True) + torch.arange(groups)[:, None] * (len(scores) // groups)
         order = (ranked.T.reshape(-1, 1) * unit + torch.arange(unit)).flatten()  # the first of every group, then the second of each
         lost = residuals(gram.float(), weight.float(), order, metric.float()) / (2 * sums.tokens)  # enough digits to choose by

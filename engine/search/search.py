@@ -24,6 +24,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective, Stage
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
+from engine.models.texts import beginning
 from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity
 from engine.plans.rules import untouched
@@ -75,8 +76,7 @@ class Search:
         self._most = forwards
         self._tried: dict[tuple[Block, ...], float] = {}  # measured in full, or all that there was time for
         self._passed: dict[tuple[Block, ...], float] = {}  # given up in the race, with the score that it was heading for
-        ends = itertools.accumulate(pack.ids.shape[1] for pack in objective.packs)
-        self.draft = objective.every[: max(1, sum(end <= DRAFT_TOKENS for end in ends))]
+        self.draft = objective.every[: beginning(objective.packs, DRAFT_TOKENS)]
 
     @property
     def forwards(self) -> float:

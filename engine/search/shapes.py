@@ -89,8 +89,8 @@ def search_shapes(
     What is measured is the most promising by the estimates, and each that was measured teaches the estimates of the others; the
     last is the largest, which is what a ranking by size would choose.
     `measure` is given the plan of a shape: `layers` of its depth (by the estimates, where that is not said), trimmed by |X||W|, and
-    where `refitted` its consumers solved again, without which heads look far dearer than they are. `tell` hears of the candidates
-    whenever one has been measured.
+    where `refitted` its consumers solved again, without which heads look far dearer than they are. `tell` hears of the candidates,
+    in this order, whenever one has been measured.
     """
     shapes = shapes_near(model, budget)
     found = yield from scaled(estimates(model, packs, shapes), 0.0, 0.2)
@@ -104,8 +104,12 @@ def search_shapes(
         left.remove(chosen)
         steps = as_part(run.measured(chosen), f"Shape {number + 1} of {wanted}", number, wanted)
         done.append((yield from scaled(steps, 0.2, 1.0)))
-        tell((*done, *left))
-    cheapest = sorted(done, key=lambda one: one.cost.ratio if one.cost else math.inf)
+        tell(_ordered(done, left))
+    return _ordered(done, left)
+
+
+def _ordered(done: Sequence[Candidate], left: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    cheapest = sorted(done, key=lambda one: one.cost.ratio if one.cost and math.isfinite(one.cost.ratio) else math.inf)
     return (*cheapest, *sorted(left, key=lambda one: one.estimate))
 
 

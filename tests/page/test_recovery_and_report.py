@@ -56,7 +56,7 @@ def test_a_target_that_cannot_be_met_is_refused(target: Target, desk: Desk) -> N
 def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) -> None:
     desk.set_spans([[1, 3]])
     wait_for_jobs()
-    desk.comparison.repair("hand-made", 0.9, "ridge", held, 100, tokens=800)
+    desk.repairing.repair("hand-made", 0.9, "ridge", held, 100, tokens=800)
     wait_for_jobs()
     assert desk.runner.problem is None
     facts, plan = shown(desk, "repaired", "value"), desk.chosen("found", 0.9)[0]
@@ -78,8 +78,8 @@ def test_layers_solved_again_are_told_as_such_and_go_on_from_a_trimmed_plan(desk
     wait_for_jobs()
     desk.trimming.trim("hand-made", 0.9, Kept(neurons=24), "weighted", False, False, 800)
     wait_for_jobs()
-    assert set(desk.comparison.repair_times("found", 0.9, 100, tokens=800)["seconds"]) == {"refit"}  # the others would refuse
-    desk.comparison.repair("found", 0.9, "refit", held, 100, tokens=800)
+    assert set(desk.repairing.times("found", 0.9, 100, tokens=800)["seconds"]) == {"refit"}  # the others would refuse
+    desk.repairing.repair("found", 0.9, "refit", held, 100, tokens=800)
     wait_for_jobs()
     assert desk.runner.problem is None
     facts, plan = shown(desk, "repaired", "value"), desk.chosen("found", 0.9)[0]
@@ -87,7 +87,7 @@ def test_layers_solved_again_are_told_as_such_and_go_on_from_a_trimmed_plan(desk
     assert (facts["seams"], facts["solved"]) == (0, sum(len(block.trim.refits) for block in plan.blocks if block.trim))
     assert facts["solved"] > 0
     assert facts["worse"] is (not facts["after"] <= facts["before"])
-    desk.comparison.undo_repair()
+    desk.repairing.undo()
     wait_for_jobs()
     assert not any(block.trim.refits for block in desk.chosen("found", 0.9)[0].blocks if block.trim)
 
@@ -97,19 +97,19 @@ def test_how_long_a_repair_takes_is_told_before_at_the_pace_of_this_machine(desk
     wait_for_jobs()
     model = desk.open_meter().model
     model.pace = math.nan  # as after an opening of which everything was remembered
-    assert desk.comparison.repair_times("hand-made", 0.9, 100, tokens=800) == {}
+    assert desk.repairing.times("hand-made", 0.9, 100, tokens=800) == {}
     wait_for_jobs()
     told = shown(desk, "repair_times", "value")
     assert 0 < model.pace < 1
     assert 0 < told["seconds"]["scalar"] < told["seconds"]["ridge"]  # which has more maps to choose from
     assert 800 <= told["tokens"] < 900
-    now = desk.comparison.repair_times("hand-made", 0.9, 100, tokens=800)
+    now = desk.repairing.times("hand-made", 0.9, 100, tokens=800)
     model.pace *= 2
-    assert desk.comparison.repair_times("hand-made", 0.9, 100, tokens=800)["seconds"]["ridge"] == pytest.approx(2 * now["seconds"]["ridge"])
-    longer = desk.comparison.repair_times("hand-made", 0.9, 5000, tokens=4000)
+    assert desk.repairing.times("hand-made", 0.9, 100, tokens=800)["seconds"]["ridge"] == pytest.approx(2 * now["seconds"]["ridge"])
+    longer = desk.repairing.times("hand-made", 0.9, 5000, tokens=4000)
     assert longer["seconds"]["ridge"] > 4 * now["seconds"]["ridge"]
     with pytest.raises(PlanError):
-        desk.comparison.repair_times("file", 0.9, 100)
+        desk.repairing.times("file", 0.9, 100)
 
 
 def worse_after(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_after_a_repair_the_page_is_on_the_repaired_plan_and_can_go_back(
     desk.show_found(plan)
     wait_for_jobs()
     serial = desk.page.since(0)[0]
-    desk.comparison.repair(choice, 0.9, "ridge", held, 100, tokens=800)
+    desk.repairing.repair(choice, 0.9, "ridge", held, 100, tokens=800)
     wait_for_jobs()
     news = desk.page.since(serial)[1]
     assert news["plan"] == {"value": "found"}  # so that Save, Judge, Report and Export, which go by it, take the repaired one
@@ -146,12 +146,12 @@ def test_after_a_repair_the_page_is_on_the_repaired_plan_and_can_go_back(
     assert facts["worse"] is (change == "worse")
     assert (facts["texts"], facts["practice"]) == ("held out", "practice-english")
     assert facts["practice_after"] < facts["practice_before"]
-    desk.comparison.undo_repair()
+    desk.repairing.undo()
     wait_for_jobs()
     assert desk.page.since(serial)[1]["plan"] == {"value": choice}
     assert desk.chosen(choice, 0.9)[0].blocks == plan.blocks
     with pytest.raises(PlanError, match="no repair"):
-        desk.comparison.undo_repair()
+        desk.repairing.undo()
 
 
 def test_a_search_moves_fold_to_its_best_plan_so_far(desk: Desk) -> None:

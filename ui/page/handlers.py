@@ -183,19 +183,19 @@ class Handlers(LabHandlers):
         """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
         bench, given = self._of(key), REPAIRS.given(kind, settings)
         on = (choice, threshold, kind)
-        return self._act(bench, lambda: bench.comparison.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
+        return self._act(bench, lambda: bench.repairing.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
 
     @of_what_is_open
     def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
         """Somebody looks at the repairs: how long each takes; nothing where there is no plan yet."""
         bench, given = self._of(key), REPAIRS.given("ridge", settings)
-        return self._looked_at(bench, lambda: bench.comparison.repair_times(choice, threshold, int(tokens), **given))
+        return self._looked_at(bench, lambda: bench.repairing.times(choice, threshold, int(tokens), **given))
 
     @of_what_is_open
     def undo_repair(self, key: str) -> list[Any]:
         """Go back to the plan that was repaired last."""
         bench = self._of(key)
-        return self._act(bench, bench.comparison.undo_repair)
+        return self._act(bench, bench.repairing.undo)
 
     @of_what_is_open
     def ablate(self, key: str, name: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:

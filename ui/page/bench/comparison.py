@@ -8,45 +8,38 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from engine.cache import plain
-from engine.errors import LayerscopeError, PlanError
+from engine.errors import LayerscopeError
 from engine.export.checkpoint import versions
 from engine.export.pictures import Other
 from engine.export.report import report_html
-from engine.jobs import Job, Progress, as_part, scaled
-from engine.judge.cost import practice_texts
+from engine.jobs import Job, Progress, as_part
 from engine.judge.evaluation import Evaluation, Judge
-from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
 from engine.methods.laco import mean_and_spread
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
-from engine.recover.effort import judging
-from engine.recover.repair import REPAIRS, WHOLE, repair, require_repairable, seconds_for, work_of
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, Plan
 from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.exploring import profile_job
 from ui.page.bench.measuring import Measurement, cost, measurement
-from ui.page.bench.pacing import when_paced
 from ui.page.bench.timing import Timing
 from ui.page.bench.workbench import Workbench
 from ui.text.messages import label_teller
 from ui.text.tables import ON_BOARD, sheet, table
-from ui.text.wire import ablation_to_json, evaluation_to_json
+from ui.text.wire import ablation_to_json
 
 
 class Comparison:
-    """The Compare tab of one workbench: judges plans, keeps the board of the open model, repairs, reports."""
+    """The Compare tab of one workbench: judges plans, keeps the board of the open model, reports."""
 
     def __init__(self, bench: Workbench, timing: Timing) -> None:
         self.bench, self.timing = bench, timing
         self._judge: Judge | None = None
         self._judge_of: tuple[int, str, int] | None = None
-        self._repaired: tuple[str, Plan, Plan] | None = None  # which choice was repaired last, that plan, and the repaired one
         bench.when_opened(self._opened)
         bench.when_mapped(self.tell_map)
-        bench.when_shown(self._shown)
 
     @property
     def board(self) -> Board:
@@ -54,8 +47,7 @@ class Comparison:
         return Board(self.bench.open_meter().model.fingerprint)
 
     def _opened(self) -> None:
-        self._repaired = None
-        for component, prop, nothing in (("repaired", "value", "{}"), ("ablation", "data", ""), ("report", "value", "{}")):
+        for component, prop, nothing in (("ablation", "data", ""), ("report", "value", "{}")):
             self.bench.page.put(component, prop, nothing)
         self.bench.page.put("fold", "judged", "{}")
         self.shown()
@@ -79,7 +71,7 @@ class Comparison:
         """Pin the plan that Fold shows, and measure in one task what it costs and whatever of `measuring.ALSO` is wanted too."""
         plan, _ = self.bench.chosen(choice, threshold)
         label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
-        wanted = [cost(self._judge_for(texts, tokens), plan), *(measurement(what, model, plan, options) for what in also)]
+        wanted = [cost(self.judge_for(texts, tokens), plan), *(measurement(what, model, plan, options) for what in also)]
         self.board.pin(plan, label)
         self.shown()
         self._measure("judge", plan, label, wanted)
@@ -92,7 +84,7 @@ class Comparison:
         """
         if self.bench.map is None:
             raise LayerscopeError("there is no T map yet; wait for it, or choose other settings")
-        judge, board = self._judge_for(texts, tokens), self.board
+        judge, board = self.judge_for(texts, tokens), self.board
         plans = {step.proposal.plan.blocks: step.proposal.plan for step in self.bench.map.steps}
         todo = sorted((plan for plan in plans.values() if plan.prefix < plan.depth), key=lambda plan: plan.depth - plan.prefix)
 
@@ -136,76 +128,6 @@ class Comparison:
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
         return {**({"evaluation": found} if found else {}), **self.timing.of(plan)}
 
-    def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, judged: int, **settings: Any) -> None:
-        """Repair the plan that Fold shows without training, judge it before and after, and show it."""
-        asked = REPAIRS.require(kind).asked(settings)
-        plan, _ = self.bench.chosen(choice, threshold)
-        require_repairable(plan, kind)
-        label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
-        judge, board = self._judge_for(texts, judged), self.board
-        practice = practice_texts(self.bench.texts.name)
-
-        def job() -> Job[tuple[Evaluation, Plan, Evaluation]]:
-            objective = Objective(model, practice, "kl", asked.tokens)
-            share = work_of(model, plan, kind, objective.tokens)
-            share /= share + judging(model, plan, judged)
-            found = yield from scaled(repair(objective, plan, kind), 0.0, share)
-            before = yield from scaled(judge.judge(plan), share, (1 + share) / 2)
-            return before, found, (yield from scaled(judge.judge(found), (1 + share) / 2, 1.0))
-
-        def done(result: tuple[Evaluation, Plan, Evaluation]) -> None:
-            before, found, after = result
-            board.pin(plan, label, evaluation=evaluation_to_json(before))
-            board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
-            self.shown()
-            self._repaired = (choice, plan, found)
-            self.bench.show_found(found)
-            self.bench.page.put("repaired", "value", json.dumps(plain(_repair_facts(before, found, after, kind, practice))))
-
-        self.bench.submit("repair", job, done, urgent=True)
-
-    def repair_times(self, choice: str, threshold: float, judged: int, **settings: Any) -> dict[str, Any]:
-        """Return how many seconds each kind of repair of the plan that Fold shows takes here, judging on so many tokens too, and with how
-        many practice tokens; nothing where the model has not run yet: then it is timed, and the page told.
-
-        Raises:
-            PlanError: there is no such plan yet.
-        """
-        plan, _ = self.bench.chosen(choice, threshold)
-        meter, practice = self.bench.open_meter(), practice_texts(self.bench.texts.name)
-        kinds = [kind for kind in REPAIRS if _takes(kind, plan)]
-        used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in kinds}
-
-        def told() -> dict[str, Any]:
-            seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in kinds}
-            return {"tokens": max(used.values(), default=0), "seconds": seconds}
-
-        return when_paced(self.bench, "repair_times", told)
-
-    def undo_repair(self) -> None:
-        """Show the plan again that was repaired last.
-
-        Raises:
-            PlanError: nothing was repaired.
-        """
-        if self._repaired is None:
-            raise PlanError("there is no repair to undo")
-        choice, plan, _ = self._repaired
-        self._forget_repair()
-        if choice == "found":
-            self.bench.show_found(plan)
-        else:
-            self.bench.page.move("plan", choice)
-
-    def _shown(self, *_plans: Plan) -> None:
-        """What is trimmed, pruned or found after a repair is no repaired plan any more: there is nothing to undo."""
-        if self._repaired is not None and self.bench.found is not self._repaired[2]:
-            self._forget_repair()
-
-    def _forget_repair(self) -> None:
-        self._repaired = None
-        self.bench.page.put("repaired", "value", "{}")
-
     def report(
         self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any
     ) -> None:
@@ -213,7 +135,7 @@ class Comparison:
         what is wanted and nobody has measured; what is not wanted is told where it is known."""
         plan, known = self.bench.chosen(choice, threshold)
         label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
-        meter, judge, board = self.bench.open_meter(), self._judge_for(texts, tokens), self.board
+        meter, judge, board = self.bench.open_meter(), self.judge_for(texts, tokens), self.board
         model, name = meter.model, board.pin(plan, label, **self.timing.of(plan))
         missing = [what for what in also if what not in board.entries()[name]]
         wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
@@ -251,7 +173,7 @@ class Comparison:
     def ablate(self, name: str, threshold: float, texts: Calibration, tokens: int) -> None:
         """Run one of the LaCo paper's ablations around the settings on Fold."""
         require_ablation(name)
-        meter, judge = self.bench.open_meter(), self._judge_for(texts, tokens)
+        meter, judge = self.bench.open_meter(), self.judge_for(texts, tokens)
         settings = replace(self.bench.settings, T=threshold).checked(meter.model.spec.depth)
 
         def done(found: Ablation) -> None:
@@ -261,7 +183,7 @@ class Comparison:
 
         self.bench.submit("ablation", lambda: ablate(name, meter, judge, settings), done, urgent=True, yielding=True)
 
-    def _judge_for(self, texts: Calibration, tokens: int) -> Judge:
+    def judge_for(self, texts: Calibration, tokens: int) -> Judge:
         model = self.bench.open_meter().model
         wanted = (id(model), texts.fingerprint, tokens)
         if self._judge is None or wanted != self._judge_of:
@@ -279,30 +201,3 @@ class Comparison:
         else:
             model, plan = self.bench.open_meter().model, self.board.plan(name)
             self._measure(what, plan, "", [measurement(what, model, plan, options)])
-
-
-def _takes(kind: str, plan: Plan) -> bool:
-    """True where a plan can be repaired so."""
-    try:
-        require_repairable(plan, kind)
-    except PlanError:
-        return False
-    return True
-
-
-def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
-    """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
-    solved = sum(len(block.refits) + len(block.trim.refits if block.trim else ()) for block in found.blocks) if kind in WHOLE else 0
-    return {
-        "before": before.ratio,
-        "after": after.ratio,
-        "texts": before.protocol.texts,
-        "seams": len(found.repairs),
-        "solved": solved,  # projections, where the layers after seams were solved again
-        "kind": kind,
-        "tokens": before.protocol.tokens,
-        "practice": practice.name,
-        "practice_before": found.repairs[0].before if found.repairs else None,
-        "practice_after": found.repairs[-1].after if found.repairs else None,
-        "worse": bool(found.repairs or solved) and not after.ratio <= before.ratio,
-    }

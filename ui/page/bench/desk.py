@@ -7,6 +7,7 @@ from ui.page.bench.costing import Costing
 from ui.page.bench.exploring import Exploring
 from ui.page.bench.looking import Looking
 from ui.page.bench.pruning import Pruning
+from ui.page.bench.repairing import Repairing
 from ui.page.bench.saving import Saving
 from ui.page.bench.scoring import Scoring
 from ui.page.bench.searching import Searching
@@ -27,6 +28,7 @@ class Desk(Workbench):
         self.saving = Saving(self)
         self.timing = Timing(self)
         self.comparison = Comparison(self, self.timing)
+        self.repairing = Repairing(self, self.comparison)
         self.searching = Searching(self)
         self.costing = Costing(self)
         self.trimming = Trimming(self, self.costing)

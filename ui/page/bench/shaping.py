@@ -1,7 +1,6 @@
 """What "Shapes for a budget" on Search asks for: all legal shapes near a number of parameters, the most promising measured and timed."""
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +67,7 @@ class Shaping(Lab):
         for one in found:
             if one.plan is not None and one.cost is not None:
                 self.costing.learn(one.plan, one.cost)
-        self._found = tuple(sorted(found, key=lambda one: (one.cost is None, _finite(one.cost.ratio) if one.cost else 0.0)))
+        self._found = tuple(found)
         self.tell()
 
     def _told(self) -> dict[str, Any]:
@@ -86,7 +85,3 @@ def _ranked(one: Candidate, row: dict[str, Any]) -> dict[str, Any]:
     assert one.cost is not None
     ranks = {by: row[by] + 1 for by in ("by_estimate", "by_size")}
     return {**row, **ranks, "name": blocks_key(one.plan.blocks), "level": place_of(one.cost.ratio)}
-
-
-def _finite(ratio: float) -> float:
-    return ratio if math.isfinite(ratio) else math.inf

@@ -65,11 +65,11 @@ class Trimming(Lab):
         model, shown = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0]
         plan = shown.deep
         require_width(model, plan, kept)
-        let_go = "the zeros of the plan shown belong to its width and are let go: prune again after the trim"
-        self.bench.notice = let_go if shown.masks else ""
         for axis in AXES:
             if getattr(kept, axis) is not None:
                 require_score(score, axis)
+        let_go = "the zeros of the plan shown belong to its width and are let go: prune again after the trim"
+        self.bench.notice = let_go if shown.masks else ""
 
         def job() -> Job[Plan]:
             return (yield from trim(model, plan, self.packs(tokens), kept, score, None, refit, plain_, **beside))

@@ -1,0 +1,125 @@
+"""What Recover asks for: the plan that the page shows repaired without training, how long that takes, and the way back."""
+
+import json
+from typing import Any
+
+from engine.cache import plain
+from engine.errors import PlanError
+from engine.jobs import Job, scaled
+from engine.judge.cost import practice_texts
+from engine.judge.evaluation import Evaluation
+from engine.judge.objectives import Objective
+from engine.recover.effort import judging
+from engine.recover.repair import REPAIRS, WHOLE, repair, require_repairable, seconds_for, work_of
+from engine.types import Calibration, Plan
+from ui.page.bench.comparison import Comparison
+from ui.page.bench.pacing import when_paced
+from ui.page.bench.workbench import Workbench
+from ui.text.wire import evaluation_to_json
+
+
+class Repairing:
+    """Repairs the plans of one workbench; what it makes is judged and pinned to the board."""
+
+    def __init__(self, bench: Workbench, comparison: Comparison) -> None:
+        self.bench, self.comparison = bench, comparison
+        self._repaired: tuple[str, Plan, Plan] | None = None  # which choice was repaired last, that plan, and the repaired one
+        bench.when_opened(self._forget)
+        bench.when_shown(self._shown)
+
+    def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, judged: int, **settings: Any) -> None:
+        """Repair the plan that Fold shows without training, judge it before and after, and show it."""
+        asked = REPAIRS.require(kind).asked(settings)
+        plan, _ = self.bench.chosen(choice, threshold)
+        require_repairable(plan, kind)
+        label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
+        judge, board = self.comparison.judge_for(texts, judged), self.comparison.board
+        practice = practice_texts(self.bench.texts.name)
+
+        def job() -> Job[tuple[Evaluation, Plan, Evaluation]]:
+            objective = Objective(model, practice, "kl", asked.tokens)
+            share = work_of(model, plan, kind, objective.tokens)
+            share /= share + judging(model, plan, judged)
+            found = yield from scaled(repair(objective, plan, kind), 0.0, share)
+            before = yield from scaled(judge.judge(plan), share, (1 + share) / 2)
+            return before, found, (yield from scaled(judge.judge(found), (1 + share) / 2, 1.0))
+
+        def done(result: tuple[Evaluation, Plan, Evaluation]) -> None:
+            before, found, after = result
+            board.pin(plan, label, evaluation=evaluation_to_json(before))
+            board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
+            self.comparison.shown()
+            self._repaired = (choice, plan, found)
+            self.bench.show_found(found)
+            self.bench.page.put("repaired", "value", json.dumps(plain(_repair_facts(before, found, after, kind, practice))))
+
+        self.bench.submit("repair", job, done, urgent=True)
+
+    def times(self, choice: str, threshold: float, judged: int, **settings: Any) -> dict[str, Any]:
+        """Return how many seconds each kind of repair of the plan that Fold shows takes here, judging on so many tokens too, and with how
+        many practice tokens; nothing where the model has not run yet: then it is timed, and the page told.
+
+        Raises:
+            PlanError: there is no such plan yet.
+        """
+        plan, _ = self.bench.chosen(choice, threshold)
+        meter, practice = self.bench.open_meter(), practice_texts(self.bench.texts.name)
+        kinds = [kind for kind in REPAIRS if _takes(kind, plan)]
+        used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in kinds}
+
+        def told() -> dict[str, Any]:
+            seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in kinds}
+            return {"tokens": max(used.values(), default=0), "seconds": seconds}
+
+        return when_paced(self.bench, "repair_times", told)
+
+    def undo(self) -> None:
+        """Show the plan again that was repaired last.
+
+        Raises:
+            PlanError: nothing was repaired.
+        """
+        if self._repaired is None:
+            raise PlanError("there is no repair to undo")
+        choice, plan, _ = self._repaired
+        self._forget()
+        if choice == "found":
+            self.bench.show_found(plan)
+        else:
+            self.bench.page.move("plan", choice)
+
+    def _shown(self, *_plans: Plan) -> None:
+        """What is trimmed, pruned or found after a repair is no repaired plan any more: there is nothing to undo."""
+        if self._repaired is not None and self.bench.found is not self._repaired[2]:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._repaired = None
+        self.bench.page.put("repaired", "value", "{}")
+
+
+def _takes(kind: str, plan: Plan) -> bool:
+    """True where a plan can be repaired so."""
+    try:
+        require_repairable(plan, kind)
+    except PlanError:
+        return False
+    return True
+
+
+def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
+    """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
+    solved = sum(len(block.refits) + len(block.trim.refits if block.trim else ()) for block in found.blocks) if kind in WHOLE else 0
+    return {
+        "before": before.ratio,
+        "after": after.ratio,
+        "texts": before.protocol.texts,
+        "seams": len(found.repairs),
+        "solved": solved,  # projections, where the layers after seams were solved again
+        "kind": kind,
+        "tokens": before.protocol.tokens,
+        "practice": practice.name,
+        "practice_before": found.repairs[0].before if found.repairs else None,
+        "practice_after": found.repairs[-1].after if found.repairs else None,
+        "worse": bool(found.repairs or solved) and not after.ratio <= before.ratio,
+    }
