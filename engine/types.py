@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_PACES = 9  # passes whose times are remembered
 
 SimilarityDefinition = Literal["flattened", "per-token"]
 
@@ -106,8 +110,13 @@ class Model:
     network: Any
     tokenizer: Any
     fingerprint: str
-    pace: float = math.nan  # seconds a token and a parameter that its last pass over the source took on this machine
+    paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # of its last passes over the source on this machine
     lock: Any = field(default_factory=threading.RLock)  # engine.turns.Turn where it was opened
+
+    @property
+    def pace(self) -> float:
+        """Seconds a token and a parameter: the median of its last passes, since one may fall into a busy moment; NaN before the first."""
+        return median(self.paces) if self.paces else math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,9 @@
     );
   };
 
-  // Whether another step of the same depth is known to be cheaper, and which.
-  const compared = (box, data, step, words) => {
+  // Whether another step of the same depth is known to be cheaper, and which; of a plan that is no step there is nothing to say.
+  const compared = (box, data, step, hand, words) => {
+    if (hand) { box.textContent = ""; return; }
     if (data.filling) { box.textContent = fill(ls.busy ? words.map_filling : words.map_stopped, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
     const same = steps(data, step.depth), known = same.filter((one) => ls.costOf(one)), best = ls.cheapest(same);
     if (!best) { box.textContent = fill(words.cost_unknown, {layers: step.depth, count: same.length}); return; }
@@ -130,11 +131,11 @@
 
   const inWords = (box, plan, data, step, hand, words) => {
     const list = element("ul", {});
-    const more = plan.width || plan.masks ? ls.partsOf(plan, data.depth, words).slice(1) : [];
+    const {solved, width, masks} = ls.partsOf(plan, data.depth, words), more = [solved, ...(plan.width || plan.masks ? [width, masks] : [])].filter(Boolean);
     [...sentences(data.depth, plan.blocks, words), ...more].forEach((sentence) => list.append(element("li", {}, sentence)));
     box.replaceChildren(list, element("p", {class: "ls-rule"}, fill(hand ? words.ran_hand : words.ran, {rule: data.rule, definition: data.definition, texts: data.texts, calibration: data.calibration, model: data.model})));
     if (plan.conflicts?.length) box.append(element("p", {class: "ls-warning"}, fill(words.conflict, {homes: plan.conflicts.join(", ")})));
-    if (data.monotone === false) {
+    if (data.monotone === false && !hand) {
       const found = joined(steps(data, step.depth));
       box.append(element("p", {class: "ls-hint"}, fill(found.length > 1 ? words.several : words.single, {layers: step.depth, count: found.length, intervals: found.slice(0, 4).map(([from, to]) => `[${number(from, 4)}, ${number(to, 4)})`).join(" ") + (found.length > 4 ? " …" : "")})));
     }
@@ -168,7 +169,7 @@
     named(part(box, "ls-named"), choice, hand, words);
     strip(part(box, "ls-stripbox"), data.depth, plan.blocks, words, width);
     key(part(box, "ls-legend"), theme(), words, plan.blocks.some((block) => block.repair));
-    compared(part(box, "ls-same"), data, step, words);
+    compared(part(box, "ls-same"), data, step, hand, words);
     ls.overT(part(box, "ls-steps"), data, step, T, words, width, local.judged ?? {});
     part(box, "ls-from").textContent = ls.costFrom(words);
     inWords(away(box, "ls-says", words.in_words, draw).lastChild, plan, data, step, hand, words);
@@ -189,7 +190,7 @@
     const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
     ls.shown = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
     [local.hand, local.step] = [hand, step];
-    if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "widths", "zeros", "shapes", "search"].forEach(redraw), 0);
+    if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "status", "widths", "zeros", "shapes", "search"].forEach(redraw), 0);
   };
   views.fold.none = () => { ls.map = ls.shown = null; ["making", "zeros"].forEach(redraw); }; // of a model that is no longer open
 })(window.layerscope);

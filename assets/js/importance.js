@@ -35,10 +35,14 @@
   const frame = ({cell}) => (cell ? [{type: "rect", x0: cell[1] - .5, x1: cell[1] + .5, y0: cell[0] - .5, y1: cell[0] + .5, line: {color: theme().fold, width: 3}}] : []);
 
   const layerSlider = (box, rows, own, draw, words) => {
-    const row = part(box, "ls-layer-row");
-    if (!row.childElementCount) row.append(element("input", {type: "range", min: 0, "aria-label": words.layer, class: "ls-layer"}));
-    const range = row.firstChild;
-    [range.max, range.value] = [rows.length - 1, own.cell?.[0] ?? 0];
+    const row = part(box, "ls-layer-row"), layer = own.cell?.[0] ?? 0;
+    if (!row.childElementCount) {
+      row.append(element("label", {}));
+      row.firstChild.append(element("span"), element("input", {type: "range", min: 0, class: "ls-layer"}));
+    }
+    const [said, range] = row.firstChild.children;
+    said.textContent = fill(words.layer_is, {layer, last: rows.length - 1});
+    [range.max, range.value] = [rows.length - 1, layer];
     range.oninput = () => { own.cell = [Number(range.value), own.cell?.[1] ?? 0]; draw(); };
   };
 

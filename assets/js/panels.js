@@ -56,7 +56,7 @@
       box.append(element("p", {class: "ls-problem", role: "alert"}, value.problem || words.bug));
       if (!value.kind) return;
     }
-    if (value.notice) box.append(element("p", {class: "ls-notice", role: "status"}, value.notice));
+    if (value.notice && (!value.of || value.of === window.layerscope.shown?.name)) box.append(element("p", {class: "ls-notice", role: "status"}, value.notice));
     const percent = percentOf(value);
     const detail = value.stopping ? words.stopping : value.behind !== null && value.behind !== undefined ? fill(words.behind, {job: value.behind ? jobName(value.behind, words) : words.another_job}) : value.label ?? "";
     const line = window.layerscope.jobLine(value, words);
@@ -99,10 +99,12 @@
     window.layerscope.save(data.name, data.text, "text/html");
   };
 
-  views.summary = (box, {words}) => {
-    const ls = window.layerscope, {shown} = ls;
+  // What will be written, and under which name where nobody gives one.
+  views.summary = (box, {value, words}) => {
+    const ls = window.layerscope, {shown} = ls, name = document.querySelector("#export-name :is(input, textarea)");
+    if (name) name.placeholder = !shown ? "" : value.form === "gguf" ? `${shown.folder}.gguf` : [shown.folder, value.dtype === "auto" ? "" : value.dtype].filter(Boolean).join("-");
     if (!shown) { box.replaceChildren(element("p", {}, words.waiting)); return; }
-    const said = fill(words.will_export, {parts: ls.partsOf(shown, ls.map.depth, words).join("; "), size: size(shown.bytes)});
+    const said = fill(words.will_export, {parts: Object.values(ls.partsOf(shown, ls.map.depth, words)).join("; "), size: size(shown.bytes)});
     box.replaceChildren(element("p", {}, said), ...ls.zerosOf(shown, words));
   };
 

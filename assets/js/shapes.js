@@ -12,18 +12,20 @@
   // Room at both ends, so that a name beside the outermost point can be read; a bar that leads beyond says no more.
   const roomy = (values, share) => { const ends = [Math.min(...values), Math.max(...values)], room = Math.max(share * (ends[1] - ends[0]), .01 * ends[1]); return [ends[0] - room, ends[1] + room]; };
 
-  // One cloud: cost over what a shape is worth; the front as a line, the first of each ranking named.
+  // One cloud: cost over what a shape is worth; the front as a line, the first of each ranking named: of two names the lower one stands
+  // below its point, so that neither is printed over the other.
   const cloud = (box, rows, {title, x, spread, front, named}, words, choose) => {
     const t = theme(), ratios = rows.map(ratioOf), chosen = (row) => row.name === ls.shown?.name, best = rows.filter((row) => front.includes(row)).sort((a, b) => x(a) - x(b));
+    const names = rows.filter((row) => named(row)), lowest = [...names].sort((a, b) => ratioOf(a) - ratioOf(b))[0];
     plot(box, [
       {type: "scatter", mode: "lines", x: best.map(x), y: best.map(ratioOf), line: {color: t.accent, width: 1.5, dash: "dot"}, hoverinfo: "skip"},
-      {type: "scatter", mode: "markers+text", x: rows.map(x), y: ratios, customdata: rows, text: rows.map(named), textposition: "top center", textfont: {color: t.faint, size: 11}, cliponaxis: false,
+      {type: "scatter", mode: "markers+text", x: rows.map(x), y: ratios, customdata: rows, text: rows.map(named), textposition: rows.map((row) => (names.length > 1 && row === lowest ? "bottom center" : "top center")), textfont: {color: t.faint, size: 11}, cliponaxis: false,
         hovertext: rows.map((row) => `${says(row, words)}<br>${ls.costWords({...row.cost, level: row.level}, words)}`), hovertemplate: "%{hovertext}<extra></extra>",
         error_y: arms(rows, ratioOf, (row) => row.cost.low, (row) => row.cost.high, t.faint), ...(spread ? {error_x: arms(rows, x, (row) => spread(row)[0], (row) => spread(row)[1], t.faint)} : {}),
         marker: {size: rows.map((row) => (chosen(row) ? 15 : 10)), symbol: rows.map((row) => (front.includes(row) ? "diamond" : "circle-open")), color: rows.map((row) => (chosen(row) ? t.fold : t.accent)), line: {width: 2}}},
     ], {
       xaxis: {title: {text: title}, range: roomy(rows.map(x), spread ? .4 : .16)}, margin: {l: 58, r: 16, t: 24, b: 44}, hovermode: "closest",
-      yaxis: {title: {text: words.cost_axis}, ...ratioAxis(ratios, Math.max(2, ...rows.map((row) => row.cost.high ?? ratioOf(row))), [.06, .1])},
+      yaxis: {title: {text: words.cost_axis}, ...ratioAxis(ratios, Math.max(2, ...rows.map((row) => row.cost.high ?? ratioOf(row))), [names.length > 1 ? .12 : .06, .1])},
     }, 300);
     box.removeAllListeners?.("plotly_click");
     box.on("plotly_click", (event) => { const row = event.points[0].customdata; if (row) choose(row); });

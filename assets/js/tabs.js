@@ -43,7 +43,7 @@
     open(NAMES.includes(asked) ? asked : NAMES[0]);
   };
 
-  // The three parts of a plan in words: depth, width, masks.
+  // The parts of a plan in words; one that it lacks is left out, but for a width and masks that it has none of.
   ls.partsOf = (plan, depth, words) => {
     const shape = ls.knows("widths").data?.shape ?? {}, width = plan.width ?? {}, masks = plan.masks;
     const said = {
@@ -52,18 +52,21 @@
       channels: fill(words.making_channels, {count: width.channels, all: shape.channels}),
     };
     const cut = Object.keys(said).filter((axis) => width[axis] && width[axis] !== shape[axis]);
-    return [
-      fill(words.making_depth, {depth: plan.depth, source: depth}),
-      cut.length ? cut.map((axis) => said[axis]).concat(width.done.map((done) => words[`making_${done}`])).join(", ") : words.making_whole,
-      masks ? fill(words.making_masks, {share: Math.round(100 * masks.sparsity), method: masks.method}) : words.making_dense,
-    ];
+    const kinds = [...new Set((plan.repairs ?? []).map((repair) => repair.kind))].join(", ");
+    return {
+      depth: fill(words.making_depth, {depth: plan.depth, source: depth}),
+      ...(kinds ? {seams: fill(words.making_repaired, {count: plan.repairs.length, kind: kinds})} : {}),
+      ...(plan.blocks.some((block) => block.refits) ? {solved: words.making_solved} : {}),
+      width: cut.length ? cut.map((axis) => said[axis]).concat(width.done.map((done) => words[`making_${done}`])).join(", ") : words.making_whole,
+      masks: masks ? fill(words.making_masks, {share: Math.round(100 * masks.sparsity), method: [masks.method, masks.pattern].filter(Boolean).join(", ")}) : words.making_dense,
+    };
   };
 
   // The plan that is being made: its three parts, its size, its cost.
   views.making = (box, {words}) => {
     const plan = ls.shown, data = ls.map;
     if (!plan || !data) { box.replaceChildren(); return; }
-    const made = ls.partsOf(plan, data.depth, words).map((text, index) => element("span", {class: `ls-part ls-part-${["depth", "width", "masks"][index]}`}, text));
+    const made = Object.entries(ls.partsOf(plan, data.depth, words)).map(([name, text]) => element("span", {class: `ls-part ls-part-${name}`}, text));
     const weight = element("span", {class: "ls-part"}, fill(words.making_size, {parameters: (plan.parameters / 1e6).toFixed(1), bytes: size(plan.bytes)}));
     const cost = ls.costOf(plan), price = element("b", {class: "ls-part"}, cost ? ls.costWords(cost, words) : words.cost_measuring);
     box.setAttribute("aria-label", words.making);

@@ -7,7 +7,7 @@
 
   views.widthcosts = (box, {data, value, words}) => {
     const {shape, fixed} = ls.knows("widths").data ?? {}, row = part(box, "ls-width-curves");
-    const all = data.filter((point) => Number.isFinite(point.ratio ?? NaN)).map((point) => ({...point, x: point.count, name: [point.score, words[`width_arm_${point.done}`]].filter(Boolean).join(", ")}));
+    const all = data.filter((point) => Number.isFinite(point.ratio ?? NaN)).map((point) => ({...point, x: point.count, name: [point.score, words[`width_arm_${point.beside}`]].filter(Boolean).join(", ")}));
     AXES.forEach((axis) => { part(row, `ls-width-${axis}`).hidden = !data.length || !shape || axis in fixed; }); // all, before one is drawn as wide as it is
     AXES.map((axis) => [axis, part(row, `ls-width-${axis}`)]).filter(([, chart]) => !chart.hidden).forEach(([axis, chart]) => {
       const points = all.filter((point) => point.axis === axis), whole = shape[axis], least = Math.min(.5 * whole, value[axis], ...points.map((point) => point.x));

@@ -1,4 +1,4 @@
-"""How long scores, widths and masks take at the pace of the model's own last pass: in passes over the source, as counted on the demo.
+"""How long scores, widths and masks take at the pace of the model's own last passes: in passes over the source, as counted on the demo.
 
 What does not grow with the text (sorting scores, factorising Grams) is counted in, as it is at a few thousand tokens.
 """
@@ -31,8 +31,7 @@ def directions_seconds(model: Model, tokens: int) -> float:
 
 
 def trimming_seconds(model: Model, score: str, beside: str, tokens: int) -> float:
-    """Return how long trimming by a score takes on so many tokens, with what is done `beside` it: "refit", "bias" or nothing; NaN
-    likewise."""
+    """Return how long trimming by a score takes on so many tokens, with what is done `beside` it (see widths.py); NaN likewise."""
     more = {"refit": REFIT, "bias": 1.2}.get(beside, 0.0)
     return _seconds(model, 1.2 + _added(SCORES[score].settings, _WIDTH) + more, tokens)
 

@@ -20,6 +20,9 @@ from engine.models.texts import Pack, read_in
 from engine.plans.trimming import trimmed_shape
 from engine.types import Block, Model, Part, Plan, Shape, Trim
 
+# What is done for what reads the cut parts, and the share of a trim that scoring is then.
+BESIDE = {"refit": 0.3, "bias": 0.6, "nothing": 1.0}
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:
@@ -51,6 +54,12 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
     return shape
 
 
+def require_beside(beside: str) -> None:
+    """Raise SettingsError where nothing is done by this word for what reads the cut parts."""
+    if beside not in BESIDE:
+        raise SettingsError(f"'{beside}' cannot be done beside a trim; choose one of {', '.join(BESIDE)}")
+
+
 def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
     """Return what is to be kept so that a plan comes to at most so many parameters: beside what is asked for, the most neurons.
 
@@ -74,44 +83,47 @@ def trim(
     kept: Kept,
     score: str = "weighted",
     settings: Mapping[str, Any] | None = None,
-    refitted: bool = True,
+    beside: str = "refit",
     plain: bool = False,
-    biased: bool = False,
     redistributed: bool = False,
 ) -> Job[Plan]:
-    """Return a plan with less width, its masks and earlier refits dropped; where `refitted`, what reads the cut parts is solved
-    again. `plain` leaves norm gains as they are (Minitron's trimming); `biased` gives what reads the cut parts a bias instead of
-    solving it again (FLAP's); `redistributed` adds what pruned heads had to those that stay (Minitron's).
+    """Return a plan with less width, its masks and earlier refits dropped. `beside` says what is done for what reads the cut parts: it is
+    solved again ("refit"), given a bias ("bias", FLAP's) or left ("nothing"). `plain` leaves norm gains as they are (Minitron's
+    trimming); `redistributed` adds what pruned heads had to those that stay (Minitron's).
 
     Raises:
-        SettingsError: the score is unknown or none of an axis that is cut, there is no such width, or no such bias.
+        SettingsError: the score is unknown or none of an axis that is cut, there is no such width, no such bias, or no such word.
         PlanError: the family's stock class has no such shape.
     """
+    require_beside(beside)
     require_width(model, plan, kept)
-    refitted = refitted and not biased
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     asked = {axis: count for axis in AXES if (count := getattr(kept, axis)) not in (None, getattr(now, axis))}
     for axis in asked:
         require_score(score, axis)
     redistributed = redistributed and "heads" in asked
-    if biased:
+    if beside == "bias":
         require_biases(model, asked)
     begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.dense.blocks))
-    share = 0.3 if refitted else 0.6 if biased else 1.0
+    share = BESIDE[beside]
     found = yield from scaled(scores(model, begun, packs, tuple(asked), score, settings), 0.0, share)
     picked = {axis: _picked(axis, found[axis], count, now) for axis, count in asked.items()}
     blocks = [
         replace(block, trim=_trim(block.trim, {axis: one[place] for axis, one in picked.items()}, plain))
         for place, block in enumerate(begun.blocks)
     ]
-    done = {"refit": refitted, **({"bias": True} if biased else {}), **({"redistributed": True} if redistributed else {})}
+    done = {
+        "refit": beside == "refit",
+        **({"bias": True} if beside == "bias" else {}),
+        **({"redistributed": True} if redistributed else {}),
+    }
     told = (*asked.items(), *asdict(SCORES[score].asked(settings or {})).items(), *done.items(), *read_in(packs))
     trimmed = replace(begun, blocks=tuple(blocks), width=Part(score, told))
     if redistributed:
         trimmed = redistribute(model, begun, trimmed, found["heads"])
-    if biased:
+    if beside == "bias":
         return (yield from scaled(compensate(model, begun, trimmed, packs, asked), share, 1.0))
-    return (yield from scaled(refit(model, trimmed, packs), share, 1.0)) if refitted else trimmed
+    return (yield from scaled(refit(model, trimmed, packs), share, 1.0)) if beside == "refit" else trimmed
 
 
 def _without_refits(block: Block) -> Block:

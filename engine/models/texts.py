@@ -7,7 +7,7 @@ leave out of a mean, nothing computed for nothing.
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from engine.types import Calibration
 
 BUNDLED = ("english", "korean")
 MAX_TEXT_TOKENS = 2048  # longer texts are cut; a calibration text is a sentence or a paragraph
+BROKEN, _PARTED = "\ufffd", 4  # what part of a character decodes to, and into how many tokens it may be parted
 PACK_TOKENS = 512  # short texts fill packs of about this size: attention is quadratic in it
 
 
@@ -123,6 +124,18 @@ def read_in(packs: Sequence[Pack]) -> tuple[tuple[str, Any], ...]:
     named = {(pack.name, pack.fingerprint) for pack in packs if pack.name}
     texts = [item for name, mark in sorted(named) for item in (("texts", name), ("practice", mark))]
     return (*texts, ("tokens", tokens_in(packs)))
+
+
+def characters_at(decode: Callable[[Any], str], ids: torch.Tensor, place: int) -> tuple[int, int]:
+    """Return the tokens (first, past the last) that are least to be decoded for the characters of the token at a place to be whole.
+
+    A tokenizer of bytes may part a character: Hangul takes three. Where no neighbours make it whole, the token stands alone.
+    """
+    for more in range(2 * _PARTED):
+        for first in range(max(0, place - more), min(place, len(ids) - 1 - more) + 1):
+            if BROKEN not in decode(ids[first : first + more + 1]):
+                return first, first + more + 1
+    return place, place + 1
 
 
 def pack_rows(rows: Sequence[tuple[int, list[int]]], size: int = PACK_TOKENS) -> tuple[Pack, ...]:

@@ -13,7 +13,7 @@ import torch
 
 from engine.jobs import Job, scaled
 from engine.models.families import architecture_of
-from engine.models.texts import Pack
+from engine.models.texts import BROKEN, Pack, characters_at
 from engine.passes.walk import Walk
 from engine.plans.rules import untouched
 from engine.types import Model
@@ -24,7 +24,8 @@ _BEFORE, _AFTER = 8, 4  # tokens of context
 
 @dataclass(frozen=True, slots=True)
 class Excited:
-    """A token that excites a neuron, within what stands around it in its text, and the neuron's signed activation there."""
+    """A token that excites a neuron, with the rest of its characters, within what stands around it in its text, and the neuron's signed
+    activation there."""
 
     before: str
     token: str
@@ -63,8 +64,9 @@ class Peaks:
     def _told(self, place: int, value: float) -> Excited:
         text = bisect_right(self._ends, place)
         first, last = max(place - _BEFORE, self._ends[text - 1] if text else 0), min(place + 1 + _AFTER, self._ends[text])
-        before, token, after = (self._decode(self._ids[a:b]) for a, b in ((first, place), (place, place + 1), (place + 1, last)))
-        return Excited(before, token, after, value)
+        start, stop = (first + end for end in characters_at(self._decode, self._ids[first:last], place - first))
+        before, token, after = (self._decode(self._ids[a:b]) for a, b in ((first, start), (start, stop), (stop, last)))
+        return Excited(before.lstrip(BROKEN), token, after.rstrip(BROKEN), value)  # the context may begin or end within a character
 
 
 def exciting(model: Model, packs: Sequence[Pack], layer: int) -> Job[Peaks]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.models.families import blocks_of
+from engine.models.texts import characters_at
 from engine.types import Model
 
 # The rules, in the order they are tried: a share of attention, averaged over tokens, and how much of it makes the role.
@@ -69,7 +70,8 @@ def pattern(model: Model, ids: torch.Tensor, layer: int, head: int) -> Pattern:
     for row in rest:
         top = row.topk(min(_EDGES, len(row)))
         edges.append(tuple((int(to), float(share)) for share, to in zip(top.values, top.indices, strict=True) if share > 0.02))
-    tokens = tuple(model.tokenizer.decode([token]) for token in ids[0].tolist())
+    decode = model.tokenizer.decode
+    tokens = tuple(decode(ids[0, slice(*characters_at(decode, ids[0], place))]) for place in range(ids.shape[1]))
     return Pattern(tokens, tuple(edges), tuple(weights[:, 0].tolist()))
 
 

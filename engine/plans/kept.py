@@ -31,7 +31,8 @@ _scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)
 @contextmanager
 def for_now() -> Iterator[None]:
     """Keep what this thread keeps meanwhile in a folder that goes in the end: for plans that are only measured."""
-    with tempfile.TemporaryDirectory(prefix="layerscope-") as folder:
+    cache_folder().mkdir(parents=True, exist_ok=True)  # there is room; /tmp may lie in memory
+    with tempfile.TemporaryDirectory(prefix="for-now-", dir=cache_folder()) as folder:
         token = _scratch.set(Path(folder))
         try:
             yield
@@ -56,21 +57,38 @@ def name_tensor(tensor: torch.Tensor) -> str:
 
 def keep_tensor(mark: str) -> str:
     """Write a tensor that `name_tensor` has named to the disk, to stay; return its name."""
-    path = tensor_file(mark)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.tmp")
-        save_file({"tensor": tensor_of(mark)}, partial)
-        os.replace(partial, path)
+    _write(mark, tensor_file(mark))
     return mark
+
+
+def keep_longer(marks: Iterable[str]) -> None:
+    """Keep tensors that were kept `for_now` beyond it.
+
+    Raises:
+        PlanError: one of them is gone.
+    """
+    for mark in marks:
+        _write(mark, _lasting_file(mark))
 
 
 def tensor_file(mark: str) -> Path:
     """Return where the tensor of a fingerprint is kept, or would be."""
-    before = cache_folder() / "repairs" / f"{mark}.safetensors"  # where repairs' maps lay when there was nothing else
-    kept = before if before.exists() else cache_folder() / "tensors" / f"{mark}.safetensors"
-    folder = _scratch.get()
+    kept, folder = _lasting_file(mark), _scratch.get()
     return kept if folder is None or kept.exists() else folder / f"{mark}.safetensors"
+
+
+def _lasting_file(mark: str) -> Path:
+    before = cache_folder() / "repairs" / f"{mark}.safetensors"  # where repairs' maps lay when there was nothing else
+    return before if before.exists() else cache_folder() / "tensors" / f"{mark}.safetensors"
+
+
+def _write(mark: str, path: Path) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.tmp")
+    save_file({"tensor": tensor_of(mark)}, partial)
+    os.replace(partial, path)
 
 
 def tensor_of(mark: str) -> torch.Tensor:

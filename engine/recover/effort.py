@@ -1,4 +1,4 @@
-"""How much work a repair is, and how long it takes at the pace of the model's own last pass.
+"""How much work a repair is, and how long it takes at the pace of the model's own last passes.
 
 Work is counted in parameters times tokens: a block's for each token that it is run over, and the head's where the next token's
 distribution is needed. Solving for the maps is little beside it.

@@ -59,7 +59,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
         PlanError: the family has nothing before a seam that a map could fold into.
     """
     require_repair(objective, kind)
-    require_repairable(plan, kind)
+    require_repairable(objective.model, plan, kind)
     bare = replace(plan, blocks=tuple(replace(block, repair="", refits=()) for block in plan.blocks), repairs=())
     if kind in WHOLE:
         return _told((yield from REPAIRS[kind].run(objective, bare)), kind, objective)
@@ -100,8 +100,9 @@ def _told(plan: Plan, kind: str, objective: Objective) -> Plan:
     return replace(plan, settings=(*own, ("repair", kind), *objective.told))
 
 
-def require_repairable(plan: Plan, kind: str) -> None:
-    """Raise PlanError where a plan has parts that a repair of this kind would have to come before."""
+def require_repairable(model: Model, plan: Plan, kind: str) -> None:
+    """Raise PlanError where a plan has parts that a repair of this kind would have to come before, or its family has no place for one."""
+    _require_place(model, kind)
     if plan.masks is not None:
         raise PlanError("a repair would fill the zeros of the masks; repair the plan before its weights are pruned")
     if plan.width is not None and kind not in WHOLE:
@@ -111,11 +112,14 @@ def require_repairable(plan: Plan, kind: str) -> None:
 def require_repair(objective: Objective, kind: str = "ridge") -> None:
     """Raise what `repair` would, before anything is run."""
     REPAIRS.require(kind)
-    config = objective.model.config
-    if architecture_of(config).writes is None and kind not in WHOLE:
-        raise PlanError(f"{config.model_type} normalises after its last projection, so no repair folds into it")
+    _require_place(objective.model, kind)
     if len(objective.packs) < 2:
         raise SettingsError("a repair needs more practice text: some is fitted, some is held out")
+
+
+def _require_place(model: Model, kind: str) -> None:
+    if architecture_of(model.config).writes is None and kind not in WHOLE:
+        raise PlanError(f"{model.config.model_type} normalises after its last projection, so no repair folds into it")
 
 
 def objective_for_repair(objective: Objective, tokens: int = RepairSettings().tokens) -> Objective:
@@ -144,7 +148,7 @@ def choices(kind: str) -> int:
 
 
 def seconds_for(model: Model, plan: Plan, kind: str, tokens: int, judged: int = 0) -> float:
-    """Return how long a repair takes at the pace of the model's last pass, and judging it before and after on `judged` tokens; NaN
+    """Return how long a repair takes at the pace of the model's last passes, and judging it before and after on `judged` tokens; NaN
     for a model that has not run yet."""
     return model.pace * (work_of(model, plan, kind, tokens) + judging(model, plan, judged))
 

@@ -11,6 +11,7 @@ from typing import Any
 from engine.jobs import Job, as_part
 from engine.judge.speed import measure_speed
 from engine.methods.agreement import spearman
+from engine.plans.kept import keep_longer
 from engine.search.shapes import Candidate
 from engine.types import Model
 
@@ -51,6 +52,14 @@ def front(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> tu
     known = [(place, one.cost.ratio, worth(one)) for place, one in enumerate(found) if one.cost is not None]
     known = [one for one in known if one[1] == one[1] and one[2] == one[2]]
     return tuple(place for place, cost, much in known if not any(c <= cost and m >= much and (c, m) != (cost, much) for _, c, m in known))
+
+
+def keep_fronts(found: Sequence[Candidate]) -> None:
+    """Keep the tensors of the candidates that no other beats beyond `for_now`. A solved plan's are as large as the model, and one that
+    is beaten can be made again (see `shaped`)."""
+    for place in {*front(found, smallest), *front(found, fastest)}:
+        plan = found[place].plan
+        keep_longer(plan.tensors if plan else ())
 
 
 def smallest(one: Candidate) -> float:

@@ -19,7 +19,7 @@ from engine.judge.objectives import Objective
 from engine.judge.speed import Speed
 from engine.methods.baselines import plan_of_kept
 from engine.methods.refit import refit
-from engine.methods.widths import AXES, Kept, require_width, trim
+from engine.methods.widths import AXES, Kept, trim
 from engine.models.shapes import legal_channels, legal_heads, parameters_at, shape_of
 from engine.models.texts import Pack
 from engine.plans.rules import untouched
@@ -124,6 +124,15 @@ def searched(objective: Objective, seconds: float) -> Callable[[int], Job[Plan]]
     return layers
 
 
+def shaped(model: Model, plan: Plan, shape: Shape, packs: Sequence[Pack], refitted: bool) -> Job[Plan]:
+    """Return a plan of a shape's depth brought to its width, by |X||W|; where `refitted`, what reads the cut parts is solved again."""
+    whole = shape_of(model.config)
+    kept = Kept(**{axis: getattr(shape, axis) for axis in AXES if getattr(shape, axis) != getattr(whole, axis)})
+    if kept != Kept():
+        return (yield from trim(model, plan, packs, kept, beside="refit" if refitted else "nothing"))
+    return (yield from refit(model, plan, packs)) if refitted else plan
+
+
 class _Run:
     """One search over shapes."""
 
@@ -149,16 +158,11 @@ class _Run:
 
     def measured(self, one: Candidate) -> Job[Candidate]:
         """Make a shape's plan, and measure what it costs."""
-        whole, shape = shape_of(self._model.config), one.shape
-        kept = Kept(**{axis: getattr(shape, axis) for axis in AXES if getattr(shape, axis) != getattr(whole, axis)})
-        if shape.depth not in self._deep:
-            self._deep[shape.depth] = yield from scaled(self._layers(shape.depth), 0.0, 0.3)
-        plan = replace(self._deep[shape.depth], method="shapes")
-        if kept != Kept():
-            require_width(self._model, plan, kept)
-            plan = yield from scaled(trim(self._model, plan, self._packs, kept, refitted=self._refitted), 0.3, 0.8)
-        elif self._refitted:
-            plan = yield from scaled(refit(self._model, plan, self._packs), 0.3, 0.8)
+        depth = one.shape.depth
+        if depth not in self._deep:
+            self._deep[depth] = yield from scaled(self._layers(depth), 0.0, 0.3)
+        plan = replace(self._deep[depth], method="shapes")
+        plan = yield from scaled(shaped(self._model, plan, one.shape, self._packs, self._refitted), 0.3, 0.8)
         return replace(one, plan=plan, cost=(yield from scaled(self._measure(plan), 0.8, 1.0)))
 
     def _by_estimate(self, depth: int) -> Job[Plan]:

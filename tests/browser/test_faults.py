@@ -1,5 +1,6 @@
 """What a visit must never do again: two models on one page, text that nobody can read, a server that is gone and called ready."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
     assert page.locator("#C input[type=range]").evaluate("(range) => [range.max, range.value].map(Number)") == [6, 6]
     open_tab(page, "export")
     expect(page.locator("#ls-summary")).to_contain_text("of 6")
+    expect(page.locator("#export-name :is(input, textarea)")).to_have_attribute("placeholder", re.compile(r"^shallow-\d-layers-[0-9a-f]{6}$"))
+    expect(page.locator("#search-amount input")).to_have_value("5")  # of the model of 12 layers it would be 10
     trackers = "[...document.querySelectorAll('[data-testid=status-tracker]')].filter((node) => node.checkVisibility()).length"
     assert page.evaluate(trackers) == 0
     assert failed == []
@@ -65,7 +68,9 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
 def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.goto(f"{app.url}/#search")
     wait_until_ready(page)
+    expect(page.locator("#search-amount input")).to_have_value("10")
     page.locator("#search-amount input").fill("7")
+    page.locator("#shapes-budget input").fill("0.07")
     open_tab(page, "compare")
     page.locator("#also").get_by_label("how it writes").uncheck()
     open_tab(page, "export")
@@ -74,7 +79,9 @@ def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.wait_for_timeout(500)
     page.reload()
     expect(page.locator("#export-name input, #export-name textarea")).to_have_value("mine", timeout=LONG)
+    page.wait_for_timeout(1500)  # the timer has asked, and was told all that there is
     expect(page.locator("#search-amount input")).to_have_value("7")
+    expect(page.locator("#shapes-budget input")).to_have_value("0.07")
     expect(page.locator("#also").get_by_label("how it writes")).not_to_be_checked()
 
 

@@ -49,6 +49,8 @@ def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, t
 
     open_tab(page, "masks")
     expect(page.locator("#ls-zeros")).to_have_text("")
+    page.locator("#masks-pattern input").click()
+    page.get_by_role("option", name="2:4").click()
     page.locator("#prune-button").click()
     expect(page.locator("#ls-zeros")).to_contain_text("neither size nor speed changes", timeout=LONG)
     expect(page.locator("#ls-zeros")).to_contain_text(re.compile(r"decoding ×\d.*over 5 rounds.*weights \d.* kB against"), timeout=LONG)
@@ -56,8 +58,13 @@ def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, t
     open_tab(page, "search")
     expect(page.locator("#ls-search .ls-hint").first).to_contain_text("leaves out layers of the whole model")
     open_tab(page, "export")
-    expect(page.locator("#ls-summary")).to_contain_text("50 % of the weights are zero (wanda)")
+    expect(page.locator("#ls-summary")).to_contain_text("50 % of the weights are zero (wanda, 2:4)")
     expect(page.locator("#ls-summary")).to_contain_text("Measured on this machine")
+
+    open_tab(page, "recover")
+    expect(page.locator("#repair-refused")).to_contain_text("repair the plan before its weights are pruned")
+    for kind in ("ridge", "scalar", "refit"):
+        expect(page.locator(f"#repair-{kind}")).to_be_disabled()
 
     open_tab(page, "fold")
     page.get_by_text("Save, load").click()

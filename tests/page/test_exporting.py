@@ -145,17 +145,21 @@ def test_a_plan_with_tensors_is_saved_and_loaded_with_them(bench: Workbench, tmp
     assert bench.load_plan(read_saved([file])) == plan
     wait_for_jobs()
     assert bench.runner.problem is None
-    assert shown(bench, "fold", "file")["masks"] == {"sparsity": 0.5, "method": "sparsegpt"}
+    assert shown(bench, "fold", "file")["masks"] == {"sparsity": 0.5, "pattern": "", "method": "sparsegpt"}
 
 
 # --- names and texts ---
 
 
 def test_a_suggested_name_is_one_that_export_takes(bench: Workbench) -> None:
-    name = suggested_name(bench.model, ["a plan", "auto"], 4)
+    plan, other = (fold_spans(6, [span], "mean") for span in ((1, 3), (2, 4)))
+    model = bench.open_meter().model
+    name = suggested_name(model, plan)
     assert re.fullmatch(r"tiny-4-layers-[0-9a-f]{6}", name)
-    assert suggested_name(bench.model, ["a plan", "bfloat16"], 4) != name
-    assert suggested_name(bench.model, ["a plan", "auto"], 4) == name
+    assert suggested_name(model, other) != name
+    bench.set_spans([[1, 3]])
+    assert suggested_name(model, bench.hand) == shown(bench, "fold", "hand")["folder"]  # what the page says before it is pressed
+    wait_for_jobs()
 
 
 def test_texts_are_a_bundled_language_or_a_persons_own_lines() -> None:

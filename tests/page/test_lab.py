@@ -1,7 +1,6 @@
 """Importance, Width and Weights: what the lab tells the page, and the plans it makes."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +158,7 @@ def test_a_score_on_more_tokens_is_measured_anew(desk: Desk) -> None:
 
 def test_how_long_a_measurement_takes_is_told_before_it_is_begun(desk: Desk) -> None:
     model = desk.open_meter().model
-    model.pace = math.nan  # as after an opening of which everything was remembered
+    model.paces.clear()  # as after an opening of which everything was remembered
     assert desk.scoring.times("heads", "taylor", 900) == {}
     done(desk)
     told = shown(desk, "importance_times", "value")
@@ -182,7 +181,7 @@ def test_how_long_a_measurement_takes_is_told_before_it_is_begun(desk: Desk) -> 
 
 
 def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk: Desk) -> None:
-    desk.trimming.trim("map", 1.0, Kept(heads=2, neurons=36), "weighted", False, False, 400)
+    desk.trimming.trim("map", 1.0, Kept(heads=2, neurons=36), "weighted", 400, "nothing")
     done(desk)
     plan = made(desk)
     assert (plan["width"]["heads"], plan["width"]["neurons"], plan["width"]["channels"]) == (2, 36, 32)
@@ -192,16 +191,17 @@ def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk:
     desk.pruning.prune("found", 1.0, "wanda", 0.5, "", "", 400)
     done(desk)
     masked = made(desk)
-    assert (masked["width"], masked["masks"]) == (plan["width"], {"sparsity": 0.5, "method": "wanda"})
+    assert (masked["width"], masked["masks"]) == (plan["width"], {"sparsity": 0.5, "pattern": "", "method": "wanda"})
     assert set(masked["parts"]) == {"width", "masks"}
     assert masked["name"] != plan["name"]
     assert desk.label_of("found", desk.chosen("found", 1.0)[0]) == "laco, trimmed (weighted), pruned (wanda)"
 
-    desk.trimming.trim("found", 1.0, Kept(heads=2), "flap", False, False, 400, biased=True, redistributed=True)
+    desk.trimming.trim("found", 1.0, Kept(heads=2), "flap", 400, "bias", redistributed=True)
     done(desk)
     assert made(desk)["width"]["done"] == ["bias", "redistributed"]
+    assert ("let go" in desk.notice, desk.notice_of) == (True, made(desk)["name"])  # of the zeros; it goes with this plan
 
-    desk.trimming.trim("found", 1.0, Kept(neurons=24), "weighted", True, False, 700)
+    desk.trimming.trim("found", 1.0, Kept(neurons=24), "weighted", 700, "refit")
     done(desk)
     again = made(desk)
     assert (again["width"]["heads"], again["width"]["neurons"], "masks" in again) == (4, 24, False)  # the sliders say all of the width
@@ -218,7 +218,7 @@ def test_curves_hold_every_method_and_leave_no_tensor_behind(desk: Desk, fresh_c
 
 
 def named(desk: Desk) -> list[tuple[str, int, str, str]]:
-    return [(one["axis"], one["count"], one["score"], one["done"]) for one in shown(desk, "widthcosts")]
+    return [(one["axis"], one["count"], one["score"], one["beside"]) for one in shown(desk, "widthcosts")]
 
 
 def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
@@ -233,19 +233,19 @@ def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
     assert [(axis, count) for axis, count, score, _ in points if score == "minitron"] == [
         ("neurons", 28), ("neurons", 24), ("neurons", 36), ("channels", 24), ("heads", 2), ("channels", 16),
     ]  # fmt: skip
-    assert {(score, done) for axis, _, score, done in points if axis == "channels"} == {("weighted", "refit"), ("minitron", "")}
+    assert {(score, done) for axis, _, score, done in points if axis == "channels"} == {("weighted", "refit"), ("minitron", "nothing")}
     assert {score for axis, _, score, _ in points if axis == "neurons"} == {"weighted", "flap", "minitron", "maw"}
     assert all(one["low"] <= one["ratio"] <= one["high"] for one in shown(desk, "widthcosts"))
     assert not list(fresh_cache.glob("tensors/*"))
 
     known = {one["count"]: one["ratio"] for one in shown(desk, "widthcosts") if (one["axis"], one["score"]) == ("neurons", "maw")}
-    desk.trimming.trim("map", 1.0, Kept(neurons=24), "maw", False, False, 700)
+    desk.trimming.trim("map", 1.0, Kept(neurons=24), "maw", 700, "nothing")
     done(desk)
     assert shown(desk, "costs", "value")["of"][made(desk)["name"]]["ratio"] == pytest.approx(known[24], rel=1e-4)
 
 
 def test_a_cancelled_cost_map_keeps_its_points_and_goes_on_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trimming, "ARMS", (("minitron", ""),))
+    monkeypatch.setattr(trimming, "ARMS", (("minitron", "nothing"),))
     monkeypatch.setattr(trimming, "trim", counted := Counted(trimming.trim, lambda: desk.runner.cancel() if counted.times == 3 else None))
     desk.trimming.curves(Kept())
     done(desk)
@@ -273,9 +273,9 @@ class Counted:
 
 def test_what_makes_no_sense_is_refused_before_anything_runs(desk: Desk) -> None:
     for do in (
-        lambda: desk.trimming.trim("map", 1.0, Kept(heads=3), "weighted", True, False, 400),
-        lambda: desk.trimming.trim("map", 1.0, Kept(heads=2), "maw", True, False, 400),
-        lambda: desk.trimming.trim("found", 1.0, Kept(heads=2), "weighted", True, False, 400),
+        lambda: desk.trimming.trim("map", 1.0, Kept(heads=3), "weighted", 400, "refit"),
+        lambda: desk.trimming.trim("map", 1.0, Kept(heads=2), "maw", 400, "refit"),
+        lambda: desk.trimming.trim("found", 1.0, Kept(heads=2), "weighted", 400, "refit"),
         lambda: desk.pruning.prune("map", 1.0, "wanda", 0.5, "2:2", "", 400),
         lambda: desk.pruning.prune("map", 1.0, "loud", 0.5, "", "", 400),
         lambda: desk.scoring.measure("heads", "wanda", 400),

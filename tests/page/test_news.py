@@ -32,8 +32,9 @@ def test_a_plan_that_a_job_showed_while_no_page_asked_is_told_to_the_next_one() 
     page = News()
     page.move("target", 6)
     page.move("plan", "found")
-    page.settle(but="plan")  # a page comes in before any was told
+    page.move("search_amount", 5)
+    page.settle("plan", "search_amount")  # a page comes in before any was told
     serial, news = page.since(0)
-    assert news == {"plan": {"value": "found"}}
-    page.settle(but="plan")  # its own reload: it was told
+    assert news == {"plan": {"value": "found"}, "search_amount": {"value": 5}}
+    page.settle("plan", "search_amount")  # its own reload: it was told
     assert page.since(0) == (serial, {})

@@ -1,7 +1,6 @@
 """What searches and repairs leave on a desk, and its report."""
 
 import json
-import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -76,9 +75,14 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
 def test_layers_solved_again_are_told_as_such_and_go_on_from_a_trimmed_plan(desk: Desk) -> None:
     desk.set_spans([[1, 3]])
     wait_for_jobs()
-    desk.trimming.trim("hand-made", 0.9, Kept(neurons=24), "weighted", False, False, 800)
+    desk.trimming.trim("hand-made", 0.9, Kept(neurons=24), "weighted", 800, "nothing")
     wait_for_jobs()
-    assert set(desk.repairing.times("found", 0.9, 100, tokens=800)["seconds"]) == {"refit"}  # the others would refuse
+    refused = desk.repairing.refused("found", 0.9)
+    assert set(refused) == {"ridge", "scalar"}
+    for kind, reason in refused.items():  # what the page says beside the buttons is what a press would
+        with pytest.raises(PlanError, match=re.escape(reason)):
+            desk.repairing.repair("found", 0.9, kind, held, 100, tokens=800)
+    assert set(desk.repairing.times("found", 0.9, 100, tokens=800)["seconds"]) == {"refit"}
     desk.repairing.repair("found", 0.9, "refit", held, 100, tokens=800)
     wait_for_jobs()
     assert desk.runner.problem is None
@@ -96,7 +100,7 @@ def test_how_long_a_repair_takes_is_told_before_at_the_pace_of_this_machine(desk
     desk.set_spans([[1, 3]])
     wait_for_jobs()
     model = desk.open_meter().model
-    model.pace = math.nan  # as after an opening of which everything was remembered
+    model.paces.clear()  # as after an opening of which everything was remembered
     assert desk.repairing.times("hand-made", 0.9, 100, tokens=800) == {}
     wait_for_jobs()
     told = shown(desk, "repair_times", "value")
@@ -104,7 +108,7 @@ def test_how_long_a_repair_takes_is_told_before_at_the_pace_of_this_machine(desk
     assert 0 < told["seconds"]["scalar"] < told["seconds"]["ridge"]  # which has more maps to choose from
     assert 800 <= told["tokens"] < 900
     now = desk.repairing.times("hand-made", 0.9, 100, tokens=800)
-    model.pace *= 2
+    model.paces.extend([2 * pace for pace in model.paces] * 9)
     assert desk.repairing.times("hand-made", 0.9, 100, tokens=800)["seconds"]["ridge"] == pytest.approx(2 * now["seconds"]["ridge"])
     longer = desk.repairing.times("hand-made", 0.9, 5000, tokens=4000)
     assert longer["seconds"]["ridge"] > 4 * now["seconds"]["ridge"]

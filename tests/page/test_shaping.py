@@ -8,6 +8,7 @@ import pytest
 from engine.errors import PlanError, SettingsError
 from engine.judge import cost
 from engine.judge.similarity import blocks_key
+from engine.plans import kept as kept_module
 from tests.families import save_tiny
 from tests.page.benches import held, opened, rows, shown
 from tests.waiting import wait_for_jobs, wait_until
@@ -34,7 +35,6 @@ def zeros(desk: Desk) -> dict[str, Any]:
 
 
 def test_measured_shapes_are_told_with_ranks_speed_and_the_plan_that_a_choice_shows(desk: Desk) -> None:
-    assert desk.page.since(0)[1]["shapes_budget"]["value"] == pytest.approx(0.8 * desk.open_meter().model.spec.parameters / 1e6, rel=0.01)
     assert shown(desk, "shapes") == {"rows": []}
     desk.shaping.search(BUDGET, 3, False, True, 400)
     done(desk)
@@ -61,6 +61,32 @@ def test_measured_shapes_are_told_with_ranks_speed_and_the_plan_that_a_choice_sh
     assert desk.label_of("found", plan).startswith("shapes")
     with pytest.raises(PlanError, match="not measured"):
         desk.shaping.show("another")
+
+
+def test_of_measured_shapes_the_front_alone_keeps_its_tensors_and_another_is_made_again(desk: Desk, fresh_cache: Path) -> None:
+    desk.shaping.search(BUDGET, 4, True, False, 700)
+    done(desk)
+    found = shown(desk, "shapes")
+    plans = [one.plan for one in desk.shaping._found[:4]]
+    kept = {mark for place in found["front"] for mark in plans[place].tensors}  # type: ignore[union-attr]
+    assert {file.stem for file in (fresh_cache / "tensors").glob("*")} == kept
+    assert kept
+    beaten = next(place for place in range(4) if place not in found["front"])
+    kept_module._fresh.clear()  # as after whatever else was solved meanwhile
+    desk.shaping.show(found["rows"][beaten]["name"])
+    done(desk)
+    assert desk.chosen("found", 1.0)[0] == plans[beaten]
+    assert set(plans[beaten].tensors) <= {file.stem for file in (fresh_cache / "tensors").glob("*")}  # type: ignore[union-attr]
+
+
+def test_what_search_is_to_come_down_to_follows_the_model_and_lasts_through_a_reload(desk: Desk, tmp_path: Path) -> None:
+    told = desk.page.since(0)[1]
+    assert told["shapes_budget"]["value"] == pytest.approx(0.8 * desk.open_meter().model.spec.parameters / 1e6, rel=0.01)
+    assert (told["search_kind"]["value"], told["search_amount"]["value"]) == ("layers", 5)
+    desk.page.settle("search_amount", "shapes_budget")  # a reload: the page brings what was typed
+    assert not {"shapes_budget", "search_amount"} & set(desk.page.since(0)[1])
+    opened(desk, save_tiny(tmp_path / "deeper", "llama", num_hidden_layers=9))
+    assert desk.page.since(0)[1]["search_amount"]["value"] == 7
 
 
 def test_what_was_measured_stays_after_a_cancel_and_goes_with_its_model(desk: Desk, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from engine.jobs import drain
 from engine.judge.practice import practice_packs
 from engine.models.families import architecture_of, blocks_of
-from engine.models.texts import Pack, calibration_of
+from engine.models.texts import Pack, calibration_of, characters_at
 from engine.passes.exciting import TOKENS, exciting
 from engine.types import Model
 from tests.families import TEXTS
@@ -53,3 +53,23 @@ def test_few_tokens_are_all_of_them(tiny: Callable[..., Model]) -> None:
     found = drain(exciting(model, practice_packs(model, calibration_of(("Rivers.",)), 4), 1)).of(3)
     assert sorted(one.token for one in found) == sorted("iver")
     assert sorted(map(len, (one.before + one.token + one.after for one in found))) == [5] * 4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_character_of_several_tokens_is_shown_whole_with_what_stands_around_it(family: str, tiny: Callable[..., Model]) -> None:
+    text = "강이 바다로 흐른다."
+    model = tiny(family)  # whose tokens are single bytes: Hangul takes three
+    found = drain(exciting(model, practice_packs(model, calibration_of((text,)), 26), 2)).of(5)
+    assert len(found) == TOKENS
+    for one in found:
+        assert len(one.token) == 1
+        assert one.before + one.token + one.after in text
+
+
+def test_what_no_neighbour_makes_whole_stands_alone() -> None:
+    ids = torch.tensor([0xEA, 0xB0, 0x95, 0x80, 0x41, 0xC3])  # 강, a byte that follows nothing, A, a beginning without an end
+
+    def decode(some: torch.Tensor) -> str:
+        return bytes(some.tolist()).decode(errors="replace")
+
+    assert [characters_at(decode, ids, place) for place in range(6)] == [(0, 3), (0, 3), (0, 3), (3, 4), (4, 5), (5, 6)]

@@ -36,7 +36,7 @@ def test_each_kind_says_how_many_maps_it_chooses_from() -> None:
     assert {kind: choices(kind) for kind in REPAIRS} == {"ridge": 5, "refit": 0, "scalar": 1}
 
 
-def test_the_time_goes_with_the_pace_of_the_models_last_pass(tiny: Callable[..., Model]) -> None:
+def test_the_time_goes_with_the_pace_of_the_models_last_passes(tiny: Callable[..., Model]) -> None:
     model, plan = tiny("llama", seed=7), plan_of_kept(6, (0, 2, 3, 5), "hand-made")
     assert math.isnan(model.pace)
     assert math.isnan(seconds_for(model, plan, "ridge", 1000))
@@ -46,6 +46,9 @@ def test_the_time_goes_with_the_pace_of_the_models_last_pass(tiny: Callable[...,
     alone, judged = seconds_for(model, plan, "ridge", 1000), seconds_for(model, plan, "ridge", 1000, judged=500)
     assert judged - alone == pytest.approx(model.pace * judging(model, plan, 500))
     assert seconds_for(model, plan, "ridge", 4000) > 3 * alone
+    usual = model.paces[0]
+    model.paces.extend([1.1 * usual, 10 * usual])  # a pass that fell into a busy moment
+    assert model.pace == pytest.approx(1.1 * usual)
 
 
 def test_a_plan_without_a_seam_takes_one_pass(tiny: Callable[..., Model]) -> None:

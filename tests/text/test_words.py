@@ -15,6 +15,7 @@ from engine.methods.laco import DEFINITIONS
 from engine.methods.masks import MASKS
 from engine.methods.scores import AXES, SCORES
 from engine.methods.selection import GROUPS
+from engine.methods.widths import BESIDE
 from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
 from engine.recover.repair import REPAIRS
@@ -24,7 +25,6 @@ from engine.settings import Registry
 from ui.page.bench.measuring import ALSO
 from ui.page.bench.trimming import ARMS
 from ui.page.controls import PLANS, PRESETS, TEXTS
-from ui.page.tabs.width import BESIDE
 from ui.text.words import LANGUAGES, all_words, words
 
 ROOT = Path(ui.text.words.__file__).resolve().parents[2]
@@ -188,7 +188,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("width_", set(AXES)),
         ("unit_", {"neurons", "channels"}),
         ("masks_group_", set(GROUPS)),
-        ("width_arm_", {done for _, done in ARMS if done}),
+        ("width_arm_", {beside for _, beside in ARMS} - {"nothing"}),
         ("width_beside_", set(BESIDE)),
         ("making_", {"refit", "bias", "redistributed"}),  # what engine/plans/words.done_beside names
         ("group_", {"look", "cut", "judge", "recover", "export"}),

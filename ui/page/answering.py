@@ -49,7 +49,7 @@ class Answering:
         busy, problem = state is not None, bench.runner.problem
         value["problem"] = problem and self._in_words(problem)
         if bench.notice:
-            value["notice"] = self._in_words(bench.notice)
+            value |= {"notice": self._in_words(bench.notice), "of": bench.notice_of}
         return [json.dumps(value), gr.update(interactive=busy), gr.Timer(active=busy or more)]
 
     def _looked_at(self, bench: Desk, find: Callable[[], Any]) -> list[Any]:

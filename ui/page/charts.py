@@ -19,6 +19,7 @@ from engine.plans.trimming import trimmed_shape
 from engine.plans.words import done_beside, type_conflicts, weigh
 from engine.search.frontier import Frontier
 from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
+from ui.page.bench.shared import suggested_name
 
 
 def encode(value: Any) -> str:
@@ -46,6 +47,7 @@ def plan_parts(model: Model, plan: Plan) -> dict[str, Any]:
     parameters, size = weigh(model.spec, plan)
     return {
         "name": blocks_key(plan.blocks),  # by which its cost is known
+        "folder": suggested_name(model, plan),  # which it is exported into where nobody names one
         "depth": plan.depth,
         "blocks": [block_to_json(block) for block in plan.blocks],
         **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
@@ -65,7 +67,8 @@ def _parts(model: Model, plan: Plan) -> dict[str, Any]:
         widths = {axis: getattr(shape, axis) for axis in AXES}
         found["width"] = {**widths, "done": done_beside(plan), "method": plan.width.method}
     if plan.masks is not None:
-        found["masks"] = {"sparsity": dict(plan.masks.settings).get("sparsity", 0.0), "method": plan.masks.method}
+        told = dict(plan.masks.settings)
+        found["masks"] = {"sparsity": told.get("sparsity", 0.0), "pattern": told.get("pattern", ""), "method": plan.masks.method}
     if found:
         found["parts"] = {name: part for name, part in plan_to_json(plan).items() if name in ("width", "masks")}
     return found

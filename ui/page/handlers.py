@@ -35,7 +35,7 @@ class Handlers(LabHandlers):
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
         bench, state = self._of(key), state_from_query(query, self._model, texts_in(self._language), bool(own.strip()))
         spans = read_spans(state.spans)
-        bench.page.settle(but="plan")
+        bench.page.settle("plan", "search_kind", "search_amount", "shapes_budget")
         bench.look(max(state.T, T_MIN))
         asked, device = (state.model, state.dtype), picker.device_at_hand(state.device)
         answer = self._act(bench, lambda: bench.open(*asked, texts_of(state.texts, own), state.settings(), spans, state.device))
@@ -127,7 +127,9 @@ class Handlers(LabHandlers):
 
         def do() -> None:
             plan, _ = bench.chosen(choice, threshold)
-            made = name.strip() or suggested_name(bench.model, [str(plan.blocks), dtype], plan.depth)
+            made = name.strip() or suggested_name(bench.open_meter().model, plan) + (
+                "" if dtype == "auto" or form == "gguf" else f"-{dtype}"
+            )
             if form == "gguf":
                 start_gguf(bench, choice, threshold, made)
             else:
@@ -187,9 +189,21 @@ class Handlers(LabHandlers):
 
     @of_what_is_open
     def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
-        """Somebody looks at the repairs: how long each takes; nothing where there is no plan yet."""
+        """Somebody looks at the repairs: how long each takes, and which the plan forbids; nothing where there is no plan yet."""
         bench, given = self._of(key), REPAIRS.given("ridge", settings)
-        return self._looked_at(bench, lambda: bench.repairing.times(choice, threshold, int(tokens), **given))
+        refused: dict[str, str] = {}
+
+        def find() -> dict[str, Any]:
+            refused.update(bench.repairing.refused(choice, threshold))
+            return bench.repairing.times(choice, threshold, int(tokens), **given)
+
+        answer = self._looked_at(bench, find)
+        return [self._refusals(refused), *(gr.update(interactive=kind not in refused) for kind in REPAIRS), *answer]
+
+    def _refusals(self, refused: dict[str, str]) -> str:
+        """Return a line for each reason, after the buttons that it forbids."""
+        reasons = {reason: [self._say(f"repair_{kind}") for kind in refused if refused[kind] == reason] for reason in refused.values()}
+        return "\n\n".join(f"{', '.join(buttons)}: {self._in_words(reason)}" for reason, buttons in reasons.items())
 
     @of_what_is_open
     def undo_repair(self, key: str) -> list[Any]:

@@ -70,9 +70,8 @@ class LabHandlers(Answering):
     ) -> list[Any]:
         """Trim the plan that Fold shows."""
         bench = self._of(key)
-        kept, more = bench.trimming.kept(heads, neurons, channels), {"biased": beside == "bias", "redistributed": redistribute}
-        asked = (choice, threshold, kept, score, beside == "refit", plain, int(tokens))
-        return self._act(bench, lambda: bench.trimming.trim(*asked, **more))
+        asked = (choice, threshold, bench.trimming.kept(heads, neurons, channels), score, int(tokens), beside)
+        return self._act(bench, lambda: bench.trimming.trim(*asked, plain=plain, redistributed=redistribute))
 
     @of_what_is_open
     def prune(

@@ -14,14 +14,13 @@ def keep_what_is_typed(page: SimpleNamespace, demo: gr.Blocks, quiet: dict[str, 
     """Wire the fields of the side bar, Search, Compare and Export to the tab's own storage."""
     search, compare, export = page.search, page.compare, page.export
     typed: dict[str, gr.components.Component] = {"own": page.side.own}
-    typed |= {
-        name: getattr(search, name) for name in ("kind", "amount", "context", "seconds", "objective", "survivors", "repaired", "every")
-    }
+    names = ("kind", "amount", "context", "seconds", "objective", "survivors", "repaired", "every", "budget", "measured")
+    typed |= {name: getattr(search, name) for name in (*names, "shapes_refit", "shapes_speed", "sweep_seconds")}
     typed |= {f"judge-{name}": getattr(compare, name) for name in ("texts", "own", "tokens", "also", "tasks", "limit", "context", "batch")}
     typed |= {f"export-{name}": getattr(export, name) for name in ("name", "dtype", "shard")}
-    names, fields = json.dumps(list(typed)), list(typed.values())
-    keep = f"(...values) => {{ window.layerscope.keep({names}, values); }}"
+    keys, fields = json.dumps(list(typed)), list(typed.values())
+    keep = f"(...values) => {{ window.layerscope.keep({keys}, values); }}"
     gr.on([field.change for field in fields], None, fields, None, js=keep, **quiet)
     demo.load(
-        None, fields, fields, js=f"async (...values) => {{ {SCRIPTS_ARE_HERE} return window.layerscope.kept({names}, values); }}", **quiet
+        None, fields, fields, js=f"async (...values) => {{ {SCRIPTS_ARE_HERE} return window.layerscope.kept({keys}, values); }}", **quiet
     )

@@ -53,7 +53,7 @@ def _sliders(page: SimpleNamespace) -> dict[str, Any]:
     found = {"highest": page.fold.H, "lowest": page.fold.L, "width": page.fold.C, "target": page.fold.target}
     found |= {"plan": page.fold.plan, "spans": page.fold.spans, "format": page.export.form}
     found |= {f"width_{name}": getattr(page.width, name) for name in ("by", "heads", "neurons", "channels")}
-    found |= {"shapes_budget": page.search.budget}
+    found |= {"search_kind": page.search.kind, "search_amount": page.search.amount, "shapes_budget": page.search.budget}
     return found
 
 
@@ -113,7 +113,7 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
         name = gr.State(kind)
         button.click(on.repair, [*shown, name, *judged_on, *page.recover.repair_settings], answer, **common)
     looked_at = [*shown, compare_tab.tokens, *page.recover.repair_settings]
-    told = [page.recover.repair_times, *answer]
+    told = [page.recover.refused, *page.recover.repairs.values(), page.recover.repair_times, *answer]
     page.recover.repair_times.browse(on.repair_times, looked_at, told, **LOOKED_AT, **common)
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
     asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]

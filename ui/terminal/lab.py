@@ -94,10 +94,12 @@ def trim(
     channels: Annotated[int | None, typer.Option(help="how many channels the model keeps")] = None,
     params: Annotated[str | None, typer.Option(metavar="100M", help="or: neurons until as many parameters are left")] = None,
     score: str = "weighted",
-    refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again on those that are left")] = True,
-    bias: Annotated[
-        bool, typer.Option("--bias", help="give it a bias instead (FLAP), where the family has one; --params does not count it")
-    ] = False,
+    beside: Annotated[
+        str,
+        typer.Option(
+            help="what reads the cut parts: refit solves it again, bias gives it one (FLAP; --params does not count it), nothing leaves it"
+        ),
+    ] = "refit",
     redistribute: Annotated[bool, typer.Option("--redistribute", help="add what pruned heads had to those that stay (Minitron)")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="leave norm gains as they are where channels are cut, as Minitron does")] = False,
     text: Practice = "english",
@@ -109,16 +111,17 @@ def trim(
     **settings: Any,
 ) -> None:
     """Write a plan with less width, in place of the masks it had; weights that were solved again lie beside it."""
-    from engine.methods.widths import Kept, kept_for, require_width
+    from engine.methods.widths import Kept, kept_for, require_beside, require_width
     from engine.methods.widths import trim as run
 
+    require_beside(beside)
     kept = Kept(heads, neurons, channels)
     budget = None if params is None else parse_count(params)
     opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens)
     if budget is not None:
         kept = kept_for(opened, begun, kept, budget)
     require_width(opened, begun, kept)
-    write_plan(shown(run(opened, begun, packs, kept, score, settings, refit, plain, bias, redistribute)), opened, out)
+    write_plan(shown(run(opened, begun, packs, kept, score, settings, beside, plain, redistribute)), opened, out)
 
 
 @app.command()
@@ -141,7 +144,8 @@ def shapes(
     from engine.judge.cost import cost_judge, cost_of
     from engine.judge.objectives import Objective
     from engine.models.texts import texts_for
-    from engine.search.candidates import timed
+    from engine.plans.kept import for_now
+    from engine.search.candidates import keep_fronts, timed
     from engine.search.shapes import search_shapes, searched
     from ui.text.wire import shapes_to_json
 
@@ -153,12 +157,14 @@ def shapes(
         return cost_of((yield from judge.judge(plan)))
 
     layers = searched(Objective(opened, texts_for(text, "practice"), "kl", tokens), seconds) if seconds else None
-    found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit, layers=layers))
-    found = shown(timed(opened, found)) if speed else found
-    told = signed(shapes_to_json(found), opened)
-    write_table(told, "shapes", [one for one in told["shapes"] if one["cost"]], out, form)
-    if form == "json":
-        write_tensors(found[0].plan, out)
+    with for_now():
+        found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit, layers=layers))
+        found = shown(timed(opened, found)) if speed else found
+        keep_fronts(found)
+        told = signed(shapes_to_json(found), opened)
+        write_table(told, "shapes", [one for one in told["shapes"] if one["cost"]], out, form)
+        if form == "json":
+            write_tensors(found[0].plan, out)
 
 
 def parse_count(text: str) -> float:

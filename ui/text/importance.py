@@ -37,6 +37,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "score_lost": ("share of the score", "점수의 비율"),
     "head": ("head", "헤드"),
     "score_share": ("share of the highest", "최고 점수 대비"),
+    "layer_is": ("Layer {layer} of 0–{last}", "레이어 {layer} (0–{last})"),
     "unit_axis": ("rank by score", "점수 순위"),
     "unit_neurons": ("neuron", "뉴런"),
     "unit_channels": ("channel", "채널"),

@@ -19,6 +19,8 @@ TEXT: dict[str, tuple[str, str]] = {
     "making_refit": ("solved again", "다시 풂"),
     "making_bias": ("biases for what was cut", "잘라 낸 부분의 평균을 바이어스로"),
     "making_redistributed": ("pruned heads redistributed", "프루닝한 헤드를 재분배"),
+    "making_repaired": ("seams repaired: {count} ({kind})", "복구한 이음매 {count}곳 ({kind})"),
+    "making_solved": ("layers after seams solved again", "이음매 뒤의 레이어를 다시 풂"),
     "making_masks": ("{share} % of the weights are zero ({method})", "가중치의 {share} %가 0 ({method})"),
     "making_whole": ("full width", "전체 폭"),
     "making_dense": ("no mask", "마스크 없음"),

@@ -42,7 +42,7 @@ MISTAKES: dict[str, str] = {
     "the model's hidden states are not finite numbers in {}; try float32 or bfloat16": "{}에서 모델의 은닉 상태가 유한한 수가 아닙니다. float32나 bfloat16을 써 보세요.",
     "no model is open yet": "아직 열린 모델이 없습니다.",
     "another model is being opened; wait for it, or cancel": "다른 모델을 여는 중입니다. 기다리거나 취소하세요.",
-    "the zeros of the plan shown belong to its width and are let go: prune again after the trim": "지금 플랜의 0은 그 폭에 맞춘 것이라 버립니다. 폭을 줄인 뒤에 다시 프루닝하세요.",
+    "the zeros of the plan before belonged to its width and were let go: prune again": "앞선 플랜의 0은 그 폭에 맞춘 것이라 버렸습니다. 다시 프루닝하세요.",
     "this model has {} layers; what was asked for beyond that was cut: {}": "이 모델의 레이어는 {}개입니다. 그보다 큰 설정은 줄였습니다: {}",
     # texts
     "{} holds no text; write one text a line, five to ten sentences are enough": "{}: 텍스트가 없습니다. 한 줄에 하나씩 쓰세요. 다섯에서 열 문장이면 충분합니다.",
@@ -185,6 +185,7 @@ MISTAKES: dict[str, str] = {
     "OWL spreads a sparsity of {} or more over the layers; it needs one, no pattern and no global group": "OWL은 {} 이상의 희소도를 레이어마다 나눕니다. 패턴이나 global 그룹이 아니라 희소도가 필요합니다.",
     "the inputs of a projection are not finite numbers, so SparseGPT cannot solve for its weights": "프로젝션의 입력이 유한한 수가 아니어서 SparseGPT가 가중치를 풀 수 없습니다.",
     "{} has {} tokens, which is less than one sequence of {}; bring more text": "{}: {}토큰이라 시퀀스 하나({}토큰)보다 짧습니다. 텍스트를 더 넣으세요.",
+    "'{}' cannot be done beside a trim; choose one of {}": "‘{}’: 폭을 줄이면서 할 수 있는 일이 아닙니다. 다음 중에서 고르세요: {}",
     "{} is no score of {}; choose one of {}": "{}: {} 축의 점수가 아닙니다. 다음 중에서 고르세요: {}",
     "{} query heads cannot be kept: each of the {} KV groups keeps as many": "쿼리 헤드 {}개를 남길 수 없습니다. KV 그룹 {}개마다 같은 수를 남겨야 합니다.",
     "{} {} cannot be kept of {}": "{1}: {2}개에서 {0}개를 남길 수 없습니다.",

@@ -26,6 +26,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "col_shape": ("shape", "형상"),
     "col_by_estimate": ("estimate's rank", "추정 순위"),
     "col_by_size": ("rank by size", "크기 순위"),
+    "job_shape": ("Making the shape again", "형상을 다시 만드는 중"),
     "job_shapes": ("Looking for shapes", "형상 탐색 중"),
     "search_depth_only": ("A search leaves out layers of the whole model: the width and the masks of the plan shown are no part of what it finds. Trim and prune what it finds afterwards, or look for shapes below, which cut both.", "탐색은 원본 전체에서 제거할 레이어를 찾습니다. 지금 플랜의 폭과 마스크는 결과에 들어가지 않습니다. 탐색한 뒤에 폭을 줄이고 프루닝하거나, 둘을 함께 줄이는 아래의 형상을 탐색해 보세요."),
 }  # fmt: skip

@@ -25,11 +25,11 @@ class News:
             self._serial += 1
             self._moves[control] = (self._serial, value)
 
-    def settle(self, but: str = "") -> None:
-        """Forget all moves: a page has come in, and sets its controls itself. A move of one control is kept where no page was told of it
-        yet, since a job made it while none asked."""
+    def settle(self, *but: str) -> None:
+        """Forget all moves: a page has come in, and sets its controls itself. A move of a few controls is kept where no page was told of
+        it yet, since a job made it while none asked."""
         with self._lock:
-            self._moves = {control: move for control, move in self._moves.items() if control == but and move[0] > self._told}
+            self._moves = {control: move for control, move in self._moves.items() if control in but and move[0] > self._told}
 
     def since(self, seen: int) -> tuple[int, dict[str, dict[str, Any]]]:
         """Return the newest serial number, every property of the components of which one was put since `seen`, and the moves.

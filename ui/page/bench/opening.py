@@ -6,11 +6,11 @@ from typing import Any
 
 from engine.errors import LayerscopeError
 from engine.jobs import Job
-from engine.judge.similarity import SimilarityMeter
+from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.methods.laco import LacoSettings
 from engine.models.sources import parse_source
 from engine.models.texts import bundled
-from engine.types import Calibration, Model, ModelSource, ModelSpec
+from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 from ui.page import charts
 from ui.page.bench.jobs import Runner, Task
 from ui.page.bench.news import News
@@ -45,7 +45,7 @@ class Opening:
         self.runner = Runner(self._dropped)
         self.lock = self.runner.lock
         self.opened = 0
-        self.notice = ""  # what a person is told that is no mistake of theirs
+        self.notice, self.notice_of = "", ""  # what a person is told that is no mistake of theirs, and the name of the plan it is about
         self.model: Model | None = None
         self.meter: SimilarityMeter | None = None
         self.texts: Calibration = bundled("english")
@@ -92,7 +92,8 @@ class Opening:
             self.coming = coming
             return
         self.cancel()
-        self.opening, self.coming, self.notice = wanted, coming, ""
+        self.opening, self.coming = wanted, coming
+        self.notify("")
         for component in CHARTS:
             self.page.put(component, "stale", "yes")
 
@@ -116,6 +117,10 @@ class Opening:
         self.take(coming, same)
         for tell in self._on_opened:
             tell()
+
+    def notify(self, words: str, plan: Plan | None = None) -> None:
+        """Tell a person something of the open model, or of a plan: that stands there while the plan is shown."""
+        self.notice, self.notice_of = words, blocks_key(plan.blocks) if plan else ""
 
     def cancel(self) -> None:
         """Stop whatever runs or waits. What was asked for and is not there is forgotten, so that it can be asked again."""

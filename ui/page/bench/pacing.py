@@ -1,4 +1,4 @@
-"""How long something will take, told before it is begun: at the pace of the open model's last pass on this machine."""
+"""How long something will take, told before it is begun: at the pace of the open model's last passes on this machine."""
 
 import json
 import math

@@ -53,7 +53,6 @@ class Pruning(Lab):
         want = wanted(None if pattern_ else sparsity, pattern_ or None, group or own)
         if not (pattern_ or sparsity):
             raise SettingsError("no weight would become zero: choose a sparsity above 0")
-        self.bench.notice = ""
 
         def job() -> Job[Plan]:
             packs = self.packs(tokens) if MASKS[method].settings.needs else ()  # type: ignore[attr-defined]

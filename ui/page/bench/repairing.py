@@ -31,8 +31,9 @@ class Repairing:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
         asked = REPAIRS.require(kind).asked(settings)
         plan, _ = self.bench.chosen(choice, threshold)
-        require_repairable(plan, kind)
-        label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
+        model = self.bench.open_meter().model
+        require_repairable(model, plan, kind)
+        label = self.bench.label_of(choice, plan)
         judge, board = self.comparison.judge_for(texts, judged), self.comparison.board
         practice = practice_texts(self.bench.texts.name)
 
@@ -64,7 +65,8 @@ class Repairing:
         """
         plan, _ = self.bench.chosen(choice, threshold)
         meter, practice = self.bench.open_meter(), practice_texts(self.bench.texts.name)
-        kinds = [kind for kind in REPAIRS if _takes(kind, plan)]
+        refused = self.refused(choice, threshold)
+        kinds = [kind for kind in REPAIRS if kind not in refused]
         used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in kinds}
 
         def told() -> dict[str, Any]:
@@ -72,6 +74,20 @@ class Repairing:
             return {"tokens": max(used.values(), default=0), "seconds": seconds}
 
         return when_paced(self.bench, "repair_times", told)
+
+    def refused(self, choice: str, threshold: float) -> dict[str, str]:
+        """Return which kinds of repair the plan that Fold shows forbids, and why.
+
+        Raises:
+            PlanError: there is no such plan yet.
+        """
+        plan, model, found = self.bench.chosen(choice, threshold)[0], self.bench.open_meter().model, dict[str, str]()
+        for kind in REPAIRS:
+            try:
+                require_repairable(model, plan, kind)
+            except PlanError as reason:
+                found[kind] = str(reason)
+        return found
 
     def undo(self) -> None:
         """Show the plan again that was repaired last.
@@ -96,15 +112,6 @@ class Repairing:
     def _forget(self) -> None:
         self._repaired = None
         self.bench.page.put("repaired", "value", "{}")
-
-
-def _takes(kind: str, plan: Plan) -> bool:
-    """True where a plan can be repaired so."""
-    try:
-        require_repairable(plan, kind)
-    except PlanError:
-        return False
-    return True
 
 
 def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What "Shapes for a budget" on Search asks for: all legal shapes near a number of parameters, the most promising measured and timed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.cache import plain
@@ -10,24 +10,23 @@ from engine.jobs import Job, scaled
 from engine.judge.cost import place_of, practice_texts
 from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
-from engine.search.candidates import timed
-from engine.search.shapes import SECONDS, Candidate, search_shapes, searched
-from engine.types import Model
+from engine.plans.kept import for_now, keep_longer
+from engine.search.candidates import keep_fronts, timed
+from engine.search.shapes import SECONDS, Candidate, search_shapes, searched, shaped
+from engine.types import Model, Plan, Shape
 from ui.page.bench.lab import Lab
 from ui.text.tables import COLUMNS, sheet, table
 from ui.text.wire import shapes_to_json
-
-_BUDGET = 0.8  # of the model's parameters, where nobody has said
 
 
 class Shaping(Lab):
     """Looks for the shape to cut the open model to. What was measured is on the page as it comes, and stays after a cancel."""
 
     _found: tuple[Candidate, ...] = ()
+    _again: Callable[[Plan, Shape], Job[Plan]]  # makes the plan of a measured shape once more
 
     def begin(self, model: Model) -> None:
         self._found = ()
-        self.bench.page.put("shapes_budget", "value", float(f"{_BUDGET * model.spec.parameters / 1e6:.3g}"))
 
     def tell(self) -> None:
         self.bench.page.put("shapes", "data", json.dumps(plain(self._told()) if self._found else {"rows": []}))
@@ -42,26 +41,38 @@ class Shaping(Lab):
             raise SettingsError("shapes need a budget: how many million parameters the model is to have")
         model, share = self.bench.open_meter().model, 0.8 if speed else 1.0
 
+        packs = self.packs(tokens)
+
         def job() -> Job[None]:
-            packs = self.packs(tokens)
+            self._found, self._again = (), lambda plan, shape: shaped(model, plan.deep, shape, packs, refit)
+            self.tell()
             layers = searched(Objective(model, practice_texts(self.bench.texts.name), "kl", tokens), SECONDS)
             run = search_shapes(model, packs, millions * 1e6, self.costing.of_one, self._learn, measured, refit, layers)
-            self._learn((yield from scaled(run, 0.0, share)))
-            if speed:
-                yield from scaled(timed(model, self._found, self._learn), share, 1.0)
+            with for_now():
+                try:
+                    self._learn((yield from scaled(run, 0.0, share)))
+                    if speed:
+                        yield from scaled(timed(model, self._found, self._learn), share, 1.0)
+                finally:  # also where it is cancelled
+                    keep_fronts(self._found)
 
         self.bench.submit("shapes", job, lambda _: None, urgent=True)
 
     def show(self, name: str) -> None:
-        """Make the plan of a measured shape the plan that the page shows.
+        """Make the plan of a measured shape the plan that the page shows; it is made again where its tensors were let go.
 
         Raises:
             PlanError: no shape of this name was measured.
         """
-        plan = next((one.plan for one in self._found if one.plan and blocks_key(one.plan.blocks) == name), None)
-        if plan is None:
+        found = next(((one.plan, one.shape) for one in self._found if one.plan and blocks_key(one.plan.blocks) == name), None)
+        if found is None:
             raise PlanError("this shape was not measured on the open model; look for shapes again")
-        self.bench.show_found(plan)
+        try:
+            keep_longer(found[0].tensors)
+        except PlanError:
+            self.bench.submit("shape", lambda: self._again(*found), self.bench.show_found, urgent=True)
+        else:
+            self.bench.show_found(found[0])
 
     def _learn(self, found: Sequence[Candidate]) -> None:
         for one in found:

@@ -3,14 +3,13 @@
 import re
 import threading
 from collections.abc import Callable
-from typing import Any
 
-from engine.cache import content_key
 from engine.jobs import Job
+from engine.judge.similarity import blocks_key
 from engine.models.library import remember
 from engine.models.loading import open_model
 from engine.models.texts import BUNDLED, bundled, calibration_of
-from engine.types import Calibration, Model, ModelSource, ModelSpec
+from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 
 _models: dict[ModelSource, Model] = {}  # shared by all sessions; the last two stay open
 _models_lock = threading.Lock()
@@ -36,7 +35,7 @@ def texts_of(choice: str, own: str, purpose: str = "calibration") -> Calibration
     return bundled(choice, purpose) if choice in BUNDLED else calibration_of(tuple(own.splitlines()), "own texts")
 
 
-def suggested_name(model: Model | None, plan_key: Any, depth: int) -> str:
-    """Return a folder name for an export: the model, its depth, and a few letters of what was folded."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model.spec.name.split("/")[-1]).strip("-.") if model else "model"
-    return f"{stem}-{depth}-layers-{content_key(plan_key)[:6]}"
+def suggested_name(model: Model, plan: Plan) -> str:
+    """Return a folder name for an export: the model, the plan's depth, and the first letters of its own name."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model.spec.name.split("/")[-1]).strip("-.") or "model"
+    return f"{stem}-{plan.depth}-layers-{blocks_key(plan.blocks)[:6]}"

@@ -21,7 +21,7 @@ from ui.page.bench.workbench import Workbench
 
 SHARES = (0.875, 0.75, 0.5)  # of an axis that are left
 # A score, and what is done for what reads the cut parts; the quickest first.
-ARMS = (("maw", ""), ("minitron", ""), ("flap", "bias"), ("weighted", "refit"))
+ARMS = (("maw", "nothing"), ("minitron", "nothing"), ("flap", "bias"), ("weighted", "refit"))
 
 
 class Trimming(Lab):
@@ -59,22 +59,25 @@ class Trimming(Lab):
         asked = {"heads": int(heads), "neurons": int(neurons), "channels": int(channels)}
         return Kept(**{axis: None if count >= shape.get(axis, 0) else count for axis, count in asked.items()})
 
-    def trim(self, choice: str, threshold: float, kept: Kept, score: str, refit: bool, plain_: bool, tokens: int, **beside: bool) -> None:
-        """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown. `beside` is what else `trim` of the
-        engine is told: biased, redistributed."""
+    def trim(self, choice: str, threshold: float, kept: Kept, score: str, tokens: int, beside: str, **more: bool) -> None:
+        """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown. `beside` and `more` (plain,
+        redistributed) are what `trim` of the engine is told."""
         model, shown = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0]
         plan = shown.deep
         require_width(model, plan, kept)
         for axis in AXES:
             if getattr(kept, axis) is not None:
                 require_score(score, axis)
-        let_go = "the zeros of the plan shown belong to its width and are let go: prune again after the trim"
-        self.bench.notice = let_go if shown.masks else ""
 
         def job() -> Job[Plan]:
-            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, refit, plain_, **beside))
+            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, beside, **more))
 
-        self.bench.submit("trim", job, self.bench.show_found, urgent=True)
+        def done(trimmed: Plan) -> None:
+            self.bench.show_found(trimmed)
+            if shown.masks:
+                self.bench.notify("the zeros of the plan before belonged to its width and were let go: prune again", trimmed)
+
+        self.bench.submit("trim", job, done, urgent=True)
 
     def times(self, score: str, beside: str, tokens: int) -> dict[str, Any]:
         """Return how many practice tokens a trim reads where so many are asked for, and how many seconds it takes here."""
@@ -94,8 +97,8 @@ class Trimming(Lab):
         asked.sort(key=lambda one: abs(one[1] - now[one[0]]) / shape[one[0]])
         self._curves.measure([self._point(*one, *arm) for one in asked for arm in ARMS if self._serves(one[0], *arm)])
 
-    def _serves(self, axis: str, score: str, done: str) -> bool:
-        return score in scores_for(axis) and (done != "bias" or has_bias(self.bench.open_meter().model, axis))
+    def _serves(self, axis: str, score: str, beside: str) -> bool:
+        return score in scores_for(axis) and (beside != "bias" or has_bias(self.bench.open_meter().model, axis))
 
     def _counts(self, axis: str, now: int) -> list[int]:
         """Return which widths of an axis are measured: the legal ones nearest to SHARES of it, and the slider's own."""
@@ -105,12 +108,11 @@ class Trimming(Lab):
         nearest = {min(there, key=lambda count: abs(count - share * whole)) for share in SHARES}
         return sorted((nearest | {now} & set(there)) - {whole}, reverse=True)
 
-    def _point(self, axis: str, count: int, score: str, done: str) -> Point:
+    def _point(self, axis: str, count: int, score: str, beside: str) -> Point:
         model, kept = self.bench.open_meter().model, Kept(**{axis: count})
-        how = {"refitted": done == "refit", "biased": done == "bias", "plain": score == "minitron"}
 
         def make(packs: Sequence[Pack]) -> Job[Plan]:
-            return trim(model, untouched(model.spec.depth), packs, kept, score, **how)
+            return trim(model, untouched(model.spec.depth), packs, kept, score, None, beside, plain=score == "minitron")
 
-        told = (("axis", axis), ("count", count), ("score", score), ("done", done))
-        return Point(f"{axis} {count} {score} {done}", told, f"{axis} left: {count}, {score}", make)
+        told = (("axis", axis), ("count", count), ("score", score), ("beside", beside))
+        return Point(f"{axis} {count} {score} {beside}", told, f"{axis} left: {count}, {score}", make)

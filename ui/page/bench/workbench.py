@@ -23,6 +23,7 @@ from ui.page.bench.opening import Coming, Opening
 from ui.text.wire import trial_to_json
 
 T_MIN = 0.5
+SHARE = 0.8  # of the layers and of the parameters of a model that was just opened: what Search is to come down to, until somebody says
 
 
 class Workbench(Opening):
@@ -81,12 +82,20 @@ class Workbench(Opening):
         self.page.put("target", "minimum", 1)  # the map says more; that of the model before may lie above the new maximum
         if not same:
             self.page.move("target", depth)  # until there is a map that T can be looked up in
+            self._aim()
         self.settings = coming.settings
         try:
             self.ask(self._fitting(coming.settings, moving=True))
         except (SettingsError, PlanError) as error:  # the model itself can be shown all the same
             self.runner.complain(str(error), "map")
             self.set_spans([])
+
+    def _aim(self) -> None:
+        """Move what Search is to come down to into the reach of the open model; once, since what is typed then is to last."""
+        spec = self.open_meter().model.spec
+        self.page.move("search_kind", "layers")
+        self.page.move("search_amount", max(1, round(SHARE * spec.depth)))
+        self.page.move("shapes_budget", float(f"{SHARE * spec.parameters / 1e6:.3g}"))
 
     def again(self, settings: LacoSettings, spans: list[list[int]] | None) -> None:
         """What is open was asked for again: with these settings, and these spans by hand."""
@@ -109,7 +118,7 @@ class Workbench(Opening):
             if moving or fits[name] != wanted[name]:
                 self.page.move(control, fits[name])
         if cut := ", ".join(f"{name} {wanted[name]} → {fits[name]}" for name in fits if fits[name] != wanted[name]):
-            self.notice = f"this model has {depth} layers; what was asked for beyond that was cut: {cut}"
+            self.notify(f"this model has {depth} layers; what was asked for beyond that was cut: {cut}")
         return replace(settings, C=fits["C"], lowest=fits["L"], highest=fits["H"])
 
     # --- fold ---
@@ -211,7 +220,7 @@ class Workbench(Opening):
         meter = self.open_meter()
         require_depth(plan, meter.model.spec.depth)
         require_tensors(plan.tensors)
-        self.notice = of_another_model(value, meter.model.fingerprint)
+        self.notify(of_another_model(value, meter.model.fingerprint), plan)
         self.file = plan
         self.page.move("plan", "file")
         self._measure("file", plan)

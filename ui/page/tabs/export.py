@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import gradio as gr
 
 from engine.models.sources import DTYPES
-from ui.page.components.chart import view
+from ui.page.components.chart import follow, view
 from ui.text.words import words
 
 FORMATS = ("safetensors", "gguf")
@@ -30,7 +30,6 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
             "",
             label=say("export_name"),
             info=say("export_name_info").format(folder=export_folder),
-            placeholder="SmolLM2-24-layers",
             elem_id="export-name",
             scale=2,
             min_width=280,
@@ -44,6 +43,7 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
         whole = chosen == FORMATS[0]
         return [gr.update(label=say("export_name" if whole else "export_file")), *[gr.update(visible=whole)] * 2]
 
+    follow(summary, dtype=dtype, form=form)
     form.change(formatted, form, [name, dtype, shard], show_progress="hidden", queue=False, api_visibility="private")
     button = gr.Button(say("export_button"), variant="primary", elem_id="export-button")
     report = view("report", language, 200, panel=True)

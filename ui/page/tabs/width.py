@@ -7,12 +7,12 @@ from typing import Any
 import gradio as gr
 
 from engine.methods.scores import SCORES
+from engine.methods.widths import BESIDE
 from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import told, words
 
 TARGETS = ("parameters", "bytes", "memory")
-BESIDE = ("refit", "bias", "nothing")  # what is done for what reads the cut parts
 
 
 def build(language: str) -> SimpleNamespace:
