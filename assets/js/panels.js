@@ -43,8 +43,12 @@
     return local.latest;
   };
 
+  // What sticks below the status line has to know how high that is: a notice makes it higher.
+  const underneath = (row) => { new ResizeObserver(() => document.body.style.setProperty("--ls-status", `${row.offsetHeight}px`)).observe(row); return true; };
+
   views.status = (box, {value: told, words, local, trigger}) => {
     const value = latest(told, local, trigger);
+    local.sized ??= underneath(document.querySelector(".ls-status-row"));
     box.replaceChildren();
     if (document.body.classList.contains("ls-away")) { // a change of that class draws all views again
       box.append(element("p", {class: "ls-problem", role: "alert"}, words.away));

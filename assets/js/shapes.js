@@ -19,10 +19,12 @@
     const names = rows.filter((row) => named(row)), lowest = [...names].sort((a, b) => ratioOf(a) - ratioOf(b))[0];
     plot(box, [
       {type: "scatter", mode: "lines", x: best.map(x), y: best.map(ratioOf), line: {color: t.accent, width: 1.5, dash: "dot"}, hoverinfo: "skip"},
-      {type: "scatter", mode: "markers+text", x: rows.map(x), y: ratios, customdata: rows, text: rows.map(named), textposition: rows.map((row) => (names.length > 1 && row === lowest ? "bottom center" : "top center")), textfont: {color: t.faint, size: 11}, cliponaxis: false,
+      {type: "scatter", mode: "markers", x: rows.map(x), y: ratios, customdata: rows, text: rows.map(named), cliponaxis: false,
         hovertext: rows.map((row) => `${says(row, words)}<br>${ls.costWords({...row.cost, level: row.level}, words)}`), hovertemplate: "%{hovertext}<extra></extra>",
         error_y: arms(rows, ratioOf, (row) => row.cost.low, (row) => row.cost.high, t.faint), ...(spread ? {error_x: arms(rows, x, (row) => spread(row)[0], (row) => spread(row)[1], t.faint)} : {}),
         marker: {size: rows.map((row) => (chosen(row) ? 15 : 10)), symbol: rows.map((row) => (front.includes(row) ? "diamond" : "circle-open")), color: rows.map((row) => (chosen(row) ? t.fold : t.accent)), line: {width: 2}}},
+      // By themselves: Plotly takes the label of a point that has none away for good.
+      {type: "scatter", mode: "text", x: names.map(x), y: names.map(ratioOf), text: names.map(named), textposition: names.map((row) => (names.length > 1 && row === lowest ? "bottom center" : "top center")), textfont: {color: t.faint, size: 11}, cliponaxis: false, hoverinfo: "skip"},
     ], {
       xaxis: {title: {text: title}, range: roomy(rows.map(x), spread ? .4 : .16)}, margin: {l: 58, r: 16, t: 24, b: 44}, hovermode: "closest",
       yaxis: {title: {text: words.cost_axis}, ...ratioAxis(ratios, Math.max(2, ...rows.map((row) => row.cost.high ?? ratioOf(row))), [names.length > 1 ? .12 : .06, .1])},

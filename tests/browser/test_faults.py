@@ -57,7 +57,9 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
     assert page.locator("#C input[type=range]").evaluate("(range) => [range.max, range.value].map(Number)") == [6, 6]
     open_tab(page, "export")
     expect(page.locator("#ls-summary")).to_contain_text("of 6")
-    expect(page.locator("#export-name :is(input, textarea)")).to_have_attribute("placeholder", re.compile(r"^shallow-\d-layers-[0-9a-f]{6}$"))
+    expect(page.locator("#export-name :is(input, textarea)")).to_have_attribute(
+        "placeholder", re.compile(r"^shallow-\d-layers-[0-9a-f]{6}$")
+    )
     expect(page.locator("#search-amount input")).to_have_value("5")  # of the model of 12 layers it would be 10
     trackers = "[...document.querySelectorAll('[data-testid=status-tracker]')].filter((node) => node.checkVisibility()).length"
     assert page.evaluate(trackers) == 0

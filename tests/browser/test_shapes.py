@@ -38,7 +38,11 @@ def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, t
     expect(rows).to_have_count(3, timeout=LONG)
     wait_until_ready(page)
     expect(page.locator("#ls-shapes .ls-rankings")).to_contain_text("Spearman, 3 shapes")
-    expect(page.locator("#ls-shapes .ls-fast .scatterlayer .trace")).to_have_count(2)
+    for chart in ("front", "fast"):  # the front, the points, and the names of two of them or of one that is both
+        expect(page.locator(f"#ls-shapes .ls-{chart} .scatterlayer .trace")).to_have_count(3)
+        assert {"first by the estimate", "the largest"} == set(
+            ", ".join(page.locator(f"#ls-shapes .ls-{chart} .textpoint").all_text_contents()).split(", ")
+        )
     expect(rows.first.locator("td").last).to_have_text(re.compile(r"×\d"))
     layers = rows.nth(1).locator("th").inner_text().split(" ")[0]
     rows.nth(1).focus()
