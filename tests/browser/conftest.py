@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
@@ -81,11 +81,11 @@ def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
 
 @pytest.fixture(scope="session")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real model that is quicker than the demo: its first 10 layers and its last 2."""
+    """A real model that is quicker than the demo: its first 10 layers and its last 2, in bfloat16."""
     source = parse_source("demo")
     folder, _ = drain(resolve(source))
     plan = plan_of_kept(30, [*range(10), 28, 29], "short")
-    return export_unverified(source, folder, plan, tmp_path_factory.mktemp("models") / "short")
+    return export_unverified(source, folder, plan, tmp_path_factory.mktemp("models") / "short", dtype="bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +104,23 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """Where a file's pages are opened. They share what the browser has compiled of the page's scripts, which takes half of a page's
+    time; a visitor is a tab (see assets/js/state.js), so that each of them is a new one nevertheless."""
+    opened = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def page(browser: Browser, app: App) -> Iterator[Page]:
+def page(context: BrowserContext, app: App) -> Iterator[Page]:
     """A new visitor's page; an error in its scripts fails the test."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
     opened = context.new_page()
     errors: list[str] = []
     opened.on("request", lambda request: app.requests.append(request.url) if asks(request.url) else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if "js_on_load" in message.text else None)
     yield opened
-    context.close()
+    opened.close()
     assert not errors, errors

@@ -4,6 +4,8 @@ import re
 
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import App
+
 GROUPS = {
     "explore": "look",
     "importance": "look",
@@ -43,3 +45,12 @@ def open_tab(page: Page, name: str) -> None:
 
 def wait_until_ready(page: Page) -> None:
     expect(page.locator("#ls-status .ls-job")).to_have_text(re.compile("^(Ready|준비됨)$"), timeout=LONG)
+
+
+def wait_until_quiet(page: Page, app: App) -> None:
+    """Wait until nothing runs and the page has stopped asking."""
+    wait_until_ready(page)
+    seen = -1
+    while seen != len(app.requests):
+        seen = len(app.requests)
+        page.wait_for_timeout(1500)

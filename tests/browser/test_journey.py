@@ -285,8 +285,8 @@ def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when
 
 def test_dark_phone_and_korean(page: Page, app: App) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{app.url}/ko?model=demo&L=24&__theme=dark")  # the demo, as a visitor finds it
-    assert len(painted(page, "similarity")) == 31
+    page.goto(f"{app.url}/ko{LINK.strip('/')}&__theme=dark")
+    assert len(painted(page, "similarity")) == DEPTH + 1
     expect(page.locator("#tab-explore")).to_have_text("분석")
     expect(page.locator("#tab-explore")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -294,7 +294,7 @@ def test_dark_phone_and_korean(page: Page, app: App) -> None:
     layout = page.evaluate("document.querySelector('#ls-similarity .ls-map').layout")
     assert layout["paper_bgcolor"] == "transparent"
     open_tab(page, "fold")
-    expect(page.locator("#ls-fold [data-layer]")).to_have_count(30, timeout=LONG)
+    expect(page.locator("#ls-fold [data-layer]")).to_have_count(DEPTH, timeout=LONG)
     width = page.evaluate("document.querySelector('#ls-fold .ls-strip').getBoundingClientRect().right")
     assert width <= 390
     assert app.external() == []

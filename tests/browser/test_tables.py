@@ -14,7 +14,7 @@ import typer
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.hands import open_tab, set_slider
+from tests.browser.hands import open_tab, set_slider, wait_until_quiet
 from tests.families import save_tiny
 from ui.terminal.cli import app as terminal
 
@@ -40,14 +40,6 @@ def patient(page: Page) -> Iterator[None]:
     expect.set_options(timeout=5_000)
 
 
-def ready(page: Page, app: App) -> None:
-    """Wait until nothing runs and the page has stopped asking."""
-    told, seen = page.locator("#ls-status .ls-job"), -1
-    while told.inner_text() != "Ready" or seen != len(app.requests):
-        seen = len(app.requests)
-        page.wait_for_timeout(1500)
-
-
 def saved(page: Page, chart: Locator, what: str) -> tuple[str, bytes]:
     """Save a chart through its menu; return the file's name and what is in it."""
     chart.locator("> .ls-save").click()
@@ -65,7 +57,7 @@ def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, a
     page.goto(f"{app.url}{TINY}&__theme=dark")
     bars = page.locator("#ls-similarity .ls-bars")
     expect(bars.locator(".ls-save")).to_be_visible(timeout=LONG)
-    ready(page, app)
+    wait_until_quiet(page, app)
     asked = len(app.requests)
 
     name, svg = saved(page, bars, "save_svg")
@@ -102,11 +94,11 @@ def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, a
 def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> None:
     page.goto(app.url + TINY)
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
-    ready(page, app)  # a tab's charts are painted while it is open
+    wait_until_quiet(page, app)  # a tab's charts are painted while it is open
     open_tab(page, "fold")
     strip = page.locator("#ls-fold .ls-stripbox")
     expect(strip.locator("> .ls-save")).to_be_visible(timeout=LONG)
-    ready(page, app)
+    wait_until_quiet(page, app)
     for theme in ("light", "dark"):
         page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
         page.wait_for_timeout(300)
@@ -130,7 +122,7 @@ def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
     page.goto(app.url + TINY)
     button = page.locator("#ls-norms .ls-save")
     expect(button).to_be_visible(timeout=LONG)
-    ready(page, app)
+    wait_until_quiet(page, app)
     assert button.get_attribute("aria-label") == "Save this chart"
     button.scroll_into_view_if_needed()  # a menu closes when the page scrolls
     page.wait_for_timeout(500)
@@ -159,11 +151,11 @@ def test_the_board_sorts_hides_and_is_copied(page: Page, app: App) -> None:
     page.goto(f"{app.url}{TINY}&C=2")
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
     open_tab(page, "compare")
-    ready(page, app)
+    wait_until_quiet(page, app)
     page.locator("#judge-map").click()
     rows = page.locator("#ls-board tr[data-entry]")
     expect(rows.nth(2)).to_contain_text("×", timeout=LONG)
-    ready(page, app)
+    wait_until_quiet(page, app)
 
     def column(place: int) -> list[str]:
         return rows.locator(f":nth-child({place})").all_inner_texts()
@@ -234,7 +226,7 @@ def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(app.url + TINY)
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
-    ready(page, app)
+    wait_until_quiet(page, app)
     seen: dict[str, list[str]] = {}
     for tab in ("explore", "fold", "search", "compare", "export"):
         open_tab(page, tab)
@@ -252,7 +244,7 @@ def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page
     # T is followed without a question to the server; the others by one.
     open_tab(page, "fold")
     fold = page.locator("#ls-terminal-fold pre")
-    ready(page, app)
+    wait_until_quiet(page, app)
     asked = len(app.requests)
     set_slider(page, "T", 0.9)
     expect(fold).not_to_contain_text("-T 0.5 ")

@@ -83,7 +83,7 @@ def test_near_the_top_fewer_layers_are_absorbed(family: str, rule: str, tiny: Ca
 
 def test_decides_as_the_published_loop_does_on_the_demo(demo: Model) -> None:
     texts = bundled("english").texts[:1]
-    settings = LacoSettings(C=4, I=2, T=0.65, lowest=0, highest=29)
+    settings = LacoSettings(C=4, I=2, T=0.65, lowest=14, highest=29)
     proposal = drain(propose(meter_of(demo, texts), settings))
     assert_agrees(proposal, naive_trials(demo, texts, settings))
     assert {t.accepted for t in proposal.trials} == {True, False}

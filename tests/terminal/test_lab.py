@@ -67,7 +67,7 @@ def test_plans_go_from_verb_to_verb(lab: Callable[..., dict[str, Any]], inside: 
     assert "pattern = 2:4" in card
     assert "neither size nor speed changes" in card
 
-    again = lab("trim", "again.json", "--plan", tmp_path / "masked.json", "--neurons", 24, "--beside", "nothing")
+    again = lab("trim", "again.json", "--plan", tmp_path / "masked.json", "--neurons", 24, "--no-refit")
     assert "masks" not in again  # they were of the wider plan
     assert [len(layer["heads"]) for layer in again["width"]["layers"]] == [2] * 4
 
@@ -129,7 +129,7 @@ def test_shapes_are_a_table_too(inside: Inside, on_practice: Any) -> None:
 
 
 def test_a_trim_meets_a_number_of_parameters(lab: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    plan = lab("trim", "narrow.json", "--params", "45K", "--heads", 2, "--beside", "nothing")
+    plan = lab("trim", "narrow.json", "--params", "45K", "--heads", 2, "--no-refit")
     assert len(plan["width"]["layers"][0]["heads"]) == 2
     assert 20 < len(plan["width"]["layers"][0]["neurons"]) < 48
 
@@ -138,7 +138,7 @@ def test_a_trim_meets_a_number_of_parameters(lab: Callable[..., dict[str, Any]],
 def test_a_trim_with_biases_and_redistributed_heads_loads_as_a_stock_checkpoint(
     lab: Callable[..., dict[str, Any]], inside: Inside, on_practice: Any, tmp_path: Path
 ) -> None:
-    plan = lab("trim", "flap.json", "--heads", 2, "--neurons", 36, "--score", "flap", "--beside", "bias", "--redistribute")
+    plan = lab("trim", "flap.json", "--heads", 2, "--neurons", 36, "--score", "flap", "--bias", "--redistribute")
     told = plan["width"]["settings"]
     assert (told["refit"], told["bias"], told["redistributed"]) == (False, True, True)
     assert set(plan["width"]["layers"][0]["refits"]) == {"self_attn.q_proj.weight", "self_attn.o_proj.bias", "mlp.down_proj.bias"}
@@ -166,11 +166,10 @@ def test_a_trim_with_biases_and_redistributed_heads_loads_as_a_stock_checkpoint(
         ("trim", ("--channels", 30), ("no shape", "attention heads")),
         ("trim", ("--neurons", 24, "--score", "loudness"), ("unknown score", "minitron")),
         ("trim", ("--heads", 2, "--score", "maw"), ("maw is no score of heads",)),
-        ("trim", ("--neurons", 24, "--beside", "both"), ("'both' cannot be done beside a trim", "refit, bias, nothing")),
         ("trim", ("--params", "lots"), ("'lots' is no number of parameters",)),
         ("trim", ("--params", "1K"), ("cannot be met by cutting neurons",)),
         ("trim", ("--params", "45K", "--neurons", 24), ("not both",)),
-        ("trim", ("--channels", 28, "--beside", "bias"), ("a bias makes up for heads or neurons",)),
+        ("trim", ("--channels", 28, "--bias"), ("a bias makes up for heads or neurons",)),
         ("shapes", ("--params", "1B"), ("no legal shape",)),
         ("importance", ("--axis", "layers"), ("unknown axis", "neurons")),
         ("importance", ("--axis", "heads", "--score", "wanda"), ("unknown score",)),

@@ -94,12 +94,10 @@ def trim(
     channels: Annotated[int | None, typer.Option(help="how many channels the model keeps")] = None,
     params: Annotated[str | None, typer.Option(metavar="100M", help="or: neurons until as many parameters are left")] = None,
     score: str = "weighted",
-    beside: Annotated[
-        str,
-        typer.Option(
-            help="what reads the cut parts: refit solves it again, bias gives it one (FLAP; --params does not count it), nothing leaves it"
-        ),
-    ] = "refit",
+    refit: Annotated[bool, typer.Option(help="solve what reads the cut parts again on those that are left")] = True,
+    bias: Annotated[
+        bool, typer.Option("--bias", help="give it a bias instead (FLAP), where the family has one; --params does not count it")
+    ] = False,
     redistribute: Annotated[bool, typer.Option("--redistribute", help="add what pruned heads had to those that stay (Minitron)")] = False,
     plain: Annotated[bool, typer.Option("--plain", help="leave norm gains as they are where channels are cut, as Minitron does")] = False,
     text: Practice = "english",
@@ -111,10 +109,10 @@ def trim(
     **settings: Any,
 ) -> None:
     """Write a plan with less width, in place of the masks it had; weights that were solved again lie beside it."""
-    from engine.methods.widths import Kept, kept_for, require_beside, require_width
+    from engine.methods.widths import Kept, kept_for, require_width
     from engine.methods.widths import trim as run
 
-    require_beside(beside)
+    beside = "bias" if bias else "refit" if refit else "nothing"
     kept = Kept(heads, neurons, channels)
     budget = None if params is None else parse_count(params)
     opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens)

@@ -51,7 +51,7 @@ def _widths(
     say: Any, heads: float, neurons: float, channels: float, score: str, beside: str, plain: bool, redistribute: bool, tokens: float
 ) -> list[str]:
     kept = f"--heads {int(heads)} --neurons {int(neurons)} --channels {int(channels)} --score {score}"
-    ticked = f" --beside {beside}" * (beside != "refit") + " --plain" * plain + " --redistribute" * redistribute
+    ticked = {"refit": "", "bias": " --bias", "nothing": " --no-refit"}[beside] + " --plain" * plain + " --redistribute" * redistribute
     return [
         say("terminal_plan"),
         f"layerscope trim --plan plan.json {{opened}} {kept}{ticked} --text {{practice}} --tokens {int(tokens)} --out narrow.json",
