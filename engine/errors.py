@@ -29,6 +29,10 @@ class PlanError(LayerscopeError):
     """A plan is malformed or made for another model."""
 
 
+class TrainingError(LayerscopeError):
+    """A run cannot go on learning; what it had learned is kept."""
+
+
 class ExportError(LayerscopeError):
     """A checkpoint cannot be written where it was asked for."""
 

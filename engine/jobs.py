@@ -106,15 +106,14 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
             with contextlib.suppress(BrokenPipeError):  # a child that died already is reported below
                 child.stdin.write(json.dumps(request))
                 child.stdin.close()
-            began, seen = time.monotonic(), 0
+            began, seen, told = time.monotonic(), 0, None
             while reader.is_alive():
                 reader.join(0.2)
                 news = [line for line in lines[seen:] if "label" in line]
                 seen = len(lines)
                 if news:
-                    yield Progress(news[-1]["label"], news[-1]["fraction"])
-                else:
-                    yield Progress(f"{label} ({time.monotonic() - began:.0f} s)")
+                    told = Progress(news[-1]["label"], news[-1]["fraction"])
+                yield told or Progress(f"{label} ({time.monotonic() - began:.0f} s)")
             child.wait()
         finally:
             child.kill()

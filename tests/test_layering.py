@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUND = ("types", "errors", "jobs", "cache", "settings", "turns")  # what all rooms stand on
-ROOMS = ("models", "plans", "passes", "judge", "methods", "search", "recover", "export")
+ROOMS = ("models", "plans", "passes", "judge", "corpus", "training", "methods", "search", "recover", "export")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for package in ("engine", "ui")

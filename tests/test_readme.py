@@ -71,6 +71,7 @@ def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path, monkeypatch: pytest.
             "ablate",
             "tasks",
             "report",
+            "write",
             "models",
         ),
     ]

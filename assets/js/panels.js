@@ -23,7 +23,7 @@
     window.layerscope.model = value.name; // what files saved from here are named after
   };
 
-  const duration = (seconds, words) => {
+  const duration = window.layerscope.duration = (seconds, words) => {
     if (seconds < 90) return fill(words.seconds, {count: seconds < 10 ? Math.ceil(seconds) : 5 * Math.ceil(seconds / 5)});
     return seconds < 5400 ? fill(words.minutes, {count: Math.ceil(seconds / 60)}) : fill(words.hours, {count: (seconds / 3600).toFixed(1)});
   };
@@ -62,7 +62,7 @@
     }
     if (value.notice && (!value.of || value.of === window.layerscope.shown?.name)) box.append(element("p", {class: "ls-notice", role: "status"}, value.notice));
     const percent = percentOf(value);
-    const detail = value.stopping ? words.stopping : value.behind !== null && value.behind !== undefined ? fill(words.behind, {job: value.behind ? jobName(value.behind, words) : words.another_job}) : value.label ?? "";
+    const detail = value.stopping ? words.stopping : value.behind !== null && value.behind !== undefined ? fill(words.behind, {job: value.behind ? jobName(value.behind, words) : words.another_job}) : value.label ?? (value.learns ? fill(words.run_beside, {name: value.learns}) : "");
     const line = window.layerscope.jobLine(value, words);
     const bar = element("div", {class: "ls-progress", role: "progressbar", "aria-label": line, ...(percent === null ? {} : {"aria-valuenow": percent})});
     bar.append(element("i", {style: value.kind ? (percent === null ? "width:100%" : `width:${percent}%`) : "width:0", class: percent === null && value.kind ? "ls-unknown" : ""}));

@@ -84,6 +84,12 @@
     local.input.focus({preventScroll: true});
   };
 
+  // Open a model as a hand would that types its name; Gradio hears of what is typed a moment later.
+  window.layerscope.openModel = (source) => {
+    set(document.querySelector("#model input, #model textarea"), source);
+    setTimeout(() => document.getElementById("open").click(), 100);
+  };
+
   const wire = (box, local) => {
     const {button, input} = local;
     if (!input) return;

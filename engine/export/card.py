@@ -6,7 +6,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.export.figures import bytes_of
-from engine.models.sources import DEMO_BASE_MODEL, lies_within
+from engine.export.lineage import base_model, before, learned, told
+from engine.models.sources import lies_within
 from engine.models.texts import assets_folder
 from engine.plans.provenance import made
 from engine.plans.words import describe, weigh
@@ -20,7 +21,7 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
 
     `base_model` is named only where it is known to be a Hub id; licence and language come from the source's own card.
     """
-    base = base_model(source)
+    base = base_model(source, folder)
     inherited = {"license": "apache-2.0", "language": "en"} if source.kind == "demo" else _from_card(folder)
     results = _results(record.get("evaluation"))
     data = ModelCardData(
@@ -33,7 +34,7 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
         tags=_tags(plan),
         **inherited,
     )
-    settings = dict(plan.settings)
+    settings, lineage = dict(plan.settings), record["lineage"]
     accepted = [trial["similarity"] for trial in record.get("trials", ()) if trial["accepted"]]
     template = (assets_folder() / "model_card.md.j2").read_text(encoding="utf-8")
     card = ModelCard.from_template(
@@ -41,6 +42,9 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
         template_str=template,
         name=spec.name,
         base=base,
+        repruned=bool(before(lineage)),
+        learned=learned(lineage[len(before(lineage)) :]),
+        lineage=told(lineage) if before(lineage) or learned(lineage) else (),
         plan=plan,
         settings=settings,
         sentences=describe(plan),
@@ -64,11 +68,6 @@ def _tags(plan: Plan) -> list[str]:
     untrimmed = not plan.width and not plan.masks
     named = [tag for tag, true in parts.items() if true or (untrimmed and tag in ("depth-pruning", "layer-merge"))]
     return ["pruned", *named, *(["laco"] if plan.method == "laco" else [])]
-
-
-def base_model(source: ModelSource) -> str | None:
-    """Return the Hub id of the model that a source is or was made from, None where it is not known."""
-    return {"demo": DEMO_BASE_MODEL, "hub": source.location}.get(source.kind)
 
 
 def _results(evaluation: dict[str, Any] | None) -> list[EvalResult]:

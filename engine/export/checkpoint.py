@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 
 from engine.errors import ExportError
-from engine.export.card import base_model, model_card
+from engine.export.card import model_card
+from engine.export.lineage import hub_id, lineage_of, pruned
 from engine.export.mergekit import mergekit_config
 from engine.export.target import appearing, require_disk, require_free
 from engine.jobs import Job, Progress, in_fresh_process
@@ -86,7 +88,7 @@ def export(
     require_depth(plan, spec.depth)
     require_tensors(plan.tensors)
     new_config = plan_config(config, plan)
-    companions = _companions(folder)
+    companions = companions_of(folder)
     require_free(target)
     yield Progress("Planning the files", 0.0)
     outputs = plan_outputs(config, plan, places_in(folder), dtype)
@@ -99,14 +101,9 @@ def export(
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
         new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
         new_config.save_pretrained(partial)
-        for path in companions:
-            shutil.copyfile(path, partial / path.name)
-        _forget_code(partial)
-        notes = _cleaned_generation_config(partial, new_config)
-        record = _record(source, spec, plan, fingerprint, new_config.dtype, provenance or {})
-        (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
-        name = (base_model(source) or spec.name) + (f"@{source.revision}" if source.revision else "")
+        record = record_of(source, spec, plan, fingerprint, folder, new_config.dtype, provenance or {})
+        notes = furnish(partial, source, folder, spec, plan, companions, record, new_config)
+        name = (hub_id(source) or spec.name) + (f"@{source.revision}" if source.revision else "")
         if merge := mergekit_config(plan, name, record["dtype"]):
             (partial / "mergekit.yml").write_text(merge, encoding="utf-8")
     yield Progress("Checking the checkpoint in a fresh process", 0.85)
@@ -115,14 +112,37 @@ def export(
     return ExportReport(str(target), (*checks, *notes), files)
 
 
-def verify(folder: Path, plan: Plan, target: Path, trust_remote_code: bool = False, gguf: Path | None = None) -> Job[tuple[Check, ...]]:
+def furnish(
+    partial: Path,
+    source: ModelSource,
+    folder: Path,
+    spec: ModelSpec,
+    plan: Plan,
+    companions: Sequence[Path],
+    record: dict[str, Any],
+    config: Any,
+) -> tuple[Check, ...]:
+    """Put beside a checkpoint's weights and config what goes with them: the tokenizer's files, the record, the card; return what there
+    is to note of them."""
+    for path in companions:
+        shutil.copyfile(path, partial / path.name)
+    _forget_code(partial)
+    notes = _cleaned_generation_config(partial, config)
+    (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
+    return notes
+
+
+def verify(
+    folder: Path, plan: Plan, target: Path, trust_remote_code: bool = False, gguf: Path | None = None, probe: Path | None = None
+) -> Job[tuple[Check, ...]]:
     """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py).
 
-    Where a file was made from a GGUF file, `gguf` is that one, and `folder` holds its dequantised weights.
+    Where a file was made from a GGUF file, `gguf` is that one, and `folder` holds its dequantised weights. Where weights have learned,
+    `probe` holds the logits that they had before they were written.
     """
     request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target), "trust_remote_code": trust_remote_code}
-    if gguf is not None:
-        request["gguf"] = str(gguf)
+    request |= {name: str(path) for name, path in (("gguf", gguf), ("probe", probe)) if path is not None}
     answer = yield from in_fresh_process("engine.export.verify", request, "Checking")
     return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
 
@@ -140,7 +160,7 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _companions(folder: Path) -> list[Path]:
+def companions_of(folder: Path) -> list[Path]:
     """Return the files that go into a checkpoint as they are; a link to anything outside the model is refused, not copied."""
     files = sorted({path for pattern in _COMPANIONS for path in folder.glob(pattern) if path.is_file()})
     for path in files:
@@ -170,13 +190,15 @@ def _forget_code(partial: Path) -> None:
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _record(
-    source: ModelSource, spec: ModelSpec, plan: Plan, fingerprint: str, dtype: torch.dtype, provenance: dict[str, Any]
+def record_of(
+    source: ModelSource, spec: ModelSpec, plan: Plan, fingerprint: str, folder: Path, dtype: torch.dtype, provenance: dict[str, Any]
 ) -> dict[str, Any]:
+    """Return what layerscope.json says of a checkpoint."""
     return {
         "layerscope": 1,
         "plan": plan_to_json(plan),
         "source": {"kind": source.kind, "name": spec.name, "revision": source.revision, "fingerprint": fingerprint},
+        "lineage": [*lineage_of(source, folder, spec, fingerprint), pruned(plan)],
         "dtype": str(dtype).removeprefix("torch."),
         **provenance,
         "versions": versions(),

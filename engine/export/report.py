@@ -20,6 +20,7 @@ from engine.export.commands import commands, records
 from engine.export.figures import bytes_of, change, many, number, percent, spread
 from engine.export.findings import further, gains, telling, verdict
 from engine.export.language import speaker
+from engine.export.lineage import learned, told
 from engine.export.pictures import Other, charts, cost_against_size, strip
 from engine.judge.evaluation import Evaluation
 from engine.models.texts import assets_folder
@@ -46,13 +47,15 @@ def report_html(
     tasks: list[dict[str, Any]] | None = None,
     others: Sequence[Other] = (),
     language: str = "en",
+    lineage: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return the whole page, about 5 MB of UTF-8 text: two pages that say what matters, and all figures folded away below.
 
     `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.judge. `facts` holds what else a
     repetition needs: "versions" (a mapping), "calibration", "practice" and "evaluation" (a Calibration, or a mapping with
     name, fingerprint and texts, either the texts themselves or their number), "commands" (lines that replace the terminal
-    commands made here); anything else is listed as it is. `others` are plans of the same model judged as `evaluation` was.
+    commands made here); anything else is listed as it is. `others` are plans of the same model judged as `evaluation` was;
+    `lineage` is what the model went through before (see engine/export/lineage.py).
 
     Raises:
         SettingsError: there is no report in this language.
@@ -72,6 +75,8 @@ def report_html(
         "parameters": parameters,
         "bytes": size,
         "sentences": describe(plan, say),
+        "lineage": told(lineage, say) if len(lineage) > 1 else (),
+        "learned": learned(lineage),
         "verdict": verdict(plan, evaluation, say),
         "seen": evaluation is not None and evaluation.protocol.fingerprint in _fitted_to(plan, facts),
         "looped": [sum(bool(sample[side]["loops"]) for sample in samples or []) for side in ("source", "plan")],

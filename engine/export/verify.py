@@ -1,13 +1,14 @@
 """Check an exported checkpoint: run as `python -m engine.export.verify`, so that nothing of the exporting process can help it."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from engine.errors import SourceError
 from engine.jobs import Job, Progress, answer_request
 
-_PROMPT_TOKENS, _NEW_TOKENS, _TEXTS = 8, 16, 4
+_PROMPT_TOKENS, _NEW_TOKENS = 8, 16
 
 
 def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
@@ -19,7 +20,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     from transformers import GenerationConfig
 
     from engine.judge.generation import decoding_config
-    from engine.models.texts import bundled, calibration_of, packs_of
+    from engine.passes.probe import logits_on, probing, read_probe
     from engine.plans.files import plan_from_json
     from engine.types import ModelSource
 
@@ -46,11 +47,14 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     if plan.width is not None:
         note("shapes", *_compare_shapes(network, Path(request["source"]), plan))
-    texts = calibration_of(bundled("english").texts[:_TEXTS])
-    packs = packs_of(tokenizer, network.config, texts)
+    packs = probing(tokenizer, network.config)
     yield Progress("Running the plan in memory", 0.92)
     source = ModelSource("folder", request["source"], trust_remote_code=request.get("trust_remote_code", False))
-    note("logits", *_compare_logits(network, source, plan, packs))
+
+    def wanted() -> list[Any]:
+        return read_probe(Path(request["probe"])) if "probe" in request else _plan_logits(source, plan, packs, network.dtype)
+
+    note("logits", *_compare_logits(logits_on(network, packs), wanted))
 
     if "gguf" in request:
         note("tokenizer", *_compare_tokenizers(tokenizer, Path(request["source"])))
@@ -146,18 +150,17 @@ def _compare_shapes(network: Any, source: Path, plan: Any) -> tuple[bool, str]:
     return not wrong, f"{len(expected)} tensors, {told}"
 
 
-def _compare_logits(network: Any, source: Any, plan: Any, packs: Any) -> tuple[bool, str]:
-    """Return whether the checkpoint's logits are the plan's, bit for bit, and what there is to say of it."""
+def _compare_logits(found: list[Any], wanted: Callable[[], list[Any]]) -> tuple[bool, str]:
+    """Return whether the checkpoint's logits are those that are wanted, bit for bit, and what there is to say of it."""
     import torch
 
     try:
-        expected = _plan_logits(source, plan, packs, network.dtype)
+        expected = wanted()
     except SourceError as error:  # a dtype too narrow for the model's states
-        return False, f"{error} (exported as {str(network.dtype).removeprefix('torch.')})"
-    found = _logits(network, packs)
+        return False, f"{error} (exported as {str(found[0].dtype).removeprefix('torch.')})"
     difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(expected, found, strict=True))
     equal = all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-    tokens = sum(pack.ids.shape[1] for pack in packs)
+    tokens = sum(one.shape[1] for one in found)
     return equal, f"{'equal bit for bit' if equal else f'largest difference {difference:.3g}'} on {tokens} tokens"
 
 
@@ -167,6 +170,7 @@ def _plan_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
 
     from engine.models.loading import read_network
     from engine.models.sources import inspect_folder
+    from engine.passes.probe import logits_on
     from engine.plans.live import live_network
     from engine.types import Model
 
@@ -177,17 +181,10 @@ def _plan_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     live = live_network(Model(source, spec, folder, network.config, network, None, ""), plan)
     for parameter in live.parameters():  # and no buffer: rotary tables stay as they are
         parameter.data = parameter.data.to(dtype)
-    found = _logits(live, packs)
+    found = logits_on(live, packs)
     if not all(bool(torch.isfinite(logits).all()) for logits in found):
         raise SourceError(f"the model's logits are not finite numbers in {str(dtype).removeprefix('torch.')}; try float32 or bfloat16")
     return found
-
-
-def _logits(network: Any, packs: Any) -> list[Any]:
-    import torch
-
-    with torch.no_grad():
-        return [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
 
 
 if __name__ == "__main__":

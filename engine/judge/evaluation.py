@@ -210,22 +210,28 @@ class Judge:
         return [float(len(places)), *totals.tolist()]
 
 
+def rise(texts: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Return the mean over tokens of what some texts differ by, given each text's tokens and sum, and the half-width of its 95 %
+    interval, that of a ratio estimator over texts; NaN where there is one text."""
+    tokens = sum(count for count, _ in texts)
+    mean = sum(difference for _, difference in texts) / tokens
+    if len(texts) == 1:
+        return mean, math.nan
+    squares = sum((difference - mean * count) ** 2 for count, difference in texts)
+    return mean, 1.96 * math.sqrt(squares * len(texts) / (len(texts) - 1)) / tokens
+
+
 def summary(protocol: Protocol, texts: Sequence[TextScore]) -> Evaluation:
     """Return what the texts' sums say together; the interval of the ratio is that of a ratio estimator over texts."""
     tokens = sum(score.tokens for score in texts)
-    rise = [score.plan_nll - score.source_nll for score in texts]
-    mean = sum(rise) / tokens
-    spread = math.nan
-    if len(texts) > 1:
-        squares = sum((d - mean * score.tokens) ** 2 for d, score in zip(rise, texts, strict=True))
-        spread = 1.96 * math.sqrt(squares * len(texts) / (len(texts) - 1)) / tokens
+    mean, spread = rise([(score.tokens, score.plan_nll - score.source_nll) for score in texts])
     return Evaluation(
         protocol=protocol,
-        source_perplexity=_exp(sum(score.source_nll for score in texts) / tokens),
-        plan_perplexity=_exp(sum(score.plan_nll for score in texts) / tokens),
-        ratio=_exp(mean),
-        ratio_low=_exp(mean - spread),
-        ratio_high=_exp(mean + spread),
+        source_perplexity=exp_of(sum(score.source_nll for score in texts) / tokens),
+        plan_perplexity=exp_of(sum(score.plan_nll for score in texts) / tokens),
+        ratio=exp_of(mean),
+        ratio_low=exp_of(mean - spread),
+        ratio_high=exp_of(mean + spread),
         kl=sum(score.kl for score in texts) / tokens,
         top1_agreement=sum(score.agreement for score in texts) / tokens,
         cosine=sum(score.cosine for score in texts) / tokens,
@@ -233,7 +239,8 @@ def summary(protocol: Protocol, texts: Sequence[TextScore]) -> Evaluation:
     )
 
 
-def _exp(value: float) -> float:
+def exp_of(value: float) -> float:
+    """Return e to a power; infinity where it is too much for a float."""
     if math.isnan(value):
         return math.nan
     return math.exp(value) if value < 700 else math.inf

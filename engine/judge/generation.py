@@ -82,7 +82,13 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> li
 
 
 def generate(
-    model: Model, network: Any, prompts: Sequence[Sequence[int]], new_tokens: int, seed: int | None = None
+    model: Model,
+    network: Any,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    seed: int | None = None,
+    temperature: float = TEMPERATURE,
+    top_p: float = TOP_P,
 ) -> Job["list[Generated]"]:
     """Continue token ids with a live network of the model, at most `new_tokens` each; sampled where there is a seed.
 
@@ -91,7 +97,7 @@ def generate(
     what comes out is what one call of transformers' generate would write.
     """
     assert network is not model.network, "the source keeps its settings; give it as the live network of an untouched plan"
-    config = decoding_config(model.network.generation_config, new_tokens, seed is not None)
+    config = decoding_config(model.network.generation_config, new_tokens, seed is not None, temperature, top_p)
     network.generation_config = GenerationConfig()  # transformers fills with a network's own settings whatever a caller leaves unsaid
     stops, longest = _stops(config), max(map(len, prompts))
     ids = torch.tensor([[config.pad_token_id or 0] * (longest - len(row)) + list(row) for row in prompts])
@@ -119,10 +125,10 @@ def _write_on(
         return found.cpu(), torch.get_rng_state()
 
 
-def decoding_config(own: Any, new_tokens: int, sampled: bool) -> GenerationConfig:
+def decoding_config(own: Any, new_tokens: int, sampled: bool, temperature: float = TEMPERATURE, top_p: float = TOP_P) -> GenerationConfig:
     """Return plain greedy decoding, or sampling by temperature and top-p alone, with a model's own special tokens."""
     choice: dict[str, Any] = (
-        {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 0} if sampled else {"do_sample": False}
+        {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if sampled else {"do_sample": False}
     )
     stops = own.eos_token_id
     pad = own.pad_token_id if own.pad_token_id is not None else (stops[0] if isinstance(stops, list) else stops)

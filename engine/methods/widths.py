@@ -40,6 +40,19 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
         SettingsError: nothing would be cut, or there is no such number. PlanError: the stock class has no such shape.
     """
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
+    shape = narrowed(now, kept)
+    if shape == now:
+        raise SettingsError("nothing is to be cut: name fewer heads, neurons or channels than there are")
+    shaped_config(model.config, shape)
+    return shape
+
+
+def narrowed(now: Shape, kept: Kept) -> Shape:
+    """Return a shape with what is kept of it.
+
+    Raises:
+        SettingsError: there is no such number of an axis.
+    """
     for axis in AXES:
         wanted, there = getattr(kept, axis), getattr(now, axis)
         if wanted is not None and not 1 <= wanted <= there:
@@ -47,11 +60,7 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
     heads = now.heads if kept.heads is None else kept.heads
     if heads % now.sharing:
         raise SettingsError(f"{heads} query heads cannot be kept: each of the {now.groups} KV groups keeps as many")
-    shape = replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
-    if shape == now:
-        raise SettingsError("nothing is to be cut: name fewer heads, neurons or channels than there are")
-    shaped_config(model.config, shape)
-    return shape
+    return replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
 
 
 def require_beside(beside: str) -> None:

@@ -1,5 +1,6 @@
 """What torch can compute on here, what memory each has left, and what it cannot do."""
 
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -42,6 +43,15 @@ def free_bytes(name: str) -> int:
         SourceError: it is gone.
     """
     return _memory(name)[0]
+
+
+def peak_bytes(name: str) -> int:
+    """Return the most bytes that this process has held at once, on a GPU of it or in all."""
+    if name.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(name))
+    import resource  # which Windows has not
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def require_device(name: str) -> None:

@@ -15,9 +15,10 @@ class Architecture:
 
     `blocks`, `norm` and `embedding` are module paths of the block list, the final norm and the token embedding; `depth_key` is the
     config's name for the number of layers. `projections` are the modules in a block that a mix replaces, with the axes of their
-    weights; `norms` the block's norms over the channels. `depth_scaled` are config switches that make a layer's arithmetic depend
-    on its index: a model with one of them on cannot change depth. `writes` is the projection whose output is added to the residual
-    stream last, None where a norm stands between; `transposed` says that projections are stored [in, out].
+    weights; `norms` the block's norms over the channels, `closing` those of them that stand between a projection that writes and the
+    residual stream. `depth_scaled` are config switches that make a layer's arithmetic depend on its index: a model with one of them
+    on cannot change depth. `writes` is the projection whose output is added to the stream last, None where a norm stands between;
+    `transposed` says that projections are stored [in, out].
 
     `unit_gains` says that a norm multiplies by 1 + its weight, `scaled_embedding` that the embedding is multiplied by
     sqrt(hidden_size); `fixed` are axes that cannot be cut, each with the reason; `biases` are the config's switches that give
@@ -29,6 +30,7 @@ class Architecture:
     embedding: str
     projections: Mapping[str, Axes]
     norms: tuple[str, ...]
+    closing: tuple[str, ...] = ()
     writes: str | None = None
     depth_key: str = "num_hidden_layers"
     depth_scaled: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3_text": replace(
         _LLAMA,
         norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+        closing=("post_attention_layernorm", "post_feedforward_layernorm"),
         writes=None,
         unit_gains=True,
         scaled_embedding=True,

@@ -91,14 +91,17 @@ def _width_said(plan: Plan, say: Say) -> Iterator[str]:
         yield say("What reads the parts that were cut has their mean as a bias (FLAP).")
     if "redistributed" in done:
         yield say("The heads that stay take on what the pruned ones had (Minitron).")
+    if "learned" in done:
+        yield say("The projections that are left learned while the masks chose them (Sheared LLaMA).")
 
 
 def done_beside(plan: Plan) -> tuple[str, ...]:
-    """Return what was done to a plan's width beside cutting, of "refit", "bias" and "redistributed" (see engine/methods/widths.py)."""
+    """Return what was done to a plan's width beside cutting, of "refit", "bias", "redistributed" (see engine/methods/widths.py) and
+    "learned" (engine/methods/sheared.py)."""
     if plan.width is None or not any(block.trim.refits for block in plan.blocks if block.trim):
         return ()
     told = dict(plan.width.settings)
-    done = {"bias": bool(told.get("bias")), "redistributed": bool(told.get("redistributed"))}
+    done = {name: bool(told.get(name)) for name in ("bias", "redistributed", "learned")}
     done["refit"] = bool(told.get("refit")) or not any(done.values())
     return tuple(name for name, true in done.items() if true)
 

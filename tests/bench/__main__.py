@@ -1,6 +1,6 @@
 """`make bench`: performance as ratios within one run on the demo model, each beside its bar. Never a timed test.
 
-`python -m tests.bench search judge fold cost memory gguf slider lab second` runs some of it.
+`python -m tests.bench search judge fold cost memory gguf slider lab second sheared kills` runs some of it.
 
 Absolute times drift with the machine; the two sides of a ratio are measured one after the other in the same run.
 """
@@ -43,7 +43,9 @@ from engine.search.search import Search
 from engine.types import Calibration, Model, Plan
 from tests import naive
 from tests.bench.lab import lab
+from tests.bench.recovery import kills
 from tests.bench.second import second
+from tests.bench.sheared import sheared
 
 SETTINGS = LacoSettings(C=4, I=2, T=0.65, lowest=0, highest=29)
 
@@ -296,7 +298,7 @@ def main() -> None:
         model = drain(open_model(parse_source("demo", "float32")))
         texts = bundled("english")
         openings = calibration_of(tuple(" ".join(text.split()[:10]) for text in texts.texts[:5]), "openings")
-        chosen = set(sys.argv[1:]) or {"fold", "cost", "search", "judge", "memory", "gguf", "slider", "lab", "second"}
+        chosen = set(sys.argv[1:]) or {"fold", "cost", "search", "judge", "memory", "gguf", "slider", "lab", "second", "sheared", "kills"}
         if "search" in chosen:
             searches(model)
         if "judge" in chosen:
@@ -312,8 +314,12 @@ def main() -> None:
             gguf(model)
         if "lab" in chosen:
             lab(model, row, peak)
+        if "sheared" in chosen:
+            sheared(model, row)
         if "second" in chosen:
             second(row, Path(folder, "second"))
+        if "kills" in chosen:
+            kills(row, Path(folder, "kills"))
         if "slider" in chosen:
             slider()
 

@@ -20,7 +20,10 @@ from engine.judge.generation import DECODINGS
 
 ROOT = Path(engine.export.report.__file__).resolve().parents[2]
 TEMPLATES = sorted((ROOT / "assets" / "report").glob("*.j2"))
-SPEAKING = [ROOT / "engine" / place for place in ("export/findings.py", "export/pictures.py", "export/report.py", "plans/words.py")]
+SPEAKING = [
+    ROOT / "engine" / place
+    for place in ("export/findings.py", "export/lineage.py", "export/pictures.py", "export/report.py", "plans/words.py")
+]
 FACTS = {"calibration", "practice", "evaluation", "versions", "trials", "similarity", "name", "texts", "fingerprint"}  # what callers tell
 KOREAN: dict[str, str] = json.loads((ROOT / "assets" / "report" / "ko.json").read_text(encoding="utf-8"))
 

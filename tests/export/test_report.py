@@ -27,6 +27,8 @@ from engine.plans.words import describe, weigh
 from engine.search.frontier import Frontier, Step
 from engine.types import Block, Model, ModelSource, Plan, Repair
 from tests.export.test_language import KOREAN
+from tests.export.test_lineage import PLAN as STEP
+from tests.export.test_lineage import RECOVERY, SOURCE
 from tests.families import TEXTS
 
 PLAN = fold_spans(6, [(1, 3)], "reference")
@@ -365,3 +367,12 @@ def test_the_strip_has_every_layer_and_every_block(upright: bool) -> None:
     for x, y, width, height in (cell["box"] for cell in drawn["cells"]):
         assert 0 <= x <= x + width <= drawn["width"]
         assert 0 <= y <= y + height <= drawn["height"]
+
+
+def test_a_report_tells_what_the_model_went_through(tiny: Callable[..., Model]) -> None:
+    assert 'id="lineage"' not in report_of(tiny("llama"), lineage=[SOURCE])
+    page = words(report_of(tiny("llama"), lineage=[SOURCE, STEP, RECOVERY]))
+    assert "What the model went through before" in page
+    assert "It was pruned to 24 of 30 layers" in page
+    assert "this plan retrains nothing" in page
+    assert "Nothing was retrained." not in page

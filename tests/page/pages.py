@@ -11,7 +11,7 @@ from ui.page.handlers import Handlers
 from ui.page.sessions import Sessions
 
 KEY = "0123456789abcdef" * 2
-CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report", "summary", "board")
+CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report", "summary", "board", "recovery")
 SLIDERS = ("highest", "lowest", "width", "target", "plan", "spans")
 SETTINGS = (2, 1, 0, 6, "reference", "flattened")  # C, I, L, H, rule, similarity
 # What enter answers, in order; the status, the cancel button and the timer follow.

@@ -66,5 +66,19 @@ def test_only_the_terminals_verbs_can_trust_code(inside: Callable[..., Answer]) 
     assert_refused(inside("app", "--trust-remote-code"), "--trust-remote-code")
     root = Path(cli.__file__).parent
     assert [path.name for path in root.rglob("*.py") if "trust_remote_code" in path.read_text(encoding="utf-8")] == ["options.py"]
-    verbs = ["propose", "map", "profile", "export", "evaluate", "baseline", "search", "repair", "tasks", "ablate", "measure", "report"]
+    verbs = [
+        "propose",
+        "map",
+        "profile",
+        "export",
+        "evaluate",
+        "baseline",
+        "search",
+        "repair",
+        "tasks",
+        "ablate",
+        "measure",
+        "report",
+        "write",
+    ]
     assert [verb for verb in verbs if "--trust-remote-code" not in inside(verb, "--help").out] == []

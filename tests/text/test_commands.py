@@ -9,13 +9,23 @@ from typing import Any
 import pytest
 
 from engine.models.texts import calibration_of
+from engine.recover.settings import RecoverySettings
+from engine.settings import about
 from engine.types import ModelSource
 from tests.answers import Answer
 from tests.families import TEXTS, save_tiny
 from ui.page.components.terminal import terminal
-from ui.text.commands import facts_of, lines_of
+from ui.text.commands import MORE, facts_of, lines_of
 
 SHAPES = (0.045, 2, True, False, 600)  # what shapes are looked for with
+
+
+def more(**given: Any) -> list[Any]:
+    """What stands folded away on Recover, in its order."""
+    return [given.get(name, about(RecoverySettings, name)["default"]) for name in MORE]
+
+
+LEARN = (["practice"], "calibration.txt", "tokens", 128, "all", 1.0, "kl", *more(rate=0, rows=2, length=32))
 LACO = (2, 1, 0, 6, "mean", "per-token")
 OWN = calibration_of(TEXTS, "own texts")
 
@@ -41,7 +51,7 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
         *filled("explore", here),
         *filled("importance", here, "neurons", "minitron", 600),
         *filled("fold", here, "map", *LACO),
-        *filled("recover", here, 600),
+        *filled("recover", here, *LEARN, "", 600),
         *filled("widths", here, 4, 24, 32, "obs", "bias", True, True, 2000),
         *filled("masks", here, "gblm", 0.6, "", "layer", 600, True, False, 50.0, "l1", *[None] * 11),
         *filled("search", here, *SHAPES, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
@@ -50,7 +60,7 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
     ]
     verbs = [shlex.split(line)[1] for line in lines if not line.startswith("#")]
     first, then = (
-        ["profile", "importance", "propose", "map", "repair", "trim", "prune", "search", "baseline", "shapes"],
+        ["profile", "importance", "propose", "map", "repair", "recover", "trim", "prune", "search", "baseline", "shapes"],
         ["evaluate", "measure", "tasks", "report", "ablate", "export"],
     )
     assert verbs == first + then
@@ -92,6 +102,14 @@ def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
     assert not [line for line in filled("search", here, None, *SHAPES[1:], "layers", 5, *asked) if " shapes " in line]
     assert not [line for line in filled("fold", here, "hand-made", *LACO) if " propose " in line]  # no rule makes that plan again
     assert filled("fold", here, "file", *LACO)[0].startswith("# ")
+
+
+def test_a_run_is_told_what_differs_from_the_usual(here: dict[str, Any]) -> None:
+    said = more(rate=1e-3, recompute=True, language="korean")
+    line = filled("recover", here, ["self"], "a b.txt\n\n hub:x/y ", "minutes", 2.5, "lora", 1.2, "ce", *said, "mine", 600)[2]
+    told = " --text self --text 'a b.txt' --text hub:x/y --train lora --minutes 2.5 --until 1.2 --loss ce --rate 0.001"
+    assert line.endswith(f"{told} --recompute --language korean --out mine")
+    assert not [line for line in filled("recover", here, ["self"], "", "minutes", None, *LEARN[4:], "", 600) if " recover " in line]
 
 
 def test_a_baseline_is_told_its_own_settings(here: dict[str, Any]) -> None:

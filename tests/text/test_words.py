@@ -16,15 +16,20 @@ from engine.methods.masks import MASKS
 from engine.methods.scores import AXES, SCORES
 from engine.methods.selection import GROUPS
 from engine.methods.widths import BESIDE
+from engine.models.texts import BUNDLED
 from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
 from engine.recover.repair import REPAIRS
+from engine.recover.students import TRAINS
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.settings import SURVIVORS, TARGETS
 from engine.settings import Registry
 from ui.page.bench.measuring import ALSO
 from ui.page.bench.trimming import ARMS
 from ui.page.controls import PLANS, PRESETS, TEXTS
+from ui.page.tabs.recover import BUDGETS
+from ui.page.tabs.recover import TEXTS as LEARNED
+from ui.text.commands import MORE
 from ui.text.words import LANGUAGES, all_words, words
 
 ROOT = Path(ui.text.words.__file__).resolve().parents[2]
@@ -131,6 +136,9 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         "unit_",
         "width_arm_",
         "making_",
+        "state_",
+        "run_",
+        "train_",
     }  # each is looked at below; a new one wants a test of its own
     assert used - set(ENGLISH) == set()
 
@@ -150,6 +158,11 @@ JOBS = {
 }
 JOBS |= {*ALSO, *names_in("ui/page/bench/comparison.py", "_measure")}
 CHECKS = names_in("engine/export/verify.py", "note") | names_in("engine/export/checkpoint.py", "Check")
+RECOVERY = (ROOT / "assets" / "js" / "recovery.js").read_text(encoding="utf-8")
+DEEDS = {
+    state: re.findall(r'"(\w+)"', deeds)
+    for state, deeds in re.findall(r"(\w+): \[([^\]]+)\]", re.search(r"DEEDS = \{(.*)\};", RECOVERY)[1])
+}
 BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
 
 
@@ -190,7 +203,14 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("masks_group_", set(GROUPS)),
         ("width_arm_", {beside for _, beside in ARMS} - {"nothing"}),
         ("width_beside_", set(BESIDE)),
-        ("making_", {"refit", "bias", "redistributed"}),  # what engine/plans/words.done_beside names
+        ("making_", {"refit", "bias", "redistributed", "learned"}),  # what engine/plans/words.done_beside names
+        ("train_", set(TRAINS)),
+        ("state_", set(DEEDS)),
+        ("run_", {deed for offered in DEEDS.values() for deed in offered}),
+        ("learn_", set(MORE)),
+        ("learn_from_", set(LEARNED)),
+        ("learn_by_", set(BUDGETS)),
+        ("learn_language_", set(BUNDLED)),
         ("group_", {"look", "cut", "judge", "recover", "export"}),
         ("", {"explore", "importance", "fold", "widths", "masks", "search", "compare", "recover", "export"}),
     ],

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -40,17 +41,19 @@ class Answering:
         return self._sessions.of(session.partition(".")[0])
 
     def _status(self, bench: Desk, more: bool = True) -> list[Any]:
-        """The status line, the cancel button, and the timer: it ticks while a job runs or there may be `more` to tell."""
+        """The status line, the cancel button, and the timer: it ticks while a job or a recovery runs or there may be `more` to tell."""
         state = bench.runner.state()
         value: dict[str, Any] = {"at": time.monotonic()}  # so that the page sees which of two answers is the later one
         if state:
             value |= {"kind": state[0], "label": self._in_words(state[1].label), "fraction": state[1].fraction}
             value |= {"left": bench.runner.seconds_left(), "behind": bench.runner.waiting_for(), "stopping": bench.runner.stopping()}
-        busy, problem = state is not None, bench.runner.problem
+        busy, learns, problem = state is not None, bench.recovering.learning.busy, bench.runner.problem
+        if learns:
+            value["learns"] = Path(learns).name
         value["problem"] = problem and self._in_words(problem)
         if bench.notice:
             value |= {"notice": self._in_words(bench.notice), "of": bench.notice_of}
-        return [json.dumps(value), gr.update(interactive=busy), gr.Timer(active=busy or more)]
+        return [json.dumps(value), gr.update(interactive=busy), gr.Timer(active=busy or more or learns is not None)]
 
     def _looked_at(self, bench: Desk, find: Callable[[], Any]) -> list[Any]:
         """Answer a view that asks by itself while somebody looks; with nothing where there is nothing to tell yet."""

@@ -13,7 +13,6 @@ from engine.methods.baselines import BASELINES
 from engine.methods.laco import LacoSettings
 from engine.models.library import library
 from engine.plans.bundle import read_saved
-from engine.recover.repair import REPAIRS
 from engine.search.settings import Target
 from ui.page import picker
 from ui.page.answering import of_what_is_open
@@ -22,12 +21,14 @@ from ui.page.bench.shared import suggested_name, texts_of
 from ui.page.bench.workbench import T_MIN
 from ui.page.controls import read_spans, state_from_query, texts_in
 from ui.page.lab_handlers import LabHandlers
+from ui.page.recover_handlers import RecoverHandlers
 from ui.text.messages import label_teller, labels_told
 
 MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.page.bench.measuring` calls it
+_LABELLED = {"ablation": "data", "board": "data", "recovery": "value"}  # what names things that Python tells in the page's language
 
 
-class Handlers(LabHandlers):
+class Handlers(LabHandlers, RecoverHandlers):
     """The handlers of one page."""
 
     def enter(self, key: str, query: str, own: str = "") -> list[Any]:
@@ -51,10 +52,12 @@ class Handlers(LabHandlers):
         bench = self._of(session)
         with bench.lock:  # all of a job's result or nothing
             status = self._status(bench, more=False)  # before the news: a job that ends in between is told of by the next tick
+            bench.recovering.glance()
             serial, fresh = bench.page.since(seen)
             opened = bench.opened
-        for name in {"ablation", "board"} & fresh.keys():
-            fresh[name]["data"] = labels_told(fresh[name].get("data", ""), label_teller(self._language))
+        for name, prop in _LABELLED.items():
+            if name in fresh:
+                fresh[name][prop] = labels_told(fresh[name].get(prop, ""), label_teller(self._language))
         drawn = [gr.HTML(**{**chart.props, **fresh[name]}) if name in fresh else gr.skip() for name, chart in self._charts.items()]
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
         return [*status, serial, *drawn, *moved, f"{session.partition('.')[0]}.{opened}"]
@@ -179,37 +182,6 @@ class Handlers(LabHandlers):
         return self._act(
             bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
         )
-
-    @of_what_is_open
-    def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float, *settings: Any) -> list[Any]:
-        """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
-        bench, given = self._of(key), REPAIRS.given(kind, settings)
-        on = (choice, threshold, kind)
-        return self._act(bench, lambda: bench.repairing.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
-
-    @of_what_is_open
-    def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
-        """Somebody looks at the repairs: how long each takes, and which the plan forbids; nothing where there is no plan yet."""
-        bench, given = self._of(key), REPAIRS.given("ridge", settings)
-        refused: dict[str, str] = {}
-
-        def find() -> dict[str, Any]:
-            refused.update(bench.repairing.refused(choice, threshold))
-            return bench.repairing.times(choice, threshold, int(tokens), **given)
-
-        answer = self._looked_at(bench, find)
-        return [self._refusals(refused), *(gr.update(interactive=kind not in refused) for kind in REPAIRS), *answer]
-
-    def _refusals(self, refused: dict[str, str]) -> str:
-        """Return a line for each reason, after the buttons that it forbids."""
-        reasons = {reason: [self._say(f"repair_{kind}") for kind in refused if refused[kind] == reason] for reason in refused.values()}
-        return "\n\n".join(f"{', '.join(buttons)}: {self._in_words(reason)}" for reason, buttons in reasons.items())
-
-    @of_what_is_open
-    def undo_repair(self, key: str) -> list[Any]:
-        """Go back to the plan that was repaired last."""
-        bench = self._of(key)
-        return self._act(bench, bench.repairing.undo)
 
     @of_what_is_open
     def ablate(self, key: str, name: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from ui.page.bench.desk import Desk
+from ui.page.bench.learning import Learning
 
 _IDLE_FOR = 6 * 3600.0  # seconds after which an unused workbench is forgotten
 
@@ -14,13 +15,14 @@ class Sessions:
 
     def __init__(self, export_folder: Path) -> None:
         self._export_folder = export_folder
+        self._learning = Learning()
         self._lock = threading.Lock()
         self._benches: dict[str, tuple[Desk, float]] = {}
         self._ahead: Desk | None = None
 
     def open_ahead(self) -> Desk:
         """Return a workbench for a visitor who is yet to come."""
-        self._ahead = Desk(self._export_folder)
+        self._ahead = Desk(self._export_folder, self._learning)
         return self._ahead
 
     def of(self, session: str) -> Desk:
@@ -32,7 +34,7 @@ class Sessions:
             if session in self._benches:
                 bench = self._benches[session][0]
             else:
-                bench, self._ahead = self._ahead or Desk(self._export_folder), None
+                bench, self._ahead = self._ahead or Desk(self._export_folder, self._learning), None
             self._benches[session] = (bench, now)
         bench.runner.heard()
         return bench
@@ -42,4 +44,4 @@ class Sessions:
         with self._lock:
             benches = [bench for bench, _ in self._benches.values()] + ([self._ahead] if self._ahead else [])
         closed = [bench.runner.close(seconds) for bench in benches]
-        return all(closed)
+        return all([*closed, self._learning.close(seconds)])

@@ -6,17 +6,21 @@ from typing import Any
 
 import gradio as gr
 
+from ui.text.commands import MORE
+
 # Scripts come with the first view and may still be on their way when the page is there.
 SCRIPTS_ARE_HERE = "while (!window.layerscope?.session) await new Promise((go) => setTimeout(go, 20));"
 
 
 def keep_what_is_typed(page: SimpleNamespace, demo: gr.Blocks, quiet: dict[str, Any]) -> None:
-    """Wire the fields of the side bar, Search, Compare and Export to the tab's own storage."""
-    search, compare, export = page.search, page.compare, page.export
+    """Wire the fields of the side bar, Search, Compare, Recover and Export to the tab's own storage."""
+    search, compare, recover, export = page.search, page.compare, page.recover, page.export
     typed: dict[str, gr.components.Component] = {"own": page.side.own}
     names = ("kind", "amount", "context", "seconds", "objective", "survivors", "repaired", "every", "budget", "measured")
     typed |= {name: getattr(search, name) for name in (*names, "shapes_refit", "shapes_speed", "sweep_seconds")}
     typed |= {f"judge-{name}": getattr(compare, name) for name in ("texts", "own", "tokens", "also", "tasks", "limit", "context", "batch")}
+    typed |= {f"learn-{name}": getattr(recover, name) for name in ("texts", "files", "budget", "amount", "train", "until", "loss", "name")}
+    typed |= {f"learn-{name}": control for name, control in zip(MORE, recover.more, strict=True)}
     typed |= {f"export-{name}": getattr(export, name) for name in ("name", "dtype", "shard")}
     keys, fields = json.dumps(list(typed)), list(typed.values())
     keep = f"(...values) => {{ window.layerscope.keep({keys}, values); }}"

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ui.page.handlers import Handlers
 from ui.page.sessions import Sessions
-from ui.page.tabs import fold, search, width
+from ui.page.tabs import fold, recover, search, width
 from ui.page.typed import SCRIPTS_ARE_HERE, keep_what_is_typed
 
 LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # of what a view asks by itself while somebody looks
@@ -29,6 +29,7 @@ def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Bloc
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
     _connect_fold(page, on, session, answer, common)
     _connect_search(page, on, session, answer, common)
+    _connect_runs(page, on, session, answer, common)
     _connect_lab(page, on, session, answer, common)
     page.cancel.click(on.cancel, session, answer, queue=False, **common)
     page.status.wake(on.wake, session, answer, queue=False, **common)
@@ -44,7 +45,7 @@ def _charts(page: SimpleNamespace) -> dict[str, Any]:
         "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
         "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart, "widthcosts": page.width.costs,
         "importance_times": page.importance.times, "trim_times": page.width.times, "mask_times": page.masks.times,
-        "shapes": page.search.shapes, "zeros": page.masks.zeros,
+        "shapes": page.search.shapes, "zeros": page.masks.zeros, "recovery": page.recover.runs, "lineage": page.compare.lineage,
     }  # fmt: skip
 
 
@@ -97,7 +98,7 @@ def _connect_fold(page: SimpleNamespace, on: Handlers, session: gr.State, answer
 
 
 def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
-    """Wire Search, Compare and Recover."""
+    """Wire Search, Compare and repairs."""
     tab, found, compare_tab = page.fold, page.search, page.compare
     judged_on = [compare_tab.texts, compare_tab.own, compare_tab.tokens]
     shown = [session, tab.plan, tab.T]
@@ -126,6 +127,14 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     chosen = "() => { window.layerscope.touched(); return [window.layerscope.picked, 'map']; }"
     page.present.take(None, None, [tab.T, tab.plan], js=chosen, **common)
     found.sweep.take(None, None, [tab.C, tab.I, tab.rule, tab.T, tab.plan], js=taken, **common)
+
+
+def _connect_runs(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
+    """Wire the runs in which a plan learns again."""
+    tab = page.recover
+    tab.learn.click(on.learn, [session, page.fold.plan, page.fold.T, tab.name, *recover.asked(tab)], answer, **common)
+    tab.runs.row(on.run, session, answer, **common)
+    tab.runs.browse(on.runs, session, answer, **LOOKED_AT, **common)
 
 
 def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:

@@ -14,9 +14,7 @@ import typer
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
 from engine.plans.files import model_of_plan, read_json, signed
-from ui.terminal import lab as cli_lab
-from ui.terminal import plans as cli_plans
-from ui.terminal import telling as cli_telling
+from ui.terminal import lab, plans, recovering, telling
 from ui.terminal.options import (
     Definition,
     Device,
@@ -239,9 +237,8 @@ def open_app(
     serve(model, host, port, exports, browser)
 
 
-app.add_typer(cli_plans.app)
-app.add_typer(cli_lab.app)
-app.add_typer(cli_telling.app)
+for verbs in (plans, lab, telling, recovering):
+    app.add_typer(verbs.app)
 
 
 def main() -> None:

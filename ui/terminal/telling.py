@@ -94,6 +94,7 @@ def report(
 
     from engine.export.checkpoint import versions
     from engine.export.language import require_language
+    from engine.export.lineage import lineage_of
     from engine.export.report import report_html
     from engine.judge.evaluation import Judge
     from engine.judge.tasks import run_tasks
@@ -119,4 +120,5 @@ def report(
     seen = shown(run_profile(meter.captures))
     scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
     told = {**measured, "facts": facts, "tasks": scores, "others": others, "language": language}
+    told["lineage"] = lineage_of(opened.source, opened.folder, opened.spec, opened.fingerprint)
     write_text(report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **told), out)

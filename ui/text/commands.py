@@ -6,6 +6,7 @@ the page fills them in, since neither asks the server. A line that begins with #
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from engine.export.commands import model_option, texts_named
@@ -13,11 +14,14 @@ from engine.judge.cost import practice_texts
 from engine.methods.baselines import BASELINES
 from engine.methods.masks import MASKS
 from engine.recover.repair import REPAIRS
+from engine.recover.settings import RecoverySettings
 from engine.settings import Registry
 from engine.types import Calibration, ModelSource
 from ui.text.words import words
 
 _TOLD = "--calibration {calibration}"
+# Of a recovery's settings: what stands folded away on the page, in this order.
+MORE = tuple(entry.name for entry in fields(RecoverySettings) if entry.name not in ("train", "loss", "minutes", "tokens", "until"))
 
 
 def facts_of(source: ModelSource, calibration: Calibration) -> dict[str, Any]:
@@ -68,12 +72,39 @@ def _masks(say: Any, method: str, sparsity: float, pattern: str, group: str, tok
     ]
 
 
-def _recover(say: Any, *repair: Any) -> list[str]:
-    given = _given(REPAIRS, "ridge", repair)
-    return [
+def _recover(
+    say: Any,
+    texts: Sequence[str],
+    files: str,
+    budget: str,
+    amount: float | None,
+    train: str,
+    until: float | None,
+    loss: str | None,
+    *rest: Any,
+) -> list[str]:
+    more, (name, *repair) = rest[: len(MORE)], rest[len(MORE) :]
+    lines = [
         say("terminal_plan"),
-        f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{given} --out repaired.json",
+        f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{_given(REPAIRS, 'ridge', repair)} --out repaired.json",
     ]
+    if amount:
+        told = _unusual({"until": until or None, "loss": (loss or "").strip(), **dict(zip(MORE, more, strict=True))})
+        learned = "".join(f" --text {shlex.quote(text)}" for text in [*texts, *filter(None, map(str.strip, files.splitlines()))])
+        asked = f"{learned} --train {train} --{budget} {amount:.12g}{told} --out {shlex.quote(name.strip() or 'recovered')}"
+        lines.append(f"layerscope recover --plan plan.json {{opened}}{asked}")
+    return lines
+
+
+def _unusual(asked: dict[str, Any]) -> str:
+    """What differs from the usual of a recovery's settings, as options."""
+    usual = {entry.name: entry.default for entry in fields(RecoverySettings)}
+    said = ""
+    for name, value in asked.items():
+        option = name.replace("_", "-")
+        if value not in (None, "", usual[name]) and (value or usual[name] is not None):  # 0 where None is usual stands for none
+            said += f" --{option}" if value is True else f" --{option} {shlex.quote(str(value))}"
+    return said
 
 
 def _fold(say: Any, plan: str, C: int, I: int, L: int, H: int, rule: str, similarity: str) -> list[str]:

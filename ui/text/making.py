@@ -10,7 +10,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "importance": ("Importance", "중요도"),
     "widths": ("Width", "폭"),
     "masks": ("Weights", "가중치"),
-    "recover": ("Repair", "복구"),
+    "recover": ("Recover", "회복"),
     # the strip of the plan
     "making_depth": ("{depth} of {source} layers", "레이어 {source}개 중 {depth}개"),
     "making_heads": ("{count} of {all} query heads", "쿼리 헤드 {all}개 중 {count}개"),
@@ -19,6 +19,7 @@ TEXT: dict[str, tuple[str, str]] = {
     "making_refit": ("solved again", "다시 풂"),
     "making_bias": ("biases for what was cut", "잘라 낸 부분의 평균을 바이어스로"),
     "making_redistributed": ("pruned heads redistributed", "프루닝한 헤드를 재분배"),
+    "making_learned": ("learned while it was chosen", "선택과 함께 학습"),
     "making_repaired": ("seams repaired: {count} ({kind})", "복구한 이음매 {count}곳 ({kind})"),
     "making_solved": ("layers after seams solved again", "이음매 뒤의 레이어를 다시 풂"),
     "making_masks": ("{share} % of the weights are zero ({method})", "가중치의 {share} %가 0 ({method})"),

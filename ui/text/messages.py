@@ -50,6 +50,7 @@ _METHODS = {
     "random": ("random", "무작위"),
     "search": ("search", "탐색"),
     "shapes": ("shapes", "형상 탐색"),
+    "sheared": ("Sheared LLaMA", "Sheared LLaMA"),
     "hand-made": ("by hand", "수동"),
     "laco": ("LaCo", "LaCo"),
     "laco-folds": ("LaCo's folds", "LaCo의 병합"),
@@ -69,9 +70,9 @@ def label_teller(language: str) -> Callable[[str], str]:
 
 
 def labels_told(data: str, tell: Callable[[str], str]) -> str:
-    """Return a table's JSON with the names of its rows and measures told in a language; one of somebody else's stays as it is."""
+    """Return a table's JSON with the names of its rows and measures, and what went wrong, told in a language; one of somebody else's stays as it is."""
 
     def told(row: dict[str, Any]) -> dict[str, Any]:
-        return {key: tell(value) if key in ("label", "measure") else value for key, value in row.items()}
+        return {key: tell(value) if key in ("label", "measure", "error") else value for key, value in row.items()}
 
     return data and json.dumps(json.loads(data, object_hook=told))

@@ -57,6 +57,7 @@ STEPS: dict[str, str] = {
     "Loading the checkpoint with transformers": "transformers로 체크포인트 로드 중",
     "Running the plan in memory": "메모리의 플랜 실행 중",
     "Generating with and without cache": "캐시 사용/미사용 생성 비교 중",
+    "Shearing: step {} of {}": "마스크와 함께 학습 중: {} / {} 스텝",
     # what the rows of a table are called
     "rule {}": "규칙 {}",
     "iterative (Algorithm 1)": "순차 병합 (알고리즘 1)",
@@ -89,4 +90,13 @@ STEPS: dict[str, str] = {
     "Shape {} of {}": "형상 {} / {}",
     "Speed of shape {} of {}": "형상 {} / {}의 속도",
     "Solving layer {} again": "레이어 {} 다시 푸는 중",
+    "Reading the text: {} tokens": "텍스트 읽는 중: 토큰 {}개",
+    "Writing text: {} of {} tokens, {} a second": "텍스트 쓰는 중: 토큰 {} / {}개, 초당 {}개",
+    "Measuring a step": "스텝 시간 측정 중",
+    "Learning: step {} of {}": "학습 중: 스텝 {} / {}",
+    "Looking at held-out text": "홀드아웃 텍스트로 확인 중",
+    "Writing the weights": "가중치 쓰는 중",
+    "Tidying up": "정리 중",
+    "Writing down what the source says: row {} of {}": "원본의 출력을 적어 두는 중: 행 {} / {}",
+    "The source reads the text: {}": "원본이 텍스트를 읽는 중: {}",
 }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 from engine.cache import plain
 from engine.errors import LayerscopeError
 from engine.export.checkpoint import versions
+from engine.export.lineage import lineage_of
 from engine.export.pictures import Other
 from engine.export.report import report_html
 from engine.jobs import Job, Progress, as_part
@@ -149,6 +150,7 @@ class Comparison:
             facts |= {"calibration": meter.calibration, "evaluation": texts}
             beside = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
             told = {"facts": facts, "others": self._beside(board, name, found, language), "language": language}
+            told["lineage"] = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
             return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **beside, **told)
 
         def done(text: str) -> None:

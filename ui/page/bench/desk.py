@@ -5,8 +5,10 @@ from pathlib import Path
 from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing
 from ui.page.bench.exploring import Exploring
+from ui.page.bench.learning import Learning
 from ui.page.bench.looking import Looking
 from ui.page.bench.pruning import Pruning
+from ui.page.bench.recovering import Recovering
 from ui.page.bench.repairing import Repairing
 from ui.page.bench.saving import Saving
 from ui.page.bench.scoring import Scoring
@@ -19,16 +21,17 @@ from ui.page.bench.workbench import Workbench
 
 
 class Desk(Workbench):
-    """The workbench, what is explored of its model, the board beside it, the searches that run on it, what its plans cost, and what studies
-    its width and weights."""
+    """The workbench, what is explored of its model, the board beside it, the searches that run on it, what its plans cost, what studies
+    its width and weights, and the recoveries, which all tabs of an app share."""
 
-    def __init__(self, export_folder: Path) -> None:
+    def __init__(self, export_folder: Path, learning: Learning | None = None) -> None:
         super().__init__(export_folder)
         self.exploring = Exploring(self)
         self.saving = Saving(self)
         self.timing = Timing(self)
         self.comparison = Comparison(self, self.timing)
         self.repairing = Repairing(self, self.comparison)
+        self.recovering = Recovering(self, learning or Learning())
         self.searching = Searching(self)
         self.costing = Costing(self)
         self.trimming = Trimming(self, self.costing)

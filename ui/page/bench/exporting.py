@@ -21,7 +21,7 @@ def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, sh
     """
     model = bench.open_meter().model
     plan, known = bench.chosen(choice, threshold)
-    target, size = _free_target(bench, name), parse_size(shard)
+    target, size = free_target(bench, name), parse_size(shard)
     _submit(bench, lambda: export(model.source, model.folder, plan, target, dtype, size, known | more))
 
 
@@ -34,11 +34,16 @@ def start_gguf(bench: Workbench, choice: str, threshold: float, name: str) -> No
     model = bench.open_meter().model
     plan, _ = bench.chosen(choice, threshold)
     require_copies(plan)
-    target = _free_target(bench, f"{name.removesuffix('.gguf')}.gguf")
+    target = free_target(bench, f"{name.removesuffix('.gguf')}.gguf")
     _submit(bench, lambda: export_gguf(model.source, plan, target))
 
 
-def _free_target(bench: Workbench, name: str) -> Path:
+def free_target(bench: Workbench, name: str) -> Path:
+    """Return the folder or file of this name in the export directory.
+
+    Raises:
+        ExportError: it is no name, or there is something already.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")
     target = bench.export_folder / name

@@ -35,11 +35,12 @@ class Interrupted(Exception):  # noqa: N818  # no error: somebody wanted it
 class Runner:
     """A queue of tasks, worked off one at a time. All methods may be called from any thread.
 
-    `dropped` is called when the runner itself forgets what waits: a task failed, or no page asks any more.
+    `dropped` is called when the runner itself forgets what waits: a task failed, or no page asks any more; `lasting` tasks go on when
+    nobody asks.
     """
 
-    def __init__(self, dropped: Callable[[], object] = lambda: None) -> None:
-        self._dropped = dropped
+    def __init__(self, dropped: Callable[[], object] = lambda: None, lasting: bool = False) -> None:
+        self._dropped, self._lasting = dropped, lasting
         self.lock = threading.RLock()  # also that of whoever owns the runner, so that a result is taken in one piece
         self._queue: list[Task] = []
         self._current: Task | None = None
@@ -98,6 +99,11 @@ class Runner:
         """Return the running task's kind and progress, or None when nothing runs."""
         with self.lock:
             return (self._current.kind, self._progress) if self._current is not None else None
+
+    def waiting(self) -> tuple[str, ...]:
+        """Return the kinds of the tasks that wait for the running one."""
+        with self.lock:
+            return tuple(task.kind for task in self._queue)
 
     def waiting_for(self) -> str | None:
         """Return the kind of another tab's task that the running one is kept waiting by, or None."""
@@ -166,7 +172,7 @@ class Runner:
                     if self._stop.is_set():
                         raise Interrupted from None
                     return end.value
-                if time.monotonic() - self._heard > ABANDONED_AFTER:
+                if not self._lasting and time.monotonic() - self._heard > ABANDONED_AFTER:
                     self._drop()
                 if self._stop.is_set():
                     raise Interrupted

@@ -12,7 +12,7 @@ from engine.models.texts import assets_folder
 # Plotly's own file from its wheel, then ours; the order is that of loading.
 _OURS = (
     "core menu table terminal tabs costs heatmaps opened importance widths widthcosts masks zeros shapes strip staircase fold panels picker"
-    " search sweep board picture slides present state"
+    " search sweep board recovery lineage picture slides present state"
 )
 SCRIPTS = (
     Path(plotly.__file__).parent / "package_data" / "plotly.min.js",

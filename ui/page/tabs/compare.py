@@ -24,6 +24,7 @@ def build(language: str) -> SimpleNamespace:
         parts["judge_map"] = gr.Button(say("judge_map_button"), elem_id="judge-map", min_width=200)
         parts["report"] = gr.Button(say("report_button"), elem_id="make-report", min_width=200)
     parts["board"] = view("board", language, 420)
+    parts["lineage"] = view("lineage", language, 0, panel=True)
     parts |= _more(say) | _ablations(say, language)
     parts["download"] = view("download", language, 1, panel=True)
     return SimpleNamespace(**parts)

@@ -1,18 +1,42 @@
-"""Recover: what pruning lost is given back without training."""
+"""Recover: what pruning lost is given back, without training or by learning again from the source."""
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
+from engine.corpus.building import SELF
 from engine.recover.repair import REPAIRS
+from engine.recover.settings import RecoverySettings
+from engine.recover.students import TRAINS
+from engine.recover.teaching import LOSSES
 from ui.page.components.chart import view
-from ui.page.components.field import settings
+from ui.page.components.field import field, settings
+from ui.text.commands import MORE
 from ui.text.words import words
 
+TEXTS = (SELF, "practice")
+BUDGETS = ("minutes", "tokens")
+_SUMS = ("kl+cosine", "0.5*kl+0.5*ce")  # of losses, that are offered; any other can be typed
 
-def build(language: str) -> SimpleNamespace:
+
+def build(language: str, export_folder: Path) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
+    parts = _repairs(say, language) | _learning(say, export_folder)
+    return SimpleNamespace(**parts, runs=view("recovery", language, 60, panel=True))
+
+
+def asked(tab: SimpleNamespace) -> list[gr.components.Component]:
+    """Return what a plan is to learn again with, in the order of `RecoverHandlers.learn`."""
+    return [tab.texts, tab.files, tab.budget, tab.amount, tab.train, tab.until, tab.loss, *tab.more]
+
+
+def _repairs(say: Callable[[str], str], language: str) -> dict[str, Any]:
+    """What is given back without training."""
+    gr.Markdown(say("recover_title"))
     gr.Markdown(say("recover_read"))
     with gr.Row(elem_classes="ls-buttons"):
         repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
@@ -21,4 +45,35 @@ def build(language: str) -> SimpleNamespace:
     repair_times = view("repair-times", language, 0, panel=True)
     repaired = view("repaired", language, 24, panel=True)
     parts = {"repairs": repairs, "refused": refused, "repair_settings": repair_settings}
-    return SimpleNamespace(**parts, repair_times=repair_times, repaired=repaired)
+    return {**parts, "repair_times": repair_times, "repaired": repaired}
+
+
+def _learning(say: Callable[[str], str], export_folder: Path) -> dict[str, Any]:
+    """What the plan shown learns again from, for how long, and into which folder."""
+    gr.Markdown(say("learn_title"))
+    gr.Markdown(say("learn_read"))
+    with gr.Row():
+        choices = [(say(f"learn_from_{name}"), name) for name in TEXTS]
+        texts = gr.CheckboxGroup(choices, value=[SELF], label=say("learn_texts"), elem_id="learn-texts", min_width=260)
+        asked = {"label": say("learn_files"), "info": say("learn_files_info"), "elem_id": "learn-files", "min_width": 320}
+        files = gr.Textbox("", lines=2, max_lines=6, scale=2, **asked)
+    with gr.Row():
+        choices = [(say(f"learn_by_{name}"), name) for name in BUDGETS]
+        budget = gr.Dropdown(choices, value="minutes", label=say("learn_budget"), elem_id="learn-budget", min_width=160)
+        amount = gr.Number(10, label=say("search_amount"), minimum=0, elem_id="learn-amount", min_width=130)
+        choices = [(say(f"train_{name}"), name) for name in TRAINS]
+        train = gr.Dropdown(
+            choices, value="all", label=say("learn_train"), info=say("learn_train_info"), elem_id="learn-train", min_width=210
+        )
+        until = field(RecoverySettings, "until", say, "learn_until", value=0, minimum=0, min_width=180)
+        named = {"label": say("learn_name"), "info": say("export_name_info").format(folder=export_folder), "elem_id": "learn-name"}
+        name = gr.Textbox("", max_lines=1, min_width=240, scale=2, **named)
+    with gr.Accordion(say("more"), open=False), gr.Row():
+        choices = [(say("loss_auto"), ""), *((told, told) for told in (*LOSSES, *_SUMS))]
+        how = {"label": say("learn_loss"), "info": say("learn_loss_info"), "elem_id": "learn-loss", "min_width": 220}
+        loss = gr.Dropdown(choices, value="", allow_custom_value=True, **how)
+        more = [field(RecoverySettings, one, say, f"learn_{one}", min_width=180) for one in MORE]
+    with gr.Row(elem_classes="ls-buttons"):
+        button = gr.Button(say("learn_button"), variant="primary", elem_id="learn-button", min_width=200)
+    parts = {"texts": texts, "files": files, "budget": budget, "amount": amount, "train": train, "until": until, "name": name}
+    return {**parts, "loss": loss, "more": more, "learn": button}

@@ -1,0 +1,122 @@
+"""From what a person names to rows of tokens: read once, tokenised once, found again by content."""
+
+import itertools
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.cache import content_key
+from engine.corpus.apart import judged_on
+from engine.corpus.reading import Document, content_of, documents
+from engine.corpus.rows import DOMAINS, INDEX, STARTS, TOKENS, Rows, open_rows
+from engine.corpus.settings import WritingSettings
+from engine.corpus.writing import own_file, write_own
+from engine.errors import SettingsError, TextError
+from engine.jobs import Job, Progress
+from engine.models.texts import BUNDLED, bundled
+from engine.types import Model
+
+SELF = "self"
+WRITING = WritingSettings()
+LIMIT = 100_000_000  # tokens
+_FORM = 1  # of the files; another one is not found again
+_AT_ONCE = 64  # documents that are tokenised together
+_BEGINNINGS = 5  # of the documents that were dropped
+
+
+def corpus(
+    model: Model, choice: str | Sequence[str], length: int, folder: Path, limit: int = LIMIT, own: WritingSettings = WRITING
+) -> Job[Rows]:
+    """Read what a choice names (see `documents`; `self` is what the source writes, see `write_own`) into rows of `length` tokens.
+
+    Of several choices each is a domain of its own, named after it where its documents name none. Reading ends after `limit` tokens.
+    The tokens lie in `folder`, where the same texts for the same tokenizer are found again. Documents that share text with the
+    evaluation texts are dropped.
+
+    Raises:
+        TextError: a text is missing, cannot be read, shares all its documents with the evaluation texts, or is shorter than one row.
+        SettingsError: the model has no context of that length.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None) or length
+    if not 2 <= length <= longest:
+        raise SettingsError(f"rows of {length} tokens cannot be trained on: they have at least 2, and the model's context is {longest}")
+    choices = (choice,) if isinstance(choice, str) else tuple(choice)
+    read = list(choices)
+    if SELF in read:
+        path = own_file(model, folder, own)
+        yield from write_own(model, path, own)
+        read[read.index(SELF)] = str(path)
+    name = ", ".join(choices)
+    judging = [bundled(language, "evaluation").fingerprint for language in BUNDLED]
+    contents = [(one if len(choices) > 1 else "", content_of(path)) for one, path in zip(choices, read, strict=True)]
+    fingerprint = content_key(_FORM, contents, _tokenizer_key(model.tokenizer), judging, limit)
+    made = folder / f"corpus-{fingerprint[:16]}"
+    if not made.exists():
+        named = dict(zip(choices, read, strict=True))
+        yield from _build(model, _each(named, model.tokenizer), name, made, limit)
+    return open_rows(made, name, fingerprint, length)
+
+
+def _tokenizer_key(tokenizer: Any) -> str:
+    """Return a fingerprint of all that a tokenizer makes of text."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"vocabulary": tokenizer.get_vocab()}
+    made = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # what the last caller asked for
+    return content_key(made, tokenizer.chat_template, tokenizer.eos_token_id, type(tokenizer).__name__)
+
+
+def _each(named: dict[str, str], tokenizer: Any) -> Iterator[Document]:
+    """Yield the documents of some choices, each in the domain that it names, else in its choice's where there are several."""
+    for name, path in named.items():
+        for document in documents(path, tokenizer):
+            domain = document.domain or (name if len(named) > 1 else "")
+            yield Document(document.text, domain, document.templated)
+
+
+def _build(model: Model, read: Iterator[Document], name: str, made: Path, limit: int) -> Job[None]:
+    """Write the tokens of documents into a folder, which appears whole or not at all."""
+    try:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=made.parent, prefix=".corpus-") as aside:
+            begun = Path(aside) / made.name
+            begun.mkdir()
+            yield from _lay(model, read, name, begun, limit)
+            if not made.exists():
+                os.rename(begun, made)
+    except OSError as error:
+        raise TextError(f"the tokens cannot be written to {made.parent}: {error.strerror}") from error
+
+
+def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit: int) -> Job[None]:
+    dtype = np.dtype(np.uint16 if model.config.vocab_size <= 1 << 16 else np.uint32)
+    starts, domains, places, dropped = array("q", [0]), array("I"), dict[str, int](), list[str]()
+    with (folder / TOKENS).open("wb") as file:
+        while starts[-1] < limit and (some := list(itertools.islice(read, _AT_ONCE))):
+            yield Progress(f"Reading the text: {starts[-1]} tokens")
+            judging = {document for document in some if judged_on(document.text)}
+            dropped += [" ".join(document.text[:200].split()[:8]) for document in some if document in judging]
+            for document, ids in _tokenised(model.tokenizer, [document for document in some if document not in judging]):
+                np.asarray(ids, dtype).tofile(file)
+                starts.append(starts[-1] + len(ids))
+                domains.append(places.setdefault(document.domain, len(places)))
+    if not domains:
+        raise TextError(f"all {len(dropped)} documents of {name} share text with the evaluation texts, which only judge; bring other text")
+    np.save(folder / STARTS, np.asarray(starts))
+    np.save(folder / DOMAINS, np.asarray(domains))
+    told = {"dtype": dtype.name, "domains": list(places), "dropped": len(dropped), "beginnings": dropped[:_BEGINNINGS]}
+    (folder / INDEX).write_text(json.dumps(told), encoding="utf-8")
+
+
+def _tokenised(tokenizer: Any, some: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:
+    """Yield documents with their tokens as the tokenizer makes them by default, and the one that ends a text, where it has one."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for templated, group in itertools.groupby(some, lambda document: document.templated):
+        alike = list(group)
+        rows = tokenizer([document.text for document in alike], add_special_tokens=not templated, verbose=False)["input_ids"]
+        for document, ids in zip(alike, rows, strict=True):
+            yield document, [*ids, *(end if ids[-1:] != end else [])]

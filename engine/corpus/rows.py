@@ -1,0 +1,203 @@
+"""Text as rows of tokens: packed end to end without padding, drawn in an order that is a function of seed and place.
+
+All documents lie in one memory-mapped file in the order they were read. Which of them are held out, and which domain they belong to, is
+arithmetic on their numbers; so is which row comes next, and a run that goes on needs one integer to know its place.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.errors import SettingsError, TextError
+from engine.models.texts import PACK_TOKENS, Pack, pack_rows
+
+HELD_OUT = 20  # every so many documents one is held out
+TOKENS, STARTS, DOMAINS, INDEX = "tokens.bin", "starts.npy", "domains.npy", "index.json"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch:
+    """Rows of tokens: ids and positions int64 [rows, tokens], and each row's number in its corpus.
+
+    Positions start anew at each document and at each row; called with them (and `use_cache=False`, without which it does not look),
+    transformers masks the documents of a row from each other."""
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    numbers: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Laid:
+    """Some documents of a file of tokens, laid end to end: `starts` [documents] says where each starts in the file, `edges`
+    [documents + 1] where in the row of them."""
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    edges: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.edges[-1])
+
+    def window(self, begin: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and positions [length] from `begin` on."""
+        first, last = np.searchsorted(self.edges, (begin, begin + length - 1), "right") - 1
+        pieces = []
+        for place in range(first, last + 1):
+            shift = self.starts[place] - self.edges[place]
+            pieces.append(self.tokens[shift + max(begin, self.edges[place]) : shift + min(begin + length, self.edges[place + 1])])
+        return np.concatenate(pieces).astype(np.int64), np.concatenate([np.arange(len(piece)) for piece in pieces])
+
+    def pieces(self, length: int, tokens: int) -> Iterator[list[int]]:
+        """Yield the documents in order, in pieces of 2 to `length` tokens, until there are so many tokens."""
+        for begin, end in pairwise(self.edges.tolist()):
+            for start in range(begin, end, length):
+                size = min(length, end - start, tokens)
+                if size > 1:
+                    yield self.window(start, size)[0].tolist()
+                    tokens -= size
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Part:
+    """The documents of one domain: those that are trained on, and those that are held out."""
+
+    domain: str
+    train: Laid
+    held: Laid
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """How many documents were left out because they share text with the evaluation texts, and how the first of them begin."""
+
+    count: int = 0
+    beginnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rows:
+    """A corpus as rows of `length` tokens; `fingerprint` is that of its texts and of the tokenizer."""
+
+    name: str
+    fingerprint: str
+    length: int
+    parts: tuple[Part, ...]
+    dropped: Dropped = Dropped()
+
+    def __len__(self) -> int:
+        return self._ends()[-1]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The names of the domains; one, "", where none is named."""
+        return tuple(part.domain for part in self.parts)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are to train on, before any is seen twice."""
+        return sum(len(part.train) for part in self.parts)
+
+    def of(self, domain: str) -> "Rows":
+        """Return the rows of one domain alone."""
+        return replace(self, parts=tuple(part for part in self.parts if part.domain == domain))
+
+    def number(self, k: int, seed: int) -> int:
+        """Return the number of the run's row k: domains take turns."""
+        turn, part = divmod(k, len(self.parts))
+        return self.number_in(part, turn, seed)
+
+    def number_in(self, part: int, turn: int, seed: int) -> int:
+        """Return the number of the row that a domain gives at its turn: it goes through all its rows, in another order each time."""
+        ends = self._ends()
+        begin = ends[part - 1] if part else 0
+        epoch, place = divmod(turn, ends[part] - begin)
+        return begin + int(_order(seed, epoch, ends[part] - begin)[place])
+
+    def row(self, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return ids and positions [length] of the run's row k."""
+        return self._at(self.number(k, seed))
+
+    def reading(self, count: int, seed: int) -> list[int]:
+        """Return the numbers of the rows that a run's first `count` are, in order, each once."""
+        return list(dict.fromkeys(self.number(k, seed) for k in range(count)))
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        """Return the run's rows step * size up to (step + 1) * size.
+
+        Raises:
+            TextError: there are fewer rows than one batch has.
+        """
+        if len(self) < size:
+            raise TextError(f"{self.name} has {len(self)} rows of {self.length} tokens, which is less than one batch of {size}")
+        return self.some(self.number(k, seed) for k in range(step * size, (step + 1) * size))
+
+    def some(self, numbers: Iterable[int]) -> Batch:
+        """Return the rows of these numbers as one batch."""
+        wanted = list(numbers)
+        ids, positions = zip(*map(self._at, wanted), strict=True)
+        return Batch(torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(positions)), torch.tensor(wanted))
+
+    def held_out(self, tokens: int) -> tuple[Pack, ...]:
+        """Return packs of the held-out documents, up to so many tokens, as many of each domain; documents are cut into pieces of
+        `length` tokens.
+
+        Raises:
+            SettingsError: no token can be predicted in so few.
+        """
+        pieces = [piece for part in self.parts for piece in part.held.pieces(self.length, tokens // len(self.parts))]
+        if not pieces:
+            raise SettingsError(f"{tokens} tokens of {len(self.parts)} domains are none to judge on")
+        packs = pack_rows(list(enumerate(pieces)), max(self.length, PACK_TOKENS))
+        return tuple(replace(pack, name=self.name, fingerprint=self.fingerprint) for pack in packs)
+
+    def _at(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        ends = self._ends()
+        part = int(np.searchsorted(ends, number, "right"))
+        return self.parts[part].train.window((number - (ends[part - 1] if part else 0)) * self.length, self.length)
+
+    def _ends(self) -> list[int]:
+        return np.cumsum([len(part.train) // self.length for part in self.parts]).tolist()
+
+
+@lru_cache(maxsize=16)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
+    """Open the corpus that lies in a folder (see engine/corpus/building.py).
+
+    Raises:
+        TextError: a domain is shorter than one row.
+    """
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    tokens = np.memmap(folder / TOKENS, index["dtype"], "r")
+    starts, domains = np.load(folder / STARTS), np.load(folder / DOMAINS)
+    parts = tuple(_part(domain, tokens, starts, np.flatnonzero(domains == place)) for place, domain in enumerate(index["domains"]))
+    for part in parts:
+        if len(part.train) < length:
+            told = f"{name} ({part.domain})" if part.domain else name
+            raise TextError(f"{told} has {len(part.train)} tokens to train on, which is less than one row of {length}; bring more text")
+    return Rows(name, fingerprint, length, parts, Dropped(index["dropped"], tuple(index["beginnings"])))
+
+
+def _part(domain: str, tokens: np.ndarray, starts: np.ndarray, numbers: np.ndarray) -> Part:
+    """Return a domain of these documents: every 20th is held out, the last where there are fewer, of a single one its last 20th."""
+    begin, end = starts[numbers], starts[numbers + 1]
+    if len(numbers) == 1:
+        cut = np.maximum(begin, end - np.maximum(2, (end - begin) // HELD_OUT))
+        return Part(domain, _laid(tokens, begin, cut), _laid(tokens, cut, end))
+    held = np.arange(1, len(numbers) + 1) % HELD_OUT == 0
+    held[-1] |= not held.any()
+    return Part(domain, _laid(tokens, begin[~held], end[~held]), _laid(tokens, begin[held], end[held]))
+
+
+def _laid(tokens: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Laid:
+    return Laid(tokens, begin, np.concatenate([[0], np.cumsum(end - begin)]))

@@ -1,0 +1,35 @@
+"""How much the source is to write, and how; how domains are weighed. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.errors import SettingsError
+from engine.settings import control
+
+Update = Literal["as printed", "as coded"]  # of a mixture of domains; see engine/corpus/domains.py
+UPDATES: tuple[Update, ...] = ("as printed", "as coded")
+
+
+@dataclass(frozen=True, slots=True)
+class WritingSettings:
+    """What the source is to write: about so many tokens, in documents of at most `length`, `together` at once."""
+
+    tokens: int = field(default=30_000, metadata=control("how many tokens to write; the last document is written to its end", 1))
+    seed: int = field(default=0, metadata=control("the same seed writes the same text", 0))
+    length: int = 256
+    together: int = 32
+
+    @property
+    def batch(self) -> tuple[int, int]:
+        """Documents that are written at once, and tokens of each at most: no more than are asked for."""
+        return min(self.together, -(-self.tokens // self.length)), min(self.length, self.tokens)
+
+    def checked(self) -> "WritingSettings":
+        """Return these settings.
+
+        Raises:
+            SettingsError: nothing is to be written, or the seed is negative.
+        """
+        if min(self.tokens, self.length, self.together) < 1 or self.seed < 0:
+            raise SettingsError(f"{self.tokens} tokens with seed {self.seed} cannot be written: ask for at least 1, with a seed from 0 on")
+        return self

@@ -1,0 +1,138 @@
+"""The source writes its own text, to learn again from: no licence, no download, and just what distillation asks about.
+
+Each document is sampled from the token that begins a text alone, at temperature 1 and without cutting the tail of the distribution, so
+that the text is the source's own distribution (data-free distillation, LLM-QAT, 2305.17888).
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.cache import content_key
+from engine.corpus.settings import WritingSettings
+from engine.errors import TextError
+from engine.jobs import Job, Progress, retold
+from engine.judge.generation import Generated, generate
+from engine.plans.live import live_network
+from engine.plans.rules import untouched
+from engine.types import Model
+
+_PATIENCE = 16  # batches in a row without a word
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a file holds, and the seconds that writing the last of it took."""
+
+    documents: int
+    tokens: int
+    seconds: float
+
+
+def write_own(model: Model, out: Path, settings: WritingSettings) -> Job[Written]:
+    """Let the source write into a .jsonl file, a document a line (`text`, `tokens`, and `by`: model, seed, batch and its number).
+
+    A file that such a run left goes on where it ended, and comes to what a run that was not stopped would have written; the seed
+    of each batch is a function of the seed and the batch's number.
+
+    Raises:
+        TextError: the file holds something else or cannot be written, or the source writes nothing.
+    """
+    by, began = _by(model, settings.checked()), time.monotonic()
+    documents, tokens, number = _begun(out, by, settings.tokens)
+    start, silent = tokens, 0
+    network = live_network(model, untouched(model.spec.depth))
+    while tokens < settings.tokens:
+        tell = partial(_told, settings, tokens, start, began)
+        texts = yield from retold(_batch(model, network, settings, number), tell)
+        for text in texts:
+            if tokens < settings.tokens:
+                _append(out, text, {**by, "number": number})
+                documents, tokens = documents + 1, tokens + text.tokens
+        number, silent = number + 1, 0 if texts else silent + 1
+        if silent == _PATIENCE:
+            raise TextError(f"the source has written nothing in {_PATIENCE * settings.batch[0]} documents; bring text of your own")
+    return Written(documents, tokens, time.monotonic() - began)
+
+
+def _batch(model: Model, network: Any, settings: WritingSettings, number: int) -> Job[list[Generated]]:
+    """Return the documents of one batch that are not blank."""
+    together, length = settings.batch
+    prompts = [[beginning_of(model.tokenizer)]] * together
+    seed = int(np.random.SeedSequence((settings.seed, number)).generate_state(1, np.uint64)[0] >> 1)  # torch takes 63 bits
+    texts = yield from generate(model, network, prompts, length, seed, temperature=1.0, top_p=1.0)
+    return [text for text in texts if text.text.strip()]
+
+
+def _told(settings: WritingSettings, before: int, start: int, began: float, step: Progress) -> Progress:
+    """Return how far writing is when a batch that began with `before` tokens in the file is at `step`."""
+    together, length = settings.batch
+    now = before + int((step.fraction or 0.0) * min(together * length, settings.tokens - before))
+    speed = (now - start) / max(time.monotonic() - began, 1e-9)
+    return Progress(f"Writing text: {now} of {settings.tokens} tokens, {speed:.0f} a second", now / settings.tokens)
+
+
+def own_file(model: Model, folder: Path, settings: WritingSettings) -> Path:
+    """Return the file in a folder for what the model writes with these settings."""
+    return folder / f"self-{content_key(_by(model, settings), settings.tokens)[:16]}.jsonl"
+
+
+def beginning_of(tokenizer: Any) -> int:
+    """Return the token that a text begins with by default, else the one that ends the text before it.
+
+    Raises:
+        TextError: there is neither.
+    """
+    found = next(iter(tokenizer("")["input_ids"]), tokenizer.eos_token_id)
+    found = tokenizer.bos_token_id if found is None else found
+    if found is None:
+        raise TextError("the model's tokenizer has no token that a text begins with, so it cannot write by itself; bring text of your own")
+    return int(found)
+
+
+def _by(model: Model, settings: WritingSettings) -> dict[str, Any]:
+    """Return how a text comes to be: the same model, seed and batch write the same."""
+    return {"model": model.fingerprint[:16], "dtype": model.spec.dtype, "seed": settings.seed, "batch": list(settings.batch)}
+
+
+def _append(out: Path, text: Generated, by: dict[str, Any]) -> None:
+    line = json.dumps({"text": text.text, "tokens": text.tokens, "by": by}, ensure_ascii=False)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise TextError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def _begun(out: Path, by: dict[str, Any], wanted: int) -> tuple[int, int, int]:
+    """Return how many documents and tokens a file holds, and the number of the batch to go on with. Where more is wanted, what is
+    there of the last batch is cut off, since a killed run may have left a part of it."""
+    lines = _lines(out, by)
+    if not lines or sum(tokens for _, tokens, _ in lines) >= wanted:
+        return len(lines), sum(tokens for _, tokens, _ in lines), 0
+    last = lines[-1][2]
+    whole = [line for line in lines if line[2] < last]
+    os.truncate(out, sum(size for size, _, _ in whole))
+    return len(whole), sum(tokens for _, tokens, _ in whole), last
+
+
+def _lines(out: Path, by: dict[str, Any]) -> list[tuple[int, int, int]]:
+    """Return the bytes, the tokens and the batch of each whole line."""
+    try:
+        lines = out.read_bytes().splitlines(keepends=True) if out.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        told = [(len(line), json.loads(line)) for line in whole]
+        if (lines and not whole) or not all(record["by"] == {**by, "number": record["by"]["number"]} for _, record in told):
+            raise ValueError
+        return [(size, record["tokens"], record["by"]["number"]) for size, record in told]
+    except OSError as error:
+        raise TextError(f"{out} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise TextError(f"{out} holds another text; choose another name, nothing is ever overwritten") from error

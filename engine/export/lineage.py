@@ -1,0 +1,100 @@
+"""What a checkpoint went through: a model, a plan of it, what it learned again, a plan of that. Kept in layerscope.json, oldest first."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.corpus.reading import HUB
+from engine.export.figures import number
+from engine.models.library import json_in
+from engine.models.sources import DEMO_BASE_MODEL, lies_within
+from engine.plans.words import Say, in_english
+from engine.types import ModelSource, ModelSpec, Plan
+
+RECORD = "layerscope.json"
+Lineage = list[dict[str, Any]]
+
+
+def lineage_of(source: ModelSource, folder: Path, spec: ModelSpec, fingerprint: str) -> Lineage:
+    """Return what an open model went through: what its folder says, or that it is a first source."""
+    if kept := _kept(folder):
+        return kept
+    return [{"step": "source", "name": spec.name, "base_model": hub_id(source), "depth": spec.depth, "fingerprint": fingerprint}]
+
+
+def pruned(plan: Plan) -> dict[str, Any]:
+    """Return the step that a plan is."""
+    parts = {name: part.method for name, part in (("width", plan.width), ("masks", plan.masks)) if part}
+    return {"step": "plan", "method": plan.method, "depth": plan.depth, "of": plan.source_depth, **parts}
+
+
+def told(lineage: Sequence[Mapping[str, Any]], say: Say = in_english) -> tuple[str, ...]:
+    """Return what a model went through in plain words, a sentence a step; a step of a kind that is not known here is left out."""
+    return tuple(_SAID[one["step"]](one, say) for one in lineage if one["step"] in _SAID)
+
+
+def before(lineage: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return what a checkpoint's source went through: all but its own plan, and what it learned after that; nothing where that source
+    is the first."""
+    plans = [place for place, one in enumerate(lineage) if one["step"] == "plan"]
+    return lineage[: plans[-1]] if len(plans) > 1 else ()
+
+
+def learned(lineage: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether weights were trained on the way."""
+    return any(one["step"] == "recovery" for one in lineage)
+
+
+def _source_said(step: Mapping[str, Any], say: Say) -> str:
+    return say("It began as {name}, of {depth} layers.", name=step.get("base_model") or step.get("name"), depth=step.get("depth"))
+
+
+def _plan_said(step: Mapping[str, Any], say: Say) -> str:
+    methods = ", ".join(str(step[part]) for part in ("method", "width", "masks") if step.get(part))
+    return say("It was pruned to {depth} of {all} layers ({methods}).", depth=step.get("depth"), all=step.get("of"), methods=methods)
+
+
+def _recovery_said(step: Mapping[str, Any], say: Say) -> str:
+    ratios = {f"{name}_{side}": number(step[side][name]["ratio"]) for side in ("before", "after") for name in ("kind", "other")}
+    named = {"texts": ", ".join(map(_text_named, step["text"])), "tokens": f"{step['tokens']:,}"}
+    return say(
+        "It learned again from its source: {tokens} tokens of {texts}, training {train} by {loss}. Perplexity, times the source's: on "
+        "held-out text of that kind {kind_before} before and {kind_after} after, on other text {other_before} and {other_after}.",
+        train=step["train"],
+        loss=step["loss"],
+        **named,
+        **ratios,
+    )
+
+
+def _text_named(text: str) -> str:
+    """Return a text's name without the folders that it lies in, which are nobody else's business."""
+    return text if text.startswith(HUB) else Path(text).name
+
+
+_SAID = {"source": _source_said, "plan": _plan_said, "recovery": _recovery_said}
+
+
+def base_model(source: ModelSource, folder: Path) -> str | None:
+    """Return the Hub id of the first source that a model was made from, None where it is not known."""
+    first = next(iter(_kept(folder)), {}).get("base_model")
+    return first if isinstance(first, str) else hub_id(source)
+
+
+def hub_id(source: ModelSource) -> str | None:
+    """Return what an open model itself is called on the Hub, None where it is not from there."""
+    return {"demo": DEMO_BASE_MODEL, "hub": source.location}.get(source.kind)
+
+
+def _kept(folder: Path) -> Lineage:
+    """Return the lineage that a folder tells of itself; none where it says nothing, or nothing that can be read."""
+    found = json_in(folder / RECORD).get("lineage") if lies_within(folder / RECORD, folder) else None
+    return found if isinstance(found, list) and _can_be_told(found) else []
+
+
+def _can_be_told(found: list[Any]) -> bool:
+    try:
+        told(found)
+        return all(isinstance(one["step"], str) for one in found)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False

@@ -1,0 +1,199 @@
+"""Sheared LLaMA (Xia et al. 2023, 2310.06694), section 2.1: targeted structured pruning. Which layers, heads, neurons and channels stay is
+learned by masks (see engine/methods/hard_concrete.py) while the weights learn too; every layer comes to the same shape, a given one.
+
+The masks stand in the weights, so that no forward pass is changed. With h of the channels, l of the layers, and a mask of the heads or the
+neurons on what the projection reads that mixes them:
+
+    embedding * h        o_proj, down_proj: rows * h * l, columns * their mask        gains of norms * h * sqrt(kept / width)
+
+The root makes up for a norm's mean, which is taken over all channels and not over those that are left; a norm that closes a block (Gemma's)
+has l, since it would undo any factor before it. The published code masks what flows between: the same, but that a KV group of several query
+heads, which it does not know, has a row of masks of its own here, or one mask for all of it. The head has no mask.
+
+In the end the masks are exact. Those of heads and neurons keep their soft values, which are folded into the projections; those of
+layers and channels are 1 where they stay, since a plan has its norms and its embedding from the source: all that has learned are
+projections.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from engine.errors import SettingsError
+from engine.methods.baselines import plan_of_kept, require_target
+from engine.methods.hard_concrete import Kind, Masks, Values
+from engine.methods.refit import with_tensor
+from engine.methods.widths import Kept, narrowed
+from engine.models.families import blocks_of
+from engine.models.shapes import shape_of, shaped_config
+from engine.plans.rules import untouched
+from engine.plans.trimming import Cutter
+from engine.types import Block, Part, Plan, Shape, Trim
+
+TARGETS = ("layers", "heads", "groups", "neurons", "channels")
+
+
+def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
+    """Return the shape that a model is to be sheared to: so many of some of TARGETS, all of the others. Heads are as many of each KV
+    group; `groups` are KV groups, which go with all of their heads.
+
+    Raises:
+        SettingsError: a target is unknown, no number, or more than there is. PlanError: the family's stock class has no such shape.
+    """
+    now = shape_of(config)
+    for name, value in target.items():
+        if name not in TARGETS:
+            raise SettingsError(f"'{name[:40]}' is nothing that a model is sheared to; choose from {', '.join(TARGETS)}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise SettingsError(f"{name} is {value!r}; write a whole number, such as {getattr(now, name, now.depth)}")
+    if {"heads", "groups"} <= target.keys():
+        raise SettingsError("name heads or groups, not both: a KV group goes with all of its query heads")
+    require_target(now.depth, target.get("layers", now.depth))
+    groups = target.get("groups", now.groups)
+    if not 1 <= groups <= now.groups:
+        raise SettingsError(f"{groups} groups cannot be kept of {now.groups}")
+    shape = narrowed(now, Kept(target.get("heads"), target.get("neurons"), target.get("channels")))
+    if "groups" in target:
+        shape = replace(shape, groups=groups, heads=groups * now.per_group)
+    shaped_config(config, shape)
+    return replace(shape, depth=target.get("layers", now.depth))
+
+
+def kinds_between(now: Shape, wanted: Shape) -> tuple[Kind, ...]:
+    """Return the kinds of masks that lead from a shape to another: of what is to become less, and no others."""
+    if wanted.groups < now.groups and now.sharing > 1:
+        heads = Kind("heads", now.depth, now.groups, wanted.groups, now.per_group)
+    else:
+        heads = Kind("heads", now.depth * now.sharing, now.heads // now.sharing, wanted.heads // now.sharing, now.sharing)
+    neurons = Kind("neurons", now.depth, now.neurons, wanted.neurons)
+    layers, channels = Kind("layers", 1, now.depth, wanted.depth), Kind("channels", 1, now.channels, wanted.channels)
+    return tuple(kind for kind in (layers, heads, neurons, channels) if kind.kept < kind.units)
+
+
+class Masked(nn.Module):
+    """A network under masks, for whoever runs a causal language model: drawn while it trains, as many parts as are expected to stay
+    while it is evaluated, exact ones once it is `settled`. Only its projections are to learn."""
+
+    def __init__(self, network: Any, masks: Masks) -> None:
+        super().__init__()
+        self.network, self.masks, self.settled = network, masks, False
+        self._cutter = Cutter(network.config)
+
+    @property
+    def config(self) -> Any:
+        """The network's own."""
+        return self.network.config
+
+    def get_output_embeddings(self) -> Any:
+        """Return the network's own, which has no mask."""
+        return self.network.get_output_embeddings()
+
+    def base_model(self, **inputs: Any) -> Any:
+        """Run the network up to its final states."""
+        weights = {name.partition(".")[2]: tensor for name, tensor in self.weights(self.values()).items()}
+        return functional_call(self.network.base_model, weights, kwargs=inputs, tie_weights=True)
+
+    def forward(self, **inputs: Any) -> Any:
+        """Run the whole network. Its head is masked along with an embedding that it is tied to."""
+        return functional_call(self.network, self.weights(self.values()), kwargs=inputs, tie_weights=True)
+
+    def projections(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of all projections, by name."""
+        row = self._cutter.row
+        stems = [f"{row.blocks}.{place}.{name}." for place in range(self._cutter.shape.depth) for name in row.projections]
+        return {name: one for name, one in self.network.named_parameters() if name.startswith(tuple(stems))}
+
+    def values(self) -> Values:
+        """Return the masks by kind: [1, units] of layers and channels, [layers, units] of heads and neurons."""
+        found = self._exact() if self.settled else self.masks.drawn() if self.training else self.masks.expected()
+        shared = ("layers", "channels")
+        return {name: value if name in shared else value.reshape(self._cutter.shape.depth, -1) for name, value in found.items()}
+
+    def _exact(self) -> Values:
+        return {name: value if name in ("heads", "neurons") else value.ceil() for name, value in self.masks.exact().items()}
+
+    def weights(self, values: Values) -> dict[str, torch.Tensor]:
+        """Return the parameters that masks change, by name."""
+        row, found = self._cutter.row, {}
+        for place, block in enumerate(blocks_of(self.network)):
+            for name, tensor in (*self._written(place, block, values), *self._normed(place, block, values)):
+                found[f"{row.blocks}.{place}.{name}"] = tensor
+        if "channels" in values:
+            found[f"{row.embedding}.weight"] = self.network.get_parameter(f"{row.embedding}.weight") * values["channels"]
+            gains = self.network.get_parameter(f"{row.norm}.weight")
+            found[f"{row.norm}.weight"] = self._gained(gains, _root(values["channels"]), values["channels"][0])
+        return found
+
+    def _written(self, place: int, block: nn.Module, values: Values) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the projections that read heads and neurons, and write to the stream."""
+        row = self._cutter.row
+        factors = [values["channels"][0]] if "channels" in values else []
+        factors += [values["layers"][0, place]] if "layers" in values and not row.closing else []
+        for name, kind in zip(row.consumers, ("heads", "neurons"), strict=True):
+            projection: Any = block.get_submodule(name)
+            weight, bias = self._cutter.oriented(projection.weight), projection.bias
+            if kind in values:
+                mask = values[kind][place]
+                weight = weight * mask.repeat_interleave(weight.shape[1] // len(mask))
+            for factor in factors:
+                weight = weight * factor.reshape(-1, 1)
+                bias = None if bias is None else bias * factor
+            yield f"{name}.weight", self._cutter.oriented(weight)
+            if bias is not None:
+                yield f"{name}.bias", bias
+
+    def _normed(self, place: int, block: nn.Module, values: Values) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield the gains of the norms."""
+        row = self._cutter.row
+        for name in row.norms:
+            closing = name in row.closing
+            factors = [_root(values["channels"])] if "channels" in values else []
+            factors += [values["channels"][0]] if "channels" in values and not closing else []  # what it closes has them already
+            factors += [values["layers"][0, place]] if "layers" in values and closing else []
+            if factors:
+                yield f"{name}.weight", self._gained(block.get_parameter(f"{name}.weight"), *factors)
+
+    def _gained(self, gains: torch.Tensor, *factors: torch.Tensor) -> torch.Tensor:
+        unit = 1.0 if self._cutter.row.unit_gains else 0.0
+        return functools.reduce(torch.mul, factors, gains + unit) - unit
+
+    @torch.no_grad()
+    def plan(self, dtype: torch.dtype, told: Mapping[str, Any]) -> Plan:
+        """Return what is left as a plan, its projections in `dtype` as tensors that are kept beside it; `told` is how it came to be.
+
+        Its gains are plain: its norms are those of the masks, over the channels that are left (see engine/plans/trimming.py)."""
+        self.settled = True
+        values, depth = self.values(), self._cutter.shape.depth
+        weights = dict(self.projections()) | self.weights(values)
+        begun = untouched(depth)
+        if "layers" in values:
+            begun = plan_of_kept(depth, values["layers"][0].nonzero().flatten().tolist(), "sheared", **told)
+        blocks = tuple(self._folded(block, values, weights, dtype) for block in begun.blocks)
+        wide = blocks[0].trim is not None
+        return replace(begun, blocks=blocks, width=Part("sheared", (*told.items(), ("learned", True))) if wide else None)
+
+    def _folded(self, block: Block, values: Values, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Block:
+        block = replace(block, trim=self._trim(block.home, values))
+        stem = f"{self._cutter.row.blocks}.{block.home}."
+        for name, tensor in weights.items():
+            parameter = name.removeprefix(stem)
+            if name.startswith(stem) and parameter.rpartition(".")[0] in self._cutter.row.projections:
+                block = with_tensor(block, parameter, self._cutter.cut(parameter, tensor, block.trim).to(dtype))
+        return block
+
+    def _trim(self, place: int, values: Values) -> Trim | None:
+        kept = {kind: tuple(value[place % len(value)].nonzero().flatten().tolist()) for kind, value in values.items() if kind != "layers"}
+        if "heads" in kept:
+            each = self._cutter.shape.heads // values["heads"].shape[1]
+            kept["heads"] = tuple(unit * each + one for unit in kept["heads"] for one in range(each))
+        return Trim(**kept, plain="channels" in kept) if kept else None
+
+
+def _root(channels: torch.Tensor) -> torch.Tensor:
+    """Return sqrt(kept / width): a norm's mean is over all channels, of which these are not 0."""
+    return (channels.count_nonzero() / channels.numel()).sqrt()

@@ -1,0 +1,34 @@
+"""What a network answers on a few bundled sentences: two that answer alike, bit for bit, are the same network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.models.texts import Pack, bundled, calibration_of, packs_of
+
+_TEXTS = 4
+
+
+def probing(tokenizer: Any, config: Any) -> tuple[Pack, ...]:
+    """Return the sentences as packs of tokens."""
+    return packs_of(tokenizer, config, calibration_of(bundled("english").texts[:_TEXTS]))
+
+
+@torch.no_grad()
+def logits_on(network: Any, packs: Sequence[Pack]) -> list[torch.Tensor]:
+    """Return a network's logits [1, tokens, vocabulary] on each pack."""
+    return [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
+
+
+def write_probe(logits: Sequence[torch.Tensor], file: Path) -> None:
+    """Keep logits in a file, for a process that has not seen the network."""
+    save_file({str(number): one.contiguous() for number, one in enumerate(logits)}, file)
+
+
+def read_probe(file: Path) -> list[torch.Tensor]:
+    """Return what `write_probe` kept."""
+    kept = load_file(file)
+    return [kept[str(number)] for number in range(len(kept))]

@@ -1,0 +1,103 @@
+"""How a run begins: what is asked for is checked, and written into a folder of its own before anything is slow."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from engine.corpus.building import SELF
+from engine.corpus.reading import content_of
+from engine.corpus.settings import WritingSettings
+from engine.errors import SettingsError, TrainingError
+from engine.plans.bundle import write_bundle
+from engine.plans.files import plan_to_json
+from engine.plans.rules import untouched
+from engine.plans.words import require_depth, weigh
+from engine.recover.runs import Run
+from engine.recover.settings import RecoverySettings
+from engine.recover.students import require_trainable
+from engine.recover.teaching import Terms, default_terms, require_teachable, terms_of
+from engine.training.recipe import Recipe
+from engine.types import ModelSource, ModelSpec, Plan
+
+
+def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str], settings: RecoverySettings, folder: Path) -> Run:
+    """Write a run's folder, of a plan of the source that learns from some texts (see engine/corpus/building.py); nothing learns yet.
+
+    Raises:
+        TrainingError: the folder is there already and not empty, or cannot be made. PlanError: the plan is of another depth.
+        SettingsError, TextError: what is asked for makes no sense or does not go with the plan, or a text is missing.
+    """
+    require_depth(plan, spec.depth)
+    settings = settings.checked()
+    require_trainable(plan, settings.train)
+    terms = default_terms(plan) if settings.loss is None else terms_of(settings.loss)
+    require_teachable(terms, plan, settings.recompute, settings.teacher == "stored")
+    if settings.correct_teacher:
+        _require_correctable(spec, terms, texts)
+    require_texts(texts)
+    parameters = weigh(spec, plan)[0]
+    asked = Recipe(
+        steps=1,
+        rate=settings.rate_for(parameters),
+        rows=settings.rows,
+        length=settings.length,
+        accumulate=settings.accumulate,
+        seed=settings.seed,
+        recompute=settings.recompute,
+    )
+    make_folder(folder)
+    write_bundle(plan_to_json(plan), plan.tensors, folder / "plan.zip")
+    run = Run(folder)
+    run.note(
+        layerscope=1,
+        source=asdict(source),
+        name=spec.name,
+        plan={"method": plan.method, "depth": plan.depth, "of": plan.source_depth, "parameters": parameters},
+        text=list(texts),
+        own=asdict(WritingSettings(settings.own, settings.seed)),
+        train=settings.train,
+        loss=str(terms),
+        teacher=settings.teacher,
+        correct_teacher=settings.correct_teacher,
+        top=settings.top,
+        budget={"minutes": settings.minutes} if settings.tokens is None else {"tokens": settings.tokens},
+        until=settings.until,
+        language=settings.language,
+        asked=asdict(asked),
+    )
+    return run
+
+
+def _require_correctable(spec: ModelSpec, terms: Terms, texts: Sequence[str]) -> None:
+    """Raise SettingsError where the source has nothing to read, or nobody to teach."""
+    require_trainable(untouched(spec.depth), "lora")
+    if set(texts) == {SELF}:
+        raise SettingsError(
+            "the source has nothing to learn from text that it wrote itself; bring other text, or leave --correct-teacher out"
+        )
+    if not terms.teacher:
+        raise SettingsError(f"'{terms}' needs no teacher, so that there is none to correct; leave --correct-teacher out")
+
+
+def require_texts(texts: Sequence[str]) -> None:
+    """Raise TextError where one of some texts to learn from is missing."""
+    for text in texts:
+        if text != SELF:
+            content_of(text)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for a run.
+
+    Raises:
+        TrainingError: it is there already and not empty, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise TrainingError(f"{folder} is not empty; name another folder, or resume the run that is in it")
+        if not os.access(folder, os.W_OK):
+            raise TrainingError(f"{folder} cannot be written to")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{str(folder)[:200]} cannot be made: {getattr(error, 'strerror', None) or error}") from error

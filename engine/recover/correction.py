@@ -1,0 +1,66 @@
+"""Teacher correction (Minitron, 2408.11796, section 3.1): a source that was not trained on such text reads it first, and teaches better.
+
+Adapters on the source learn the text by cross entropy for a share of the run's steps, and stop when held-out text of its kind is told worse
+than at the look before. The best of them stay where they gain enough. What judges is the source as it was.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from engine.jobs import Job, Progress, retold
+from engine.plans.rules import untouched
+from engine.recover.learning import learn
+from engine.recover.runs import Run
+from engine.recover.school import School, cast
+from engine.recover.students import bare, trained
+from engine.training.checkpoints import about
+from engine.training.recipe import Recipe
+from engine.types import Model
+
+GAIN = 0.01  # of the perplexity on held-out text; a source that gains less has read such text before
+RATE = 3e-4  # of adapters that learn text by cross entropy: torchtune's, in its recipe for distilling
+
+
+def corrected(school: School, model: Model, recipe: Recipe) -> Job[bool]:
+    """Give an open source the adapters that read the run's text, and return True; False where somebody asked for a pause on the way."""
+    run, plan, part = school.run, untouched(model.spec.depth), school.run.part("teacher")
+    adapters = trained(model.network, plan, "lora", recipe.seed)
+    cast(model.network, recipe.autocast)
+    if "correction" not in run.record:
+        part.note(loss="ce", look_scores=run.record["look_scores"], rising=True)
+        own = replace(recipe, steps=share_of(recipe, run.record["correct_teacher"]), rate=RATE)
+        reader = School(part, model, plan, school.rows, model.network.train(), adapters, school.held)
+        if (yield from retold(learn(reader, own), _told)) == "paused":
+            return False
+        run.note(correction=_gained(part))
+    if run.record["correction"]["used"]:
+        best = load_file(part.best)
+        with torch.no_grad():
+            for name, parameter in adapters.items():
+                parameter.copy_(best[name])
+    else:
+        bare(model.network)
+    model.network.eval().requires_grad_(False)
+    return True
+
+
+def share_of(recipe: Recipe, share: float) -> int:
+    """Return the source's steps, where the student's are what is left of the budget without this share."""
+    return max(1, round(recipe.steps * share / (1 - share)))
+
+
+def _told(step: Progress) -> Progress:
+    return Progress(f"The source reads the text: {step.label}", 0.0)
+
+
+def _gained(part: Run) -> dict[str, Any]:
+    """Return what reading has brought: perplexity on held-out text of its kind before and after, and what was spent on it."""
+    lines, best = part.lines(), int(about(part.best)["step"])
+    taken = [line for line in lines if "loss" in line]
+    look = next(line for line in lines if "kind" in line and line["step"] == best)
+    spent = {"tokens": taken[-1]["tokens"], "seconds": round(sum(line["seconds"] for line in taken), 1)}
+    before, after, ratio = (look["kind"][name] for name in ("source", "perplexity", "ratio"))
+    return {"before": before, "after": after, "ratio": ratio, "best": best, **spent, "used": ratio < 1 - GAIN}

@@ -1,0 +1,104 @@
+"""How far a network that learns still is from its source, on text that it does not learn from: of the training kind, and of another.
+
+Two curves, always: a small text is soon known by heart, and only other text shows it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from engine.jobs import Job, Progress
+from engine.judge.evaluation import exp_of, rise, windows
+from engine.models.texts import Pack, beginning, bundled
+from engine.training.losses import ROWS, head_of
+from engine.training.precision import casting
+from engine.types import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Perplexity of a network beside its source's on some text, the quotient with its 95 % interval over texts, and how many tokens
+    that was measured on."""
+
+    perplexity: float
+    source: float
+    ratio: float
+    low: float
+    high: float
+    tokens: int
+
+
+Sums = tuple[tuple[int, int, float], ...]  # of each text: its number, its tokens that were scored, their negative log-likelihood
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Held:
+    """Text that is held out: its packs, and for each how many leading tokens of each span are not scored."""
+
+    name: str
+    packs: tuple[Pack, ...]
+    skips: tuple[tuple[int, ...], ...]
+
+    def first(self, tokens: int) -> "Held":
+        """Return its leading packs that lie within so many tokens; at least one."""
+        count = beginning(self.packs, tokens)
+        return replace(self, packs=self.packs[:count], skips=self.skips[:count])
+
+
+def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -> dict[str, Held]:
+    """Return the two texts: held-out packs of the training kind, and at most so many tokens of the bundled evaluation texts."""
+    _, packs, skips = windows(model.tokenizer, model.config, bundled(language, "evaluation"), limit=tokens)
+    return {
+        "kind": Held("kind", tuple(kind), tuple((1,) * len(pack.spans) for pack in kind)),
+        "other": Held("other", packs, skips),
+    }
+
+
+def likelihoods(network: Any, held: Held, autocast: str = "", device: str = "cpu") -> Job[Sums]:
+    """Measure a network on held-out text, in evaluation mode."""
+    found: dict[int, tuple[int, float]] = {}
+    training = network.training
+    network.eval()
+    try:
+        for number, (pack, skips) in enumerate(zip(held.packs, held.skips, strict=True)):
+            yield Progress("Looking at held-out text", number / len(held.packs))
+            for text, tokens, loss in _scored(network, pack, skips, autocast, device):
+                there = found.get(text, (0, 0.0))
+                found[text] = (there[0] + tokens, there[1] + loss)
+    finally:
+        network.train(training)
+    return tuple((text, *found[text]) for text in sorted(found))
+
+
+@torch.no_grad()
+def _scored(network: Any, pack: Pack, skips: Sequence[int], autocast: str, device: str) -> list[tuple[int, int, float]]:
+    with casting(device, autocast):
+        ids, positions = pack.ids.to(device), pack.positions.to(device)
+        states = network.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
+    head = head_of(network).cast(getattr(torch, autocast) if autocast else states.dtype)
+    found = []
+    for (text, start, stop), skip in zip(pack.spans, skips, strict=True):
+        places = torch.arange(start + skip - 1, stop - 1, device=ids.device)
+        logs = (head.logits(states[part]).log_softmax(-1).gather(1, ids[0, part + 1][:, None]) for part in places.split(ROWS))
+        found.append((text, len(places), -sum(float(one.double().sum()) for one in logs)))
+    return found
+
+
+def gap(source: Sums, network: Sums) -> Gap:
+    """Return how far a network is from its source, given what both scored on the same text."""
+    tokens = sum(count for _, count, _ in source)
+    ours, theirs = (sum(loss for _, _, loss in sums) / tokens for sums in (network, source))
+    mean, spread = rise([(count, after - before) for (_, count, before), (_, _, after) in zip(source, network, strict=True)])
+    return Gap(exp_of(ours), exp_of(theirs), exp_of(mean), exp_of(mean - spread), exp_of(mean + spread), tokens)
+
+
+def gaps(
+    network: Any, held: Mapping[str, Held], source: Mapping[str, Sums], autocast: str = "", device: str = "cpu"
+) -> Job[dict[str, Gap]]:
+    """Return the gap on each of the texts."""
+    found = {}
+    for name, texts in held.items():
+        found[name] = gap(source[name], (yield from likelihoods(network, texts, autocast, device)))
+    return found

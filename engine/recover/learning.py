@@ -1,0 +1,126 @@
+"""A run's steps: how long one takes, one after another, a look at held-out text now and then, checkpoints on the way."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
+
+import torch
+
+from engine.jobs import Job, Progress, retold
+from engine.models.devices import peak_bytes
+from engine.recover.gauge import Held, gaps
+from engine.recover.school import School
+from engine.recover.speaking import spoken
+from engine.recover.students import zeros_of
+from engine.recover.teaching import Teaching
+from engine.training.checkpoints import about, latest, save_checkpoint, write_tensors
+from engine.training.loop import Learner
+from engine.training.precision import quickest
+from engine.training.recipe import Recipe
+
+LOOKS = 20  # at held-out text on the way, beside those at the start and at the end
+LOOK_TOKENS = 2000  # of each of the two texts
+SAVE = 120.0  # seconds between two checkpoints
+
+
+def settled(school: School) -> Job[Recipe]:
+    """Return how a run learns: as run.json says, or else chosen and measured now, and written there.
+
+    The quicker of two number formats is taken; then a few steps that change nothing tell how long one takes and what memory, and so
+    how many there are in a budget of minutes.
+    """
+    run, record = school.run, school.run.record
+    if "recipe" in record:
+        return Recipe(**record["recipe"])
+    yield Progress("Measuring a step", 0.1)
+    asked = Recipe(**record["asked"])
+    teaching = school.teaching(asked)
+    (first,) = list(school.losses(teaching, replace(asked, accumulate=1), 0))
+
+    def forth_and_back(autocast: str) -> None:
+        teaching.autocast = autocast
+        first().backward()
+
+    recipe = replace(asked, autocast=quickest(forth_and_back, school.device)[0])
+    teaching, learner, took = school.teaching(recipe), Learner(school.parameters, replace(recipe, rate=0.0)), []
+    for step in range(3):
+        began = time.perf_counter()
+        learner.learn(school.losses(teaching, recipe, step))
+        took.append(time.perf_counter() - began)
+        yield Progress("Measuring a step", 0.1)
+    seconds, budget = statistics.median(took), record["budget"]
+    steps = budget["tokens"] / recipe.tokens if "tokens" in budget else budget["minutes"] * 60 / seconds
+    recipe = replace(recipe, steps=max(1, round(steps * (1 - record["correct_teacher"]))))
+    run.note(recipe=asdict(recipe), seconds_a_step=seconds, memory=peak_bytes(school.device))
+    return recipe
+
+
+def learn(school: School, recipe: Recipe) -> Job[str]:
+    """Take the steps that are left; return "paused", or "learned" at the end of the budget, at the ratio that was asked for, or when
+    somebody asks for the end."""
+    run, teaching = school.run, school.teaching(recipe)
+    learner = Learner(_with_chart(school.parameters, teaching), recipe, zeros_of(school.student, school.plan, school.parameters))
+    if (there := latest(run.steps)) is not None:
+        learner.restore(*there)
+    run.back_to(learner.step)
+    looker = Looker(school, recipe, learner)
+    saved = time.monotonic()
+    while True:
+        done, last = learner.step / recipe.steps, learner.step == recipe.steps or run.finishing()
+        if learner.step % looker.every == 0 or last:
+            reached = yield from retold(looker.look(), partial(_at, done))
+            if reached or last:
+                save_checkpoint(run.steps, learner.step, learner.state())
+                return "learned"
+        if run.pausing() or time.monotonic() - saved > SAVE:
+            save_checkpoint(run.steps, learner.step, learner.state())
+            saved = time.monotonic()
+        if run.pausing():
+            return "paused"
+        began = time.perf_counter()
+        learned = learner.learn(school.losses(teaching, recipe, learner.step))
+        seconds, aside = time.perf_counter() - began, school.missing(recipe, learner.step - 1)
+        run.tell({"step": learner.step, "tokens": learner.step * recipe.tokens, **asdict(learned), "seconds": seconds, **aside})
+        yield Progress(f"Learning: step {learner.step} of {recipe.steps}", learner.step / recipe.steps)
+
+
+def _at(done: float, step: Progress) -> Progress:
+    return Progress(step.label, done)
+
+
+def _with_chart(parameters: Mapping[str, torch.nn.Parameter], teaching: Teaching) -> dict[str, torch.nn.Parameter]:
+    return {**parameters, **({} if teaching.chart is None else {"chart": teaching.chart})}
+
+
+def looks(held: Mapping[str, Held]) -> dict[str, Held]:
+    """Return the beginnings of the held-out texts that are looked at on the way."""
+    return {name: texts.first(LOOK_TOKENS) for name, texts in held.items()}
+
+
+class Looker:
+    """Looks at held-out text in a run's own number format, and keeps what learns as it was when text of the training kind was told
+    best: the result is never worse there than what it began with."""
+
+    def __init__(self, school: School, recipe: Recipe, learner: Learner) -> None:
+        self._school, self._recipe, self._learner = school, recipe, learner
+        self._held, self._source = looks(school.held), school.run.record["look_scores"]
+        self.every = max(1, recipe.steps // LOOKS)
+
+    def look(self) -> Job[bool]:
+        """Measure both gaps and let the student speak; return whether the ratio that was asked for is reached, or rises where learning is
+        to end with that."""
+        run, school, autocast = self._school.run, self._school, self._recipe.autocast
+        found = yield from gaps(school.student, self._held, self._source, autocast, school.device)
+        record, before = run.record, [line["kind"]["ratio"] for line in run.lines() if "kind" in line]
+        run.tell({"step": self._learner.step, **{name: asdict(one) for name, one in found.items()}, "spoken": spoken(school)})
+        ratio, until = found["kind"].ratio, record.get("until")
+        if ratio < self._best():
+            write_tensors(run.best, self._learner.weights(), {"step": str(self._learner.step), "ratio": repr(ratio)})
+        rises = bool(record.get("rising") and before and ratio > before[-1])
+        return rises or (until is not None and ratio <= until)
+
+    def _best(self) -> float:
+        run = self._school.run
+        return float(about(run.best)["ratio"]) if run.best.exists() else float("inf")

@@ -1,0 +1,165 @@
+"""A pruned model learns again: a run from its first look at the model to weights that are the best it has had, resumable at any step.
+
+Run as `python -m engine.recover.recovery`: in a process of its own, so that memory comes back, and a crash is told and resumable.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from engine.cache import cache_folder, plain
+from engine.corpus.building import corpus
+from engine.corpus.rows import Rows
+from engine.corpus.settings import WritingSettings
+from engine.errors import LayerscopeError, TrainingError
+from engine.jobs import Job, Progress, answer_request, retold, scaled
+from engine.models.devices import free_bytes
+from engine.models.loading import open_model, resolve
+from engine.models.sources import read_config
+from engine.passes.probe import logits_on, probing, write_probe
+from engine.plans.bundle import read_saved
+from engine.plans.files import plan_from_json
+from engine.plans.live import live_network
+from engine.recover.gauge import Gap, Held, gaps, held_texts, likelihoods
+from engine.recover.learning import learn, settled
+from engine.recover.preparing import prepared
+from engine.recover.room import room, way_to_teach
+from engine.recover.runs import Run
+from engine.recover.school import School
+from engine.recover.students import merged, student_of, trained
+from engine.recover.teaching import terms_of
+from engine.training.checkpoints import about
+from engine.types import Model, ModelSource, Plan
+
+JUDGE_TOKENS = 6000  # of each held-out text, before and after
+
+
+def recover(request: dict[str, Any]) -> Job[dict[str, Any]]:
+    """Go on with the run in a folder, to its end or to a pause; return its state, and in the end what came of it: the gaps before and
+    after, and the weights in the folder `weights`.
+
+    Raises:
+        LayerscopeError: what is wrong with the request, the text or the machine; it is kept in the folder too.
+    """
+    run = Run(Path(request["folder"]))
+    with run.held():
+        run.begin()
+        try:
+            state = yield from scaled(_learned(run), 0.0, 0.95)
+            return {"state": state, **((yield from scaled(_finished(run), 0.95, 1.0)) if state == "learned" else {})}
+        except LayerscopeError as error:
+            run.failed(str(error))
+            raise
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Opened:
+    """What a run is about: the source, the plan, the text, and what is held out."""
+
+    model: Model
+    plan: Plan
+    rows: Rows
+    held: Mapping[str, Held]
+
+
+def _opened(run: Run) -> Job[_Opened]:
+    """Open what a run is about.
+
+    Raises:
+        TrainingError: the source or the text is no longer what the run began with.
+        TextError: the text is shorter than a batch, or all of it judges.
+    """
+    record = run.record
+    model = yield from scaled(open_model(ModelSource(**record["source"])), 0.0, 0.5)
+    plan = plan_from_json(read_saved([run.plan]))
+    asked, own = record["asked"], WritingSettings(**record["own"])
+    rows = yield from scaled(corpus(model, record["text"], asked["length"], cache_folder() / "corpus", own=own), 0.5, 1.0)
+    rows.batch(0, asked["rows"], asked["seed"])
+    if record.get("fingerprint", model.fingerprint) != model.fingerprint:
+        raise TrainingError(f"the source of {run.folder} has changed since it began; put back what was there, or begin another run")
+    if record.get("corpus", rows.fingerprint) != rows.fingerprint:
+        raise TrainingError(f"the text of {run.folder} has changed since it began; put back what was there, or begin another run")
+    run.note(fingerprint=model.fingerprint, corpus=rows.fingerprint)
+    return _Opened(model, plan, rows, held_texts(model, rows.held_out(JUDGE_TOKENS), record["language"], JUDGE_TOKENS))
+
+
+def _learned(run: Run) -> Job[str]:
+    """Learn until the budget is spent or somebody asks for a pause; return "learned" or "paused"."""
+    yield from _fits(run)
+    opened = yield from scaled(_opened(run), 0.0, 0.05)
+    if "before" not in run.record:
+        yield from scaled(_judged(run, opened), 0.05, 0.1)
+    record, student = run.record, student_of(opened.model, opened.plan)
+    if record["teacher"] == "stored":
+        opened.model.network = None
+    parameters = trained(student, opened.plan, record["train"], record["asked"]["seed"])
+    school = School(run, opened.model, opened.plan, opened.rows, student, parameters, opened.held)
+    recipe = yield from settled(school)
+    if not (yield from retold(prepared(school, recipe), lambda step: Progress(step.label, 0.1))):
+        return "paused"
+    return (yield from scaled(learn(school, recipe), 0.1, 1.0))
+
+
+def _fits(run: Run) -> Job[None]:
+    """See that all that learning needs fits in memory, before any of it is there, and note whether the source can stay."""
+    record = run.record
+    source, plan = ModelSource(**record["source"]), plan_from_json(read_saved([run.plan]))
+    folder, spec = yield from resolve(source)
+    needed = room(read_config(folder, source.trust_remote_code), spec, plan, record["train"])
+    run.note(teacher=way_to_teach(needed, free_bytes(source.device), record["teacher"], not terms_of(record["loss"]).states))
+
+
+def _judged(run: Run, opened: _Opened) -> Job[None]:
+    """Note what the source and the plan score on the held-out texts before anything is learned, both in the source's number format."""
+    scores, device = {}, opened.model.source.device
+    for name, texts in opened.held.items():
+        scores[name] = yield from likelihoods(opened.model.network, texts, device=device)
+    before = yield from gaps(live_network(opened.model, opened.plan), opened.held, scores, device=device)
+    run.note(source_scores=scores, before=_told(before))
+
+
+def _finished(run: Run) -> Job[dict[str, Any]]:
+    """Write the best weights that a run has had as stock ones, judged as they are written. They are those of the plan where those are
+    better: in the source's number format, on more text than the looks on the way read."""
+    opened = yield from scaled(_opened(run), 0.0, 0.3)
+    model, scores, before = opened.model, run.record["source_scores"], run.record["before"]
+    network, best = _stock(opened, run, load_file(run.best)), int(about(run.best)["step"])
+    after = yield from gaps(network, opened.held, scores, device=model.source.device)
+    if not after["kind"].ratio <= before["kind"]["ratio"]:
+        network, best = _stock(opened, run, {}), 0
+        after = yield from gaps(network, opened.held, scores, device=model.source.device)
+    yield Progress("Writing the weights", 0.9)
+    network.save_pretrained(run.weights)
+    result = {"best": best, "before": before, "after": _told(after)}
+    run.note(**result)
+    aside = run.probe.with_name(".probe")
+    write_probe(logits_on(network.to("cpu"), probing(model.tokenizer, network.config)), aside)
+    os.replace(aside, run.probe)  # which says that all the rest is there
+    return result
+
+
+@torch.no_grad()
+def _stock(opened: _Opened, run: Run, learned: Mapping[str, torch.Tensor]) -> Any:
+    """Return a plan's network with what was learned, in stock weights of the source's number format, in evaluation mode."""
+    record, model = run.record, opened.model
+    network = student_of(model, opened.plan)
+    for name, parameter in trained(network, opened.plan, record["train"], record["asked"]["seed"]).items():
+        if name in learned:
+            parameter.copy_(learned[name])
+    network = merged(network).eval()
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(getattr(torch, model.spec.dtype))
+    return network
+
+
+def _told(found: Mapping[str, Gap]) -> dict[str, dict[str, Any]]:
+    return {name: plain(asdict(one)) for name, one in found.items()}
+
+
+if __name__ == "__main__":
+    answer_request(recover)

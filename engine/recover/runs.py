@@ -1,0 +1,181 @@
+"""A run is a folder: what was asked for, where it stands, what each step was. It outlives whoever started it.
+
+run.json        what was asked for, and, once measured, how it learns; written whole
+metrics.jsonl   a line a step, and a line a look at held-out text
+steps/          the last checkpoints
+teacher/        the same of the source, where it reads the text first
+teacher.bin     what the source says of the text, where it cannot stay beside the student
+best.safetensors  what learns, as it was when held-out text of the training kind was told best
+pause           somebody asks for a pause
+finish          somebody asks for the end, with the best that there is
+error.txt       why it stopped, where it did
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from engine.cache import plain, write_whole
+from engine.errors import TrainingError
+
+State = Literal["running", "paused", "failed", "done"]
+
+
+class Run:
+    """A run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plan, self.steps, self.best = folder / "plan.zip", folder / "steps", folder / "best.safetensors"
+        self.said = folder / "teacher.bin"
+        self.weights, self.probe = folder / "weights", folder / "probe.safetensors"
+        self._record, self._metrics, self._error = (folder / name for name in ("run.json", "metrics.jsonl", "error.txt"))
+        self._pause, self._finish = folder / "pause", folder / "finish"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json holds.
+
+        Raises:
+            TrainingError: it is missing or no JSON.
+        """
+        try:
+            return dict(json.loads(self._record.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{self.folder} holds no run that can be resumed: run.json is missing or broken") from error
+
+    def note(self, **more: Any) -> None:
+        """Add to run.json."""
+        before = self.record if self._record.exists() else {}
+        self._write(self._record, json.dumps(plain(before | more), indent=1) + "\n")
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        if (self.folder / "config.json").exists():
+            return "done"
+        try:
+            with self.held(0):
+                return "failed" if self._error.exists() else "paused"
+        except TrainingError:
+            return "running"
+
+    @property
+    def error(self) -> str:
+        """Why it stopped; empty where it did not."""
+        return self._error.read_text(encoding="utf-8") if self._error.exists() else ""
+
+    def failed(self, why: str) -> None:
+        """Keep why it stopped."""
+        with suppress(OSError):
+            write_whole(self._error, why)
+
+    @contextmanager
+    def held(self, wait: float = 2.0) -> Iterator[None]:
+        """Hold the run, so that nobody else learns in its folder; the system lets go of it when the process is gone. Who only looks at
+        its state holds it for a moment too, so that it is worth some seconds to wait.
+
+        Raises:
+            TrainingError: somebody else does.
+        """
+        try:
+            with FileLock(self.folder / ".lock", timeout=wait):
+                yield
+        except Timeout as error:
+            raise TrainingError(f"{self.folder} is learning already, in another process; pause it there first") from error
+
+    def ask_to_pause(self) -> None:
+        """Ask whoever runs it to stop after a checkpoint."""
+        self._pause.touch()
+
+    def pausing(self) -> bool:
+        """Return whether somebody asks for a pause."""
+        return self._pause.exists()
+
+    def ask_to_finish(self) -> None:
+        """Ask whoever runs it, or will, to end it as if its budget were spent."""
+        self._finish.touch()
+
+    def finishing(self) -> bool:
+        """Return whether somebody asks for the end."""
+        return self._finish.exists()
+
+    def part(self, name: str) -> "Run":
+        """Return the part of this run that has a folder of its own in it; it heeds what is asked of the whole."""
+        part = Run(self.folder / name)
+        part._pause = self._pause
+        return part
+
+    def begin(self) -> None:
+        """Forget earlier requests for a pause, and errors."""
+        for path in (self._pause, self._error):
+            path.unlink(missing_ok=True)
+
+    def tell(self, line: dict[str, Any]) -> None:
+        """Add a line to the metrics."""
+        try:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain(line, 7)) + "\n")
+        except OSError as error:
+            raise self._full(error) from error
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the metrics; a line that was cut off is passed over."""
+        found = []
+        with suppress(FileNotFoundError):
+            for line in self._metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError):
+                    found.append(json.loads(line))
+        return [line for line in found if isinstance(line, dict) and "step" in line]
+
+    def back_to(self, step: int) -> None:
+        """Leave only the lines of steps up to one, and of looks before it: what comes after will come again."""
+        kept = [line for line in self.lines() if line["step"] < step or (line["step"] == step and "loss" in line)]
+        self._write(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            write_whole(path, text)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> TrainingError:
+        return TrainingError(f"{self.folder} cannot be written to: {error.strerror}; what was there before is kept")
+
+    def tidy(self) -> None:
+        """Remove what only a run that goes on needs."""
+        for folder in (self.steps, self.weights, self.folder / "teacher" / "steps"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (
+            self.best,
+            self.said,
+            self._pause,
+            self._finish,
+            self._error,
+            self.folder / ".lock",
+            self.probe,
+        ):  # the probe says that this is to be done
+            file.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder, with the model that came of the run if there is one.
+
+        Raises:
+            TrainingError: it is learning, or cannot be removed.
+        """
+        with self.held(0):
+            try:
+                shutil.rmtree(self.folder)
+            except OSError as error:
+                raise TrainingError(f"{self.folder} cannot be removed: {error.strerror}") from error
+
+
+def runs_in(folder: Path) -> list[Run]:
+    """Return the runs below a folder, the latest first."""
+    found = [path.parent for path in folder.glob("*/run.json")] if folder.is_dir() else []
+    return [Run(path) for path in sorted(found, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)]

@@ -1,0 +1,128 @@
+"""What a person asks of a recovery, and what is taken where they say nothing. Imports no torch."""
+
+from dataclasses import dataclass, field
+
+from engine.corpus.settings import UPDATES, Update
+from engine.errors import SettingsError
+from engine.settings import control
+
+TEACHERS = ("auto", "live", "stored")
+LANGUAGES = ("english", "korean")  # of the bundled texts; see engine/models/texts.py, which imports torch
+# The highest learning rate, by how many parameters the student has: the first was measured on the demo, the others are Minitron's rule,
+# a fifth of what such models are trained from the beginning with.
+_RATES = ((3e8, 3e-4), (2e9, 1e-4), (float("inf"), 5e-5))
+_LORA_RATES = ((1e9, 2e-3), (float("inf"), 5e-4))
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySettings:
+    """Of a recovery. Its budget is one of `minutes` and `tokens`."""
+
+    train: str = field(default="all", metadata=control("what learns: all, lora, or seams"))
+    loss: str | None = field(default=None, metadata=control("kl, ce, cosine, mse, local, or a sum such as 0.5*kl+0.5*ce; left out, kl"))
+    minutes: float | None = field(default=None, metadata=control("how long to learn; how many steps that is, is measured first", 0.0))
+    tokens: int | None = field(default=None, metadata=control("or: how many tokens to learn from", 1))
+    until: float | None = field(
+        default=None,
+        metadata=control("stop at so many times the source's perplexity on held-out text of the training kind", 1.0),
+    )
+    rate: float | None = field(
+        default=None,
+        metadata=control("the highest learning rate; left out, 3e-4 below 0.3 billion parameters (lora: 2e-3)", 0.0),
+    )
+    rows: int = field(default=4, metadata=control("rows of text in a pass", 1))
+    length: int = field(default=256, metadata=control("tokens in a row", 2))
+    accumulate: int = field(default=1, metadata=control("passes whose gradients are added up before a step", 1))
+    seed: int = field(default=0, metadata=control("of the texts' order, of dropout, and of what the source writes", 0))
+    own: int = field(default=30_000, metadata=control("tokens that the source writes where it is to (self)", 1))
+    recompute: bool = field(default=False, metadata=control("work activations out again on the way back, which takes less memory"))
+    teacher: str = field(
+        default="auto",
+        metadata=control("the source beside the student (live), or its likeliest tokens stored before (stored)", choices=TEACHERS),
+    )
+    top: int = field(default=64, metadata=control("likeliest tokens that are stored", 1))
+    correct_teacher: float = field(
+        default=0.0,
+        metadata=control(
+            "the share of the budget in which the source reads the text first; not for text that it wrote itself", 0.0, 0.5, 0.05
+        ),
+    )
+    language: str = field(default="english", metadata=control("the bundled evaluation texts that judge", choices=LANGUAGES))
+
+    def checked(self) -> "RecoverySettings":
+        """Return these settings.
+
+        Raises:
+            SettingsError: there is no budget or two, or a number makes no sense.
+        """
+        if (self.minutes is None) == (self.tokens is None):
+            raise SettingsError("name one budget: minutes or tokens")
+        if self.language not in LANGUAGES:
+            raise SettingsError(f"unknown language '{self.language}'; choose one of {', '.join(LANGUAGES)}")
+        if self.teacher not in TEACHERS:
+            raise SettingsError(f"unknown teacher '{self.teacher}'; choose one of {', '.join(TEACHERS)}")
+        for name in ("minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise SettingsError(f"{name} is {value:g}, and has to be above 0")
+        if not 0 <= self.correct_teacher <= 0.5:
+            raise SettingsError(f"a share of {self.correct_teacher:g} of the budget for the source is not between 0 and 0.5")
+        if not 0 <= self.seed < 1 << 31:
+            raise SettingsError(f"seed is {self.seed}, and has to lie between 0 and 2147483647")
+        if self.until is not None and self.until < 1:
+            raise SettingsError(f"a ratio of {self.until:g} is below the source's own; name one from 1 on, such as 1.2")
+        return self
+
+    def rate_for(self, parameters: int) -> float:
+        """Return the highest learning rate for a student of so many parameters."""
+        table = _LORA_RATES if self.train == "lora" else _RATES
+        return self.rate or next(rate for most, rate in table if parameters <= most)
+
+
+@dataclass(frozen=True, slots=True)
+class ShearSettings:
+    """Of a shearing (see engine/recover/shearing.py). The rates, the schedule and the loss are those of Sheared LLaMA's published runs."""
+
+    tokens: int = field(default=100_000, metadata=control("how many tokens to learn from", 1))
+    loss: str = field(
+        default="ce", metadata=control("cross entropy of the text (ce), KL from the source (kl), or a sum such as 0.5*kl+0.5*ce")
+    )
+    rate: float = field(default=1e-4, metadata=control("the highest learning rate of the weights", 0.0))
+    pull: float = field(default=1.0, metadata=control("the highest learning rate of the masks and of the multipliers", 0.0))
+    ramp: float = field(
+        default=0.2, metadata=control("the share of the steps over which the target comes down to what is wanted", 0.0, 1.0)
+    )
+    settle: float = field(
+        default=0.1, metadata=control("the share of the steps in the end with exact masks, in which only weights learn", 0.0, 1.0)
+    )
+    rows: int = field(default=4, metadata=control("rows of text in a pass", 1))
+    length: int = field(default=256, metadata=control("tokens in a row", 2))
+    accumulate: int = field(default=1, metadata=control("passes whose gradients are added up before a step", 1))
+    seed: int = field(default=0, metadata=control("of the texts' order, of the masks, and of what the source writes", 0))
+    own: int = field(default=30_000, metadata=control("tokens that the source writes where it is to (self)", 1))
+    every: int = field(default=50, metadata=control("steps between two looks at what is held out of each domain", 1))
+    update: Update = field(
+        default="as printed",
+        metadata=control(
+            "whether a domain below its reference loss keeps its weight (as printed) or loses some (as coded)", choices=UPDATES
+        ),
+    )
+    references: dict[str, float] | None = field(
+        default=None, metadata=control("by domain, the loss in nats a token to come to; left out, the source's own")
+    )
+
+    def checked(self) -> "ShearSettings":
+        """Return these settings.
+
+        Raises:
+            SettingsError: a number makes no sense, or there is no such update.
+        """
+        for name in ("tokens", "rate", "pull", "rows", "accumulate", "own", "every"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise SettingsError(f"{name} is {value:g}, and has to be above 0")
+        if not (self.ramp >= 0 and self.settle >= 0 and self.ramp + self.settle < 1):
+            raise SettingsError(f"a ramp of {self.ramp:g} and a settling of {self.settle:g} leave no steps between; both are shares of 1")
+        if self.update not in UPDATES:
+            raise SettingsError(f"unknown update '{self.update}'; choose one of {', '.join(UPDATES)}")
+        return self

@@ -1,0 +1,29 @@
+"""What a student says at fixed points of a run: a person sees it learn to speak again."""
+
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from engine.judge.generation import PROMPTS, decoding_config, encode
+from engine.recover.school import School
+from engine.training.precision import casting
+
+PROMPT, NEW_TOKENS = PROMPTS[0], 24
+
+
+@torch.no_grad()
+def spoken(school: School, autocast: str = "") -> str:
+    """Return how the student goes on from a prompt, greedily."""
+    network: Any = school.student
+    ids = torch.tensor([encode(school.model, PROMPT, NEW_TOKENS)], device=school.device)
+    own, training = network.generation_config, network.training
+    config, network.generation_config = decoding_config(own, NEW_TOKENS, sampled=False), GenerationConfig()
+    network.eval()
+    try:
+        with casting(school.device, autocast):
+            made = network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    finally:
+        network.train(training)
+        network.generation_config = own
+    return str(school.model.tokenizer.decode(made[0, ids.shape[1] :], skip_special_tokens=True))

@@ -1,0 +1,78 @@
+"""Recovery in a browser: a plan learns again, pauses, outlives a reload, ends early, and is opened like any model."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import App, running
+from tests.browser.hands import open_tab, wait_until_ready
+from tests.families import save_tiny
+
+LONG = 60_000  # milliseconds
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app on a tiny random model."""
+    folder = save_tiny(tmp_path_factory.mktemp("models") / "tiny", "llama")
+    with running(tmp_path_factory.mktemp("app"), "--model", folder) as started:
+        yield started
+
+
+def fill(page: Page, name: str, value: str) -> None:
+    page.locator(f"#learn-{name} :is(input, textarea)").last.fill(value)
+
+
+def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, app: App) -> None:
+    page.set_default_timeout(LONG)
+    page.goto(f"{app.url}/?C=2&I=1&L=0&plan=hand-made&spans=[[1,3]]#recover")
+    wait_until_ready(page)
+    runs, state = page.locator("#ls-recovery tr[data-entry]"), page.locator("#ls-recovery tr[data-entry] td").first
+    expect(page.locator("#ls-recovery")).to_contain_text("No run yet")
+
+    for text in ("text that the source writes itself", "the bundled practice texts"):
+        page.locator("#learn-texts").get_by_text(text).click()
+    page.locator("#learn-budget input").click()
+    page.get_by_role("option", name="tokens").click()
+    fill(page, "amount", "20000000")
+    fill(page, "name", "wiser")
+    page.locator("#panel-recover").get_by_text("More settings").click()
+    page.locator("#learn-length input").wait_for()
+    page.wait_for_timeout(300)  # what an accordion holds comes with its first opening
+    fill(page, "length", "32")
+    page.locator("#learn-button").click()
+    expect(runs).to_have_count(1)
+    expect(page.locator("#ls-recovery .ls-asked")).to_contain_text("4 of 6 layers of tiny, from the bundled practice texts")
+    expect(page.locator("#ls-recovery .ls-where")).to_contain_text(
+        re.compile(r"Learning: step \d+ .* tokens a second · about .* left · .* of memory"), timeout=LONG
+    )
+    expect(page.locator("#ls-status .ls-detail")).to_have_text("wiser is learning")
+    for chart, curves in (("loss", 1), ("ratios", 2)):
+        expect(page.locator(f"#ls-recovery .ls-{chart} .scatterlayer .trace")).to_have_count(curves)
+    expect(page.locator("#ls-recovery .ls-spoken li")).to_have_count(1)
+
+    page.locator("[data-deed=pause]").click()
+    expect(state).to_have_text("paused", timeout=LONG)
+    page.reload()
+    wait_until_ready(page)
+    expect(state).to_have_text("paused")
+    assert page.locator("#learn-amount input").input_value() == "20000000"  # what was typed is there too
+    page.locator("[data-deed=resume]").click()
+    expect(page.locator("#ls-recovery .ls-where")).to_contain_text("Learning: step", timeout=LONG)
+    page.locator("[data-deed=finish]").click()
+    expect(state).to_have_text("done", timeout=LONG)
+    expect(page.locator("#ls-recovery .ls-spoken li")).to_have_count(2)
+
+    page.locator("[data-deed=delete]").click()
+    expect(page.locator("#ls-recovery [role=alert]")).to_contain_text("Delete wiser, the model with all its files?")
+    expect(page.locator("[data-deed=keep]")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.locator("[data-deed=open]").click()
+    expect(page.locator("#ls-spec .ls-name")).to_have_text("wiser", timeout=LONG)
+    wait_until_ready(page)
+    open_tab(page, "compare")
+    expect(page.locator("#ls-lineage li")).to_have_text(
+        [re.compile("^sourcetiny6 layers"), re.compile("^plan4 of 6"), re.compile("^learned again"), re.compile("^plan shown")]
+    )

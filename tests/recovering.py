@@ -1,0 +1,135 @@
+"""Runs of tiny models that learn again: begun, gone on with, stopped.
+
+`python -m tests.recovering FOLDER` goes on with one to its end, in a process that may be killed.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from engine.export import checkpoint, recovered, verify
+from engine.jobs import Job, drain
+from engine.methods.baselines import plan_of_kept
+from engine.models.loading import open_model
+from engine.models.sources import parse_source
+from engine.plans.kept import keep_tensor, name_tensor
+from engine.plans.surgery import pack_mask
+from engine.recover import learning, recovery
+from engine.recover.beginning import begin
+from engine.recover.recovery import recover
+from engine.recover.runs import Run
+from engine.recover.settings import RecoverySettings
+from engine.training.recipe import Recipe
+from engine.types import Model, Part, Plan, Trim
+from tests.families import save_tiny
+from tests.repairing import WORDS
+
+LENGTH, ROWS, STEPS = 32, 4, 6
+DEEP = plan_of_kept(6, (0, 1, 4, 5), "hand-made")  # a seam after block 1
+NARROW = tuple(channel for channel in range(32) if channel % 8)  # 28 channels: four heads still divide them
+SENTENCES = [" ".join(WORDS[(5 * text + 3 * place * (text + 1)) % len(WORDS)] for place in range(12)) for text in range(80)]
+
+
+def literate(folder: Path, family: str, steps: int = 80) -> Model:
+    """Save and open a tiny model that has learned to write such sentences: without that, to forget its source would be to gain."""
+    save_tiny(folder, family)
+    network, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([token for sentence in SENTENCES for token in [*tokenizer(sentence)["input_ids"], 1]])
+    rows = ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    torch.manual_seed(0)
+    for _ in range(steps):
+        some = rows[torch.randint(len(rows), (16,))]
+        optimizer.zero_grad()
+        network(input_ids=some, labels=some).loss.backward()
+        optimizer.step()
+    network.eval().save_pretrained(folder)
+    return drain(open_model(parse_source(str(folder))))
+
+
+def with_width(plan: Plan, trim: Trim) -> Plan:
+    """Return a plan whose blocks all have a trim."""
+    return replace(plan, blocks=tuple(replace(block, trim=trim) for block in plan.blocks), width=Part("hand-made"))
+
+
+def with_zeros(plan: Plan, shape: tuple[int, int], name: str = "mlp.down_proj.weight") -> Plan:
+    """Return a plan in which half of a projection's weights are zero."""
+    left = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    masks = ((name, keep_tensor(name_tensor(pack_mask(left)))),)
+    return replace(plan, blocks=tuple(replace(block, masks=masks) for block in plan.blocks), masks=Part("hand-made"))
+
+
+def text_in(folder: Path, sentences: list[str] = SENTENCES) -> str:
+    """Write a text to learn from, and return its path."""
+    (folder / "text.txt").write_text("\n\n".join(sentences), encoding="utf-8")
+    return str(folder / "text.txt")
+
+
+def begun(model: Model, plan: Plan, folder: Path, autocast: str = "", texts: tuple[str, ...] = (), **asked: Any) -> Run:
+    """Return a run that has not learned yet, of STEPS steps in a number format that is not measured."""
+    settings = RecoverySettings(**{"tokens": 1, "rows": ROWS, "length": LENGTH, "rate": 3e-3, **asked})
+    run = begin(model.source, model.spec, plan, texts or (text_in(folder.parent),), settings, folder)
+    run.note(recipe=asdict(replace(Recipe(**run.record["asked"]), steps=STEPS, autocast=autocast)))
+    return run
+
+
+def played(run: Run) -> dict[str, Any]:
+    """Go on with a run in this process."""
+    return drain(recover({"folder": str(run.folder)}))
+
+
+def going_on(run: Run) -> subprocess.Popen[bytes]:
+    """Go on with a run in a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "tests.recovering", str(run.folder)])
+
+
+def stopped(run: Run, when: Callable[[str], bool]) -> None:
+    """Go on with a run until a step of it is called as asked for, and let it drop there."""
+    with closing(recover({"folder": str(run.folder)})) as job:
+        next(step for step in job if when(step.label))
+
+
+def told(run: Run) -> list[dict[str, Any]]:
+    """Return a run's lines without how long anything took."""
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in run.lines()]
+
+
+def weights_in(run: Run) -> dict[str, torch.Tensor]:
+    """Return the weights that a run has written."""
+    return load_file((run.weights if run.weights.exists() else run.folder) / "model.safetensors")
+
+
+def assert_same(one: Run, other: Run) -> None:
+    """Two runs came to the same bits, and tell the same of every step."""
+    assert told(one) == told(other)
+    ours, theirs = weights_in(one), weights_in(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def shortened(set_to: Callable[[object, str, Any], None] = setattr) -> None:
+    """Let looks read little, and not often."""
+    set_to(recovery, "JUDGE_TOKENS", 600)
+    set_to(learning, "LOOK_TOKENS", 300)
+    set_to(learning, "LOOKS", 3)
+
+
+def _here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
+    tasks = {"engine.recover.recovery": recover, "engine.export.verify": verify.check}
+    return (yield from tasks[module](json.loads(json.dumps(request))))
+
+
+if __name__ == "__main__":
+    shortened()
+    learning.SAVE = 0.0  # a checkpoint after every step, so that a kill may fall into one
+    recovered.in_fresh_process = checkpoint.in_fresh_process = _here  # all in the one process that is killed
+    drain(recovered.recovered(Run(Path(sys.argv[1]))))

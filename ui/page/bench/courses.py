@@ -1,0 +1,93 @@
+"""A run as the page draws it: what it is, where it stands, and how it came there, thinned to what a chart can show. Reads files alone."""
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.cache import plain
+from engine.recover.runs import Run
+from engine.training.recipe import Recipe
+
+POINTS = 300  # of the training loss: more are told apart by no eye
+APART = 1.05  # other text has fallen behind where its ratio, over that of the training kind, grew by more than this
+_LAST = 20  # steps that the pace is taken from
+
+
+def course(run: Run) -> dict[str, Any]:
+    """Return the course of a run: its tokens so far and of all, its pace, the training loss (mean of neighbouring steps), and each look at
+    held-out text.
+
+    Raises:
+        TrainingError: the folder holds no run.
+    """
+    record, lines = run.record, run.lines()
+    recipe = Recipe(**record.get("recipe", record["asked"]))
+    steps = [line for line in lines if "loss" in line]
+    looks = [_look(line, recipe.tokens) for line in lines if "kind" in line]
+    done, pace = steps[-1]["step"] if steps else 0, _pace(steps, record)
+    total = recipe.steps if "recipe" in record else None
+    asked = {name: record.get(name) for name in ("name", "plan", "text", "train", "loss", "budget", "until", "memory")}
+    return plain(
+        {
+            "asked": asked,
+            "tokens": done * recipe.tokens,
+            "total": total and total * recipe.tokens,
+            "pace": pace and recipe.tokens / pace,
+            "left": pace * (total - done) if pace and total and "best" not in record else None,
+            "loss": _thinned([(line["tokens"], line["loss"]) for line in steps]),
+            "looks": looks,
+            "apart": _apart(looks),
+            "before": _ratios(record, "before"),
+            "after": _ratios(record, "after") or (looks and {name: looks[-1][name][0] for name in ("kind", "other")}) or None,
+            "best": record["best"] * recipe.tokens if "best" in record else None,
+        },
+        6,
+    )
+
+
+def _look(line: dict[str, Any], tokens: int) -> dict[str, Any]:
+    told = {name: [line[name][part] for part in ("ratio", "low", "high")] for name in ("kind", "other")}
+    return {"tokens": line["step"] * tokens, **told, "spoken": line["spoken"]}
+
+
+def _ratios(record: dict[str, Any], side: str) -> dict[str, float] | None:
+    return {name: gap["ratio"] for name, gap in record[side].items()} if side in record else None
+
+
+def _pace(steps: list[dict[str, Any]], record: dict[str, Any]) -> float | None:
+    """Return the seconds that a step takes: of the last ones, else as measured before the first; None before that."""
+    return statistics.median(line["seconds"] for line in steps[-_LAST:]) if steps else record.get("seconds_a_step")
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
+    """Return at most POINTS points, each the mean of its neighbours."""
+    if not points:
+        return []
+    return [part.mean(0).tolist() for part in np.array_split(np.array(points, float), min(POINTS, len(points)))]
+
+
+def _apart(looks: list[dict[str, Any]]) -> bool:
+    """Return whether other text has fallen behind text of the training kind since the first look."""
+    ratios = [[look[name][0] for name in ("other", "kind")] for look in looks[:1] + looks[-1:]]
+    if len(looks) < 2 or not all(ratio and math.isfinite(ratio) for pair in ratios for ratio in pair):
+        return False
+    (other_before, kind_before), (other, kind) = ratios
+    return other / kind > APART * other_before / kind_before
+
+
+class Courses:
+    """The courses of runs, read again only where their files have changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[list[float], dict[str, Any]]] = {}
+
+    def of(self, run: Run) -> dict[str, Any]:
+        """Return the course of a run."""
+        seen = [path.stat().st_mtime if path.exists() else 0.0 for path in (run.folder / "run.json", run.folder / "metrics.jsonl")]
+        known = self._known.get(run.folder)
+        if known is None or known[0] != seen:
+            known = self._known[run.folder] = (seen, course(run))
+        return known[1]

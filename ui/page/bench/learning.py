@@ -1,0 +1,106 @@
+"""The recoveries of an app: one learns at a time, in a process of its own, for all tabs, and goes on when they are gone."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from engine.errors import LayerscopeError, TrainingError
+from engine.export.recovered import recovered
+from engine.jobs import Job, Progress, retold
+from engine.recover.runs import Run
+from ui.page.bench.courses import Courses
+from ui.page.bench.jobs import Runner, Task
+
+
+class Learning:
+    """Starts runs, stops them, and knows of each where it stands."""
+
+    def __init__(self) -> None:
+        self._runner = Runner(lasting=True)
+        self._pausing = ""  # the folder of the run that is to pause
+        self.courses = Courses()
+
+    @property
+    def busy(self) -> str | None:
+        """The folder of the run that learns now, or None."""
+        state = self._runner.state()
+        return state[0] if state else None
+
+    def state(self, run: Run) -> dict[str, Any]:
+        """Return where a run stands: "state" is "running", "waiting" for another one, "paused", "failed" or "done"; with the step it is
+        at while it learns here, and why it stopped where it did."""
+        now, name = self._runner.state(), str(run.folder)
+        if now and now[0] == name:
+            asked = {"pausing": run.pausing() or self._runner.stopping(), "finishing": run.finishing()}
+            return {"state": "running", "label": now[1].label, "fraction": now[1].fraction, **asked}
+        if name in self._runner.waiting():
+            return {"state": "waiting"}
+        state = "paused" if run.state == "done" and run.probe.exists() else run.state  # cut off while its files were moved
+        return {"state": state, "error": run.error, "pausing": run.pausing(), "elsewhere": True}
+
+    def go_on(self, run: Run) -> None:
+        """Learn in a run's folder, after the runs that were asked for before.
+
+        Raises:
+            TrainingError: it learns in another process, or is finished.
+        """
+        with self._runner.lock:  # two tabs may ask at once
+            match self.state(run)["state"]:
+                case "done":
+                    raise TrainingError(f"{run.folder} is finished already; open it like any model")
+                case "running" if str(run.folder) != self.busy:
+                    raise TrainingError(f"{run.folder} is learning already, in another process; pause it there first")
+                case "paused" | "failed":
+                    self._runner.submit(Task(str(run.folder), lambda: self._learned(run), lambda _: None))
+
+    def pause(self, run: Run) -> None:
+        """Have a run stop after a checkpoint; before its first step there is nothing that would be lost, so that it stops at once."""
+        if str(run.folder) in self._runner.waiting() or (str(run.folder) == self.busy and not run.lines()):
+            self._runner.cancel(str(run.folder))
+        elif self.state(run)["state"] == "running":
+            self._pausing = str(run.folder)
+            run.ask_to_pause()
+
+    def finish(self, run: Run) -> None:
+        """Have a run end now with the best that it has had.
+
+        Raises:
+            TrainingError: it has learned nothing yet.
+        """
+        if not run.best.exists():
+            raise TrainingError(f"{run.folder} has learned nothing yet; let it learn, or delete it")
+        run.ask_to_finish()
+        with suppress(TrainingError):  # whoever runs it elsewhere sees the request
+            self.go_on(run)
+
+    def remove(self, run: Run) -> None:
+        """Remove a run and the model that came of it.
+
+        Raises:
+            TrainingError: it is learning, or cannot be removed.
+        """
+        if self.state(run)["state"] in ("running", "waiting"):
+            raise TrainingError(f"{run.folder} is learning; pause it before it is deleted")
+        run.remove()
+
+    def close(self, seconds: float) -> bool:
+        """Have what learns keep where it stands, for the program is about to end; return whether it did in time."""
+        with self._runner.lock:
+            if self.busy:
+                self.pause(Run(Path(self.busy)))
+        end = time.monotonic() + seconds
+        while self.busy and time.monotonic() < end:
+            time.sleep(0.05)
+        return self._runner.close(seconds)
+
+    def _learned(self, run: Run) -> Job[None]:
+        self._pausing = ""
+
+        def heeding(step: Progress) -> Progress:
+            if self._pausing == str(run.folder):
+                run.ask_to_pause()  # again, since a run that has just begun forgets what it was asked before
+            return step
+
+        with suppress(LayerscopeError):  # the folder keeps why
+            yield from retold(recovered(run), heeding)

@@ -1,0 +1,109 @@
+"""What Recover asks for beside repairs: runs in which plans learn again, from the plan that the page shows to a model like any other."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.cache import plain
+from engine.corpus.building import SELF
+from engine.corpus.reading import BUNDLES, HUB
+from engine.errors import LayerscopeError, TextError, TrainingError
+from engine.export.lineage import lineage_of
+from engine.recover.beginning import begin
+from engine.recover.runs import Run, runs_in
+from engine.recover.settings import RecoverySettings
+from engine.recover.speaking import PROMPT
+from ui.page.bench.exporting import free_target
+from ui.page.bench.learning import Learning
+from ui.page.bench.shared import suggested_name
+from ui.page.bench.workbench import Workbench
+
+_EVERY = 1.0  # seconds between two looks at the runs by themselves
+
+
+class Recovering:
+    """The runs below the export folder as one workbench shows them, and the run of them that is looked at."""
+
+    def __init__(self, bench: Workbench, learning: Learning) -> None:
+        self.bench, self.learning = bench, learning
+        self._chosen = self._told = ""  # the folder of the run that is looked at, and what the page was told last
+        self._busy, self._at = learning.busy, 0.0  # when it was told
+        bench.when_opened(self._opened)
+
+    def begin(self, choice: str, threshold: float, name: str, texts: Sequence[str], settings: RecoverySettings) -> None:
+        """Let the plan that Fold shows learn again from some texts, in a new folder of the export directory.
+
+        Raises:
+            ExportError, PlanError, SettingsError, TextError, TrainingError: what is asked for makes no sense, or cannot be written.
+        """
+        model, (plan, _) = self.bench.open_meter().model, self.bench.chosen(choice, threshold)
+        if not texts:
+            raise TextError("choose what to learn from: the source's own text, the practice texts, or files of yours")
+        target = free_target(self.bench, name or f"{suggested_name(model, plan)}-recovered")
+        run = begin(model.source, model.spec, plan, [_absolute(text) for text in texts], settings, target)
+        self._chosen = str(run.folder)
+        self.learning.go_on(run)
+        self.tell()
+
+    def act(self, what: str, name: str) -> None:
+        """Do what a button says for the run of this name: show, resume, pause, finish or delete it.
+
+        Raises:
+            TrainingError: there is no such run, or it is in no state for that.
+        """
+        run = next((run for run in runs_in(self.bench.export_folder) if run.folder.name == name), None)
+        if run is None:
+            raise TrainingError(f"there is no run '{name}' in {self.bench.export_folder}")
+        if what == "delete":
+            self._delete(run)
+        else:
+            self._chosen = str(run.folder)
+            deeds: dict[str, Callable[[Run], None]] = {"resume": self.learning.go_on, "pause": self.learning.pause}
+            {**deeds, "finish": self.learning.finish}.get(what, lambda _: None)(run)
+        self.tell()
+
+    def glance(self) -> None:
+        """Tell the page how its runs stand; again only after a second, or where another one learns than before."""
+        if self.learning.busy != self._busy or time.monotonic() - self._at > _EVERY:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell the page how its runs stand, where that has changed."""
+        self._busy, self._at = self.learning.busy, time.monotonic()
+        rows = [row for run in runs_in(self.bench.export_folder) if (row := self._row(run))]
+        shown = self._looked_at(rows)
+        found = json.dumps({"runs": [{**row, "loss": [], "looks": []} for row in rows], "shown": shown, "prompt": PROMPT})
+        if found != self._told:
+            self._told = found
+            self.bench.page.put("recovery", "value", found)
+
+    def _delete(self, run: Run) -> None:
+        if self.bench.model is not None and self.bench.model.folder == run.folder:
+            raise TrainingError(f"{run.folder} is the model that is open; open another one before it is deleted")
+        self.learning.remove(run)
+
+    def _row(self, run: Run) -> dict[str, Any] | None:
+        """Return a run with its state and its course; None where its folder says nothing that can be read."""
+        try:
+            return {"name": run.folder.name, "path": str(run.folder), **self.learning.state(run), **self.learning.courses.of(run)}
+        except (LayerscopeError, OSError, KeyError, TypeError, ValueError):
+            return None
+
+    def _looked_at(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the run that is looked at: the one that was chosen, else the one that learns, else the latest."""
+        known = {row["path"]: row for row in rows}
+        return next((known[path] for path in (self._chosen, self._busy, *known) if path in known), None)
+
+    def _opened(self) -> None:
+        model = self.bench.open_meter().model
+        steps = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
+        self.bench.page.put("lineage", "value", json.dumps(plain({"steps": steps})))
+        self.tell()
+
+
+def _absolute(text: str) -> str:
+    """Return a text as it is named wherever the app is started from."""
+    named = text == SELF or text in BUNDLES or text.startswith(HUB)
+    return text if named else str(Path(text).expanduser().absolute())

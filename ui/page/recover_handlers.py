@@ -1,0 +1,86 @@
+"""What the page asks of Recover: repairs, and runs in which a plan learns again."""
+
+from typing import Any
+
+import gradio as gr
+
+from engine.errors import SettingsError
+from engine.recover.repair import REPAIRS
+from engine.recover.settings import RecoverySettings
+from ui.page.answering import Answering, of_what_is_open
+from ui.page.bench.shared import texts_of
+from ui.text.commands import MORE
+
+
+class RecoverHandlers(Answering):
+    """The handlers of Recover."""
+
+    @of_what_is_open
+    def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float, *settings: Any) -> list[Any]:
+        """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
+        bench, given = self._of(key), REPAIRS.given(kind, settings)
+        on = (choice, threshold, kind)
+        return self._act(bench, lambda: bench.repairing.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
+
+    @of_what_is_open
+    def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
+        """Somebody looks at the repairs: how long each takes, and which the plan forbids; nothing where there is no plan yet."""
+        bench, given = self._of(key), REPAIRS.given("ridge", settings)
+        refused: dict[str, str] = {}
+
+        def find() -> dict[str, Any]:
+            refused.update(bench.repairing.refused(choice, threshold))
+            return bench.repairing.times(choice, threshold, int(tokens), **given)
+
+        answer = self._looked_at(bench, find)
+        return [self._refusals(refused), *(gr.update(interactive=kind not in refused) for kind in REPAIRS), *answer]
+
+    def _refusals(self, refused: dict[str, str]) -> str:
+        """Return a line for each reason, after the buttons that it forbids."""
+        reasons = {reason: [self._say(f"repair_{kind}") for kind in refused if refused[kind] == reason] for reason in refused.values()}
+        return "\n\n".join(f"{', '.join(buttons)}: {self._in_words(reason)}" for reason, buttons in reasons.items())
+
+    @of_what_is_open
+    def undo_repair(self, key: str) -> list[Any]:
+        """Go back to the plan that was repaired last."""
+        bench = self._of(key)
+        return self._act(bench, bench.repairing.undo)
+
+    @of_what_is_open
+    def learn(self, key: str, choice: str, threshold: float, name: str, *asked: Any) -> list[Any]:
+        """Let the plan that Fold shows learn again; `asked` are the values of `ui.page.tabs.recover.asked`."""
+        bench = self._of(key)
+        return self._act(
+            bench, lambda: bench.recovering.begin(choice, threshold, name.strip(), learned_from(*asked[:2]), settings_of(*asked[2:]))
+        )
+
+    def run(self, key: str, event: gr.EventData) -> list[Any]:
+        """A run was chosen, or a button below it pressed."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.recovering.act(str(event.what), str(event.name)))
+
+    def runs(self, key: str) -> list[Any]:
+        """Somebody looks at the runs, which may have changed outside this tab."""
+        bench = self._of(key)
+        bench.recovering.tell()
+        return self._status(bench)
+
+
+def learned_from(bundled: list[str], files: str) -> list[str]:
+    """Return what is learned from: what is ticked, and the lines of a box."""
+    return [*bundled, *(line.strip() for line in files.splitlines() if line.strip())]
+
+
+def settings_of(budget: str, amount: float | None, train: str, until: float | None, loss: str | None, *more: Any) -> RecoverySettings:
+    """Return the settings that controls stand at, in the order of `ui.page.tabs.recover.asked`; an empty one is left out, and so is 0
+    where that stands for none, since Gradio's number box cannot be empty from the start (6.31).
+
+    Raises:
+        SettingsError: there is no budget.
+    """
+    if not amount:
+        raise SettingsError("name one budget: minutes or tokens")
+    given = {"train": train, "until": until, "loss": (loss or "").strip(), budget: int(amount) if budget == "tokens" else amount}
+    given |= dict(zip(MORE, more, strict=True))
+    none = {"until": 0, "rate": 0}
+    return RecoverySettings(**{name: value for name, value in given.items() if value not in (None, "", none.get(name))})
