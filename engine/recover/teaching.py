@@ -69,8 +69,8 @@ def terms_of(text: str) -> Terms:
 
 def default_terms(plan: Plan) -> Terms:
     """Return what a plan is taught by where nobody says: the source's distribution, and its states where more than a third of the
-    depth is gone."""
-    return terms_of("kl" if plan.depth >= _DEEP * plan.source_depth else "kl+cosine")
+    depth is gone and there are any between its blocks."""
+    return terms_of("kl" if plan.depth == 1 or plan.depth >= _DEEP * plan.source_depth else "kl+cosine")
 
 
 def require_teachable(terms: Terms, plan: Plan, recompute: bool, stored: bool) -> None:
@@ -78,6 +78,8 @@ def require_teachable(terms: Terms, plan: Plan, recompute: bool, stored: bool) -
     trim = plan.blocks[0].trim
     if stored and terms.states:
         raise SettingsError(f"the states that '{terms}' compares are too much to be stored; choose kl, or let the source stay (live)")
+    if terms.states and plan.depth == 1 and not terms.of("local"):
+        raise SettingsError(f"'{terms}' compares states between blocks, and this plan has one block; choose kl")
     if not terms.of("local"):
         return
     if len(terms.weights) > 1:

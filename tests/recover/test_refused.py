@@ -177,6 +177,7 @@ def test_what_does_not_fit_is_told_with_the_numbers_before_the_source_is_read(
         (with_width(DEEP, Trim(channels=NARROW)), {"loss": "local"}, "wider than theirs"),
         (Plan(6, DEEP.blocks[:2], "the last layers left out"), {"loss": "local"}, "no seam below its last block"),
         (Plan(6, tuple(DEEP.blocks[:1]), "one"), {"loss": "kl*2"}, "is no loss"),
+        (Plan(6, tuple(DEEP.blocks[:1]), "one"), {"loss": "kl+cosine"}, "this plan has one block"),
         (DEEP, {"loss": "kl+mse", "teacher": "stored"}, "too much to be stored"),
         (DEEP, {"teacher": "away"}, "unknown teacher 'away'"),
         (DEEP, {"top": 0}, "top is 0"),

@@ -259,6 +259,7 @@ MISTAKES: dict[str, str] = {
     "unknown teacher '{}'; choose one of {}": "‘{}’: 알 수 없는 교사입니다. 다음 중에서 고르세요: {}",
     "a share of {} of the budget for the source is not between 0 and 0.5": "원본에 쓸 예산의 비율이 {}입니다. 0과 0.5 사이여야 합니다.",
     "the source has nothing to learn from text that it wrote itself; bring other text, or leave --correct-teacher out": "원본은 스스로 쓴 텍스트에서 배울 것이 없습니다. 다른 텍스트를 쓰거나 --correct-teacher를 빼세요.",
+    "'{}' compares states between blocks, and this plan has one block; choose kl": "‘{}’: 블록 사이의 상태를 비교하는 손실인데 이 플랜에는 블록이 하나뿐입니다. kl을 고르세요.",
     "'{}' needs no teacher, so that there is none to correct; leave --correct-teacher out": "‘{}’에는 교사가 필요 없어 바로잡을 교사도 없습니다. --correct-teacher를 빼세요.",
     # shearing
     "'{}' is nothing that a model is sheared to; choose from {}": "‘{}’: 목표로 정할 수 없는 이름입니다. 다음 중에서 고르세요: {}",
