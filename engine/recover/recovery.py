@@ -110,7 +110,7 @@ def _fits(run: Run) -> Job[None]:
     record = run.record
     source, plan = ModelSource(**record["source"]), plan_from_json(read_saved([run.plan]))
     folder, spec = yield from resolve(source)
-    needed = room(read_config(folder, source.trust_remote_code), spec, plan, record["train"])
+    needed = room(read_config(folder, source.trust_remote_code), spec, plan, record["train"], source.trust_remote_code)
     run.note(teacher=way_to_teach(needed, free_bytes(source.device), record["teacher"], not terms_of(record["loss"]).states))
 
 

@@ -36,14 +36,14 @@ class Room:
         return self.student + max(self.learning, self.source)
 
 
-def room(config: Any, spec: ModelSpec, plan: Plan, train: str) -> Room:
+def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code: bool = False) -> Room:
     """Return what it takes to train the student of a plan of a model.
 
     Raises:
         SettingsError: the plan cannot be trained so.
     """
     with torch.device("meta"):
-        student = AutoModelForCausalLM.from_config(plan_config(config, plan)).requires_grad_(False)
+        student = AutoModelForCausalLM.from_config(plan_config(config, plan), trust_remote_code=trust_remote_code).requires_grad_(False)
         learning = sum(one.numel() for one in trained(student, plan, train).values())
     return Room(_FLOAT * sum(one.numel() for one in student.parameters()), 3 * _FLOAT * learning, spec.bytes)
 

@@ -38,7 +38,7 @@ def test_a_plan_of_three_parts_is_made_and_exported(page: Page, app: App) -> Non
     page.set_default_timeout(LONG)
     page.goto(f"{app.url}/?C=2&I=1&L=0&T=1")
     wait_until_ready(page)
-    expect(page.locator("#ls-making")).to_contain_text("6 of 6 layers")
+    expect(page.locator("#ls-making")).to_contain_text("6 of 6 layers", timeout=LONG)
     assert re.findall("full width|no mask", made(page)) == ["full width", "no mask"]
 
     open_tab(page, "importance")

@@ -1,6 +1,7 @@
 """A whole run: what it learns, that it is never worse for it, and that stopping it anywhere changes nothing."""
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,14 +193,17 @@ def test_a_run_that_was_killed_comes_to_the_same_bits(able: Open, tmp_path: Path
     chance = random.Random(0)
     whole, killed = (begun(able("gpt2"), DEEP, tmp_path / name) for name in ("whole", "killed"))
     played(whole)
-    for _ in range(3):
+    fell = 0
+    while fell < 3 and killed.state != "done":
         child = going_on(killed)
         told_before = len(killed.lines())
         while child.poll() is None and len(killed.lines()) == told_before:
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.3))
         child.kill()
-        child.wait()
-    assert going_on(killed).wait() == 0
+        fell += child.wait() == -signal.SIGKILL
+    assert fell
+    if killed.state != "done":  # on a busy machine it may end before it is killed again
+        assert going_on(killed).wait() == 0
     assert killed.state == "done"
     assert_same(whole, killed)
