@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
@@ -98,6 +98,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium, headless."""
+    expect.set_options(timeout=30_000)  # no time is tested here, and the machine may be busy
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=install(), args=ARGUMENTS)
         yield chromium

@@ -16,10 +16,8 @@ from engine.models.shapes import facts_of
 from engine.plans.rules import untouched
 from engine.types import Model
 from tests.browser.conftest import App, running
-from tests.browser.hands import open_tab, set_slider, wait_until_quiet, wait_until_ready
+from tests.browser.hands import LONG, open_tab, set_slider, wait_until_quiet, wait_until_ready
 from tests.families import save_tiny
-
-LONG = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")

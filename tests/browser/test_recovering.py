@@ -7,10 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.hands import open_tab, wait_until_ready
+from tests.browser.hands import LONG, open_tab, wait_until_ready
 from tests.families import save_tiny
-
-LONG = 60_000  # milliseconds
 
 
 @pytest.fixture(scope="module")

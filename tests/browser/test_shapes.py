@@ -9,10 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import App, running
-from tests.browser.hands import open_tab, set_slider, wait_until_ready
+from tests.browser.hands import LONG, open_tab, set_slider, wait_until_ready
 from tests.families import save_tiny
-
-LONG = 90_000  # milliseconds
 
 
 @pytest.fixture(scope="module")

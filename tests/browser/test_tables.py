@@ -37,7 +37,7 @@ def patient(page: Page) -> Iterator[None]:
     page.set_default_timeout(LONG)
     expect.set_options(timeout=LONG)
     yield
-    expect.set_options(timeout=5_000)
+    expect.set_options(timeout=30_000)
 
 
 def saved(page: Page, chart: Locator, what: str) -> tuple[str, bytes]:

@@ -194,7 +194,7 @@ def test_a_run_that_was_killed_comes_to_the_same_bits(able: Open, tmp_path: Path
     whole, killed = (begun(able("gpt2"), DEEP, tmp_path / name) for name in ("whole", "killed"))
     played(whole)
     fell = 0
-    while fell < 3 and killed.state != "done":
+    while fell < 2 and killed.state != "done":
         child = going_on(killed)
         told_before = len(killed.lines())
         while child.poll() is None and len(killed.lines()) == told_before:
