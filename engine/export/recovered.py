@@ -10,10 +10,7 @@ from engine.export.checkpoint import Check, ExportReport, companions_of, furnish
 from engine.jobs import Job, Progress, in_fresh_process, scaled
 from engine.models.loading import fingerprint_of, resolve
 from engine.models.sources import read_config
-from engine.plans.bundle import read_saved
-from engine.plans.files import plan_from_json
 from engine.recover.runs import Run
-from engine.types import ModelSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ def _finish(run: Run) -> Job[RecoveryReport]:
 def _checked(run: Run) -> Job[tuple[Check, ...]]:
     """Put what goes with the weights beside them, and return what a fresh process finds of them."""
     record = run.record
-    source, plan = ModelSource(**record["source"]), plan_from_json(read_saved([run.plan]))
+    source, plan = run.source, run.plan()
     folder, spec = yield from resolve(source)
     config, about = read_config(run.weights), _told(record, run)
     kept = record_of(source, spec, plan, fingerprint_of(folder), folder, config.dtype, about)

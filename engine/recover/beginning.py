@@ -47,8 +47,8 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
         recompute=settings.recompute,
     )
     make_folder(folder)
-    write_bundle(plan_to_json(plan), plan.tensors, folder / "plan.zip")
     run = Run(folder)
+    write_bundle(plan_to_json(plan), plan.tensors, run.plan_file)
     run.note(
         layerscope=1,
         source=asdict(source),

@@ -37,7 +37,6 @@ Sums = tuple[tuple[int, int, float], ...]  # of each text: its number, its token
 class Held:
     """Text that is held out: its packs, and for each how many leading tokens of each span are not scored."""
 
-    name: str
     packs: tuple[Pack, ...]
     skips: tuple[tuple[int, ...], ...]
 
@@ -47,12 +46,17 @@ class Held:
         return replace(self, packs=self.packs[:count], skips=self.skips[:count])
 
 
+def held_packs(packs: Sequence[Pack]) -> Held:
+    """Return packs of which all but each text's first token is scored."""
+    return Held(tuple(packs), tuple((1,) * len(pack.spans) for pack in packs))
+
+
 def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -> dict[str, Held]:
     """Return the two texts: held-out packs of the training kind, and at most so many tokens of the bundled evaluation texts."""
     _, packs, skips = windows(model.tokenizer, model.config, bundled(language, "evaluation"), limit=tokens)
     return {
-        "kind": Held("kind", tuple(kind), tuple((1,) * len(pack.spans) for pack in kind)),
-        "other": Held("other", packs, skips),
+        "kind": held_packs(kind),
+        "other": Held(packs, skips),
     }
 
 

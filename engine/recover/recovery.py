@@ -22,8 +22,6 @@ from engine.models.devices import free_bytes
 from engine.models.loading import open_model, resolve
 from engine.models.sources import read_config
 from engine.passes.probe import logits_on, probing, write_probe
-from engine.plans.bundle import read_saved
-from engine.plans.files import plan_from_json
 from engine.plans.live import live_network
 from engine.recover.gauge import Gap, Held, gaps, held_texts, likelihoods
 from engine.recover.learning import learn, settled
@@ -34,7 +32,7 @@ from engine.recover.school import School
 from engine.recover.students import merged, student_of, trained
 from engine.recover.teaching import terms_of
 from engine.training.checkpoints import about
-from engine.types import Model, ModelSource, Plan
+from engine.types import Model, Plan
 
 JUDGE_TOKENS = 6000  # of each held-out text, before and after
 
@@ -75,8 +73,8 @@ def _opened(run: Run) -> Job[_Opened]:
         TextError: the text is shorter than a batch, or all of it judges.
     """
     record = run.record
-    model = yield from scaled(open_model(ModelSource(**record["source"])), 0.0, 0.5)
-    plan = plan_from_json(read_saved([run.plan]))
+    model = yield from scaled(open_model(run.source), 0.0, 0.5)
+    plan = run.plan()
     asked, own = record["asked"], WritingSettings(**record["own"])
     rows = yield from scaled(corpus(model, record["text"], asked["length"], cache_folder() / "corpus", own=own), 0.5, 1.0)
     rows.batch(0, asked["rows"], asked["seed"])
@@ -108,7 +106,7 @@ def _learned(run: Run) -> Job[str]:
 def _fits(run: Run) -> Job[None]:
     """See that all that learning needs fits in memory, before any of it is there, and note whether the source can stay."""
     record = run.record
-    source, plan = ModelSource(**record["source"]), plan_from_json(read_saved([run.plan]))
+    source, plan = run.source, run.plan()
     folder, spec = yield from resolve(source)
     needed = room(read_config(folder, source.trust_remote_code), spec, plan, record["train"], source.trust_remote_code)
     run.note(teacher=way_to_teach(needed, free_bytes(source.device), record["teacher"], not terms_of(record["loss"]).states))

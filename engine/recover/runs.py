@@ -22,6 +22,9 @@ from filelock import FileLock, Timeout
 
 from engine.cache import plain, write_whole
 from engine.errors import TrainingError
+from engine.plans.bundle import read_saved
+from engine.plans.files import plan_from_json
+from engine.types import ModelSource, Plan
 
 State = Literal["running", "paused", "failed", "done"]
 
@@ -31,7 +34,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.plan, self.steps, self.best = folder / "plan.zip", folder / "steps", folder / "best.safetensors"
+        self.plan_file, self.steps, self.best = folder / "plan.zip", folder / "steps", folder / "best.safetensors"
         self.said = folder / "teacher.bin"
         self.weights, self.probe = folder / "weights", folder / "probe.safetensors"
         self._record, self._metrics, self._error = (folder / name for name in ("run.json", "metrics.jsonl", "error.txt"))
@@ -48,6 +51,19 @@ class Run:
             return dict(json.loads(self._record.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise TrainingError(f"{self.folder} holds no run that can be resumed: run.json is missing or broken") from error
+
+    @property
+    def source(self) -> ModelSource:
+        """The source that its plan is of, and that teaches."""
+        return ModelSource(**self.record["source"])
+
+    def plan(self) -> Plan:
+        """Read the plan that learns; its tensors are kept.
+
+        Raises:
+            PlanError: the file is gone or broken.
+        """
+        return plan_from_json(read_saved([self.plan_file]))
 
     def note(self, **more: Any) -> None:
         """Add to run.json."""

@@ -12,6 +12,9 @@ LANGUAGES = ("english", "korean")  # of the bundled texts; see engine/models/tex
 # a fifth of what such models are trained from the beginning with.
 _RATES = ((3e8, 3e-4), (2e9, 1e-4), (float("inf"), 5e-5))
 _LORA_RATES = ((1e9, 2e-3), (float("inf"), 5e-4))
+_ROWS, _LENGTH = control("rows of text in a pass", 1), control("tokens in a row", 2)
+_ACCUMULATE = control("passes whose gradients are added up before a step", 1)
+_OWN = control("tokens that the source writes where it is to (self)", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,11 @@ class RecoverySettings:
         default=None,
         metadata=control("the highest learning rate; left out, 3e-4 below 0.3 billion parameters (lora: 2e-3)", 0.0),
     )
-    rows: int = field(default=4, metadata=control("rows of text in a pass", 1))
-    length: int = field(default=256, metadata=control("tokens in a row", 2))
-    accumulate: int = field(default=1, metadata=control("passes whose gradients are added up before a step", 1))
+    rows: int = field(default=4, metadata=_ROWS)
+    length: int = field(default=256, metadata=_LENGTH)
+    accumulate: int = field(default=1, metadata=_ACCUMULATE)
     seed: int = field(default=0, metadata=control("of the texts' order, of dropout, and of what the source writes", 0))
-    own: int = field(default=30_000, metadata=control("tokens that the source writes where it is to (self)", 1))
+    own: int = field(default=30_000, metadata=_OWN)
     recompute: bool = field(default=False, metadata=control("work activations out again on the way back, which takes less memory"))
     teacher: str = field(
         default="auto",
@@ -61,10 +64,7 @@ class RecoverySettings:
             raise SettingsError(f"unknown language '{self.language}'; choose one of {', '.join(LANGUAGES)}")
         if self.teacher not in TEACHERS:
             raise SettingsError(f"unknown teacher '{self.teacher}'; choose one of {', '.join(TEACHERS)}")
-        for name in ("minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise SettingsError(f"{name} is {value:g}, and has to be above 0")
+        _require_positive(self, "minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top")
         if not 0 <= self.correct_teacher <= 0.5:
             raise SettingsError(f"a share of {self.correct_teacher:g} of the budget for the source is not between 0 and 0.5")
         if not 0 <= self.seed < 1 << 31:
@@ -95,11 +95,11 @@ class ShearSettings:
     settle: float = field(
         default=0.1, metadata=control("the share of the steps in the end with exact masks, in which only weights learn", 0.0, 1.0)
     )
-    rows: int = field(default=4, metadata=control("rows of text in a pass", 1))
-    length: int = field(default=256, metadata=control("tokens in a row", 2))
-    accumulate: int = field(default=1, metadata=control("passes whose gradients are added up before a step", 1))
+    rows: int = field(default=4, metadata=_ROWS)
+    length: int = field(default=256, metadata=_LENGTH)
+    accumulate: int = field(default=1, metadata=_ACCUMULATE)
     seed: int = field(default=0, metadata=control("of the texts' order, of the masks, and of what the source writes", 0))
-    own: int = field(default=30_000, metadata=control("tokens that the source writes where it is to (self)", 1))
+    own: int = field(default=30_000, metadata=_OWN)
     every: int = field(default=50, metadata=control("steps between two looks at what is held out of each domain", 1))
     update: Update = field(
         default="as printed",
@@ -117,12 +117,17 @@ class ShearSettings:
         Raises:
             SettingsError: a number makes no sense, or there is no such update.
         """
-        for name in ("tokens", "rate", "pull", "rows", "accumulate", "own", "every"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise SettingsError(f"{name} is {value:g}, and has to be above 0")
+        _require_positive(self, "tokens", "rate", "pull", "rows", "accumulate", "own", "every")
         if not (self.ramp >= 0 and self.settle >= 0 and self.ramp + self.settle < 1):
             raise SettingsError(f"a ramp of {self.ramp:g} and a settling of {self.settle:g} leave no steps between; both are shares of 1")
         if self.update not in UPDATES:
             raise SettingsError(f"unknown update '{self.update}'; choose one of {', '.join(UPDATES)}")
         return self
+
+
+def _require_positive(settings: RecoverySettings | ShearSettings, *names: str) -> None:
+    """Raise SettingsError where one of these settings is there and no finite number above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise SettingsError(f"{name} is {value:g}, and has to be above 0")

@@ -28,7 +28,7 @@ from engine.methods.sheared import Masked, kinds_between, wanted_shape
 from engine.models.shapes import shape_of
 from engine.plans.rules import untouched
 from engine.recover.beginning import make_folder, require_texts
-from engine.recover.gauge import Held, likelihoods
+from engine.recover.gauge import Held, held_packs, likelihoods
 from engine.recover.learning import SAVE
 from engine.recover.runs import Run
 from engine.recover.settings import ShearSettings
@@ -97,7 +97,7 @@ def _opened(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
     masked = Masked(student_of(model, untouched(model.spec.depth)), masks.to(device)).train()
     for parameter in masked.projections().values():
         parameter.requires_grad_(True)
-    held = {name: _held(name, rows) for name in rows.domains}
+    held = {name: held_packs(rows.of(name).held_out(HELD)) for name in rows.domains}
     if "references" not in record:
         known = _known(settings.references or {}, held)
         run.note(references=(yield from scaled(_costs(model.network, held, "", device), 0.5, 0.9)) | known)
@@ -122,11 +122,6 @@ def _recipe(settings: ShearSettings) -> Recipe:
     rows, length, accumulate = settings.rows, settings.length, settings.accumulate
     steps = max(1, round(settings.tokens / (rows * length * accumulate)))
     return Recipe(steps, settings.rate, rows, length, accumulate, seed=settings.seed, warmup=WARMUP, floor=FLOOR)
-
-
-def _held(name: str, rows: Rows) -> Held:
-    packs = rows.of(name).held_out(HELD)
-    return Held(name, packs, tuple((1,) * len(pack.spans) for pack in packs))
 
 
 def _costs(network: Any, held: Mapping[str, Held], autocast: str, device: str) -> Job[dict[str, float]]:

@@ -7,13 +7,12 @@ from transformers import GenerationConfig
 
 from engine.judge.generation import PROMPTS, decoding_config, encode
 from engine.recover.school import School
-from engine.training.precision import casting
 
 PROMPT, NEW_TOKENS = PROMPTS[0], 24
 
 
 @torch.no_grad()
-def spoken(school: School, autocast: str = "") -> str:
+def spoken(school: School) -> str:
     """Return how the student goes on from a prompt, greedily."""
     network: Any = school.student
     ids = torch.tensor([encode(school.model, PROMPT, NEW_TOKENS)], device=school.device)
@@ -21,8 +20,7 @@ def spoken(school: School, autocast: str = "") -> str:
     config, network.generation_config = decoding_config(own, NEW_TOKENS, sampled=False), GenerationConfig()
     network.eval()
     try:
-        with casting(school.device, autocast):
-            made = network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        made = network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
     finally:
         network.train(training)
         network.generation_config = own

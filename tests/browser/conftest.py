@@ -20,6 +20,7 @@ from engine.models.loading import resolve
 from engine.models.sources import parse_source
 from tests.browser.chromium import install
 from tests.exporting import export_unverified
+from tests.families import save_tiny
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
@@ -89,9 +90,11 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on the demo model."""
-    with running(tmp_path_factory.mktemp("app")) as started:
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app on the demo model, or in its place on a tiny random one of the FAMILY that a file names."""
+    family = getattr(request.module, "FAMILY", None)
+    model = ("--model", save_tiny(tmp_path_factory.mktemp("models") / f"tiny {family}", family)) if family else ()
+    with running(tmp_path_factory.mktemp("app"), *model) as started:
         yield started
 
 

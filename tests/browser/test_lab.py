@@ -1,12 +1,11 @@
 """Importance, Width and Weights in a browser: measured, cut, pruned, and exported as one plan."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from engine.errors import SettingsError
@@ -15,17 +14,11 @@ from engine.methods.widths import Kept, kept_for
 from engine.models.shapes import facts_of
 from engine.plans.rules import untouched
 from engine.types import Model
-from tests.browser.conftest import App, running
+from tests.browser.conftest import App
 from tests.browser.hands import LONG, open_tab, set_slider, wait_until_quiet, wait_until_ready
 from tests.families import save_tiny
 
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on a tiny random model, in the place of the demo."""
-    folder = save_tiny(tmp_path_factory.mktemp("models") / "tiny qwen", "qwen3")
-    with running(tmp_path_factory.mktemp("app"), "--model", folder) as started:
-        yield started
+FAMILY = "qwen3"
 
 
 def made(page: Page) -> str:

@@ -1,22 +1,13 @@
 """Recovery in a browser: a plan learns again, pauses, outlives a reload, ends early, and is opened like any model."""
 
 import re
-from collections.abc import Iterator
 
-import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, running
+from tests.browser.conftest import App
 from tests.browser.hands import LONG, open_tab, wait_until_ready
-from tests.families import save_tiny
 
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on a tiny random model."""
-    folder = save_tiny(tmp_path_factory.mktemp("models") / "tiny", "llama")
-    with running(tmp_path_factory.mktemp("app"), "--model", folder) as started:
-        yield started
+FAMILY = "llama"
 
 
 def fill(page: Page, name: str, value: str) -> None:
@@ -42,7 +33,7 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
     fill(page, "length", "32")
     page.locator("#learn-button").click()
     expect(runs).to_have_count(1)
-    expect(page.locator("#ls-recovery .ls-asked")).to_contain_text("4 of 6 layers of tiny, from the bundled practice texts")
+    expect(page.locator("#ls-recovery .ls-asked")).to_contain_text("4 of 6 layers of tiny llama, from the bundled practice texts")
     expect(page.locator("#ls-recovery .ls-where")).to_contain_text(
         re.compile(r"Learning: step \d+ .* tokens a second · about .* left · .* of memory"), timeout=LONG
     )
@@ -72,5 +63,5 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
     wait_until_ready(page)
     open_tab(page, "compare")
     expect(page.locator("#ls-lineage li")).to_have_text(
-        [re.compile("^sourcetiny6 layers"), re.compile("^plan4 of 6"), re.compile("^learned again"), re.compile("^plan shown")]
+        [re.compile("^sourcetiny llama6 layers"), re.compile("^plan4 of 6"), re.compile("^learned again"), re.compile("^plan shown")]
     )

@@ -2,23 +2,14 @@
 
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, running
+from tests.browser.conftest import App
 from tests.browser.hands import LONG, open_tab, set_slider, wait_until_ready
-from tests.families import save_tiny
 
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on a tiny random model, in the place of the demo."""
-    folder = save_tiny(tmp_path_factory.mktemp("models") / "tiny llama", "llama")
-    with running(tmp_path_factory.mktemp("app"), "--model", folder) as started:
-        yield started
+FAMILY = "llama"
 
 
 def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, tmp_path: Path) -> None:

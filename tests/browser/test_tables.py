@@ -13,22 +13,15 @@ import pytest
 import typer
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import App, running
+from tests.browser.conftest import App
 from tests.browser.hands import open_tab, set_slider, wait_until_quiet
-from tests.families import save_tiny
 from ui.terminal.cli import app as terminal
+
+FAMILY = "llama"
 
 LONG = 60_000  # milliseconds
 TINY = "/?L=0&C=2&I=1&T=0.5"
 MENUS = """[...document.querySelectorAll(".js-plotly-plot, .ls-stripbox:has(svg)")].map((box) => box.querySelectorAll(".ls-save").length)"""
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on a tiny random model, in the place of the demo."""
-    folder = save_tiny(tmp_path_factory.mktemp("models") / "tiny llama", "llama")
-    with running(tmp_path_factory.mktemp("app"), "--model", folder) as started:
-        yield started
 
 
 @pytest.fixture(autouse=True)

@@ -109,12 +109,10 @@ def _begun(plan: Path | None, out: Path | None, source: Any, text: list[str] | N
 
 
 def _resumed(folder: Path, plan: Path | None) -> Any:
-    from engine.plans.bundle import read_saved
-    from engine.plans.files import plan_from_json
     from engine.recover.runs import Run
 
     run = Run(folder)
-    known = run.record and plan_from_json(read_saved([run.plan]))
+    known = run.record and run.plan()
     if plan is not None and read_plan_file(plan) != known:
         raise LayerscopeError(f"{folder} is the run of another plan than {plan}; leave --plan out, or name another folder")
     return run
