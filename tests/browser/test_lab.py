@@ -90,6 +90,7 @@ def test_a_plan_of_three_parts_is_made_and_exported(page: Page, app: App) -> Non
 def axis(page: Page, name: str) -> None:
     page.locator("#axis input").click()
     page.get_by_role("option", name=name).click()
+    expect(page.locator("#ls-importance .ls-says")).to_have_text("")  # of this axis nothing is measured yet
 
 
 def measure(page: Page) -> None:
