@@ -28,6 +28,7 @@ from engine.recover.beginning import begin
 from engine.recover.recovery import recover
 from engine.recover.runs import Run
 from engine.recover.settings import RecoverySettings
+from engine.training import parallel
 from engine.training.recipe import Recipe
 from engine.types import Model, Part, Plan, Trim
 from tests.families import save_tiny
@@ -87,9 +88,10 @@ def played(run: Run) -> dict[str, Any]:
     return drain(recover({"folder": str(run.folder)}))
 
 
-def going_on(run: Run) -> subprocess.Popen[bytes]:
-    """Go on with a run in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "tests.recovering", str(run.folder)])
+def going_on(run: Run, processes: int = 1) -> subprocess.Popen[bytes]:
+    """Go on with a run in a process of its own, or in several that learn together."""
+    starting = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    return subprocess.Popen([sys.executable, *starting, "-m", "tests.recovering", str(run.folder)])
 
 
 def stopped(run: Run, when: Callable[[str], bool]) -> None:
@@ -132,4 +134,5 @@ if __name__ == "__main__":
     shortened()
     learning.SAVE = 0.0  # a checkpoint after every step, so that a kill may fall into one
     recovered.in_fresh_process = checkpoint.in_fresh_process = _here  # all in the one process that is killed
-    drain(recovered.recovered(Run(Path(sys.argv[1]))))
+    with parallel.together():
+        drain(recovered.recovered(Run(Path(sys.argv[1]))))

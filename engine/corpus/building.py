@@ -86,8 +86,11 @@ def _build(model: Model, read: Iterator[Document], name: str, made: Path, limit:
             begun = Path(aside) / made.name
             begun.mkdir()
             yield from _lay(model, read, name, begun, limit)
-            if not made.exists():
+            try:
                 os.rename(begun, made)
+            except OSError:
+                if not made.exists():  # somebody else was quicker
+                    raise
     except OSError as error:
         raise TextError(f"the tokens cannot be written to {made.parent}: {error.strerror}") from error
 

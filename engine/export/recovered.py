@@ -10,7 +10,9 @@ from engine.export.checkpoint import Check, ExportReport, companions_of, furnish
 from engine.jobs import Job, Progress, in_fresh_process, scaled
 from engine.models.loading import fingerprint_of, resolve
 from engine.models.sources import read_config
+from engine.recover.recovery import recover
 from engine.recover.runs import Run
+from engine.training.parallel import first, size
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,15 @@ class RecoveryReport(ExportReport):
 
 
 def recovered(run: Run) -> Job[RecoveryReport | None]:
-    """Learn in a process of its own until the run's budget is spent, and make the checkpoint of it; None where the run was paused.
+    """Learn in a process of its own until the run's budget is spent, and make the checkpoint of it; None where the run was paused. Of
+    several processes that learn together the first makes it; for the others it is None.
 
     Raises:
         LayerscopeError: what went wrong, which the folder keeps; it can be resumed.
     """
+    if not first():
+        yield from _follow(run)
+        return None
     if run.state == "done" and not run.probe.exists():
         raise TrainingError(f"{run.folder} is finished already; open it like any model")
     try:
@@ -39,13 +45,20 @@ def recovered(run: Run) -> Job[RecoveryReport | None]:
 
 
 def _learn(run: Run) -> Job[str]:
-    """Learn in a process of its own; return "paused" or "learned"."""
+    """Learn in a process of its own, or as the first of several that were started for it; return "paused" or "learned"."""
+    request = {"folder": str(run.folder)}
     try:
-        answer = yield from in_fresh_process("engine.recover.recovery", {"folder": str(run.folder)}, "Starting")
+        answer = yield from (in_fresh_process("engine.recover.recovery", request, "Starting") if size() == 1 else recover(request))
     except RuntimeError as error:
         why = str(error).strip().splitlines()[-1][:300]
         raise TrainingError(f"the process that learned has died ({why}); resume it, and it goes on from its last checkpoint") from error
     return str(answer["state"])
+
+
+def _follow(run: Run) -> Job[None]:
+    """Learn with the first of several processes, which finishes what comes of it."""
+    if not run.probe.exists():
+        yield from recover({"folder": str(run.folder)})
 
 
 def _finish(run: Run) -> Job[RecoveryReport]:

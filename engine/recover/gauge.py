@@ -3,9 +3,10 @@
 Two curves, always: a small text is soon known by heart, and only other text shows it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,6 +16,9 @@ from engine.models.texts import Pack, beginning, bundled
 from engine.training.losses import ROWS, head_of
 from engine.training.precision import casting
 from engine.types import Model
+
+T = TypeVar("T")
+Within = Callable[[Callable[[], Any]], Any]  # what runs work on networks, which may be sharded over several processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,20 @@ def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -
     }
 
 
-def likelihoods(network: Any, held: Held, autocast: str = "", device: str = "cpu") -> Job[Sums]:
-    """Measure a network on held-out text, in evaluation mode."""
+def plainly(work: Callable[[], T]) -> T:
+    """Run work where everything that it needs is whole."""
+    return work()
+
+
+def likelihoods(network: Any, held: Held, autocast: str = "", device: str = "cpu", within: Within = plainly) -> Job[Sums]:
+    """Measure a network on held-out text, in evaluation mode; `within` runs what has to do with it."""
     found: dict[int, tuple[int, float]] = {}
     training = network.training
     network.eval()
     try:
         for number, (pack, skips) in enumerate(zip(held.packs, held.skips, strict=True)):
             yield Progress("Looking at held-out text", number / len(held.packs))
-            for text, tokens, loss in _scored(network, pack, skips, autocast, device):
+            for text, tokens, loss in within(partial(_scored, network, pack, skips, autocast, device)):
                 there = found.get(text, (0, 0.0))
                 found[text] = (there[0] + tokens, there[1] + loss)
     finally:
@@ -99,10 +108,15 @@ def gap(source: Sums, network: Sums) -> Gap:
 
 
 def gaps(
-    network: Any, held: Mapping[str, Held], source: Mapping[str, Sums], autocast: str = "", device: str = "cpu"
+    network: Any,
+    held: Mapping[str, Held],
+    source: Mapping[str, Sums],
+    autocast: str = "",
+    device: str = "cpu",
+    within: Within = plainly,
 ) -> Job[dict[str, Gap]]:
     """Return the gap on each of the texts."""
     found = {}
     for name, texts in held.items():
-        found[name] = gap(source[name], (yield from likelihoods(network, texts, autocast, device)))
+        found[name] = gap(source[name], (yield from likelihoods(network, texts, autocast, device, within)))
     return found

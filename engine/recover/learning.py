@@ -17,6 +17,7 @@ from engine.recover.students import zeros_of
 from engine.recover.teaching import Teaching
 from engine.training.checkpoints import about, latest, save_checkpoint, write_tensors
 from engine.training.loop import Learner
+from engine.training.parallel import agreed, first, whole
 from engine.training.precision import quickest
 from engine.training.recipe import Recipe
 
@@ -37,13 +38,13 @@ def settled(school: School) -> Job[Recipe]:
     yield Progress("Measuring a step", 0.1)
     asked = Recipe(**record["asked"])
     teaching = school.teaching(asked)
-    (first,) = list(school.losses(teaching, replace(asked, accumulate=1), 0))
+    (loss,) = list(school.losses(teaching, replace(asked, accumulate=1), 0))
 
     def forth_and_back(autocast: str) -> None:
         teaching.autocast = autocast
-        first().backward()
+        loss().backward()
 
-    recipe = replace(asked, autocast=quickest(forth_and_back, school.device)[0])
+    recipe = replace(asked, autocast=agreed(quickest(forth_and_back, school.device)[0]))
     teaching, learner, took = school.teaching(recipe), Learner(school.parameters, replace(recipe, rate=0.0)), []
     for step in range(3):
         began = time.perf_counter()
@@ -54,7 +55,7 @@ def settled(school: School) -> Job[Recipe]:
     steps = budget["tokens"] / recipe.tokens if "tokens" in budget else budget["minutes"] * 60 / seconds
     recipe = replace(recipe, steps=max(1, round(steps * (1 - record["correct_teacher"]))))
     run.note(recipe=asdict(recipe), seconds_a_step=seconds, memory=peak_bytes(school.device))
-    return recipe
+    return agreed(recipe)
 
 
 def learn(school: School, recipe: Recipe) -> Job[str]:
@@ -62,7 +63,7 @@ def learn(school: School, recipe: Recipe) -> Job[str]:
     somebody asks for the end."""
     run, teaching = school.run, school.teaching(recipe)
     learner = Learner(_with_chart(school.parameters, teaching), recipe, zeros_of(school.student, school.plan, school.parameters))
-    if (there := latest(run.steps)) is not None:
+    if (there := latest(run.steps, learner.state)) is not None:
         learner.restore(*there)
     run.back_to(learner.step)
     looker = Looker(school, recipe, learner)
@@ -74,10 +75,11 @@ def learn(school: School, recipe: Recipe) -> Job[str]:
             if reached or last:
                 save_checkpoint(run.steps, learner.step, learner.state())
                 return "learned"
-        if run.pausing() or time.monotonic() - saved > SAVE:
+        pausing, due = agreed((run.pausing(), time.monotonic() - saved > SAVE))
+        if pausing or due:
             save_checkpoint(run.steps, learner.step, learner.state())
             saved = time.monotonic()
-        if run.pausing():
+        if pausing:
             return "paused"
         began = time.perf_counter()
         learned = learner.learn(school.losses(teaching, recipe, learner.step))
@@ -112,14 +114,16 @@ class Looker:
         """Measure both gaps and let the student speak; return whether the ratio that was asked for is reached, or rises where learning is
         to end with that."""
         run, school, autocast = self._school.run, self._school, self._recipe.autocast
-        found = yield from gaps(school.student, self._held, self._source, autocast, school.device)
+        found = yield from gaps(school.student, self._held, self._source, autocast, school.device, school.within)
         record, before = run.record, [line["kind"]["ratio"] for line in run.lines() if "kind" in line]
         run.tell({"step": self._learner.step, **{name: asdict(one) for name, one in found.items()}, "spoken": spoken(school)})
         ratio, until = found["kind"].ratio, record.get("until")
-        if ratio < self._best():
-            write_tensors(run.best, self._learner.weights(), {"step": str(self._learner.step), "ratio": repr(ratio)})
+        if agreed(ratio < self._best()):
+            weights = {name: whole(tensor) for name, tensor in self._learner.weights().items()}
+            if first():
+                write_tensors(run.best, weights, {"step": str(self._learner.step), "ratio": repr(ratio)})
         rises = bool(record.get("rising") and before and ratio > before[-1])
-        return rises or (until is not None and ratio <= until)
+        return agreed(rises or (until is not None and ratio <= until))
 
     def _best(self) -> float:
         run = self._school.run

@@ -4,11 +4,12 @@ first, and what it says of the text where it cannot stay beside the student. Eac
 from engine.jobs import Job
 from engine.models.loading import open_model
 from engine.recover.correction import corrected
-from engine.recover.gauge import likelihoods
+from engine.recover.gauge import likelihoods, plainly
 from engine.recover.learning import looks
 from engine.recover.school import School, cast
 from engine.recover.stored import Stored
 from engine.recover.teaching import Present, terms_of
+from engine.training.parallel import first
 from engine.training.recipe import Recipe
 from engine.types import Model
 
@@ -24,15 +25,18 @@ def prepared(school: School, recipe: Recipe) -> Job[bool]:
     if not school.present and terms_of(record["loss"]).teacher:
         vocabulary = school.model.config.vocab_size
         school.stored = Stored(run.said, school.rows, recipe, record["top"], vocabulary)
+    if not school.present and not first():  # which opens it alone, while the others wait
+        return True
     corrects = bool(record["correct_teacher"])
     if "look_scores" in record and (school.stored.whole if school.stored else not (corrects and school.present)):
         return True
     model: Model = school.model if school.present else (yield from open_model(school.model.source))
+    within = school.within if school.present else plainly
     cast(model.network, recipe.autocast)
     if "look_scores" not in record:
         scores = {}
         for name, held in looks(school.held).items():
-            scores[name] = yield from likelihoods(model.network, held, recipe.autocast, device)
+            scores[name] = yield from likelihoods(model.network, held, recipe.autocast, device, within)
         run.note(look_scores=scores)
     if corrects and not (yield from corrected(school, model, recipe)):
         return False

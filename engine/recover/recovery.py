@@ -30,7 +30,8 @@ from engine.recover.room import room, way_to_teach
 from engine.recover.runs import Run
 from engine.recover.school import School
 from engine.recover.students import merged, student_of, trained
-from engine.recover.teaching import terms_of
+from engine.recover.teaching import require_shareable, terms_of
+from engine.training import parallel
 from engine.training.checkpoints import about
 from engine.types import Model, Plan
 
@@ -49,7 +50,8 @@ def recover(request: dict[str, Any]) -> Job[dict[str, Any]]:
         run.begin()
         try:
             state = yield from scaled(_learned(run), 0.0, 0.95)
-            return {"state": state, **((yield from scaled(_finished(run), 0.95, 1.0)) if state == "learned" else {})}
+            finishes = state == "learned" and parallel.first()
+            return {"state": state, **((yield from scaled(_finished(run), 0.95, 1.0)) if finishes else {})}
         except LayerscopeError as error:
             run.failed(str(error))
             raise
@@ -89,17 +91,21 @@ def _opened(run: Run) -> Job[_Opened]:
 def _learned(run: Run) -> Job[str]:
     """Learn until the budget is spent or somebody asks for a pause; return "learned" or "paused"."""
     yield from _fits(run)
-    opened = yield from scaled(_opened(run), 0.0, 0.05)
-    if "before" not in run.record:
-        yield from scaled(_judged(run, opened), 0.05, 0.1)
+    with parallel.turn():
+        opened = yield from scaled(_opened(run), 0.0, 0.05)
+        if parallel.first() and "before" not in run.record:
+            yield from scaled(_judged(run, opened), 0.05, 0.1)
     record, student = run.record, student_of(opened.model, opened.plan)
     if record["teacher"] == "stored":
         opened.model.network = None
     parameters = trained(student, opened.plan, record["train"], record["asked"]["seed"])
     school = School(run, opened.model, opened.plan, opened.rows, student, parameters, opened.held)
+    if parallel.size() > 1:
+        school.share()
     recipe = yield from settled(school)
     if not (yield from retold(prepared(school, recipe), lambda step: Progress(step.label, 0.1))):
         return "paused"
+    parallel.wait()
     return (yield from scaled(learn(school, recipe), 0.1, 1.0))
 
 
@@ -107,9 +113,13 @@ def _fits(run: Run) -> Job[None]:
     """See that all that learning needs fits in memory, before any of it is there, and note whether the source can stay."""
     record = run.record
     source, plan = run.source, run.plan()
+    require_shareable(parallel.size(), record["asked"]["rows"], terms_of(record["loss"]), plan, record["correct_teacher"])
     folder, spec = yield from resolve(source)
     needed = room(read_config(folder, source.trust_remote_code), spec, plan, record["train"], source.trust_remote_code)
+    if source.device.startswith("cuda"):
+        needed = needed.shared(parallel.size())
     run.note(teacher=way_to_teach(needed, free_bytes(source.device), record["teacher"], not terms_of(record["loss"]).states))
+    parallel.wait()
 
 
 def _judged(run: Run, opened: _Opened) -> Job[None]:

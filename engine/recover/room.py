@@ -25,6 +25,10 @@ class Room:
     learning: int
     source: int
 
+    def shared(self, processes: int) -> "Room":
+        """Return the part of it that each of some processes takes."""
+        return Room(self.student // processes, self.learning // processes, self.source // processes)
+
     @property
     def live(self) -> int:
         """All of it, which is what a source that teaches beside the student takes."""

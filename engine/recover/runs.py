@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +25,14 @@ from engine.cache import plain, write_whole
 from engine.errors import TrainingError
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_from_json
+from engine.training.parallel import device_of, first
 from engine.types import ModelSource, Plan
 
 State = Literal["running", "paused", "failed", "done"]
 
 
 class Run:
-    """A run's folder."""
+    """A run's folder. Of several processes that learn together only the first holds it and writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,8 +56,9 @@ class Run:
 
     @property
     def source(self) -> ModelSource:
-        """The source that its plan is of, and that teaches."""
-        return ModelSource(**self.record["source"])
+        """The source that its plan is of, and that teaches; on the device of this process, where several learn together."""
+        source = ModelSource(**self.record["source"])
+        return replace(source, device=device_of(source.device))
 
     def plan(self) -> Plan:
         """Read the plan that learns; its tensors are kept.
@@ -67,6 +70,8 @@ class Run:
 
     def note(self, **more: Any) -> None:
         """Add to run.json."""
+        if not first():
+            return
         before = self.record if self._record.exists() else {}
         self._write(self._record, json.dumps(plain(before | more), indent=1) + "\n")
 
@@ -88,6 +93,8 @@ class Run:
 
     def failed(self, why: str) -> None:
         """Keep why it stopped."""
+        if not first():
+            return
         with suppress(OSError):
             write_whole(self._error, why)
 
@@ -99,6 +106,9 @@ class Run:
         Raises:
             TrainingError: somebody else does.
         """
+        if not first():
+            yield
+            return
         try:
             with FileLock(self.folder / ".lock", timeout=wait):
                 yield
@@ -129,11 +139,13 @@ class Run:
 
     def begin(self) -> None:
         """Forget earlier requests for a pause, and errors."""
-        for path in (self._pause, self._error):
+        for path in (self._pause, self._error) if first() else ():
             path.unlink(missing_ok=True)
 
     def tell(self, line: dict[str, Any]) -> None:
         """Add a line to the metrics."""
+        if not first():
+            return
         try:
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(plain(line, 7)) + "\n")
@@ -151,6 +163,8 @@ class Run:
 
     def back_to(self, step: int) -> None:
         """Leave only the lines of steps up to one, and of looks before it: what comes after will come again."""
+        if not first():
+            return
         kept = [line for line in self.lines() if line["step"] < step or (line["step"] == step and "loss" in line)]
         self._write(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
 

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 
 from engine.corpus.rows import Rows
-from engine.recover.gauge import Held
+from engine.models.families import blocks_of
+from engine.recover.gauge import Held, Within, plainly
 from engine.recover.runs import Run
 from engine.recover.stored import Stored
 from engine.recover.students import Trained
 from engine.recover.teaching import Present, Teacher, Teaching, terms_of
+from engine.training.parallel import own, sharded, size
 from engine.training.recipe import Recipe
 from engine.types import Model, Plan
 
@@ -30,6 +32,7 @@ class School:
     parameters: Trained
     held: Mapping[str, Held]
     stored: Stored | None = None
+    within: Within = plainly
 
     @property
     def device(self) -> str:
@@ -41,6 +44,12 @@ class School:
         """True where the source is beside the student."""
         return self.model.network is not None
 
+    def share(self) -> None:
+        """Shard the student, and the source where it is beside it, over the processes that learn together."""
+        networks = [self.student, *([self.model.network] if self.present else [])]
+        self.within = sharded({network: blocks_of(network) for network in networks}, self.device)
+        self.parameters = {name: self.student.get_parameter(name) for name in self.parameters}
+
     def teaching(self, recipe: Recipe) -> Teaching:
         """Return the student and its teacher in a recipe's number format. Where the source is gone and has said nothing yet, the text
         stands in for it, by which a step takes as long."""
@@ -50,7 +59,8 @@ class School:
         teacher = self._teacher(recipe.autocast) if terms.teacher else None
         if terms.teacher and teacher is None:
             terms = terms_of("ce")
-        return Teaching(self.student, teacher, terms, self.plan, self.model.spec.hidden_size, recipe.tokens, recipe.autocast)
+        tokens = recipe.tokens // size()  # each process learns from a part of them, and gradients are the mean of all
+        return Teaching(self.student, teacher, terms, self.plan, self.model.spec.hidden_size, tokens, recipe.autocast)
 
     def _teacher(self, autocast: str) -> Teacher | None:
         if self.present:
@@ -62,7 +72,8 @@ class School:
         """Yield the losses whose sum a step follows: of each of its passes."""
         for part in range(recipe.accumulate):
             batch = self.rows.batch(step * recipe.accumulate + part, recipe.rows, recipe.seed)
-            yield partial(teaching, batch.ids.to(self.device), batch.positions.to(self.device), batch.numbers)
+            rows = [own(part).to(self.device) for part in (batch.ids, batch.positions, batch.numbers) if part is not None]
+            yield partial(self.within, partial(teaching, *rows))
 
     def missing(self, recipe: Recipe, step: int) -> dict[str, float]:
         """Return how much chance lies on no token that was stored of the rows of a step, for its line; nothing where all is heard."""
@@ -75,8 +86,8 @@ class School:
 
 def cast(network: Any, autocast: str) -> None:
     """Give a source that only teaches the number format that passes run in, for good: nothing else of this process needs it. Buffers
-    stay as they are, since rotary tables want float32, and so does what learns."""
-    if autocast:
+    stay as they are, since rotary tables want float32, and so do what learns and what is sharded."""
+    if autocast and size() == 1:
         for parameter in network.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(getattr(torch, autocast))

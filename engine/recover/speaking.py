@@ -1,5 +1,6 @@
 """What a student says at fixed points of a run: a person sees it learn to speak again."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def spoken(school: School) -> str:
     config, network.generation_config = decoding_config(own, NEW_TOKENS, sampled=False), GenerationConfig()
     network.eval()
     try:
-        made = network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        made = school.within(partial(network.generate, ids, attention_mask=torch.ones_like(ids), generation_config=config))
     finally:
         network.train(training)
         network.generation_config = own

@@ -92,6 +92,17 @@ def require_teachable(terms: Terms, plan: Plan, recompute: bool, stored: bool) -
         raise SettingsError("blocks that are fitted one by one cannot be worked out again on the way back; leave recompute out")
 
 
+def require_shareable(processes: int, rows: int, terms: Terms, plan: Plan, correction: float) -> None:
+    """Raise SettingsError where several processes cannot learn together."""
+    trim = plan.blocks[0].trim
+    if rows % processes:
+        raise SettingsError(f"{rows} rows cannot be shared by {processes} processes; ask for a multiple of them (--rows)")
+    if processes > 1 and correction:
+        raise SettingsError("a source reads the text in one process alone; leave --correct-teacher out, or begin without torchrun")
+    if processes > 1 and terms.states and trim is not None and trim.channels is not None:
+        raise SettingsError("states of fewer channels are compared in one process alone; choose kl, or begin without torchrun")
+
+
 def local_ends(plan: Plan) -> dict[int, int]:
     """Return the blocks that can be fitted by themselves: each before a seam, with the source's point that it is to come to. At the last
     point the source's states are after the final norm."""
@@ -114,7 +125,6 @@ class Present:
 
     def __init__(self, network: Any, autocast: str) -> None:
         self.network, self._autocast = network.eval(), autocast
-        self._head = head_of(network)
 
     def hear(self, ids: torch.Tensor, positions: torch.Tensor, _numbers: torch.Tensor | None, states: bool) -> Heard:
         """Run it over the rows."""
@@ -130,7 +140,8 @@ class Present:
         return self.network.base_model(input_ids=ids, position_ids=positions, use_cache=False, output_hidden_states=states)
 
     def _lesson(self, found: Any) -> Distribution:
-        head = self._head.cast(getattr(torch, self._autocast)) if self._autocast else self._head
+        head = head_of(self.network)
+        head = head.cast(getattr(torch, self._autocast)) if self._autocast else head
         return Distribution(found.last_hidden_state.flatten(0, 1), head)
 
 

@@ -1,7 +1,9 @@
-"""Where a run stands, on disk: one safetensors file a checkpoint, written aside and renamed, so that a file that is there is whole."""
+"""Where a run stands, on disk: one safetensors file a checkpoint, written aside and renamed, so that a file that is there is whole; where
+several processes learn together, a folder of such files."""
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -9,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from engine.errors import TrainingError
+from engine.training import parallel
 
 KEEP = 2
-_NAME = "step-{:08d}.safetensors"
+_NAME = "step-{:08d}"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> None:
@@ -40,20 +43,35 @@ def about(path: Path) -> dict[str, str]:
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write a checkpoint, and let those before the last KEEP go."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / _NAME.format(step), tensors, {"step": str(step)})
-    for old in checkpoints(folder)[:-KEEP]:
-        old.unlink()
+    if parallel.first():
+        _remove(folder.glob(".step-*"))  # what a process that was killed had begun
+    parallel.wait()
+    name = _NAME.format(step)
+    if parallel.size() > 1:
+        parallel.write_shards(folder / name, tensors)
+    else:
+        write_tensors(folder / f"{name}.safetensors", tensors, {"step": str(step)})
+    if parallel.first():
+        _remove(checkpoints(folder)[:-KEEP])
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, the latest last."""
-    return sorted(folder.glob(_NAME.replace("{:08d}", "*")))
+    return sorted(folder.glob("step-*"))
 
 
-def latest(folder: Path) -> tuple[int, dict[str, torch.Tensor]] | None:
-    """Return the steps that were done and what `Learner.state` returned, of the last checkpoint that can be read; None without one."""
-    for path in reversed(checkpoints(folder)):
+def latest(folder: Path, state: Callable[[], dict[str, torch.Tensor]] = dict) -> tuple[int, dict[str, torch.Tensor]] | None:
+    """Return the steps that were done and what `Learner.state` returned, of the last checkpoint that can be read; None without one. Where
+    several processes wrote it, it is read into what `state` returns now."""
+    for path in reversed(parallel.agreed(checkpoints(folder))):
         try:
+            if path.is_dir():
+                return int(path.name.partition("-")[2]), parallel.read_shards(path, state())
             return int(about(path)["step"]), load_file(path)
         except (OSError, SafetensorError, KeyError, ValueError):
             continue

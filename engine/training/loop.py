@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from engine.errors import TrainingError
+from engine.training.parallel import like, mean, rank, whole
 from engine.training.recipe import Recipe, course_at
 
 BETAS = (0.9, 0.95)  # LLM-Streamline's, Minitron's and Sheared LLaMA's
@@ -69,13 +70,14 @@ class Learner:
             TrainingError: a loss or the gradient is no finite number; nothing was changed.
         """
         course, total = course_at(self.recipe, self.step), 0.0
-        torch.manual_seed((self.recipe.seed << 32) + self.step)
+        torch.manual_seed(((self.recipe.seed << 32) + self.step) ^ (rank() << 56))
         self._optimizer.zero_grad(set_to_none=True)
         for loss in losses:
             value = loss()
             total += value.item()
             value.backward()
-        length = float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip))
+        length = float(whole(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip)))
+        total = mean(total)
         if not math.isfinite(total + length):
             raise TrainingError(f"step {self.step + 1} has a loss of {total:g} and a gradient of {length:g}; lower the learning rate")
         for group, highest in zip(self._optimizer.param_groups, self._highest, strict=True):
@@ -104,7 +106,7 @@ class Learner:
     def restore(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
         """Go on as after that many steps, with what `state` returned then."""
         for name, parameter in self._all.items():
-            weight, first, second = (state[f"{part}.{name}"].to(parameter.device) for part in _PARTS)
+            weight, first, second = (like(state[f"{part}.{name}"].to(parameter.device), parameter) for part in _PARTS)
             parameter.copy_(weight)
             self._optimizer.state[parameter] = {
                 "step": torch.tensor(float(step), device=parameter.device),

@@ -140,3 +140,10 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, monke
         write_tensors(path, {"a": torch.zeros(3)}, {})
     assert path.read_bytes() == whole
     assert [one.name for one in tmp_path.iterdir()] == ["kept.safetensors"]
+
+
+def test_what_a_killed_process_had_begun_is_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000001.safetensors").write_bytes(b"half")
+    (tmp_path / ".step-00000002").mkdir()
+    save_checkpoint(tmp_path, 3, {"a": torch.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003.safetensors"]

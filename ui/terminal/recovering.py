@@ -9,6 +9,7 @@ import typer
 
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError
+from engine.jobs import drain
 from engine.recover.settings import RecoverySettings, ShearSettings
 from ui.terminal.drawn import option
 from ui.terminal.options import (
@@ -67,14 +68,19 @@ def recover(
 ) -> None:
     """Let a pruned model learn again from its source, and write a checkpoint of what came of it. Exits 1 when a check fails."""
     from engine.export.recovered import recovered
+    from engine.recover.runs import Run
+    from engine.training import parallel
 
     given = {name: value for name, value in locals().items() if name in {entry.name for entry in fields(RecoverySettings)}}
-    run = (
-        _resumed(resume, plan)
-        if resume is not None
-        else _begun(plan, out, source_of(model, dtype, device, trust), text, RecoverySettings(**given))
-    )
-    report = shown(recovered(run))
+    with parallel.together():
+        if parallel.first() and resume is None:
+            _begin(plan, out, source_of(model, dtype, device, trust), text, RecoverySettings(**given))
+        elif resume is not None:
+            _require_run(resume, plan)
+        run = Run(parallel.agreed(resume or out))
+        report = shown(recovered(run)) if parallel.first() else drain(recovered(run))
+    if not parallel.first():
+        return
     if report is None:
         raise LayerscopeError(f"{run.folder} was paused; go on with --resume {run.folder}")
     record = run.record
@@ -96,7 +102,7 @@ def recover(
         raise typer.Exit(1)
 
 
-def _begun(plan: Path | None, out: Path | None, source: Any, text: list[str] | None, settings: RecoverySettings) -> Any:
+def _begin(plan: Path | None, out: Path | None, source: Any, text: list[str] | None, settings: RecoverySettings) -> None:
     from engine.models.loading import fingerprint_of, resolve
     from engine.recover.beginning import begin
 
@@ -105,17 +111,16 @@ def _begun(plan: Path | None, out: Path | None, source: Any, text: list[str] | N
     chosen = read_plan_file(plan)
     folder, spec = shown(resolve(source))
     warn_of_another_model(fingerprint_of(folder), plan)
-    return begin(source, spec, chosen, text or ["self"], settings, out)
+    begin(source, spec, chosen, text or ["self"], settings, out)
 
 
-def _resumed(folder: Path, plan: Path | None) -> Any:
+def _require_run(folder: Path, plan: Path | None) -> None:
     from engine.recover.runs import Run
 
     run = Run(folder)
     known = run.record and run.plan()
     if plan is not None and read_plan_file(plan) != known:
         raise LayerscopeError(f"{folder} is the run of another plan than {plan}; leave --plan out, or name another folder")
-    return run
 
 
 @app.command()

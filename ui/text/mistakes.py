@@ -271,4 +271,7 @@ MISTAKES: dict[str, str] = {
     "there is no domain '{}' in the text; its domains are {}": "‘{}’: 텍스트에 없는 도메인입니다. 있는 도메인: {}",
     "a ramp of {} and a settling of {} leave no steps between; both are shares of 1": "ramp {}와 settle {} 사이에 남는 스텝이 없습니다. 둘 다 1에 대한 비율입니다.",
     "unknown update '{}'; choose one of {}": "‘{}’: 알 수 없는 갱신 방식입니다. 다음 중에서 고르세요: {}",
+    "{} rows cannot be shared by {} processes; ask for a multiple of them (--rows)": "행 {}개를 프로세스 {}개가 나눌 수 없습니다. 프로세스 수의 배수로 정하세요(--rows).",
+    "a source reads the text in one process alone; leave --correct-teacher out, or begin without torchrun": "원본이 텍스트를 읽는 것은 프로세스 하나에서만 됩니다. --correct-teacher를 빼거나 torchrun 없이 시작하세요.",
+    "states of fewer channels are compared in one process alone; choose kl, or begin without torchrun": "채널을 줄인 은닉 상태는 프로세스 하나에서만 비교합니다. kl을 고르거나 torchrun 없이 시작하세요.",
 }  # fmt: skip

@@ -1,0 +1,101 @@
+"""Two processes that learn as one: on CPU, where torch shards over gloo as it does over nccl."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from engine.errors import SettingsError
+from engine.recover.runs import Run
+from engine.recover.teaching import require_shareable, terms_of
+from engine.training.checkpoints import checkpoints
+from engine.types import Model, Plan, Trim
+from tests.recovering import DEEP, NARROW, STEPS, assert_same, begun, going_on, played, shortened, told, weights_in, with_width, with_zeros
+
+Open = Callable[[str], Model]
+TOGETHER = 2
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    shortened(monkeypatch.setattr)
+
+
+def losses(run: Run) -> list[float]:
+    return [line["loss"] for line in told(run) if "loss" in line]
+
+
+def lengths(run: Run) -> list[float]:
+    return [line["gradient"] for line in told(run) if "loss" in line]
+
+
+def looks(run: Run) -> list[float]:
+    return [line["kind"]["ratio"] for line in told(run) if "kind" in line]
+
+
+@pytest.mark.parametrize(
+    ("asked", "zeros"),
+    [
+        ({"train": "lora", "accumulate": 2, "loss": "kl+cosine"}, False),
+        ({"recompute": True, "loss": "0.5*kl+0.5*ce"}, True),
+        ({"teacher": "stored", "top": 9}, False),
+    ],
+)
+def test_two_processes_come_to_what_one_comes_to(able: Open, tmp_path: Path, asked: dict[str, Any], zeros: bool) -> None:
+    plan = with_zeros(DEEP, (32, 48)) if zeros else DEEP
+    one, two = (begun(able("llama"), plan, tmp_path / name, **asked) for name in ("one", "two"))
+    played(one)
+    assert going_on(two, TOGETHER).wait() == 0
+    assert two.state == "done"
+    assert len(losses(one)) == STEPS
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4, abs=1e-7)  # the smallest are differences of numbers around 10
+    assert lengths(two) == pytest.approx(lengths(one), rel=1e-4)
+    assert looks(two) == pytest.approx(looks(one), rel=1e-5)
+    for name, tensor in weights_in(one).items():
+        assert (weights_in(two)[name] - tensor).abs().max() < 1e-4
+        if zeros:
+            assert ((weights_in(two)[name] == 0) == (tensor == 0)).all()
+
+
+def test_both_killed_and_started_again_come_to_the_same_bits(able: Open, tmp_path: Path) -> None:
+    whole, killed, alone = (begun(able("gpt2"), DEEP, tmp_path / name) for name in ("whole", "killed", "alone"))
+    assert going_on(whole, TOGETHER).wait() == 0
+    kill_after(3, going_on(killed, TOGETHER), killed)
+    assert checkpoints(killed.steps)
+    for path in checkpoints(killed.steps):
+        assert [one.suffix for one in path.iterdir()] == [".safetensors"] * TOGETHER
+    shutil.copytree(killed.folder, alone.folder, dirs_exist_ok=True)
+    assert going_on(killed, TOGETHER).wait() == 0
+    assert_same(whole, killed)
+    before = told(alone)
+    assert played(alone)["state"] == "learned"  # what two began, one goes on with
+    assert [line for line in told(alone) if line["step"] < 3] == [line for line in before if line["step"] < 3]
+    assert len(losses(alone)) == STEPS
+
+
+def kill_after(steps: int, group: subprocess.Popen[bytes], run: Run) -> None:
+    """Kill processes that learn together without a warning, once they have told of some steps."""
+    while group.poll() is None and len(losses(run)) < steps:
+        time.sleep(0.01)
+    for process in [*psutil.Process(group.pid).children(recursive=True), group]:
+        process.kill()
+    group.wait()
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss", "plan", "correction", "expected"),
+    [
+        (3, "kl", DEEP, 0.0, "3 rows cannot be shared by 2 processes"),
+        (4, "kl", DEEP, 0.1, "in one process alone; leave --correct-teacher out"),
+        (4, "kl+mse", with_width(DEEP, Trim(channels=NARROW)), 0.0, "states of fewer channels"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(rows: int, loss: str, plan: Plan, correction: float, expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected):
+        require_shareable(2, rows, terms_of(loss), plan, correction)
+    require_shareable(1, rows, terms_of(loss), plan, correction)
