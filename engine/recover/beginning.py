@@ -17,6 +17,7 @@ from engine.recover.runs import Run
 from engine.recover.settings import RecoverySettings
 from engine.recover.students import require_trainable
 from engine.recover.teaching import Terms, default_terms, require_teachable, terms_of
+from engine.recover.tracking import require_tracker
 from engine.training.recipe import Recipe
 from engine.types import ModelSource, ModelSpec, Plan
 
@@ -31,6 +32,8 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
     require_depth(plan, spec.depth)
     settings = settings.checked()
     require_trainable(plan, settings.train)
+    if settings.track is not None:
+        require_tracker(settings.track)
     terms = default_terms(plan) if settings.loss is None else terms_of(settings.loss)
     require_teachable(terms, plan, settings.recompute, settings.teacher == "stored")
     if settings.correct_teacher:
@@ -64,6 +67,7 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
         budget={"minutes": settings.minutes} if settings.tokens is None else {"tokens": settings.tokens},
         until=settings.until,
         language=settings.language,
+        track=settings.track,
         asked=asdict(asked),
     )
     return run

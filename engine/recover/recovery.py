@@ -31,6 +31,7 @@ from engine.recover.runs import Run
 from engine.recover.school import School
 from engine.recover.students import merged, student_of, trained
 from engine.recover.teaching import require_shareable, terms_of
+from engine.recover.tracking import tracked
 from engine.training import parallel
 from engine.training.checkpoints import about
 from engine.types import Model, Plan
@@ -49,7 +50,8 @@ def recover(request: dict[str, Any]) -> Job[dict[str, Any]]:
     with run.held():
         run.begin()
         try:
-            state = yield from scaled(_learned(run), 0.0, 0.95)
+            with tracked(run):
+                state = yield from scaled(_learned(run), 0.0, 0.95)
             finishes = state == "learned" and parallel.first()
             return {"state": state, **((yield from scaled(_finished(run), 0.95, 1.0)) if finishes else {})}
         except LayerscopeError as error:

@@ -13,7 +13,7 @@ error.txt       why it stopped, where it did
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.also: Callable[[dict[str, Any]], None] | None = None  # who else is told its lines
         self.plan_file, self.steps, self.best = folder / "plan.zip", folder / "steps", folder / "best.safetensors"
         self.said = folder / "teacher.bin"
         self.weights, self.probe = folder / "weights", folder / "probe.safetensors"
@@ -151,6 +152,8 @@ class Run:
                 file.write(json.dumps(plain(line, 7)) + "\n")
         except OSError as error:
             raise self._full(error) from error
+        if self.also is not None:
+            self.also(line)
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the metrics; a line that was cut off is passed over."""

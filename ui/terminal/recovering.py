@@ -60,6 +60,7 @@ def recover(
     teacher: Annotated[str, option(RecoverySettings, "teacher")] = "auto",
     top: Annotated[int, option(RecoverySettings, "top")] = 64,
     correct_teacher: Annotated[float, option(RecoverySettings, "correct_teacher", metavar="SHARE")] = 0.0,
+    track: Annotated[str | None, option(RecoverySettings, "track", metavar="NAME")] = None,
     language: Annotated[str, option(RecoverySettings, "language")] = "english",
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="go on with the run in this folder, as it was asked for")] = None,
     dtype: Dtype = "auto",

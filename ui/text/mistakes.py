@@ -274,4 +274,6 @@ MISTAKES: dict[str, str] = {
     "{} rows cannot be shared by {} processes; ask for a multiple of them (--rows)": "행 {}개를 프로세스 {}개가 나눌 수 없습니다. 프로세스 수의 배수로 정하세요(--rows).",
     "a source reads the text in one process alone; leave --correct-teacher out, or begin without torchrun": "원본이 텍스트를 읽는 것은 프로세스 하나에서만 됩니다. --correct-teacher를 빼거나 torchrun 없이 시작하세요.",
     "states of fewer channels are compared in one process alone; choose kl, or begin without torchrun": "채널을 줄인 은닉 상태는 프로세스 하나에서만 비교합니다. kl을 고르거나 torchrun 없이 시작하세요.",
+    "--track {} needs {}, which is not installed; pip install {}": "--track {}: {}이(가) 설치되어 있지 않습니다. pip install {}",
+    "tracker": "트래커",
 }  # fmt: skip
