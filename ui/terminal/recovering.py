@@ -84,23 +84,17 @@ def recover(
         return
     if report is None:
         raise LayerscopeError(f"{run.folder} was paused; go on with --resume {run.folder}")
-    record = run.record
-    found = {side: record[side]["other"]["ratio"] for side in ("before", "after")}
-    kind = {side: record[side]["kind"]["ratio"] for side in ("before", "after")}
-    spent = {key: report.told[key] for key in ("tokens", "seconds")}
-    write(
-        {
-            **found,
-            "kind": kind,
-            **spent,
-            "path": report.path,
-            "checks": [asdict(check) for check in report.checks],
-            "passed": report.passed,
-        },
-        None,
-    )
+    _tell(run.record, report)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _tell(record: dict[str, Any], report: Any) -> None:
+    """Write what a run came to: the ratios before and after on other text, those on its own kind, what was spent, what was checked."""
+    found, kind = ({side: record[side][text]["ratio"] for side in ("before", "after")} for text in ("other", "kind"))
+    spent = {key: report.told[key] for key in ("tokens", "seconds")}
+    checks = [asdict(check) for check in report.checks]
+    write({**found, "kind": kind, **spent, "path": report.path, "checks": checks, "passed": report.passed}, None)
 
 
 def _begin(plan: Path | None, out: Path | None, source: Any, text: list[str] | None, settings: RecoverySettings) -> None:
