@@ -32,7 +32,7 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
     require_depth(plan, spec.depth)
     settings = settings.checked()
     require_trainable(plan, settings.train)
-    if settings.track is not None:
+    if settings.track != "none":
         require_tracker(settings.track)
     terms = default_terms(plan) if settings.loss is None else terms_of(settings.loss)
     require_teachable(terms, plan, settings.recompute, settings.teacher == "stored")

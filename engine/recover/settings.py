@@ -7,7 +7,7 @@ from engine.errors import SettingsError
 from engine.settings import control
 
 TEACHERS = ("auto", "live", "stored")
-TRACKED = ("trackio", "tensorboard", "wandb")  # see engine/recover/tracking.py, which imports torch
+TRACKED = ("none", "trackio", "tensorboard", "wandb")  # see engine/recover/tracking.py, which imports torch
 LANGUAGES = ("english", "korean")  # of the bundled texts; see engine/models/texts.py, which imports torch
 # The highest learning rate, by how many parameters the student has: the first was measured on the demo, the others are Minitron's rule,
 # a fifth of what such models are trained from the beginning with.
@@ -51,7 +51,7 @@ class RecoverySettings:
             "the share of the budget in which the source reads the text first; not for text that it wrote itself", 0.0, 0.5, 0.05
         ),
     )
-    track: str | None = field(default=None, metadata=control("tell every line to a tracker too", choices=TRACKED))
+    track: str = field(default="none", metadata=control("tell every line to a tracker too", choices=TRACKED))
     language: str = field(default="english", metadata=control("the bundled evaluation texts that judge", choices=LANGUAGES))
 
     def checked(self) -> "RecoverySettings":

@@ -25,8 +25,8 @@ def require_tracker(name: str) -> None:
 @contextmanager
 def tracked(run: Run) -> Iterator[None]:
     """Tell a run's lines to the tracker that was asked for, if any. One that fails is told in run.json and no more; the run goes on."""
-    name = run.record.get("track")
-    if name is None:
+    name = run.record["track"]
+    if name == "none":
         yield
         return
     end: Callable[[], object] = str

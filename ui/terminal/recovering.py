@@ -1,6 +1,7 @@
 """The terminal's verbs for learning again: recover, and the text that a model writes itself."""
 
 import json
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +61,7 @@ def recover(
     teacher: Annotated[str, option(RecoverySettings, "teacher")] = "auto",
     top: Annotated[int, option(RecoverySettings, "top")] = 64,
     correct_teacher: Annotated[float, option(RecoverySettings, "correct_teacher", metavar="SHARE")] = 0.0,
-    track: Annotated[str | None, option(RecoverySettings, "track", metavar="NAME")] = None,
+    track: Annotated[str, option(RecoverySettings, "track", metavar="NAME")] = "none",
     language: Annotated[str, option(RecoverySettings, "language")] = "english",
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="go on with the run in this folder, as it was asked for")] = None,
     dtype: Dtype = "auto",
@@ -94,6 +95,8 @@ def _tell(record: dict[str, Any], report: Any) -> None:
     found, kind = ({side: record[side][text]["ratio"] for side in ("before", "after")} for text in ("other", "kind"))
     spent = {key: report.told[key] for key in ("tokens", "seconds")}
     checks = [asdict(check) for check in report.checks]
+    if "track_error" in record:
+        sys.stderr.write(f"layerscope: warning: {record['track']} failed, and was told no more: {record['track_error']}\n")
     write({**found, "kind": kind, **spent, "path": report.path, "checks": checks, "passed": report.passed}, None)
 
 
