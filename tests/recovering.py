@@ -23,7 +23,7 @@ from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.surgery import pack_mask
-from engine.recover import learning, recovery
+from engine.recover import apart, learning, recovery
 from engine.recover.beginning import begin
 from engine.recover.recovery import recover
 from engine.recover.runs import Run
@@ -123,6 +123,7 @@ def shortened(set_to: Callable[[object, str, Any], None] = setattr) -> None:
     set_to(recovery, "JUDGE_TOKENS", 600)
     set_to(learning, "LOOK_TOKENS", 300)
     set_to(learning, "LOOKS", 3)
+    set_to(learning, "LOOKING", 9.0)
 
 
 def _here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
@@ -133,6 +134,6 @@ def _here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
 if __name__ == "__main__":
     shortened()
     learning.SAVE = 0.0  # a checkpoint after every step, so that a kill may fall into one
-    recovered.in_fresh_process = checkpoint.in_fresh_process = _here  # all in the one process that is killed
+    apart.in_fresh_process = checkpoint.in_fresh_process = _here  # all in the one process that is killed
     with parallel.together():
         drain(recovered.recovered(Run(Path(sys.argv[1]))))

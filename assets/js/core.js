@@ -12,6 +12,7 @@ window.layerscope = (() => {
 
   // Okabe-Ito: told apart by everyone, in both themes.
   const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
+  const several = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]; // of curves in one chart
 
   let known = null; // asking for a computed style makes the browser lay the page out; the theme changes seldom
   const theme = () => (known ??= readTheme());
@@ -123,5 +124,5 @@ window.layerscope = (() => {
 
   const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
 
-  return {Plotly, views, knows, redraw, ink, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, transposed, percent, projectionNames, element, part, mount};
+  return {Plotly, views, knows, redraw, ink, several, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, transposed, percent, projectionNames, element, part, mount};
 })();

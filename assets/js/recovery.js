@@ -2,7 +2,7 @@
 // what it says on the way.
 "use strict";
 
-(({views, plot, fill, times, size, ratioAxis, element, part, theme}) => {
+(({views, several, plot, fill, times, size, ratioAxis, element, part, theme}) => {
   const ls = window.layerscope;
   const many = ls.many = (count) => (count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : count >= 1e4 ? `${Math.round(count / 1e3)} k` : `${Math.round(count)}`);
   const textNames = ls.textNames = (texts, words) => texts.map((text) => ({self: words.learn_from_self, practice: words.learn_from_practice})[text] ?? (text.startsWith("hub:") ? text : text.split(/[\\/]/).pop())).join(", ");
@@ -32,12 +32,20 @@
     const told = budget.tokens ? fill(words.run_tokens_of, {count: many(budget.tokens)}) : fill(words.minutes, {count: budget.minutes});
     return until ? fill(words.run_until, {budget: told, ratio: until}) : told;
   };
-  const asked = ({asked: of}, words) => fill(words.run_asked, {depth: of.plan.depth, all: of.plan.of, model: of.name, texts: textNames(of.text, words), train: words[`train_${of.train}`] ?? of.train, loss: of.loss, budget: budgetOf(of, words)});
+  const kindsOf = (target, words) => Object.entries(target).map(([name, count]) => `${words[`shear_${name}`] ?? name} ${count}`).join(", ");
+  const asked = ({asked: of}, words) => fill(of.target ? words.run_sheared : words.run_asked, {
+    depth: of.plan.depth, all: of.plan.of, model: of.name, texts: textNames(of.text, words), loss: of.loss, budget: budgetOf(of, words),
+    train: of.target ? fill(words.train_shear, {target: kindsOf(of.target, words)}) : words[`train_${of.train}`] ?? of.train,
+  });
 
   // Where it stands, with what is known of its pace as soon as a step was measured.
+  const toGo = (run, words) => {
+    const time = ls.duration(run.left, words);
+    return run.state === "running" ? [fill(words.time_left, {time})] : run.state === "paused" ? [fill(words.run_to_go, {time})] : [];
+  };
   const progress = (run, words) => {
     const pace = run.pace ? [fill(words.run_pace, {pace: many(run.pace)})] : [], memory = run.asked.memory ? [fill(words.run_memory, {size: size(run.asked.memory)})] : [];
-    const done = run.total ? [fill(words.run_done_of, {done: many(run.tokens), all: many(run.total)})] : [], left = run.left && run.state === "running" ? [fill(words.time_left, {time: ls.duration(run.left, words)})] : [];
+    const done = run.total ? [fill(words.run_done_of, {done: many(run.tokens), all: many(run.total)})] : [], left = run.left ? toGo(run, words) : [];
     return [...(run.label ? [run.label] : []), ...(run.state === "done" ? [] : [...done, ...pace, ...left, ...memory])].join(" · ");
   };
   const notes = (run, words) => {
@@ -49,11 +57,11 @@
   const DEEDS = {running: ["pause", "finish"], waiting: ["pause"], paused: ["resume", "finish", "delete"], failed: ["resume", "finish", "delete"], done: ["open", "delete"]};
   const deeds = (run, words, {act, ask, asking}) => {
     if (asking) {
-      const says = element("p", {class: "ls-warning", role: "alert"}, fill(run.state === "done" ? words.run_delete_asks_done : words.run_delete_asks, {name: run.name}));
+      const says = element("p", {class: "ls-warning", role: "alert"}, fill(run.state === "done" ? (run.asked.target ? words.run_delete_asks_plan : words.run_delete_asks_done) : words.run_delete_asks, {name: run.name}));
       return [says, button("sure", words.run_delete, () => { ask(""); act("delete"); }), button("keep", words.run_keep, () => ask(""))];
     }
     const does = {open: () => ls.openModel(run.path), delete: () => ask(run.name)};
-    const offered = DEEDS[run.state].filter((what) => what !== "finish" || run.looks.length).filter(() => !run.pausing || run.state !== "running");
+    const offered = DEEDS[run.state].map((what) => (what === "open" && run.asked.target ? "plan" : what)).filter((what) => what !== "finish" || run.looks.length).filter(() => !run.pausing || run.state !== "running");
     return offered.map((what) => button(what, words[`run_${what}`], does[what] ?? (() => act(what))));
   };
 
@@ -88,6 +96,48 @@
     }, 280);
   };
 
+  // How much of each domain is read, where that follows what they cost.
+  const domains = (box, run, words) => {
+    const names = Object.keys(run.domains);
+    plot(box, names.map((name, place) => ({
+      type: "scatter", mode: "lines+markers", name: name.split(/[\\/]/).pop(), x: run.domains[name].map(([at]) => at), y: run.domains[name].map(([, , share]) => share), meta: {columns: {cost: run.domains[name].map(([, cost]) => cost)}},
+      line: {color: several[place % several.length], width: 2}, marker: {symbol: place, size: 7}, hovertemplate: `%{y:.1%}<extra>%{fullData.name}</extra>`,
+    })), {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44}, xaxis: tokensAxis(run, words), yaxis: {title: {text: words.run_share}, tickformat: ".0%", rangemode: "tozero"}}, 280);
+  };
+
+  // Of a shearing: the shares that are expected to stay and wanted to, the masks that are undecided, the multipliers.
+  const masks = (box, run, words) => {
+    const kinds = Object.entries(run.masks), told = (name) => words[`shear_${name}`] ?? name;
+    const line = (place, name, x, y, dash) => ({type: "scatter", mode: "lines", name, x, y, line: {color: several[place % several.length], width: 2, dash}, hovertemplate: "%{y:.3g}<extra>%{fullData.name}</extra>"});
+    const pairs = (one, other, called) => kinds.flatMap(([kind, found], place) => {
+      const [through, dashed] = called(told(kind));
+      return [line(place, through, found.tokens, found[one], "solid"), line(place, dashed, found.tokens, found[other], "dash")];
+    });
+    const drawn = {
+      shape: [pairs("expected", "wanted", (kind) => [fill(words.run_expected, {kind}), fill(words.run_wanted, {kind})]), {title: {text: words.run_parts}, tickformat: ".0%"}],
+      undecided: [kinds.map(([kind, found], place) => line(place, told(kind), found.tokens, found.undecided)), {title: {text: words.run_undecided}, tickformat: ".0%", rangemode: "tozero"}],
+      multipliers: [pairs("first", "second", (kind) => [fill(words.run_first, {kind}), fill(words.run_second, {kind})]), {title: {text: words.run_multipliers}}],
+    };
+    for (const [name, [traces, yaxis]] of Object.entries(drawn)) {
+      plot(part(box, `ls-${name}`), traces, {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44}, xaxis: tokensAxis(run, words), yaxis}, 300);
+    }
+  };
+
+  // The runs of one source beside each other, on text of the training kind (line) and on other text (dashes).
+  const BESIDE = 6;
+  const beside = (box, runs, words) => {
+    const all = runs.flatMap((run) => run.looks.flatMap((look) => [look.kind[0], look.other[0]])).filter((ratio) => ratio > 0), scale = ratioScale(all);
+    const end = Math.max(...runs.map((run) => run.looks.at(-1).tokens)) || 1;
+    const curve = (run, place, name) => ({
+      type: "scatter", mode: "lines+markers", name: run.name, legendgroup: run.name, showlegend: name === "kind", x: run.looks.map((look) => look.tokens), y: run.looks.map((look) => look[name][0]), meta: {columns: {text: run.looks.map(() => words[`run_${name}`])}},
+      line: {color: several[place % several.length], width: 2, dash: name === "kind" ? "solid" : "dash"}, marker: {symbol: place, size: 7}, hovertemplate: `×%{y:.3f}<extra>${run.name}: ${words[`run_${name}`]}</extra>`,
+    });
+    plot(box, runs.flatMap((run, place) => ["kind", "other"].map((name) => curve(run, place, name))), {
+      showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44},
+      xaxis: {title: {text: words.run_tokens_axis}, range: [-.02 * end, 1.03 * end]}, yaxis: {title: {text: words.run_ratio_axis}, ...scale.axis},
+    }, 300);
+  };
+
   const spoken = (run, prompt, words) => {
     const list = element("ol", {class: "ls-spoken", tabindex: 0, "aria-label": fill(words.run_speaks, {prompt})});
     list.append(...[...run.looks].reverse().map((look) => {
@@ -111,11 +161,17 @@
       ...[progress(run, words), notes(run, words)].filter(Boolean).map((text) => element("p", {}, text))]);
     const deed = part(box, "ls-row-buttons");
     anew(deed, [run.name, run.state, run.pausing, run.looks.length > 0, doing.asking], () => deeds(run, words, doing));
-    const charts = part(box, "ls-charts"), [loss, ratio] = [part(charts, "ls-loss"), part(charts, "ls-ratios")];
+    const charts = part(box, "ls-charts"), [loss, ratio, shares] = [part(charts, "ls-loss"), part(charts, "ls-ratios"), part(charts, "ls-shares")];
     loss.hidden = !run.loss.length;
     ratio.hidden = !run.looks.length;
     if (run.loss.length) losses(loss, run, words);
     if (run.looks.length) ratios(ratio, run, words);
+    shares.hidden = Object.keys(run.domains).length < 2;
+    if (!shares.hidden) domains(shares, run, words);
+    const learned = part(box, "ls-masks");
+    learned.classList.add("ls-pair");
+    learned.hidden = !Object.keys(run.masks).length;
+    if (!learned.hidden) masks(learned, run, words);
     anew(part(box, "ls-gap"), [run.apart, run.best, run.state, run.looks.length], () => said(run, words));
     anew(part(box, "ls-says"), run.looks.map((look) => look.spoken), () => (run.looks.length ? spoken(run, prompt, words) : []));
   };
@@ -127,8 +183,12 @@
     local.seen ??= watched(box, trigger);
     const runs = value.runs ?? [], {shown} = value, act = (what, name) => trigger("row", {what, name});
     part(box, "ls-none").replaceChildren(...(runs.length ? [] : [element("p", {class: "ls-waiting"}, words.waiting_recovery)]));
-    const list = part(box, "ls-runs"), one = part(box, "ls-run");
+    const list = part(box, "ls-runs"), together = part(box, "ls-beside"), one = part(box, "ls-run");
     [list, one].forEach((each) => { each.hidden = !shown; });
+    const drawn = runs.filter((run) => run.looks.length > 1).slice(0, BESIDE);
+    together.hidden = drawn.length < 2;
+    if (!together.hidden) beside(part(together, "ls-curves"), drawn, words);
+    anew(part(together, "ls-read"), words.run_beside_read, () => [element("p", {class: "ls-hint"}, words.run_beside_read)]);
     if (!shown) return;
     const told = runs.map((run) => [run.name, stateOf(run, words), many(run.tokens), run.before, run.after]);
     const held = list.contains(document.activeElement) ? document.activeElement.dataset.entry : null;

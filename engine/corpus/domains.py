@@ -5,11 +5,12 @@ gives its next row. So a run that goes on needs the proportions and one integer 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from engine.corpus.rows import Batch, Rows
 from engine.corpus.settings import Update
@@ -81,3 +82,41 @@ def reweighted(mix: Mixture, losses: Sequence[float], references: Sequence[float
     grown = np.asarray(mix.proportions) * np.exp(excess - excess.max())
     smoothed = (1 - SMOOTHING) * grown / grown.sum() + SMOOTHING / len(excess)
     return replace(mix, proportions=tuple(smoothed.tolist()))
+
+
+class Reader:
+    """Reads a corpus for a run, batch after batch: its domains take turns, or, where there is a mixture, come as it says."""
+
+    def __init__(self, rows: Rows, seed: int, mix: Mixture | None = None) -> None:
+        self.rows, self.seed, self.mix, self._first = rows, seed, mix, mix
+
+    def batch(self, number: int, size: int) -> Batch:
+        """Return the run's batch of that number; of a mixture, they are read in order.
+
+        Raises:
+            TextError: there are fewer rows than one batch has.
+        """
+        if self.mix is None:
+            return self.rows.batch(number, size, self.seed)
+        batch, self.mix = mixed_batch(self.rows, self.mix, number, size, self.seed)
+        return batch
+
+    def weigh(self, costs: Mapping[str, float], references: Mapping[str, float], update: Update) -> None:
+        """Let a mixture follow what its domains cost; see `reweighted`."""
+        if self.mix is not None:
+            names = self.mix.domains
+            self.mix = reweighted(self.mix, [costs[name] for name in names], [references[name] for name in names], update)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return what reading hands on, by name: nothing where domains take turns."""
+        if self.mix is None:
+            return {}
+        proportions = torch.tensor(self.mix.proportions, dtype=torch.float64)
+        return {"mixture.proportions": proportions, "mixture.read": torch.tensor(self.mix.read)}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on with what `state` returned, among whatever else; where there is nothing of it, from the beginning."""
+        self.mix = self._first
+        if self.mix is not None and "mixture.read" in state:
+            proportions, read = (tuple(state[f"mixture.{name}"].tolist()) for name in ("proportions", "read"))
+            self.mix = replace(self.mix, proportions=proportions, read=read)

@@ -31,6 +31,11 @@ class Document:
     templated: bool = False
 
 
+def name_of(choice: str) -> str:
+    """Return what a choice is called in what others read: without the folders that it lies in, which are nobody else's business."""
+    return choice if choice.startswith(HUB) else Path(choice).name
+
+
 def documents(choice: str, tokenizer: Any) -> Iterator[Document]:
     """Yield the documents of a choice, blank ones left out: `practice`, `english` or `korean` for the bundled texts, `hub:org/name` (or
     `hub:org/name/config`) for the training split of a set of the Hub, or a path to a file or folder.

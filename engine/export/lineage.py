@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.corpus.reading import HUB
+from engine.corpus.reading import name_of
 from engine.export.figures import number
 from engine.models.library import json_in
 from engine.models.sources import DEMO_BASE_MODEL, lies_within
@@ -56,7 +56,7 @@ def _plan_said(step: Mapping[str, Any], say: Say) -> str:
 
 def _recovery_said(step: Mapping[str, Any], say: Say) -> str:
     ratios = {f"{name}_{side}": number(step[side][name]["ratio"]) for side in ("before", "after") for name in ("kind", "other")}
-    named = {"texts": ", ".join(map(_text_named, step["text"])), "tokens": f"{step['tokens']:,}"}
+    named = {"texts": ", ".join(map(name_of, step["text"])), "tokens": f"{step['tokens']:,}"}
     return say(
         "It learned again from its source: {tokens} tokens of {texts}, training {train} by {loss}. Perplexity, times the source's: on "
         "held-out text of that kind {kind_before} before and {kind_after} after, on other text {other_before} and {other_after}.",
@@ -65,11 +65,6 @@ def _recovery_said(step: Mapping[str, Any], say: Say) -> str:
         **named,
         **ratios,
     )
-
-
-def _text_named(text: str) -> str:
-    """Return a text's name without the folders that it lies in, which are nobody else's business."""
-    return text if text.startswith(HUB) else Path(text).name
 
 
 _SAID = {"source": _source_said, "plan": _plan_said, "recovery": _recovery_said}

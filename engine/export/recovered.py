@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.corpus.reading import name_of
 from engine.errors import LayerscopeError, TrainingError
 from engine.export.checkpoint import Check, ExportReport, companions_of, furnish, record_of, verify
-from engine.jobs import Job, Progress, in_fresh_process, scaled
+from engine.jobs import Job, Progress, scaled
 from engine.models.loading import fingerprint_of, resolve
 from engine.models.sources import read_config
+from engine.recover.apart import apart
 from engine.recover.recovery import recover
 from engine.recover.runs import Run
 from engine.training.parallel import first, size
@@ -46,12 +48,7 @@ def recovered(run: Run) -> Job[RecoveryReport | None]:
 
 def _learn(run: Run) -> Job[str]:
     """Learn in a process of its own, or as the first of several that were started for it; return "paused" or "learned"."""
-    request = {"folder": str(run.folder)}
-    try:
-        answer = yield from (in_fresh_process("engine.recover.recovery", request, "Starting") if size() == 1 else recover(request))
-    except RuntimeError as error:
-        why = str(error).strip().splitlines()[-1][:300]
-        raise TrainingError(f"the process that learned has died ({why}); resume it, and it goes on from its last checkpoint") from error
+    answer = yield from (apart(run, "engine.recover.recovery") if size() == 1 else recover({"folder": str(run.folder)}))
     return str(answer["state"])
 
 
@@ -69,6 +66,7 @@ def _finish(run: Run) -> Job[RecoveryReport]:
     for path in sorted(run.weights.glob("*"), key=lambda path: path.name == "config.json"):  # with its config it is a model
         os.replace(path, run.folder / path.name)
     yield Progress("Tidying up", 0.99)
+    run.note(text=[*map(name_of, run.record["text"])])  # the folder may go to others now
     run.tidy()
     files = tuple((path.name, path.stat().st_size) for path in sorted(run.folder.iterdir()) if path.is_file())
     record = run.record
@@ -91,7 +89,7 @@ def _checked(run: Run) -> Job[tuple[Check, ...]]:
 def _told(record: dict[str, Any], run: Run) -> dict[str, Any]:
     """Return what a checkpoint says of how it learned."""
     lines = [line for line in run.lines() if "loss" in line]
-    own = {"text": record["text"], "train": record["train"], "loss": record["loss"], "best": record["best"]}
+    own = {"text": [*map(name_of, record["text"])], "train": record["train"], "loss": record["loss"], "best": record["best"]}
     spent = {"tokens": lines[-1]["tokens"] if lines else 0, "seconds": round(sum(line["seconds"] for line in lines), 1)}
     own |= {name: record[name] for name in ("missing", "correction") if name in record}
     return {"recovery": {**own, **spent, "recipe": record["recipe"], "before": record["before"], "after": record["after"]}}

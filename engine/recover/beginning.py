@@ -67,7 +67,11 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
         budget={"minutes": settings.minutes} if settings.tokens is None else {"tokens": settings.tokens},
         until=settings.until,
         language=settings.language,
+        measure=settings.measure,
         track=settings.track,
+        update=settings.update,
+        every=settings.every,
+        known_references=settings.references or {},
         asked=asdict(asked),
     )
     return run

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from engine.corpus.domains import Reader
 from engine.jobs import Job, Progress, retold
 from engine.plans.rules import untouched
 from engine.recover.learning import learn
@@ -32,8 +33,8 @@ def corrected(school: School, model: Model, recipe: Recipe) -> Job[bool]:
     if "correction" not in run.record:
         part.note(loss="ce", look_scores=run.record["look_scores"], rising=True)
         own = replace(recipe, steps=share_of(recipe, run.record["correct_teacher"]), rate=RATE)
-        reader = School(part, model, plan, school.rows, model.network.train(), adapters, school.held)
-        if (yield from retold(learn(reader, own), _told)) == "paused":
+        reading = School(part, model, plan, Reader(school.rows, recipe.seed), model.network.train(), adapters, school.held)
+        if (yield from retold(learn(reading, own), _told)) == "paused":
             return False
         run.note(correction=_gained(part))
     if run.record["correction"]["used"]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from engine.corpus.rows import Rows
 from engine.jobs import Job, Progress
 from engine.judge.evaluation import exp_of, rise, windows
 from engine.models.texts import Pack, beginning, bundled
@@ -96,6 +97,22 @@ def _scored(network: Any, pack: Pack, skips: Sequence[int], autocast: str, devic
         places = torch.arange(start + skip - 1, stop - 1, device=ids.device)
         logs = (head.logits(states[part]).log_softmax(-1).gather(1, ids[0, part + 1][:, None]) for part in places.split(ROWS))
         found.append((text, len(places), -sum(float(one.double().sum()) for one in logs)))
+    return found
+
+
+def held_of_domains(rows: Rows, tokens: int) -> dict[str, Held]:
+    """Return what is held out of each domain, at most so many tokens."""
+    return {name: held_packs(rows.of(name).held_out(tokens)) for name in rows.domains}
+
+
+def domain_costs(
+    network: Any, held: Mapping[str, Held], autocast: str = "", device: str = "cpu", within: Within = plainly
+) -> Job[dict[str, float]]:
+    """Return the mean loss of a network, in nats a token, on what is held out of each domain."""
+    found = {}
+    for name, texts in held.items():
+        sums = yield from likelihoods(network, texts, autocast, device, within)
+        found[name] = sum(loss for _, _, loss in sums) / sum(tokens for _, tokens, _ in sums)
     return found
 
 

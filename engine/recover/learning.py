@@ -21,7 +21,9 @@ from engine.training.parallel import agreed, first, whole
 from engine.training.precision import quickest
 from engine.training.recipe import Recipe
 
-LOOKS = 20  # at held-out text on the way, beside those at the start and at the end
+LOOKS = 20  # at held-out text on the way at most, beside those at the start and at the end
+LOOKING = 0.2  # what all looks may cost at most, as a share of what learning costs
+_PASSES = 4  # what a token costs that is learned from, in passes of one that is looked at: there, back (two), and the source's
 LOOK_TOKENS = 2000  # of each of the two texts
 SAVE = 120.0  # seconds between two checkpoints
 
@@ -63,24 +65,34 @@ def learn(school: School, recipe: Recipe) -> Job[str]:
     somebody asks for the end."""
     run, teaching = school.run, school.teaching(recipe)
     learner = Learner(_with_chart(school.parameters, teaching), recipe, zeros_of(school.student, school.plan, school.parameters))
-    if (there := latest(run.steps, learner.state)) is not None:
-        learner.restore(*there)
-    run.back_to(learner.step)
+
+    def state() -> dict[str, torch.Tensor]:
+        return {**learner.state(), **school.reader.state()}
+
+    step, there = latest(run.steps, state) or (0, {})
+    if step:
+        learner.restore(step, there)
+    school.reader.restore(there)
+    run.back_to(step)
     looker = Looker(school, recipe, learner)
     saved = time.monotonic()
     while True:
-        done, last = learner.step / recipe.steps, learner.step == recipe.steps or run.finishing()
+        done, last = learner.step / recipe.steps, learner.step == recipe.steps or agreed(run.finishing())
         if learner.step % looker.every == 0 or last:
             reached = yield from retold(looker.look(), partial(_at, done))
             if reached or last:
-                save_checkpoint(run.steps, learner.step, learner.state())
+                save_checkpoint(run.steps, learner.step, state())
                 return "learned"
         pausing, due = agreed((run.pausing(), time.monotonic() - saved > SAVE))
         if pausing or due:
-            save_checkpoint(run.steps, learner.step, learner.state())
+            save_checkpoint(run.steps, learner.step, state())
             saved = time.monotonic()
         if pausing:
             return "paused"
+        if school.weighing and school.weighing.due(learner.step):  # after the checkpoint: who goes on weighs again
+            yield from retold(
+                school.weighing.weigh(school.student, learner.step, recipe.autocast, school.device, school.within), partial(_at, done)
+            )
         began = time.perf_counter()
         learned = learner.learn(school.losses(teaching, recipe, learner.step))
         seconds, aside = time.perf_counter() - began, school.missing(recipe, learner.step - 1)
@@ -108,15 +120,18 @@ class Looker:
     def __init__(self, school: School, recipe: Recipe, learner: Learner) -> None:
         self._school, self._recipe, self._learner = school, recipe, learner
         self._held, self._source = looks(school.held), school.run.record["look_scores"]
-        self.every = max(1, recipe.steps // LOOKS)
+        cost = sum(pack.ids.numel() for texts in self._held.values() for pack in texts.packs) / (_PASSES * recipe.tokens)  # in steps
+        self.every = max(1, recipe.steps // LOOKS, min(recipe.steps, round(cost / LOOKING)))
 
     def look(self) -> Job[bool]:
         """Measure both gaps and let the student speak; return whether the ratio that was asked for is reached, or rises where learning is
         to end with that."""
         run, school, autocast = self._school.run, self._school, self._recipe.autocast
+        began = time.perf_counter()
         found = yield from gaps(school.student, self._held, self._source, autocast, school.device, school.within)
         record, before = run.record, [line["kind"]["ratio"] for line in run.lines() if "kind" in line]
-        run.tell({"step": self._learner.step, **{name: asdict(one) for name, one in found.items()}, "spoken": spoken(school)})
+        told = {**{name: asdict(one) for name, one in found.items()}, "spoken": spoken(school)}
+        run.tell({"step": self._learner.step, **told, "seconds": time.perf_counter() - began})
         ratio, until = found["kind"].ratio, record.get("until")
         if agreed(ratio < self._best()):
             weights = {name: whole(tensor) for name, tensor in self._learner.weights().items()}

@@ -4,11 +4,12 @@ first, and what it says of the text where it cannot stay beside the student. Eac
 from engine.jobs import Job
 from engine.models.loading import open_model
 from engine.recover.correction import corrected
-from engine.recover.gauge import likelihoods, plainly
+from engine.recover.gauge import domain_costs, likelihoods, plainly
 from engine.recover.learning import looks
 from engine.recover.school import School, cast
 from engine.recover.stored import Stored
 from engine.recover.teaching import Present, terms_of
+from engine.recover.weighing import known_references
 from engine.training.parallel import first
 from engine.training.recipe import Recipe
 from engine.types import Model
@@ -38,6 +39,9 @@ def prepared(school: School, recipe: Recipe) -> Job[bool]:
         for name, held in looks(school.held).items():
             scores[name] = yield from likelihoods(model.network, held, recipe.autocast, device, within)
         run.note(look_scores=scores)
+    if school.weighing and "references" not in record:
+        known = known_references(record["known_references"], school.rows.domains)
+        run.note(references=(yield from domain_costs(model.network, school.weighing.held, recipe.autocast, device, within)) | known)
     if corrects and not (yield from corrected(school, model, recipe)):
         return False
     if school.stored is not None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from engine.cache import cache_folder, plain
 from engine.corpus.building import corpus
+from engine.corpus.domains import Reader, mixture
 from engine.corpus.rows import Rows
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError, TrainingError
@@ -23,7 +24,7 @@ from engine.models.loading import open_model, resolve
 from engine.models.sources import read_config
 from engine.passes.probe import logits_on, probing, write_probe
 from engine.plans.live import live_network
-from engine.recover.gauge import Gap, Held, gaps, held_texts, likelihoods
+from engine.recover.gauge import Gap, Held, gaps, held_of_domains, held_texts, likelihoods
 from engine.recover.learning import learn, settled
 from engine.recover.preparing import prepared
 from engine.recover.room import room, way_to_teach
@@ -32,6 +33,7 @@ from engine.recover.school import School
 from engine.recover.students import merged, student_of, trained
 from engine.recover.teaching import require_shareable, terms_of
 from engine.recover.tracking import tracked
+from engine.recover.weighing import HELD, Weighing
 from engine.training import parallel
 from engine.training.checkpoints import about
 from engine.types import Model, Plan
@@ -101,14 +103,26 @@ def _learned(run: Run) -> Job[str]:
     if record["teacher"] == "stored":
         opened.model.network = None
     parameters = trained(student, opened.plan, record["train"], record["asked"]["seed"])
-    school = School(run, opened.model, opened.plan, opened.rows, student, parameters, opened.held)
+    weighing = _weighing(run, opened.rows)
+    reader = weighing.reader if weighing else Reader(opened.rows, record["asked"]["seed"])
+    school = School(run, opened.model, opened.plan, reader, student, parameters, opened.held, weighing=weighing)
     if parallel.size() > 1:
         school.share()
+    waits = record["measure"] and "recipe" not in record
     recipe = yield from settled(school)
-    if not (yield from retold(prepared(school, recipe), lambda step: Progress(step.label, 0.1))):
+    if waits or not (yield from retold(prepared(school, recipe), lambda step: Progress(step.label, 0.1))):
         return "paused"
     parallel.wait()
     return (yield from scaled(learn(school, recipe), 0.1, 1.0))
+
+
+def _weighing(run: Run, rows: Rows) -> Weighing | None:
+    """Return how domains are weighed by cost, from equal shares on; None where they take turns."""
+    record, parts = run.record, len(rows.domains)
+    if record["update"] == "none" or parts == 1:
+        return None
+    reader = Reader(rows, record["asked"]["seed"], mixture(rows, (1.0,) * parts))
+    return Weighing(run, reader, held_of_domains(rows, HELD), record["update"], record["every"])
 
 
 def _fits(run: Run) -> Job[None]:
@@ -118,9 +132,10 @@ def _fits(run: Run) -> Job[None]:
     require_shareable(parallel.size(), record["asked"]["rows"], terms_of(record["loss"]), plan, record["correct_teacher"])
     folder, spec = yield from resolve(source)
     needed = room(read_config(folder, source.trust_remote_code), spec, plan, record["train"], source.trust_remote_code)
+    storable = not terms_of(record["loss"]).states and record["update"] == "none"
     if source.device.startswith("cuda"):
         needed = needed.shared(parallel.size())
-    run.note(teacher=way_to_teach(needed, free_bytes(source.device), record["teacher"], not terms_of(record["loss"]).states))
+    run.note(teacher=way_to_teach(needed, free_bytes(source.device), record["teacher"], storable))
     parallel.wait()
 
 

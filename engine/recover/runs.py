@@ -2,6 +2,7 @@
 
 run.json        what was asked for, and, once measured, how it learns; written whole
 metrics.jsonl   a line a step, and a line a look at held-out text
+plan.zip        the plan that learns; or that came of a shearing
 steps/          the last checkpoints
 teacher/        the same of the source, where it reads the text first
 teacher.bin     what the source says of the text, where it cannot stay beside the student
@@ -77,15 +78,31 @@ class Run:
         self._write(self._record, json.dumps(plain(before | more), indent=1) + "\n")
 
     @property
+    def shears(self) -> bool:
+        """Whether it learns what to leave out, so that a plan comes of it and no checkpoint."""
+        return "shear" in self.record
+
+    @property
     def state(self) -> State:
         """Where it stands."""
-        if (self.folder / "config.json").exists():
+        if (self.folder / "config.json").exists() or (self.shears and self.plan_file.exists()):
             return "done"
         try:
             with self.held(0):
                 return "failed" if self._error.exists() else "paused"
         except TrainingError:
             return "running"
+
+    @property
+    def measured(self) -> dict[str, Any] | None:
+        """What was foretold of a run that has only measured a step, and waits: its steps, tokens and seconds, and bytes of memory; None of
+        any other."""
+        record = self.record
+        if not record.get("measure") or "recipe" not in record or self.lines():
+            return None
+        steps, seconds, recipe = record["recipe"]["steps"], record["seconds_a_step"], record["recipe"]
+        tokens = steps * recipe["rows"] * recipe["length"] * recipe["accumulate"]
+        return {"steps": steps, "tokens": tokens, "seconds": steps * seconds, "memory": record["memory"], "path": str(self.folder)}
 
     @property
     def error(self) -> str:

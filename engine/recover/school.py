@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from engine.corpus.domains import Reader
 from engine.corpus.rows import Rows
 from engine.models.families import blocks_of
 from engine.recover.gauge import Held, Within, plainly
@@ -14,6 +15,7 @@ from engine.recover.runs import Run
 from engine.recover.stored import Stored
 from engine.recover.students import Trained
 from engine.recover.teaching import Present, Teacher, Teaching, terms_of
+from engine.recover.weighing import Weighing
 from engine.training.parallel import own, sharded, size
 from engine.training.recipe import Recipe
 from engine.types import Model, Plan
@@ -27,12 +29,18 @@ class School:
     run: Run
     model: Model
     plan: Plan
-    rows: Rows
+    reader: Reader
     student: Any
     parameters: Trained
     held: Mapping[str, Held]
     stored: Stored | None = None
     within: Within = plainly
+    weighing: Weighing | None = None  # of domains by cost
+
+    @property
+    def rows(self) -> Rows:
+        """The text."""
+        return self.reader.rows
 
     @property
     def device(self) -> str:
@@ -71,7 +79,7 @@ class School:
     def losses(self, teaching: Teaching, recipe: Recipe, step: int) -> Iterator[Callable[[], torch.Tensor]]:
         """Yield the losses whose sum a step follows: of each of its passes."""
         for part in range(recipe.accumulate):
-            batch = self.rows.batch(step * recipe.accumulate + part, recipe.rows, recipe.seed)
+            batch = self.reader.batch(step * recipe.accumulate + part, recipe.rows)
             rows = [own(part).to(self.device) for part in (batch.ids, batch.positions, batch.numbers) if part is not None]
             yield partial(self.within, partial(teaching, *rows))
 

@@ -15,6 +15,13 @@ _RATES = ((3e8, 3e-4), (2e9, 1e-4), (float("inf"), 5e-5))
 _LORA_RATES = ((1e9, 2e-3), (float("inf"), 5e-4))
 _ROWS, _LENGTH = control("rows of text in a pass", 1), control("tokens in a row", 2)
 _ACCUMULATE = control("passes whose gradients are added up before a step", 1)
+_EVERY = control("steps between two looks at what is held out of each domain", 1)
+_UPDATE_OR_NOT = control(
+    "read more of the domains that are further above the source's loss, as printed in the paper (one below it keeps its weight) or as "
+    "coded (it loses some); none: they take turns",
+    choices=("none", *UPDATES),
+)
+_REFERENCES = control("by domain, the loss in nats a token to come to; left out, the source's own")
 _OWN = control("tokens that the source writes where it is to (self)", 1)
 
 
@@ -51,6 +58,10 @@ class RecoverySettings:
             "the share of the budget in which the source reads the text first; not for text that it wrote itself", 0.0, 0.5, 0.05
         ),
     )
+    update: str = field(default="none", metadata=_UPDATE_OR_NOT)
+    every: int = field(default=50, metadata=_EVERY)
+    references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
+    measure: bool = field(default=False, metadata=control("only measure what a step takes, and wait to be resumed"))
     track: str = field(default="none", metadata=control("tell every line to a tracker too", choices=TRACKED))
     language: str = field(default="english", metadata=control("the bundled evaluation texts that judge", choices=LANGUAGES))
 
@@ -66,7 +77,11 @@ class RecoverySettings:
             raise SettingsError(f"unknown language '{self.language}'; choose one of {', '.join(LANGUAGES)}")
         if self.teacher not in TEACHERS:
             raise SettingsError(f"unknown teacher '{self.teacher}'; choose one of {', '.join(TEACHERS)}")
-        _require_positive(self, "minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top")
+        if self.update not in ("none", *UPDATES):
+            raise SettingsError(f"unknown update '{self.update}'; choose one of {', '.join(('none', *UPDATES))}")
+        if self.update != "none" and self.teacher == "stored":
+            raise SettingsError("which rows are read by what domains cost is not known when a source is stored; leave --update out")
+        _require_positive(self, "minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top", "every")
         if not 0 <= self.correct_teacher <= 0.5:
             raise SettingsError(f"a share of {self.correct_teacher:g} of the budget for the source is not between 0 and 0.5")
         if not 0 <= self.seed < 1 << 31:
@@ -102,16 +117,14 @@ class ShearSettings:
     accumulate: int = field(default=1, metadata=_ACCUMULATE)
     seed: int = field(default=0, metadata=control("of the texts' order, of the masks, and of what the source writes", 0))
     own: int = field(default=30_000, metadata=_OWN)
-    every: int = field(default=50, metadata=control("steps between two looks at what is held out of each domain", 1))
+    every: int = field(default=50, metadata=_EVERY)
     update: Update = field(
         default="as printed",
         metadata=control(
             "whether a domain below its reference loss keeps its weight (as printed) or loses some (as coded)", choices=UPDATES
         ),
     )
-    references: dict[str, float] | None = field(
-        default=None, metadata=control("by domain, the loss in nats a token to come to; left out, the source's own")
-    )
+    references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
 
     def checked(self) -> "ShearSettings":
         """Return these settings.

@@ -7,9 +7,10 @@ plan will have, and only weights learn: so what was trained last is what comes o
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,26 @@ import torch
 
 from engine.cache import cache_folder
 from engine.corpus.building import corpus
-from engine.corpus.domains import Mixture, mixed_batch, mixture, reweighted
-from engine.corpus.rows import Rows
+from engine.corpus.domains import Reader, mixture
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError, SettingsError, TrainingError
-from engine.jobs import Job, Progress, scaled
+from engine.jobs import Job, Progress, answer_request, scaled
 from engine.methods.hard_concrete import Masks
 from engine.methods.sheared import Masked, kinds_between, wanted_shape
+from engine.models.loading import open_model
 from engine.models.shapes import shape_of
+from engine.plans.bundle import write_bundle
+from engine.plans.files import plan_to_json, signed
 from engine.plans.rules import untouched
+from engine.recover.apart import apart
 from engine.recover.beginning import make_folder, require_texts
-from engine.recover.gauge import Held, held_packs, likelihoods
+from engine.recover.gauge import domain_costs, held_of_domains
 from engine.recover.learning import SAVE
 from engine.recover.runs import Run
 from engine.recover.settings import ShearSettings
 from engine.recover.students import student_of
 from engine.recover.teaching import Present, Teaching, terms_of
+from engine.recover.weighing import HELD, Weighing, known_references
 from engine.training.checkpoints import checkpoints, latest, save_checkpoint
 from engine.training.loop import Beside, Learner
 from engine.training.precision import quickest
@@ -41,7 +46,6 @@ from engine.training.recipe import Recipe
 from engine.types import Model, Plan
 
 WARMUP = FLOOR = 0.1  # of the published runs
-HELD = 2000  # tokens that are held out of each domain
 
 
 def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str], settings: ShearSettings, folder: Path) -> Run:
@@ -56,16 +60,17 @@ def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str]
         raise SettingsError(f"'{settings.loss}' compares states, which masks change; choose ce, kl or a sum of them")
     require_texts(texts)
     asked = {"shear": model.fingerprint, "target": dict(target), "text": list(texts), "settings": asdict(settings)}
+    about = {"name": model.spec.name, "source": asdict(model.source), "depth": model.spec.depth}
     run = Run(folder)
     if not (folder / "run.json").exists():
         make_folder(folder)
-        run.note(**asked)
+        run.note(**asked, **about)
     with run.held():
         if json.loads(json.dumps(asked)) != {key: run.record.get(key) for key in asked}:
             if checkpoints(run.steps):
                 raise TrainingError(f"{folder} is the run of another shearing; name another file, or remove the folder")
             (folder / "run.json").unlink()
-            run.note(**asked)
+            run.note(**asked, **about)
     return run
 
 
@@ -88,6 +93,44 @@ def shear(model: Model, run: Run) -> Job[Plan | None]:
             raise
 
 
+def sheared(run: Run) -> Job[None]:
+    """Go on with a shearing in a process of its own, to its end, where the plan lies in the run's folder, or to a pause.
+
+    Raises:
+        LayerscopeError: what went wrong, which the folder keeps; it can be resumed.
+    """
+    try:
+        yield from apart(run, "engine.recover.shearing")
+    except LayerscopeError as error:
+        if run.state != "running":
+            run.failed(str(error))
+        raise
+
+
+def answer(request: dict[str, Any]) -> Job[dict[str, Any]]:
+    """Go on with the shearing in a folder, whose source is opened for it; its plan is there in the end, whole or not at all.
+
+    Raises:
+        LayerscopeError: as `shear`; or the source is no longer what the run began with.
+    """
+    run = Run(Path(request["folder"]))
+    model = yield from scaled(open_model(run.source), 0.0, 0.05)
+    if model.fingerprint != run.record["shear"]:
+        raise TrainingError(f"the source of {run.folder} has changed since it began; put back what was there, or begin another run")
+    plan = yield from scaled(shear(model, run), 0.05, 1.0)
+    if plan is not None:
+        keep_plan(run, plan, model)
+    return {"state": "paused" if plan is None else "done"}
+
+
+def keep_plan(run: Run, plan: Plan, model: Model) -> None:
+    """Keep the plan that came of a shearing in its run's folder, whole or not at all, and remove what only a run that goes on needs."""
+    aside = run.folder / "plan.part"
+    write_bundle(signed(plan_to_json(plan), model), plan.tensors, aside)
+    os.replace(aside, run.plan_file)
+    run.tidy()
+
+
 def _opened(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
     """Open all that a shearing works with, and measure what only the beginning can."""
     record = run.record
@@ -97,11 +140,11 @@ def _opened(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
     masked = Masked(student_of(model, untouched(model.spec.depth)), masks.to(device)).train()
     for parameter in masked.projections().values():
         parameter.requires_grad_(True)
-    held = {name: held_packs(rows.of(name).held_out(HELD)) for name in rows.domains}
+    held = held_of_domains(rows, HELD)
     if "references" not in record:
-        known = _known(settings.references or {}, held)
-        run.note(references=(yield from scaled(_costs(model.network, held, "", device), 0.5, 0.9)) | known)
-    terms, recipe = terms_of(settings.loss), _recipe(settings)
+        known = known_references(settings.references or {}, rows.domains)
+        run.note(references=(yield from scaled(domain_costs(model.network, held, "", device), 0.5, 0.9)) | known)
+    terms, recipe = terms_of(settings.loss), recipe_of(settings)
     teaching = Teaching(
         masked,
         Present(model.network, "") if terms.teacher else None,
@@ -110,7 +153,8 @@ def _opened(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
         model.spec.hidden_size,
         recipe.tokens,
     )
-    shearing = Shearing(model, run, settings, rows, masked, teaching, held, recipe)
+    weighing = Weighing(run, Reader(rows, recipe.seed, mixture(rows)), held, settings.update, settings.every)
+    shearing = Shearing(model, run, settings, masked, teaching, weighing, recipe)
     if "autocast" not in record:
         yield Progress("Measuring a step", 0.9)
         run.note(autocast=quickest(shearing.forth_and_back, device)[0])
@@ -118,25 +162,11 @@ def _opened(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
     return shearing
 
 
-def _recipe(settings: ShearSettings) -> Recipe:
+def recipe_of(settings: ShearSettings) -> Recipe:
+    """Return how a shearing with these settings learns."""
     rows, length, accumulate = settings.rows, settings.length, settings.accumulate
     steps = max(1, round(settings.tokens / (rows * length * accumulate)))
     return Recipe(steps, settings.rate, rows, length, accumulate, seed=settings.seed, warmup=WARMUP, floor=FLOOR)
-
-
-def _costs(network: Any, held: Mapping[str, Held], autocast: str, device: str) -> Job[dict[str, float]]:
-    """Return the mean loss, in nats a token, on the text that is held out of each domain."""
-    found = {}
-    for name, texts in held.items():
-        sums = yield from likelihoods(network, texts, autocast, device)
-        found[name] = sum(loss for _, _, loss in sums) / sum(tokens for _, tokens, _ in sums)
-    return found
-
-
-def _known(references: Mapping[str, float], held: Mapping[str, Held]) -> dict[str, float]:
-    if unknown := sorted(set(references) - set(held)):
-        raise SettingsError(f"there is no domain '{unknown[0]}' in the text; its domains are {', '.join(held)}")
-    return dict(references)
 
 
 @dataclass(eq=False)
@@ -146,10 +176,9 @@ class Shearing:
     model: Model
     run: Run
     settings: ShearSettings
-    rows: Rows
     masked: Masked
     teaching: Teaching
-    held: Mapping[str, Held]
+    weighing: Weighing
     recipe: Recipe
 
     def __post_init__(self) -> None:
@@ -159,7 +188,6 @@ class Shearing:
             Beside({f"multipliers.{name}": one for name, one in masks.multipliers.items()}, pull, upwards=True),
         ]
         self.learner = Learner(self.masked.projections(), self.recipe, beside=beside)
-        self.mix = mixture(self.rows)
 
     def learn(self) -> Job[Plan | None]:
         """Take the steps that are left; see `shear`."""
@@ -172,19 +200,18 @@ class Shearing:
             if pausing:
                 return None
             self._settle()
-            if self.learner.step and self.learner.step % self.settings.every == 0:  # after the checkpoint: who goes on looks again
-                costs, references = (yield from self._look()), self.run.record["references"]
-                self.mix = reweighted(self.mix, [*costs.values()], [references[name] for name in costs], self.settings.update)
+            if self.weighing.due(self.learner.step):  # after the checkpoint: who goes on looks again
+                yield from self.weighing.weigh(*self._now())
             yield from self._step()
         self._save()
         self._settle()
-        yield from self._look()
+        yield from self.weighing.look(*self._now())
         return self.masked.plan(self.model.network.dtype, self._told())
 
     def forth_and_back(self, autocast: str) -> None:
         """Run a pass that changes nothing."""
         self.teaching.autocast = autocast
-        self._read()[0][0]().backward()
+        self._losses()[0]().backward()
 
     def _settle(self) -> None:
         """Make the masks exact in the last steps, and after them."""
@@ -201,44 +228,40 @@ class Shearing:
             pulled.append(loss.item())
             return loss
 
-        losses, mix = self._read()
-        learned = self.learner.learn([*losses, *([] if self.masked.settled else [pull])])
-        self.mix, step = mix, self.learner.step
+        learned = self.learner.learn([*self._losses(), *([] if self.masked.settled else [pull])])
+        step = self.learner.step
         told = {"text": learned.loss - sum(pulled), "seconds": time.perf_counter() - began, "masks": masks.told(way)}
         self.run.tell({"step": step, "tokens": step * self.recipe.tokens, **asdict(learned), **told})
         yield Progress(f"Shearing: step {step} of {self.recipe.steps}", step / self.recipe.steps)
 
-    def _read(self) -> tuple[list[Callable[[], torch.Tensor]], Mixture]:
-        """Return the losses of the next step's passes, and the mixture after them."""
-        recipe, device, mix, losses = self.recipe, self.model.source.device, self.mix, list[Callable[[], torch.Tensor]]()
+    def _losses(self) -> list[Callable[[], torch.Tensor]]:
+        """Return the losses of the next step's passes."""
+        recipe, device, losses = self.recipe, self.model.source.device, list[Callable[[], torch.Tensor]]()
         for part in range(recipe.accumulate):
-            batch, mix = mixed_batch(self.rows, mix, self.learner.step * recipe.accumulate + part, recipe.rows, recipe.seed)
+            batch = self.weighing.reader.batch(self.learner.step * recipe.accumulate + part, recipe.rows)
             losses.append(partial(self.teaching, batch.ids.to(device), batch.positions.to(device), batch.numbers))
-        return losses, mix
+        return losses
 
-    def _look(self) -> Job[dict[str, float]]:
-        """Return what the text that is held out of each domain costs, and tell of it."""
-        found = yield from _costs(self.masked, self.held, self.teaching.autocast, self.model.source.device)
-        references, shares = self.run.record["references"], dict(zip(self.mix.domains, self.mix.proportions, strict=True))
-        told = {name: {"cost": found[name], "reference": references[name], "proportion": shares[name]} for name in found}
-        self.run.tell({"step": self.learner.step, "domains": told})
-        return found
+    def _now(self) -> tuple[Masked, int, str, str]:
+        """Return what a look at the domains is about."""
+        return self.masked, self.learner.step, self.teaching.autocast, self.model.source.device
 
     def _save(self) -> None:
-        mix = {"proportions": torch.tensor(self.mix.proportions, dtype=torch.float64), "read": torch.tensor(self.mix.read)}
-        save_checkpoint(
-            self.run.steps, self.learner.step, {**self.learner.state(), **{f"mixture.{name}": one for name, one in mix.items()}}
-        )
+        save_checkpoint(self.run.steps, self.learner.step, {**self.learner.state(), **self.weighing.reader.state()})
 
     def _go_on(self) -> None:
         """Go on from the last checkpoint, where there is one."""
-        if (there := latest(self.run.steps)) is not None:
-            self.learner.restore(*there)
-            shares, read = (tuple(there[1][f"mixture.{name}"].tolist()) for name in ("proportions", "read"))
-            self.mix = replace(self.mix, proportions=shares, read=read)
-        self.run.back_to(self.learner.step)
+        step, state = latest(self.run.steps) or (0, {})
+        if step:
+            self.learner.restore(step, state)
+        self.weighing.reader.restore(state)
+        self.run.back_to(step)
 
     def _told(self) -> dict[str, Any]:
         record = self.run.record
         read = {"texts": ", ".join(record["text"]), "tokens": self.recipe.steps * self.recipe.tokens}
         return {**record["target"], "loss": record["settings"]["loss"], "seed": record["settings"]["seed"], **read}
+
+
+if __name__ == "__main__":
+    answer_request(answer)

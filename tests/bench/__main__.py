@@ -1,6 +1,6 @@
 """`make bench`: performance as ratios within one run on the demo model, each beside its bar. Never a timed test.
 
-`python -m tests.bench search judge fold cost memory gguf slider lab second sheared kills` runs some of it.
+`python -m tests.bench search judge fold cost memory gguf slider lab second sheared kills learning` runs some of it.
 
 Absolute times drift with the machine; the two sides of a ratio are measured one after the other in the same run.
 """
@@ -43,6 +43,7 @@ from engine.search.search import Search
 from engine.types import Calibration, Model, Plan
 from tests import naive
 from tests.bench.lab import lab
+from tests.bench.learning import learning
 from tests.bench.recovery import kills
 from tests.bench.second import second
 from tests.bench.sheared import sheared
@@ -298,7 +299,20 @@ def main() -> None:
         model = drain(open_model(parse_source("demo", "float32")))
         texts = bundled("english")
         openings = calibration_of(tuple(" ".join(text.split()[:10]) for text in texts.texts[:5]), "openings")
-        chosen = set(sys.argv[1:]) or {"fold", "cost", "search", "judge", "memory", "gguf", "slider", "lab", "second", "sheared", "kills"}
+        chosen = set(sys.argv[1:]) or {
+            "fold",
+            "cost",
+            "search",
+            "judge",
+            "memory",
+            "gguf",
+            "slider",
+            "lab",
+            "second",
+            "sheared",
+            "kills",
+            "learning",
+        }
         if "search" in chosen:
             searches(model)
         if "judge" in chosen:
@@ -318,6 +332,8 @@ def main() -> None:
             sheared(model, row)
         if "second" in chosen:
             second(row, Path(folder, "second"))
+        if "learning" in chosen:
+            learning(model, row, Path(folder, "learning"))
         if "kills" in chosen:
             kills(row, Path(folder, "kills"))
         if "slider" in chosen:

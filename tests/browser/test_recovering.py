@@ -31,8 +31,11 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
     page.locator("#learn-length input").wait_for()
     page.wait_for_timeout(300)  # what an accordion holds comes with its first opening
     fill(page, "length", "32")
-    page.locator("#learn-button").click()
+    page.locator("#learn-measure").click()
     expect(runs).to_have_count(1)
+    expect(state).to_have_text("paused", timeout=LONG)
+    expect(page.locator("#ls-recovery .ls-where")).to_contain_text(re.compile(r"0 of 20.0 M tokens · .* tokens a second · about .* to go"))
+    page.locator("[data-deed=resume]").click()
     expect(page.locator("#ls-recovery .ls-asked")).to_contain_text("4 of 6 layers of tiny llama, from the bundled practice texts")
     expect(page.locator("#ls-recovery .ls-where")).to_contain_text(
         re.compile(r"Learning: step \d+ .* tokens a second · about .* left · .* of memory"), timeout=LONG
@@ -65,3 +68,24 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
     expect(page.locator("#ls-lineage li")).to_have_text(
         [re.compile("^sourcetiny llama6 layers"), re.compile("^plan4 of 6"), re.compile("^learned again"), re.compile("^plan shown")]
     )
+
+
+def test_a_model_is_sheared_and_its_plan_is_shown(page: Page, app: App) -> None:
+    page.set_default_timeout(LONG)
+    page.goto(f"{app.url}/#recover")
+    wait_until_ready(page)
+    for text in ("text that the source writes itself", "the bundled practice texts"):
+        page.locator("#learn-texts").get_by_text(text).click()
+    page.locator("#shear").get_by_text("Learn what to leave out").first.click()
+    page.locator("#shear-length input").last.wait_for()
+    page.wait_for_timeout(300)  # as above
+    for name, value in {"layers": 5, "neurons": 24, "tokens": 2000, "rows": 2, "length": 32}.items():
+        page.locator(f"#shear-{name} :is(input, textarea)").last.fill(str(value))
+    page.locator("#shear-button").click()
+    row = page.locator("#ls-recovery tr[data-entry]", has_text="sheared")
+    expect(row.locator("td").first).to_have_text("done", timeout=LONG)
+    expect(page.locator("#ls-recovery .ls-asked")).to_contain_text("masks and weights, down to Layers 5, Neurons of a layer 24")
+    for chart, curves in (("loss", 1), ("shape", 4), ("undecided", 2), ("multipliers", 4)):
+        expect(page.locator(f"#ls-recovery .ls-{chart} .scatterlayer .trace")).to_have_count(curves)
+    page.locator("[data-deed=plan]").click()
+    expect(page.locator("#ls-making")).to_contain_text("5 of 6 layers", timeout=LONG)

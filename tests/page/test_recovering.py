@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +13,9 @@ from engine.errors import ExportError, SettingsError, TextError, TrainingError
 from engine.jobs import Job, Progress
 from engine.methods.widths import Kept
 from engine.plans.rules import fold_spans
-from engine.recover import recovery
+from engine.recover import learning, recovery
 from engine.recover.runs import Run
-from engine.recover.settings import RecoverySettings
+from engine.recover.settings import RecoverySettings, ShearSettings
 from engine.training.recipe import Recipe
 from tests.page.benches import DEPTH, open_on, opened, shown
 from tests.page.pages import Page
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("in_this_process")
 @pytest.fixture(autouse=True)
 def _few_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "JUDGE_TOKENS", 300)
+    monkeypatch.setattr(learning, "LOOKING", 9.0)  # looks may cost more than what they look at
 
 
 def folded(bench: Desk) -> Desk:
@@ -181,6 +182,56 @@ def test_a_plan_learns_again_and_what_comes_of_it_is_opened_pruned_again_and_exp
     assert "It learned again from its source after it was pruned" in (run.folder / "README.md").read_text()
 
 
+def test_a_step_is_measured_before_anything_is_learned(bench: Desk) -> None:
+    run = begin(folded(bench), settings=replace(SHORT, tokens=None, minutes=0.05, measure=True))
+    wait_for_jobs()
+    told = looked_at(bench)
+    assert (told["state"], told["tokens"], run.lines()) == ("paused", 0, [])
+    assert told["left"] == pytest.approx(told["total"] / told["pace"], rel=1e-3)
+    assert told["left"] == pytest.approx(3, rel=0.5)  # whole steps
+    assert told["asked"]["memory"] > 0
+    bench.recovering.act("resume", "run")
+    wait_for_jobs()
+    assert looked_at(bench)["state"] == "done"
+
+
+def test_a_model_is_sheared_and_its_plan_is_shown(bench: Desk) -> None:
+    settings = ShearSettings(tokens=12 * 64, rows=2, length=32, loss="kl", every=4)
+    for target, texts, error in (
+        ({}, ["practice"], SettingsError),
+        ({"layers": 9}, ["practice"], SettingsError),
+        ({"layers": 5}, [], TextError),
+    ):
+        with pytest.raises(error):
+            bench.recovering.shear(texts, target, settings)
+    assert runs(bench) == []
+    for _ in range(2):
+        bench.recovering.shear(["practice"], {"layers": 5, "neurons": 24}, settings)
+    wait_for_jobs()
+    first, second = sorted(runs(bench), key=lambda run: str(run["name"]))
+    assert second["name"] == f"{first['name']}-2"
+    bench.recovering.act("show", first["name"])
+    told = looked_at(bench)
+    assert (told["state"], told["error"], told["tokens"], told["asked"]["target"]) == ("done", "", 768, {"layers": 5, "neurons": 24})
+    assert set(told["masks"]) == {"layers", "neurons"}
+    for found in told["masks"].values():
+        assert found["wanted"][0] == 1
+        assert {len(column) for column in found.values()} == {12}
+        assert all(0 <= share <= 1 for share in found["undecided"])
+    assert [at for at, _, _ in told["domains"][""]] == [256, 512, 768]
+    bench.recovering.act("plan", first["name"])
+    wait_for_jobs()
+    assert bench.file is not None
+    assert (bench.file.depth, bench.file.width and bench.file.width.method) == (5, "sheared")
+    with pytest.raises(TrainingError, match="finished already; show its plan"):
+        bench.recovering.act("resume", first["name"])
+    bench.recovering.act("delete", second["name"])
+    assert [run["name"] for run in runs(bench)] == [first["name"]]
+    start_export(bench, "file", 0.9, "auto", "5GB", "narrow")
+    wait_for_jobs()
+    assert shown(bench, "report", "value")["passed"] is True
+
+
 def test_a_run_of_a_plan_with_width_and_masks_ends_as_that_plan(bench: Desk) -> None:
     folded(bench).trimming.trim("hand-made", 0.9, Kept(neurons=24), "weighted", 800, "nothing")
     wait_for_jobs()
@@ -271,7 +322,7 @@ def test_what_went_wrong_is_told_with_the_run_and_it_can_be_resumed(bench: Desk,
         raise RuntimeError("engine.recover.recovery ended with code -9: ")
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.export.recovered.in_fresh_process", lambda _module, request, _label: dies(request))
+        patch.setattr("engine.recover.apart.in_fresh_process", lambda _module, request, _label: dies(request))
         begin(folded(bench))
         wait_for_jobs()
     told = looked_at(bench)

@@ -11,6 +11,7 @@ from engine.models.loading import resolve
 from engine.models.sources import parse_source
 from engine.plans.files import read_plan
 from engine.recover.beginning import begin
+from engine.recover.runs import Run
 from engine.recover.settings import RecoverySettings
 from tests.answers import Answer, assert_refused
 from tests.recovering import text_in
@@ -84,6 +85,19 @@ def test_a_run_begins_in_a_folder_of_its_own(inside: Callable[..., Answer], tiny
     assert_refused(inside(*asked), "name a plan and a folder")
     assert_refused(inside(*asked, "--out", begun.parent / "new", "--text", begun.parent / "no.txt"), "does not exist")
     assert not (begun.parent / "new").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_step_is_measured_and_nothing_learned(inside: Callable[..., Answer], tiny_folder: Path, files: Path, tmp_path: Path) -> None:
+    text = text_in(tmp_path)
+    asked = ("recover", "--model", tiny_folder, "--plan", files / "plan.json", "--text", text, "--rows", 2, "--length", 32)
+    answer = inside(*asked, "--tokens", 640, "--measure", "--out", tmp_path / "run")
+    assert answer.code == 0
+    told = json.loads(answer.out)
+    assert (told["steps"], told["tokens"], told["path"]) == (10, 640, str(tmp_path / "run"))
+    assert told["seconds"] > 0
+    assert told["memory"] > 0
+    assert not (tmp_path / "run" / "metrics.jsonl").exists() or not Run(tmp_path / "run").lines()
 
 
 # --- Shearing ---

@@ -1,6 +1,7 @@
 """The lines that the page shows are run by the terminal itself, on a tiny model."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 import pytest
 
 from engine.models.texts import calibration_of
-from engine.recover.settings import RecoverySettings
+from engine.recover.settings import RecoverySettings, ShearSettings
 from engine.settings import about
 from engine.types import ModelSource
 from tests.answers import Answer
 from tests.families import TEXTS, save_tiny
 from ui.page.components.terminal import terminal
-from ui.text.commands import MORE, facts_of, lines_of
+from ui.text.commands import MORE, SHEARED, facts_of, lines_of
 
 SHAPES = (0.045, 2, True, False, 600)  # what shapes are looked for with
 
@@ -26,12 +27,21 @@ def more(**given: Any) -> list[Any]:
 
 
 LEARN = (["practice"], "calibration.txt", "tokens", 128, "all", 1.0, "kl", *more(rate=0, rows=2, length=32))
+SHEAR = [
+    5,
+    0,
+    24,
+    0,
+    "kl",
+    *({"tokens": 128, "rows": 2, "length": 32}.get(name, about(ShearSettings, name)["default"]) for name in SHEARED),
+]
 LACO = (2, 1, 0, 6, "mean", "per-token")
 OWN = calibration_of(TEXTS, "own texts")
 
 
 def filled(tab: str, facts: dict[str, Any], *values: Any, language: str = "en") -> list[str]:
-    return [line.format(**facts, T=-0.25) for line in lines_of(tab, language, *values)]
+    known = {**facts, "T": -0.25}
+    return [re.sub(r"\{(\w+)\}", lambda found: str(known[found[1]]), line) for line in lines_of(tab, language, *values)]
 
 
 @pytest.fixture
@@ -51,7 +61,7 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
         *filled("explore", here),
         *filled("importance", here, "neurons", "minitron", 600),
         *filled("fold", here, "map", *LACO),
-        *filled("recover", here, *LEARN, "", 600),
+        *filled("recover", here, *LEARN, "", 600, *SHEAR),
         *filled("widths", here, 4, 24, 32, "obs", "bias", True, True, 2000),
         *filled("masks", here, "gblm", 0.6, "", "layer", 600, True, False, 50.0, "l1", *[None] * 11),
         *filled("search", here, *SHAPES, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
@@ -60,7 +70,7 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
     ]
     verbs = [shlex.split(line)[1] for line in lines if not line.startswith("#")]
     first, then = (
-        ["profile", "importance", "propose", "map", "repair", "recover", "trim", "prune", "search", "baseline", "shapes"],
+        ["profile", "importance", "propose", "map", "repair", "recover", "shear", "trim", "prune", "search", "baseline", "shapes"],
         ["evaluate", "measure", "tasks", "report", "ablate", "export"],
     )
     assert verbs == first + then
@@ -106,10 +116,10 @@ def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
 
 def test_a_run_is_told_what_differs_from_the_usual(here: dict[str, Any]) -> None:
     said = more(rate=1e-3, recompute=True, language="korean")
-    line = filled("recover", here, ["self"], "a b.txt\n\n hub:x/y ", "minutes", 2.5, "lora", 1.2, "ce", *said, "mine", 600)[2]
+    line = filled("recover", here, ["self"], "a b.txt\n\n hub:x/y ", "minutes", 2.5, "lora", 1.2, "ce", *said, "mine", 600, *SHEAR)[2]
     told = " --text self --text 'a b.txt' --text hub:x/y --train lora --minutes 2.5 --until 1.2 --loss ce --rate 0.001"
     assert line.endswith(f"{told} --recompute --language korean --out mine")
-    assert not [line for line in filled("recover", here, ["self"], "", "minutes", None, *LEARN[4:], "", 600) if " recover " in line]
+    assert not [line for line in filled("recover", here, ["self"], "", "minutes", None, *LEARN[4:], "", 600, *SHEAR) if " recover " in line]
 
 
 def test_a_baseline_is_told_its_own_settings(here: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 import ui.text.words
+from engine.corpus.settings import UPDATES
 from engine.judge.generation import Verdict
 from engine.judge.objectives import OBJECTIVES, Stage
 from engine.methods.baselines import BASELINES
@@ -29,7 +30,7 @@ from ui.page.bench.trimming import ARMS
 from ui.page.controls import PLANS, PRESETS, TEXTS
 from ui.page.tabs.recover import BUDGETS
 from ui.page.tabs.recover import TEXTS as LEARNED
-from ui.text.commands import MORE
+from ui.text.commands import MORE, SHEARED, SHEARED_TO
 from ui.text.words import LANGUAGES, all_words, words
 
 ROOT = Path(ui.text.words.__file__).resolve().parents[2]
@@ -130,6 +131,7 @@ def test_every_text_that_a_script_asks_for_exists() -> None:
         "col_",
         "decoding_",
         "repair_",
+        "shear_",
         "group_",
         "role_",
         "width_",
@@ -208,6 +210,9 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("state_", set(DEEDS)),
         ("run_", {deed for offered in DEEDS.values() for deed in offered}),
         ("learn_", set(MORE)),
+        ("shear_", {*SHEARED_TO, *SHEARED, "loss"}),
+        ("learn_update_", {"none", *UPDATES}),
+        ("shear_update_", set(UPDATES)),
         ("learn_from_", set(LEARNED)),
         ("learn_by_", set(BUDGETS)),
         ("learn_language_", set(BUNDLED)),

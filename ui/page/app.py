@@ -89,7 +89,9 @@ def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
         terminal("compare", language, *compare.settings(judged), judged.ablation, *laco)
     with gr.Column(elem_id="panel-recover", **panel):
         recovered = recover.build(language, export_folder)
-        terminal("recover", language, *recover.asked(recovered), recovered.name, *recovered.repair_settings)
+        terminal(
+            "recover", language, *recover.asked(recovered), recovered.name, *recovered.repair_settings, *recover.sheared(recovered)[2:]
+        )
     with gr.Column(elem_id="panel-export", **panel):
         written = export.build(language, export_folder)
         terminal("export", language, written.name, written.dtype, written.shard)

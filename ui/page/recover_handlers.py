@@ -1,15 +1,16 @@
 """What the page asks of Recover: repairs, and runs in which a plan learns again."""
 
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from engine.errors import SettingsError
 from engine.recover.repair import REPAIRS
-from engine.recover.settings import RecoverySettings
+from engine.recover.settings import RecoverySettings, ShearSettings
 from ui.page.answering import Answering, of_what_is_open
 from ui.page.bench.shared import texts_of
-from ui.text.commands import MORE
+from ui.text.commands import MORE, SHEARED, SHEARED_TO
 
 
 class RecoverHandlers(Answering):
@@ -49,10 +50,28 @@ class RecoverHandlers(Answering):
     @of_what_is_open
     def learn(self, key: str, choice: str, threshold: float, name: str, *asked: Any) -> list[Any]:
         """Let the plan that Fold shows learn again; `asked` are the values of `ui.page.tabs.recover.asked`."""
+        return self._begun(key, choice, threshold, name, asked)
+
+    @of_what_is_open
+    def measure_step(self, key: str, choice: str, threshold: float, name: str, *asked: Any) -> list[Any]:
+        """As `learn`, but only tell what a step takes, and wait for somebody to go on."""
+        return self._begun(key, choice, threshold, name, asked, measure=True)
+
+    def _begun(self, key: str, choice: str, threshold: float, name: str, asked: tuple[Any, ...], **also: Any) -> list[Any]:
         bench = self._of(key)
-        return self._act(
-            bench, lambda: bench.recovering.begin(choice, threshold, name.strip(), learned_from(*asked[:2]), settings_of(*asked[2:]))
-        )
+
+        def begin() -> None:
+            settings = replace(settings_of(*asked[2:]), **also)
+            bench.recovering.begin(choice, threshold, name.strip(), learned_from(*asked[:2]), settings)
+
+        return self._act(bench, begin)
+
+    @of_what_is_open
+    def shear(self, key: str, texts: list[str], files: str, *asked: Any) -> list[Any]:
+        """Let the open model learn what to leave out; `asked` are the values of `ui.page.tabs.recover.sheared` after the texts."""
+        bench, count = self._of(key), len(SHEARED_TO)
+        target = {name: int(value) for name, value in zip(SHEARED_TO, asked[:count], strict=True) if value}
+        return self._act(bench, lambda: bench.recovering.shear(learned_from(texts, files), target, shearing_of(*asked[count:])))
 
     def run(self, key: str, event: gr.EventData) -> list[Any]:
         """A run was chosen, or a button below it pressed."""
@@ -69,6 +88,12 @@ class RecoverHandlers(Answering):
 def learned_from(bundled: list[str], files: str) -> list[str]:
     """Return what is learned from: what is ticked, and the lines of a box."""
     return [*bundled, *(line.strip() for line in files.splitlines() if line.strip())]
+
+
+def shearing_of(loss: str, *more: Any) -> ShearSettings:
+    """Return the settings of a shearing that controls stand at; an empty one is left out."""
+    given = {"loss": loss, **dict(zip(SHEARED, more, strict=True))}
+    return ShearSettings(**{name: value for name, value in given.items() if value not in (None, "")})
 
 
 def settings_of(budget: str, amount: float | None, train: str, until: float | None, loss: str | None, *more: Any) -> RecoverySettings:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.text.commands import MORE
+from ui.text.commands import MORE, SHEARED, SHEARED_TO
 
 # Scripts come with the first view and may still be on their way when the page is there.
 SCRIPTS_ARE_HERE = "while (!window.layerscope?.session) await new Promise((go) => setTimeout(go, 20));"
@@ -21,6 +21,8 @@ def keep_what_is_typed(page: SimpleNamespace, demo: gr.Blocks, quiet: dict[str, 
     typed |= {f"judge-{name}": getattr(compare, name) for name in ("texts", "own", "tokens", "also", "tasks", "limit", "context", "batch")}
     typed |= {f"learn-{name}": getattr(recover, name) for name in ("texts", "files", "budget", "amount", "train", "until", "loss", "name")}
     typed |= {f"learn-{name}": control for name, control in zip(MORE, recover.more, strict=True)}
+    sheared = zip((*SHEARED_TO, "loss", *SHEARED), (*recover.shear_target, recover.shear_loss, *recover.shear_more), strict=True)
+    typed |= {f"shear-{name}": control for name, control in sheared}
     typed |= {f"export-{name}": getattr(export, name) for name in ("name", "dtype", "shard")}
     keys, fields = json.dumps(list(typed)), list(typed.values())
     keep = f"(...values) => {{ window.layerscope.keep({keys}, values); }}"

@@ -132,7 +132,9 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
 def _connect_runs(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
     """Wire the runs in which a plan learns again."""
     tab = page.recover
-    tab.learn.click(on.learn, [session, page.fold.plan, page.fold.T, tab.name, *recover.asked(tab)], answer, **common)
+    for button, handler in ((tab.learn, on.learn), (tab.measure, on.measure_step)):
+        button.click(handler, [session, page.fold.plan, page.fold.T, tab.name, *recover.asked(tab)], answer, **common)
+    tab.shear.click(on.shear, [session, *recover.sheared(tab)], answer, **common)
     tab.runs.row(on.run, session, answer, **common)
     tab.runs.browse(on.runs, session, answer, **LOOKED_AT, **common)
 

@@ -61,6 +61,10 @@ def recover(
     teacher: Annotated[str, option(RecoverySettings, "teacher")] = "auto",
     top: Annotated[int, option(RecoverySettings, "top")] = 64,
     correct_teacher: Annotated[float, option(RecoverySettings, "correct_teacher", metavar="SHARE")] = 0.0,
+    update: Annotated[str, option(RecoverySettings, "update")] = "none",
+    every: Annotated[int, option(RecoverySettings, "every")] = 50,
+    references: Annotated[str | None, option(RecoverySettings, "references", metavar="JSON")] = None,
+    measure: Annotated[bool, option(RecoverySettings, "measure")] = False,
     track: Annotated[str, option(RecoverySettings, "track", metavar="NAME")] = "none",
     language: Annotated[str, option(RecoverySettings, "language")] = "english",
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="go on with the run in this folder, as it was asked for")] = None,
@@ -74,14 +78,18 @@ def recover(
     from engine.training import parallel
 
     given = {name: value for name, value in locals().items() if name in {entry.name for entry in fields(RecoverySettings)}}
+    settings = RecoverySettings(**{**given, "references": references and _numbers("--references", references)})
     with parallel.together():
         if parallel.first() and resume is None:
-            _begin(plan, out, source_of(model, dtype, device, trust), text, RecoverySettings(**given))
+            _begin(plan, out, source_of(model, dtype, device, trust), text, settings)
         elif resume is not None:
             _require_run(resume, plan)
         run = Run(parallel.agreed(resume or out))
         report = shown(recovered(run)) if parallel.first() else drain(recovered(run))
     if not parallel.first():
+        return
+    if report is None and run.measured:
+        write(run.measured, None)
         return
     if report is None:
         raise LayerscopeError(f"{run.folder} was paused; go on with --resume {run.folder}")
@@ -116,6 +124,8 @@ def _require_run(folder: Path, plan: Path | None) -> None:
     from engine.recover.runs import Run
 
     run = Run(folder)
+    if run.shears:
+        raise LayerscopeError(f"{folder} is the run of a shearing; ask shear for the same again, and it goes on")
     known = run.record and run.plan()
     if plan is not None and read_plan_file(plan) != known:
         raise LayerscopeError(f"{folder} is the run of another plan than {plan}; leave --plan out, or name another folder")
@@ -146,7 +156,7 @@ def shear(
     trust: Trust = False,
 ) -> None:
     """Learn which layers, heads, neurons and channels to leave out, down to a shape, and write a plan (Sheared LLaMA)."""
-    from engine.recover.shearing import begin_shearing
+    from engine.recover.shearing import begin_shearing, keep_plan
     from engine.recover.shearing import shear as run
 
     given = {name: value for name, value in locals().items() if name in {entry.name for entry in fields(ShearSettings)}}
@@ -158,7 +168,7 @@ def shear(
     if plan is None:
         raise LayerscopeError(f"{begun.folder} was paused; ask again to go on")
     write_plan(plan, opened, out)
-    begun.tidy()
+    keep_plan(begun, plan, opened)
 
 
 def _numbers(name: str, text: str) -> dict[str, Any]:

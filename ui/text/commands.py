@@ -4,6 +4,7 @@ A line is a template: {opened}, {model}, {calibration} and {practice} are of the
 the page fills them in, since neither asks the server. A line that begins with # says what to bring.
 """
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
@@ -14,14 +15,17 @@ from engine.judge.cost import practice_texts
 from engine.methods.baselines import BASELINES
 from engine.methods.masks import MASKS
 from engine.recover.repair import REPAIRS
-from engine.recover.settings import RecoverySettings
+from engine.recover.settings import RecoverySettings, ShearSettings
 from engine.settings import Registry
 from engine.types import Calibration, ModelSource
 from ui.text.words import words
 
 _TOLD = "--calibration {calibration}"
+_ELSEWHERE = ("train", "loss", "minutes", "tokens", "until", "measure", "references")  # before them on the page, or in the terminal alone
+SHEARED_TO = ("layers", "heads", "neurons", "channels")  # of a shearing
+SHEARED = tuple(entry.name for entry in fields(ShearSettings) if entry.name not in ("loss", "references"))  # as they stand on the page
 # Of a recovery's settings: what stands folded away on the page, in this order.
-MORE = tuple(entry.name for entry in fields(RecoverySettings) if entry.name not in ("train", "loss", "minutes", "tokens", "until"))
+MORE = tuple(entry.name for entry in fields(RecoverySettings) if entry.name not in _ELSEWHERE)
 
 
 def facts_of(source: ModelSource, calibration: Calibration) -> dict[str, Any]:
@@ -83,22 +87,27 @@ def _recover(
     loss: str | None,
     *rest: Any,
 ) -> list[str]:
+    rest, sheared = rest[: -len((*SHEARED_TO, *SHEARED)) - 1], rest[-len((*SHEARED_TO, *SHEARED)) - 1 :]
     more, (name, *repair) = rest[: len(MORE)], rest[len(MORE) :]
+    learned = "".join(f" --text {shlex.quote(text)}" for text in [*texts, *filter(None, map(str.strip, files.splitlines()))])
     lines = [
         say("terminal_plan"),
         f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{_given(REPAIRS, 'ridge', repair)} --out repaired.json",
     ]
     if amount:
-        told = _unusual({"until": until or None, "loss": (loss or "").strip(), **dict(zip(MORE, more, strict=True))})
-        learned = "".join(f" --text {shlex.quote(text)}" for text in [*texts, *filter(None, map(str.strip, files.splitlines()))])
+        told = _unusual({"until": until or None, "loss": (loss or "").strip(), **dict(zip(MORE, more, strict=True))}, RecoverySettings)
         asked = f"{learned} --train {train} --{budget} {amount:.12g}{told} --out {shlex.quote(name.strip() or 'recovered')}"
         lines.append(f"layerscope recover --plan plan.json {{opened}}{asked}")
+    target = {name: int(value) for name, value in zip(SHEARED_TO, sheared, strict=False) if value}
+    if target:
+        given = _unusual(dict(zip(("loss", *SHEARED), sheared[len(SHEARED_TO) :], strict=True)), ShearSettings)
+        lines.append(f"layerscope shear {{opened}} --target {shlex.quote(json.dumps(target))}{learned}{given} --out sheared.json")
     return lines
 
 
-def _unusual(asked: dict[str, Any]) -> str:
-    """What differs from the usual of a recovery's settings, as options."""
-    usual = {entry.name: entry.default for entry in fields(RecoverySettings)}
+def _unusual(asked: dict[str, Any], record: type) -> str:
+    """What differs from the usual of some settings, as options."""
+    usual = {entry.name: entry.default for entry in fields(record)}
     said = ""
     for name, value in asked.items():
         option = name.replace("_", "-")

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from ui.text import charts, compare, fold, importance, making, masks, page, present, recovery, search, shapes, width
+from ui.text import charts, compare, fold, importance, making, masks, page, present, recovery, search, shapes, shearing, width
 
 LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}
 
-TABS = (page, making, importance, fold, width, masks, search, shapes, compare, recovery, charts, present)
+TABS = (page, making, importance, fold, width, masks, search, shapes, compare, recovery, shearing, charts, present)
 _TEXT: dict[str, tuple[str, str]] = {name: told for tab in TABS for name, told in tab.TEXT.items()}
 
 

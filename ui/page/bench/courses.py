@@ -9,6 +9,8 @@ import numpy as np
 
 from engine.cache import plain
 from engine.recover.runs import Run
+from engine.recover.settings import ShearSettings
+from engine.recover.shearing import recipe_of
 from engine.training.recipe import Recipe
 
 POINTS = 300  # of the training loss: more are told apart by no eye
@@ -23,6 +25,8 @@ def course(run: Run) -> dict[str, Any]:
     Raises:
         TrainingError: the folder holds no run.
     """
+    if run.shears:
+        return _shearing(run)
     record, lines = run.record, run.lines()
     recipe = Recipe(**record.get("recipe", record["asked"]))
     steps = [line for line in lines if "loss" in line]
@@ -36,16 +40,61 @@ def course(run: Run) -> dict[str, Any]:
             "tokens": done * recipe.tokens,
             "total": total and total * recipe.tokens,
             "pace": pace and recipe.tokens / pace,
-            "left": pace * (total - done) if pace and total and "best" not in record else None,
+            "left": pace * (total - done) * _with_looks(lines) if pace and total and "best" not in record else None,
             "loss": _thinned([(line["tokens"], line["loss"]) for line in steps]),
             "looks": looks,
             "apart": _apart(looks),
+            "domains": _domains(lines, recipe.tokens),
+            "masks": {},
             "before": _ratios(record, "before"),
             "after": _ratios(record, "after") or (looks and {name: looks[-1][name][0] for name in ("kind", "other")}) or None,
             "best": record["best"] * recipe.tokens if "best" in record else None,
         },
         6,
     )
+
+
+def _shearing(run: Run) -> dict[str, Any]:
+    """Return the course of a shearing: as of any run, without looks, with how its masks have gone instead."""
+    record, lines = run.record, run.lines()
+    recipe, steps = recipe_of(ShearSettings(**record["settings"])), [line for line in lines if "loss" in line]
+    done, pace = steps[-1]["step"] if steps else 0, _pace(steps, record)
+    told = {"train": "shear", "loss": record["settings"]["loss"], "budget": {"tokens": record["settings"]["tokens"]}}
+    plan = {"depth": record["target"].get("layers", record["depth"]), "of": record["depth"]}
+    return plain(
+        {
+            "asked": {"name": record["name"], "plan": plan, "text": record["text"], "target": record["target"], **told},
+            "tokens": done * recipe.tokens,
+            "total": recipe.steps * recipe.tokens,
+            "pace": pace and recipe.tokens / pace,
+            "left": pace * (recipe.steps - done) * _with_looks(lines) if pace else None,
+            "loss": _thinned([(line["tokens"], line["text"]) for line in steps]),
+            "looks": [],
+            "apart": False,
+            "domains": _domains(lines, recipe.tokens),
+            "masks": _masks(steps),
+            "before": None,
+            "after": None,
+            "best": None,
+        },
+        6,
+    )
+
+
+def _masks(steps: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Return by kind of part, at some steps: tokens so far, the shares that are expected and wanted to stay, the share of masks that is
+    undecided, and the two multipliers."""
+    some = steps[:: max(1, len(steps) // POINTS)]
+    found = {}
+    for name, first in (some[0]["masks"] if some else {}).items():
+        told = [line["masks"][name] for line in some]
+        found[name] = {
+            "tokens": [line["tokens"] for line in some],
+            **{key: [one[key] / first["wanted"] for one in told] for key in ("expected", "wanted")},
+            "undecided": [one["undecided"] / one["masks"] for one in told],
+            **{key: [one["multipliers"][place] for one in told] for place, key in enumerate(("first", "second"))},
+        }
+    return found
 
 
 def _look(line: dict[str, Any], tokens: int) -> dict[str, Any]:
@@ -60,6 +109,20 @@ def _ratios(record: dict[str, Any], side: str) -> dict[str, float] | None:
 def _pace(steps: list[dict[str, Any]], record: dict[str, Any]) -> float | None:
     """Return the seconds that a step takes: of the last ones, else as measured before the first; None before that."""
     return statistics.median(line["seconds"] for line in steps[-_LAST:]) if steps else record.get("seconds_a_step")
+
+
+def _with_looks(lines: list[dict[str, Any]]) -> float:
+    """Return by how much looking at held-out text has made the steps so far longer."""
+    learning, all_of_it = (sum(line.get("seconds", 0.0) for line in some) for some in ([one for one in lines if "loss" in one], lines))
+    return all_of_it / learning if learning else 1.0
+
+
+def _domains(lines: list[dict[str, Any]], tokens: int) -> dict[str, list[list[float]]]:
+    """Return by domain, where they are read by what they cost: tokens so far, the loss (nats a token) and the proportion there."""
+    told = [(line["step"] * tokens, line["domains"]) for line in lines if "domains" in line]
+    return {
+        name: [[at, domains[name]["cost"], domains[name]["proportion"]] for at, domains in told] for name in (told[0][1] if told else {})
+    }
 
 
 def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:

@@ -9,6 +9,7 @@ from engine.errors import LayerscopeError, TrainingError
 from engine.export.recovered import recovered
 from engine.jobs import Job, Progress, retold
 from engine.recover.runs import Run
+from engine.recover.shearing import sheared
 from ui.page.bench.courses import Courses
 from ui.page.bench.jobs import Runner, Task
 
@@ -48,6 +49,8 @@ class Learning:
         with self._runner.lock:  # two tabs may ask at once
             match self.state(run)["state"]:
                 case "done":
+                    if run.shears:
+                        raise TrainingError(f"{run.folder} is finished already; show its plan")
                     raise TrainingError(f"{run.folder} is finished already; open it like any model")
                 case "running" if str(run.folder) != self.busy:
                     raise TrainingError(f"{run.folder} is learning already, in another process; pause it there first")
@@ -103,4 +106,4 @@ class Learning:
             return step
 
         with suppress(LayerscopeError):  # the folder keeps why
-            yield from retold(recovered(run), heeding)
+            yield from retold(sheared(run) if run.shears else recovered(run), heeding)

@@ -1,23 +1,26 @@
 """What Recover asks for beside repairs: runs in which plans learn again, from the plan that the page shows to a model like any other."""
 
+import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.cache import plain
 from engine.corpus.building import SELF
 from engine.corpus.reading import BUNDLES, HUB
-from engine.errors import LayerscopeError, TextError, TrainingError
+from engine.errors import LayerscopeError, SettingsError, TextError, TrainingError
 from engine.export.lineage import lineage_of
+from engine.plans.bundle import read_saved
 from engine.recover.beginning import begin
 from engine.recover.runs import Run, runs_in
-from engine.recover.settings import RecoverySettings
+from engine.recover.settings import RecoverySettings, ShearSettings
+from engine.recover.shearing import begin_shearing
 from engine.recover.speaking import PROMPT
 from ui.page.bench.exporting import free_target
 from ui.page.bench.learning import Learning
-from ui.page.bench.shared import suggested_name
+from ui.page.bench.shared import stem_of, suggested_name
 from ui.page.bench.workbench import Workbench
 
 _EVERY = 1.0  # seconds between two looks at the runs by themselves
@@ -39,10 +42,27 @@ class Recovering:
             ExportError, PlanError, SettingsError, TextError, TrainingError: what is asked for makes no sense, or cannot be written.
         """
         model, (plan, _) = self.bench.open_meter().model, self.bench.chosen(choice, threshold)
-        if not texts:
-            raise TextError("choose what to learn from: the source's own text, the practice texts, or files of yours")
+        _require_some(texts)
         target = free_target(self.bench, name or f"{suggested_name(model, plan)}-recovered")
         run = begin(model.source, model.spec, plan, [_absolute(text) for text in texts], settings, target)
+        self._chosen = str(run.folder)
+        self.learning.go_on(run)
+        self.tell()
+
+    def shear(self, texts: Sequence[str], target: Mapping[str, int], settings: ShearSettings) -> None:
+        """Let the open model learn what to leave out of itself, down to a shape, in a new folder of the export directory.
+
+        Raises:
+            ExportError, PlanError, SettingsError, TextError, TrainingError: what is asked for makes no sense, or cannot be written.
+        """
+        model = self.bench.open_meter().model
+        if not target:
+            raise SettingsError("name how many layers, heads, neurons or channels are to stay; 0 keeps all of them")
+        _require_some(texts)
+        stem = f"{stem_of(model)}-sheared"
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        folder = next(path for name in names if not (path := self.bench.export_folder / name).exists())
+        run = begin_shearing(model, target, [_absolute(text) for text in texts], settings, folder)
         self._chosen = str(run.folder)
         self.learning.go_on(run)
         self.tell()
@@ -61,7 +81,7 @@ class Recovering:
         else:
             self._chosen = str(run.folder)
             deeds: dict[str, Callable[[Run], None]] = {"resume": self.learning.go_on, "pause": self.learning.pause}
-            {**deeds, "finish": self.learning.finish}.get(what, lambda _: None)(run)
+            {**deeds, "finish": self.learning.finish, "plan": self._show}.get(what, lambda _: None)(run)
         self.tell()
 
     def glance(self) -> None:
@@ -74,10 +94,20 @@ class Recovering:
         self._busy, self._at = self.learning.busy, time.monotonic()
         rows = [row for run in runs_in(self.bench.export_folder) if (row := self._row(run))]
         shown = self._looked_at(rows)
-        found = json.dumps({"runs": [{**row, "loss": [], "looks": []} for row in rows], "shown": shown, "prompt": PROMPT})
+        found = json.dumps(
+            {
+                "runs": [{**row, "loss": [], "masks": {}, "looks": [_ratios_alone(look) for look in row["looks"]]} for row in rows],
+                "shown": shown,
+                "prompt": PROMPT,
+            }
+        )
         if found != self._told:
             self._told = found
             self.bench.page.put("recovery", "value", found)
+
+    def _show(self, run: Run) -> None:
+        """Show the plan that came of a shearing."""
+        self.bench.load_plan(read_saved([run.plan_file]))
 
     def _delete(self, run: Run) -> None:
         if self.bench.model is not None and self.bench.model.folder == run.folder:
@@ -101,6 +131,16 @@ class Recovering:
         steps = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
         self.bench.page.put("lineage", "value", json.dumps(plain({"steps": steps})))
         self.tell()
+
+
+def _require_some(texts: Sequence[str]) -> None:
+    if not texts:
+        raise TextError("choose what to learn from: the source's own text, the practice texts, or files of yours")
+
+
+def _ratios_alone(look: dict[str, Any]) -> dict[str, Any]:
+    """Return a look as it is drawn beside those of other runs."""
+    return {"tokens": look["tokens"], **{name: look[name][:1] for name in ("kind", "other")}}
 
 
 def _absolute(text: str) -> str:

@@ -35,7 +35,11 @@ def texts_of(choice: str, own: str, purpose: str = "calibration") -> Calibration
     return bundled(choice, purpose) if choice in BUNDLED else calibration_of(tuple(own.splitlines()), "own texts")
 
 
+def stem_of(model: Model) -> str:
+    """Return a model's name as a folder's name can begin."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", model.spec.name.split("/")[-1]).strip("-.") or "model"
+
+
 def suggested_name(model: Model, plan: Plan) -> str:
     """Return a folder name for an export: the model, the plan's depth, and the first letters of its own name."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", model.spec.name.split("/")[-1]).strip("-.") or "model"
-    return f"{stem}-{plan.depth}-layers-{blocks_key(plan.blocks)[:6]}"
+    return f"{stem_of(model)}-{plan.depth}-layers-{blocks_key(plan.blocks)[:6]}"

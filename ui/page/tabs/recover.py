@@ -14,6 +14,7 @@ from engine.recover.students import TRAINS
 from engine.recover.teaching import LOSSES
 from ui.page.components.chart import view
 from ui.page.components.field import field, settings
+from ui.page.tabs import shear
 from ui.text.commands import MORE
 from ui.text.words import words
 
@@ -25,13 +26,18 @@ _SUMS = ("kl+cosine", "0.5*kl+0.5*ce")  # of losses, that are offered; any other
 def build(language: str, export_folder: Path) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
-    parts = _repairs(say, language) | _learning(say, export_folder)
+    parts = _repairs(say, language) | _learning(say, export_folder) | shear.build(say)
     return SimpleNamespace(**parts, runs=view("recovery", language, 60, panel=True))
 
 
 def asked(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return what a plan is to learn again with, in the order of `RecoverHandlers.learn`."""
     return [tab.texts, tab.files, tab.budget, tab.amount, tab.train, tab.until, tab.loss, *tab.more]
+
+
+def sheared(tab: SimpleNamespace) -> list[gr.components.Component]:
+    """Return what a model is to be sheared with, in the order of `RecoverHandlers.shear`."""
+    return [tab.texts, tab.files, *tab.shear_target, tab.shear_loss, *tab.shear_more]
 
 
 def _repairs(say: Callable[[str], str], language: str) -> dict[str, Any]:
@@ -75,5 +81,6 @@ def _learning(say: Callable[[str], str], export_folder: Path) -> dict[str, Any]:
         more = [field(RecoverySettings, one, say, f"learn_{one}", min_width=180) for one in MORE]
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("learn_button"), variant="primary", elem_id="learn-button", min_width=200)
+        measure = gr.Button(say("learn_measure"), elem_id="learn-measure", min_width=200)
     parts = {"texts": texts, "files": files, "budget": budget, "amount": amount, "train": train, "until": until, "name": name}
-    return {**parts, "loss": loss, "more": more, "learn": button}
+    return {**parts, "loss": loss, "more": more, "learn": button, "measure": measure}
