@@ -8,6 +8,7 @@ writes its shards.
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -45,13 +46,20 @@ def device_of(name: str) -> str:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Join the other processes, if there are any, and part from them."""
+    """Join the other processes, if there are any, and part from them; all but the first end with that.
+
+    They end at once: gloo's threads may outlive their group, and an interpreter that takes its time to end is now and then aborted by
+    one of them (torch 2.13), whereupon torchrun stops the first too."""
     if size() == 1:
         yield
         return
     torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     yield
     torch.distributed.destroy_process_group()
+    if not first():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def wait() -> None:
