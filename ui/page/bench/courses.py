@@ -23,7 +23,7 @@ def course(run: Run) -> dict[str, Any]:
     held-out text.
 
     Raises:
-        TrainingError: the folder holds no run.
+        TrainingError: the folder holds no run. KeyError: it holds one of another form.
     """
     if run.shears:
         return _shearing(run)
@@ -33,7 +33,7 @@ def course(run: Run) -> dict[str, Any]:
     looks = [_look(line, recipe.tokens) for line in lines if "kind" in line]
     done, pace = steps[-1]["step"] if steps else 0, _pace(steps, record)
     total = recipe.steps if "recipe" in record else None
-    asked = {name: record.get(name) for name in ("name", "plan", "text", "train", "loss", "budget", "until", "memory")}
+    asked = {name: record[name] for name in ("name", "plan", "text", "train", "loss", "budget", "until")} | {"memory": record.get("memory")}
     return plain(
         {
             "asked": asked,
