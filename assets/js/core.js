@@ -12,7 +12,7 @@ window.layerscope = (() => {
 
   // Okabe-Ito: told apart by everyone, in both themes.
   const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
-  const several = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]; // of curves in one chart
+  const several = [ink.donor, ink.fold, ink.good, ink.warn, "#E69F00", "#56B4E9"]; // of curves in one chart
 
   let known = null; // asking for a computed style makes the browser lay the page out; the theme changes seldom
   const theme = () => (known ??= readTheme());

@@ -5,7 +5,9 @@
 (({views, several, plot, fill, times, size, ratioAxis, element, part, theme}) => {
   const ls = window.layerscope;
   const many = ls.many = (count) => (count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : count >= 1e4 ? `${Math.round(count / 1e3)} k` : `${Math.round(count)}`);
-  const textNames = ls.textNames = (texts, words) => texts.map((text) => ({self: words.learn_from_self, practice: words.learn_from_practice})[text] ?? (text.startsWith("hub:") ? text : text.split(/[\\/]/).pop())).join(", ");
+  const alone = (path) => path.split(/[\\/]/).pop();
+  const textNames = ls.textNames = (texts, words) => texts.map((text) => ({self: words.learn_from_self, practice: words.learn_from_practice})[text] ?? (text.startsWith("hub:") ? text : alone(text))).join(", ");
+  const named = {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44}}; // a chart whose curves have names above it
   const button = (what, text, act) => { const made = element("button", {type: "button", class: "ls-button", "data-deed": what}, text); made.onclick = act; return made; };
 
   // Draw a part only where what it was drawn from has changed, so that a focus or a selection stays where it is.
@@ -91,7 +93,7 @@
     const scale = ratioScale([...all, ...(until ? [until] : [])]);
     const target = until ? {shapes: [{type: "line", xref: "paper", x0: 0, x1: 1, y0: until, y1: until, line: {color: t.faint, width: 1.5, dash: "dash"}}], annotations: [{xref: "paper", x: 1, xanchor: "right", y: scale.at(until), yanchor: "bottom", text: `${words.run_target}: ×${until}`, showarrow: false, font: {color: t.faint, size: 11}}]} : {};
     plot(box, [curve("kind", words.run_kind, t.accent, "circle", "solid"), curve("other", words.run_other, t.fold, "diamond", "dash")], {
-      ...target, showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44},
+      ...target, ...named,
       xaxis: tokensAxis(run, words), yaxis: {title: {text: words.run_ratio_axis}, ...scale.axis},
     }, 280);
   };
@@ -100,9 +102,9 @@
   const domains = (box, run, words) => {
     const names = Object.keys(run.domains);
     plot(box, names.map((name, place) => ({
-      type: "scatter", mode: "lines+markers", name: name.split(/[\\/]/).pop(), x: run.domains[name].map(([at]) => at), y: run.domains[name].map(([, , share]) => share), meta: {columns: {cost: run.domains[name].map(([, cost]) => cost)}},
+      type: "scatter", mode: "lines+markers", name: alone(name), x: run.domains[name].map(([at]) => at), y: run.domains[name].map(([, , share]) => share), meta: {columns: {cost: run.domains[name].map(([, cost]) => cost)}},
       line: {color: several[place % several.length], width: 2}, marker: {symbol: place, size: 7}, hovertemplate: `%{y:.1%}<extra>%{fullData.name}</extra>`,
-    })), {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44}, xaxis: tokensAxis(run, words), yaxis: {title: {text: words.run_share}, tickformat: ".0%", rangemode: "tozero"}}, 280);
+    })), {...named, xaxis: tokensAxis(run, words), yaxis: {title: {text: words.run_share}, tickformat: ".0%", rangemode: "tozero"}}, 280);
   };
 
   // Of a shearing: the shares that are expected to stay and wanted to, the masks that are undecided, the multipliers.
@@ -119,7 +121,7 @@
       multipliers: [pairs("first", "second", (kind) => [fill(words.run_first, {kind}), fill(words.run_second, {kind})]), {title: {text: words.run_multipliers}}],
     };
     for (const [name, [traces, yaxis]] of Object.entries(drawn)) {
-      plot(part(box, `ls-${name}`), traces, {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44}, xaxis: tokensAxis(run, words), yaxis}, 300);
+      plot(part(box, `ls-${name}`), traces, {...named, xaxis: tokensAxis(run, words), yaxis}, 300);
     }
   };
 
@@ -133,7 +135,7 @@
       line: {color: several[place % several.length], width: 2, dash: name === "kind" ? "solid" : "dash"}, marker: {symbol: place, size: 7}, hovertemplate: `×%{y:.3f}<extra>${run.name}: ${words[`run_${name}`]}</extra>`,
     });
     plot(box, runs.flatMap((run, place) => ["kind", "other"].map((name) => curve(run, place, name))), {
-      showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44},
+      ...named,
       xaxis: {title: {text: words.run_tokens_axis}, range: [-.02 * end, 1.03 * end]}, yaxis: {title: {text: words.run_ratio_axis}, ...scale.axis},
     }, 300);
   };

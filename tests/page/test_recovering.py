@@ -15,7 +15,7 @@ from engine.methods.widths import Kept
 from engine.plans.rules import fold_spans
 from engine.recover import learning, recovery
 from engine.recover.runs import Run
-from engine.recover.settings import RecoverySettings, ShearSettings
+from engine.recover.settings import RecoverySettings
 from engine.training.recipe import Recipe
 from tests.page.benches import DEPTH, open_on, opened, shown
 from tests.page.pages import Page
@@ -193,43 +193,6 @@ def test_a_step_is_measured_before_anything_is_learned(bench: Desk) -> None:
     bench.recovering.act("resume", "run")
     wait_for_jobs()
     assert looked_at(bench)["state"] == "done"
-
-
-def test_a_model_is_sheared_and_its_plan_is_shown(bench: Desk) -> None:
-    settings = ShearSettings(tokens=12 * 64, rows=2, length=32, loss="kl", every=4)
-    for target, texts, error in (
-        ({}, ["practice"], SettingsError),
-        ({"layers": 9}, ["practice"], SettingsError),
-        ({"layers": 5}, [], TextError),
-    ):
-        with pytest.raises(error):
-            bench.recovering.shear(texts, target, settings)
-    assert runs(bench) == []
-    for _ in range(2):
-        bench.recovering.shear(["practice"], {"layers": 5, "neurons": 24}, settings)
-    wait_for_jobs()
-    first, second = sorted(runs(bench), key=lambda run: str(run["name"]))
-    assert second["name"] == f"{first['name']}-2"
-    bench.recovering.act("show", first["name"])
-    told = looked_at(bench)
-    assert (told["state"], told["error"], told["tokens"], told["asked"]["target"]) == ("done", "", 768, {"layers": 5, "neurons": 24})
-    assert set(told["masks"]) == {"layers", "neurons"}
-    for found in told["masks"].values():
-        assert found["wanted"][0] == 1
-        assert {len(column) for column in found.values()} == {12}
-        assert all(0 <= share <= 1 for share in found["undecided"])
-    assert [at for at, _, _ in told["domains"][""]] == [256, 512, 768]
-    bench.recovering.act("plan", first["name"])
-    wait_for_jobs()
-    assert bench.file is not None
-    assert (bench.file.depth, bench.file.width and bench.file.width.method) == (5, "sheared")
-    with pytest.raises(TrainingError, match="finished already; show its plan"):
-        bench.recovering.act("resume", first["name"])
-    bench.recovering.act("delete", second["name"])
-    assert [run["name"] for run in runs(bench)] == [first["name"]]
-    start_export(bench, "file", 0.9, "auto", "5GB", "narrow")
-    wait_for_jobs()
-    assert shown(bench, "report", "value")["passed"] is True
 
 
 def test_a_run_of_a_plan_with_width_and_masks_ends_as_that_plan(bench: Desk) -> None:

@@ -86,8 +86,6 @@ def recover(
             _require_run(resume, plan)
         run = Run(parallel.agreed(resume or out))
         report = shown(recovered(run)) if parallel.first() else drain(recovered(run))
-    if not parallel.first():
-        return
     if report is None and run.measured:
         write(run.measured, None)
         return
