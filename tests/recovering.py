@@ -1,6 +1,7 @@
 """Runs of tiny models that learn again: begun, gone on with, stopped.
 
-`python -m tests.recovering FOLDER` goes on with one to its end, in a process that may be killed.
+`python -m tests.recovering FOLDER...` goes on with some to their ends, in a process that may be killed; `--replicated FOLDER` takes the
+steps of one by torch's own means instead.
 """
 
 import json
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.export import checkpoint, recovered, verify
@@ -28,8 +31,10 @@ from engine.recover.beginning import begin
 from engine.recover.recovery import recover
 from engine.recover.runs import Run
 from engine.recover.settings import RecoverySettings
+from engine.recover.students import student_of, trained
 from engine.training import parallel
-from engine.training.recipe import Recipe
+from engine.training.loop import BETAS
+from engine.training.recipe import Recipe, rate_at
 from engine.types import Model, Part, Plan, Trim
 from tests.families import save_tiny
 from tests.repairing import WORDS
@@ -88,10 +93,11 @@ def played(run: Run) -> dict[str, Any]:
     return drain(recover({"folder": str(run.folder)}))
 
 
-def going_on(run: Run, processes: int = 1) -> subprocess.Popen[bytes]:
-    """Go on with a run in a process of its own, or in several that learn together."""
+def going_on(*runs: Run, processes: int = 1, replicated: Run | None = None) -> subprocess.Popen[bytes]:
+    """Go on with runs in a process of its own, or in several that learn together; and take the steps of one more by torch's DDP."""
     starting = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    return subprocess.Popen([sys.executable, *starting, "-m", "tests.recovering", str(run.folder)])
+    last = ["--replicated", str(replicated.folder)] if replicated else []
+    return subprocess.Popen([sys.executable, *starting, "-m", "tests.recovering", *(str(run.folder) for run in runs), *last])
 
 
 def stopped(run: Run, when: Callable[[str], bool]) -> None:
@@ -131,9 +137,36 @@ def _here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
     return (yield from tasks[module](json.loads(json.dumps(request))))
 
 
+def _replicated(run: Run) -> None:
+    """Take a run's steps on cross entropy by torch's DDP; the first process tells of each as the run would."""
+    opened, recipe = drain(recovery._opened(run)), Recipe(**run.record["recipe"])
+    student = student_of(opened.model, opened.plan)
+    learns = list(trained(student, opened.plan, "all").values())
+    network, optimizer = DistributedDataParallel(student), torch.optim.AdamW(learns, betas=BETAS, weight_decay=recipe.decay)
+    for step in range(recipe.steps):
+        batch = opened.rows.batch(step, recipe.rows, recipe.seed)
+        ids, positions = (each.chunk(parallel.size())[parallel.rank()] for each in (batch.ids, batch.positions))
+        follows = positions[:, 1:] > 0
+        logits = network(input_ids=ids, position_ids=positions, use_cache=False).logits[:, :-1]
+        loss = cross_entropy(logits[follows], ids[:, 1:][follows], reduction="sum") / recipe.tokens
+        optimizer.zero_grad()
+        (loss * parallel.size()).backward()  # DDP takes the mean of the processes' gradients
+        length = torch.nn.utils.clip_grad_norm_(learns, recipe.clip).item()
+        optimizer.param_groups[0]["lr"] = rate_at(recipe, step)
+        optimizer.step()
+        total = loss.detach().clone()
+        torch.distributed.all_reduce(total)
+        if parallel.first():
+            run.tell({"step": step + 1, "loss": total.item(), "gradient": length})
+
+
 if __name__ == "__main__":
     shortened()
     learning.SAVE = 0.0  # a checkpoint after every step, so that a kill may fall into one
     apart.in_fresh_process = checkpoint.in_fresh_process = _here  # all in the one process that is killed
+    folders = sys.argv[1:]
     with parallel.together():
-        drain(recovered.recovered(Run(Path(sys.argv[1]))))
+        while folders and folders[0] != "--replicated":
+            drain(recovered.recovered(Run(Path(folders.pop(0)))))
+        if folders:
+            _replicated(Run(Path(folders[1])))

@@ -15,7 +15,22 @@ from engine.recover.runs import Run
 from engine.recover.teaching import require_shareable, terms_of
 from engine.training.checkpoints import checkpoints
 from engine.types import Model, Plan, Trim
-from tests.recovering import DEEP, NARROW, STEPS, assert_same, begun, going_on, played, shortened, told, weights_in, with_width, with_zeros
+from tests.recovering import (
+    DEEP,
+    NARROW,
+    SENTENCES,
+    STEPS,
+    assert_same,
+    begun,
+    going_on,
+    played,
+    shortened,
+    text_in,
+    told,
+    weights_in,
+    with_width,
+    with_zeros,
+)
 
 Open = Callable[[str], Model]
 TOGETHER = 2
@@ -38,39 +53,71 @@ def looks(run: Run) -> list[float]:
     return [line["kind"]["ratio"] for line in told(run) if "kind" in line]
 
 
-@pytest.mark.parametrize(
-    ("asked", "zeros"),
-    [
-        ({"train": "lora", "accumulate": 2, "loss": "kl+cosine"}, False),
-        ({"recompute": True, "loss": "0.5*kl+0.5*ce"}, True),
-        ({"teacher": "stored", "top": 9}, False),
-    ],
-)
-def test_two_processes_come_to_what_one_comes_to(able: Open, tmp_path: Path, asked: dict[str, Any], zeros: bool) -> None:
-    plan = with_zeros(DEEP, (32, 48)) if zeros else DEEP
-    one, two = (begun(able("llama"), plan, tmp_path / name, **asked) for name in ("one", "two"))
+ASKED: dict[str, dict[str, Any]] = {
+    "adapters": {"train": "lora", "accumulate": 2, "loss": "kl+cosine"},
+    "zeros": {"recompute": True, "loss": "0.5*kl+0.5*ce"},
+    "stored": {"teacher": "stored", "top": 9},
+    "weighed": {"update": "as printed", "every": 2},
+    "text": {"loss": "ce"},
+}
+WITHIN = 1e-5  # relative, of all that is told of a step
+
+
+@pytest.fixture(scope="module")
+def shared(able: Open, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """Runs that two processes have gone on with, all in one start of theirs; the last of them was done by torch's DDP too."""
+    folder = tmp_path_factory.mktemp("together")
+    two = {name: of_kind(able, folder / name, name) for name in ASKED}
+    two["replicated"] = of_kind(able, folder / "replicated", "text")
+    two["whole"] = begun(able("gpt2"), DEEP, folder / "whole")
+    runs = [run for name, run in two.items() if name != "replicated"]
+    assert going_on(*runs, processes=TOGETHER, replicated=two["replicated"]).wait() == 0
+    return two
+
+
+def of_kind(able: Open, folder: Path, name: str) -> Run:
+    """Return a run of one of the kinds that are asked for."""
+    plan = with_zeros(DEEP, (32, 48)) if name == "zeros" else DEEP
+    texts: tuple[str, ...] = ()
+    if name == "weighed":
+        halves = folder.with_suffix(".one"), folder.with_suffix(".other")
+        for half, sentences in zip(halves, (SENTENCES[::2], SENTENCES[1::2]), strict=True):
+            half.mkdir(exist_ok=True)
+            text_in(half, sentences)
+        texts = tuple(str(half / "text.txt") for half in halves)
+    return begun(able("llama"), plan, folder, texts=texts, **ASKED[name])
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_two_processes_come_to_what_one_comes_to(able: Open, shared: dict[str, Run], tmp_path: Path, name: str) -> None:
+    one, two = of_kind(able, tmp_path / name, name), shared[name]
     played(one)
-    assert going_on(two, TOGETHER).wait() == 0
     assert two.state == "done"
     assert len(losses(one)) == STEPS
     assert losses(two) == pytest.approx(losses(one), rel=1e-4, abs=1e-7)  # the smallest are differences of numbers around 10
     assert lengths(two) == pytest.approx(lengths(one), rel=1e-4)
     assert looks(two) == pytest.approx(looks(one), rel=1e-5)
-    for name, tensor in weights_in(one).items():
-        assert (weights_in(two)[name] - tensor).abs().max() < 1e-4
-        if zeros:
-            assert ((weights_in(two)[name] == 0) == (tensor == 0)).all()
+    for weight, tensor in weights_in(one).items():
+        assert (weights_in(two)[weight] - tensor).abs().max() < 1e-4
+        if name == "zeros":
+            assert ((weights_in(two)[weight] == 0) == (tensor == 0)).all()
 
 
-def test_both_killed_and_started_again_come_to_the_same_bits(able: Open, tmp_path: Path) -> None:
-    whole, killed, alone = (begun(able("gpt2"), DEEP, tmp_path / name) for name in ("whole", "killed", "alone"))
-    assert going_on(whole, TOGETHER).wait() == 0
-    kill_after(3, going_on(killed, TOGETHER), killed)
+def test_two_processes_come_to_what_torchs_ddp_comes_to(shared: dict[str, Run]) -> None:
+    ours, theirs = shared["text"], shared["replicated"]
+    assert len(losses(theirs)) == STEPS
+    assert losses(ours) == pytest.approx(losses(theirs), rel=WITHIN)
+    assert lengths(ours) == pytest.approx(lengths(theirs), rel=WITHIN)
+
+
+def test_both_killed_and_started_again_come_to_the_same_bits(able: Open, shared: dict[str, Run], tmp_path: Path) -> None:
+    whole, killed, alone = shared["whole"], *(begun(able("gpt2"), DEEP, tmp_path / name) for name in ("killed", "alone"))
+    kill_after(3, going_on(killed, processes=TOGETHER), killed)
     assert checkpoints(killed.steps)
     for path in checkpoints(killed.steps):
         assert [one.suffix for one in path.iterdir()] == [".safetensors"] * TOGETHER
     shutil.copytree(killed.folder, alone.folder, dirs_exist_ok=True)
-    assert going_on(killed, TOGETHER).wait() == 0
+    assert going_on(killed, processes=TOGETHER).wait() == 0
     assert_same(whole, killed)
     before = told(alone)
     assert played(alone)["state"] == "learned"  # what two began, one goes on with

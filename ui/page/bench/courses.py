@@ -19,33 +19,29 @@ _LAST = 20  # steps that the pace is taken from
 
 
 def course(run: Run) -> dict[str, Any]:
-    """Return the course of a run: its tokens so far and of all, its pace, the training loss (mean of neighbouring steps), and each look at
-    held-out text.
+    """Return the course of a run: its tokens so far and of all, its pace, the training loss (mean of neighbouring steps), each look at
+    held-out text, and how the masks of a shearing have gone.
 
     Raises:
         TrainingError: the folder holds no run. KeyError: it holds one of another form.
     """
-    if run.shears:
-        return _shearing(run)
-    record, lines = run.record, run.lines()
-    recipe = Recipe(**record.get("recipe", record["asked"]))
+    record, lines, recipe = run.record, run.lines(), _recipe(run)
     steps = [line for line in lines if "loss" in line]
     looks = [_look(line, recipe.tokens) for line in lines if "kind" in line]
     done, pace = steps[-1]["step"] if steps else 0, _pace(steps, record)
-    total = recipe.steps if "recipe" in record else None
-    asked = {name: record[name] for name in ("name", "plan", "text", "train", "loss", "budget", "until")} | {"memory": record.get("memory")}
+    total = recipe.steps if run.shears or "recipe" in record else None
     return plain(
         {
-            "asked": asked,
+            "asked": _asked(run),
             "tokens": done * recipe.tokens,
             "total": total and total * recipe.tokens,
             "pace": pace and recipe.tokens / pace,
             "left": pace * (total - done) * _with_looks(lines) if pace and total and "best" not in record else None,
-            "loss": _thinned([(line["tokens"], line["loss"]) for line in steps]),
+            "loss": _thinned([(line["tokens"], line["text" if run.shears else "loss"]) for line in steps]),
             "looks": looks,
             "apart": _apart(looks),
             "domains": _domains(lines, recipe.tokens),
-            "masks": {},
+            "masks": _masks(steps) if run.shears else {},
             "before": _ratios(record, "before"),
             "after": _ratios(record, "after") or (looks and {name: looks[-1][name][0] for name in ("kind", "other")}) or None,
             "best": record["best"] * recipe.tokens if "best" in record else None,
@@ -54,31 +50,21 @@ def course(run: Run) -> dict[str, Any]:
     )
 
 
-def _shearing(run: Run) -> dict[str, Any]:
-    """Return the course of a shearing: as of any run, without looks, with how its masks have gone instead."""
-    record, lines = run.record, run.lines()
-    recipe, steps = recipe_of(ShearSettings(**record["settings"])), [line for line in lines if "loss" in line]
-    done, pace = steps[-1]["step"] if steps else 0, _pace(steps, record)
+def _recipe(run: Run) -> Recipe:
+    """Return how a run learns; before its rates are known, how it was asked to."""
+    record = run.record
+    return recipe_of(ShearSettings(**record["settings"])) if run.shears else Recipe(**record.get("recipe", record["asked"]))
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """Return what a run was asked for."""
+    record = run.record
+    if not run.shears:
+        asked = {name: record[name] for name in ("name", "plan", "text", "train", "loss", "budget", "until")}
+        return asked | {"memory": record.get("memory")}
     told = {"train": "shear", "loss": record["settings"]["loss"], "budget": {"tokens": record["settings"]["tokens"]}}
     plan = {"depth": record["target"].get("layers", record["depth"]), "of": record["depth"]}
-    return plain(
-        {
-            "asked": {"name": record["name"], "plan": plan, "text": record["text"], "target": record["target"], **told},
-            "tokens": done * recipe.tokens,
-            "total": recipe.steps * recipe.tokens,
-            "pace": pace and recipe.tokens / pace,
-            "left": pace * (recipe.steps - done) * _with_looks(lines) if pace else None,
-            "loss": _thinned([(line["tokens"], line["text"]) for line in steps]),
-            "looks": [],
-            "apart": False,
-            "domains": _domains(lines, recipe.tokens),
-            "masks": _masks(steps),
-            "before": None,
-            "after": None,
-            "best": None,
-        },
-        6,
-    )
+    return {"name": record["name"], "plan": plan, "text": record["text"], "target": record["target"], **told}
 
 
 def _masks(steps: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
