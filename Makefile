@@ -1,4 +1,4 @@
-# make app: set up and open the page on the demo model.  make test: set up, check and test everything.
+# make app: set up and open the page on the demo model.  make test: set up, check and test everything.  make soak: the long trials.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ export GRADIO_ANALYTICS_ENABLED := False
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: app test lint tests bench browser clean
+.PHONY: app test lint tests bench soak browser clean
 
 app: $(READY)
 	$(BIN)/layerscope app --port $(PORT)
@@ -28,6 +28,10 @@ lint: $(READY)
 
 bench: $(READY) browser
 	$(BIN)/python -m tests.bench
+
+# What CI tries a little of, in full: ten thousand spoilt files, two hundred killed exports; about an hour.
+soak: $(READY)
+	LAYERSCOPE_FOREIGN=10000 LAYERSCOPE_KILLS=200 $(BIN)/python -m pytest -n 2 tests/foreign tests/export/test_killed.py
 
 # torch first and by itself: it is pinned, so that nothing pulls another build of it.
 $(READY): pyproject.toml constraints.txt

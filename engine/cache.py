@@ -2,14 +2,21 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from engine.errors import LayerscopeError
+
+log = logging.getLogger("layerscope")
+_said = False  # that the cache cannot be written
 
 
 def cache_folder() -> Path:
@@ -34,47 +41,97 @@ def plain(value: Any, digits: int | None = None) -> Any:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it."""
+    """Write a text file so that a reader sees the old one or the new one, never half of it. Of a link, what it leads to is written; a
+    device, which is never half, is written as it is.
+
+    Raises:
+        OSError: it cannot be written; what was there before is.
+    """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
+    beside = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError:  # a full disk
-        os.unlink(temporary)
-        raise
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def load_result(kind: str, key: str) -> Any | None:
-    """Return the cached JSON value of this kind and key, or None where there is none that can be read."""
+    """Return the cached JSON value of this kind and key, or None where there is none, or it is not as it was written."""
+    found = _read(cache_folder() / kind / f"{key}.json")
+    return found and found[0]
+
+
+def is_sound(path: Path) -> bool:
+    """Return whether the file of a result is as it was written."""
+    return _read(path) is not None
+
+
+def _read(path: Path) -> tuple[Any] | None:
+    """Return the value in a result's file, in a tuple; None where it is not as it was written."""
     try:
-        return json.loads((cache_folder() / kind / f"{key}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(_text(path))
+        return (found["value"],) if found["mark"] == _mark(found["value"]) else None
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
 
 
 def save_result(kind: str, key: str, value: Any) -> None:
-    """Keep a JSON-able value under its kind and key."""
-    write_whole(cache_folder() / kind / f"{key}.json", json.dumps(value))
+    """Keep a JSON-able value under its kind and key.
+
+    Raises:
+        LayerscopeError: the cache cannot be written.
+    """
+    path = cache_folder() / kind / f"{key}.json"
+    try:
+        write_whole(path, json.dumps({"mark": _mark(value), "value": value}))
+    except OSError as error:
+        raise LayerscopeError(
+            f"{path} cannot be written: {error.strerror}; make room, or set LAYERSCOPE_CACHE to another folder"
+        ) from error
+
+
+def spare(keep: Callable[[], None]) -> None:
+    """Keep what can be measured again, if it can be kept; where it cannot, that is said once, and the work goes on."""
+    global _said
+    try:
+        keep()
+    except (LayerscopeError, OSError) as error:
+        if not _said:
+            log.warning("layerscope: warning: what is measured is not kept for another time: %s", error)
+        _said = True
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""  # neither a pipe nor a device, which may not end
+
+
+def _mark(value: Any) -> str:
+    """Return a fingerprint of a value as JSON holds it: one that was read and is as it was written has the same."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 class Ledger:
     """An append-only memo of many small results: one JSON line each, so that an interrupted task loses none.
 
-    A line that was cut off by a crash is passed over. Several processes may append to one ledger.
+    A line that was cut off by a crash, or is not as it was written, is passed over. Several processes may append to one ledger.
     """
 
     def __init__(self, kind: str, key: str) -> None:
         self._path = cache_folder() / kind / f"{key}.jsonl"
         self._known: dict[str, Any] = {}
-        if self._path.exists():
-            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    name, value = json.loads(line)
+        lines: list[str] = []
+        with suppress(OSError):
+            lines = _text(self._path).splitlines()
+        for line in lines:
+            with suppress(ValueError, TypeError, RecursionError):
+                name, value, mark = json.loads(line)
+                if mark == _mark([name, value]):
                     self._known[name] = value
-                except (ValueError, TypeError):
-                    continue
 
     def __len__(self) -> int:
         return len(self._known)
@@ -86,9 +143,12 @@ class Ledger:
     def add(self, name: str, value: Any) -> None:
         """Remember a value, in memory and on disk."""
         self._known[name] = value
+        spare(lambda: self._append(json.dumps([name, value, _mark([name, value])])))
+
+    def _append(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" * (file.tell() > 0 and not self._ends_a_line()) + json.dumps([name, value]) + "\n")
+            file.write("\n" * (file.tell() > 0 and not self._ends_a_line()) + line + "\n")
 
     def _ends_a_line(self) -> bool:
         with self._path.open("rb") as file:
@@ -104,5 +164,6 @@ def file_digest(path: Path) -> str:
     if known is None:
         with path.open("rb") as file:
             known = hashlib.file_digest(file, "sha256").hexdigest()
-        save_result("digests", key, known)
-    return known
+        digest = known
+        spare(lambda: save_result("digests", key, digest))
+    return str(known)

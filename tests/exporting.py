@@ -1,18 +1,25 @@
 """Exports that stop before the check in a fresh process, which takes seconds."""
 
-import contextlib
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from engine.export import checkpoint
 from engine.export.checkpoint import export
+from engine.jobs import Job, drain
 from engine.types import Model, ModelSource, Plan
 
 
 def export_unverified(source: ModelSource, folder: Path, plan: Plan, target: Path, **options: Any) -> Path:
-    """Write a whole checkpoint, and return its folder when the checking would begin."""
-    with contextlib.closing(export(source, folder, plan, target, **options)) as job:
-        next(step for step in job if step.label.startswith("Checking"))
+    """Write a whole checkpoint, and return its folder."""
+    with mock.patch.object(checkpoint, "verify", _trusted):
+        drain(export(source, folder, plan, target, **options))
     return target
+
+
+def _trusted(*_: object, **__: object) -> Job[tuple[()]]:
+    yield from ()
+    return ()
 
 
 def write(model: Model, plan: Plan, target: Path, **options: Any) -> Path:

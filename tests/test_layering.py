@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = ("types", "errors", "jobs", "cache", "settings", "turns")  # what all rooms stand on
+GROUND = ("types", "errors", "foreign", "aside", "jobs", "cache", "settings", "turns")  # what all rooms stand on
 ROOMS = ("models", "plans", "passes", "judge", "corpus", "training", "methods", "search", "recover", "export")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

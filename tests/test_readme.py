@@ -73,6 +73,7 @@ def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path, monkeypatch: pytest.
             "report",
             "write",
             "models",
+            "doctor",
         ),
     ]
     for command in VERBS:

@@ -116,15 +116,17 @@
     if (!value.path) { box.replaceChildren(); return; }
     const table = element("table", {class: "ls-checks"});
     value.checks.forEach((check) => {
-      const row = element("tr", {class: check.passed ? "ls-pass" : "ls-fail"});
-      row.append(element("td", {}, check.passed ? "✓" : "✗"), element("td", {}, words[`check_${check.name}`] ?? check.name), element("td", {}, check.detail));
+      const row = element("tr", {class: !check.ran ? "" : check.passed ? "ls-pass" : "ls-fail"});
+      row.append(element("td", {}, !check.ran ? "–" : check.passed ? "✓" : "✗"), element("td", {}, words[`check_${check.name}`] ?? check.name), element("td", {}, check.detail));
       table.append(row);
     });
     const name = value.path.split(/[\\/]/).pop();
     const upload = element("pre", {class: "ls-command"}, `hf upload <you>/${name} ${/\s/.test(value.path) ? `"${value.path}"` : value.path}`);
     const files = rows(value.files.map(([file, bytes]) => [file, size(bytes)]));
+    const whole = value.checks.every((check) => check.ran);
+    const verdict = !value.passed ? words.not_verified : whole ? words.verified : words.not_all_run;
     box.replaceChildren(
-      element("p", {class: value.passed ? "ls-verdict ls-pass" : "ls-verdict ls-fail"}, value.passed ? words.verified : words.not_verified),
+      element("p", {class: !value.passed ? "ls-verdict ls-fail" : whole ? "ls-verdict ls-pass" : "ls-verdict"}, verdict),
       table, element("p", {}, fill(words.written, {path: value.path})), files, element("p", {}, words.upload), upload,
     );
   };

@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.aside import making
 from engine.cache import content_key
 from engine.corpus.apart import judged_on
 from engine.corpus.reading import Document, content_of, documents
@@ -19,7 +19,7 @@ from engine.corpus.settings import WritingSettings
 from engine.corpus.writing import own_file, write_own
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
-from engine.models.texts import BUNDLED, bundled
+from engine.models.texts import BUNDLED, bundled, require_known
 from engine.types import Model
 
 SELF = "self"
@@ -27,6 +27,7 @@ WRITING = WritingSettings()
 LIMIT = 100_000_000  # tokens
 _FORM = 1  # of the files; another one is not found again
 _AT_ONCE = 64  # documents that are tokenised together
+_PIECE = 200_000  # letters of a document that are tokenised at once
 _BEGINNINGS = 5  # of the documents that were dropped
 
 
@@ -82,8 +83,8 @@ def _build(model: Model, read: Iterator[Document], name: str, made: Path, limit:
     """Write the tokens of documents into a folder, which appears whole or not at all."""
     try:
         made.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=made.parent, prefix=".corpus-") as aside:
-            begun = Path(aside) / made.name
+        with making(made.parent, ".corpus-") as aside:
+            begun = aside / made.name
             begun.mkdir()
             yield from _lay(model, read, name, begun, limit)
             try:
@@ -103,7 +104,7 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
             yield Progress(f"Reading the text: {starts[-1]} tokens")
             judging = {document for document in some if judged_on(document.text)}
             dropped += [" ".join(document.text[:200].split()[:8]) for document in some if document in judging]
-            for document, ids in _tokenised(model.tokenizer, [document for document in some if document not in judging]):
+            for document, ids in _tokenised(model.tokenizer, model.config, [document for document in some if document not in judging]):
                 np.asarray(ids, dtype).tofile(file)
                 starts.append(starts[-1] + len(ids))
                 domains.append(places.setdefault(document.domain, len(places)))
@@ -115,11 +116,18 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
     (folder / INDEX).write_text(json.dumps(told), encoding="utf-8")
 
 
-def _tokenised(tokenizer: Any, some: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:
+def _tokenised(tokenizer: Any, config: Any, some: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:
     """Yield documents with their tokens as the tokenizer makes them by default, and the one that ends a text, where it has one."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for templated, group in itertools.groupby(some, lambda document: document.templated):
         alike = list(group)
-        rows = tokenizer([document.text for document in alike], add_special_tokens=not templated, verbose=False)["input_ids"]
-        for document, ids in zip(alike, rows, strict=True):
-            yield document, [*ids, *(end if ids[-1:] != end else [])]
+        rows = tokenizer([document.text[:_PIECE] for document in alike], add_special_tokens=not templated, verbose=False)["input_ids"]
+        for document, first in zip(alike, rows, strict=True):
+            ids = [*first, *_rest(tokenizer, document.text)]
+            yield document, require_known([*ids, *(end if ids[-1:] != end else [])], config, document.text)
+
+
+def _rest(tokenizer: Any, text: str) -> Iterator[int]:
+    """Yield the tokens of what comes after a text's first piece: a whole book at once would take a hundred times its bytes."""
+    for start in range(_PIECE, len(text), _PIECE):
+        yield from tokenizer(text[start : start + _PIECE], add_special_tokens=False, verbose=False)["input_ids"]

@@ -4,7 +4,6 @@ Documents are read one at a time, so that a file may be larger than memory.
 """
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from engine.cache import content_key, file_digest
 from engine.errors import TextError, first_line
+from engine.foreign import LARGE, ForeignError, json_of, require_regular
 from engine.judge.practice import kept_apart
 from engine.models.texts import BUNDLED, bundled
 
@@ -67,9 +67,14 @@ def content_of(choice: str) -> str:
     if choice.startswith(HUB):
         return content_key(choice)
     try:
-        return content_key([(domain, path.suffix.lower(), file_digest(path)) for path, domain in _files(Path(choice))])
-    except OSError as error:
-        raise TextError(f"{choice} cannot be read: {error.strerror}") from error
+        found = _files(Path(choice))
+        for path, _ in found:
+            require_regular(path)
+        return content_key([(domain, path.suffix.lower(), file_digest(path)) for path, domain in found])
+    except ForeignError as error:
+        raise TextError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # a NUL in its name is the latter
+        raise TextError(f"{choice!r} cannot be read: {first_line(error)}") from error
 
 
 def _read(choice: str, tokenizer: Any) -> Iterator[Document]:
@@ -103,12 +108,19 @@ def _files(path: Path) -> list[tuple[Path, str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a UTF-8 file, without their ends, and their numbers from 1 on."""
+    number = 0
     try:
+        require_regular(path)
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(LARGE + 1):
+                number += 1
+                if len(line) > LARGE:
+                    raise ForeignError(f"line {number} has more than {LARGE / 1e6:.0f} MB")
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise TextError(f"{path} is not UTF-8 (line {number}); save it as UTF-8") from error
+    except ForeignError as error:
+        raise TextError(f"{path} cannot be read: {error}") from error
     except OSError as error:
         raise TextError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -130,9 +142,9 @@ def _jsonl(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
     for number, line in _lines(path):
         if line.strip():
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise TextError(f"{path}: line {number} is no JSON") from error
+                record = json_of(line)
+            except ForeignError as error:
+                raise TextError(f"{path}: line {number} is no JSON that can be read: {error}") from error
             yield _document(record, domain, tokenizer, f"{path}: line {number}")
 
 

@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.export.figures import bytes_of
 from engine.export.lineage import base_model, before, learned, told
+from engine.foreign import text_in
 from engine.models.sources import lies_within
 from engine.models.texts import assets_folder
 from engine.plans.provenance import made
@@ -101,7 +102,7 @@ def _from_card(folder: Path) -> dict[str, Any]:
     if not lies_within(card, folder):
         return {}
     try:
-        data = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError):
+        data = ModelCard(text_in(card), ignore_metadata_errors=True).data.to_dict()
+    except Exception:  # whatever YAML leads its reader to
         return {}
     return {key: data[key] for key in _INHERITED if data.get(key)}

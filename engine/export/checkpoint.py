@@ -5,7 +5,7 @@ import platform
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,8 @@ from engine.errors import ExportError
 from engine.export.card import model_card
 from engine.export.lineage import hub_id, lineage_of, pruned
 from engine.export.mergekit import mergekit_config
-from engine.export.target import appearing, require_disk, require_free
+from engine.export.target import appearing, require_disk, require_free, set_aside
+from engine.foreign import ForeignError, object_in
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.loading import fingerprint_of, generation_config_in
 from engine.models.sources import inspect_folder, lies_within
@@ -44,11 +45,12 @@ _COMPANIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was checked of an exported checkpoint."""
+    """One thing that was checked of an exported checkpoint; not `ran` where the machine has no room for it, and `detail` says so."""
 
     name: str
     passed: bool
     detail: str
+    ran: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ class ExportReport:
 
     @property
     def passed(self) -> bool:
-        """True when every check passed."""
-        return all(check.passed for check in self.checks)
+        """True when every check passed that could be run."""
+        return all(check.passed or not check.ran for check in self.checks)
 
 
 def export(
@@ -77,8 +79,9 @@ def export(
     """Write the checkpoint that a plan describes, from the safetensors in `folder`, and check it in a fresh process.
 
     Tensors of single-source blocks are copied byte for byte; sums are made in float32 and cast. Memory stays at a few
-    tensors. `target` must not exist; it appears complete. `provenance` (settings, trials, calibration) is kept in
-    layerscope.json.
+    tensors. `target` must not exist; it appears complete and checked. What fails a check is kept under another name beside
+    it, NAME.failed; which checks could not be run, the checkpoint's card says. `provenance` (settings, trials, calibration)
+    is kept in layerscope.json.
 
     Raises:
         ExportError: the target exists or cannot be written, or a file to be copied is a link that leads out of `folder`.
@@ -106,10 +109,22 @@ def export(
         name = (hub_id(source) or spec.name) + (f"@{source.revision}" if source.revision else "")
         if merge := mergekit_config(plan, name, record["dtype"]):
             (partial / "mergekit.yml").write_text(merge, encoding="utf-8")
-    yield Progress("Checking the checkpoint in a fresh process", 0.85)
-    checks = yield from verify(folder, plan, target, source.trust_remote_code)
-    files = tuple((path.name, path.stat().st_size) for path in sorted(target.iterdir()))
-    return ExportReport(str(target), (*checks, *notes), files)
+        yield Progress("Checking the checkpoint in a fresh process", 0.85)
+        checks = (*(yield from verify(folder, plan, partial, source.trust_remote_code)), *notes)
+        _tell_unchecked(partial, checks)
+        files = tuple((path.name, path.stat().st_size) for path in sorted(partial.iterdir()))
+        report = ExportReport(str(target), checks, files)
+        return report if report.passed else replace(report, path=str(set_aside(partial, target)))
+
+
+def _tell_unchecked(partial: Path, checks: Sequence[Check]) -> None:
+    """Say in a checkpoint's card and record which of its checks could not be run."""
+    if unchecked := [check for check in checks if not check.ran]:
+        with (partial / "README.md").open("a", encoding="utf-8") as card:
+            card.write("\n## Not checked\n\n" + "".join(f"- {check.name}: {check.detail}\n" for check in unchecked))
+        file = partial / "layerscope.json"
+        record = {**json.loads(file.read_text(encoding="utf-8")), "unchecked": [check.name for check in unchecked]}
+        file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def furnish(
@@ -144,7 +159,7 @@ def verify(
     request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target), "trust_remote_code": trust_remote_code}
     request |= {name: str(path) for name, path in (("gguf", gguf), ("probe", probe)) if path is not None}
     answer = yield from in_fresh_process("engine.export.verify", request, "Checking")
-    return tuple(Check(check["name"], check["passed"], check["detail"]) for check in answer["checks"])
+    return tuple(Check(**check) for check in answer["checks"])
 
 
 def parse_size(text: str) -> int:
@@ -185,8 +200,11 @@ def _forget_code(partial: Path) -> None:
     for path in partial.glob("*.py"):
         path.unlink()
     for path in (partial / "config.json", partial / "tokenizer_config.json"):
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if isinstance(content, dict) and content.pop("auto_map", None):
+        try:
+            content = object_in(path) if path.exists() else {}
+        except ForeignError as error:
+            raise ExportError(f"{path.name} cannot be read: {error}") from error
+        if content.pop("auto_map", None):
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

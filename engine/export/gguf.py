@@ -6,6 +6,7 @@ Nothing is computed, so it serves the plans whose blocks each take one source la
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFValueType, GGUFWriter, Keys, 
 
 from engine.errors import ExportError, PlanError, SourceError, UnsupportedModelError, first_line
 from engine.export.checkpoint import ExportReport, verify
-from engine.export.target import appearing, require_disk, require_free
+from engine.export.target import appearing, require_disk, require_free, set_aside
 from engine.jobs import Job, Progress
 from engine.models.families import Architecture, row_of
 from engine.models.loading import converted
@@ -65,7 +66,8 @@ class Gguf(NamedTuple):
 def export_gguf(source: ModelSource, plan: Plan, target: Path) -> Job[ExportReport]:
     """Write the GGUF file that a plan of a GGUF source describes, and check it in a fresh process.
 
-    Memory stays at the file's header. `target` must not exist; it appears complete. The plan is kept in the file's metadata.
+    Memory stays at the file's header. `target` must not exist; it appears complete and checked; what fails a
+    check is kept as NAME.failed.gguf. The plan is kept in the file's metadata.
 
     Raises:
         ExportError: the source is no GGUF file, the target cannot be written, or llama.cpp would run the layers kept as others.
@@ -87,9 +89,10 @@ def export_gguf(source: ModelSource, plan: Plan, target: Path) -> Job[ExportRepo
     with appearing(target) as partial:
         for written in write_gguf(gguf, plan, tensors, partial):
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.1 * written / max(total, 1))
-    yield Progress("Checking the checkpoint in a fresh process", 0.1)
-    checks = yield from verify(folder, plan, target, gguf=gguf.path)
-    return ExportReport(str(target), checks, ((target.name, target.stat().st_size),))
+        yield Progress("Checking the checkpoint in a fresh process", 0.1)
+        checks = yield from verify(folder, plan, partial, gguf=gguf.path)
+        report = ExportReport(str(target), checks, ((target.name, partial.stat().st_size),))
+        return report if report.passed else replace(report, path=str(set_aside(partial, target)))
 
 
 def require_copies(plan: Plan) -> None:

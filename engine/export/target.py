@@ -1,13 +1,16 @@
 """Where an export may be written, and how it appears there: whole or not at all, and never over anything."""
 
+import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.errors import ExportError
+from engine.aside import making
+from engine.errors import ExportError, first_line
+
+ASIDE = ".layerscope-"  # how the folders begin that exports are made in
 
 
 def require_free(target: Path) -> None:
@@ -37,15 +40,25 @@ def require_disk(target: Path, total: int) -> None:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """Give a path beside `target` to make a file or a folder at. It becomes `target` in the end; after an error nothing is left.
+    """Give a path beside `target` to make a file or a folder at. It becomes `target` in the end, unless it was `set_aside`; after an
+    error nothing is left, and what killed exports have left there is removed.
 
     Raises:
-        ExportError: something has come to be at `target` meanwhile.
+        ExportError: something has come to be at `target` meanwhile, or the disk is full.
     """
-    beside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".layerscope-"))
     try:
-        yield beside / target.name
-        require_free(target)
-        os.rename(beside / target.name, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with making(target.parent, ASIDE) as beside:
+            yield beside / target.name
+            if (beside / target.name).exists():
+                require_free(target)
+                os.rename(beside / target.name, target)
+    except OSError as error:
+        raise ExportError(f"{target} cannot be written: {error.strerror or first_line(error)}; nothing is left of it") from error
+
+
+def set_aside(partial: Path, target: Path) -> Path:
+    """Give what failed its checks a name that says so, and return it."""
+    names = (target.with_name(f"{target.stem}.failed{f'-{number}' if number else ''}{target.suffix}") for number in itertools.count())
+    aside = next(name for name in names if not name.exists())
+    os.rename(partial, aside)
+    return aside

@@ -1,14 +1,18 @@
 """Check an exported checkpoint: run as `python -m engine.export.verify`, so that nothing of the exporting process can help it."""
 
+import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import SourceError
+from engine.errors import LayerscopeError, SourceError
 from engine.jobs import Job, Progress, answer_request
 
-_PROMPT_TOKENS, _NEW_TOKENS = 8, 16
+_PROMPT_TOKENS, _NEW_TOKENS, _FEW = 8, 16, 4
+_ROUNDING = 2**-6  # of the largest logit: a few steps of bfloat16
+_BASE = 900_000_000  # bytes of the interpreter, its libraries, and the logits
+IN_MEMORY = 600_000_000  # bytes of a source's files, up to which it is read whole
 
 
 def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
@@ -16,10 +20,6 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     A target that is a GGUF file is compared with the one it was made from too, request["gguf"].
     """
-    import torch
-    from transformers import GenerationConfig
-
-    from engine.judge.generation import decoding_config
     from engine.passes.probe import logits_on, probing, read_probe
     from engine.plans.files import plan_from_json
     from engine.types import ModelSource
@@ -30,9 +30,12 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     def note(name: str, passed: bool, detail: str) -> None:
         checks.append({"name": name, "passed": bool(passed), "detail": detail})
 
-    yield Progress("Loading the checkpoint with transformers", 0.88)
+    unable, needed = _unable(request)
+    if unable:
+        return {"checks": [unable]}
+    yield Progress(f"Loading the checkpoint with transformers, within {needed / 1e9:.1f} GB", 0.88)
     try:
-        network, info, tokenizer = _load_gguf(target) if "gguf" in request else _load(target)
+        network, info, tokenizer = _load_gguf(target) if "gguf" in request else _load(target, device_map={"": "disk"})
     except Exception as error:  # whatever keeps it from loading is the finding
         note("loads", False, f"{type(error).__name__}: {error}")
         return {"checks": checks}
@@ -47,12 +50,16 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     if plan.width is not None:
         note("shapes", *_compare_shapes(network, Path(request["source"]), plan))
+    if missing:  # what is not there cannot be run
+        return {"checks": checks}
     packs = probing(tokenizer, network.config)
     yield Progress("Running the plan in memory", 0.92)
     source = ModelSource("folder", request["source"], trust_remote_code=request.get("trust_remote_code", False))
 
     def wanted() -> list[Any]:
-        return read_probe(Path(request["probe"])) if "probe" in request else _plan_logits(source, plan, packs, network.dtype)
+        if "probe" in request:
+            return read_probe(Path(request["probe"]))
+        return (_plan_logits if _fits(request) else _streamed_logits)(source, plan, packs, network.dtype)
 
     note("logits", *_compare_logits(logits_on(network, packs), wanted))
 
@@ -61,17 +68,36 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
         note("bytes", *_compare_bytes(target, Path(request["gguf"]), plan))
 
     yield Progress("Generating with and without cache", 0.96)
-    network.float()  # what is checked is the layers' numbering; in half precision rounding alone may turn a greedy choice
-    prompt = packs[0].ids[:, :_PROMPT_TOKENS]
-    greedy = decoding_config(network.generation_config, _NEW_TOKENS, sampled=False)
-    greedy.min_new_tokens = _NEW_TOKENS
+    note("generation", *_compare_generation(network, tokenizer, packs[0].ids[:, :_PROMPT_TOKENS], whole=_fits(request)))
+    return {"checks": checks}
+
+
+def _compare_generation(network: Any, tokenizer: Any, prompt: Any, whole: bool) -> tuple[bool, str]:
+    """Return whether a network writes the same with a cache and without, which shows that its layers are numbered as they lie.
+
+    In half precision rounding alone may turn a greedy choice: so it is float32, or where there is no room for that (not `whole`) a choice
+    counts as the same that is as good as the other but for rounding."""
+    import torch
+    from transformers import GenerationConfig
+
+    from engine.judge.generation import decoding_config
+
+    new = _NEW_TOKENS if whole else _FEW
+    if whole:
+        network.float()
+    greedy = decoding_config(network.generation_config, new, sampled=False)
+    greedy.min_new_tokens, greedy.return_dict_in_generate, greedy.output_logits = new, True, True
     network.generation_config = GenerationConfig()  # transformers fills with it whatever is left unsaid
     cached, uncached = (
         network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy, use_cache=use) for use in (True, False)
     )
-    same = torch.equal(cached, uncached)
-    note("generation", same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached[0])!r}")
-    return {"checks": checks}
+    differing = (cached.sequences != uncached.sequences).flatten().nonzero().flatten().tolist()
+    same = not differing
+    if differing and not whole:
+        logits = uncached.logits[differing[0] - prompt.shape[1]][0].float()
+        best, taken = logits.max(), logits[cached.sequences[0, differing[0]]]
+        same = bool(best - taken <= _ROUNDING * logits.abs().max())
+    return same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached.sequences[0])!r}"
 
 
 def _compare_depth(network: Any, plan: Any) -> tuple[bool, str]:
@@ -91,7 +117,43 @@ def _load(folder: Path, dtype: str = "auto", **options: Any) -> tuple[Any, Any, 
     from engine.models.loading import load_with_transformers
 
     network, info = load_with_transformers(folder, dtype, **options)
-    return network, info, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+    named = {name: value for name, value in options.items() if name == "gguf_file"}
+    return network, info, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **named)
+
+
+def _unable(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Return why a checkpoint cannot be loaded, as the check that tells it, else nothing; and the bytes that checking it takes."""
+    from engine.models.devices import free_bytes
+
+    try:
+        needed, free = room(request), free_bytes("cpu")
+    except LayerscopeError as error:
+        return {"name": "loads", "passed": False, "detail": str(error)}, 0
+    if needed <= free:
+        return {}, needed
+    detail = f"not run: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free"
+    return {"name": "loads", "passed": False, "detail": detail, "ran": False}, needed
+
+
+def room(request: dict[str, Any]) -> int:
+    """Return the bytes that checking takes at most: of a GGUF file what it comes to in float32, twice; of a folder a source that is small,
+    and what is made of it, or the largest tensor of both."""
+    from engine.models.tensors import places_in
+
+    source = _sizes(places_in(Path(request["source"])))
+    if "gguf" in request:
+        return _BASE + 2 * sum(source)
+    return _BASE + (3 * sum(source) if _fits(request) else max(source) + max(_sizes(places_in(Path(request["target"])))))
+
+
+def _sizes(places: Mapping[str, Any]) -> list[int]:
+    """Return the bytes of each tensor."""
+    return [place.dtype.itemsize * math.prod(place.shape) for place in places.values()]
+
+
+def _fits(request: dict[str, Any]) -> bool:
+    """Return whether the source is so small that the plan is run on it whole."""
+    return sum(file.stat().st_size for file in Path(request["source"]).glob("*.safetensors")) <= IN_MEMORY
 
 
 def _load_gguf(file: Path) -> tuple[Any, Any, Any]:
@@ -181,10 +243,30 @@ def _plan_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     live = live_network(Model(source, spec, folder, network.config, network, None, ""), plan)
     for parameter in live.parameters():  # and no buffer: rotary tables stay as they are
         parameter.data = parameter.data.to(dtype)
-    found = logits_on(live, packs)
+    return _finite(logits_on(live, packs), dtype)
+
+
+def _finite(found: list[Any], dtype: Any) -> list[Any]:
+    import torch
+
     if not all(bool(torch.isfinite(logits).all()) for logits in found):
         raise SourceError(f"the model's logits are not finite numbers in {str(dtype).removeprefix('torch.')}; try float32 or bfloat16")
     return found
+
+
+def _streamed_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
+    """Run the plan on what the exporter makes of the source's files, a module at a time, and return its logits."""
+    from engine.models.sources import read_config
+    from engine.models.tensors import places_in
+    from engine.passes.probe import logits_on
+    from engine.passes.streamed import streamed_network
+    from engine.plans.outputs import plan_outputs
+    from engine.plans.trimming import plan_config
+
+    folder = Path(source.location)
+    config = read_config(folder, source.trust_remote_code)
+    outputs = plan_outputs(config, plan, places_in(folder), str(dtype).removeprefix("torch."))
+    return _finite(logits_on(streamed_network(plan_config(config, plan), outputs, dtype), packs), dtype)
 
 
 if __name__ == "__main__":

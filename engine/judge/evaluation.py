@@ -18,7 +18,7 @@ from engine.cache import Ledger, content_key
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
 from engine.judge.similarity import blocks_key, cosine
-from engine.models.texts import Pack, pack_rows
+from engine.models.texts import Pack, pack_rows, tokens_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
 from engine.plans.surgery import Mixer
@@ -99,11 +99,11 @@ def windows(
     for text, words in enumerate(texts.texts):
         if scored >= limit:
             break
-        ids = tokenizer(words)["input_ids"]
+        most = 2 * (limit - scored) + 1  # where windows do not overlap, the first token of each is not scored
+        ids = tokens_of(tokenizer, config, words, most if each is None else min(each, most))
         bos = bos or bool(
-            ids and ids[0] == tokenizer.bos_token_id and len(tokenizer(words, add_special_tokens=False)["input_ids"]) < len(ids)
+            ids and ids[0] == tokenizer.bos_token_id and tokenizer(words[:100], add_special_tokens=False)["input_ids"][:1] != ids[:1]
         )
-        ids = ids[:each]
         done = 1  # the tokens that are scored or can never be
         for start in range(0, len(ids), stride):
             window = ids[start : start + context]

@@ -14,6 +14,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress, as_part
+from engine.models.texts import require_known
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import Model, Plan
@@ -78,7 +79,7 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> li
     longest = getattr(model.config, "max_position_embeddings", None)
     if new_tokens < 1 or (longest and len(ids) + new_tokens > longest):
         raise SettingsError(f"{len(ids)} tokens of prompt and {new_tokens} new ones do not fit in the model's context of {longest}")
-    return list(ids)
+    return require_known(list(ids), model.config, prompt)
 
 
 def generate(

@@ -17,7 +17,7 @@ import torch
 
 from engine.errors import SettingsError, TextError, first_line
 from engine.jobs import Job, Progress
-from engine.models.texts import assets_folder, pack_rows
+from engine.models.texts import assets_folder, pack_rows, tokens_of
 from engine.passes.forward import capture, logits_of, normed, resume
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
@@ -84,7 +84,7 @@ def split(model: Model, context: str, continuation: str) -> tuple[list[int], lis
     Both texts are tokenised together and cut where the context alone ends. Of what is read, at most the model's context is
     kept, from the right; the last token of the continuation is never read.
     """
-    whole = model.tokenizer(context + continuation)["input_ids"]
+    whole = tokens_of(model.tokenizer, model.config, context + continuation)
     scored = whole[len(model.tokenizer(context)["input_ids"]) :]
     read = whole[:-1][-(getattr(model.config, "max_position_embeddings", None) or len(whole)) :]
     if not scored or len(scored) > len(read):

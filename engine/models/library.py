@@ -14,15 +14,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from engine.cache import load_result, save_result
+from engine.cache import load_result, save_result, spare
 from engine.errors import SourceError, first_line
+from engine.foreign import ForeignError, object_in
 from engine.models.families import architecture_of
 from engine.types import ModelSource
 
 DEMO_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_ID = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _RECENT = 10
-_CONFIG_BYTES = 1 << 20  # a config is a few kilobytes; whatever is larger is none
+CONFIG_BYTES = 1 << 20  # a config is a few kilobytes; whatever is larger is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def remember(source: ModelSource, name: str, model_type: str) -> None:
     """Remember that a model was opened; the last few are kept."""
     entry = {"source": typed(source), "name": name, "model_type": model_type, "opened": time.time()}
     others = [item for item in _remembered() if item["source"] != entry["source"]]
-    save_result("library", "opened", [entry, *others][:_RECENT])
+    spare(lambda: save_result("library", "opened", [entry, *others][:_RECENT]))
 
 
 def demo_file() -> Path:
@@ -115,10 +116,9 @@ def require_code_allowed(folder: Path, trusted: bool) -> None:
 def json_in(file: Path) -> dict[str, Any]:
     """Return what a JSON file holds; nothing where it cannot be read, which whoever needs it will say."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return object_in(file)
+    except (OSError, ForeignError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _remembered() -> list[dict[str, Any]]:
@@ -192,14 +192,13 @@ def _family(folder: Path) -> tuple[str, str]:
     if not path.is_file():
         return "", f"{folder} holds no model: config.json is missing"
     try:
-        with path.open("rb") as file:
-            values = json.loads(file.read(_CONFIG_BYTES))
+        values = object_in(path, CONFIG_BYTES)
         config = SimpleNamespace(**{**values, "model_type": str(values["model_type"])})
         require_code_allowed(folder, trusted=False)
         architecture_of(config)
     except SourceError as error:
         return config.model_type, str(error)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ForeignError, KeyError) as error:
         return "", f"the configuration in {folder} cannot be read: {first_line(error)}"
     return config.model_type, ""
 

@@ -1,6 +1,5 @@
 """Open a model: resolve its source to a folder of safetensors, check that it fits, read it."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +12,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from engine.cache import content_key, file_digest
 from engine.errors import SourceError, first_line
+from engine.foreign import ForeignError, object_in
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.devices import require_dtype
 from engine.models.families import architecture_of
 from engine.models.library import remember
-from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, read_config, require_memory, weight_files
+from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, read_config, require_memory
+from engine.models.weights import weight_files
 from engine.types import Model, ModelSource, ModelSpec
 
 transformers.utils.logging.set_verbosity_error()
@@ -133,15 +134,15 @@ def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, s
     """
     file = folder / "generation_config.json"
     try:
-        own = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except (OSError, ValueError, RecursionError):
+        own: dict[str, Any] | None = object_in(file) if file.exists() else {}
+    except (OSError, ForeignError):
         own = None
-    written = own if isinstance(own, dict) else {}
+    written = own or {}
     tokens = {}
     for name in _SPECIAL:
         named = [value for value in (written.get(name), getattr(config, name, None)) if value not in (None, [])]
         tokens[name] = next((value for value in named if _may_be(name, value, config)), None)
-    return GenerationConfig(**tokens), _fault(own, config) if isinstance(own, dict) else "it is no JSON object"
+    return GenerationConfig(**tokens), "it is no JSON object" if own is None else _fault(own, config)
 
 
 def _fault(own: dict[str, Any], config: Any) -> str:

@@ -1,24 +1,28 @@
 """Where a model comes from, and what can be said of it before any weight is read."""
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.cache import cache_folder, file_digest
-from engine.errors import MemoryLimitError, SourceError, first_line
+from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, first_line
+from engine.foreign import LARGE, ForeignError, object_in, require_regular, text_in
+from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
-from engine.models.library import DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, no_weights, require_code_allowed
+from engine.models.library import CONFIG_BYTES, DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, require_code_allowed
 from engine.models.shapes import block_terms, outer_terms, shape_of
+from engine.models.weights import shapes_in
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+READ = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "*.model", "chat_template*", "README.md")  # fmt: skip  # what is read of a model's folder beside its weights, by us or by transformers
+_FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md")  # of a Hub model
 _NO_NAMES = {
     "",
     "model",
@@ -75,40 +79,12 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
 
 def converted_folder(gguf: Path) -> Path:
     """Return where a GGUF file's dequantised safetensors are, or will be, kept: by the file's content."""
-    if not gguf.is_file():
+    if not gguf.is_file():  # nor is a pipe one
         raise SourceError(f"{gguf} does not exist")
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise SourceError(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF")
     return cache_folder() / "converted" / file_digest(gguf)[:24]
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return a checkpoint's safetensors files, each opened once to see that its header and length agree.
-
-    Raises:
-        SourceError: there are none, one named by the index is missing, or one is truncated or corrupted.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise SourceError(f"{index} cannot be read as an index of weights") from error
-        files = [folder / str(name) for name in names]
-    else:
-        files = [folder / "model.safetensors"] if (folder / "model.safetensors").exists() else sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise SourceError(no_weights(folder))
-    for file in files:
-        if not file.exists():
-            raise SourceError(f"{file} is named by the index but missing")
-        try:
-            with safe_open(file, framework="pt") as opened:
-                opened.keys()
-        except (SafetensorError, OSError) as error:
-            raise SourceError(f"{file} is truncated or corrupted: {error}") from error
-    return files
 
 
 def lies_within(path: Path, folder: Path) -> bool:
@@ -133,9 +109,8 @@ def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -
         SourceError: no config, one that cannot be read, or a model that wants code of its own to be run.
         UnsupportedModelError: a family or a setting that cannot be folded.
     """
-    if not options and not (folder / "config.json").exists():
-        raise SourceError(f"{folder} holds no model: config.json is missing")
     if not options:
+        config_in(folder)
         require_code_allowed(folder, trust_remote_code)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
@@ -149,14 +124,44 @@ def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -
 
 
 def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
-    """Return a local checkpoint's config and spec, from its config and its files' headers alone."""
+    """Return a local checkpoint's config and spec, from its config and its files' headers alone.
+
+    Raises:
+        SourceError: as `read_config` and `weight_files`, or the config asks for more than the tensors can be of.
+        UnsupportedModelError: a family or a setting that cannot be folded.
+    """
+    values = config_in(folder)
+    require_code_allowed(folder, source.trust_remote_code)
+    try:
+        require_bounded(values, shapes_in(folder))
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{folder}: {error}") from error
     config = read_config(folder, source.trust_remote_code)
-    weight_files(folder)
     return config, describe_config(config, source)
+
+
+def config_in(folder: Path) -> dict[str, Any]:
+    """Return a folder's config as the JSON object it is.
+
+    Raises:
+        SourceError: there is none, or it cannot be read; or a file that goes with a model is none.
+    """
+    if not (folder / "config.json").exists():
+        raise SourceError(f"{folder} holds no model: config.json is missing")
+    try:
+        for file in sorted({path for pattern in READ for path in folder.glob(pattern)}):
+            require_regular(file, LARGE)
+        file = folder / "config.json"
+        return object_in(file, CONFIG_BYTES)
+    except ForeignError as error:
+        raise SourceError(f"{file} cannot be read: {error}") from error
+    except OSError as error:
+        raise SourceError(f"{folder} cannot be read: {first_line(error)}") from error
 
 
 def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
     """Return a GGUF file's spec, from its header alone."""
+    require_bounded_gguf(gguf)
     return describe_config(read_config(gguf.parent, gguf_file=gguf.name), source)
 
 
@@ -211,18 +216,15 @@ def _says_nothing(name: str, model_type: str) -> bool:
 
 def _title_of_card(folder: Path) -> str | None:
     try:
-        text = (folder / "README.md").read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        text = text_in(folder / "README.md")
+    except (OSError, ForeignError):
         return None
     title = re.search(r"^model_name:\s*(.+)$|^#\s+(.+)$", text, re.MULTILINE)
     return (title[1] or title[2]).strip(" '\"")[:80] if title else None
 
 
 def _named_by_config(folder: Path) -> str | None:
-    try:
-        name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        return None
+    name = json_in(folder / "config.json").get("_name_or_path")
     return name.rstrip("/").split("/")[-1] if isinstance(name, str) else None
 
 
@@ -237,6 +239,20 @@ def require_memory(spec: ModelSpec, what: str = "the model") -> None:
         )
 
 
+def needs_download(where: str) -> bool:
+    """Return whether a name is of a Hub model that is not on this machine."""
+    from huggingface_hub import snapshot_download
+
+    match = HUB_ID.fullmatch(where.strip())
+    if match is None:
+        return False
+    try:
+        snapshot_download(match[1], revision=match[2], allow_patterns=[*_FETCHED], local_files_only=True)
+    except Exception:  # not there, or no name that could be
+        return True
+    return False
+
+
 def download(source: ModelSource) -> Path:
     """Fetch a Hub model's safetensors, config and tokenizer (or find them in the local Hub cache); return the folder.
 
@@ -246,8 +262,7 @@ def download(source: ModelSource) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md"]
-    patterns += ["*.py"] if source.trust_remote_code else []
+    patterns = [*_FETCHED, *(["*.py"] if source.trust_remote_code else [])]
     try:
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:

@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
-from engine.errors import TextError
+from engine.errors import TextError, first_line
+from engine.foreign import LARGE, ForeignError, text_in
 from engine.types import Calibration
 
 BUNDLED = ("english", "korean")
 MAX_TEXT_TOKENS = 2048  # longer texts are cut; a calibration text is a sentence or a paragraph
 BROKEN, _PARTED = "\ufffd", 4  # what part of a character decodes to, and into how many tokens it may be parted
+_LETTERS, _MORE = 16, 64  # of a text, that are read for each of its first tokens; tokens beyond them, so that the cut changes none
 PACK_TOKENS = 512  # short texts fill packs of about this size: attention is quadratic in it
 
 
@@ -82,13 +84,13 @@ def read_texts(path: Path) -> Calibration:
         TextError: the file is missing, empty or not UTF-8.
     """
     try:
-        return calibration_of(tuple(path.read_text(encoding="utf-8-sig").splitlines()), str(path))
+        return calibration_of(tuple(text_in(path, LARGE).splitlines()), str(path))
     except FileNotFoundError as error:
         raise TextError(f"{path} does not exist; name a UTF-8 file with one text a line") from error
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}") from error
+    except ForeignError as error:
+        raise TextError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:  # a NUL in its name is the latter
+        raise TextError(f"{path!r} cannot be read: {first_line(error)}") from error
 
 
 def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pack, ...]:
@@ -102,11 +104,35 @@ def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pac
     limit = min(MAX_TEXT_TOKENS, getattr(config, "max_position_embeddings", None) or MAX_TEXT_TOKENS)
     rows: list[tuple[int, list[int]]] = []
     for text, words in enumerate(calibration.texts):
-        row = tokenizer(words)["input_ids"][:limit]
+        row = tokens_of(tokenizer, config, words, limit)
         if not row:
             raise TextError(f"the tokenizer makes no token of the text {words[:40]!r}")
         rows.append((text, row))
     return pack_rows(rows)
+
+
+def tokens_of(tokenizer: Any, config: Any, text: str, limit: int | None = None) -> list[int]:
+    """Return the tokens of a text as the tokenizer makes them by default; the first `limit` of them where that is given, for which no
+    more of a long text is read than they need.
+
+    Raises:
+        TextError: the tokenizer makes a token that the model has no embedding of.
+    """
+    read = len(text) if limit is None else _LETTERS * (limit + _MORE)
+    while len(ids := tokenizer(text[:read])["input_ids"]) < (limit or 0) + _MORE and read < len(text):
+        read *= 4
+    return require_known(ids[:limit], config, text)
+
+
+def require_known(ids: list[int], config: Any, text: str) -> list[int]:
+    """Return the tokens of a text, having seen that the model has an embedding of each.
+
+    Raises:
+        TextError: it has not.
+    """
+    if ids and max(ids) >= config.vocab_size:
+        raise TextError(f"the tokenizer makes token {max(ids)} of the text {text[:40]!r}, and the model knows {config.vocab_size} tokens")
+    return ids
 
 
 def tokens_in(packs: Sequence[Pack]) -> int:

@@ -1,13 +1,14 @@
 """How a plan becomes JSON and comes back."""
 
-import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
+from engine.foreign import LARGE, ForeignError, json_in, json_of, require_regular
 from engine.plans.parts import (
     AXES,
     block_to_json,
@@ -21,6 +22,8 @@ from engine.plans.parts import (
     width_to_json,
 )
 from engine.types import Model, Plan
+
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises; encrypted ones too
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -124,16 +127,21 @@ def read_json(path: Path) -> Any:
         PlanError: the file is missing or no JSON.
     """
     try:
-        return json.loads(_zipped(path) if zipfile.is_zipfile(path) else path.read_text(encoding="utf-8"))
+        require_regular(path)
+        return json_of(_zipped(path)) if zipfile.is_zipfile(path) else json_in(path, LARGE)
     except FileNotFoundError as error:
         raise PlanError(f"{path.name or path} does not exist") from error
-    except (OSError, ValueError, RecursionError, zipfile.BadZipFile) as error:
+    except ForeignError as error:
+        raise PlanError(f"{path.name or path} is no JSON file that can be read: {error}") from error
+    except (*BROKEN_ZIP, OSError, ValueError) as error:
         raise PlanError(f"{path.name or path} is no JSON file that can be read") from error
 
 
 def _zipped(path: Path) -> str:
     with zipfile.ZipFile(path) as whole:
-        names = [name for name in whole.namelist() if name.endswith(".json")]
-        if len(names) != 1:
-            raise PlanError(f"{path.name} holds {len(names)} plans; choose a file with one")
-        return whole.read(names[0]).decode("utf-8")
+        plans = [member for member in whole.infolist() if member.filename.endswith(".json")]
+        if len(plans) != 1:
+            raise PlanError(f"{path.name} holds {len(plans)} plans; choose a file with one")
+        if plans[0].file_size > LARGE:
+            raise ForeignError(f"it has {plans[0].file_size / 1e6:.0f} MB, and at most {LARGE / 1e6:.0f} MB are read")
+        return whole.read(plans[0]).decode("utf-8")

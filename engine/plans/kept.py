@@ -6,7 +6,6 @@ The map of a repair, a projection that was solved again, which weights a mask le
 import functools
 import hashlib
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,8 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from engine.aside import making
 from engine.cache import cache_folder
-from engine.errors import PlanError
+from engine.errors import PlanError, first_line
+from engine.foreign import require_regular
 
 _FRESH = 16
 _READ = 16
@@ -32,8 +33,8 @@ _scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)
 def for_now() -> Iterator[None]:
     """Keep what this thread keeps meanwhile in a folder that goes in the end: for plans that are only measured."""
     cache_folder().mkdir(parents=True, exist_ok=True)  # there is room; /tmp may lie in memory
-    with tempfile.TemporaryDirectory(prefix="for-now-", dir=cache_folder()) as folder:
-        token = _scratch.set(Path(folder))
+    with making(cache_folder(), "for-now-") as folder:
+        token = _scratch.set(folder)
         try:
             yield
         finally:
@@ -85,10 +86,21 @@ def _lasting_file(mark: str) -> Path:
 def _write(mark: str, path: Path) -> None:
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _save({"tensor": tensor_of(mark)}, path)
+    except (OSError, SafetensorError) as error:
+        raise PlanError(f"{path} cannot be written: {first_line(error)}; make room, or set LAYERSCOPE_CACHE to another folder") from error
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a file so that it appears whole or not at all."""
     partial = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file({"tensor": tensor_of(mark)}, partial)
-    os.replace(partial, path)
+    try:
+        save_file(tensors, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def tensor_of(mark: str) -> torch.Tensor:
@@ -131,7 +143,7 @@ def pack_tensors(marks: Iterable[str], file: Path) -> None:
         PlanError: one is not known here, or the file cannot be written.
     """
     try:
-        save_file({mark: tensor_of(mark).contiguous() for mark in marks}, file)
+        _save({mark: tensor_of(mark).contiguous() for mark in marks}, file)
     except (OSError, SafetensorError) as error:
         raise PlanError(f"the plan's tensors cannot be written to {file}: {error}") from error
 
@@ -145,8 +157,9 @@ def unpack_tensors(file: Path) -> None:
     if not file.exists():
         return
     try:
+        require_regular(file)
         found = load_file(file)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a type of numbers that torch has not
         raise PlanError(f"{file} holds the plan's tensors and cannot be read: {error}") from error
     for mark, tensor in found.items():
         if name_tensor(tensor) != mark:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export import checkpoint as export_module
 from engine.export.checkpoint import DEFAULT_SHARD_BYTES, Check, export, parse_size, verify
-from engine.jobs import drain
+from engine.jobs import Job, Progress, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, propose
 from engine.models.sources import DEMO_BASE_MODEL, parse_source
@@ -52,6 +52,34 @@ def test_a_folder_that_appears_during_the_writing_is_not_overwritten(llama: Mode
     with pytest.raises(ExportError, match="exists already"):
         drain(job)
     assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+
+
+def test_a_checkpoint_that_fails_a_check_never_has_the_name_of_a_sound_one(
+    llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(folder: Path, plan: Plan, partial: Path, *_: object) -> Job[tuple[Check, ...]]:
+        yield Progress("Checking")
+        assert (partial / "model.safetensors").exists()
+        assert not (tmp_path / "out").exists()
+        return (Check("logits", False, "they differ"),)
+
+    monkeypatch.setattr(export_module, "verify", failing)
+    for name in ("out.failed", "out.failed-1"):
+        report = drain(export(llama.source, llama.folder, REFERENCE, tmp_path / "out"))
+        assert (report.passed, report.path) == (False, str(tmp_path / name))
+    assert {path.name for path in tmp_path.iterdir()} == {"out.failed", "out.failed-1"}
+
+
+def test_what_could_not_be_checked_is_told_in_card_and_record(llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(*_: object) -> Job[tuple[Check, ...]]:
+        yield Progress("Checking")
+        return (Check("loads", False, "not run: 3 GB are needed", ran=False),)
+
+    monkeypatch.setattr(export_module, "verify", unable)
+    report = drain(export(llama.source, llama.folder, REFERENCE, tmp_path / "out"))
+    assert (report.passed, report.path) == (True, str(tmp_path / "out"))
+    assert (tmp_path / "out" / "README.md").read_text().endswith("## Not checked\n\n- loads: not run: 3 GB are needed\n")
+    assert json.loads((tmp_path / "out" / "layerscope.json").read_text())["unchecked"] == ["loads"]
 
 
 @pytest.mark.parametrize("target", ["file/out", "file/deeper/out", "name\0", "x" * 300])

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from engine.export import verify
 from engine.export.verify import check
 from engine.jobs import drain
+from engine.models import devices
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.plans.files import plan_to_json
@@ -27,9 +29,11 @@ def failed(model: Model, target: Path) -> set[str]:
     """Return the names of the checks that fail, after seeing that each was made (or that it does not even load)."""
     request = {"source": str(model.folder), "plan": plan_to_json(PLAN), "target": str(target)}
     checks = drain(check(request))["checks"]
+    assert all(entry.get("ran", True) for entry in checks)
     names = {entry["name"] for entry in checks}
     failing = {entry["name"] for entry in checks if not entry["passed"]}
-    assert names == ({"loads"} if "loads" in failing else EVERY)
+    missing = any(entry["name"] == "keys" and not entry["detail"].startswith("0 missing") for entry in checks)
+    assert names == ({"loads"} if "loads" in failing else {"loads", "keys", "depth"} if missing else EVERY)
     return failing
 
 
@@ -78,7 +82,7 @@ def test_a_tensor_too_few_or_too_many_shows_in_the_keys(tiny: Callable[..., Mode
     edit_tensors(target, lambda tensors: tensors.update({"model.layers.9.mlp.up_proj.weight": torch.zeros(2, 2)}))
     assert failed(tiny("llama"), target) == {"keys"}
     edit_tensors(target, lambda tensors: [tensors.pop(f"model.layers.{layer}.mlp.up_proj.weight") for layer in (3, 9)])
-    assert failed(tiny("llama"), target) == {"keys", "logits"}
+    assert failed(tiny("llama"), target) == {"keys"}
 
 
 def test_a_wrong_depth_shows(tiny: Callable[..., Model], target: Path) -> None:
@@ -117,3 +121,24 @@ def test_a_generation_config_does_not_drive_the_check(tiny: Callable[..., Model]
     settings = {"num_beams": 100_000, "no_repeat_ngram_size": 1, "suppress_tokens": list(range(2, 200)), "max_time": 0.0}
     (target / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, **settings}))
     assert drain(check(request)) == plain
+
+
+def test_a_source_that_is_larger_than_memory_is_checked_a_module_at_a_time(
+    tiny: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "IN_MEMORY", 0)
+    monkeypatch.setattr(verify, "_plan_logits", None)
+    for family, changes in (("llama", {}), ("gemma3_text", {"layer_types": ["full_attention"] * 6}), ("gpt2", {})):
+        for dtype in ("auto", "bfloat16"):
+            target = write(tiny(family, **changes), PLAN, tmp_path / f"{family}-{dtype}", dtype=dtype)
+            assert failed(tiny(family, **changes), target) == set()
+    edit_tensors(target, lambda tensors: tensors["transformer.h.2.mlp.c_fc.weight"][0].mul_(1.1))
+    assert failed(tiny("gpt2"), target) == {"logits"}
+
+
+def test_where_there_is_no_room_to_check_that_is_told(tiny: Callable[..., Model], target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "free_bytes", lambda device: 700_000_000)
+    request = {"source": str(tiny("llama").folder), "plan": plan_to_json(PLAN), "target": str(target)}
+    (told,) = drain(check(request))["checks"]
+    assert (told["name"], told["passed"], told["ran"]) == ("loads", False, False)
+    assert told["detail"] == "not run: 0.9 GB are needed and 0.7 GB are free"

@@ -57,7 +57,7 @@ class Counting:
         return {"input_ids": [1000 * text + place for place in range(length)]}
 
 
-ANY_LENGTH = SimpleNamespace(max_position_embeddings=None)
+ANY_LENGTH = SimpleNamespace(max_position_embeddings=None, vocab_size=1 << 20)
 
 
 def texts_of(lengths: list[int]) -> Calibration:
@@ -109,7 +109,7 @@ def test_windows_that_do_not_overlap_score_all_but_the_first_token_of_each(lengt
 
 
 def test_what_the_model_cannot_read_at_once_shortens_the_context() -> None:
-    protocol, packs, _ = windows(Counting(), SimpleNamespace(max_position_embeddings=16), texts_of([40]), 512, 4)
+    protocol, packs, _ = windows(Counting(), SimpleNamespace(max_position_embeddings=16, vocab_size=1 << 20), texts_of([40]), 512, 4)
     assert protocol.context == 16
     assert max(stop - start for pack in packs for _, start, stop in pack.spans) == 16
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -195,8 +196,11 @@ def test_memory_for_a_conversion_is_counted_in_the_float32_it_is_made_in(
         add(64)
     for add in (writer.add_block_count, writer.add_head_count, writer.add_head_count_kv):
         add(4)
+    for block in range(4):  # a header that names what it describes
+        writer.add_tensor(f"blk.{block}.attn_norm.weight", np.ones(64, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
     writer.close()
     spec = inspect_gguf(tmp_path / "tiny.gguf", parse_source(str(tmp_path / "tiny.gguf")))
     monkeypatch.setattr(sources, "free_bytes", lambda device: 3 * spec.parameters)

@@ -71,7 +71,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 # --- Packs ---
 
-CONFIG = SimpleNamespace(max_position_embeddings=100_000)
+CONFIG = SimpleNamespace(max_position_embeddings=100_000, vocab_size=300)
 
 
 def test_a_pack_lays_texts_end_to_end_with_positions_of_their_own(tiny: Callable[..., Model]) -> None:
@@ -98,7 +98,7 @@ def test_a_text_longer_than_a_pack_has_one_for_itself() -> None:
 
 @pytest.mark.parametrize(("context", "expected"), [(100, 100), (None, MAX_TEXT_TOKENS), (10**6, MAX_TEXT_TOKENS)])
 def test_texts_are_cut_at_the_context(context: int | None, expected: int) -> None:
-    (pack,) = packs_of(tiny_tokenizer(), SimpleNamespace(max_position_embeddings=context), calibration_of(("x" * 5000,)))
+    (pack,) = packs_of(tiny_tokenizer(), SimpleNamespace(max_position_embeddings=context, vocab_size=300), calibration_of(("x" * 5000,)))
     assert pack.ids.shape[1] == expected
 
 

@@ -54,3 +54,24 @@ def test_an_unused_workbench_is_forgotten_and_its_job_stopped(visits: Sessions, 
     wait_for_jobs()
     assert log == ["stopped"]
     assert visits.of("unused") is not unused
+
+
+def test_who_has_closed_the_last_page_is_forgotten_after_a_while_and_a_reload_is_no_leaving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[int] = []
+    monkeypatch.setattr(sessions, "release", lambda in_use: released.append(len(in_use)))
+    monkeypatch.setattr(sessions, "_GONE_FOR", 0.05)
+    house = sessions.Sessions(tmp_path)
+    staying, leaving, reloading = (house.of(key) for key in ("a" * 32, "b" * 32, "c" * 32))
+    for key, page in (("a" * 32, "1"), ("b" * 32, "2"), ("c" * 32, "3")):
+        house.arrived(key, page)
+    for page in ("2", "3", "nobody"):
+        house.left(page)
+    house.arrived("c" * 32, "4")
+    time.sleep(0.1)
+    house.sweep()
+    assert released == [0]
+    assert house.of("a" * 32) is staying
+    assert house.of("c" * 32) is reloading
+    assert house.of("b" * 32) is not leaving

@@ -37,8 +37,11 @@ class Answering:
         self._in_words, self._say, self._language = teller(language), words(language), language
 
     def _of(self, session: str) -> Desk:
-        """The workbench of a page, which says who it is, and after a dot which opening of a model it shows."""
-        return self._sessions.of(session.partition(".")[0])
+        """The workbench of a page, which says who it is, and after a dot which opening of a model it shows. Who does not is nobody."""
+        key = session.partition(".")[0]
+        if not key:
+            raise gr.Error("nobody is asking", visible=False, print_exception=False)
+        return self._sessions.of(key)
 
     def _status(self, bench: Desk, more: bool = True) -> list[Any]:
         """The status line, the cancel button, and the timer: it ticks while a job or a recovery runs or there may be `more` to tell."""

@@ -1,14 +1,21 @@
 """The page laid out and served. What its events do is in wiring.py, what happens behind them in handlers.py and workbench.py."""
 
+import atexit
 import json
 import os
+import shutil
 import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from engine.errors import LayerscopeError
 from engine.models.sources import DTYPES
@@ -17,18 +24,28 @@ from ui.page.bench.shared import texts_of
 from ui.page.components.chart import SCRIPTS, view
 from ui.page.components.terminal import terminal
 from ui.page.controls import TEXTS, state_from_query, texts_in
+from ui.page.guard import LARGEST, Guard
 from ui.page.picker import device_choices
+from ui.page.reach import Reach
 from ui.page.sessions import Sessions
 from ui.page.tabs import compare, explore, export, fold, importance, masks, recover, search, width
 from ui.page.theme import theme
 from ui.page.wiring import connect
 from ui.text.words import LANGUAGES, all_words, words
 
+_SWEEP = 30.0  # seconds between two looks at who has left
+_KNOWN = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")  # what Gradio may be told by the environment
+
 
 def build(model: str, sessions: Sessions, export_folder: Path) -> gr.Blocks:
     """Return the whole app: one page a language."""
+
+    def left(request: gr.Request) -> None:
+        sessions.left(request.session_hash or "")
+
     with gr.Blocks(title="Layerscope", analytics_enabled=False) as demo:
         _page("en", model, sessions, export_folder, demo)
+        demo.unload(left)
     for language, (path, _) in LANGUAGES.items():
         if path != "/":
             with demo.route(language, path, show_in_navbar=False):
@@ -121,14 +138,33 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
     return SimpleNamespace(model=where, models=models, dtype=dtype, device=device, texts=texts, own=own, button=button, spec=spec)
 
 
-def serve(model: str, host: str, port: int, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:
-    """Serve the page until interrupted; nothing is reachable from outside this machine unless `host` says so.
+def _sweeping(sessions: Sessions) -> None:
+    while True:
+        time.sleep(_SWEEP)
+        sessions.sweep()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a page is served and to whom: the address and port to listen at, names that the machine is also reached by, the person who may
+    come in with a password, and the folders whose models and texts visitors may name (None: any)."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    names: tuple[str, ...] = ()
+    auth: tuple[str, str] | None = None
+    reach: Reach = field(default_factory=Reach)
+
+
+def serve(model: str, server: Server, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:
+    """Serve the page until interrupted; nothing is reachable from outside this machine unless `server.host` says so.
 
     Raises:
-        LayerscopeError: the environment asks for remote code editing, or the port is taken.
+        LayerscopeError: the environment asks Gradio for something that is not offered, or the port is taken.
     """
-    if os.environ.get("GRADIO_VIBE_MODE"):
-        raise LayerscopeError("GRADIO_VIBE_MODE lets visitors edit code on this machine; unset it and start again")
+    host, port = server.host, server.port
+    if strange := sorted(name for name in os.environ if name.startswith("GRADIO_") and name not in _KNOWN):
+        raise LayerscopeError(f"{strange[0]} is set, which may open this page to others or change what it does; unset it and start again")
     if browser is None:  # where somebody sits at a screen
         browser = sys.stdout.isatty() and (
             sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
@@ -137,7 +173,10 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
     gr.set_static_paths(list(SCRIPTS))
     speech = json.dumps({language: all_words(language) for language in LANGUAGES}, ensure_ascii=False).replace("</", "<\\/")
     head = f"<script>window.layerscopeWords = {speech}</script>"
-    sessions, first = Sessions(exports), state_from_query("", model)
+    uploads = Path(tempfile.mkdtemp(prefix="layerscope-uploads-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # of this server alone
+    atexit.register(shutil.rmtree, uploads, ignore_errors=True)
+    sessions, first = Sessions(exports, server.reach), state_from_query("", model)
     ahead = sessions.open_ahead()
     ahead.look(first.T)
     ahead.open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
@@ -147,14 +186,19 @@ def serve(model: str, host: str, port: int, exports: Path, browser: bool | None 
             server_name=host, server_port=port, inbrowser=browser, quiet=True, theme=theme(),
             css_paths=[assets_folder() / "layerscope.css"], head=head,
             footer_links=["settings"], run_history=False, enable_monitoring=False,
-            prevent_thread_lock=True, ssr_mode=False,
+            prevent_thread_lock=True, ssr_mode=False, share=False, debug=False, mcp_server=False, allowed_paths=[],
+            auth=server.auth, max_file_size=LARGEST, root_path="", strict_cors=True,
+            app_kwargs={"middleware": [Middleware(Guard, host=host, names=server.names, uploads=uploads)]},
         )  # fmt: skip
     except OSError as error:
         sessions.close()  # a thread that is still inside torch would abort the exit
         raise LayerscopeError(f"port {port} is taken; choose another with --port") from error
+    threading.Thread(target=_sweeping, args=(sessions,), daemon=True, name="sweep").start()
     sys.stderr.write(f"Layerscope is open at http://{host}:{port}\n")
     if block:
-        demo.block_thread()
-        if not sessions.close():
-            os._exit(0)  # see above
+        try:
+            demo.block_thread()
+        finally:
+            if not sessions.close():
+                os._exit(0)  # see above
     return demo

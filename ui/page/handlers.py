@@ -12,6 +12,7 @@ from engine.errors import LayerscopeError
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import LacoSettings
 from engine.models.library import library
+from engine.models.sources import needs_download
 from engine.plans.bundle import read_saved
 from engine.search.settings import Target
 from ui.page import picker
@@ -31,15 +32,24 @@ _LABELLED = {"ablation": "data", "board": "data", "recovery": "value"}  # what n
 class Handlers(LabHandlers, RecoverHandlers):
     """The handlers of one page."""
 
-    def enter(self, key: str, query: str, own: str = "") -> list[Any]:
+    def enter(self, key: str, query: str, own: str = "", request: gr.Request | None = None) -> list[Any]:
         """A page has loaded: find its workbench, open what its link says, and set the controls to it."""
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
+        if request is not None and request.session_hash:
+            self._sessions.arrived(key, request.session_hash)
         bench, state = self._of(key), state_from_query(query, self._model, texts_in(self._language), bool(own.strip()))
         spans = read_spans(state.spans)
         bench.page.settle("plan", "search_kind", "search_amount", "shapes_budget")
         bench.look(max(state.T, T_MIN))
         asked, device = (state.model, state.dtype), picker.device_at_hand(state.device)
-        answer = self._act(bench, lambda: bench.open(*asked, texts_of(state.texts, own), state.settings(), spans, state.device))
+
+        def do() -> None:
+            if state.model != self._model and needs_download(state.model):  # a link may be anybody's
+                bench.notify(f"the link names {state.model}, which is not on this machine; press Open to download it")
+            else:
+                bench.open(*asked, texts_of(state.texts, own), state.settings(), spans, state.device)
+
+        answer = self._act(bench, do)
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
         T, plan = max(state.T, T_MIN), state.plan if bench.has(state.plan) or (spans and state.plan == "hand-made") else "map"
@@ -75,7 +85,8 @@ class Handlers(LabHandlers, RecoverHandlers):
 
     def models(self, session: str) -> list[Any]:
         """What this machine offers to open, and on which devices."""
-        listed = picker.models_data(library(self._of(session).export_folder), self._in_words)
+        bench = self._of(session)
+        listed = picker.models_data([entry for entry in library(bench.export_folder) if bench.reach.holds(entry.source)], self._in_words)
         return [gr.update(value=listed), gr.update(choices=picker.device_choices(self._say))]
 
     @of_what_is_open

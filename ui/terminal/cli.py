@@ -5,6 +5,7 @@ with exit code 2 and one line on standard error.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
 from engine.plans.files import model_of_plan, read_json, signed
-from ui.terminal import lab, plans, recovering, telling
+from ui.terminal import lab, plans, recovering, serving, telling
 from ui.terminal.options import (
     Definition,
     Device,
@@ -50,7 +51,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _default(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        open_app()
+        serving.open_app()
 
 
 @app.command()
@@ -219,31 +220,14 @@ def models(
     write([asdict(entry) for entry in library(exports)], out)
 
 
-@app.command("app")
-def open_app(
-    model: Source = "demo",
-    host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
-    exports: Exports = Path("exports"),
-    browser: Annotated[
-        bool | None, typer.Option("--browser/--no-browser", help="open a browser window; left out, one is opened where there is a screen")
-    ] = None,
-) -> None:
-    """Open the page."""
-    if not 0 <= port <= 65_535:
-        raise LayerscopeError(f"there is no port {port}; choose one between 1 and 65535, or 0 for any that is free")
-    from ui.page.app import serve
-
-    serve(model, host, port, exports, browser)
-
-
-for verbs in (plans, lab, telling, recovering):
+for verbs in (plans, lab, telling, recovering, serving):
     app.add_typer(verbs.app)
 
 
 def main() -> None:
     """Run the command line; the entry point of `layerscope` and of `python -m ui`."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half done is tidied up, as after Ctrl-C
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except typer.TyperException as error:

@@ -1,6 +1,7 @@
 """What the terminal's verbs share: their options, opening and reading, progress on standard error, JSON out."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -177,9 +178,20 @@ def write(value: Any, out: Path | None) -> None:
 
     text = json.dumps(plain(value), indent=1, allow_nan=False) + "\n"
     if out is None:
+        return _say(text)
+    return write_text(text, out)
+
+
+def _say(text: str) -> None:
+    """Write to standard output. Where nobody reads on that is no mistake; where it is a file on a full disk it is told."""
+    try:
         sys.stdout.write(text)
-        return
-    write_text(text, out)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the end of the program does not try again
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        raise LayerscopeError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def write_table(value: Any, kind: str, records: Any, out: Path | None, form: str) -> None:
@@ -189,12 +201,18 @@ def write_table(value: Any, kind: str, records: Any, out: Path | None, form: str
     from ui.text.tables import table, to_text
 
     text = to_text(table(kind, records), form)
-    return write_text(text, out) if out is not None else print(text, end="")
+    return write_text(text, out) if out is not None else _say(text)
 
 
 def write_text(text: str, out: Path) -> None:
+    """Write a file, so that it is there whole or as it was before.
+
+    Raises:
+        LayerscopeError: it cannot be written.
+    """
+    from engine.cache import write_whole
+
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise LayerscopeError(f"{out} cannot be written: {error.strerror}") from error
+        write_whole(out, text)
+    except (OSError, ValueError) as error:  # NUL in a name is the latter
+        raise LayerscopeError(f"{str(out)[:300]!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error

@@ -79,7 +79,14 @@ TEXT: dict[str, tuple[str, str]] = {
     "check_tokenizer": ("Same tokens and chat template", "토큰과 채팅 템플릿이 같음"),
     "check_bytes": ("Tensors equal the source's byte for byte", "텐서가 원본과 바이트까지 같음"),
     "verified": ("Written and verified in a fresh process.", "내보냈고, 새 프로세스에서 검증했습니다."),
-    "not_verified": ("Written, but a check failed. Do not rely on this checkpoint.", "내보냈지만 검증에 실패했습니다. 이 체크포인트를 믿지 마세요."),
+    "not_verified": (
+        "A check failed, so what was written has the name of a failure. Do not rely on this checkpoint.",
+        "검증에 실패하여 실패를 알리는 이름으로 저장했습니다. 이 체크포인트를 믿지 마세요.",
+    ),
+    "not_all_run": (
+        "Written; not every check could be run in the memory that is free. The model card says so too.",
+        "내보냈지만, 남은 메모리로는 일부 검증을 실행할 수 없었습니다. 모델 카드에도 적어 두었습니다.",
+    ),
     "cost": ("cost: perplexity against the source, on practice texts", "비용: 원본 대비 퍼플렉시티(PPL), 연습 텍스트 기준"),
     "cost_little": ("very little cost", "비용이 거의 없음"),
     "cost_small": ("a small but measurable cost", "작지만 측정되는 비용"),

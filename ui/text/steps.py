@@ -3,6 +3,7 @@
 STEPS: dict[str, str] = {
     # what is under way
     "Fetching {}": "{} 내려받는 중",
+    "Another tab is opening this model": "다른 탭에서 이 모델을 여는 중",
     "Looking at {}": "{} 확인 중",
     "Reading {} million parameters": "파라미터 {}M개 읽는 중",
     "Reading the tokenizer": "토크나이저 읽는 중",
@@ -54,7 +55,7 @@ STEPS: dict[str, str] = {
     "Planning the files": "파일 구성 중",
     "Writing weights: {} of {} MB": "가중치 쓰는 중: {} / {} MB",
     "Checking the checkpoint in a fresh process": "새 프로세스에서 체크포인트 확인 중",
-    "Loading the checkpoint with transformers": "transformers로 체크포인트 로드 중",
+    "Loading the checkpoint with transformers, within {} GB": "transformers로 체크포인트 로드 중 (메모리 {} GB 이내)",
     "Running the plan in memory": "메모리의 플랜 실행 중",
     "Generating with and without cache": "캐시 사용/미사용 생성 비교 중",
     "Shearing: step {} of {}": "마스크와 함께 학습 중: {} / {} 스텝",

@@ -18,14 +18,16 @@ from ui.page.bench.sweeping import Sweeping
 from ui.page.bench.timing import Timing
 from ui.page.bench.trimming import Trimming
 from ui.page.bench.workbench import Workbench
+from ui.page.reach import Reach
 
 
 class Desk(Workbench):
     """The workbench, what is explored of its model, the board beside it, the searches that run on it, what its plans cost, what studies
     its width and weights, and the recoveries, which all tabs of an app share."""
 
-    def __init__(self, export_folder: Path, learning: Learning | None = None) -> None:
+    def __init__(self, export_folder: Path, learning: Learning | None = None, reach: Reach = Reach()) -> None:  # noqa: B008  # frozen
         super().__init__(export_folder)
+        self.reach = reach
         self.exploring = Exploring(self)
         self.saving = Saving(self)
         self.timing = Timing(self)

@@ -15,6 +15,7 @@ from ui.page import charts
 from ui.page.bench.jobs import Runner, Task
 from ui.page.bench.news import News
 from ui.page.bench.shared import shared_model
+from ui.page.reach import Reach
 from ui.text.commands import facts_of
 
 # The components whose data is of the open model and its texts.
@@ -42,6 +43,7 @@ class Opening:
 
     def __init__(self) -> None:
         self.page = News()
+        self.reach = Reach()
         self.runner = Runner(self._dropped)
         self.lock = self.runner.lock
         self.opened = 0
@@ -86,6 +88,7 @@ class Opening:
         if wanted == self.opening and self.coming is None:
             self.again(settings, spans)
             return
+        self.reach.require(where.strip())
         source = parse_source(where, dtype, device)
         coming = Coming(source, texts, settings, spans)
         if wanted == self.opening:

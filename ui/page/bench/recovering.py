@@ -42,7 +42,7 @@ class Recovering:
             ExportError, PlanError, SettingsError, TextError, TrainingError: what is asked for makes no sense, or cannot be written.
         """
         model, (plan, _) = self.bench.open_meter().model, self.bench.chosen(choice, threshold)
-        _require_some(texts)
+        self._require_texts(texts)
         target = free_target(self.bench, name or f"{suggested_name(model, plan)}-recovered")
         run = begin(model.source, model.spec, plan, [_absolute(text) for text in texts], settings, target)
         self._chosen = str(run.folder)
@@ -58,7 +58,7 @@ class Recovering:
         model = self.bench.open_meter().model
         if not target:
             raise SettingsError("name how many layers, heads, neurons or channels are to stay; 0 keeps all of them")
-        _require_some(texts)
+        self._require_texts(texts)
         stem = f"{stem_of(model)}-sheared"
         names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
         folder = next(path for name in names if not (path := self.bench.export_folder / name).exists())
@@ -66,6 +66,13 @@ class Recovering:
         self._chosen = str(run.folder)
         self.learning.go_on(run)
         self.tell()
+
+    def _require_texts(self, texts: Sequence[str]) -> None:
+        if not texts:
+            raise TextError("choose what to learn from: the source's own text, the practice texts, or files of yours")
+        for text in texts:
+            if _absolute(text) != text or Path(text).is_absolute():  # a path
+                self.bench.reach.require(text)
 
     def act(self, what: str, name: str) -> None:
         """Do what a button says for the run of this name: show, resume, pause, finish or delete it.
@@ -131,11 +138,6 @@ class Recovering:
         steps = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
         self.bench.page.put("lineage", "value", json.dumps(plain({"steps": steps})))
         self.tell()
-
-
-def _require_some(texts: Sequence[str]) -> None:
-    if not texts:
-        raise TextError("choose what to learn from: the source's own text, the practice texts, or files of yours")
 
 
 def _ratios_alone(look: dict[str, Any]) -> dict[str, Any]:

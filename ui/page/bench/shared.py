@@ -1,33 +1,59 @@
 """What all workbenches share: the open models, and names for what a person chose."""
 
+import ctypes
+import gc
 import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Container
+from contextlib import suppress
 
-from engine.jobs import Job
+from engine.jobs import Job, Progress
 from engine.judge.similarity import blocks_key
 from engine.models.library import remember
 from engine.models.loading import open_model
 from engine.models.texts import BUNDLED, bundled, calibration_of
 from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 
-_models: dict[ModelSource, Model] = {}  # shared by all sessions; the last two stay open
+_models: dict[ModelSource, Model] = {}  # one copy for all sessions; the last two stay open while somebody is there
+_opening: set[ModelSource] = set()
 _models_lock = threading.Lock()
+_LOOK = 0.2  # seconds between two looks at a model that another session is opening
 
 
 def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> Job[Model]:
-    """Open a model, or return the one that another session has open already; `check` sees its spec first."""
-    with _models_lock:
-        known = _models.get(source)
-    if known is not None:
-        remember(source, known.spec.name, known.spec.model_type)
-    else:
+    """Open a model, or return the one that another session has open already or is opening; `check` sees its spec first."""
+    while True:
+        with _models_lock:
+            known, elsewhere = _models.get(source), source in _opening
+            if known is None and not elsewhere:
+                _opening.add(source)
+                break
+        if known is not None:
+            remember(source, known.spec.name, known.spec.model_type)
+            return known
+        yield Progress("Another tab is opening this model")
+        time.sleep(_LOOK)
+    try:
         known = yield from open_model(source, check)
         with _models_lock:
             _models[source] = known
             for old in list(_models)[:-2]:
                 del _models[old]
-    return known
+        return known
+    finally:
+        with _models_lock:
+            _opening.discard(source)
+
+
+def release(in_use: Container[Model]) -> None:
+    """Let all models go but those that somebody has open, and give their memory back to the system."""
+    with _models_lock:
+        for source in [source for source, model in _models.items() if model not in in_use]:
+            del _models[source]
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc alone keeps what is freed
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def texts_of(choice: str, own: str, purpose: str = "calibration") -> Calibration:

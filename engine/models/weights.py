@@ -1,0 +1,55 @@
+"""Which files hold a checkpoint's weights, and what can be said of them by their headers alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from engine.errors import SourceError, first_line
+from engine.foreign import ForeignError, object_in, require_regular
+from engine.models.library import no_weights
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return a checkpoint's safetensors files, each opened once to see that its header and length agree.
+
+    Raises:
+        SourceError: there are none, one named by the index is missing, or one is truncated or corrupted.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.exists() or whole.is_symlink():  # where there are both, transformers takes it too
+        files = [whole]
+    else:
+        files = _named_by(index) if index.exists() or index.is_symlink() else sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise SourceError(no_weights(folder))
+    for file in files:
+        try:
+            require_regular(file)
+            with safe_open(file, framework="pt") as opened:
+                opened.keys()
+        except FileNotFoundError as error:
+            raise SourceError(f"{file} is named by the index but missing") from error
+        except ForeignError as error:
+            raise SourceError(f"{file} cannot be read: {error}") from error
+        except (SafetensorError, OSError) as error:
+            raise SourceError(f"{file} is truncated or corrupted: {first_line(error)}") from error
+    return files
+
+
+def _named_by(index: Path) -> list[Path]:
+    """Return the files that an index of weights names, which lie beside it."""
+    try:
+        names = sorted(set(object_in(index)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise SourceError(f"{index} cannot be read as an index of weights") from error
+    if strange := [name for name in names if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors")]:
+        raise SourceError(f"{index} names {str(strange[0])[:100]!r}, which is no .safetensors file beside it")
+    return [index.parent / name for name in names]
+
+
+def shapes_in(folder: Path) -> Iterator[tuple[int, ...]]:
+    """Yield the shape of each tensor of a checkpoint, from the files' headers alone."""
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as opened:
+            yield from (tuple(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118  # a safe_open is no dict

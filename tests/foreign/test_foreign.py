@@ -1,0 +1,31 @@
+"""Files that come from elsewhere, broken in ways that hypothesis finds: each is opened or refused in one line, in bounded time and memory.
+
+`make soak` tries ten thousand; here it is a few, the same ones each time, and those that once were found to break something.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.foreign.given import Case, cases, place, stocked
+from tests.foreign.trying import outcome
+
+MANY = int(os.environ.get("LAYERSCOPE_FOREIGN", "40"))
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stocked(tmp_path_factory.mktemp("stock"))
+
+
+@given(case=cases())
+@settings(max_examples=MANY, suppress_health_check=[*HealthCheck], print_blob=True)
+def test_whatever_a_file_holds_it_is_opened_or_refused_in_one_line(stock: Path, case: Case) -> None:
+    folder = stock.parent / "case"
+    try:
+        assert not (found := outcome(place(case, stock, folder), folder, folder / "cache")), (case, found)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""What is known of a foreign file before anybody works with it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.foreign import DEEPEST, ForeignError, json_in, json_of, object_in, require_regular, text_in
+
+
+def test_a_sound_file_is_read_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('\ufeff{"a": [1, 2.5, null, "안녕"]}', encoding="utf-8")
+    assert object_in(file) == {"a": [1, 2.5, None, "안녕"]}
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (Path.mkdir, "it is a folder"),
+        (_pipe, "it is a pipe or a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a pipe or a device"),
+        (lambda path: path.write_bytes(b"\xff"), r"it is not UTF-8 \(byte 0\)"),
+        (lambda path: path.write_text("x" * 11), "it has 0 MB, and at most 0 MB are read"),
+    ],
+)
+def test_what_is_no_text_is_refused_before_it_is_read(make: Any, words: str, tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(ForeignError, match=f"^{words}$"):
+        text_in(tmp_path / "a", most=10)
+
+
+def test_a_link_in_a_circle_and_a_missing_file_are_told_as_open_does(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("circle", "missing"):
+        with pytest.raises(OSError):
+            require_regular(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "it is no JSON"),
+        ("[NaN]", "NaN is no finite number"),
+        ("[-Infinity]", "-Infinity is no finite number"),
+        ('["\\ud800"]', "half a character"),
+        ('{"\\udfff": 1}', "half a character"),
+        ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"more than {DEEPEST} lists"),
+        ("[" * 100_000, "it is no JSON|lists in one another"),
+        ("1" * 5000, "it is no JSON"),
+    ],
+)
+def test_json_that_would_surprise_who_reads_on_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ForeignError, match=words):
+        json_of(text)
+
+
+def test_an_object_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[1]")
+    assert json_in(tmp_path / "a.json") == [1]
+    with pytest.raises(ForeignError, match="it is no JSON object"):
+        object_in(tmp_path / "a.json")
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12))  # fmt: skip
+def test_whatever_is_read_can_be_written_again(value: Any) -> None:
+    found = json_of(json.dumps(value))
+    assert json.dumps(found, ensure_ascii=False).encode() == json.dumps(value, ensure_ascii=False).encode()

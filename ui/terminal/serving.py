@@ -1,0 +1,95 @@
+"""The terminal's verbs around the page: opening it, for this machine or for others, and seeing whether all is well."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import LayerscopeError
+from engine.foreign import ForeignError, text_in
+from ui.terminal.options import Exports, Out, Source, write
+
+app = typer.Typer()
+
+
+@app.command("app")
+def open_app(
+    model: Source = "demo",
+    host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
+    exports: Exports = Path("exports"),
+    auth: Annotated[
+        str | None, typer.Option(metavar="USER:FILE", help="ask visitors for this name and the password that the file holds")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="listen to other machines without a password")] = False,
+    roots: Annotated[
+        list[Path] | None,
+        typer.Option("--models", metavar="DIR", help="a folder that visitors may name models and texts of"),
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--name", metavar="HOST", help="a name that this machine is also reached by, such as a proxy's")
+    ] = None,
+    browser: Annotated[
+        bool | None, typer.Option("--browser/--no-browser", help="open a browser window; left out, one is opened where there is a screen")
+    ] = None,
+) -> None:
+    """Open the page."""
+    if not 0 <= port <= 65_535:
+        raise LayerscopeError(f"there is no port {port}; choose one between 1 and 65535, or 0 for any that is free")
+    from ui.page.app import Server, serve
+    from ui.page.guard import is_loopback
+    from ui.page.reach import Reach
+
+    asked = _credentials(auth)
+    if not is_loopback(host):
+        if asked is None and not insecure:
+            raise LayerscopeError(
+                f"{host} is reached from other machines; name who may come in with --auth USER:FILE, or say --insecure if all may"
+            )
+        sys.stderr.write(
+            "layerscope: warning: other machines can reach this page, unencrypted"
+            f"{', and nobody is asked for a password' if asked is None else ''}; its visitors share this machine's memory and disk\n"
+        )
+    bounded = None if is_loopback(host) and not roots else tuple(path.expanduser().resolve() for path in (*(roots or ()), exports))
+    serve(model, Server(host, port, tuple(names or ()), asked, Reach(bounded)), exports, browser)
+
+
+def _credentials(auth: str | None) -> tuple[str, str] | None:
+    """Return the name and the password that --auth names."""
+    if auth is None:
+        return None
+    user, _, file = auth.partition(":")
+    if not user or not file:
+        raise LayerscopeError("--auth wants USER:FILE: a name, and the file that holds its password")
+    try:
+        password = text_in(Path(file).expanduser(), most=4096).strip()
+    except (OSError, ForeignError) as error:
+        raise LayerscopeError(f"the password cannot be read from {file}: {getattr(error, 'strerror', None) or error}") from error
+    if not password:
+        raise LayerscopeError(f"{file} holds no password")
+    return user, password
+
+
+@app.command()
+def doctor(
+    exports: Exports = Path("exports"),
+    clear: Annotated[bool, typer.Option("--clear", help="remove what is safe to remove of what was found")] = False,
+    out: Out = None,
+) -> None:
+    """See how this machine stands: versions, cache, exports, what is broken and how to mend it. Exits 1 when something is."""
+    from dataclasses import asdict
+
+    from engine.export import doctor as house
+
+    health = house.examine(exports)
+    cleared = house.clear(health) if clear else []
+    if cleared:
+        health = house.examine(exports)
+    told = asdict(health)
+    told["findings"] = [{**finding, "clear": [str(path) for path in finding["clear"]]} for finding in told["findings"]]
+    write({**told, "cleared": [str(path) for path in cleared]}, out)
+    for finding in health.findings:
+        sys.stderr.write(f"{finding.what}: {finding.mend}\n")
+    if health.findings:
+        raise typer.Exit(1)
