@@ -116,10 +116,9 @@ def spoil(path: Path, spoilt: Spoilt) -> None:
         _break(path, spoilt)
     elif path.is_file():
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # was spoilt before
+            _write(path, _changed(json.loads(path.read_text(encoding="utf-8")), spoilt))
+        except (ValueError, RecursionError):  # was spoilt before
             return
-        _write(path, _changed(content, spoilt))
 
 
 def _break(path: Path, spoilt: Spoilt) -> None:
