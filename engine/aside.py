@@ -2,6 +2,8 @@
 
 The maker holds a lock on such a folder, which the system lets go of when a process dies, however it dies."""
 
+import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -25,6 +27,17 @@ def making(parent: Path, prefix: str) -> Iterator[Path]:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside a file to write at. It takes the file's place in the end; after an error what was there before still is."""
+    beside = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def sweep(parent: Path, prefix: str) -> list[Path]:

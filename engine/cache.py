@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import platformdirs
 
+from engine.aside import replacing
 from engine.errors import LayerscopeError
 
 log = logging.getLogger("layerscope")
@@ -52,12 +52,8 @@ def write_whole(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")
         return
-    beside = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.tmp")
-    try:
+    with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_result(kind: str, key: str) -> Any | None:

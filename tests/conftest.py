@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from engine.export import checkpoint, verify
-from engine.jobs import Job, drain
-from engine.models import convert, loading
+from engine.export import checkpoint
+from engine.jobs import drain
+from engine.models import loading
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
-from engine.recover import apart, recovery, shearing
+from engine.recover import apart
 from engine.types import Model
 from tests.answers import Answer
 from tests.families import save_tiny
+from tests.here import here
 from ui.terminal import cli
 
 settings.register_profile("suite", deadline=None, derandomize=True)  # a shared machine has no deadlines; a failure must come back
@@ -85,16 +86,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert, learn and check in this process, by the same code, which spares the seconds that another process takes to start."""
-    tasks = {
-        "engine.export.verify": verify.check,
-        "engine.models.convert": convert.convert,
-        "engine.recover.recovery": recovery.recover,
-        "engine.recover.shearing": shearing.answer,
-    }
-
-    def here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
-        return (yield from tasks[module](json.loads(json.dumps(request))))
-
     for caller in (checkpoint, loading, apart):
         monkeypatch.setattr(caller, "in_fresh_process", here)
 

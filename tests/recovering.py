@@ -4,7 +4,6 @@
 steps of one by torch's own means instead.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.export import checkpoint, recovered, verify
-from engine.jobs import Job, drain
+from engine.export import checkpoint, recovered
+from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
@@ -37,6 +36,7 @@ from engine.training.loop import BETAS
 from engine.training.recipe import Recipe, rate_at
 from engine.types import Model, Part, Plan, Trim
 from tests.families import save_tiny
+from tests.here import here
 from tests.repairing import WORDS
 
 LENGTH, ROWS, STEPS = 32, 4, 6
@@ -132,11 +132,6 @@ def shortened(set_to: Callable[[object, str, Any], None] = setattr) -> None:
     set_to(learning, "LOOKING", 9.0)
 
 
-def _here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
-    tasks = {"engine.recover.recovery": recover, "engine.export.verify": verify.check}
-    return (yield from tasks[module](json.loads(json.dumps(request))))
-
-
 def _replicated(run: Run) -> None:
     """Take a run's steps on cross entropy by torch's DDP; the first process tells of each as the run would."""
     opened, recipe = drain(recovery._opened(run)), Recipe(**run.record["recipe"])
@@ -163,7 +158,7 @@ def _replicated(run: Run) -> None:
 if __name__ == "__main__":
     shortened()
     learning.SAVE = 0.0  # a checkpoint after every step, so that a kill may fall into one
-    apart.in_fresh_process = checkpoint.in_fresh_process = _here  # all in the one process that is killed
+    apart.in_fresh_process = checkpoint.in_fresh_process = here  # all in the one process that is killed
     folders = sys.argv[1:]
     with parallel.together():
         while folders and folders[0] != "--replicated":

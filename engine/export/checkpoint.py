@@ -21,7 +21,7 @@ from engine.export.target import appearing, require_disk, require_free, set_asid
 from engine.foreign import ForeignError, object_in
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.loading import fingerprint_of, generation_config_in
-from engine.models.sources import inspect_folder, lies_within
+from engine.models.sources import COMPANIONS, inspect_folder, lies_within
 from engine.models.tensors import places_in, write_shards
 from engine.plans.files import plan_to_json
 from engine.plans.kept import require_tensors
@@ -31,16 +31,6 @@ from engine.plans.words import require_depth
 from engine.types import ModelSource, ModelSpec, Plan
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
-_COMPANIONS = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "chat_template*",
-    "generation_config.json",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +103,13 @@ def export(
         checks = (*(yield from verify(folder, plan, partial, source.trust_remote_code)), *notes)
         _tell_unchecked(partial, checks)
         files = tuple((path.name, path.stat().st_size) for path in sorted(partial.iterdir()))
-        report = ExportReport(str(target), checks, files)
-        return report if report.passed else replace(report, path=str(set_aside(partial, target)))
+        return reported(partial, target, checks, files)
+
+
+def reported(partial: Path, target: Path, checks: tuple[Check, ...], files: tuple[tuple[str, int], ...]) -> ExportReport:
+    """Return what came of an export; where a check failed, what was made is set aside under a name that says so."""
+    report = ExportReport(str(target), checks, files)
+    return report if report.passed else replace(report, path=str(set_aside(partial, target)))
 
 
 def _tell_unchecked(partial: Path, checks: Sequence[Check]) -> None:
@@ -177,7 +172,7 @@ def parse_size(text: str) -> int:
 
 def companions_of(folder: Path) -> list[Path]:
     """Return the files that go into a checkpoint as they are; a link to anything outside the model is refused, not copied."""
-    files = sorted({path for pattern in _COMPANIONS for path in folder.glob(pattern) if path.is_file()})
+    files = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()})
     for path in files:
         if not lies_within(path, folder):
             raise ExportError(

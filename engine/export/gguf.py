@@ -6,7 +6,6 @@ Nothing is computed, so it serves the plans whose blocks each take one source la
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +13,8 @@ import numpy as np
 from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFValueType, GGUFWriter, Keys, ReaderField, ReaderTensor, get_tensor_name_map, size_label
 
 from engine.errors import ExportError, PlanError, SourceError, UnsupportedModelError, first_line
-from engine.export.checkpoint import ExportReport, verify
-from engine.export.target import appearing, require_disk, require_free, set_aside
+from engine.export.checkpoint import ExportReport, reported, verify
+from engine.export.target import appearing, require_disk, require_free
 from engine.jobs import Job, Progress
 from engine.models.families import Architecture, row_of
 from engine.models.loading import converted
@@ -91,8 +90,7 @@ def export_gguf(source: ModelSource, plan: Plan, target: Path) -> Job[ExportRepo
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.1 * written / max(total, 1))
         yield Progress("Checking the checkpoint in a fresh process", 0.1)
         checks = yield from verify(folder, plan, partial, gguf=gguf.path)
-        report = ExportReport(str(target), checks, ((target.name, partial.stat().st_size),))
-        return report if report.passed else replace(report, path=str(set_aside(partial, target)))
+        return reported(partial, target, checks, ((target.name, partial.stat().st_size),))
 
 
 def require_copies(plan: Plan) -> None:

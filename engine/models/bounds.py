@@ -4,7 +4,6 @@ A config is text that a stranger wrote: three digits too many in one of its numb
 is gone. What sizes a model has left its mark in the headers of its weights, and is held against them.
 """
 
-import mmap
 import re
 import struct
 from collections.abc import Iterable, Mapping
@@ -43,8 +42,8 @@ def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]
 
 def require_bounded_gguf(file: Path) -> None:
     """Raise SourceError where a GGUF file names more blocks than it has tensors."""
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        head = mapped[:_HEADER]
+    with file.open("rb") as opened:
+        head = opened.read(_HEADER)
     tensors = struct.unpack_from("<Q", head, 8)[0] if len(head) >= 16 else 0
     for found in re.finditer(rb"\.block_count([\4\5\n\v])\0\0\0(.{4,8})", head, re.DOTALL):
         wide = found[1] in b"\n\v"  # 64 bits, where 4 and 5 have 32

@@ -16,12 +16,15 @@ from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
 from engine.models.library import CONFIG_BYTES, DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, require_code_allowed
 from engine.models.shapes import block_terms, outer_terms, shape_of
-from engine.models.weights import shapes_in
+from engine.models.weights import headers_in
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-READ = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
-    "*.model", "chat_template*", "README.md")  # fmt: skip  # what is read of a model's folder beside its weights, by us or by transformers
+COMPANIONS = (  # what goes with a model's weights and config
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
+    "generation_config.json",
+)  # fmt: skip
+_READ = ("config.json", "README.md", *COMPANIONS)  # of a folder, by us or by transformers
 _FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md")  # of a Hub model
 _NO_NAMES = {
     "",
@@ -110,8 +113,19 @@ def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -
         UnsupportedModelError: a family or a setting that cannot be folded.
     """
     if not options:
-        config_in(folder)
-        require_code_allowed(folder, trust_remote_code)
+        _allowed(folder, trust_remote_code)
+    return _parsed(folder, trust_remote_code, **options)
+
+
+def _allowed(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
+    """Return a folder's config as the JSON object it is, where it wants no code to be run that is not trusted."""
+    values = config_in(folder)
+    require_code_allowed(folder, trust_remote_code)
+    return values
+
+
+def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
+    """Return what transformers makes of a config; see `read_config`."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
     except Exception as error:  # transformers raises whatever its parsers raise
@@ -130,13 +144,12 @@ def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
         SourceError: as `read_config` and `weight_files`, or the config asks for more than the tensors can be of.
         UnsupportedModelError: a family or a setting that cannot be folded.
     """
-    values = config_in(folder)
-    require_code_allowed(folder, source.trust_remote_code)
+    values = _allowed(folder, source.trust_remote_code)
     try:
-        require_bounded(values, shapes_in(folder))
+        require_bounded(values, (tuple(view.get_shape()) for _, _, view in headers_in(folder)))
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{folder}: {error}") from error
-    config = read_config(folder, source.trust_remote_code)
+    config = _parsed(folder, source.trust_remote_code)
     return config, describe_config(config, source)
 
 
@@ -149,7 +162,7 @@ def config_in(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").exists():
         raise SourceError(f"{folder} holds no model: config.json is missing")
     try:
-        for file in sorted({path for pattern in READ for path in folder.glob(pattern)}):
+        for file in sorted({path for pattern in _READ for path in folder.glob(pattern)}):
             require_regular(file, LARGE)
         file = folder / "config.json"
         return object_in(file, CONFIG_BYTES)

@@ -15,7 +15,7 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import safe_open
 
 from engine.errors import ExportError, UnsupportedModelError
-from engine.models.weights import weight_files
+from engine.models.weights import headers_in
 
 _NAMES = {
     "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
@@ -55,13 +55,10 @@ def places_in(folder: Path) -> dict[str, TensorPlace]:
         SourceError: as `weight_files`. UnsupportedModelError: a tensor is of a type that is not read here, such as FP8.
     """
     places: dict[str, TensorPlace] = {}
-    for file in weight_files(folder):
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  # a safe_open is no dict
-                view = opened.get_slice(name)
-                if view.get_dtype() not in _DTYPES:
-                    raise UnsupportedModelError(f"{name} in {file.name} holds numbers of type {view.get_dtype()}, which are not read here")
-                places[name] = TensorPlace(file, _DTYPES[view.get_dtype()], tuple(view.get_shape()))
+    for name, file, view in headers_in(folder):
+        if view.get_dtype() not in _DTYPES:
+            raise UnsupportedModelError(f"{name} in {file.name} holds numbers of type {view.get_dtype()}, which are not read here")
+        places[name] = TensorPlace(file, _DTYPES[view.get_dtype()], tuple(view.get_shape()))
     return places
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from engine.errors import TextError, first_line
+from engine.errors import TextError
 from engine.foreign import LARGE, ForeignError, text_in
 from engine.types import Calibration
 
@@ -89,8 +89,10 @@ def read_texts(path: Path) -> Calibration:
         raise TextError(f"{path} does not exist; name a UTF-8 file with one text a line") from error
     except ForeignError as error:
         raise TextError(f"{path} cannot be read: {error}") from error
-    except (OSError, ValueError) as error:  # a NUL in its name is the latter
-        raise TextError(f"{path!r} cannot be read: {first_line(error)}") from error
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in its name
+        raise TextError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pack, ...]:

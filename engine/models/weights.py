@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -48,8 +49,8 @@ def _named_by(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def shapes_in(folder: Path) -> Iterator[tuple[int, ...]]:
-    """Yield the shape of each tensor of a checkpoint, from the files' headers alone."""
+def headers_in(folder: Path) -> Iterator[tuple[str, Path, Any]]:
+    """Yield each tensor's name, its file, and the view of it, which says its type (`get_dtype`) and shape (`get_shape`) by the header."""
     for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
-            yield from (tuple(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118  # a safe_open is no dict
+            yield from ((name, file, opened.get_slice(name)) for name in opened.keys())  # noqa: SIM118  # a safe_open is no dict

@@ -5,7 +5,6 @@ The map of a repair, a projection that was solved again, which weights a mask le
 
 import functools
 import hashlib
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from engine.aside import making
+from engine.aside import making, replacing
 from engine.cache import cache_folder
 from engine.errors import PlanError, first_line
 from engine.foreign import require_regular
@@ -88,19 +87,10 @@ def _write(mark: str, path: Path) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _save({"tensor": tensor_of(mark)}, path)
+        with replacing(path) as beside:
+            save_file({"tensor": tensor_of(mark)}, beside)
     except (OSError, SafetensorError) as error:
         raise PlanError(f"{path} cannot be written: {first_line(error)}; make room, or set LAYERSCOPE_CACHE to another folder") from error
-
-
-def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a file so that it appears whole or not at all."""
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file(tensors, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def tensor_of(mark: str) -> torch.Tensor:
@@ -143,7 +133,8 @@ def pack_tensors(marks: Iterable[str], file: Path) -> None:
         PlanError: one is not known here, or the file cannot be written.
     """
     try:
-        _save({mark: tensor_of(mark).contiguous() for mark in marks}, file)
+        with replacing(file) as beside:
+            save_file({mark: tensor_of(mark).contiguous() for mark in marks}, beside)
     except (OSError, SafetensorError) as error:
         raise PlanError(f"the plan's tensors cannot be written to {file}: {error}") from error
 

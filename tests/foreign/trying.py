@@ -1,6 +1,5 @@
 """A verb is tried on files that come from elsewhere, in a process of its own whose time and memory are bounded."""
 
-import json
 import os
 import resource
 import signal
@@ -8,11 +7,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from engine.export import checkpoint, verify
-from engine.jobs import Job
-from engine.models import convert, loading
+from engine.export import checkpoint
+from engine.models import loading
+from tests.here import here
 from ui.terminal import cli
 
 SECONDS, BYTES = 30, 2 << 30  # of the processor's time, and of memory beyond what the process begins with
@@ -52,7 +50,7 @@ def _bounded(arguments: Sequence[object], said: Path, cache: Path) -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
         for caller in (checkpoint, loading):
-            caller.in_fresh_process = _here  # type: ignore[attr-defined]
+            caller.in_fresh_process = here  # type: ignore[attr-defined]
         sys.argv = ["layerscope", *map(str, arguments)]
         cli.main()
     except SystemExit as end:
@@ -62,8 +60,3 @@ def _bounded(arguments: Sequence[object], said: Path, cache: Path) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
-
-
-def _here(module: str, request: dict[str, Any], _: str) -> Job[dict[str, Any]]:
-    tasks = {"engine.export.verify": verify.check, "engine.models.convert": convert.convert}
-    return (yield from tasks[module](json.loads(json.dumps(request))))

@@ -3,11 +3,11 @@
 import atexit
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +17,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from starlette.middleware import Middleware
 
+from engine.aside import making
 from engine.errors import LayerscopeError
+from engine.export.doctor import strange_switches
 from engine.models.sources import DTYPES
 from engine.models.texts import assets_folder
 from ui.page.bench.shared import texts_of
@@ -34,7 +36,6 @@ from ui.page.wiring import connect
 from ui.text.words import LANGUAGES, all_words, words
 
 _SWEEP = 30.0  # seconds between two looks at who has left
-_KNOWN = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")  # what Gradio may be told by the environment
 
 
 def build(model: str, sessions: Sessions, export_folder: Path) -> gr.Blocks:
@@ -163,7 +164,7 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
         LayerscopeError: the environment asks Gradio for something that is not offered, or the port is taken.
     """
     host, port = server.host, server.port
-    if strange := sorted(name for name in os.environ if name.startswith("GRADIO_") and name not in _KNOWN):
+    if strange := strange_switches():
         raise LayerscopeError(f"{strange[0]} is set, which may open this page to others or change what it does; unset it and start again")
     if browser is None:  # where somebody sits at a screen
         browser = sys.stdout.isatty() and (
@@ -173,9 +174,10 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
     gr.set_static_paths(list(SCRIPTS))
     speech = json.dumps({language: all_words(language) for language in LANGUAGES}, ensure_ascii=False).replace("</", "<\\/")
     head = f"<script>window.layerscopeWords = {speech}</script>"
-    uploads = Path(tempfile.mkdtemp(prefix="layerscope-uploads-"))
+    open_to_the_end = ExitStack()
+    atexit.register(open_to_the_end.close)
+    uploads = open_to_the_end.enter_context(making(Path(tempfile.gettempdir()), "layerscope-uploads-"))
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # of this server alone
-    atexit.register(shutil.rmtree, uploads, ignore_errors=True)
     sessions, first = Sessions(exports, server.reach), state_from_query("", model)
     ahead = sessions.open_ahead()
     ahead.look(first.T)

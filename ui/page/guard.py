@@ -12,7 +12,6 @@ from typing import Any
 
 Scope, Receive, Send = MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
 LARGEST, ALL = 2 << 30, 8 << 30  # bytes of one upload, and of all that are there
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def is_loopback(host: str) -> bool:
