@@ -56,24 +56,27 @@ def write_whole(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
 
-def load_result(kind: str, key: str) -> Any | None:
-    """Return the cached JSON value of this kind and key, or None where there is none, or it is not as it was written."""
-    found = _read(cache_folder() / kind / f"{key}.json")
-    return found and found[0]
+def write_marked(path: Path, value: Any) -> None:
+    """Write a JSON-able value into a file of its own, with a mark by which `read_marked` knows that it is as it was written.
+
+    Raises:
+        OSError: it cannot be written; what was there before is.
+    """
+    write_whole(path, json.dumps({"mark": _mark(value), "value": value}))
 
 
-def is_sound(path: Path) -> bool:
-    """Return whether the file of a result is as it was written."""
-    return _read(path) is not None
-
-
-def _read(path: Path) -> tuple[Any] | None:
-    """Return the value in a result's file, in a tuple; None where it is not as it was written."""
+def read_marked(path: Path) -> Any | None:
+    """Return what `write_marked` wrote into a file; None where there is none, or it is not as it was written."""
     try:
         found = json.loads(_text(path))
-        return (found["value"],) if found["mark"] == _mark(found["value"]) else None
+        return found["value"] if found["mark"] == _mark(found["value"]) else None
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
+
+
+def load_result(kind: str, key: str) -> Any | None:
+    """Return the cached JSON value of this kind and key, or None where there is none, or it is not as it was written."""
+    return read_marked(cache_folder() / kind / f"{key}.json")
 
 
 def save_result(kind: str, key: str, value: Any) -> None:
@@ -84,7 +87,7 @@ def save_result(kind: str, key: str, value: Any) -> None:
     """
     path = cache_folder() / kind / f"{key}.json"
     try:
-        write_whole(path, json.dumps({"mark": _mark(value), "value": value}))
+        write_marked(path, value)
     except OSError as error:
         raise LayerscopeError(
             f"{path} cannot be written: {error.strerror}; make room, or set LAYERSCOPE_CACHE to another folder"

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from engine.aside import making
 from engine.cache import content_key
 from engine.corpus.apart import judged_on
 from engine.corpus.reading import Document, content_of, documents
-from engine.corpus.rows import DOMAINS, INDEX, STARTS, TOKENS, Rows, open_rows
+from engine.corpus.rows import DOMAINS, STARTS, TOKENS, Rows, is_whole, open_rows, write_index
 from engine.corpus.settings import WritingSettings
 from engine.corpus.writing import own_file, write_own
 from engine.errors import SettingsError, TextError
@@ -58,7 +59,8 @@ def corpus(
     contents = [(one if len(choices) > 1 else "", content_of(path)) for one, path in zip(choices, read, strict=True)]
     fingerprint = content_key(_FORM, contents, _tokenizer_key(model.tokenizer), judging, limit)
     made = folder / f"corpus-{fingerprint[:16]}"
-    if not made.exists():
+    if not is_whole(made):
+        shutil.rmtree(made, ignore_errors=True)
         named = dict(zip(choices, read, strict=True))
         yield from _build(model, _each(named, model.tokenizer), name, made, limit)
     return open_rows(made, name, fingerprint, length)
@@ -113,7 +115,7 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
     np.save(folder / STARTS, np.asarray(starts))
     np.save(folder / DOMAINS, np.asarray(domains))
     told = {"dtype": dtype.name, "domains": list(places), "dropped": len(dropped), "beginnings": dropped[:_BEGINNINGS]}
-    (folder / INDEX).write_text(json.dumps(told), encoding="utf-8")
+    write_index(folder, told)
 
 
 def _tokenised(tokenizer: Any, config: Any, some: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:

@@ -4,17 +4,19 @@ All documents lie in one memory-mapped file in the order they were read. Which o
 arithmetic on their numbers; so is which row comes next, and a run that goes on needs one integer to know its place.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from engine.cache import file_digest, read_marked, write_marked
 from engine.errors import SettingsError, TextError
+from engine.foreign import ForeignError, require_regular
 from engine.models.texts import PACK_TOKENS, Pack, pack_rows
 
 HELD_OUT = 20  # every so many documents one is held out
@@ -171,13 +173,30 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
+def is_whole(folder: Path) -> bool:
+    """Return whether a corpus lies in a folder, as it was written there."""
+    found = read_marked(folder / INDEX)
+    try:
+        return found is not None and all(
+            require_regular(folder / name) >= 0 and file_digest(folder / name) == digest for name, digest in found["files"].items()
+        )
+    except (OSError, ForeignError):
+        return False
+
+
+def write_index(folder: Path, told: dict[str, Any]) -> None:
+    """Write what is told of a corpus, whose other files lie in the folder."""
+    write_marked(folder / INDEX, {**told, "files": {name: file_digest(folder / name) for name in (TOKENS, STARTS, DOMAINS)}})
+
+
 def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
     """Open the corpus that lies in a folder (see engine/corpus/building.py).
 
     Raises:
         TextError: a domain is shorter than one row.
     """
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = read_marked(folder / INDEX)
+    assert index is not None
     tokens = np.memmap(folder / TOKENS, index["dtype"], "r")
     starts, domains = np.load(folder / STARTS), np.load(folder / DOMAINS)
     parts = tuple(_part(domain, tokens, starts, np.flatnonzero(domains == place)) for place, domain in enumerate(index["domains"]))

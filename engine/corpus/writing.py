@@ -17,6 +17,7 @@ import numpy as np
 from engine.cache import content_key
 from engine.corpus.settings import WritingSettings
 from engine.errors import TextError
+from engine.foreign import ForeignError, json_of, require_regular
 from engine.jobs import Job, Progress, retold
 from engine.judge.generation import Generated, generate
 from engine.plans.live import live_network
@@ -126,13 +127,19 @@ def _begun(out: Path, by: dict[str, Any], wanted: int) -> tuple[int, int, int]:
 def _lines(out: Path, by: dict[str, Any]) -> list[tuple[int, int, int]]:
     """Return the bytes, the tokens and the batch of each whole line."""
     try:
-        lines = out.read_bytes().splitlines(keepends=True) if out.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        told = [(len(line), json.loads(line)) for line in whole]
-        if (lines and not whole) or not all(record["by"] == {**by, "number": record["by"]["number"]} for _, record in told):
-            raise ValueError
-        return [(size, record["tokens"], record["by"]["number"]) for size, record in told]
+        lines = out.read_bytes().splitlines(keepends=True) if out.exists() and require_regular(out) else []
+    except ForeignError as error:
+        raise TextError(f"{out} cannot be read: {error}") from error
     except OSError as error:
         raise TextError(f"{out} cannot be read: {error.strerror}") from error
+    whole = [line for line in lines if line.endswith(b"\n")]
+    try:
+        told = [(len(line), json_of(line.decode())) for line in whole]
+        found = [(size, record["tokens"], record["by"]["number"], record["by"]) for size, record in told]
+        if (lines and not whole) or not all(
+            type(tokens) is type(number) is int and made == {**by, "number": number} for _, tokens, number, made in found
+        ):
+            raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise TextError(f"{out} holds another text; choose another name, nothing is ever overwritten") from error
+    return [line[:3] for line in found]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.aside import abandoned
-from engine.cache import cache_folder, is_sound
+from engine.cache import cache_folder, read_marked
 from engine.errors import SourceError
 from engine.export.checkpoint import versions
 from engine.export.target import ASIDE
@@ -85,7 +85,7 @@ def _left(cache: Path, exports: Path) -> Iterator[Finding]:
 
 def _broken(cache: Path) -> Iterator[Finding]:
     """Results that are not as they were written, which count as not there; of boards, which people made, none is cleared."""
-    broken = tuple(path for path in sorted(cache.glob("*/*.json")) if path.parent.name not in _KEPT and not is_sound(path))
+    broken = tuple(path for path in sorted(cache.glob("*/*.json")) if path.parent.name not in _KEPT and read_marked(path) is None)
     if broken:
         yield Finding(f"{len(broken)} results in the cache are not as they were written", "run layerscope doctor --clear", broken)
 

@@ -1,16 +1,17 @@
 """How much of the source's final hidden state a plan keeps: measured once a plan, remembered on disk."""
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from engine.cache import Ledger, content_key
+from engine.cache import Ledger, content_key, load_result, save_result, spare
+from engine.jobs import Job, Progress
 from engine.models.devices import exact
 from engine.models.texts import packs_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
+from engine.passes.profiling import Profile, profile, profile_of
 from engine.plans.surgery import Mixer
 from engine.types import Block, Calibration, Model, SimilarityDefinition
 
@@ -32,7 +33,7 @@ class Similarity:
 
 
 class SimilarityMeter:
-    """Measures plans of one model on one calibration. Not thread-safe by itself: it takes the model's lock to run."""
+    """Measures plans of one model on one calibration, for whoever asks: it takes the model's lock to run."""
 
     def __init__(self, model: Model, calibration: Calibration) -> None:
         self.model = model
@@ -43,17 +44,20 @@ class SimilarityMeter:
         self.key = content_key(model.fingerprint, model.spec.dtype, model.source.device, tokens)
         self._ledger = Ledger("similarity", self.key)
         self._mixer = Mixer(model.network)
+        self._captures: tuple[Capture, ...] | None = None
         self._trails: Trails | None = None
 
     def share_trails(self) -> None:
         """From now on keep states along the plans that are run: worth its memory where many plans will be asked for."""
         self._trails = self._trails or Trails(max(256 << 20, self.model.spec.bytes // 4))
 
-    @cached_property
+    @property
     def captures(self) -> tuple[Capture, ...]:
         """The one pass over the source, made when first needed."""
-        with self.model.lock:
-            return tuple(capture(self.model, pack) for pack in self._packs)
+        if self._captures is None:
+            with self.model.lock:  # of several that ask at the same time, the second finds what the first has made
+                self._captures = self._captures or tuple(capture(self.model, pack) for pack in self._packs)
+        return self._captures
 
     def known(self, blocks: tuple[Block, ...]) -> bool:
         """True where measuring these blocks would cost nothing."""
@@ -64,23 +68,35 @@ class SimilarityMeter:
         name = blocks_key(blocks)
         value = self._ledger.get(name)
         if value is None:
-            value = self._run(blocks, prefix)
-            self._ledger.add(name, value)
+            with self.model.lock:
+                value = self._ledger.get(name)  # another tab may have measured it meanwhile
+                if value is None:
+                    value = self._run(blocks, prefix)
+                    self._ledger.add(name, value)
         return Similarity(*(tuple(math.nan if v is None else v for v in values) for values in value))
 
     def _run(self, blocks: tuple[Block, ...], prefix: int) -> list[list[float | None]]:
         texts = len(self.calibration.texts)
         flattened: list[float | None] = [None] * texts
         per_token: list[float | None] = [None] * texts
-        captures = self.captures
-        with self.model.lock:
-            for record in captures:
-                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails), blocks)
-                for text, start, stop in record.pack.spans:
-                    source, plan = exact(record.final[0, start:stop]), exact(final[0, start:stop])
-                    flattened[text] = _finite(cosine(source.flatten(), plan.flatten()))
-                    per_token[text] = _finite(cosine(source, plan).mean())
+        for record in self.captures:
+            final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails), blocks)
+            for text, start, stop in record.pack.spans:
+                source, plan = exact(record.final[0, start:stop]), exact(final[0, start:stop])
+                flattened[text] = _finite(cosine(source.flatten(), plan.flatten()))
+                per_token[text] = _finite(cosine(source, plan).mean())
         return [flattened, per_token]
+
+
+def profiled(meter: SimilarityMeter) -> Job[Profile]:
+    """Return the profile of a meter's model on its texts, remembered on disk."""
+    known = load_result("profiles", meter.key)
+    if known is None:
+        yield Progress("Running the texts through the model")
+        found = yield from profile(meter.captures)
+        spare(lambda: save_result("profiles", meter.key, asdict(found)))
+        return found
+    return profile_of(known)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
 """Pure maths on captured states and weights: what repeats what. Runs no model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -108,6 +109,14 @@ def profile(captures: Sequence[Capture]) -> Job[Profile]:
         tokens=tokens,
         texts=texts,
     )
+
+
+def profile_of(value: Mapping[str, Any]) -> Profile:
+    """Return the profile whose fields, as JSON holds them, these are."""
+    matrices = {name: tuple(map(tuple, value[name])) for name in ("similarity", "similarity_rest", "angular")}
+    norms = NormProfile(**{name: tuple(norms) for name, norms in value["norms"].items()})
+    layers = tuple(LayerProfile(**layer) for layer in value["layers"])
+    return Profile(**{**value, **matrices, "norms": norms, "layers": layers})
 
 
 def token_gram(unit: torch.Tensor) -> torch.Tensor:

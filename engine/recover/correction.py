@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from engine.corpus.domains import Reader
 from engine.jobs import Job, Progress, retold
@@ -17,7 +16,7 @@ from engine.recover.learning import learn
 from engine.recover.runs import Run
 from engine.recover.school import School, cast
 from engine.recover.students import bare, trained
-from engine.training.checkpoints import about
+from engine.training.checkpoints import about, read_tensors
 from engine.training.recipe import Recipe
 from engine.types import Model
 
@@ -38,7 +37,7 @@ def corrected(school: School, model: Model, recipe: Recipe) -> Job[bool]:
             return False
         run.note(correction=_gained(part))
     if run.record["correction"]["used"]:
-        best = load_file(part.best)
+        best = read_tensors(part.best)
         with torch.no_grad():
             for name, parameter in adapters.items():
                 parameter.copy_(best[name])

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from engine.cache import cache_folder, plain
 from engine.corpus.building import corpus
@@ -35,7 +34,7 @@ from engine.recover.teaching import require_shareable, terms_of
 from engine.recover.tracking import tracked
 from engine.recover.weighing import HELD, Weighing
 from engine.training import parallel
-from engine.training.checkpoints import about
+from engine.training.checkpoints import about, read_tensors
 from engine.types import Model, Plan
 
 JUDGE_TOKENS = 6000  # of each held-out text, before and after
@@ -153,7 +152,7 @@ def _finished(run: Run) -> Job[dict[str, Any]]:
     better: in the source's number format, on more text than the looks on the way read."""
     opened = yield from scaled(_opened(run), 0.0, 0.3)
     model, scores, before = opened.model, run.record["source_scores"], run.record["before"]
-    network, best = _stock(opened, run, load_file(run.best)), int(about(run.best)["step"])
+    network, best = _stock(opened, run, read_tensors(run.best)), int(about(run.best)["step"])
     after = yield from gaps(network, opened.held, scores, device=model.source.device)
     if not after["kind"].ratio <= before["kind"]["ratio"]:
         network, best = _stock(opened, run, {}), 0

@@ -1,6 +1,6 @@
 """A run is a folder: what was asked for, where it stands, what each step was. It outlives whoever started it.
 
-run.json        what was asked for, and, once measured, how it learns; written whole
+run.json        what was asked for, and, once measured, how it learns; written whole, with a mark that it is as it was written
 metrics.jsonl   a line a step, and a line a look at held-out text
 plan.zip        the plan that learns; or that came of a shearing
 steps/          the last checkpoints
@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from engine.cache import plain, write_whole
+from engine.cache import plain, read_marked, write_marked, write_whole
 from engine.errors import TrainingError
+from engine.foreign import ForeignError, json_of, require_regular, text_in
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_from_json
 from engine.training.parallel import device_of, first
@@ -49,12 +51,12 @@ class Run:
         """What run.json holds.
 
         Raises:
-            TrainingError: it is missing or no JSON.
+            TrainingError: it is missing, or not as it was written.
         """
-        try:
-            return dict(json.loads(self._record.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{self.folder} holds no run that can be resumed: run.json is missing or broken") from error
+        found = read_marked(self._record)
+        if not found:
+            raise TrainingError(f"{self.folder} holds no run that can be resumed: run.json is missing or broken")
+        return dict(found)
 
     @property
     def source(self) -> ModelSource:
@@ -75,7 +77,10 @@ class Run:
         if not first():
             return
         before = self.record if self._record.exists() else {}
-        self._write(self._record, json.dumps(plain(before | more), indent=1) + "\n")
+        try:
+            write_marked(self._record, plain(before | more))
+        except OSError as error:
+            raise self._full(error) from error
 
     @property
     def shears(self) -> bool:
@@ -107,7 +112,9 @@ class Run:
     @property
     def error(self) -> str:
         """Why it stopped; empty where it did not."""
-        return self._error.read_text(encoding="utf-8") if self._error.exists() else ""
+        with suppress(OSError, ForeignError):
+            return text_in(self._error)
+        return ""
 
     def failed(self, why: str) -> None:
         """Keep why it stopped."""
@@ -173,24 +180,32 @@ class Run:
             self.also(line)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the metrics; a line that was cut off is passed over."""
+        """Return the metrics; a line that was cut off, or is none of ours, is passed over.
+
+        Raises:
+            TrainingError: it is no file.
+        """
         found = []
         with suppress(FileNotFoundError):
+            self._require_metrics()
             for line in self._metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-                with suppress(ValueError):
-                    found.append(json.loads(line))
-        return [line for line in found if isinstance(line, dict) and "step" in line]
+                with suppress(ForeignError):
+                    found.append(json_of(line))
+        return [line for line in found if _is_told(line)]
+
+    def _require_metrics(self) -> None:
+        try:
+            require_regular(self._metrics)
+        except ForeignError as error:
+            raise TrainingError(f"{self._metrics} cannot be read: {error}") from error
 
     def back_to(self, step: int) -> None:
         """Leave only the lines of steps up to one, and of looks before it: what comes after will come again."""
         if not first():
             return
         kept = [line for line in self.lines() if line["step"] < step or (line["step"] == step and "loss" in line)]
-        self._write(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def _write(self, path: Path, text: str) -> None:
         try:
-            write_whole(path, text)
+            write_whole(self._metrics, "".join(json.dumps(line) + "\n" for line in kept))
         except OSError as error:
             raise self._full(error) from error
 
@@ -223,6 +238,19 @@ class Run:
                 shutil.rmtree(self.folder)
             except OSError as error:
                 raise TrainingError(f"{self.folder} cannot be removed: {error.strerror}") from error
+
+
+def _is_told(line: Any) -> bool:
+    """Return whether a line is one that runs tell: of a step, of a look at both texts, or of domains."""
+    if not _holds(line, "step") or line["step"] is None:
+        return False
+    looked = all(_holds(line.get(text), "ratio") for text in ("kind", "other"))
+    return _holds(line, "tokens", "loss") or looked or isinstance(line.get("domains"), dict)
+
+
+def _holds(value: Any, *keys: str) -> bool:
+    """Return whether a value holds numbers of these names; null is one that JSON has no word for."""
+    return isinstance(value, dict) and all(type(value.get(key, "")) in (int, float, NoneType) for key in keys)
 
 
 def runs_in(folder: Path) -> list[Run]:

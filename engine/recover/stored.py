@@ -26,6 +26,7 @@ class Stored:
 
     def __init__(self, file: Path, rows: Rows, recipe: Recipe, top: int, vocabulary: int) -> None:
         self._file, self._rows, self._recipe, self._top = file, rows, recipe, min(top, vocabulary)
+        self._vocabulary = vocabulary
         shape, ids = (rows.length, self._top), "<u2" if vocabulary <= 1 << 16 else "<u4"
         self._kind = np.dtype([("logs", "<f2", shape), ("ids", ids, shape), ("missing", "<f4")])
         self._numbers = rows.reading(recipe.steps * recipe.accumulate * recipe.rows, recipe.seed)
@@ -83,6 +84,8 @@ class Stored:
         assert numbers is not None
         found = self._read()[self._places[numbers.cpu().numpy()]]
         logs, likeliest = torch.from_numpy(found["logs"]), torch.from_numpy(found["ids"].astype(np.int64))
+        if likeliest.max() >= self._vocabulary:
+            raise TrainingError(f"{self._file} is broken; remove it, and the source says the same again")
         return Likeliest(logs.flatten(0, 1).to(ids.device), likeliest.flatten(0, 1).to(ids.device)), ()
 
     def missing(self, numbers: Sequence[int] | None = None) -> float:

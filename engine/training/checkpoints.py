@@ -10,11 +10,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from engine.errors import TrainingError
+from engine.cache import content_key
+from engine.errors import TrainingError, first_line
+from engine.foreign import ForeignError, require_regular
 from engine.training import parallel
 
 KEEP = 2
 _NAME = "step-{:08d}"
+_MARK = "layerscope"  # beside what is said about tensors: a fingerprint of that, their names and shapes
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> None:
@@ -23,9 +26,10 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
     Raises:
         TrainingError: the disk is full, or the folder cannot be written to.
     """
-    aside = path.with_name(f".{path.name}")
+    aside, found = path.with_name(f".{path.name}"), {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    mark = _mark(about, {name: list(tensor.shape) for name, tensor in found.items()})
     try:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, aside, dict(about))
+        save_file(found, aside, {**about, _MARK: mark})
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -35,9 +39,35 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
 
 
 def about(path: Path) -> dict[str, str]:
-    """Return what a file of tensors says about itself."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+    """Return what a file that `write_tensors` wrote says about itself.
+
+    Raises:
+        TrainingError: it is missing or broken.
+    """
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            found = dict(file.metadata() or {})
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        if found.pop(_MARK, "") != _mark(found, shapes):
+            raise ForeignError("it is not as it was written")
+    except (OSError, SafetensorError, ForeignError) as error:
+        raise TrainingError(f"{path} cannot be read: {first_line(error)}; remove it, and its run goes on without it") from error
+    return found
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a file that `write_tensors` wrote.
+
+    Raises:
+        TrainingError: it is missing or broken.
+    """
+    about(path)
+    return load_file(path)
+
+
+def _mark(about: Mapping[str, str], shapes: Mapping[str, list[int]]) -> str:
+    return content_key(dict(about), dict(shapes))
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -72,7 +102,7 @@ def latest(folder: Path, state: Callable[[], dict[str, torch.Tensor]] = dict) ->
         try:
             if path.is_dir():
                 return int(path.name.partition("-")[2]), parallel.read_shards(path, state())
-            return int(about(path)["step"]), load_file(path)
-        except (OSError, SafetensorError, KeyError, ValueError):
+            return int(about(path)["step"]), read_tensors(path)
+        except (OSError, TrainingError, KeyError, ValueError):
             continue
     return None

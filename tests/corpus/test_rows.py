@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -119,6 +120,18 @@ def test_what_a_build_that_was_stopped_left_is_no_corpus(tiny: Open, tmp_path: P
     job.close()
     assert not list((tmp_path / "kept").iterdir())
     assert len(rows_of(tiny("llama"), tmp_path, texts(200)))
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "starts.npy", "domains.npy", "index.json"])
+def test_a_corpus_that_is_not_as_it_was_written_is_written_again(name: str, tiny: Open, tmp_path: Path) -> None:
+    model, documents = tiny("llama"), texts(40)
+    ids = rows_of(model, tmp_path, documents).batch(0, 4, 0).ids
+    (file,) = tmp_path.glob(f"kept/corpus-*/{name}")
+    content = file.read_bytes()
+    file.write_bytes(content[:-3] + bytes(255 - byte for byte in content[-3:]))
+    os.utime(file, (0, 0))
+    assert torch.equal(rows_of(model, tmp_path, documents).batch(0, 4, 0).ids, ids)
+    assert file.read_bytes() == content
 
 
 def test_domains_are_parts_of_their_own(tiny: Open, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_what_cannot_be_written_is_refused(tiny: Open, tmp_path: Path) -> None:
         write(model, tmp_path / "a.jsonl", replace(ASKED, tokens=0))
     with pytest.raises(SettingsError, match="300 tokens with seed -1"):
         write(model, tmp_path / "a.jsonl", replace(ASKED, seed=-1))
-    with pytest.raises(TextError, match=r"cannot be read: Is a directory|cannot be written"):
+    with pytest.raises(TextError, match=r"cannot be read: it is a folder|cannot be written"):
         write(model, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(TextError, match="cannot be"):

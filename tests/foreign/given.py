@@ -1,67 +1,49 @@
-"""Sound files of every kind that is read, tiny, for others to spoil; and the verbs that read them."""
+"""Sound files of every kind that is read, tiny, for others to spoil."""
 
 import json
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas
+import pytest
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engine.jobs import drain
+from engine.jobs import Job, drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
+from engine.plans import kept
+from engine.plans.bundle import TENSORS, write_bundle
 from engine.plans.files import plan_to_json
-from tests.families import TEXTS, save_tiny
+from engine.plans.kept import pack_tensors
+from engine.recover.recovery import recover
+from engine.recover.runs import Run
+from engine.recover.settings import ShearSettings
+from engine.recover.shearing import begin_shearing, shear
+from engine.types import Model
+from tests.families import save_tiny
 from tests.foreign.spoiling import IN_BYTES, IN_JSON, OF_KIND, Spoilt, added_to, spoil
-from tests.foreign.trying import outcome
+from tests.foreign.surfaces import CALIBRATED, EXPORTED, FILES, JUDGED, LEARNT, MEASURED, VERBS, WROTE
+from tests.foreign.trying import patched
 from tests.ggufs import save_gguf
+from tests.recovering import DEEP, SENTENCES, begun, with_zeros
+from ui.terminal import cli
 
-MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "README.md", "model.safetensors")
-SHARDED = ("model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 _JSON = (".json",)
-
-# What reads what: arguments with the names of the files, relative to the folder of the case.
-VERBS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "whole": (
-        ("propose", "--model", "whole", "--calibration", "texts.txt", "-C", "2"),
-        ("profile", "--model", "whole", "--calibration", "texts.txt"),
-        ("evaluate", "--model", "whole", "--plan", "plan.json", "--text", "texts.txt", "--tokens", "60"),
-        ("export", "--model", "whole", "--plan", "plan.json", "--out", "out"),
-        ("models", "--exports", "."),
-    ),
-    "sharded": (
-        ("profile", "--model", "sharded", "--calibration", "texts.txt"),
-        ("export", "--model", "sharded", "--plan", "plan.json", "--out", "out", "--shard-size", "1MB"),
-    ),
-    "tiny.gguf": (
-        ("profile", "--model", "tiny.gguf", "--calibration", "texts.txt"),
-        ("export", "--model", "tiny.gguf", "--plan", "plan.json", "--out", "out.gguf", "--format", "gguf"),
-    ),
-    "plan.json": (
-        ("evaluate", "--model", "whole", "--plan", "plan.json", "--text", "texts.txt", "--tokens", "60"),
-        ("export", "--model", "whole", "--plan", "plan.json", "--out", "out"),
-    ),
-    "judged.json": (("export", "--model", "whole", "--plan", "plan.json", "--out", "out", "--evaluation", "judged.json"),),
-    "texts.txt": (
-        ("propose", "--model", "whole", "--calibration", "texts.txt", "-C", "2"),
-        ("evaluate", "--model", "whole", "--plan", "plan.json", "--text", "texts.txt", "--tokens", "60"),
-    ),
-    "cache": (
-        ("profile", "--model", "whole", "--calibration", "texts.txt"),
-        ("map", "--model", "whole", "--calibration", "texts.txt", "-C", "2"),
-    ),
-}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is spoilt: the surface, a file of it, how; and the verb that then meets it."""
+    """What is spoilt: the surface, which file of it (the pattern of its name and a share of those it matches), how; and the verb that
+    then meets it."""
 
     surface: str
     file: str
+    which: float
     spoilt: tuple[Spoilt, ...]
     verb: tuple[str, ...] = field(repr=True)
 
@@ -70,29 +52,29 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     """Any file of any surface, spoilt once or twice."""
     surface = draw(st.sampled_from(list(VERBS)))
-    file = {"whole": draw(st.sampled_from(MODEL)), "sharded": draw(st.sampled_from(SHARDED)), "cache": ""}.get(surface, surface)
-    ways = [IN_BYTES, OF_KIND] + ([IN_JSON, IN_JSON, added_to(file)] if file.endswith(_JSON) else [])
+    file = draw(st.sampled_from(FILES.get(surface, ("",))))
+    name = file or surface
+    ways = [IN_BYTES, OF_KIND] + ([IN_JSON, IN_JSON, added_to(name)] if name.endswith(_JSON) else [])
     spoilt = draw(st.lists(st.one_of(*ways), min_size=1, max_size=2))
-    return Case(surface, file, tuple(spoilt), draw(st.sampled_from(VERBS[surface])))
+    return Case(surface, file, draw(st.floats(0, 1)), tuple(spoilt), draw(st.sampled_from(VERBS[surface])))
 
 
-def place(case: Case, stock: Path, folder: Path) -> list[str]:
-    """Lay the stock's files out in a folder and spoil what the case says; return the arguments of its verb, with paths."""
+def place(case: Case, stock: Path, folder: Path) -> tuple[str, ...]:
+    """Lay the stock's files out in a folder and spoil what the case says; return the arguments of its verb, to be run there."""
     shutil.copytree(stock, folder, symlinks=True, dirs_exist_ok=True)
-    if case.surface == "cache":
-        files = sorted(path for path in (folder / "cache").rglob("*") if path.is_file())
-        path = files[int(case.spoilt[0].where * (len(files) - 1))]
-    else:
+    if case.surface != "cache":
         shutil.rmtree(folder / "cache")
-        path = folder / case.surface / case.file if case.file != case.surface else folder / case.file
+    path = folder / case.surface
+    if case.file:
+        found = sorted(file for file in path.glob(case.file) if file.is_file())
+        path = found[int(case.which * (len(found) - 1))]
     for spoilt in case.spoilt:
         spoil(path, spoilt)
-    names = {path.name for path in stock.iterdir()} | {"out", "out.gguf", "."}
-    return [str(folder / word) if word in names else word for word in case.verb]
+    return case.verb
 
 
 def stocked(folder: Path) -> Path:
-    """Make the stock: a model whole and in shards, a GGUF file, plans, figures, texts."""
+    """Make the stock: a model whole, in shards, quantised and exported, plans, figures, texts, runs under way."""
     save_tiny(folder / "whole", "llama")
     (folder / "whole" / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n# A tiny one\n", encoding="utf-8")
     shutil.copytree(folder / "whole", folder / "sharded")
@@ -101,12 +83,46 @@ def stocked(folder: Path) -> Path:
     size = sum(tensor.nbytes for tensor in load_file(folder / "whole" / "model.safetensors").values())
     network.save_pretrained(folder / "sharded", max_shard_size=size * 6 // 10)
     save_gguf(folder / "tiny.gguf", "llama")
+    (folder / "texts.txt").write_text("\n".join(SENTENCES), encoding="utf-8")
+    table = pandas.DataFrame({"text": SENTENCES, "domain": ["even", "odd"] * (len(SENTENCES) // 2)})
+    table.to_json(folder / "texts.jsonl", orient="records", lines=True)
+    table.to_parquet(folder / "texts.parquet")
     model = drain(open_model(parse_source(str(folder / "whole"))))
-    plan = plan_to_json(plan_of_kept(model.spec.depth, (0, 1, 4, 5), "hand-made"))
-    (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
-    (folder / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    for verb in (*VERBS["cache"], (*VERBS["plan.json"][0], "--out", "judged.json")):
-        names = {path.name for path in folder.iterdir()} | {"judged.json"}
-        assert not outcome([folder / word if word in names else word for word in verb], folder, folder / "cache")
-    (folder / "said").unlink()
+    _plans(folder, model)
+    with pytest.MonkeyPatch.context() as patch:  # here, not in a process of its own: what it imports each case will need
+        patched(patch.setattr)
+        patch.chdir(folder)
+        patch.setenv("LAYERSCOPE_CACHE", str(folder / "cache"))
+        _runs(model)
+        for verb in (*CALIBRATED, JUDGED, MEASURED, WROTE, EXPORTED, LEARNT):
+            patch.setattr(sys, "argv", ["layerscope", *verb])
+            with pytest.raises(SystemExit, match=r"^0$"):
+                cli.main()
+    shutil.rmtree(folder / "out")
+    kept._fresh.clear()  # a case finds tensors in files alone
     return folder
+
+
+def _plans(folder: Path, model: Model) -> None:
+    """Plans of less depth, for the model and for what is exported of it; and one with tensors, in one file and beside each other."""
+    for name, plan in (("plan", DEEP), ("less", plan_of_kept(DEEP.depth, (0, 1, 3), "hand-made"))):
+        (folder / f"{name}.json").write_text(json.dumps(plan_to_json(plan)), encoding="utf-8")
+    masked = with_zeros(DEEP, (model.spec.hidden_size, model.config.intermediate_size))
+    (folder / "kept").mkdir()
+    write_bundle(plan_to_json(masked), masked.tensors, folder / "kept.zip")
+    (folder / "kept" / "plan.json").write_text(json.dumps(plan_to_json(masked)), encoding="utf-8")
+    pack_tensors(masked.tensors, folder / "kept" / f"plan{TENSORS}")
+
+
+def _runs(model: Model) -> None:
+    """A run whose teacher is stored and a shearing, as the verbs would begin them, both paused after two steps."""
+    run = begun(model, DEEP, Path("run"), texts=("texts.jsonl",), teacher="stored", top=8)
+    _paused(run, recover({"folder": str(run.folder)}))
+    shearing = begin_shearing(model, {"neurons": 24}, ["texts.jsonl"], ShearSettings(tokens=48, rows=1, length=16), Path("sheared.run"))
+    _paused(shearing, shear(model, shearing))
+
+
+def _paused(run: Run, job: Job[object]) -> None:
+    for step in job:
+        if ": step 2 " in step.label:
+            run.ask_to_pause()

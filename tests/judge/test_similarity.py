@@ -7,7 +7,7 @@ import torch
 from tokenizers import normalizers
 
 from engine.jobs import drain
-from engine.judge.similarity import SimilarityMeter
+from engine.judge.similarity import SimilarityMeter, profiled
 from engine.methods.laco import LacoSettings, landscape, propose
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
@@ -92,6 +92,14 @@ def test_a_plan_that_overflows_is_nan_and_rejected(overflowing: Model, fresh_cac
 # --- Memory ---
 
 
+def test_a_profile_is_found_again_without_running_the_model(tiny: Callable[..., Model], fresh_cache: Path) -> None:
+    found = drain(profiled(SimilarityMeter(tiny("llama"), calibration_of(TEXTS))))
+    meter = SimilarityMeter(tiny("llama"), calibration_of(TEXTS))
+    assert drain(profiled(meter)) == found
+    assert meter._captures is None
+    assert found != drain(profiled(SimilarityMeter(tiny("llama"), calibration_of(TEXTS[1:]))))
+
+
 def test_a_later_meter_knows_what_an_earlier_one_measured(tiny: Callable[..., Model], fresh_cache: Path) -> None:
     model, blocks = tiny("llama"), fold(untouched(6).blocks, 2, 2, "mean")
     first = SimilarityMeter(model, calibration_of(TEXTS))
@@ -101,7 +109,7 @@ def test_a_later_meter_knows_what_an_earlier_one_measured(tiny: Callable[..., Mo
     later = SimilarityMeter(model, calibration_of(TEXTS, "the same texts under another name"))
     assert later.known(blocks)
     assert later.measure(blocks, 2) == value
-    assert "captures" not in vars(later)  # the model was not even run once
+    assert later._captures is None  # the model was not even run once
 
 
 @pytest.mark.parametrize("what", ["texts", "model", "dtype", "plan"])

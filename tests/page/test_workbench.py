@@ -75,6 +75,17 @@ def test_two_workbenches_share_a_models_weights(bench: Workbench, folder: Path, 
     assert other.page.since(0)[1]["fold"]["data"] == bench.page.since(0)[1]["fold"]["data"]
 
 
+def test_what_one_visitor_has_measured_others_see_while_the_model_is_busy(bench: Workbench, folder: Path, tmp_path: Path) -> None:
+    other = Workbench(tmp_path)
+    assert bench.model is not None
+    with bench.model.lock:  # a search of somebody's runs
+        other.open(str(folder), "auto", texts, SETTINGS)
+        wait_until(lambda: all(other.page.since(0)[1].get(name, {}).get("stale") == "no" for name in DATA))
+    wait_for_jobs()
+    assert other.meter is bench.meter
+    assert {shown(other, name) == shown(bench, name) for name in DATA} == {True}
+
+
 def test_only_two_models_stay_open(empty: Workbench, tmp_path: Path) -> None:
     for seed in range(3):
         open_on(empty, save_tiny(tmp_path / str(seed), "llama", seed=seed))

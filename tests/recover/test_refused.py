@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from engine.errors import LayerscopeError, MemoryLimitError, SettingsError, TextError, TrainingError
 from engine.jobs import drain
@@ -19,7 +21,7 @@ from engine.recover.runs import Run
 from engine.recover.students import student_of, trained
 from engine.training.checkpoints import about, latest
 from engine.types import Model, Plan, Trim
-from tests.recovering import DEEP, NARROW, SENTENCES, assert_same, begun, played, shortened, told, with_width, with_zeros
+from tests.recovering import DEEP, NARROW, SENTENCES, assert_same, begun, played, shortened, stopped, told, with_width, with_zeros
 
 Open = Callable[[str], Model]
 
@@ -132,6 +134,53 @@ def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"half": ', encoding="utf-8")
     with pytest.raises(TrainingError, match=r"run.json is missing or broken"):
         _ = Run(tmp_path).record
+
+
+def test_a_record_that_somebody_has_changed_is_no_run(able: Open, tmp_path: Path) -> None:
+    run = begun(able("llama"), DEEP, tmp_path / "run")
+    file = run.folder / "run.json"
+    file.write_text(file.read_text(encoding="utf-8").replace('"train": "all"', '"train": "alL"'), encoding="utf-8")
+    with pytest.raises(TrainingError, match=r"run.json is missing or broken"):
+        played(run)
+
+
+def test_lines_that_a_run_never_told_are_passed_over(able: Open, tmp_path: Path) -> None:
+    run = begun(able("llama"), DEEP, tmp_path / "run")
+    sound = [
+        {"step": 1, "tokens": 4, "loss": None},
+        {"step": 1, "kind": {"ratio": 1.0}, "other": {"ratio": None}},
+        {"step": 2, "domains": {}},
+    ]
+    for line in sound:
+        run.tell(line)
+    with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        for other in (
+            '{"step": "1", "loss": 2}',
+            '{"step": 3}',
+            '{"step": 3, "kind": 4, "other": {}}',
+            "[1]",
+            "NaN",
+            "[" * 90000,
+            '{"half":',
+        ):
+            file.write(other + "\n")
+    assert run.lines() == sound
+
+
+def test_a_checkpoint_that_is_not_as_it_was_written_is_passed_over_and_the_best_is_told(able: Open, tmp_path: Path) -> None:
+    whole, run = (begun(able("llama"), DEEP, tmp_path / name) for name in ("whole", "run"))
+    played(whole)
+    stopped(run, lambda label: label.startswith("Learning: step 3 "))
+    for name in ("step-00000002.safetensors", "step-00000003.safetensors"):
+        save_file({"weight.x": torch.zeros(2)}, run.folder / name, {"step": "3", "layerscope": "0"})
+        run.steps.mkdir(exist_ok=True)
+        (run.folder / name).rename(run.steps / name)
+    run.best.write_bytes(run.best.read_bytes()[:-4])
+    with pytest.raises(TrainingError, match=r"best.safetensors cannot be read: .*; remove it, and its run goes on without it"):
+        played(run)
+    run.best.unlink()
+    played(run)
+    assert_same(whole, run)
 
 
 # --- Memory ---

@@ -89,6 +89,16 @@ def test_the_source_is_gone_while_the_student_learns(able: Open, tmp_path: Path,
     assert seen == [None]
 
 
+def test_a_file_that_is_not_as_it_was_written_is_told(able: Open, tmp_path: Path) -> None:
+    run = begun(able("llama"), DEEP, tmp_path / "run", teacher="stored", top=8)
+    stopped(run, lambda label: label.startswith("Learning: step 3 "))
+    run.said.write_bytes(b"\xff" * run.said.stat().st_size)
+    with pytest.raises(TrainingError, match=r"teacher.bin is broken; remove it, and the source says the same again"):
+        played(run)
+    run.said.unlink()
+    played(run)
+
+
 @pytest.mark.parametrize("moment", ["Writing down what the source says: row 8 ", "Learning: step 3 "])
 def test_writing_down_goes_on_where_it_was(able: Open, tmp_path: Path, moment: str) -> None:
     whole, parts = (begun(able("llama"), DEEP, tmp_path / name, teacher="stored", top=8) for name in ("whole", "parts"))

@@ -133,13 +133,13 @@ def profile(
     form: TableFormat = "json",
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
+    from engine.judge.similarity import profiled
     from engine.methods.minitron import removal_perplexity
-    from engine.passes.profiling import profile as run
     from engine.passes.profiling import weight_distance
     from ui.text.wire import profile_to_json
 
     meter = open_meter(source_of(model, dtype, device, trust), calibration)
-    measured = shown(run(meter.captures))
+    measured = shown(profiled(meter))
     weights = shown(weight_distance(meter.model))
     without = shown(removal_perplexity(meter)) if removal else None
     found = profile_to_json(measured, weights, without)

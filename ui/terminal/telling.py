@@ -97,9 +97,9 @@ def report(
     from engine.export.lineage import lineage_of
     from engine.export.report import report_html
     from engine.judge.evaluation import Judge
+    from engine.judge.similarity import profiled
     from engine.judge.tasks import run_tasks
     from engine.models.texts import texts_for
-    from engine.passes.profiling import profile as run_profile
     from engine.plans.words import require_depth, weigh
 
     require_language(language)
@@ -117,7 +117,7 @@ def report(
         cost = shown(judge.judge(rival))
         others.append((label, rival.depth, weigh(opened.spec, rival)[0], cost.ratio, cost.ratio_low, cost.ratio_high))
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
-    seen = shown(run_profile(meter.captures))
+    seen = shown(profiled(meter))
     scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
     told = {**measured, "facts": facts, "tasks": scores, "others": others, "language": language}
     told["lineage"] = lineage_of(opened.source, opened.folder, opened.spec, opened.fingerprint)

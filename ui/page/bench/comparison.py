@@ -15,7 +15,7 @@ from engine.export.pictures import Other
 from engine.export.report import report_html
 from engine.jobs import Job, Progress, as_part
 from engine.judge.evaluation import Evaluation, Judge
-from engine.judge.similarity import blocks_key
+from engine.judge.similarity import blocks_key, profiled
 from engine.methods.laco import mean_and_spread
 from engine.plans.files import plan_from_json
 from engine.plans.words import weigh
@@ -23,7 +23,6 @@ from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Calibration, Plan
 from ui.page.bench.board import Board, by_protocol
-from ui.page.bench.exploring import profile_job
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.timing import Timing
 from ui.page.bench.workbench import Workbench
@@ -142,7 +141,7 @@ class Comparison:
         wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
 
         def job() -> Job[str]:
-            shown = profile or (yield from profile_job(self.bench))
+            shown = profile or (yield from profiled(self.bench.open_meter()))
             yield from self._measuring(board, plan, label, wanted)
             entry, found = board.entries().get(name, {}), (yield from judge.judge(plan))
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]

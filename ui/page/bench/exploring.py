@@ -3,9 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
-from engine.jobs import Job, Progress
+from engine.jobs import Job
+from engine.judge.similarity import profiled
 from engine.methods.minitron import RemovalPerplexity, removal_perplexity
-from engine.passes.profiling import Profile, profile, weight_distance
+from engine.passes.profiling import Profile, weight_distance
 from ui.page import charts
 from ui.page.bench.workbench import Workbench
 
@@ -19,7 +20,7 @@ class Exploring:
 
     def _opened(self) -> None:
         bench, model = self.bench, self.bench.open_meter().model
-        bench.submit("profile", lambda: profile_job(bench), self._profiled, urgent=True)  # the first thing to see goes first
+        bench.submit("profile", lambda: profiled(bench.open_meter()), self._profiled, urgent=True)  # the first thing to see goes first
         bench.submit("weights", lambda: weight_distance(model), self._weighed, yielding=True)
 
     def _profiled(self, found: Profile) -> None:
@@ -35,7 +36,7 @@ class Exploring:
         bench, meter = self.bench, self.bench.open_meter()
 
         def job() -> Job[tuple[Profile, RemovalPerplexity]]:
-            shown = bench.profile or (yield from profile_job(bench))
+            shown = bench.profile or (yield from profiled(meter))
             return shown, (yield from removal_perplexity(meter))
 
         def done(found: tuple[Profile, RemovalPerplexity]) -> None:
@@ -43,9 +44,3 @@ class Exploring:
             bench.show("similarity", charts.similarity_data(*found))
 
         bench.submit("removal", job, done, urgent=True, yielding=True)
-
-
-def profile_job(bench: Workbench) -> Job[Profile]:
-    """Profile the open model on its calibration texts."""
-    yield Progress("Running the texts through the model")
-    return (yield from profile(bench.open_meter().captures))

@@ -14,7 +14,7 @@ from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 from ui.page import charts
 from ui.page.bench.jobs import Runner, Task
 from ui.page.bench.news import News
-from ui.page.bench.shared import shared_model
+from ui.page.bench.shared import shared_meter, shared_model
 from ui.page.reach import Reach
 from ui.text.commands import facts_of
 
@@ -110,7 +110,7 @@ class Opening:
     def _opened(self, model: Model) -> None:
         coming = self.coming
         assert coming is not None, "nothing is opened that nobody waits for"
-        meter, same = SimilarityMeter(model, coming.texts), self.model is model
+        meter, same = shared_meter(model, coming.texts), self.model is model
         self.model, self.meter, self.texts, self.coming = model, meter, coming.texts, None
         self.opened += 1
         self.page.put("spec", "value", self._card(model))

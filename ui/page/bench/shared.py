@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Container
 from contextlib import suppress
+from weakref import WeakValueDictionary
 
 from engine.jobs import Job, Progress
-from engine.judge.similarity import blocks_key
+from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.models.library import remember
 from engine.models.loading import open_model
 from engine.models.texts import BUNDLED, bundled, calibration_of
@@ -17,6 +18,7 @@ from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 
 _models: dict[ModelSource, Model] = {}  # one copy for all sessions; the last two stay open while somebody is there
 _opening: set[ModelSource] = set()
+_meters: WeakValueDictionary[tuple[int, Calibration], SimilarityMeter] = WeakValueDictionary()
 _models_lock = threading.Lock()
 _LOOK = 0.2  # seconds between two looks at a model that another session is opening
 
@@ -44,6 +46,15 @@ def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> J
     finally:
         with _models_lock:
             _opening.discard(source)
+
+
+def shared_meter(model: Model, texts: Calibration) -> SimilarityMeter:
+    """Return the meter of an open model on some texts: one for all sessions, so that what one of them measures is there for the others."""
+    with _models_lock:
+        meter = _meters.get((id(model), texts))  # as long as the meter is there its model is
+        if meter is None:
+            meter = _meters[id(model), texts] = SimilarityMeter(model, texts)
+        return meter
 
 
 def release(in_use: Container[Model]) -> None:
