@@ -127,6 +127,9 @@ def windows(
     return Protocol(texts.name, texts.fingerprint, context, stride, scored, bos), packs, skips
 
 
+Scores = list[tuple[int, list[float]]]  # of a pack: each text's number, and what `Judge` sums of it
+
+
 class Judge:
     """Judges plans of one model on one set of texts. What was judged before costs nothing."""
 
@@ -147,6 +150,7 @@ class Judge:
         self._ledger = Ledger("evaluation", content_key(model.fingerprint, model.spec.dtype, model.source.device, tokens))
         self._mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
+        self._scored: dict[str, dict[int, Scores]] = {}  # of plans that are being judged, by the names of their blocks: each pack's
         self._keep = keep
         self._source, self._trails = SourceLogs(model, 0), Trails(0)
 
@@ -164,13 +168,14 @@ class Judge:
         name = blocks_key(plan.blocks)
         value = self._ledger.get(name)
         if value is None:
-            sums: dict[int, list[float]] = {}
+            sums, scored = dict[int, list[float]](), self._scored.setdefault(name, {})
             for index in range(len(self.packs)):
                 yield Progress("Judging the plan", index / len(self.packs))
-                for text, scores in self._score(index, plan):
+                for text, scores in self._score(index, plan, scored):
                     sums[text] = [a + b for a, b in zip(sums.get(text, [0.0] * 6), scores, strict=True)]
             value = [[None if not math.isfinite(x) else x for x in sums[text]] for text in sorted(sums)]
             self._ledger.add(name, value)
+            self._scored.pop(name, None)
         texts = tuple(TextScore(int(row[0]), *(math.nan if x is None else x for x in row[1:])) for row in value)
         return summary(self.protocol, texts)
 
@@ -184,8 +189,10 @@ class Judge:
         return record
 
     @torch.no_grad()
-    def _score(self, index: int, plan: Plan) -> list[tuple[int, list[float]]]:
+    def _score(self, index: int, plan: Plan, scored: dict[int, Scores]) -> Scores:
         with self.model.lock:
+            if index in scored:  # by somebody who asks the same, or before this was last stopped
+                return scored[index]
             record = self._record(index)
             trails = self._trails if index in self._records else None  # a record that goes takes its trails' name with it
             final = normed(self.model, resume(self.model, self._mixer, record, plan.blocks, plan.prefix, trails), plan.blocks)
@@ -193,6 +200,7 @@ class Judge:
             for (text, start, stop), skip in zip(record.pack.spans, self._skips[index], strict=True):
                 places = torch.arange(start + skip - 1, stop - 1)  # a token is predicted from the state before it
                 found.append((text, self._compare(index, record, final, places)))
+            scored[index] = found
         return found
 
     def _compare(self, index: int, record: Capture, final: torch.Tensor, places: torch.Tensor) -> list[float]:

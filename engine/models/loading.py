@@ -115,9 +115,10 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
     Of the folder's generation config it has the special tokens alone, so that no setting of a stranger's drives what is
     measured here.
     """
-    tokens, _ = generation_config_in(folder, read_config(folder, trust_remote_code))
+    config = read_config(folder, trust_remote_code)
+    tokens, _ = generation_config_in(folder, config)
     try:
-        network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code, generation_config=tokens)
+        network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code, config=config, generation_config=tokens)
     except Exception as error:  # whatever a malformed checkpoint leads transformers to raise
         raise SourceError(f"the weights in {folder} cannot be read: {first_line(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]

@@ -134,6 +134,7 @@ def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
         about = f" (model_type {kind!r})" if kind else ""
         raise SourceError(f"the configuration in {where}{about} cannot be read: {first_line(error)}") from error
     architecture_of(config)
+    config._attn_implementation = None  # how attention is computed is for this machine to say: another way may compile, or download
     return config
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import PlanError
-from engine.plans.files import read_json
+from engine.errors import PlanError, first_line
+from engine.plans.files import BROKEN_ZIP, read_json
 from engine.plans.kept import pack_tensors, unpack_tensors
 
 TENSORS = ".tensors.safetensors"  # what the tensors' file is called after its plan's
@@ -42,8 +42,11 @@ def read_saved(files: Sequence[Path]) -> Any:
     value = read_json(plans[0])
     for file in tensors:
         unpack_tensors(file)
-    if zipfile.is_zipfile(plans[0]):
-        _unpack(plans[0])
+    try:
+        if zipfile.is_zipfile(plans[0]):
+            _unpack(plans[0])
+    except BROKEN_ZIP as error:
+        raise PlanError(f"{plans[0].name} is no zip that can be read: {first_line(error)}") from error
     return value
 
 

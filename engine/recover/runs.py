@@ -24,7 +24,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from engine.cache import plain, read_marked, write_marked, write_whole
-from engine.errors import TrainingError
+from engine.errors import TrainingError, first_line
 from engine.foreign import ForeignError, json_of, require_regular, text_in
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_from_json
@@ -183,21 +183,19 @@ class Run:
         """Return the metrics; a line that was cut off, or is none of ours, is passed over.
 
         Raises:
-            TrainingError: it is no file.
+            TrainingError: they cannot be read.
         """
         found = []
-        with suppress(FileNotFoundError):
-            self._require_metrics()
+        try:
+            require_regular(self._metrics)
             for line in self._metrics.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ForeignError):
                     found.append(json_of(line))
+        except FileNotFoundError:
+            return []
+        except (ForeignError, OSError) as error:
+            raise TrainingError(f"{self._metrics} cannot be read: {first_line(error)}") from error
         return [line for line in found if _is_told(line)]
-
-    def _require_metrics(self) -> None:
-        try:
-            require_regular(self._metrics)
-        except ForeignError as error:
-            raise TrainingError(f"{self._metrics} cannot be read: {error}") from error
 
     def back_to(self, step: int) -> None:
         """Leave only the lines of steps up to one, and of looks before it: what comes after will come again."""

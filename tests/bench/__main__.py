@@ -1,6 +1,6 @@
 """`make bench`: performance as ratios within one run on the demo model, each beside its bar. Never a timed test.
 
-`python -m tests.bench search judge fold cost memory gguf slider lab second sheared kills learning` runs some of it.
+`python -m tests.bench search judge fold cost memory gguf slider lab second sheared kills learning server` runs some of it.
 
 Absolute times drift with the machine; the two sides of a ratio are measured one after the other in the same run.
 """
@@ -46,6 +46,7 @@ from tests.bench.lab import lab
 from tests.bench.learning import learning
 from tests.bench.recovery import kills
 from tests.bench.second import second
+from tests.bench.server import server
 from tests.bench.sheared import sheared
 
 SETTINGS = LacoSettings(C=4, I=2, T=0.65, lowest=0, highest=29)
@@ -338,6 +339,8 @@ def main() -> None:
             kills(row, Path(folder, "kills"))
         if "slider" in chosen:
             slider()
+        if "server" in chosen:
+            server(row, Path(folder, "server"))
 
 
 if __name__ == "__main__":

@@ -92,6 +92,13 @@ def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
     assert isinstance(refused(folder), SourceError)
 
 
+@pytest.mark.parametrize("way", ["flex_attention", "flash_attention_2", "somebody/kernels", "eager"])
+def test_how_attention_is_computed_is_not_for_a_config_to_say(way: str, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "_attn_implementation": way}), encoding="utf-8")
+    assert drain(open_model(parse_source(str(folder)))).network.config._attn_implementation == "sdpa"
+
+
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()

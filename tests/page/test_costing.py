@@ -11,7 +11,7 @@ from engine.jobs import Job, Progress, drain
 from engine.judge import cost
 from engine.judge.cost import LEVELS, cost_judge, place_of
 from engine.judge.evaluation import Judge
-from engine.judge.similarity import blocks_key
+from engine.judge.similarity import blocks_key, profiled
 from engine.methods.laco import LacoSettings
 from engine.plans.rules import fold_spans
 from engine.types import Plan
@@ -19,7 +19,6 @@ from tests.families import save_tiny
 from tests.page.benches import DEPTH, SETTINGS, opened, shown, texts
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench.desk import Desk
-from ui.page.bench.exploring import profile_job
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ def test_costs_wait_while_somebody_asks_for_something(
 
     def noted() -> Job[Any]:
         seen.append(len(judged))
-        return (yield from profile_job(desk))
+        return (yield from profiled(desk.open_meter()))
 
     monkeypatch.setattr(Judge, "judge", asked)
     opened(desk, folder)

@@ -53,6 +53,15 @@ def test_a_plan_brings_its_tensors(together: bool, mark: str, tmp_path: Path, mo
     assert torch.equal(tensor_of(mark), torch.arange(6.0).reshape(2, 3))
 
 
+def test_a_zip_whose_tensors_are_damaged_is_refused(mark: str, tmp_path: Path) -> None:
+    write_bundle(VALUE, [mark], tmp_path / "plan.zip")
+    content = bytearray((tmp_path / "plan.zip").read_bytes())
+    content[content.index(torch.arange(6.0).numpy().tobytes())] ^= 1
+    (tmp_path / "plan.zip").write_bytes(content)
+    with pytest.raises(PlanError, match=r"plan.zip is no zip that can be read: Bad CRC-32"):
+        read_saved([tmp_path / "plan.zip"])
+
+
 def test_what_is_no_plan_with_its_tensors_is_refused(mark: str, tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text(json.dumps(VALUE), encoding="utf-8")

@@ -93,6 +93,7 @@ MISTAKES: dict[str, str] = {
     "there is no T map yet; wait for it, or choose other settings": "아직 T 맵이 없습니다. 기다리거나 다른 설정을 고르세요.",
     "the T map for these settings is not ready yet; wait for it, or cancel and choose others": "이 설정의 T 맵이 아직 없습니다. 기다리거나, 취소하고 다른 설정을 고르세요.",
     # plans
+    "{} is no zip that can be read: {}": "{}: 읽을 수 있는 zip이 아닙니다({}).",
     "{} is no JSON file that can be read": "{}: 읽을 수 있는 JSON 파일이 아닙니다.",
     "this file is a whole T map; take one of its steps as the plan": "이 파일은 T 맵 전체입니다. 그중 한 단계를 플랜으로 쓰세요.",
     'this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({})': '플랜이 아닙니다. {{"source_depth", "blocks": [{{"home", "mix"}}]}} 꼴이어야 합니다({}).',

@@ -7,11 +7,12 @@ from typing import Any
 from engine.cache import plain
 from engine.errors import PlanError
 from engine.jobs import Job, as_part, drain
-from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, costs, place_of
+from engine.judge.cost import LEVELS, Cost, cost_of, costs, place_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
 from engine.search.frontier import outwards, step_at
 from engine.types import Plan
+from ui.page.bench.shared import shared_judge
 from ui.page.bench.workbench import Workbench
 
 
@@ -119,7 +120,7 @@ class Costing:
     def judge(self) -> Judge:
         """Return the judge of quick costs on the open model."""
         if self._judge is None:
-            self._judge = cost_judge(self.bench.open_meter().model, self.bench.texts.name)
+            self._judge = shared_judge(self.bench.open_meter().model, self.bench.texts.name)
         return self._judge
 
     def _tell(self) -> None:

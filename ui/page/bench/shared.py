@@ -10,6 +10,8 @@ from contextlib import suppress
 from weakref import WeakValueDictionary
 
 from engine.jobs import Job, Progress
+from engine.judge.cost import cost_judge
+from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.models.library import remember
 from engine.models.loading import open_model
@@ -19,6 +21,7 @@ from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 _models: dict[ModelSource, Model] = {}  # one copy for all sessions; the last two stay open while somebody is there
 _opening: set[ModelSource] = set()
 _meters: WeakValueDictionary[tuple[int, Calibration], SimilarityMeter] = WeakValueDictionary()
+_judges: WeakValueDictionary[tuple[int, str], Judge] = WeakValueDictionary()
 _models_lock = threading.Lock()
 _LOOK = 0.2  # seconds between two looks at a model that another session is opening
 
@@ -55,6 +58,15 @@ def shared_meter(model: Model, texts: Calibration) -> SimilarityMeter:
         if meter is None:
             meter = _meters[id(model), texts] = SimilarityMeter(model, texts)
         return meter
+
+
+def shared_judge(model: Model, calibration: str) -> Judge:
+    """Return the judge of quick costs on an open model: one for all sessions, as with `shared_meter`."""
+    with _models_lock:
+        judge = _judges.get((id(model), calibration))
+        if judge is None:
+            judge = _judges[id(model), calibration] = cost_judge(model, calibration)
+        return judge
 
 
 def release(in_use: Container[Model]) -> None:

@@ -1,0 +1,119 @@
+"""Eight visitors of one server, in real pages, while one of them searches: how soon the seven others see what is cached, whether anybody
+is shown somebody else's map, whether who waits is told for what, and what memory is left six minutes after they have gone."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.bench.lab import Row
+from tests.browser.chromium import install
+from tests.browser.conftest import ARGUMENTS, App, running
+from tests.browser.hands import LONG, open_tab, set_slider, wait_until_ready
+
+SECONDS, GONE = 120, 360
+OTHERS, WIDTHS = 7, (5, 6, 7, 8)  # C, whose maps are the quick ones
+QUICK = 2.0  # seconds
+SHOWN = (
+    "() => window.layerscope?.map && document.querySelector('#ls-fold .ls-steps .plot-container') ? window.layerscope.map.settings.C : 0"
+)
+# Set C, and tell after how many milliseconds its map is shown; a minute for never.
+ASK = """(C) => { window.asked = (async () => { const began = performance.now(), range = document.querySelector('#C input[type=range]');
+  range.value = C; range.dispatchEvent(new Event('input', {bubbles: true}));
+  while (window.layerscope.map?.settings.C !== C && performance.now() - began < 60000) await new Promise((later) => setTimeout(later, 10));
+  return performance.now() - began; })(); }"""
+STEPS = "() => JSON.stringify(window.layerscope.map.steps)"
+
+
+def server(row: Row, folder: Path) -> None:
+    """Measure it on the demo; about twelve minutes."""
+    with running(folder, "--no-browser") as app, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=install(), args=ARGUMENTS)
+        faults: list[str] = []
+        maps = _alone(chromium, app)
+        before = _memory(app)
+        pages = [_visitor(chromium, faults) for _ in range(1 + OTHERS)]
+        loads = _in(pages, app)
+        seen, mixed, told = _together(pages, maps)
+        during = _memory(app)
+        for page in pages:
+            page.close()
+        chromium.close()
+        print(f"     memory {before / 1e9:.2f} GB before, {during / 1e9:.2f} GB with eight visitors")
+        row("a page that comes in, median of eight at once", f"{statistics.median(loads):.1f} s", "report", True)
+        late = sorted(seen)[int(0.95 * len(seen))]
+        row(f"a cached map, p95 of {len(seen)} by seven while one searches", f"{late:.2f} s", f"<= {QUICK} s", late <= QUICK)
+        row("maps of somebody else", str(mixed), "0", not mixed)
+        row("who waits for the search is told so", str(told), "1", bool(told))
+        faults += [line for line in (folder / "app.log").read_text(encoding="utf-8").splitlines() if "Error" in line or "Traceback" in line]
+        row("errors in pages, answers and the log", f"{len(faults)} {faults[:2] or ''}", "0", not faults)
+        time.sleep(GONE)
+        after = _memory(app)
+        row(f"memory {GONE} s after they left / before", f"{after / before:.2f}", "<= 1.10", after <= 1.1 * before)
+
+
+def _alone(chromium: Browser, app: App) -> dict[int, str]:
+    """Visit alone, so that every map is cached; return the maps."""
+    page, maps = _visitor(chromium, []), {}
+    page.goto(f"{app.url}/?C={WIDTHS[0]}#fold")
+    expect(page.locator("#ls-fold .ls-steps .plot-container").first).to_be_attached(timeout=LONG)
+    for width in WIDTHS:
+        set_slider(page, "C", width)
+        page.wait_for_function(f"window.layerscope.map?.settings.C === {width}", timeout=LONG)
+        expect(page.locator("#ls-status .ls-job")).not_to_contain_text("Mapping", timeout=LONG)
+        maps[width] = page.evaluate(STEPS)
+    page.close()
+    return maps
+
+
+def _visitor(chromium: Browser, faults: list[str]) -> Page:
+    """Return the page of a browser of its own: one browser opens six connections to a server, and a page keeps one."""
+    page = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB").new_page()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("response", lambda answer: faults.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+    return page
+
+
+def _in(pages: list[Page], app: App) -> list[float]:
+    """Let all come in at once; return the seconds until each is shown a map."""
+    began, waiting, loads = time.monotonic(), list(pages), []
+    for page in pages:
+        page.goto(f"{app.url}/?C={WIDTHS[0]}#fold", wait_until="commit")
+    while waiting:
+        for page in [page for page in waiting if page.evaluate(SHOWN)]:
+            waiting.remove(page)
+            loads.append(time.monotonic() - began)
+    return loads
+
+
+def _together(pages: list[Page], maps: dict[int, str]) -> tuple[list[float], int, int]:
+    """Let the first search and the second judge, and the seven look at map after map for two minutes; return how many seconds each took,
+    how many were somebody else's, and how often somebody was told that he waits for the search."""
+    first, *others = pages
+    wait_until_ready(first)
+    open_tab(first, "search")
+    set_slider(first, "search-seconds", 4 * SECONDS)
+    first.locator("#search-button").click()
+    expect(first.locator("#ls-status .ls-job")).to_contain_text("Search", timeout=LONG)
+    seen, mixed, told, turn, end = list[float](), 0, 0, 0, time.monotonic() + SECONDS
+    open_tab(others[0], "compare")
+    others[0].locator("#judge").click()
+    while time.monotonic() < end:
+        asked = [(page, WIDTHS[(place + turn) % len(WIDTHS)]) for place, page in enumerate(others)]
+        for page, width in asked:
+            page.evaluate(ASK, width)
+        for page, width in asked:
+            seen.append(page.evaluate("window.asked") / 1000)
+            mixed += page.evaluate(STEPS) != maps[width]
+        told += "Waiting for another tab" in others[0].locator("#ls-status .ls-job").inner_text()
+        turn += 1
+    assert "Search" in first.locator("#ls-status .ls-job").inner_text(), "the search was over before the others had looked"
+    return seen, mixed, told
+
+
+def _memory(app: App) -> int:
+    """Return what the server's process holds, in bytes."""
+    pages = int(Path(f"/proc/{app.process.pid}/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
