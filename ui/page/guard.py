@@ -1,7 +1,8 @@
 """Who may ask the page's server for anything: seen before any of Gradio's routes, of every request alike.
 
 A page of somebody else, open in the same browser, can send requests to this machine: under a name of its own that it lets point here (DNS
-rebinding), or from its own origin. Neither gets an answer. What is uploaded is bounded, one and all.
+rebinding), or from its own origin. Neither gets an answer. Where there is a password, who has not said it is answered on the way to it
+alone: some of Gradio's routes would not ask. What is uploaded is bounded, one and all.
 """
 
 import ipaddress
@@ -10,7 +11,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from starlette.requests import cookie_parser
+
+from ui.text.words import LANGUAGES
+
 Scope, Receive, Send = MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
+# What is answered before the password: the pages, which ask for it then, and how they look.
+_WAY_IN = {*(path for path, _ in LANGUAGES.values()), "/login", "/login/", "/theme.css", "/favicon.ico", "/gradio_api/startup-events"}
+_LOOKS = ("/assets/", "/static/")
 LARGEST, ALL = 2 << 30, 8 << 30  # bytes of one upload, and of all that are there
 
 
@@ -35,7 +43,7 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        status = 403 if not self._known(headers) else self._too_much(scope, headers)
+        status = 403 if not self._known(headers) else 401 if not _may_enter(scope, headers) else self._too_much(scope, headers)
         if not status:
             return await self._app(scope, _bounded(receive), send)
         if scope["type"] == "websocket":
@@ -71,6 +79,15 @@ class Guard:
             return 0
         there = sum(file.stat().st_size for file in self._uploads.rglob("*") if file.is_file())
         return 507 if there + int(size) > ALL else 0
+
+
+def _may_enter(scope: Scope, headers: dict[str, str]) -> bool:
+    """Return whether a request is on the way to the password, brings the cookie that it was answered with, or needs none."""
+    app, path = scope.get("app"), scope["path"]
+    if getattr(app, "auth", None) is None or path in _WAY_IN or path.startswith(_LOOKS):
+        return True
+    cookies = cookie_parser(headers.get("cookie", ""))
+    return any(cookies.get(f"access-token{kind}-{app.cookie_id}") in app.tokens for kind in ("", "-unsecure"))
 
 
 def _name_in(host: str) -> str:
