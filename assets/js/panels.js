@@ -48,6 +48,8 @@
 
   views.status = (box, {value: told, words, local, trigger}) => {
     const value = latest(told, local, trigger);
+    window.layerscope.wake = () => trigger("wake", {});
+    if (value.gone) location.reload();
     local.sized ??= underneath(document.querySelector(".ls-status-row"));
     box.replaceChildren();
     if (document.body.classList.contains("ls-away")) { // a change of that class draws all views again

@@ -23,16 +23,18 @@
   ls.keep = (names, values) => sessionStorage.setItem("layerscope-typed", JSON.stringify(Object.fromEntries(names.map((name, index) => [name, values[index]]))));
   ls.kept = (names, values) => { const known = stored(); return names.map((name, index) => known[name] ?? values[index]); };
 
-  // While nothing is asked of the server, nobody would notice that it is gone. One that was started anew knows nobody.
-  let served = null, missed = 0;
+  // While nothing is asked of the server, nobody would notice that it is gone. One that was started anew knows nobody. And it forgets
+  // who has not been seen for long: a page that is looked at says so once a minute, and at once after it was hidden or asleep.
+  let served = null, missed = 0, here = Date.now();
   const away = (is) => { if (document.body.classList.contains("ls-away") !== is) document.body.classList.toggle("ls-away", is); };
   const look = async () => {
     if (!document.hidden) {
       try {
         const answer = await fetch("/gradio_api/app_id", {cache: "no-store", signal: AbortSignal.timeout(20000)});
-        if (!answer.ok) throw new Error(answer.status);
-        const {app_id} = await answer.json();
+        if (!answer.ok && answer.status !== 401) throw new Error(answer.status);
+        const {app_id} = answer.ok ? await answer.json() : {}; // signed out: the page asks for the password
         if (served !== null && served !== app_id) location.reload();
+        if (Date.now() - here > 60000) { here = Date.now(); ls.wake?.(); }
         [served, missed] = [app_id, 0];
       } catch { missed += 1; }
       away(missed > 1);

@@ -11,6 +11,7 @@ from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from tests.page.pages import CHARTS, KEY, SETTINGS, SLIDERS, Page
 from tests.waiting import wait_for_jobs
+from ui.page import sessions
 from ui.page.app import build
 from ui.page.bench.workbench import T_MIN
 from ui.page.handlers import Handlers
@@ -62,6 +63,19 @@ def test_a_reload_finds_everything_done_and_starts_nothing(page: Page) -> None:
     after = page.tell()
     assert after["serial"] == before["serial"]
     assert after["fold"].props["data"] == before["fold"].props["data"] != ""
+
+
+def test_a_page_whose_workbench_was_forgotten_is_told_so_and_comes_in_anew(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "gone" not in json.loads(page.on.wake(KEY)[0])
+    monkeypatch.setattr(sessions, "_IDLE_FOR", 0.0)
+    page.sessions.sweep()
+    monkeypatch.undo()
+    assert json.loads(page.on.wake(f"{KEY}.1")[0])["gone"]
+    told = page.enter()
+    assert told["status"]["notice"].startswith("this page was away for so long")
+    assert told["model"]
+    wait_for_jobs()
+    assert "gone" not in json.loads(page.on.wake(KEY)[0])
 
 
 def test_the_timer_brings_what_is_new_and_skips_the_rest(page: Page) -> None:

@@ -75,3 +75,23 @@ def test_who_has_closed_the_last_page_is_forgotten_after_a_while_and_a_reload_is
     assert house.of("a" * 32) is staying
     assert house.of("c" * 32) is reloading
     assert house.of("b" * 32) is not leaving
+
+
+def test_whose_connection_broke_stays_as_long_as_he_asks_and_is_known_to_be_forgotten_after(
+    visits: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(sessions, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    mine = visits.of("a")
+    visits.arrived("a", "page")
+    visits.left("page")
+    for minute in range(1, 20):
+        clock[0] = 60.0 * minute
+        assert visits.of("a") is mine
+    assert not visits.forgot("a")
+    clock[0] += sessions._GONE_FOR + 1
+    visits.sweep()
+    assert visits.forgot("a")
+    assert visits.of("a") is not mine
+    assert not visits.forgot("a")
+    assert not visits.forgot("b")

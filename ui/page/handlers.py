@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Handlers(LabHandlers, RecoverHandlers):
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
         if request is not None and request.session_hash:
             self._sessions.arrived(key, request.session_hash)
+        forgotten = self._sessions.forgot(key)
         bench, state = self._of(key), state_from_query(query, self._model, texts_in(self._language), bool(own.strip()))
         spans = read_spans(state.spans)
         bench.page.settle("plan", "search_kind", "search_amount", "shapes_budget")
@@ -50,6 +52,9 @@ class Handlers(LabHandlers, RecoverHandlers):
                 bench.open(*asked, texts_of(state.texts, own), state.settings(), spans, state.device)
 
         answer = self._act(bench, do)
+        if forgotten and not bench.notice:
+            bench.notify("this page was away for so long that its workbench was closed; what its address names is open again")
+            answer = self._status(bench)
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
         T, plan = max(state.T, T_MIN), state.plan if bench.has(state.plan) or (spans and state.plan == "hand-made") else "map"
@@ -72,8 +77,14 @@ class Handlers(LabHandlers, RecoverHandlers):
         moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
         return [*status, serial, *drawn, *moved, f"{session.partition('.')[0]}.{opened}"]
 
-    def wake(self, session: str) -> list[Any]:
-        """The page was told things in another order than they happened: it goes on asking."""
+    def wake(self, session: str, request: gr.Request | None = None) -> list[Any]:
+        """Somebody looks at the page still, or it was told things in another order than they happened: it goes on asking. One whose
+        workbench was forgotten meanwhile comes in anew."""
+        key = session.partition(".")[0]
+        if self._sessions.forgot(key):
+            return [json.dumps({"at": time.monotonic(), "gone": True}), gr.skip(), gr.skip()]
+        if key and request is not None and request.session_hash:
+            self._sessions.arrived(key, request.session_hash)
         return self._status(self._of(session))
 
     def open(self, key: str, where: str, dtype: str, device: str, texts: str, own: str, *settings: Any) -> list[Any]:

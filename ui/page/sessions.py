@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ui.page.bench.shared import release
 from ui.page.reach import Reach
 
 _IDLE_FOR = 6 * 3600.0  # seconds after which an unused workbench is forgotten
+_REMEMBERED = 1000  # who was forgotten, the last of them
 _GONE_FOR = 300.0  # seconds after which that of a visitor who has left is; a reload takes less
 
 
@@ -24,7 +26,8 @@ class Sessions:
         self._benches: dict[str, tuple[Desk, float]] = {}
         self._ahead: Desk | None = None
         self._tabs: dict[str, str] = {}  # the open pages by what Gradio calls them, and whose they are
-        self._left: dict[str, float] = {}  # who has closed the last of theirs, and when
+        self._left: dict[str, float] = {}  # who has closed the last of theirs, or whose connection broke, and when
+        self._forgotten: deque[str] = deque(maxlen=_REMEMBERED)
 
     def arrived(self, session: str, page: str) -> None:
         """A page of a visitor has come in."""
@@ -43,9 +46,10 @@ class Sessions:
         """Forget the workbenches of who has left or has not asked for long, stop their jobs, and let go of models that nobody has open."""
         now = time.monotonic()
         with self._lock:
-            gone = {key for key, since in self._left.items() if now - since > _GONE_FOR}
+            gone = {key for key, (_, used) in self._benches.items() if now - max(used, self._left.get(key, now)) > _GONE_FOR}
             gone |= {key for key, (_, used) in self._benches.items() if now - used > _IDLE_FOR}
-            benches = [self._benches.pop(key)[0] for key in gone if key in self._benches]
+            benches = [self._benches.pop(key)[0] for key in gone]
+            self._forgotten.extend(gone)
             for key in gone:
                 self._left.pop(key, None)
         while benches:
@@ -72,6 +76,11 @@ class Sessions:
             self._benches[session] = (bench, now)
         bench.runner.heard()
         return bench
+
+    def forgot(self, session: str) -> bool:
+        """Return whether a visitor had a workbench that was forgotten, and has none since."""
+        with self._lock:
+            return session in self._forgotten and session not in self._benches
 
     def close(self, seconds: float = 5.0) -> bool:
         """Stop all jobs, for the program is about to end; return whether they all did."""

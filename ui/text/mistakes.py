@@ -46,6 +46,7 @@ MISTAKES: dict[str, str] = {
     "the weights in {} are incomplete: {} missing or of the wrong shape, such as {}": "{}의 가중치 {}개가 없거나 형상(shape)이 다릅니다. 예: {}",
     "{} has no tokenizer that can be read: {}": "{}: 토크나이저를 읽을 수 없습니다({}).",
     "the model's hidden states are not finite numbers in {}; try float32 or bfloat16": "{}에서 모델의 은닉 상태가 유한한 수가 아닙니다. float32나 bfloat16을 써 보세요.",
+    "this page was away for so long that its workbench was closed; what its address names is open again": "이 페이지가 오래 자리를 비워 작업대를 닫았습니다. 주소에 적힌 것을 다시 열었습니다.",
     "the link names {}, which is not on this machine; press Open to download it": "링크가 가리키는 {}은(는) 이 컴퓨터에 없습니다. 내려받으려면 ‘열기’를 누르세요.",
     "'{}' is not in the folders that this server reads from": "‘{}’: 이 서버가 읽는 폴더 안에 있지 않습니다.",
     "no model is open yet": "아직 열린 모델이 없습니다.",
