@@ -29,9 +29,9 @@ lint: $(READY)
 bench: $(READY) browser
 	$(BIN)/python -m tests.bench
 
-# What CI tries a little of, in full: ten thousand spoilt files, two hundred killed exports; about an hour.
+# What CI tries a little of, in full: ten thousand spoilt files, two hundred killed exports, a hundred maps, searches and measurings.
 soak: $(READY)
-	LAYERSCOPE_FOREIGN=10000 LAYERSCOPE_KILLS=200 $(BIN)/python -m pytest -n 2 tests/foreign tests/export/test_killed.py
+	LAYERSCOPE_FOREIGN=10000 LAYERSCOPE_KILLS=200 $(BIN)/python -m pytest -n 2 tests/foreign tests/export/test_killed.py tests/terminal/test_killed.py
 
 # torch first and by itself: it is pinned, so that nothing pulls another build of it.
 $(READY): pyproject.toml constraints.txt

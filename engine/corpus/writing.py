@@ -7,6 +7,7 @@ that the text is the source's own distribution (data-free distillation, LLM-QAT,
 import json
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,9 @@ def _append(out: Path, text: Generated, by: dict[str, Any]) -> None:
         with out.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
+        with suppress(OSError):  # nothing empty stays
+            if not out.stat().st_size:
+                out.unlink()
         raise TextError(f"{out} cannot be written: {error.strerror}") from error
 
 
