@@ -21,6 +21,7 @@ from engine.models.sources import converted_folder, download, inspect_folder, in
 from engine.models.weights import weight_files
 from engine.types import Model, ModelSource, ModelSpec
 
+_TRIED = "Words, 12 단어,\n☃ and what no vocabulary has: \U000e0041"  # some tokenizers break only at what they do not know
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
@@ -93,6 +94,7 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     yield Progress("Reading the tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=source.trust_remote_code)
+        tokenizer(_TRIED)
     except Exception as error:  # tokenizer files fail in many ways
         raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     yield Progress("Taking the fingerprint")

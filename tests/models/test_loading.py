@@ -92,6 +92,13 @@ def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
     assert isinstance(refused(folder), SourceError)
 
 
+def test_a_tokenizer_that_breaks_at_what_it_does_not_know_is_refused(folder: Path) -> None:
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}), encoding="utf-8")
+    with pytest.raises(SourceError, match=r"has no tokenizer that can be read: WordPiece error: Missing \[UNK\]"):
+        drain(open_model(parse_source(str(folder))))
+
+
 @pytest.mark.parametrize("way", ["flex_attention", "flash_attention_2", "somebody/kernels", "eager"])
 def test_how_attention_is_computed_is_not_for_a_config_to_say(way: str, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

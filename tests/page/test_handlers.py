@@ -38,6 +38,19 @@ def test_entering_opens_what_the_link_says_and_sets_the_controls_to_it(folder: P
     assert (bench.map_of.C, bench.map_of.lowest, bench.map_of.highest, bench.map_of.rule) == (3, 2, 5, "mean")
 
 
+def test_a_link_downloads_nothing_by_itself_and_the_page_is_not_empty_meanwhile(folder: Path, tmp_path: Path) -> None:
+    page = Page(folder, tmp_path)
+    told = page.enter(query="?model=hub:somebody/some-model")
+    wait_for_jobs()
+    assert "hub:somebody/some-model" in str(told["model"])
+    assert told["status"]["notice"] == "the link names hub:somebody/some-model, which is not on this machine; press Open to download it"
+    status = page.tell()["status"]
+    assert (status["problem"], status["notice"]) == (None, told["status"]["notice"])
+    model = page.sessions.of(KEY).model
+    assert model is not None
+    assert model.folder == folder
+
+
 @pytest.mark.parametrize("query", ["?T=-1&L=9999&H=9999&C=8", "?T=0.2", "?L=30&H=31"])
 def test_entering_sets_no_slider_outside_its_own_range(query: str, folder: Path, tmp_path: Path) -> None:
     entered = Page(folder, tmp_path).enter(query=query)

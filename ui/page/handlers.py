@@ -43,13 +43,13 @@ class Handlers(LabHandlers, RecoverHandlers):
         spans = read_spans(state.spans)
         bench.page.settle("plan", "search_kind", "search_amount", "shapes_budget")
         bench.look(max(state.T, T_MIN))
-        asked, device = (state.model, state.dtype), picker.device_at_hand(state.device)
+        device = picker.device_at_hand(state.device)
 
         def do() -> None:
-            if state.model != self._model and needs_download(state.model):  # a link may be anybody's
+            afar = state.model != self._model and needs_download(state.model)  # a link may be anybody's
+            bench.open(self._model if afar else state.model, state.dtype, texts_of(state.texts, own), state.settings(), spans, state.device)
+            if afar:
                 bench.notify(f"the link names {state.model}, which is not on this machine; press Open to download it")
-            else:
-                bench.open(*asked, texts_of(state.texts, own), state.settings(), spans, state.device)
 
         answer = self._act(bench, do)
         if forgotten and not bench.notice:
