@@ -57,6 +57,15 @@ def test_what_only_handles_records_does_without_torch(module: str) -> None:
     assert not {name.split(".")[0] for name in imports(MODULES[module])} & {"torch", "transformers"}
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_reads_a_pickle(module: str) -> None:
+    assert not {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"} & {
+        name.split(".")[0] for name in imports(MODULES[module])
+    }
+    text = MODULES[module].read_text(encoding="utf-8")
+    assert not [word for word in ("torch.load(", "read_pickle(", "allow_pickle", "jit.load(", "weights_only") if word in text]
+
+
 def test_there_is_no_import_cycle() -> None:
     done: set[str] = set()
 

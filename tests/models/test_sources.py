@@ -1,5 +1,7 @@
 import ast
 import json
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,9 @@ from safetensors.torch import load_file
 
 import engine
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError
+from engine.jobs import drain
 from engine.models import sources
+from engine.models.loading import open_model
 from engine.models.sources import (
     DEMO_BASE_MODEL,
     converted_folder,
@@ -193,6 +197,31 @@ def test_a_family_that_cannot_be_folded_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UnsupportedModelError, match="'bert'"):
         read_config(folder)
+
+
+class Evil:
+    """What leaves a trace when somebody unpickles it."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_pickle_beside_a_model_or_in_its_place_is_never_run(alone: bool, folder: Path, tmp_path: Path) -> None:
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "scheduler.pt", "tokenizer.pkl", "model.ckpt"):
+        (folder / name).write_bytes(pickle.dumps(Evil(tmp_path / "trace")))
+    if alone:
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(SourceError, match=r"is a pickle"):
+            drain(open_model(parse_source(str(folder))))
+    else:
+        drain(open_model(parse_source(str(folder))))
+    assert not (tmp_path / "trace").exists()
+    pickle.loads((folder / "optimizer.pt").read_bytes())
+    assert (tmp_path / "trace").exists()
 
 
 def test_pickles_are_not_opened(folder: Path) -> None:
