@@ -114,7 +114,7 @@ def test_a_sweep_that_was_stopped_leaves_what_it_has_and_goes_on_there(
     assert {entry.plan for entry in run.entries} <= {entry.plan for entry in whole}
     runs: list[Plan] = []
     score = Judge._score
-    monkeypatch.setattr(Judge, "_score", lambda judge, index, plan: runs.append(plan) or score(judge, index, plan))
+    monkeypatch.setattr(Judge, "_score", lambda judge, index, plan, scored: runs.append(plan) or score(judge, index, plan, scored))
     again = drain(sweep_of(model).run())
     assert [(entry.plan, entry.cost) for entry in again] == [(entry.plan, entry.cost) for entry in whole]
     assert not {plan.blocks for plan in runs} & set(run.found)
