@@ -76,6 +76,7 @@ class SimilarityMeter:
         return Similarity(*(tuple(math.nan if v is None else v for v in values) for values in value))
 
     def _run(self, blocks: tuple[Block, ...], prefix: int) -> list[list[float | None]]:
+        """Return what the ledger keeps of a plan; called with the model's lock held."""
         texts = len(self.calibration.texts)
         flattened: list[float | None] = [None] * texts
         per_token: list[float | None] = [None] * texts

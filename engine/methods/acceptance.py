@@ -48,14 +48,12 @@ class AcceptanceMeter(SimilarityMeter):
     @torch.no_grad()
     def _run(self, blocks: tuple[Block, ...], prefix: int) -> list[list[float | None]]:
         values: list[float | None] = []
-        captures = self.captures
-        with self.model.lock:
-            for record in captures:
-                final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails), blocks)
-                for text, start, stop in record.pack.spans:
-                    if stop - start >= self._fewest():
-                        value = self._value(text, record.final[0, start:stop], final[0, start:stop])
-                        values.append(value if math.isfinite(value) else None)
+        for record in self.captures:
+            final = normed(self.model, resume(self.model, self._mixer, record, blocks, prefix, self._trails), blocks)
+            for text, start, stop in record.pack.spans:
+                if stop - start >= self._fewest():
+                    value = self._value(text, record.final[0, start:stop], final[0, start:stop])
+                    values.append(value if math.isfinite(value) else None)
         return [values, values]
 
     def _fewest(self) -> int:

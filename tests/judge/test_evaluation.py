@@ -358,17 +358,13 @@ def test_what_is_broken_is_remembered_as_broken(tiny: Callable[..., Model], fres
     assert found.source_perplexity > 1
 
 
-def test_who_asks_for_the_same_meanwhile_shares_the_work(
-    tiny: Callable[..., Model], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_asking_for_the_same_meanwhile_is_shared(tiny: Callable[..., Model], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, texts = tiny("llama"), calibration_of(LONG * 8)
-    judge, calls = Judge(model, texts), list[int]()
-    counted = evaluation.resume
+    judge, calls, counted = Judge(model, texts), list[int](), evaluation.resume
     monkeypatch.setattr(evaluation, "resume", lambda *arguments: calls.append(1) or counted(*arguments))
     first, second = judge.judge(MEAN), judge.judge(MEAN)
-    for _ in range(2):  # in turns
-        next(first)
-        next(second)
+    for job in (first, second) * 2:  # in turns
+        next(job)
     assert drain(first) == drain(second) == drain(Judge(model, texts).judge(MEAN))
     assert len(calls) == len(judge.packs) == 2
 

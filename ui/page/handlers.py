@@ -36,8 +36,7 @@ class Handlers(LabHandlers, RecoverHandlers):
     def enter(self, key: str, query: str, own: str = "", request: gr.Request | None = None) -> list[Any]:
         """A page has loaded: find its workbench, open what its link says, and set the controls to it."""
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
-        if request is not None and request.session_hash:
-            self._sessions.arrived(key, request.session_hash)
+        self._arrived(key, request)
         forgotten = self._sessions.forgot(key)
         bench, state = self._of(key), state_from_query(query, self._model, texts_in(self._language), bool(own.strip()))
         spans = read_spans(state.spans)
@@ -83,9 +82,14 @@ class Handlers(LabHandlers, RecoverHandlers):
         key = session.partition(".")[0]
         if self._sessions.forgot(key):
             return [json.dumps({"at": time.monotonic(), "gone": True}), gr.skip(), gr.skip()]
-        if key and request is not None and request.session_hash:
+        bench = self._of(session)
+        self._arrived(key, request)
+        return self._status(bench)
+
+    def _arrived(self, key: str, request: gr.Request | None) -> None:
+        """A page of this visitor is open, as Gradio calls it."""
+        if request is not None and request.session_hash:
             self._sessions.arrived(key, request.session_hash)
-        return self._status(self._of(session))
 
     def open(self, key: str, where: str, dtype: str, device: str, texts: str, own: str, *settings: Any) -> list[Any]:
         """Open the model that the side bar names; H goes back to the model's depth, and another model has no hand-made plan."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Container
 from contextlib import suppress
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from engine.jobs import Job, Progress
@@ -18,6 +19,8 @@ from engine.models.loading import open_model
 from engine.models.texts import BUNDLED, bundled, calibration_of
 from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
 
+K = TypeVar("K")
+V = TypeVar("V")
 _models: dict[ModelSource, Model] = {}  # one copy for all sessions; the last two stay open while somebody is there
 _opening: set[ModelSource] = set()
 _meters: WeakValueDictionary[tuple[int, Calibration], SimilarityMeter] = WeakValueDictionary()
@@ -53,20 +56,21 @@ def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> J
 
 def shared_meter(model: Model, texts: Calibration) -> SimilarityMeter:
     """Return the meter of an open model on some texts: one for all sessions, so that what one of them measures is there for the others."""
-    with _models_lock:
-        meter = _meters.get((id(model), texts))  # as long as the meter is there its model is
-        if meter is None:
-            meter = _meters[id(model), texts] = SimilarityMeter(model, texts)
-        return meter
+    return _shared(_meters, model, texts, SimilarityMeter)
 
 
 def shared_judge(model: Model, calibration: str) -> Judge:
     """Return the judge of quick costs on an open model: one for all sessions, as with `shared_meter`."""
+    return _shared(_judges, model, calibration, cost_judge)
+
+
+def _shared(known: WeakValueDictionary[tuple[int, K], V], model: Model, what: K, make: Callable[[Model, K], V]) -> V:
+    """Return what is made of a model and something else, as long as somebody has it; that keeps the model, too, and so its id."""
     with _models_lock:
-        judge = _judges.get((id(model), calibration))
-        if judge is None:
-            judge = _judges[id(model), calibration] = cost_judge(model, calibration)
-        return judge
+        found = known.get((id(model), what))
+        if found is None:
+            found = known[id(model), what] = make(model, what)
+        return found
 
 
 def release(in_use: Container[Model]) -> None:
