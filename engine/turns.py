@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_LOOK = 0.2  # seconds between two looks at whether a job that waits is still wanted
+_LOOK = 0.05  # seconds between two looks at whether a job that waits is still wanted
 _RECENT = 2.0  # seconds for which a job that had to wait counts as waiting: turns are short, and there are many
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -110,8 +109,8 @@ class Model:
     network: Any
     tokenizer: Any
     fingerprint: str
+    lock: Any  # an engine.turns.Turn
     paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # of its last passes over the source on this machine
-    lock: Any = field(default_factory=threading.RLock)  # engine.turns.Turn where it was opened
 
     @property
     def pace(self) -> float:

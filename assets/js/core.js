@@ -8,7 +8,7 @@ window.layerscope = (() => {
   document.querySelector('base[href="./"]')?.remove();
   const Plotly = window.Plotly;
   const views = {};
-  const drawing = new Map(), told = new Map(); // of each view, by its name
+  const mounted = new Map(); // each view on the page, by its name: {take, draw, told}
 
   // Okabe-Ito: told apart by everyone, in both themes.
   const ink = {fold: "#D55E00", donor: "#0072B2", good: "#009E73", warn: "#CC79A7"};
@@ -83,46 +83,68 @@ window.layerscope = (() => {
   // The part of a view that goes by this class name, made when it is first asked for.
   const part = (box, name) => box.querySelector(`.${name}`) ?? box.appendChild(element("div", {class: name}));
 
-  // Called by the component once its element is on the page. Redraws on new props, a change of theme or of width.
-  const mount = (name, host, props, trigger, watch) => {
-    const words = window.layerscope.words = window.layerscopeWords[props.language];
+  // What the page is told of a view; only `value` goes through Gradio too, since its events may set it.
+  const TOLD = ["data", "value", "stale", "hand", "file", "found", "judged", "marks", "alone", "opened"];
+  const early = {}; // what views were told that are not on the page yet, by name
+
+  // Called by the component once its element is on the page. Redraws on what it is told, a change of theme or of width.
+  const mount = (name, host, given, trigger, watch) => {
+    const words = window.layerscope.words = window.layerscopeWords[given.language], {panel} = given;
+    const props = Object.fromEntries(TOLD.map((prop) => [prop, given[prop]]));
     const box = host.querySelector(".ls-view");
     const local = {}; // what the person picked in this view: survives redraws, not reloads
     let [sent, data] = [null, null]; // what Python sent last, parsed once
     const read = () => { if (sent !== props.data) [sent, data] = [props.data, parse(props.data ?? "")]; return data; };
     const value = () => parse(props.value, {});
-    told.set(name, () => ({data: read(), value: value(), stale: props.stale === "yes", trigger}));
+    const look = () => views[name].told?.({data: read(), value: value(), props, trigger, local}); // what others look up in a view holds while its tab is shut
+    let width = 0, due = false; // width: as it was observed, since asking for it lays the whole page out
     const draw = () => {
-      views[name].told?.({data: read(), value: value(), props, trigger, local}); // what others look up in a view holds while its tab is shut
-      if (!box.isConnected || box.clientWidth === 0) return;
+      look();
+      if (!box.isConnected || !width) return;
       read();
-      box.classList.toggle("ls-empty", !data && !props.panel);
-      if (!data && !props.panel) {
+      box.classList.toggle("ls-empty", !data && !panel);
+      if (!data && !panel) {
         views[name].none?.(); // what other views look up in this one is gone too
         box.replaceChildren(element("p", {class: "ls-waiting"}, words[`waiting_${name}`] ?? words.waiting));
         return;
       }
       if (box.querySelector(".ls-waiting")) box.replaceChildren();
-      views[name](box, {data, value: value(), words, props, trigger, local, draw, width: box.clientWidth});
+      views[name](box, {data, value: value(), words, props, trigger, local, draw, width});
     };
-    ["data", "value", "hand", "file", "found", "judged", "marks", "alone", "opened"].forEach((prop) => watch(prop, () => { draw(); heard(); }));
-    watch("stale", () => { box.classList.toggle("ls-stale", props.stale === "yes"); if (props.stale === "yes") draw(); heard(); });
-    box.classList.toggle("ls-stale", props.stale === "yes");
-    let width = 0;
+    const soon = () => { if (!due) { due = true; queueMicrotask(() => { due = false; draw(); }); } }; // once, whatever tells it to
+    const take = (fresh) => {
+      if (Object.entries(fresh).every(([prop, now]) => props[prop] === now)) return;
+      Object.assign(props, fresh);
+      if (given.value !== props.value) given.value = props.value;
+      box.classList.toggle("ls-stale", props.stale === "yes");
+      look();
+      soon();
+      heard();
+    };
+    watch("value", () => take({value: given.value}));
     new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
-    drawing.set(name, draw);
+    mounted.set(name, {take, draw: soon, told: () => ({data: read(), value: value(), stale: props.stale === "yes", trigger})});
+    Object.assign(props, early[name]);
+    box.classList.toggle("ls-stale", props.stale === "yes");
     draw();
     heard();
   };
 
-  new MutationObserver(() => { known = null; drawing.forEach((draw) => draw()); })
+  // All that has changed comes to one component, which hands it on: telling each view through Gradio costs ten times as much.
+  views.news = () => {};
+  views.news.told = ({value}) => Object.entries(value.views ?? {}).forEach(([name, fresh]) => {
+    if (mounted.has(name)) mounted.get(name).take(fresh);
+    else early[name] = {...early[name], ...fresh};
+  });
+
+  new MutationObserver(() => { known = null; mounted.forEach(({draw}) => draw()); })
     .observe(document.body ?? document.documentElement, {attributes: true, attributeFilter: ["class"]});
 
   // What a view was told last, also while its tab is shut; `heard` is told that some view was told something.
-  const knows = (name) => told.get(name)?.() ?? {data: null, value: {}};
+  const knows = (name) => mounted.get(name)?.told() ?? {data: null, value: {}};
   const heard = () => window.layerscope.heard?.();
 
-  const redraw = (name) => drawing.get(name)?.(); // for a view that shows what another was told
+  const redraw = (name) => mounted.get(name)?.draw(); // for a view that shows what another was told
 
   return {Plotly, views, knows, redraw, ink, several, theme, plot, colorbar, parse, fill, number, times, between, rated, size, ratioAxis, transposed, percent, projectionNames, element, part, mount};
 })();

@@ -47,7 +47,8 @@
     }, 340);
   };
 
-  views.costs = (box, {value, local, props}) => {
+  views.costs = () => {};
+  views.costs.told = ({value, local, props}) => {
     if (local.told === props.value) return;
     local.told = props.value;
     told = {of: {}, limits: [], ...value};

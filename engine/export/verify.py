@@ -234,13 +234,14 @@ def _plan_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
     from engine.models.sources import inspect_folder
     from engine.passes.probe import logits_on
     from engine.plans.live import live_network
+    from engine.turns import Turn
     from engine.types import Model
 
     folder = Path(source.location)
     _, spec = inspect_folder(folder, source)
     same = getattr(torch, spec.dtype) == dtype
     network = read_network(folder, spec.dtype if same else "float32", source.trust_remote_code)
-    live = live_network(Model(source, spec, folder, network.config, network, None, ""), plan)
+    live = live_network(Model(source, spec, folder, network.config, network, None, "", Turn()), plan)
     for parameter in live.parameters():  # and no buffer: rotary tables stay as they are
         parameter.data = parameter.data.to(dtype)
     return _finite(logits_on(live, packs), dtype)

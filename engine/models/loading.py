@@ -19,6 +19,7 @@ from engine.models.families import architecture_of
 from engine.models.library import remember
 from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, read_config, require_memory
 from engine.models.weights import weight_files
+from engine.turns import Turn
 from engine.types import Model, ModelSource, ModelSpec
 
 _TRIED = "Words, 12 단어,\n☃ and what no vocabulary has: \U000e0041"  # some tokenizers break only at what they do not know
@@ -98,7 +99,7 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     except Exception as error:  # tokenizer files fail in many ways
         raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     yield Progress("Taking the fingerprint")
-    opened = Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder))
+    opened = Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder), Turn())
     remember(source, spec.name, spec.model_type)
     return opened
 

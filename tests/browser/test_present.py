@@ -20,7 +20,7 @@ STEPS = """() => { const ls = window.layerscope;
   return ls.map.steps.map((step) => ({from: step.t_from, depth: step.depth, cost: ls.costOf(step)})); }"""
 BREAK = """() => { const ls = window.layerscope, broken = {ratio: null, low: null, high: null, kl: null, level: 4};
   const value = {of: Object.fromEntries(ls.map.steps.map((step) => [step.name, broken])), limits: [1.05, 1.25, 2, 10]};
-  ls.views.costs(null, {value, local: {}, props: {value: 'told'}}); }"""
+  ls.views.costs.told({value, local: {}, props: {value: 'told'}}); }"""
 TITLES = (
     "Where the model repeats itself",
     "One fold, explained",

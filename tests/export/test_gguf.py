@@ -19,6 +19,7 @@ from engine.models.loading import converted
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
+from engine.turns import Turn
 from engine.types import Block, Model, ModelSource, Plan
 from tests.families import TEXTS, save_tiny
 from tests.ggufs import array, save_gguf
@@ -120,7 +121,7 @@ def test_transformers_makes_of_it_what_the_plan_is(family: str, tmp_path: Path) 
     depth = read_gguf(source).depth
     plan = plan_of_kept(12, {0, 1, 2, 9, 10, 11}, "by hand") if family == "gemma3_text" else fold_spans(depth, [(2, 4)], "reference")
     network, _, tokenizer = _load_gguf(source)
-    model = Model(ModelSource("gguf", str(source)), None, tmp_path, network.config, network, tokenizer, "")  # type: ignore[arg-type]
+    model = Model(ModelSource("gguf", str(source)), None, tmp_path, network.config, network, tokenizer, "", Turn())  # type: ignore[arg-type]
     found, info, _ = _load_gguf(written(source, plan, tmp_path / "out.gguf"))
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]

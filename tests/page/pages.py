@@ -6,12 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from ui.page.components.chart import view
 from ui.page.handlers import Handlers
 from ui.page.sessions import Sessions
 
 KEY = "0123456789abcdef" * 2
-CHARTS = ("similarity", "landscape", "norms", "weights", "fold", "spec", "report", "summary", "board", "recovery")
 SLIDERS = ("highest", "lowest", "width", "target", "plan", "spans")
 SETTINGS = (2, 1, 0, 6, "reference", "flattened")  # C, I, L, H, rule, similarity
 # What enter answers, in order; the status, the cancel button and the timer follow.
@@ -23,8 +21,7 @@ class Page:
 
     def __init__(self, folder: Path, exports: Path, language: str = "en") -> None:
         self.sessions = Sessions(exports)
-        charts = {name: view(name, language, 100) for name in CHARTS}
-        self.on = Handlers(self.sessions, str(folder), charts, {name: gr.Slider(0, 30) for name in SLIDERS}, language)
+        self.on = Handlers(self.sessions, str(folder), {name: gr.Slider(0, 30) for name in SLIDERS}, language)
 
     def enter(self, key: str = KEY, query: str = "") -> dict[str, Any]:
         answer = self.on.enter(key, query)
@@ -32,12 +29,14 @@ class Page:
         return {**dict(zip(ENTERED, answer, strict=False)), "status": json.loads(answer[-3])}
 
     def tell(self, seen: int = 0) -> dict[str, Any]:
-        status, _, timer, serial, *rest, session = self.on.tell(KEY, seen)
-        told = {"status": json.loads(status), "timer": timer, "serial": serial, "session": session}
-        return {**told, **dict(zip((*CHARTS, *SLIDERS), rest, strict=True))}
+        """What the timer brings: the views that are told something, by name, are in `views`."""
+        status, _, timer, serial, news, *moved, session = self.on.tell(KEY, seen)
+        views = {} if news == gr.skip() else json.loads(news)["views"]
+        told = {"status": json.loads(status), "timer": timer, "serial": serial, "session": session, "views": views}
+        return {**told, **dict(zip(SLIDERS, moved, strict=True))}
 
     def shown(self, chart: str, prop: str) -> Any:
-        return json.loads(self.tell()[chart].props[prop])
+        return json.loads(self.tell()["views"][chart][prop])
 
     def problem(self, answer: list[Any]) -> str | None:
         return json.loads(answer[0])["problem"]

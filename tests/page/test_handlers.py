@@ -9,7 +9,7 @@ import pytest
 
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
-from tests.page.pages import CHARTS, KEY, SETTINGS, SLIDERS, Page
+from tests.page.pages import KEY, SETTINGS, SLIDERS, Page
 from tests.waiting import wait_for_jobs
 from ui.page import sessions
 from ui.page.app import build
@@ -75,7 +75,7 @@ def test_a_reload_finds_everything_done_and_starts_nothing(page: Page) -> None:
     assert "kind" not in entered["status"]
     after = page.tell()
     assert after["serial"] == before["serial"]
-    assert after["fold"].props["data"] == before["fold"].props["data"] != ""
+    assert after["views"]["fold"]["data"] == before["views"]["fold"]["data"] != ""
 
 
 def test_a_page_whose_workbench_was_forgotten_is_told_so_and_comes_in_anew(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,17 +93,18 @@ def test_a_page_whose_workbench_was_forgotten_is_told_so_and_comes_in_anew(page:
 
 def test_the_timer_brings_what_is_new_and_skips_the_rest(page: Page) -> None:
     told = page.tell()
-    assert json.loads(told["fold"].props["data"])["depth"] == 6
-    assert told["fold"].props["language"] == "en"  # the component's own properties come along
+    assert json.loads(told["views"]["fold"]["data"])["depth"] == 6
     assert told["highest"]["maximum"] == 6
     assert told["timer"].active is False
     skip = gr.skip()
     again = page.tell(told["serial"])
-    assert all(again[name] == skip for name in (*CHARTS, *SLIDERS))
+    assert not again["views"]
+    assert all(again[name] == skip for name in SLIDERS)
     page.on.spans(KEY, "[[1, 2]]")
     wait_for_jobs()
     later = page.tell(told["serial"])
-    assert {name for name in (*CHARTS, *SLIDERS) if later[name] != skip} == {"fold", "landscape"}
+    assert set(later["views"]) == {"costs", "fold", "landscape"}
+    assert all(later[name] == skip for name in SLIDERS)
 
 
 def test_only_the_timer_tells_and_never_twice_at_once(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_h_goes_back_to_the_depth_when_a_model_is_opened(page: Page, folder: Pat
     page.on.open(KEY, str(folder), "auto", "cpu", "korean", "", 2, 1, 0, 4, "reference", "flattened")
     wait_for_jobs()
     told = page.tell()
-    assert json.loads(told["fold"].props["data"])["settings"]["highest"] == 6
+    assert json.loads(told["views"]["fold"]["data"])["settings"]["highest"] == 6
     assert told["highest"]["value"] == 6
 
 
@@ -271,7 +272,7 @@ def test_an_export_without_a_name_gets_one_from_its_plan(page: Page, tmp_path: P
     (made,) = (tmp_path / "exports").iterdir()
     depth = bench.chosen("map", T_MIN)[0].depth
     assert made.name.startswith(f"tiny-{depth}-layers-")
-    assert json.loads(page.tell()["report"].value)["passed"] is True
+    assert json.loads(page.tell()["views"]["report"]["value"])["passed"] is True
 
 
 def test_cancel_stops_what_runs(page: Page) -> None:

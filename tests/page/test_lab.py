@@ -161,7 +161,7 @@ def test_how_long_a_measurement_takes_is_told_before_it_is_begun(desk: Desk) -> 
     model.paces.clear()  # as after an opening of which everything was remembered
     assert desk.scoring.times("heads", "taylor", 900) == {}
     done(desk)
-    told = shown(desk, "importance_times", "value")
+    told = shown(desk, "importance-times", "value")
     assert told == json.loads(json.dumps(desk.scoring.times("heads", "taylor", 900)))
     assert 900 <= told["tokens"] < 1000
     passes = {name: seconds / (model.pace * told["tokens"] * sum(model.spec.block_parameters)) for name, seconds in told["seconds"].items()}

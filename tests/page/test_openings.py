@@ -41,7 +41,7 @@ def test_every_slider_fits_the_model_when_one_of_less_depth_follows_a_deeper_one
     assert all(slider["minimum"] < slider["maximum"] for slider in sliders.values())  # Gradio answers 500 to all else, equal ends too
     assert [step.proposal.plan.depth for step in page.sessions.of(KEY).map.steps] == [6]  # type: ignore[union-attr]
     assert (sliders["width"]["value"], sliders["lowest"]["value"], sliders["highest"]["value"]) == (6, 5, 6)
-    assert json.loads(told["fold"].props["data"])["depth"] == json.loads(told["spec"].value)["depth"] == 6
+    assert json.loads(told["views"]["fold"]["data"])["depth"] == json.loads(told["views"]["spec"]["value"])["depth"] == 6
 
 
 def test_the_last_open_wins_whatever_else_was_asked_for(folder: Path, deeper: Path, tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_the_last_open_wins_whatever_else_was_asked_for(folder: Path, deeper: Pa
     wait_for_jobs()
     told, bench = page.tell(), page.sessions.of(KEY)
     assert bench.model is not None
-    assert bench.model.source.location == json.loads(told["spec"].value)["source"] == str(folder)
-    assert json.loads(told["fold"].props["data"])["depth"] == 6
+    assert bench.model.source.location == json.loads(told["views"]["spec"]["value"])["source"] == str(folder)
+    assert json.loads(told["views"]["fold"]["data"])["depth"] == 6
     assert bench.map_of is not None
     assert bench.map_of.highest == 6
     assert told["status"]["problem"] is None
@@ -82,9 +82,9 @@ def test_a_model_that_was_given_up_leaves_the_one_before_with_all_that_belongs_t
         page.on.cancel(KEY)
     wait_for_jobs()
     after = page.tell()
-    assert after["spec"].value == before["spec"].value
-    assert after["fold"].props["data"] == before["fold"].props["data"]
-    assert (after["fold"].props["stale"], bench.texts.name) == ("no", "english")
+    assert after["views"]["spec"]["value"] == before["views"]["spec"]["value"]
+    assert after["views"]["fold"]["data"] == before["views"]["fold"]["data"]
+    assert (after["views"]["fold"]["stale"], bench.texts.name) == ("no", "english")
     assert bench.chosen("hand-made", 0.9)[0] == fold_spans(6, [(1, 2)], "reference")
     assert after["session"] != before["session"]  # so the page asks again for what its controls say
 
@@ -99,7 +99,7 @@ def test_a_link_beyond_the_models_depth_is_cut_to_it_and_says_so(opened_before: 
     wait_for_jobs()
     told = page.tell()
     assert told["highest"]["value"] == 6
-    assert json.loads(told["fold"].props["data"])["settings"]["highest"] == 6
+    assert json.loads(told["views"]["fold"]["data"])["settings"]["highest"] == 6
     assert told["status"]["problem"] is None
     assert told["status"]["notice"] == "이 모델의 레이어는 6개입니다. 그보다 큰 설정은 줄였습니다: H 31 → 6"
 

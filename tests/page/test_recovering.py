@@ -364,6 +364,6 @@ def test_the_page_goes_on_asking_while_something_learns_and_tells_it_in_its_lang
     wait_until(lambda: bench.recovering.learning.busy is None)
     run.failed("name one budget: minutes or tokens")
     assert page.problem(page.on.runs(session)) is None
-    assert json.loads(page.tell()["recovery"].value)["shown"]["error"] == "예산을 하나 정하세요: 분 또는 토큰."
+    assert json.loads(page.tell()["views"]["recovery"]["value"])["shown"]["error"] == "예산을 하나 정하세요: 분 또는 토큰."
     assert page.problem(page.on.run(session, SimpleNamespace(what="pause", name="nothing"))).endswith("‘nothing’ 실행이 없습니다.")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("job-")]

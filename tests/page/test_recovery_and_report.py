@@ -103,7 +103,7 @@ def test_how_long_a_repair_takes_is_told_before_at_the_pace_of_this_machine(desk
     model.paces.clear()  # as after an opening of which everything was remembered
     assert desk.repairing.times("hand-made", 0.9, 100, tokens=800) == {}
     wait_for_jobs()
-    told = shown(desk, "repair_times", "value")
+    told = shown(desk, "repair-times", "value")
     assert 0 < model.pace < 1
     assert 0 < told["seconds"]["scalar"] < told["seconds"]["ridge"]  # which has more maps to choose from
     assert 800 <= told["tokens"] < 900

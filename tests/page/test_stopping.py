@@ -1,15 +1,18 @@
 """How a job is looked at, stopped and abandoned, and what is told of its time."""
 
+import os
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
 
 import ui.page.bench.jobs
 from engine.jobs import Job, Progress
-from engine.turns import Turn, heed
+from engine.turns import heed
+from engine.types import Model
 from tests.page.runners import Bench, a_bench, whole
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench.jobs import Runner, Task
@@ -149,8 +152,8 @@ def test_a_task_that_was_told_to_stop_says_so_at_once(bench: Bench) -> None:
     assert bench.runner.stopping() is False
 
 
-def test_a_task_behind_another_tabs_says_whom_it_waits_for(bench: Bench) -> None:
-    turn, other = Turn(), Runner()
+def test_a_task_behind_another_tabs_on_one_model_says_whom_it_waits_for(bench: Bench, tiny: Callable[..., Model]) -> None:
+    turn, other = tiny("llama").lock, Runner()
     held = threading.Event()
 
     def holds() -> Job[None]:
@@ -170,6 +173,20 @@ def test_a_task_behind_another_tabs_says_whom_it_waits_for(bench: Bench) -> None
     wait_until(lambda: bench.runner.waiting_for() == "samples")
     wait_for_jobs()
     assert bench.log == ["done"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_a_task_that_is_not_quick_leaves_the_processors_to_others(bench: Bench) -> None:
+    nice, own = dict[str, int](), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def job(kind: str) -> Job[None]:
+        nice[kind] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        yield Progress("")
+
+    bench.runner.submit(Task("search", lambda: job("search"), lambda _: None))
+    bench.runner.submit(Task("map", lambda: job("map"), lambda _: None, quick=True))
+    wait_for_jobs()
+    assert nice["map"] == own < nice["search"]
 
 
 def test_the_time_left_follows_from_how_far_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,11 +29,10 @@ def of_what_is_open(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Answering:
-    """What every handler of one page stands on. `charts` and `sliders` (all controls) are the components that the workbench may
-    change, by name."""
+    """What every handler of one page stands on. `sliders` are the controls that the workbench may change, by name."""
 
-    def __init__(self, sessions: Sessions, model: str, charts: dict[str, gr.HTML], sliders: dict[str, Any], language: str = "en") -> None:
-        self._sessions, self._model, self._charts, self._sliders = sessions, model, charts, sliders
+    def __init__(self, sessions: Sessions, model: str, sliders: dict[str, Any], language: str = "en") -> None:
+        self._sessions, self._model, self._sliders = sessions, model, sliders
         self._in_words, self._say, self._language = teller(language), words(language), language
 
     def _of(self, session: str) -> Desk:

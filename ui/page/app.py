@@ -74,8 +74,9 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     view("tabs", language, 44, panel=True)
     view("making", language, 28, panel=True)
     costs = view("costs", language, 0, panel=True)
+    news = view("news", language, 0, panel=True, visible="hidden")
     tabs = _tabs(language, export_folder)
-    page = SimpleNamespace(side=side, status=status, present=present, cancel=cancel, costs=costs, **tabs)
+    page = SimpleNamespace(side=side, status=status, present=present, cancel=cancel, costs=costs, news=news, **tabs)
     connect(page, model, sessions, demo, language)
 
 

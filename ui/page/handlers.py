@@ -72,9 +72,9 @@ class Handlers(LabHandlers, RecoverHandlers):
         for name, prop in _LABELLED.items():
             if name in fresh:
                 fresh[name][prop] = labels_told(fresh[name].get(prop, ""), label_teller(self._language))
-        drawn = [gr.HTML(**{**chart.props, **fresh[name]}) if name in fresh else gr.skip() for name, chart in self._charts.items()]
-        moved = [gr.update(**fresh[name]) if name in fresh else gr.skip() for name in self._sliders]
-        return [*status, serial, *drawn, *moved, f"{session.partition('.')[0]}.{opened}"]
+        moved = [gr.update(**fresh.pop(name)) if name in fresh else gr.skip() for name in self._sliders]
+        news = json.dumps({"serial": serial, "views": fresh}) if fresh else gr.skip()
+        return [*status, serial, news, *moved, f"{session.partition('.')[0]}.{opened}"]
 
     def wake(self, session: str, request: gr.Request | None = None) -> list[Any]:
         """Somebody looks at the page still, or it was told things in another order than they happened: it goes on asking. One whose

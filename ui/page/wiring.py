@@ -10,14 +10,14 @@ from ui.page.sessions import Sessions
 from ui.page.tabs import fold, recover, search, width
 from ui.page.typed import SCRIPTS_ARE_HERE, keep_what_is_typed
 
-LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # of what a view asks by itself while somebody looks
+LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # of what is answered at once: Gradio's queue would take as long again
 _ENTER = f"async () => {{ {SCRIPTS_ARE_HERE} return window.layerscope.session(); }}"
 
 
 def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
     """Wire a page that has been laid out: its tabs by name, and what stands around them."""
-    charts, sliders = _charts(page), _sliders(page)
-    on = Handlers(sessions, model, charts, sliders, language)
+    sliders = _sliders(page)
+    on = Handlers(sessions, model, sliders, language)
     session = gr.State("")
     seen = gr.Number(0, visible="hidden", precision=0)  # in the browser, which knows what it was told
     timer = gr.Timer(0.4, active=False)
@@ -25,7 +25,7 @@ def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Bloc
     common = {"show_progress": "hidden", "api_visibility": "private"}
     _connect_opening(page, on, demo, session, seen, answer, common)
     # Nobody else tells: of two answers with news on their way at once the later one could come first, and the older one stay.
-    told = [*answer, seen, *charts.values(), *sliders.values(), session]
+    told = [*answer, seen, page.news, *sliders.values(), session]
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
     _connect_fold(page, on, session, answer, common)
     _connect_search(page, on, session, answer, common)
@@ -35,22 +35,8 @@ def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Bloc
     page.status.wake(on.wake, session, answer, queue=False, **common)
 
 
-def _charts(page: SimpleNamespace) -> dict[str, Any]:
-    """The views that are told of what was found, by the name that it is told under."""
-    return {
-        "similarity": page.explore.similarity, "landscape": page.explore.landscape,
-        "norms": page.explore.norms, "weights": page.explore.weights,
-        "fold": page.fold.fold, "spec": page.side.spec, "report": page.export.report, "summary": page.export.summary,
-        "search": page.search.chart, "board": page.compare.board, "download": page.compare.download, "repaired": page.recover.repaired,
-        "ablation": page.compare.ablated, "costs": page.costs, "sweep": page.search.sweep, "repair_times": page.recover.repair_times,
-        "importance": page.importance.chart, "widths": page.width.chart, "masks": page.masks.chart, "widthcosts": page.width.costs,
-        "importance_times": page.importance.times, "trim_times": page.width.times, "mask_times": page.masks.times,
-        "shapes": page.search.shapes, "zeros": page.masks.zeros, "recovery": page.recover.runs, "lineage": page.compare.lineage,
-    }  # fmt: skip
-
-
 def _sliders(page: SimpleNamespace) -> dict[str, Any]:
-    """The controls that the page itself may move, likewise."""
+    """The controls that the page itself may move, by the name that they are told under."""
     found = {"highest": page.fold.H, "lowest": page.fold.L, "width": page.fold.C, "target": page.fold.target}
     found |= {"plan": page.fold.plan, "spans": page.fold.spans, "format": page.export.form}
     found |= {f"width_{name}": getattr(page.width, name) for name in ("by", "heads", "neurons", "channels")}
@@ -83,11 +69,11 @@ def _connect_fold(page: SimpleNamespace, on: Handlers, session: gr.State, answer
     tab, settings = page.fold, fold.settings(page.fold)
     # A model that has just been opened is asked for the controls' map too: they may have moved since it was asked for.
     moved = [session.change, *(control.change for control in settings)]
-    gr.on(moved, on.ask, [session, *settings], answer, trigger_mode="always_last", **common)
-    tab.spans.change(on.spans, [session, tab.spans], answer, trigger_mode="always_last", **common)
+    gr.on(moved, on.ask, [session, *settings], answer, **LOOKED_AT, **common)
+    tab.spans.change(on.spans, [session, tab.spans], answer, **LOOKED_AT, **common)
     for chart in (page.explore.similarity, page.explore.landscape):
         chart.span(on.toggle, tab.spans, [tab.spans, tab.plan], **common)
-    tab.fold.stand(on.stand, session, answer, queue=False, trigger_mode="always_last", **common)
+    tab.fold.stand(on.stand, session, answer, **LOOKED_AT, **common)
     tab.clear.click(lambda: ("[]", "map"), None, [tab.spans, tab.plan], **common)
     kept = tab.fold.keep(on.save_plan, [session, tab.plan, tab.T], [tab.saved, *answer], **common)
     kept.then(None, tab.saved, None, js="(file) => { window.layerscope.fetched(file); }")

@@ -48,7 +48,7 @@ class Costing:
     def ask(self, *plans: Plan) -> None:
         """Measure these plans before anything else."""
         self._asked = [*plans, *(plan for plan in self._asked if plan not in plans)]
-        self.bench.submit("cost", self._answering, lambda _: None, urgent=True, yielding=True)
+        self.bench.submit("cost", self._answering, lambda _: None, urgent=True, yielding=True, quick=True)
 
     def of(self, plan: Plan) -> Cost | None:
         """Return what a plan costs, or None where that is not known yet."""

@@ -20,7 +20,9 @@ class Exploring:
 
     def _opened(self) -> None:
         bench, model = self.bench, self.bench.open_meter().model
-        bench.submit("profile", lambda: profiled(bench.open_meter()), self._profiled, urgent=True)  # the first thing to see goes first
+        bench.submit(
+            "profile", lambda: profiled(bench.open_meter()), self._profiled, urgent=True, quick=True
+        )  # the first thing to see goes first
         bench.submit("weights", lambda: weight_distance(model), self._weighed, yielding=True)
 
     def _profiled(self, found: Profile) -> None:

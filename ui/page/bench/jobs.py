@@ -1,6 +1,8 @@
 """Runs engine jobs for one workbench: one thread a job, progress to look at, cancel, and a life beyond a page reload."""
 
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from engine.jobs import Job, Progress
 from engine.turns import Stopped, Work, working
 
 _TELLING = 0.03  # the share of a task that must be done before anything is said of the rest
+_NICE = 10  # by how much other threads and programs go before a task that is not quick
 log = logging.getLogger("layerscope")
 ABANDONED_AFTER = 180.0  # seconds without a page asking; browsers slow a hidden tab's timer down to one tick a minute
 
@@ -20,12 +23,15 @@ ABANDONED_AFTER = 180.0  # seconds without a page asking; browsers slow a hidden
 @dataclass(frozen=True, slots=True)
 class Task:
     """A job to run: `make` starts it, `done` takes its result (in the job's thread). A task of a kind replaces another
-    of the same kind. A `yielding` one may be interrupted by a more urgent one and starts again from what is cached."""
+    of the same kind. A `yielding` one may be interrupted by a more urgent one and starts again from what is cached. Somebody looks on
+    while a `quick` one runs, of which most is remembered; every other one leaves the processors to whoever wants them: the page, other
+    visitors, the browser beside it."""
 
     kind: str
     make: Callable[[], Job[Any]]
     done: Callable[[Any], None]
     yielding: bool = False
+    quick: bool = False
 
 
 class Interrupted(Exception):  # noqa: N818  # no error: somebody wanted it
@@ -132,6 +138,24 @@ class Runner:
 
     def _run(self, task: Task) -> None:
         try:
+            if task.quick:
+                self._work_off(task)
+            else:  # in a thread of its own: a priority that was given up is not had back, neither here nor in threads that are started here
+                apart = threading.Thread(target=self._work_aside, args=(task,), daemon=True, name=threading.current_thread().name)
+                apart.start()
+                apart.join()
+        finally:
+            with self.lock:  # in between nothing would seem to run, and a page that looks then would stop asking
+                self._current = None
+                self._start()
+
+    def _work_aside(self, task: Task) -> None:
+        if sys.platform == "linux":  # where this is said of a thread, not of the whole process
+            os.nice(_NICE)
+        self._work_off(task)
+
+    def _work_off(self, task: Task) -> None:
+        try:
             with working(task.kind, self._stop.is_set) as self._work:
                 result = self._drain(task)
             with self.lock:
@@ -144,10 +168,6 @@ class Runner:
             log.info("%s stopped", task.kind)
         except Exception as error:
             self._fail(task, error)
-        finally:
-            with self.lock:  # in between nothing would seem to run, and a page that looks then would stop asking
-                self._current = None
-                self._start()
 
     def _fail(self, task: Task, error: Exception) -> None:
         with self.lock:

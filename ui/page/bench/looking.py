@@ -62,7 +62,7 @@ class Looking(Lab):
             self._open(axis, {**seen, "cost": cost})
 
         self._open(axis, told)
-        self.bench.submit("look", job, lambda _: None, urgent=True)
+        self.bench.submit("look", job, lambda _: None, urgent=True, quick=True)
 
     def losses(self, axis: str, layer: int) -> None:
         """Measure what the model loses without each head of a layer, or each of some neurons spread over it, alone."""

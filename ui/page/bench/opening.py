@@ -105,7 +105,7 @@ class Opening:
                 if self.coming is not None and self.coming.source == source:  # and it was not given up meanwhile
                     self.page.put("spec", "value", charts.spec_card(spec, source))
 
-        self.runner.submit(Task("open", lambda: shared_model(source, looked_at), self._opened), urgent=True)
+        self.runner.submit(Task("open", lambda: shared_model(source, looked_at), self._opened, quick=True), urgent=True)
 
     def _opened(self, model: Model) -> None:
         coming = self.coming
@@ -161,11 +161,9 @@ class Opening:
             raise LayerscopeError("another model is being opened; wait for it, or cancel")
         return self.meter
 
-    def submit(
-        self, kind: str, make: Callable[[], Job[Any]], done: Callable[[Any], None], urgent: bool = False, yielding: bool = False
-    ) -> None:
-        """Queue a job; see `ui.page.bench.jobs.Task`."""
-        self.runner.submit(Task(kind, make, done, yielding), urgent)
+    def submit(self, kind: str, make: Callable[[], Job[Any]], done: Callable[[Any], None], urgent: bool = False, **how: bool) -> None:
+        """Queue a job; see `ui.page.bench.jobs.Task` for how."""
+        self.runner.submit(Task(kind, make, done, **how), urgent)
 
     def show(self, component: str, data: str) -> None:
         """Give a chart its data; with that it is up to date."""

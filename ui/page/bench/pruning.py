@@ -64,7 +64,7 @@ class Pruning(Lab):
         """Return how many practice tokens a method reads where so many are asked for, and how many seconds it takes here."""
         model = self.bench.open_meter().model
         read = tokens_in(self.packs(tokens)) if MASKS.require(method).settings.needs else 0  # type: ignore[attr-defined]
-        return when_paced(self.bench, "mask_times", lambda: {"tokens": read, "seconds": {"prune": pruning_seconds(model, method, read)}})
+        return when_paced(self.bench, "mask-times", lambda: {"tokens": read, "seconds": {"prune": pruning_seconds(model, method, read)}})
 
     def curves(self, sparsity: float = SPARSITIES[0]) -> None:
         """Measure what a few sparsities cost by each method, nearest the slider's first, on the model as it was opened."""

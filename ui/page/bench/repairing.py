@@ -73,7 +73,7 @@ class Repairing:
             seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in kinds}
             return {"tokens": max(used.values(), default=0), "seconds": seconds}
 
-        return when_paced(self.bench, "repair_times", told)
+        return when_paced(self.bench, "repair-times", told)
 
     def refused(self, choice: str, threshold: float) -> dict[str, str]:
         """Return which kinds of repair the plan that Fold shows forbids, and why.

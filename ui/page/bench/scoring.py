@@ -80,7 +80,7 @@ class Scoring(Lab):
                 "seconds": {which: more + sum(scoring_seconds(model, axis, name, read) for name in todo[which]) for which in todo},
             }
 
-        return when_paced(self.bench, "importance_times", told)
+        return when_paced(self.bench, "importance-times", told)
 
     def _measuring(self, model: Model, axis: str, name: str, packs: tuple[Pack, ...]) -> Job[None]:
         whole = untouched(model.spec.depth)

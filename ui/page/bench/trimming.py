@@ -38,7 +38,7 @@ class Trimming(Lab):
         for axis in AXES:
             self._range(axis)
         self.bench.page.put("width_by", "value", "sliders")
-        self.bench.page.put("trim_times", "value", "{}")
+        self.bench.page.put("trim-times", "value", "{}")
 
     def _range(self, axis: str) -> None:
         """Put a slider of Width into the range of the open model."""
@@ -87,7 +87,7 @@ class Trimming(Lab):
         def told() -> dict[str, Any]:
             return {"tokens": read, "seconds": {"trim": trimming_seconds(model, score, beside, read)}}
 
-        return when_paced(self.bench, "trim_times", told)
+        return when_paced(self.bench, "trim-times", told)
 
     def curves(self, kept: Kept) -> None:
         """Measure what a few widths of each axis cost by each score, nearest the sliders' first, on the model as it was opened."""

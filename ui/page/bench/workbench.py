@@ -166,7 +166,7 @@ class Workbench(Opening):
                 self._glimpsed(settings, step)
             return (yield from frontier(meter, settings, T_MIN))
 
-        self.submit("map", job, lambda found: self._mapped(settings, found), urgent=True, yielding=True)
+        self.submit("map", job, lambda found: self._mapped(settings, found), urgent=True, yielding=True, quick=True)
 
     def _glimpsed(self, settings: LacoSettings, step: Step) -> None:
         self.glimpse = step
@@ -254,7 +254,7 @@ class Workbench(Opening):
         show(math.nan)
         for tell in self._on_shown:
             tell(plan, *parts)
-        self.submit(f"measure-{prop}", job, done, urgent=True)
+        self.submit(f"measure-{prop}", job, done, urgent=True, quick=True)
 
     # --- export ---
 
