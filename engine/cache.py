@@ -14,6 +14,7 @@ import platformdirs
 
 from engine.aside import replacing
 from engine.errors import LayerscopeError
+from engine.foreign import real_path
 
 log = logging.getLogger("layerscope")
 _said = False  # that the cache cannot be written
@@ -47,7 +48,7 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; what was there before is.
     """
-    path = path.resolve()
+    path = real_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")

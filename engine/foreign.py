@@ -4,7 +4,9 @@ that is bounded, UTF-8, and JSON without what JSON cannot mean (NaN, half a char
 Every reader of such a file begins here, and says in its own error what is wrong."""
 
 import json
+import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +17,19 @@ DEEPEST = 64  # lists and objects in one another
 
 class ForeignError(ValueError):
     """What is wrong with a file, in words that follow "cannot be read:"."""
+
+
+def real_path(path: str | Path) -> Path:
+    """Return where a path leads, "~" and links followed: as far as that is known, for somebody's home may be nowhere, and links may go
+    round in circles.
+
+    Raises:
+        ValueError: it is no path at all.
+    """
+    path = Path(path)
+    with suppress(RuntimeError):
+        path = path.expanduser()
+    return Path(os.path.realpath(path))  # Path.resolve raises on circles
 
 
 def require_regular(path: Path, most: int | None = None) -> int:

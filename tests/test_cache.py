@@ -39,6 +39,14 @@ def test_a_result_cut_off_by_a_crash_counts_as_none(fresh_cache: Path) -> None:
     assert load_result("kind", "key") is None
 
 
+def test_a_link_in_a_circle_is_no_result_and_gives_way_to_one(fresh_cache: Path) -> None:
+    (fresh_cache / "kind").mkdir(parents=True)
+    (fresh_cache / "kind" / "key.json").symlink_to("key.json")
+    assert load_result("kind", "key") is None
+    save_result("kind", "key", [1, 2, 3])
+    assert load_result("kind", "key") == [1, 2, 3]
+
+
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.txt"
     write_whole(path, "first")

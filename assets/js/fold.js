@@ -190,7 +190,7 @@
     const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
     ls.shown = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
     [local.hand, local.step] = [hand, step];
-    if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "status", "widths", "zeros", "shapes", "search", "lineage"].forEach(redraw), 0);
+    if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "status", "widths", "zeros", "shapes", "search", "lineage", "summary"].forEach(redraw), 0);
   };
-  views.fold.none = () => { ls.map = ls.shown = null; ["making", "zeros"].forEach(redraw); }; // of a model that is no longer open
+  views.fold.none = () => { ls.map = ls.shown = null; ["making", "zeros", "summary"].forEach(redraw); }; // of a model that is no longer open
 })(window.layerscope);

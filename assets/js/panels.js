@@ -122,14 +122,14 @@
       row.append(element("td", {}, !check.ran ? "–" : check.passed ? "✓" : "✗"), element("td", {}, words[`check_${check.name}`] ?? check.name), element("td", {}, check.detail));
       table.append(row);
     });
-    const name = value.path.split(/[\\/]/).pop();
-    const upload = element("pre", {class: "ls-command"}, `hf upload <you>/${name} ${/\s/.test(value.path) ? `"${value.path}"` : value.path}`);
+    const name = value.path.split(/[\\/]/).pop(), command = `hf upload <you>/${name} ${/\s/.test(value.path) ? `"${value.path}"` : value.path}`;
+    const upload = value.passed ? [element("p", {}, words.upload), element("pre", {class: "ls-command"}, command)] : []; // a failure is not shared
     const files = rows(value.files.map(([file, bytes]) => [file, size(bytes)]));
     const whole = value.checks.every((check) => check.ran);
     const verdict = !value.passed ? words.not_verified : whole ? words.verified : words.not_all_run;
     box.replaceChildren(
       element("p", {class: !value.passed ? "ls-verdict ls-fail" : whole ? "ls-verdict ls-pass" : "ls-verdict"}, verdict),
-      table, element("p", {}, fill(words.written, {path: value.path})), files, element("p", {}, words.upload), upload,
+      table, element("p", {}, fill(words.written, {path: value.path})), files, ...upload,
     );
   };
 })(window.layerscope);

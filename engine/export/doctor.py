@@ -11,6 +11,7 @@ from engine.cache import cache_folder, read_marked
 from engine.errors import SourceError
 from engine.export.checkpoint import versions
 from engine.export.target import ASIDE
+from engine.foreign import real_path
 from engine.models.devices import Device, devices
 from engine.models.library import demo_file
 
@@ -72,7 +73,8 @@ def _place(folder: Path) -> Place:
 
 def _there(folder: Path) -> Path:
     """Return a folder, or the nearest one above it that is there."""
-    return next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    folder = real_path(folder)
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _left(cache: Path, exports: Path) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from engine.cache import load_result, save_result, spare
 from engine.errors import SourceError, first_line
-from engine.foreign import ForeignError, object_in
+from engine.foreign import ForeignError, object_in, real_path
 from engine.models.families import architecture_of
 from engine.types import ModelSource
 
@@ -138,7 +138,7 @@ def _demo() -> Iterator[Listed]:
 def _exported(exports: Path) -> Iterator[Listed]:
     """What the export wrote: folders with its record, and GGUF files."""
     try:
-        paths = [path for path in exports.resolve().iterdir() if not path.name.startswith(".")]
+        paths = [path for path in real_path(exports).iterdir() if not path.name.startswith(".")]
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine.cache import cache_folder, file_digest
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, first_line
-from engine.foreign import LARGE, ForeignError, object_in, require_regular, text_in
+from engine.foreign import LARGE, ForeignError, object_in, real_path, require_regular, text_in
 from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
@@ -67,7 +67,7 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
             raise SourceError(f"'{text}' is no Hub id; write hub:org/name")
         return ModelSource("hub", match[1], match[2], dtype, device)
     try:
-        path = Path(text).expanduser().resolve()
+        path = real_path(text)
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:
         raise SourceError(f"'{text[:200]}' is no path that can be read") from error
@@ -96,12 +96,12 @@ def lies_within(path: Path, folder: Path) -> bool:
     The files of a Hub snapshot (models--org--name/snapshots/revision) are links, and may lead to where that cache keeps the
     contents of files: the repository's own, and those that its repositories share.
     """
-    home = folder.resolve()
+    home = real_path(folder)
     repository = home.parent.parent
     roots = [home]
     if home.parent.name == "snapshots" and repository.name.startswith("models--"):
         roots += [repository / "blobs", repository.parent / "blobs"]
-    end = Path(os.path.realpath(path))  # Path.resolve raises on links that go round in circles
+    end = real_path(path)
     return any(end.is_relative_to(root) for root in roots)
 
 

@@ -14,6 +14,7 @@ import torch
 
 from engine.corpus.rows import Batch, Rows
 from engine.errors import TrainingError
+from engine.foreign import ForeignError, require_regular
 from engine.jobs import Job, Progress
 from engine.recover.teaching import Heard, Present
 from engine.training.losses import ROWS, Likeliest
@@ -57,6 +58,8 @@ class Stored:
                 "store fewer of them (--top), or free some space"
             )
         try:
+            if self._file.exists():
+                require_regular(self._file)
             with self._file.open("ab") as file:
                 file.truncate(self.done * self._kind.itemsize)
                 while not self.whole:
@@ -65,6 +68,8 @@ class Stored:
                     file.write(self._told(source, batch, device).tobytes())
                     file.flush()
                     yield Progress(f"Writing down what the source says: row {self.done} of {self._needed}", self.done / self._needed)
+        except ForeignError as error:
+            raise TrainingError(f"{self._file} cannot be read: {error}") from error
         except OSError as error:
             raise TrainingError(f"{self._file} cannot be written: {error.strerror}; what was there before is kept") from error
 

@@ -67,6 +67,11 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
     assert page.locator(".toast-body.error").count() == 0
 
 
+def test_who_lands_on_export_is_told_what_will_be_written(page: Page, app: App) -> None:
+    page.goto(f"{app.url}/?C=5#export")
+    expect(page.locator("#ls-summary")).to_contain_text("of 12", timeout=LONG)
+
+
 def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.goto(f"{app.url}/#search")
     wait_until_ready(page)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.foreign import DEEPEST, ForeignError, json_in, json_of, object_in, require_regular, text_in
+from engine.foreign import DEEPEST, ForeignError, json_in, json_of, object_in, real_path, require_regular, text_in
 
 
 def test_a_sound_file_is_read_as_it_is(tmp_path: Path) -> None:
@@ -36,6 +36,15 @@ def test_what_is_no_text_is_refused_before_it_is_read(make: Any, words: str, tmp
     make(tmp_path / "a")
     with pytest.raises(ForeignError, match=f"^{words}$"):
         text_in(tmp_path / "a", most=10)
+
+
+def test_a_path_leads_somewhere_even_if_its_links_or_its_home_do_not(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "link").symlink_to("folder")
+    assert real_path(tmp_path / "circle" / "file").name == "file"
+    assert real_path(tmp_path / "link" / ".." / "file") == real_path(tmp_path) / "file"
+    assert real_path("~") == real_path(Path.home())
+    assert real_path("~nobody-of-this-name/models").name == "models"
 
 
 def test_a_link_in_a_circle_and_a_missing_file_are_told_as_open_does(tmp_path: Path) -> None:

@@ -1,12 +1,18 @@
+import socket
+import threading
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import gradio as gr
 import pytest
 
 from engine.jobs import Job, Progress
-from tests.waiting import wait_for_jobs
-from ui.page import sessions
+from tests.families import save_tiny
+from tests.waiting import wait_for_jobs, wait_until
+from ui.page import app, sessions
 from ui.page.bench.jobs import Task
 from ui.page.sessions import Sessions
 
@@ -28,6 +34,42 @@ def test_what_was_opened_ahead_goes_to_the_first_visitor_only(visits: Sessions) 
     assert visits.of("a") is ahead
     assert visits.of("b") is not ahead
     assert visits.of("a") is ahead
+
+
+def test_nothing_of_a_running_server_keeps_the_first_visitors_workbench_but_his_visit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, ends, demos = list[Sessions](), threading.Event(), list[gr.Blocks]()
+
+    def remembered(*arguments: Any) -> Sessions:
+        made.append(Sessions(*arguments))
+        return made[-1]
+
+    def serving(demo: gr.Blocks) -> None:
+        demos.append(demo)
+        ends.wait(120)
+        demo.close()
+
+    monkeypatch.setattr(app, "Sessions", remembered)
+    monkeypatch.setattr(gr.Blocks, "block_thread", serving)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))  # put back what the server sets
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        server = app.Server(port=probe.getsockname()[1])
+    model = save_tiny(tmp_path / "tiny", "llama")
+    thread = threading.Thread(target=app.serve, args=(str(model), server, tmp_path / "exports", False))
+    thread.start()
+    try:
+        wait_until(lambda: demos)
+        bench = weakref.ref(made[0].of("a" * 32))
+        wait_for_jobs()
+        assert bench() is not None
+        monkeypatch.setattr(sessions, "_IDLE_FOR", 0.0)
+        made[0].sweep()
+        assert bench() is None
+    finally:
+        ends.set()
+        thread.join(60)
 
 
 def test_an_unused_workbench_is_forgotten_and_its_job_stopped(visits: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """A teacher that was written down: what is in the file, that a student learns from it as from the source, and that a kill costs nothing."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,15 @@ def test_the_file_holds_the_likeliest_tokens_of_each_row_and_what_is_missing(abl
     missing = 1 - logs.topk(top).values.exp().sum(-1).mean()
     assert stored.missing(batch.numbers.tolist()) == pytest.approx(float(missing), abs=1e-5)
     assert 0 < stored.missing() < 1
+
+
+def test_a_pipe_in_its_place_is_told_and_waited_for_by_nobody(able: Open, tmp_path: Path) -> None:
+    model = able("llama")
+    rows = rows_of(begun(model, DEEP, tmp_path / "run"))
+    os.mkfifo(tmp_path / "said")
+    stored = Stored(tmp_path / "said", rows, Recipe(steps=1, rate=1.0, rows=3, length=LENGTH), 5, VOCABULARY)
+    with pytest.raises(TrainingError, match="said cannot be read: it is a pipe or a device"):
+        drain(stored.fill(Present(model.network, ""), "cpu"))
 
 
 def test_a_run_from_all_tokens_is_that_beside_the_source(able: Open, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from engine.aside import making
 from engine.errors import LayerscopeError
 from engine.export.doctor import strange_switches
+from engine.foreign import real_path
 from engine.models.sources import DTYPES
 from engine.models.texts import assets_folder
 from ui.page.bench.shared import texts_of
@@ -140,6 +141,13 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
     return SimpleNamespace(model=where, models=models, dtype=dtype, device=device, texts=texts, own=own, button=button, spec=spec)
 
 
+def _open_ahead(sessions: Sessions, model: str) -> None:
+    """Open what the first visitor will see. Nobody but the sessions keeps his workbench: it goes when he does."""
+    first, bench = state_from_query("", model), sessions.open_ahead()
+    bench.look(first.T)
+    bench.open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
+
+
 def _sweeping(sessions: Sessions) -> None:
     while True:
         time.sleep(_SWEEP)
@@ -171,7 +179,7 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
         browser = sys.stdout.isatty() and (
             sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
         )
-    exports = exports.expanduser().resolve()
+    exports = real_path(exports)
     gr.set_static_paths(list(SCRIPTS))
     speech = json.dumps({language: all_words(language) for language in LANGUAGES}, ensure_ascii=False).replace("</", "<\\/")
     head = f"<script>window.layerscopeWords = {speech}</script>"
@@ -179,10 +187,8 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
     atexit.register(open_to_the_end.close)
     uploads = open_to_the_end.enter_context(making(Path(tempfile.gettempdir()), "layerscope-uploads-"))
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # of this server alone
-    sessions, first = Sessions(exports, server.reach), state_from_query("", model)
-    ahead = sessions.open_ahead()
-    ahead.look(first.T)
-    ahead.open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
+    sessions = Sessions(exports, server.reach)
+    _open_ahead(sessions, model)
     demo = build(model, sessions, exports)
     try:
         demo.launch(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import LayerscopeError
+from engine.foreign import real_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Reach:
         if self.roots is None or where in ("", "demo") or where.startswith("hub:"):
             return True
         try:
-            path = Path(where).expanduser().resolve()
+            path = real_path(where)
         except (OSError, ValueError, RuntimeError):
             return False
         return any(path.is_relative_to(root) for root in self.roots)

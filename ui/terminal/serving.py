@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import LayerscopeError
-from engine.foreign import ForeignError, text_in
+from engine.foreign import ForeignError, real_path, text_in
 from ui.terminal.options import Exports, Out, Source, write
 
 app = typer.Typer()
@@ -51,7 +51,7 @@ def open_app(
             "layerscope: warning: other machines can reach this page, unencrypted"
             f"{', and nobody is asked for a password' if asked is None else ''}; its visitors share this machine's memory and disk\n"
         )
-    bounded = None if is_loopback(host) and not roots else tuple(path.expanduser().resolve() for path in (*(roots or ()), exports))
+    bounded = None if is_loopback(host) and not roots else tuple(real_path(path) for path in (*(roots or ()), exports))
     serve(model, Server(host, port, tuple(names or ()), asked, Reach(bounded)), exports, browser)
 
 
