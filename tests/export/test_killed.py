@@ -7,10 +7,10 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +20,7 @@ from engine.methods.baselines import plan_of_kept
 from engine.models.loading import load_with_transformers
 from engine.types import Model
 from tests.exporting import write
+from ui.terminal.cli import stoppable
 
 KILLS = int(os.environ.get("LAYERSCOPE_KILLS", "6"))
 PLAN = plan_of_kept(6, (0, 1, 4, 5), "hand-made")
@@ -60,13 +61,15 @@ def test_a_terminated_export_tidies_up_by_itself(tiny: Callable[..., Model], tmp
     target = tmp_path / "out"
     child = os.fork()
     if not child:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as the command does
+        code: Any = None
         try:
-            for _ in export(tiny("llama").source, tiny("llama").folder, PLAN, target):
-                time.sleep(0.02)
-        except SystemExit:
-            os._exit(0 if not list(tmp_path.iterdir()) else 1)
-        os._exit(2)
+            with stoppable():
+                for _ in export(tiny("llama").source, tiny("llama").folder, PLAN, target):
+                    time.sleep(0.02)
+        except SystemExit as end:
+            code = end.code
+        finally:
+            os._exit(0 if code == 143 and not list(tmp_path.iterdir()) else 1)
     while not list(tmp_path.glob(f"{ASIDE}*/out/*")):
         time.sleep(0.002)
     os.kill(child, signal.SIGTERM)

@@ -156,3 +156,24 @@ def test_the_command_and_the_module_are_one() -> None:
     called = subprocess.run([sys.executable, "-m", "ui", "--help"], capture_output=True, text=True, cwd=Path(cli.__file__).parents[2])
     assert (called.returncode, called.stderr) == (0, "")
     assert set(outside("--help").out.splitlines()[1:]) == set(called.stdout.splitlines()[1:])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_whatever_becomes_of_it_on_its_way_out(number: signal.Signals) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupted() -> None:
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise ValueError("could not determine the shape of object type") from None  # as torch does
+
+    try:
+        with pytest.raises(SystemExit) as end, cli.stoppable():
+            interrupted()
+        assert end.value.code == 128 + number
+        with pytest.raises(ValueError, match="an error of its own"), cli.stoppable():
+            raise ValueError("an error of its own")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -7,6 +7,8 @@ with exit code 2 and one line on standard error.
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -227,15 +229,46 @@ for verbs in (plans, lab, telling, recovering, serving):
 def main() -> None:
     """Run the command line; the entry point of `layerscope` and of `python -m ui`."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half done is tidied up, as after Ctrl-C
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        with stoppable():
+            sys.exit(app(standalone_mode=False) or 0)
     except typer.TyperException as error:
         _stop(error.format_message() if hasattr(error, "format_message") else str(error))
     except LayerscopeError as error:
         _stop(str(error))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM end what runs here as Ctrl-C does, so that what is half done is tidied up.
+
+    Raises:
+        SystemExit: 128 and the signal's number, whatever became of it on its way out: torch turns what a signal raises while a tensor is
+            made into a ValueError.
+    """
+    came: list[int] = []
+
+    def stop(number: int, _frame: Any) -> None:
+        came.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if came:
+            raise SystemExit(128 + came[0]) from error
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(message: str) -> None:
