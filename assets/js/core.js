@@ -100,6 +100,7 @@ window.layerscope = (() => {
     let width = 0, due = false; // width: as it was observed, since asking for it lays the whole page out
     const draw = () => {
       look();
+      box.classList.toggle("ls-stale", props.stale === "yes");
       if (!box.isConnected || !width) return;
       read();
       box.classList.toggle("ls-empty", !data && !panel);
@@ -116,7 +117,6 @@ window.layerscope = (() => {
       if (Object.entries(fresh).every(([prop, now]) => props[prop] === now)) return;
       Object.assign(props, fresh);
       if (given.value !== props.value) given.value = props.value;
-      box.classList.toggle("ls-stale", props.stale === "yes");
       look();
       soon();
       heard();
@@ -124,10 +124,9 @@ window.layerscope = (() => {
     watch("value", () => take({value: given.value}));
     new ResizeObserver(() => { if (box.clientWidth !== width) { width = box.clientWidth; draw(); } }).observe(box);
     mounted.set(name, {take, draw: soon, told: () => ({data: read(), value: value(), stale: props.stale === "yes", trigger})});
-    Object.assign(props, early[name]);
-    box.classList.toggle("ls-stale", props.stale === "yes");
     draw();
     heard();
+    take(early[name] ?? {});
   };
 
   // All that has changed comes to one component, which hands it on: telling each view through Gradio costs ten times as much.

@@ -69,7 +69,7 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     try:
         path = real_path(text)
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise SourceError(f"'{text[:200]}' is no path that can be read") from error
     if is_folder:
         return ModelSource("folder", str(path), dtype=dtype, device=device)

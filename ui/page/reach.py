@@ -19,7 +19,7 @@ class Reach:
             return True
         try:
             path = real_path(where)
-        except (OSError, ValueError, RuntimeError):
+        except (OSError, ValueError):
             return False
         return any(path.is_relative_to(root) for root in self.roots)
 
