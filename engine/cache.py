@@ -14,7 +14,6 @@ import platformdirs
 
 from engine.aside import replacing
 from engine.errors import LayerscopeError
-from engine.foreign import real_path
 
 log = logging.getLogger("layerscope")
 _said = False  # that the cache cannot be written
@@ -42,17 +41,13 @@ def plain(value: Any, digits: int | None = None) -> Any:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it. Of a link, what it leads to is written; a
-    device, which is never half, is written as it is.
+    """Write a text file so that a reader sees the old one or the new one, never half of it. A link, a pipe or a device in its place gives
+    way to it.
 
     Raises:
         OSError: it cannot be written; what was there before is.
     """
-    path = real_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")
-        return
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 
@@ -147,6 +142,8 @@ class Ledger:
 
     def _append(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(self._path) and not self._path.is_file():  # a pipe would be waited for
+            self._path.unlink()
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n" * (file.tell() > 0 and not self._ends_a_line()) + line + "\n")
 

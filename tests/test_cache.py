@@ -1,5 +1,6 @@
 import hashlib
 import os
+from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -39,12 +40,18 @@ def test_a_result_cut_off_by_a_crash_counts_as_none(fresh_cache: Path) -> None:
     assert load_result("kind", "key") is None
 
 
-def test_a_link_in_a_circle_is_no_result_and_gives_way_to_one(fresh_cache: Path) -> None:
+@pytest.mark.parametrize("strange", [os.mkfifo, lambda path: path.symlink_to(path.name), lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_no_result_and_gives_way_to_one(strange: Callable[[Path], None], fresh_cache: Path) -> None:
     (fresh_cache / "kind").mkdir(parents=True)
-    (fresh_cache / "kind" / "key.json").symlink_to("key.json")
+    for name in ("key.json", "key.jsonl"):
+        strange(fresh_cache / "kind" / name)
     assert load_result("kind", "key") is None
     save_result("kind", "key", [1, 2, 3])
     assert load_result("kind", "key") == [1, 2, 3]
+    ledger = Ledger("kind", "key")
+    assert len(ledger) == 0
+    ledger.add("a", 1)
+    assert Ledger("kind", "key").get("a") == 1
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import LayerscopeError, SourceError
+from engine.errors import LayerscopeError, SourceError, first_line
 from engine.jobs import Job, Progress, answer_request
 
 _PROMPT_TOKENS, _NEW_TOKENS, _FEW = 8, 16, 4
@@ -29,6 +29,14 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     def note(name: str, passed: bool, detail: str) -> None:
         checks.append({"name": name, "passed": bool(passed), "detail": detail})
+
+    def tried(name: str, result: Callable[[], tuple[bool, str]]) -> None:
+        try:
+            note(name, *result())
+        except LayerscopeError:
+            raise
+        except Exception as error:  # whatever keeps it from running is the finding
+            note(name, False, f"{type(error).__name__}: {first_line(error)}")
 
     unable, needed = _unable(request)
     if unable:
@@ -61,14 +69,15 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
             return read_probe(Path(request["probe"]))
         return (_plan_logits if _fits(request) else _streamed_logits)(source, plan, packs, network.dtype)
 
-    note("logits", *_compare_logits(logits_on(network, packs), wanted))
+    tried("logits", lambda: _compare_logits(logits_on(network, packs), wanted))
 
     if "gguf" in request:
         note("tokenizer", *_compare_tokenizers(tokenizer, Path(request["source"])))
         note("bytes", *_compare_bytes(target, Path(request["gguf"]), plan))
 
     yield Progress("Generating with and without cache", 0.96)
-    note("generation", *_compare_generation(network, tokenizer, packs[0].ids[:, :_PROMPT_TOKENS], whole=_fits(request)))
+    prompt = packs[0].ids[:, :_PROMPT_TOKENS]
+    tried("generation", lambda: _compare_generation(network, tokenizer, prompt, whole=_fits(request)))
     return {"checks": checks}
 
 
@@ -112,13 +121,11 @@ def _compare_depth(network: Any, plan: Any) -> tuple[bool, str]:
 
 def _load(folder: Path, dtype: str = "auto", **options: Any) -> tuple[Any, Any, Any]:
     """Return what transformers makes of a folder: the network, its account of the keys, the tokenizer."""
-    from transformers import AutoTokenizer
-
-    from engine.models.loading import load_with_transformers
+    from engine.models.loading import load_with_transformers, read_tokenizer
 
     network, info = load_with_transformers(folder, dtype, **options)
     named = {name: value for name, value in options.items() if name == "gguf_file"}
-    return network, info, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **named)
+    return network, info, read_tokenizer(folder, **named)
 
 
 def _unable(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
@@ -169,11 +176,10 @@ def _load_gguf(file: Path) -> tuple[Any, Any, Any]:
 
 def _compare_tokenizers(tokenizer: Any, folder: Path) -> tuple[bool, str]:
     """Return whether a tokenizer makes the same tokens as a folder's, and has the same chat template."""
-    from transformers import AutoTokenizer
-
+    from engine.models.loading import read_tokenizer
     from engine.models.texts import BUNDLED, bundled
 
-    other = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    other = read_tokenizer(folder)
     texts = [text for language in BUNDLED for text in bundled(language).texts]
     same = all(tokenizer(text)["input_ids"] == other(text)["input_ids"] for text in texts)
     kept = tokenizer.chat_template == other.chat_template

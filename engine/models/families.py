@@ -128,6 +128,8 @@ def architecture_of(config: Any) -> Architecture:
             raise UnsupportedModelError(
                 f"this {config.model_type} model sets {key}, which ties a layer's arithmetic to its index; its depth cannot change"
             )
+    if getattr(config, "is_heterogeneous", False):
+        raise UnsupportedModelError("this model sets per_layer_config, so that its layers are not alike and cannot be mixed")
     if getattr(config, "quantization_config", None):
         raise UnsupportedModelError(
             "the weights are quantised, so layers cannot be mixed; open the unquantised model, or a GGUF file, which is dequantised"

@@ -93,15 +93,25 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     yield Progress(f"Reading {spec.parameters / 1e6:.0f} million parameters")
     network = read_network(folder, spec.dtype, source.trust_remote_code).to(source.device)
     yield Progress("Reading the tokenizer")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=source.trust_remote_code)
-        tokenizer(_TRIED)
-    except Exception as error:  # tokenizer files fail in many ways
-        raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
+    tokenizer = read_tokenizer(folder, source.trust_remote_code)
     yield Progress("Taking the fingerprint")
     opened = Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder), Turn())
     remember(source, spec.name, spec.model_type)
     return opened
+
+
+def read_tokenizer(folder: Path, trust_remote_code: bool = False, **options: Any) -> Any:
+    """Read a folder's tokenizer, and try it.
+
+    Raises:
+        SourceError: it has none that works.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
+        tokenizer(_TRIED)
+    except Exception as error:  # tokenizer files fail in many ways
+        raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
+    return tokenizer
 
 
 def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = False, **options: Any) -> tuple[Any, dict[str, Any]]:

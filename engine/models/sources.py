@@ -26,6 +26,15 @@ COMPANIONS = (  # what goes with a model's weights and config
 )  # fmt: skip
 _READ = ("config.json", "README.md", *COMPANIONS)  # of a folder, by us or by transformers
 _FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md")  # of a Hub model
+# How a run goes and what it returns is for who runs it to say, whatever a config says of it: another attention may compile, or download.
+_OF_A_RUN = {
+    "_attn_implementation": None,
+    "return_dict": True,
+    "output_attentions": False,
+    "tie_last_hidden_states": None,
+    "chunk_size_feed_forward": 0,
+    "is_encoder_decoder": False,
+}
 _NO_NAMES = {
     "",
     "model",
@@ -134,7 +143,9 @@ def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
         about = f" (model_type {kind!r})" if kind else ""
         raise SourceError(f"the configuration in {where}{about} cannot be read: {first_line(error)}") from error
     architecture_of(config)
-    config._attn_implementation = None  # how attention is computed is for this machine to say: another way may compile, or download
+    for name in [*_OF_A_RUN, *(name for name in vars(config) if name.startswith("output_"))]:
+        if hasattr(config, name):
+            setattr(config, name, _OF_A_RUN.get(name, False))
     return config
 
 

@@ -216,10 +216,11 @@ def scalar_fit(written: torch.Tensor, wanted: torch.Tensor) -> float:
 
 def ridge_fit(written: torch.Tensor, wanted: torch.Tensor, strength: float) -> torch.Tensor:
     """Return M [hidden, hidden] that makes sum w |M u - y|^2 + penalty |M - 1|^2 smallest, w the inverse square of each
-    token's |y|; the penalty is `strength` times the mean eigenvalue of sum w u u^T. Solved, never inverted."""
+    token's |y|; the penalty is `strength` times the mean eigenvalue of sum w u u^T. Solved, never inverted; the identity where u is
+    nothing, NaN where it is not finite."""
     weight = 1.0 / wanted.square().sum(-1, keepdim=True).clamp_min(1e-30)
     gram = written.mT @ (weight * written)
-    penalty = strength * gram.diagonal().mean()
+    penalty = strength * gram.diagonal().mean().clamp_min(1e-30)
     gram.diagonal().add_(penalty)
-    change = torch.linalg.solve(gram, written.mT @ (weight * (wanted - written)))
+    change, _ = torch.linalg.solve_ex(gram, written.mT @ (weight * (wanted - written)))
     return torch.eye(written.shape[1], dtype=written.dtype, device=written.device) + change.mT

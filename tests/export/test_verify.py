@@ -115,6 +115,17 @@ def test_a_broken_file_shows_in_the_loading(name: str, tiny: Callable[..., Model
     assert failed(tiny("llama"), target) == {"loads"}
 
 
+def test_a_tokenizer_that_only_breaks_at_work_shows_in_the_loading(tiny: Callable[..., Model], target: Path) -> None:
+    path = target / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": "x"}))
+    assert failed(tiny("llama"), target) == {"loads"}
+
+
+def test_what_keeps_a_checkpoint_from_running_is_a_finding(tiny: Callable[..., Model], target: Path) -> None:
+    edit_config(target, vocab_size=299)
+    assert failed(tiny("llama"), target) == {"logits", "generation"}
+
+
 def test_a_generation_config_does_not_drive_the_check(tiny: Callable[..., Model], target: Path) -> None:
     request = {"source": str(tiny("llama").folder), "plan": plan_to_json(PLAN), "target": str(target)}
     plain = drain(check(request))

@@ -11,10 +11,13 @@ FILES: dict[str, tuple[str, ...]] = {
     "kept": ("plan.json", "plan.tensors.safetensors"),
     "run": RUN,
     "sheared.run": ("run.json", "metrics.jsonl", "steps/*"),
-    "cache": ("**/*",),
+    "cache": tuple(
+        f"{kind}/**/*" for kind in ("corpus", "digests", "evaluation", "library", "profiles", "similarity", "tensors", "weights")
+    ),
 }
 
 _READ, _PLAN = ("--calibration", "texts.txt"), ("--model", "whole", "--plan", "plan.json")
+_SOME = ("--text", "texts.txt", "--tokens", "600")
 _FEW = ("--rows", "1", "--length", "16", "--tokens", "48")
 
 
@@ -46,8 +49,17 @@ VERBS: dict[str, tuple[tuple[str, ...], ...]] = {
         *CALIBRATED,
         _judging("plan.json"),
         _exporting("plan.json"),
-        ("baseline", "--model", "whole", "--method", "bi", "--keep", "4", "--text", "texts.txt"),
-        ("importance", "--model", "whole", "--axis", "neurons", "--text", "texts.txt"),
+        *(
+            ("baseline", "--model", "whole", "--method", method, "--keep", "4", "--text", "texts.txt")
+            for method in ("bi", "sleb", "angular")
+        ),
+        *(("importance", "--model", "whole", "--axis", "neurons", "--score", score, *_SOME) for score in ("flap", "taylor", "obs")),
+        *(("prune", "--model", "whole", "--method", method, "--sparsity", "0.5", *_SOME) for method in ("sparsegpt", "gblm")),
+        ("sweep", "--model", "whole", *_READ, "--t-min", "0.8"),
+        ("search", "--model", "whole", "--keep", "4", "--seconds", "0.3", "--repair", *_SOME),
+        ("shapes", "--model", "whole", "--params", "0.05M", "--measured", "1", "--seconds", "0.1", "--no-speed", *_SOME),
+        ("ablate", "C", "--model", "whole", *_READ, "--text", "texts.txt", "--tokens", "60"),
+        ("tasks", *_PLAN, "--limit", "1"),
         ("models", "--exports", "."),
     ),
     "sharded": (("profile", "--model", "sharded", *_READ), _exporting("plan.json", "--shard-size", "1MB", model="sharded")),
@@ -63,9 +75,12 @@ VERBS: dict[str, tuple[tuple[str, ...], ...]] = {
     "plan.json": (
         _judging("plan.json"),
         _exporting("plan.json"),
-        ("repair", *_PLAN, "--text", "texts.txt", "--tokens", "600"),
-        ("trim", *_PLAN, "--neurons", "24", "--text", "texts.txt"),
-        ("prune", *_PLAN, "--method", "wanda", "--sparsity", "0.5", "--text", "texts.txt"),
+        *(("repair", *_PLAN, "--kind", kind, *_SOME) for kind in ("ridge", "scalar", "refit")),
+        ("trim", *_PLAN, "--neurons", "24", *_SOME),
+        ("prune", *_PLAN, "--method", "wanda", "--sparsity", "0.5", *_SOME),
+        ("importance", *_PLAN, "--axis", "heads", *_SOME),
+        ("tasks", *_PLAN, "--limit", "1"),
+        ("measure", *_PLAN, "--context", "64"),
         ("report", *_PLAN, "--calibration", "texts.txt", "--text", "texts.txt", "--tokens", "60", "--out", "out.html"),
     ),
     "kept.zip": (_judging("kept.zip"), _exporting("kept.zip")),

@@ -57,6 +57,12 @@ def test_gpt2_with_attention_scaled_by_layer_index_is_refused() -> None:
         architecture_of(config_of("gpt2", scale_attn_by_inverse_layer_idx=True))
 
 
+def test_layers_that_are_not_alike_are_refused() -> None:
+    config = config_of("llama", per_layer_config={"1": {"intermediate_size": 8}})
+    with pytest.raises(UnsupportedModelError, match="per_layer_config"):
+        architecture_of(config)
+
+
 def test_quantised_weights_are_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="quantised"):
         architecture_of(config_of("llama", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}))

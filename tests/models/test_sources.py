@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import engine
@@ -191,6 +192,28 @@ def test_a_config_that_describes_no_network_is_refused(key: str, value: object, 
     (folder / "config.json").write_text(json.dumps({**config, key: value}))
     with pytest.raises(SourceError):
         inspect_folder(folder, parse_source(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [
+        ("output_hidden_states", "x", False),
+        ("output_hidden_states", [1], False),
+        ("output_router_logits", True, False),
+        ("output_attentions", True, False),
+        ("return_dict", False, True),
+        ("return_dict", 0, True),
+        ("is_encoder_decoder", True, False),
+        ("tie_last_hidden_states", False, None),
+        ("chunk_size_feed_forward", 1, 0),
+        ("attn_implementation", "flash_attention_2", None),
+    ],
+)
+def test_how_a_run_goes_is_not_for_a_config_to_say(key: str, value: object, read: object, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    assert getattr(read_config(folder), f"_{key}" if key.startswith("attn") else key) is read
+    assert torch.isfinite(drain(open_model(parse_source(str(folder)))).network(torch.ones(1, 4, dtype=torch.long)).logits).all()
 
 
 def test_a_family_that_cannot_be_folded_is_refused(folder: Path) -> None:

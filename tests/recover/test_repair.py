@@ -74,6 +74,13 @@ def test_a_map_that_is_there_is_found_and_a_strong_penalty_leaves_things_alone()
     assert scalar_fit(written, -2.5 * written) == pytest.approx(-2.5)
 
 
+def test_what_is_nothing_or_not_finite_is_no_error() -> None:
+    nothing, wanted = torch.zeros(8, 4, dtype=torch.float64), torch.ones(8, 4, dtype=torch.float64)
+    assert torch.equal(ridge_fit(nothing, wanted, 1e-3), torch.eye(4).double())
+    assert math.isnan(scalar_fit(nothing, wanted))
+    assert ridge_fit(nothing + math.inf, wanted, 1e-3).isnan().any()
+
+
 # --- Seams ---
 
 

@@ -1,8 +1,10 @@
-"""The terminal's report: in a language, with other plans beside it."""
+"""What the terminal writes: a report in a language, with other plans beside it; and where an answer goes."""
 
 import json
+import os
 import re
 from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from engine.methods.baselines import plan_of_kept
 from engine.plans.files import plan_to_json
 from tests.answers import Answer, assert_refused
 from tests.families import TEXTS, save_tiny
+from ui.terminal.options import write_text
 
 
 def test_a_report_comes_in_korean_with_other_plans_beside_it(inside: Callable[..., Answer], tmp_path: Path) -> None:
@@ -29,3 +32,19 @@ def test_a_report_comes_in_korean_with_other_plans_beside_it(inside: Callable[..
     assert '<html lang="ko">' in page
     assert_refused(inside(*report, "--language", "fr"), "'fr'", "en, ko")
     assert_refused(inside(*report, "--beside", tmp_path / "deep.json"), "a model of 8 layers", "has 6")
+
+
+def test_an_answer_goes_where_a_link_leads_and_into_a_pipe_as_it_is(tmp_path: Path) -> None:
+    link, pipe, file, null = (tmp_path / name for name in ("link", "pipe", "file", "null"))
+    link.symlink_to("file")
+    null.symlink_to(os.devnull)
+    os.mkfifo(pipe)
+    for text in ("first", "second"):
+        write_text(text, link)
+        write_text(text, null)
+        with ThreadPool(1) as pool:
+            read = pool.apply_async(pipe.read_text)
+            write_text(text, pipe)
+            assert (file.read_text(), read.get(20)) == (text, text)
+    assert (link.is_symlink(), pipe.is_fifo(), null.is_char_device()) == (True, True, True)
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "pipe", "file", "null"}

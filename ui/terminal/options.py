@@ -205,14 +205,20 @@ def write_table(value: Any, kind: str, records: Any, out: Path | None, form: str
 
 
 def write_text(text: str, out: Path) -> None:
-    """Write a file, so that it is there whole or as it was before.
+    """Write a file, so that it is there whole or as it was before. Of a link, what it leads to is written; a pipe or a device, which is
+    never half, is written as it is.
 
     Raises:
         LayerscopeError: it cannot be written.
     """
     from engine.cache import write_whole
+    from engine.foreign import real_path
 
     try:
-        write_whole(out, text)
+        path = real_path(out)
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_whole(path, text)
     except (OSError, ValueError) as error:  # NUL in a name is the latter
         raise LayerscopeError(f"{str(out)[:300]!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error
