@@ -3,7 +3,9 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import pandas
@@ -26,8 +28,8 @@ from engine.recover.settings import ShearSettings
 from engine.recover.shearing import begin_shearing, shear
 from engine.types import Model
 from tests.families import save_tiny
-from tests.foreign.spoiling import IN_BYTES, IN_JSON, OF_KIND, Spoilt, added_to, spoil
-from tests.foreign.surfaces import CALIBRATED, EXPORTED, FILES, JUDGED, LEARNT, MEASURED, VERBS, WROTE
+from tests.foreign.spoiling import ADDED, IN_BYTES, IN_JSON, KINDS, OF_KIND, Spoilt, added_to, spoil
+from tests.foreign.surfaces import CALIBRATED, EXPORTED, FILES, JUDGED, LEARNT, MEASURED, PRUNED, VERBS, WROTE
 from tests.foreign.trying import patched
 from tests.ggufs import save_gguf
 from tests.recovering import DEEP, SENTENCES, begun, with_zeros
@@ -59,6 +61,17 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(surface, file, draw(st.floats(0, 1)), tuple(spoilt), verb)
 
 
+def every(stock: Path) -> Iterator[Case]:
+    """Each file of each surface as each kind, and with each addition, for each verb that reads it."""
+    for surface, verbs in VERBS.items():
+        for pattern in FILES.get(surface, ("",)):
+            found = sorted(file for file in (stock / surface).glob(pattern) if file.is_file()) if pattern else [stock / surface]
+            for number, file in enumerate(found):
+                added = [Spoilt("add", 0.0, (key, value)) for key, values in ADDED.get(file.name, {}).items() for value in values]
+                for spoilt, verb in product([*(Spoilt("kind", 0.0, kind) for kind in KINDS), *added], verbs):
+                    yield Case(surface, pattern, (number + 0.5) / len(found), (spoilt,), verb)
+
+
 def place(case: Case, stock: Path, folder: Path) -> tuple[str, ...]:
     """Lay the stock's files out in a folder and spoil what the case says; return the arguments of its verb, to be run there."""
     shutil.copytree(stock, folder, symlinks=True, dirs_exist_ok=True)
@@ -67,7 +80,7 @@ def place(case: Case, stock: Path, folder: Path) -> tuple[str, ...]:
     path = folder / case.surface
     if case.file:
         found = sorted(file for file in path.glob(case.file) if file.is_file())
-        path = found[int(case.which * (len(found) - 1))]
+        path = found[min(int(case.which * len(found)), len(found) - 1)]
     for spoilt in case.spoilt:
         spoil(path, spoilt)
     return case.verb
@@ -94,11 +107,12 @@ def stocked(folder: Path) -> Path:
         patch.chdir(folder)
         patch.setenv("LAYERSCOPE_CACHE", str(folder / "cache"))
         _runs(model)
-        for verb in (*CALIBRATED, JUDGED, MEASURED, WROTE, EXPORTED, LEARNT):
+        for verb in (*CALIBRATED, JUDGED, MEASURED, WROTE, EXPORTED, LEARNT, PRUNED):
             patch.setattr(sys, "argv", ["layerscope", *verb])
             with pytest.raises(SystemExit, match=r"^0$"):
                 cli.main()
     shutil.rmtree(folder / "out")
+    (folder / f"pruned{TENSORS}").unlink()  # they are in the cache, too
     kept._fresh.clear()  # a case finds tensors in files alone
     return folder
 

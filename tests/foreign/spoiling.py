@@ -105,7 +105,8 @@ IN_BYTES = st.one_of(
     st.builds(Spoilt, st.just("cut"), _PLACES, st.none()),
     st.builds(Spoilt, st.sampled_from(["over", "into"]), _PLACES, st.binary(min_size=1, max_size=12)),
 )
-OF_KIND = st.builds(Spoilt, st.just("kind"), st.just(0.0), st.sampled_from(["gone", "empty", "folder", "fifo", "circle", "device", "null"]))
+KINDS = ("gone", "empty", "folder", "fifo", "circle", "device", "null")
+OF_KIND = st.builds(Spoilt, st.just("kind"), st.just(0.0), st.sampled_from(KINDS))
 IN_JSON = st.one_of(
     st.builds(Spoilt, st.sampled_from(["value", "key"]), _PLACES, _VALUES),
     st.builds(Spoilt, st.sampled_from(["without", "twice"]), _PLACES, st.none()),

@@ -42,6 +42,7 @@ SHEARED = ("shear", "--model", "whole", "--target", '{"neurons": 24}', "--text",
 EXPORTED = _exporting("plan.json", out="exported")
 WROTE = ("write", "--model", "whole", "--tokens", "40", "--out", "own.jsonl")
 JUDGED, MEASURED = _judging("plan.json", "--out", "judged.json"), ("measure", *_PLAN, "--context", "64", "--out", "measured.json")
+PRUNED = ("prune", *_PLAN, "--method", "wanda", "--sparsity", "0.5", *_SOME, "--out", "pruned.json")
 # Each with what else it reads that is sound.
 VERBS: dict[str, tuple[tuple[str, ...], ...]] = {
     "whole": (
@@ -77,7 +78,7 @@ VERBS: dict[str, tuple[tuple[str, ...], ...]] = {
         _exporting("plan.json"),
         *(("repair", *_PLAN, "--kind", kind, *_SOME) for kind in ("ridge", "scalar", "refit")),
         ("trim", *_PLAN, "--neurons", "24", *_SOME),
-        ("prune", *_PLAN, "--method", "wanda", "--sparsity", "0.5", *_SOME),
+        PRUNED,
         ("importance", *_PLAN, "--axis", "heads", *_SOME),
         ("tasks", *_PLAN, "--limit", "1"),
         ("measure", *_PLAN, "--context", "64"),
@@ -93,5 +94,5 @@ VERBS: dict[str, tuple[tuple[str, ...], ...]] = {
     "own.jsonl": (WROTE,),
     "run": (("recover", "--resume", "run"),),
     "sheared.run": (SHEARED,),
-    "cache": (*CALIBRATED, LEARNT, ("doctor",)),
+    "cache": (*CALIBRATED, LEARNT, _judging("plan.json"), _judging("pruned.json"), _exporting("pruned.json"), ("doctor",)),
 }
