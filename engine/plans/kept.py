@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from engine.aside import making, replacing
 from engine.cache import cache_folder
 from engine.errors import PlanError, first_line
-from engine.foreign import require_regular
+from engine.foreign import ForeignError, require_regular
 
 _FRESH = 16
 _READ = 16
@@ -47,12 +47,16 @@ def name_tensor(tensor: torch.Tensor) -> str:
     """
     tensor = tensor.detach().cpu()
     tensor = (tensor.to(torch.float32) if tensor.dtype == torch.float64 else tensor).contiguous()
-    kind = "" if tensor.dtype == torch.float32 else str(tensor.dtype)
-    mark = hashlib.sha256(f"{kind}{tuple(tensor.shape)}".encode() + tensor.view(torch.uint8).numpy().tobytes()).hexdigest()
+    mark = _mark(tensor)
     _fresh[mark] = tensor
     while len(_fresh) > _FRESH:
         _fresh.popitem(last=False)
     return mark
+
+
+def _mark(tensor: torch.Tensor) -> str:
+    kind = "" if tensor.dtype == torch.float32 else str(tensor.dtype)
+    return hashlib.sha256(f"{kind}{tuple(tensor.shape)}".encode() + tensor.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def keep_tensor(mark: str) -> str:
@@ -74,16 +78,17 @@ def keep_longer(marks: Iterable[str]) -> None:
 def tensor_file(mark: str) -> Path:
     """Return where the tensor of a fingerprint is kept, or would be."""
     kept, folder = _lasting_file(mark), _scratch.get()
-    return kept if folder is None or kept.exists() else folder / f"{mark}.safetensors"
+    return kept if folder is None or kept.is_file() else folder / f"{mark}.safetensors"
 
 
 def _lasting_file(mark: str) -> Path:
     before = cache_folder() / "repairs" / f"{mark}.safetensors"  # where repairs' maps lay when there was nothing else
-    return before if before.exists() else cache_folder() / "tensors" / f"{mark}.safetensors"
+    return before if before.is_file() else cache_folder() / "tensors" / f"{mark}.safetensors"
 
 
 def _write(mark: str, path: Path) -> None:
-    if path.exists():
+    with suppress(PlanError):  # what is there and not the tensor gives way to it
+        _read(path)
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,8 +111,11 @@ def tensor_of(mark: str) -> torch.Tensor:
 @functools.lru_cache(maxsize=_READ)
 def _read(path: Path) -> torch.Tensor:
     try:
+        require_regular(path)
         (tensor,) = load_file(path).values()
-    except (OSError, ValueError, SafetensorError) as error:
+        if _mark(tensor) != path.stem:
+            raise ForeignError("it is not as it was written")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a type of numbers that torch has not
         raise PlanError(
             f"the tensor {path.stem[:12]} of this plan is not on this machine; "
             "bring the plan's .tensors.safetensors with its file, or make the plan again"
@@ -120,9 +128,10 @@ def require_tensors(marks: Iterable[str]) -> None:
     for mark in marks:
         if mark not in _fresh:
             try:
+                require_regular(tensor_file(mark))
                 with safe_open(tensor_file(mark), framework="pt") as opened:
                     opened.keys()
-            except (OSError, SafetensorError):
+            except (OSError, ForeignError, SafetensorError):
                 tensor_of(mark)  # which says so
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -212,6 +213,22 @@ def test_a_map_is_what_its_numbers_and_shape_are() -> None:
     assert len({name_tensor(row), name_tensor(row.reshape(2, 2)), name_tensor(row + 1e-6)}) == 3
     assert name_tensor(row.double()) == name_tensor(row)
     assert name_tensor(row.reshape(2, 2).T.contiguous().T) == name_tensor(row.reshape(2, 2))
+
+
+@pytest.mark.parametrize("broken", [os.mkfifo, Path.touch, lambda path: save_file({"tensor": torch.zeros(2)}, path)])
+@pytest.mark.usefixtures("fresh_cache")
+def test_what_is_not_the_tensor_is_told_and_gives_way_to_it(broken: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = torch.full((2,), 0.5)
+    path = kept.tensor_file(mark := kept.name_tensor(tensor))
+    path.parent.mkdir(parents=True)
+    broken(path)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(kept, "_fresh", type(kept._fresh)())
+        with pytest.raises(PlanError, match="not on this machine"):
+            kept.tensor_of(mark)
+    kept.keep_tensor(mark)
+    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
+    assert torch.equal(kept.tensor_of(mark), tensor)
 
 
 def test_few_maps_that_were_not_kept_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
