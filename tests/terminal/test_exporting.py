@@ -149,4 +149,37 @@ def test_speed_that_was_measured_goes_into_the_card(tiny_folder: Path, files: Pa
     card = (tmp_path / "smaller" / "README.md").read_text(encoding="utf-8")
     assert f"decoding {speed['decode_ratio']:.2f} ({speed['decode_range'][0]:.2f} to {speed['decode_range'][1]:.2f} over 5 rounds)" in card
     wrong = inside("export", *plan, "--measured", files / "plan.json", "--out", tmp_path / "another")
-    assert_refused(wrong, "this is not what measure writes (no speed)")
+    assert_refused(wrong, "this is not what measure writes: speed: Field required")
+
+
+@pytest.mark.parametrize(
+    ("verb", "where", "value"),
+    [
+        ("evaluate", ("kl",), 10**400),
+        ("evaluate", ("perplexity", "ratio"), "x"),
+        ("evaluate", ("protocol", "tokens"), None),
+        ("evaluate", ("texts", 0, "kl"), []),
+        ("measure", ("speed", "decode_range"), [1.0]),
+        ("measure", ("speed", "decode_range", 1), None),
+        ("measure", ("memory", "plan_weights"), 10**400),
+        ("measure", ("memory", "other"), 1),
+        ("propose", ("trials", 0, "similarity"), 10**400),
+        ("propose", ("trials",), {}),
+    ],
+)
+def test_what_a_verb_wrote_is_refused_where_a_figure_is_none(
+    verb: str, where: tuple[str | int, ...], value: object, tiny_folder: Path, files: Path, inside: Callable[..., Answer], tmp_path: Path
+) -> None:
+    told, on, of = tmp_path / "told.json", ("--model", tiny_folder), ("--plan", files / "plan.json")
+    asked, option = {
+        "propose": ((), "--plan"),
+        "evaluate": ((*of, "--tokens", 60), "--evaluation"),
+        "measure": ((*of, "--no-writing"), "--measured"),
+    }[verb]
+    holder = answer = inside(verb, *on, *asked).json
+    for key in where[:-1]:
+        holder = holder[key]
+    holder[where[-1]] = value
+    told.write_text(json.dumps(answer), encoding="utf-8")
+    refused = inside("export", *on, *of, option, told, "--out", tmp_path / "out")
+    assert_refused(refused, f"this is not what {verb} writes: {where[0]}")

@@ -196,12 +196,12 @@ def _export_safetensors(
     from engine.export.checkpoint import parse_size
     from engine.models.loading import resolve
     from engine.plans.words import require_depth
-    from ui.text.wire import evaluation_from_json, gains_from_json, trials_from_json
+    from ui.text.reading import evaluation_from_json, gains_from_json, trials_from_json
 
     shard_bytes = parse_size(shard_size)
     folder, spec = shown(resolve(source))
     require_depth(chosen, spec.depth)
-    provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept["trials"])} if "trials" in kept else {})}
+    provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept)} if "trials" in kept else {})}
     if evaluation is not None:
         provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
     if measured is not None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from engine.cache import plain
-from engine.errors import LayerscopeError, PlanError
 from engine.methods.laco import Proposal, Trial
 from engine.plans.files import plan_to_json
 
@@ -28,21 +27,6 @@ if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
 def trial_to_json(trial: Trial) -> dict[str, Any]:
     """Return one trial of Algorithm 1."""
     return asdict(trial)
-
-
-def trials_from_json(value: Any) -> list[dict[str, Any]]:
-    """Return the trials kept in a plan's file.
-
-    Raises:
-        PlanError: they are not what `propose` writes.
-    """
-    names = {entry.name for entry in fields(Trial)}
-    if not isinstance(value, list) or not all(isinstance(trial, dict) and set(trial) == names for trial in value):
-        raise PlanError(f"the trials in this file are not what propose writes, records of {', '.join(sorted(names))}")
-    for trial in value:
-        if not isinstance(trial["accepted"], bool) or not isinstance(trial["similarity"], float | int | None):
-            raise PlanError(f"this is no trial of a proposal: {str(trial)[:200]}")
-    return value
 
 
 def proposal_to_json(proposal: Proposal) -> dict[str, Any]:
@@ -119,42 +103,6 @@ def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
         "protocol": asdict(evaluation.protocol),
         "texts": [asdict(score) for score in evaluation.texts],
     }
-
-
-def evaluation_from_json(value: Any) -> dict[str, Any]:
-    """Return what `evaluate` wrote.
-
-    Raises:
-        LayerscopeError: it is something else.
-    """
-    numbers = (float, int, type(None))
-    try:
-        perplexity, protocol = value["perplexity"], value["protocol"]
-        known = [*(perplexity[name] for name in ("source", "plan", "ratio")), value["kl"], value["top1_agreement"]]
-        named = isinstance(protocol["texts"], str) and all(isinstance(protocol[name], int) for name in ("context", "stride", "tokens"))
-        if not named or not all(isinstance(number, numbers) for number in known) or not isinstance(protocol["fingerprint"], str):
-            raise ValueError("a figure is missing")
-    except (KeyError, TypeError, ValueError) as error:
-        raise LayerscopeError(f"this is not what evaluate writes ({error!r})") from error
-    return value
-
-
-def gains_from_json(value: Any) -> dict[str, Any]:
-    """Return the speed and the memory that `measure` wrote, those that it measured.
-
-    Raises:
-        LayerscopeError: it is something else.
-    """
-    from engine.judge.memory import Memory
-    from engine.judge.speed import Speed
-
-    found: dict[str, Any] = {}
-    for name, record in (("speed", Speed), ("memory", Memory)):
-        told = value.get(name, ()) if isinstance(value, dict) else ()
-        if told is not None and set(told) != {entry.name for entry in fields(record)}:
-            raise LayerscopeError(f"this is not what measure writes (no {name})")
-        found |= {name: told} if told is not None else {}
-    return found
 
 
 def search_to_json(found: Sequence[Found], others: Mapping[str, tuple[float, float]] | None = None) -> dict[str, Any]:
