@@ -156,6 +156,7 @@ def test_speed_that_was_measured_goes_into_the_card(tiny_folder: Path, files: Pa
     ("verb", "where", "value"),
     [
         ("evaluate", ("kl",), 10**400),
+        ("evaluate", ("top1_agreement",), None),
         ("evaluate", ("perplexity", "ratio"), "x"),
         ("evaluate", ("protocol", "tokens"), None),
         ("evaluate", ("texts", 0, "kl"), []),
@@ -182,4 +183,4 @@ def test_what_a_verb_wrote_is_refused_where_a_figure_is_none(
     holder[where[-1]] = value
     told.write_text(json.dumps(answer), encoding="utf-8")
     refused = inside("export", *on, *of, option, told, "--out", tmp_path / "out")
-    assert_refused(refused, f"this is not what {verb} writes: {where[0]}")
+    assert_refused(refused, f"this is not what {verb} writes: ")

@@ -1,8 +1,8 @@
 """What verbs wrote, read again from files that may have been changed since: each figure is there, of its type, and finite."""
 
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Self, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from engine.errors import LayerscopeError
 from engine.judge.evaluation import Protocol, TextScore
@@ -43,6 +43,13 @@ class _Evaluation(_Told):
     cosine: _Figure
     protocol: _PROTOCOL
     texts: list[_TEXT]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        """A plan that can be judged has every figure."""
+        if self.perplexity.plan is not None and None in (self.perplexity.source, self.perplexity.ratio, self.kl, self.top1_agreement):
+            raise ValueError("a figure is missing")
+        return self
 
 
 class _Proposal(BaseModel):
