@@ -45,9 +45,9 @@ def blocks_from_json(value: Mapping[str, Any]) -> tuple[Block, ...]:
     for block in value["blocks"]:
         mix = tuple((whole(layer), _number(weight)) for layer, weight in block["mix"])
         blocks.append(Block(whole(block["home"]), mix, _mark(block), _tensors(block.get("refits") or {})))
-    if width := value.get("width"):
+    if (width := value.get("width")) is not None:
         blocks = [replace(block, trim=_trim(width, layer)) for block, layer in zip(blocks, width["layers"], strict=True)]
-    if masks := value.get("masks"):
+    if (masks := value.get("masks")) is not None:
         blocks = [replace(block, masks=_tensors(layer)) for block, layer in zip(blocks, masks["layers"], strict=True)]
     return tuple(blocks)
 
@@ -59,8 +59,9 @@ def repair_from_json(value: Any) -> Repair:
 
 
 def part_from_json(value: Mapping[str, Any]) -> Part:
-    """Read how a part came to be."""
-    return Part(str(value["method"]), tuple((str(key), _frozen(item)) for key, item in (value.get("settings") or {}).items()))
+    """Read how a part came to be; what is none raises what `plan_from_json` catches."""
+    settings = (value.get("settings") or {}).items()
+    return Part(str(value["method"]), tuple((str(key), _COUNTED.get(key, _frozen)(item)) for key, item in settings))
 
 
 def whole(value: Any) -> int:
@@ -100,6 +101,9 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((str(key), _frozen(item)) for key, item in value.items())
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+_COUNTED = {"sparsity": _number, "tokens": whole, "practice_tokens": whole}  # settings that sentences are made of
 
 
 def width_of(block: Block, axis: str) -> int | None:

@@ -206,6 +206,11 @@ MALFORMED: dict[str, Any] = {
     "coefficient too large for a float": mixing([0, 10**400]),
     "settings a list": good(settings=[1]),
     "settings a text": good(settings="T"),
+    "tokens a text": good(settings={"practice_tokens": "many"}),
+    "masks an empty object": good(masks={}),
+    "masks a number": good(masks=0),
+    "width an empty text": good(width=""),
+    "sparsity null": good(masks={"method": "wanda", "settings": {"sparsity": None}, "layers": [{}, {}]}),
 }
 
 
