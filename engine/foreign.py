@@ -1,9 +1,11 @@
 """Files that come from elsewhere, read so that whatever they hold is known before anybody works with it: regular files alone, of a size
-that is bounded, UTF-8, and JSON without what JSON cannot mean (NaN, half a character, lists too deep to walk).
+that is bounded, UTF-8, and JSON without what JSON cannot mean (NaN, a number beyond all floats, half a character, lists
+too deep to walk).
 
 Every reader of such a file begins here, and says in its own error what is wrong."""
 
 import json
+import math
 import os
 import stat
 from contextlib import suppress
@@ -12,6 +14,7 @@ from typing import Any, NoReturn
 
 SMALL = 16 << 20  # bytes: configs, cards, plans, indices
 LARGE = 256 << 20  # bytes: tokenizers, and what verbs write of many plans
+_DIGITS = 300  # of whole numbers, so that each has a float; tokenizers write 1e30 in full
 DEEPEST = 64  # lists and objects in one another
 
 
@@ -63,10 +66,11 @@ def json_of(text: str) -> Any:
     """Return the JSON value that a text holds.
 
     Raises:
-        ForeignError: it is no JSON, or holds NaN or infinity, half a character, or more than DEEPEST lists in one another.
+        ForeignError: it is no JSON, or holds NaN, a number beyond what a float can be, half a character, or more than DEEPEST lists in
+            one another.
     """
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_fraction)
     except ForeignError:
         raise
     except (ValueError, RecursionError) as error:
@@ -90,6 +94,18 @@ def object_in(path: Path, most: int = SMALL) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ForeignError("it is no JSON object")
     return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ForeignError(f"it holds a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _fraction(digits: str) -> float:
+    if math.isinf(found := float(digits)):
+        raise ForeignError(f"it holds {digits[:20]}, which is beyond what a float can be")
+    return found
 
 
 def _no_number(name: str) -> NoReturn:

@@ -64,12 +64,19 @@ def test_a_link_in_a_circle_and_a_missing_file_are_told_as_open_does(tmp_path: P
         ('{"\\udfff": 1}', "half a character"),
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"more than {DEEPEST} lists"),
         ("[" * 100_000, "it is no JSON|lists in one another"),
-        ("1" * 5000, "it is no JSON"),
+        ("1" * 5000, "a number of 5000 digits"),
+        (str(-(10**400)), "a number of 402 digits"),
+        ("[1e400]", "1e400, which is beyond"),
+        ("-1e9999", "-1e9999, which is beyond"),
     ],
 )
 def test_json_that_would_surprise_who_reads_on_is_refused(text: str, words: str) -> None:
     with pytest.raises(ForeignError, match=words):
         json_of(text)
+
+
+def test_numbers_that_are_written_in_full_are_read() -> None:
+    assert json_of("[1000000000000000019884624838656, -0.5, 1e308, 1e-400]") == [int(1e30), -0.5, 1e308, 0.0]
 
 
 def test_an_object_is_wanted(tmp_path: Path) -> None:

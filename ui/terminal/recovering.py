@@ -1,6 +1,5 @@
 """The terminal's verbs for learning again: recover, and the text that a model writes itself."""
 
-import json
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError
+from engine.foreign import ForeignError, json_of
 from engine.jobs import drain
 from engine.recover.settings import RecoverySettings, ShearSettings
 from ui.terminal.drawn import option
@@ -172,8 +172,8 @@ def shear(
 def _numbers(name: str, text: str) -> dict[str, Any]:
     """Read an option that is a JSON object of numbers."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json_of(text)
+    except ForeignError:
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
         raise LayerscopeError(f'{name} is {text[:80]!r}; write a JSON object of numbers, such as {{"layers": 24}}')
