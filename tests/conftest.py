@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads, here and in ch
 import json
 import sys
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,14 @@ settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The two files that take minutes go first, one to each process, then the folders whose tests wait for processes and pages, so
-    that no process waits for the others at the end."""
+    """The two files that take minutes go first, one to each process, then in turns those whose tests wait for processes and pages and
+    those that compute: neither do the processors idle, nor do many browsers hinder each other, nor does one file come last alone."""
     longest, slow = ("test_journey.py", "test_readme.py"), ("browser", "terminal")
-    items.sort(key=lambda item: (item.path.name not in longest, item.path.parent.name not in slow))
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = [file for file in files if file.parent.name in slow]
+    turns = zip_longest(waiting, (file for file in files if file not in waiting))
+    place = {file: number for number, file in enumerate(file for turn in turns for file in turn if file)}
+    items.sort(key=lambda item: (item.path.name not in longest, place[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)
