@@ -28,7 +28,7 @@ from engine.recover.settings import ShearSettings
 from engine.recover.shearing import begin_shearing, shear
 from engine.types import Model
 from tests.families import save_tiny
-from tests.foreign.spoiling import ADDED, IN_BYTES, IN_JSON, KINDS, OF_KIND, Spoilt, added_to, spoil
+from tests.foreign.spoiling import ADDED, IN_BYTES, IN_JSON, KINDS, OF_KIND, Spoilt, added_to, places, spoil
 from tests.foreign.surfaces import CALIBRATED, EXPORTED, FILES, JUDGED, LEARNT, MEASURED, PRUNED, VERBS, WROTE
 from tests.foreign.trying import patched
 from tests.ggufs import save_gguf
@@ -36,6 +36,7 @@ from tests.recovering import DEEP, SENTENCES, begun, with_zeros
 from ui.terminal import cli
 
 _JSON = (".json",)
+_INSTEAD = (None, "x", -1, 10**400, [], {})
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,23 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def every(stock: Path) -> Iterator[Case]:
-    """Each file of each surface as each kind, and with each addition, for each verb that reads it."""
+    """Each file of each surface as each kind and with each addition, for each verb that reads it; each value of a small JSON file left
+    out, renamed and replaced, for the first two."""
     for surface, verbs in VERBS.items():
         for pattern in FILES.get(surface, ("",)):
             found = sorted(file for file in (stock / surface).glob(pattern) if file.is_file()) if pattern else [stock / surface]
             for number, file in enumerate(found):
                 added = [Spoilt("add", 0.0, (key, value)) for key, values in ADDED.get(file.name, {}).items() for value in values]
-                for spoilt, verb in product([*(Spoilt("kind", 0.0, kind) for kind in KINDS), *added], verbs):
+                whole = product([*(Spoilt("kind", 0.0, kind) for kind in KINDS), *added], verbs)
+                for spoilt, verb in [*whole, *product(_within(file) if surface != "cache" else (), verbs[:2])]:
                     yield Case(surface, pattern, (number + 0.5) / len(found), (spoilt,), verb)
+
+
+def _within(file: Path) -> Iterator[Spoilt]:
+    if file.suffix in _JSON and file.name != "tokenizer.json":  # whose values are thousands, and alike
+        many = len(list(places(json.loads(file.read_text(encoding="utf-8")))))
+        for number, (how, what) in product(range(many), (("without", None), ("key", "x"), *(("value", value) for value in _INSTEAD))):
+            yield Spoilt(how, (number + 0.5) / many, what)
 
 
 def place(case: Case, stock: Path, folder: Path) -> tuple[str, ...]:

@@ -157,21 +157,22 @@ def _become(path: Path, kind: str) -> None:
         path.symlink_to({"circle": path.name, "device": "/dev/zero", "null": "/dev/null"}[kind])
 
 
-def _places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the keys that lead to each value in a JSON value; of long lists, to the first."""
     items = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
     for key, inner in items[:400]:
         yield (*before, key)
-        yield from _places(inner, (*before, key))
+        yield from places(inner, (*before, key))
 
 
 def _changed(content: Any, spoilt: Spoilt) -> Any:
     if spoilt.how == "add":
         key, value = spoilt.what
         return {**content, key: value} if isinstance(content, dict) else value
-    places = list(_places(content))
-    if not places:
+    found = list(places(content))
+    if not found:
         return spoilt.what
-    *before, last = places[min(int(spoilt.where * len(places)), len(places) - 1)]
+    *before, last = found[min(int(spoilt.where * len(found)), len(found) - 1)]
     holder = content
     for key in before:
         holder = holder[key]
