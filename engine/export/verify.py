@@ -30,14 +30,6 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     def note(name: str, passed: bool, detail: str) -> None:
         checks.append({"name": name, "passed": bool(passed), "detail": detail})
 
-    def tried(name: str, result: Callable[[], tuple[bool, str]]) -> None:
-        try:
-            note(name, *result())
-        except LayerscopeError:
-            raise
-        except Exception as error:  # whatever keeps it from running is the finding
-            note(name, False, f"{type(error).__name__}: {first_line(error)}")
-
     unable, needed = _unable(request)
     if unable:
         return {"checks": [unable]}
@@ -48,17 +40,12 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
         note("loads", False, f"{type(error).__name__}: {error}")
         return {"checks": checks}
     note("loads", True, f"{type(network).__name__}, {str(network.dtype).removeprefix('torch.')}")
-    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
-    note(
-        "keys",
-        not missing and not unexpected,
-        f"{len(missing)} missing, {len(unexpected)} unexpected {(missing + unexpected)[:3] or ''}".strip(),
-    )
+    note("keys", *_compare_keys(info))
     note("depth", *_compare_depth(network, plan))
 
     if plan.width is not None:
         note("shapes", *_compare_shapes(network, Path(request["source"]), plan))
-    if missing:  # what is not there cannot be run
+    if info["missing_keys"]:  # what is not there cannot be run
         return {"checks": checks}
     packs = probing(tokenizer, network.config)
     yield Progress("Running the plan in memory", 0.92)
@@ -69,7 +56,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
             return read_probe(Path(request["probe"]))
         return (_plan_logits if _fits(request) else _streamed_logits)(source, plan, packs, network.dtype)
 
-    tried("logits", lambda: _compare_logits(logits_on(network, packs), wanted))
+    note("logits", *_tried(lambda: _compare_logits(logits_on(network, packs), wanted)))
 
     if "gguf" in request:
         note("tokenizer", *_compare_tokenizers(tokenizer, Path(request["source"])))
@@ -77,8 +64,25 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     yield Progress("Generating with and without cache", 0.96)
     prompt = packs[0].ids[:, :_PROMPT_TOKENS]
-    tried("generation", lambda: _compare_generation(network, tokenizer, prompt, whole=_fits(request)))
+    note("generation", *_tried(lambda: _compare_generation(network, tokenizer, prompt, whole=_fits(request))))
     return {"checks": checks}
+
+
+def _tried(compare: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
+    """Return what a comparison comes to; whatever keeps the checkpoint from running is a finding too."""
+    try:
+        return compare()
+    except LayerscopeError:
+        raise
+    except Exception as error:
+        return False, f"{type(error).__name__}: {first_line(error)}"
+
+
+def _compare_keys(info: Mapping[str, Any]) -> tuple[bool, str]:
+    """Return whether transformers found each tensor that it wanted, and no other."""
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    said = f"{len(missing)} missing, {len(unexpected)} unexpected {(missing + unexpected)[:3] or ''}"
+    return not missing and not unexpected, said.strip()
 
 
 def _compare_generation(network: Any, tokenizer: Any, prompt: Any, whole: bool) -> tuple[bool, str]:

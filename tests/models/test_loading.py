@@ -20,12 +20,6 @@ from engine.types import Model, ModelSpec
 from tests.families import FAMILIES, save_tiny, tiny_network
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A sound tiny model, for a test to break."""
-    return save_tiny(tmp_path / "model", "llama")
-
-
 def refused(folder: Path) -> LayerscopeError:
     with pytest.raises(LayerscopeError) as caught:
         drain(open_model(parse_source(str(folder))))

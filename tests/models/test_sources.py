@@ -1,4 +1,3 @@
-import ast
 import json
 import os
 import pickle
@@ -11,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import engine
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError
 from engine.jobs import drain
 from engine.models import sources
@@ -29,13 +27,7 @@ from engine.models.sources import (
 )
 from engine.models.weights import weight_files
 from engine.types import Model, ModelSource
-from tests.families import FAMILIES, save_tiny, tiny_network
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A sound tiny model in one file, for a test to break."""
-    return save_tiny(tmp_path / "model", "llama")
+from tests.families import FAMILIES, tiny_network
 
 
 @pytest.fixture
@@ -293,74 +285,6 @@ def test_without_an_index_the_whole_file_comes_before_others(folder: Path) -> No
     assert weight_files(folder) == [folder / "model.safetensors"]
     (folder / "model.safetensors").rename(folder / "z.safetensors")
     assert [file.name for file in weight_files(folder)] == ["adapter.safetensors", "z.safetensors"]
-
-
-# --- Code that comes with a model ---
-
-
-CALLS = [  # every call by which transformers may come to a model's code
-    pytest.param(node, id=f"{file.stem}:{node.lineno}")
-    for package in ("engine", "ui")
-    for file in sorted((Path(engine.__file__).parents[1] / package).rglob("*.py"))
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-    if isinstance(node, ast.Call)
-    and isinstance(node.func, ast.Attribute)
-    and node.func.attr in ("from_pretrained", "from_config")
-    and "Auto" in ast.unparse(node.func)
-]
-
-
-def test_the_calls_to_transformers_are_found() -> None:
-    assert len(CALLS) >= 7
-
-
-@pytest.mark.parametrize("call", CALLS)
-def test_every_call_to_transformers_says_whether_code_is_trusted(call: ast.Call) -> None:
-    said = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    assert said.get("trust_remote_code") in ("False", "trust_remote_code", "source.trust_remote_code")
-
-
-def write_json(file: Path, **changes: object) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
-
-
-@pytest.mark.parametrize(
-    ("name", "wanted"),
-    [
-        ("config.json", {"AutoConfig": "theirs.Config"}),
-        ("config.json", {"AutoModelForCausalLM": "theirs.Model"}),
-        ("tokenizer_config.json", {"AutoTokenizer": ["theirs.Tokenizer", None]}),
-        ("tokenizer_config.json", ["theirs.Tokenizer", None]),
-    ],
-)
-def test_a_model_that_wants_code_is_refused_with_the_reason(name: str, wanted: object, folder: Path) -> None:
-    write_json(folder / name, auto_map=wanted)  # transformers has classes of its own for the rest
-    with pytest.raises(SourceError, match=rf"Python files of its own.*auto_map in {name}.*--trust-remote-code"):
-        inspect_folder(folder, parse_source(str(folder)))
-
-
-@pytest.mark.parametrize("trusted", [False, True])
-def test_a_family_that_cannot_be_folded_is_refused_before_any_of_its_code_is_run(
-    trusted: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
-    monkeypatch.setattr(sources, "AutoConfig", None)
-    write_json(folder / "config.json", model_type="theirs", auto_map={"AutoConfig": "theirs.Config"})
-    with pytest.raises(UnsupportedModelError, match="'theirs'"):
-        read_config(folder, trusted)
-
-
-def test_code_of_another_repository_is_refused_even_where_code_is_trusted(folder: Path) -> None:
-    write_json(folder / "config.json", auto_map={"AutoModelForCausalLM": "someone/else--theirs.Model"})
-    with pytest.raises(SourceError, match="another repository"):
-        read_config(folder, trust_remote_code=True)
-
-
-@pytest.mark.parametrize("text", ["demo --trust-remote-code", "hub:org/name?trust_remote_code=true"])
-def test_no_text_asks_for_trust(text: str) -> None:
-    with pytest.raises(SourceError):
-        parse_source(text)
-    assert not parse_source("demo").trust_remote_code
 
 
 # --- GGUF files and the Hub ---

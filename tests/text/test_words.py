@@ -159,9 +159,7 @@ JOBS = {
     for name in names_in(str(file.relative_to(ROOT)), call)
 }
 JOBS |= {*ALSO, *names_in("ui/page/bench/comparison.py", "_measure")}
-CHECKS = set().union(*(names_in("engine/export/verify.py", call) for call in ("note", "tried"))) | names_in(
-    "engine/export/checkpoint.py", "Check"
-)
+CHECKS = names_in("engine/export/verify.py", "note") | names_in("engine/export/checkpoint.py", "Check")
 RECOVERY = (ROOT / "assets" / "js" / "recovery.js").read_text(encoding="utf-8")
 DEEDS = {
     state: re.findall(r'"(\w+)"', deeds)

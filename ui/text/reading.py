@@ -1,6 +1,6 @@
 """What verbs wrote, read again from files that may have been changed since: each figure is there, of its type, and finite."""
 
-from typing import Annotated, Any, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Self, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
@@ -61,9 +61,6 @@ class _Gains(BaseModel):
     memory: _MEMORY
 
 
-_Kind = TypeVar("_Kind", bound=BaseModel)
-
-
 def trials_from_json(value: Any) -> list[dict[str, Any]]:
     """Return the trials in what `propose` wrote.
 
@@ -91,7 +88,7 @@ def gains_from_json(value: Any) -> dict[str, Any]:
     return _read(_Gains, value, "measure").model_dump(exclude_none=True)
 
 
-def _read(kind: type[_Kind], value: Any, verb: str) -> _Kind:
+def _read(kind: type[BaseModel], value: Any, verb: str) -> BaseModel:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
