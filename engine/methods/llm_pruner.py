@@ -1,7 +1,8 @@
 """LLM-Pruner (Ma et al. 2023, 2305.11627), Eq. 3 to 5: the first-order change of the loss without a group of weights.
 
-A group is all that goes with a head or a neuron: the rows that write it and the columns that read it (a head's keys and values are
-shared by its KV group and stay).
+A group is all that goes with a head or a neuron: the rows that write it and the columns that read it. A head's keys and values go
+with it where no other head reads them, so their rows count too. Where several heads share them they stay and do not count; the
+published code then scores and cuts whole KV groups, and we score each query head. Biases do not count, as in the published code.
 """
 
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ class TaylorSettings(ScoreSettings):
     """Of the Taylor score."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"gradients"})
+    version: ClassVar[int] = 2  # 1 left out the keys and values of heads that share them with none
     variant: str = field(
         default="element", metadata=control("element: sum |w g| over a row or column; vector: |sum w g| of each", choices=VARIANTS)
     )
@@ -32,7 +34,9 @@ class TaylorSettings(ScoreSettings):
 
 @SCORES.register("taylor", "the loss's first-order change without it (LLM-Pruner)", TaylorSettings)
 def taylor(reading: Reading, settings: TaylorSettings) -> torch.Tensor:
-    """The sum over a group's rows and columns of sum |w g| (element) or |sum w g| (vector), g the gradient of the texts' losses."""
+    """The sum over a group's rows and columns of sum |w g| (element) or |sum w g| (vector), g the gradient of the texts' losses.
+
+    The published code calls them param_first and vectorize; its second-order variants are not here."""
     ((weight,),) = reading.read
     pairs = [(weight.mT, reading.read_gradients[0].mT), *zip(reading.written, reading.written_gradients, strict=True)]
     changes = [rows * slopes for rows, slopes in pairs]  # [elements of the axis, whatever they connect to]

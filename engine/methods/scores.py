@@ -30,6 +30,8 @@ class Reading:
     """An axis of one block: for each place where it is read the sums over what is read there and the weights [out, in] that read
     it, the weights [out, in] whose outputs it is, and the gradients of both where a score needs them. All in float64.
 
+    What writes a head is its query, and its key and value where it shares them with no other head.
+
     `unit` is how many elements of the axis make one of what is scored: a head's width, or 1.
     """
 
@@ -52,6 +54,7 @@ class ScoreSettings:
 
     axes: ClassVar[tuple[str, ...]] = ("heads", "neurons")
     needs: ClassVar[frozenset[str]] = frozenset()  # of "gram", "gradients"
+    version: ClassVar[int] = 1  # of the formula, see `engine.cache.Definition`
 
 
 SCORES: Registry[Callable[[Reading, Any], torch.Tensor]] = Registry("score", __package__)  # each scores an axis of a block: [units]
@@ -131,9 +134,12 @@ class _Scoring:
 
     def _writers(self, weights: Mapping[str, torch.Tensor], axis: str, block: Block) -> list[torch.Tensor]:
         """Return the rows of weights whose outputs are the axis; of a fused projection only those."""
+        if axis == "channels":
+            return []
         shape, found = trimmed_shape(self._shape, block.trim), list[torch.Tensor]()
+        own = {"query", "key"} if axis == "heads" and shape.heads == shape.groups else {AXES[axis]}
         for name, weight in weights.items():
             parts = self._row.projections[name][0].split("+")
             rows = weight.split([shape.size(part) for part in parts])
-            found += [one for part, one in zip(parts, rows, strict=True) if part == AXES[axis] and axis != "channels"]
+            found += [one for part, one in zip(parts, rows, strict=True) if part in own]
         return found

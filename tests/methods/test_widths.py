@@ -18,7 +18,7 @@ from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack, calibration_of
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
-from engine.types import Model, Part, Trim
+from engine.types import Model, Part, Plan, Trim
 from tests.families import FAMILIES, TEXTS
 
 SPREAD = tuple(f"{TEXTS[place % 3]} {place} {TEXTS[(place + 1) % 3][::-1]}" for place in range(60))
@@ -102,11 +102,9 @@ def test_scores_by_what_is_read_and_what_reads_it(family: str, tiny: Callable[..
             close(scored(model, axis, score), expected)
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3", "gpt2"])
-@pytest.mark.parametrize("variant", ["element", "vector"])
-def test_taylor_is_the_losses_first_order_change(family: str, variant: str, tiny: Callable[..., Model]) -> None:
-    model, row = tiny(family), architecture_of(tiny(family).config)
-    network = live_network(model, untouched(6)).double()
+def products(model: Model, plan: Plan | None = None) -> list[dict[str, torch.Tensor]]:
+    """For each block of a plan weight times gradient of each projection, [out, in]: what every Taylor score sums up."""
+    row, network = architecture_of(model.config), live_network(model, plan or untouched(6)).double()
     with torch.enable_grad():
         for parameter in network.parameters():
             parameter.requires_grad_(True)
@@ -114,30 +112,70 @@ def test_taylor_is_the_losses_first_order_change(family: str, variant: str, tiny
             for _, start, stop in pack.spans:
                 ids = pack.ids[:, start:stop]
                 network(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+    both = [{name: block.get_submodule(name).weight for name in row.projections} for block in blocks_of(network)]
+    found = [{name: weight.detach() * weight.grad for name, weight in block.items()} for block in both]
+    return [{name: one.T if row.transposed else one for name, one in block.items()} for block in found]
 
-    def change(block: Any, name: str, rows: slice, columns: bool) -> torch.Tensor:
-        weight = block.get_submodule(name).weight
-        both = (weight.detach() * weight.grad).T if row.transposed else weight.detach() * weight.grad
-        both = both.T if columns else both[rows]
-        return both.abs().sum(1) if variant == "element" else both.sum(1).abs()
 
-    every = slice(None)
-    writers = {
-        "llama": {"neurons": [("mlp.gate_proj", every), ("mlp.up_proj", every)], "heads": [("self_attn.q_proj", every)]},
-        "phi3": {
-            "neurons": [("mlp.gate_up_proj", slice(48)), ("mlp.gate_up_proj", slice(48, 96))],
-            "heads": [("self_attn.qkv_proj", slice(32))],
-        },
-        "gpt2": {"neurons": [("mlp.c_fc", every)], "heads": [("attn.c_attn", slice(32))]},
-    }[family]
-    for axis, read, unit in (("neurons", "neuron", 1), ("heads", "query", 8)):
-        expected = []
-        for block in blocks_of(network):
-            parts = [change(block, name, rows, False) for name, rows in writers[axis]] + [change(block, row.reader_of(read), every, True)]
-            expected.append(torch.stack(parts).sum(0).reshape(-1, unit).sum(1))
-        found = scored(model, axis, "taylor", variant=variant)
-        for ours, theirs in zip(found, expected, strict=True):
+SUMMED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "element": lambda one: one.abs().sum(1),
+    "vector": lambda one: one.sum(1).abs(),
+}
+ROWS = {  # that write a neuron, a head's query, and its key and value: the first of 48, or of 32 and 16 or 32
+    "llama": ("mlp.gate_proj 0", "mlp.up_proj 0", "self_attn.q_proj 0", "self_attn.k_proj 0", "self_attn.v_proj 0"),
+    "phi3": ("mlp.gate_up_proj 0", "mlp.gate_up_proj 48", "self_attn.qkv_proj 0", "self_attn.qkv_proj 32", "self_attn.qkv_proj 64"),
+    "gpt2": ("mlp.c_fc 0", "", "attn.c_attn 0", "attn.c_attn 32", "attn.c_attn 64"),
+}
+
+
+def by_group(block: dict[str, torch.Tensor], variant: str, read: str, width: int, written: tuple[str, ...]) -> torch.Tensor:
+    """LLM-Pruner's score of every `width` elements of an axis: its rows and columns one after another."""
+    reader, found = block[read], []
+    for first in range(0, reader.shape[1], width):
+        parts = [reader[:, first : first + width].T]
+        for place in filter(None, written):
+            name, start = place.split()
+            parts.append(block[name][int(start) + first : int(start) + first + width])
+        found.append(sum(float(SUMMED[variant](part).sum()) for part in parts))
+    return torch.tensor(found, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("variant", SUMMED)
+@pytest.mark.parametrize(("family", "changes"), [("llama", {}), ("phi3", {}), ("llama", {"num_key_value_heads": 1})])
+def test_taylor_leaves_keys_and_values_that_heads_share(
+    family: str, changes: dict[str, int], variant: str, tiny: Callable[..., Model]
+) -> None:
+    model = tiny(family, **changes)
+    heads = [by_group(block, variant, "self_attn.o_proj", 8, ROWS[family][2:3]) for block in products(model)]
+    neurons = [by_group(block, variant, "mlp.down_proj", 1, ROWS[family][:2]) for block in products(model)]
+    for axis, expected in (("heads", heads), ("neurons", neurons)):
+        for ours, theirs in zip(scored(model, axis, "taylor", variant=variant), expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", SUMMED)
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("llama", {"num_key_value_heads": 4, "attention_bias": True}), ("phi3", {"num_key_value_heads": 4}), ("gpt2", {})],
+)
+def test_taylor_counts_the_keys_and_values_that_are_a_heads_own(
+    family: str, changes: dict[str, Any], variant: str, tiny: Callable[..., Model]
+) -> None:
+    model, row = tiny(family, **changes), architecture_of(tiny(family).config)
+    found = {axis: scored(model, axis, "taylor", variant=variant) for axis in ("heads", "neurons")}
+    for place, block in enumerate(products(model)):
+        heads = by_group(block, variant, row.reader_of("query"), 8, ROWS[family][2:])
+        neurons = by_group(block, variant, row.reader_of("neuron"), 1, ROWS[family][:2])
+        torch.testing.assert_close(found["heads"][place], heads, rtol=2e-3, atol=1e-6)
+        torch.testing.assert_close(found["neurons"][place], neurons, rtol=2e-3, atol=1e-6)
+
+
+def test_taylor_counts_them_too_once_a_trim_has_left_no_other_head(tiny: Callable[..., Model]) -> None:
+    model = tiny("llama")
+    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=2), "minitron", beside="nothing"))
+    found = drain(scores(model, plan, packs_of(model), ("heads",), "taylor"))["heads"]
+    for ours, block in zip(found, products(model, plan), strict=True):
+        torch.testing.assert_close(ours, by_group(block, "element", "self_attn.o_proj", 8, ROWS["llama"][2:]), rtol=2e-3, atol=1e-6)
 
 
 def test_maw_is_the_largest_weights_of_gate_and_up(tiny: Callable[..., Model]) -> None:
