@@ -1,4 +1,8 @@
-"""FLAP (An et al. 2023, 2312.11983): what hardly varies can be left out, since its mean is a constant."""
+"""FLAP (An et al. 2023, 2312.11983): what hardly varies can be left out, since its mean is a constant.
+
+The variance here is exact, over all tokens. The published code updates it batch by batch, but its old mean is the same tensor as
+its new one, so that it is taken around the wrong mean, and its first sample adds nothing.
+"""
 
 import torch
 

@@ -1,4 +1,9 @@
-"""Magnitude pruning (Han et al. 2015, 1506.02626): the weights nearest to zero go. No text is needed."""
+"""Magnitude pruning (Han et al. 2015, 1506.02626): the weights nearest to zero go. No text is needed.
+
+Exactly int(numel * s) weights of a matrix go, the first of equal ones. The functions published with SparseGPT and Wanda take as a
+threshold the sorted size at that place and remove all that is not above it: at least one weight more, and every weight that ties
+with it. A matrix with many equal weights, such as one that was quantised, therefore keeps ties here that they remove.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,8 @@
-"""SLEB (Song et al. 2024, 2402.09025): again and again the layer whose removal costs least goes, measured each time."""
+"""SLEB (Song et al. 2024, 2402.09025): again and again the layer whose removal costs least goes, measured each time.
+
+The published code never removes the first layer nor the last one of those left (its two barriers are 1), and measures the loss of
+the texts. Here any layer may go, and the objective is KL to the source where nobody names another; `perplexity` is the published one.
+"""
 
 import math
 
