@@ -1,4 +1,10 @@
-"""Content-addressed results on disk. JSON only, never pickle; a result appears whole or not at all."""
+"""Content-addressed results on disk. JSON only, never pickle; a result appears whole or not at all.
+
+What was measured of a model lies under a `Key`, which says everything that the numbers depend on. A formula that is corrected gets
+another version, and with it another key: an old number is never returned for it.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -7,14 +13,19 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from engine.aside import replacing
 from engine.errors import LayerscopeError
 
+if TYPE_CHECKING:
+    from engine.types import Model
+
+SCHEMA = 1  # of what the cache holds: how keys are made, and how values are written
 log = logging.getLogger("layerscope")
 _said = False  # that the cache cannot be written
 
@@ -27,6 +38,47 @@ def cache_folder() -> Path:
 def content_key(*parts: Any) -> str:
     """Return the SHA-256 of JSON-able parts, in a canonical form."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What is measured: its name, and the version of its formula, which rises whenever the formula would give another number.
+
+    `uses` are the definitions that its numbers come from.
+    """
+
+    name: str
+    version: int = 1
+    uses: tuple[Definition, ...] = ()
+
+    def __str__(self) -> str:
+        used = ", ".join(map(str, self.uses))
+        return f"{self.name} {self.version}" + (f" ({used})" if used else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a measurement depends on: the model's fingerprint, where and in which dtype it ran, the texts (the fingerprint of their
+    tokens), the definition with its version and those of what it uses, and the schema of the cache. `kind` names its folder."""
+
+    kind: str
+    model: str
+    device: str
+    dtype: str
+    texts: str
+    definition: str
+    schema: int = SCHEMA
+
+    @property
+    def digest(self) -> str:
+        """The name of the file that holds what is known."""
+        return content_key(*astuple(self))
+
+
+def key_of(model: Model, definition: Definition, texts: Any = ()) -> Key:
+    """Return the key of what is measured of a model by a definition; `texts` are the tokens, JSON-able, none where none are read."""
+    device, dtype = model.source.device, model.spec.dtype
+    return Key(definition.name, model.fingerprint, device, dtype, content_key(texts), str(definition), SCHEMA)
 
 
 def plain(value: Any, digits: int | None = None) -> Any:
@@ -90,6 +142,16 @@ def save_result(kind: str, key: str, value: Any) -> None:
         ) from error
 
 
+def load_measured(key: Key) -> Any | None:
+    """Return what was measured under a key, or None, as `load_result` does."""
+    return load_result(key.kind, key.digest)
+
+
+def save_measured(key: Key, value: Any) -> None:
+    """Keep what was measured, if it can be kept (see `spare`)."""
+    spare(lambda: save_result(key.kind, key.digest, value))
+
+
 def spare(keep: Callable[[], None]) -> None:
     """Keep what can be measured again, if it can be kept; where it cannot, that is said once, and the work goes on."""
     global _said
@@ -111,13 +173,13 @@ def _mark(value: Any) -> str:
 
 
 class Ledger:
-    """An append-only memo of many small results: one JSON line each, so that an interrupted task loses none.
+    """An append-only memo of many small measurements under one key: one JSON line each, so that an interrupted task loses none.
 
     A line that was cut off by a crash, or is not as it was written, is passed over. Several processes may append to one ledger.
     """
 
-    def __init__(self, kind: str, key: str) -> None:
-        self._path = cache_folder() / kind / f"{key}.jsonl"
+    def __init__(self, key: Key) -> None:
+        self._path = cache_folder() / key.kind / f"{key.digest}.jsonl"
         self._known: dict[str, Any] = {}
         lines: list[str] = []
         with suppress(OSError):

@@ -1,15 +1,17 @@
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import fields, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
 
 from engine import cache
-from engine.cache import Ledger, cache_folder, content_key, file_digest, load_result, save_result, write_whole
+from engine.cache import Definition, Key, Ledger, cache_folder, content_key, file_digest, load_result, save_result, write_whole
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
+KEY = Key("kind", "model", "cpu", "float32", "texts", "kind 1")
 
 
 def test_the_folder_is_the_environments_or_the_platforms(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +25,18 @@ def test_a_key_depends_on_every_part_and_on_nothing_else() -> None:
     parts = (("a", "b"), ("b", "a"), ("ab",), ("a",), ("a", ["b"]), (1,), ("1",))
     assert len({content_key(*some) for some in parts}) == len(parts)
     assert content_key() == hashlib.sha256(b"[]").hexdigest()
+
+
+def test_a_measurements_key_depends_on_each_of_its_parts() -> None:
+    others = [replace(KEY, **{part.name: 2 if part.name == "schema" else "other"}) for part in fields(Key)]
+    assert len({key.digest for key in (KEY, *others)}) == len(fields(Key)) + 1
+    assert {"model", "device", "dtype", "texts", "definition", "schema"} <= {part.name for part in fields(Key)}
+
+
+def test_a_definition_names_its_version_and_those_of_what_it_uses() -> None:
+    used = Definition("evaluation", 3)
+    assert str(Definition("cost", 1, (used, Definition("score", 2)))) == "cost 1 (evaluation 3, score 2)"
+    assert str(Definition("cost", 1, (replace(used, version=4),))) != str(Definition("cost", 1, (used,)))
 
 
 def test_a_result_comes_back_and_others_do_not() -> None:
@@ -43,15 +57,15 @@ def test_a_result_cut_off_by_a_crash_counts_as_none(fresh_cache: Path) -> None:
 @pytest.mark.parametrize("strange", [os.mkfifo, lambda path: path.symlink_to(path.name), lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_no_result_and_gives_way_to_one(strange: Callable[[Path], None], fresh_cache: Path) -> None:
     (fresh_cache / "kind").mkdir(parents=True)
-    for name in ("key.json", "key.jsonl"):
+    for name in ("key.json", f"{KEY.digest}.jsonl"):
         strange(fresh_cache / "kind" / name)
     assert load_result("kind", "key") is None
     save_result("kind", "key", [1, 2, 3])
     assert load_result("kind", "key") == [1, 2, 3]
-    ledger = Ledger("kind", "key")
+    ledger = Ledger(KEY)
     assert len(ledger) == 0
     ledger.add("a", 1)
-    assert Ledger("kind", "key").get("a") == 1
+    assert Ledger(KEY).get("a") == 1
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -69,32 +83,32 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_a_ledger_remembers_across_openings() -> None:
-    ledger = Ledger("kind", "key")
+    ledger = Ledger(KEY)
     assert len(ledger) == 0
     ledger.add("a", [[0.1, None]])
     ledger.add("b", 2)
     ledger.add("a", 3)
-    for again in (ledger, Ledger("kind", "key")):
+    for again in (ledger, Ledger(KEY)):
         assert (again.get("a"), again.get("b"), again.get("c"), len(again)) == (3, 2, None, 2)
-    assert Ledger("kind", "other").get("a") is None
+    assert Ledger(replace(KEY, texts="other")).get("a") is None
 
 
 @pytest.mark.parametrize("cut", ['["c", [1', '["c"', "null", "[]", '[["c"], 1]', "7", "\x00\xff"])
 def test_a_ledger_passes_over_a_broken_last_line_and_goes_on(cut: str, fresh_cache: Path) -> None:
-    Ledger("kind", "key").add("a", 1)
-    with (fresh_cache / "kind" / "key.jsonl").open("a", encoding="latin-1") as file:
+    Ledger(KEY).add("a", 1)
+    with (fresh_cache / "kind" / f"{KEY.digest}.jsonl").open("a", encoding="latin-1") as file:
         file.write(cut)
-    ledger = Ledger("kind", "key")
+    ledger = Ledger(KEY)
     assert (ledger.get("a"), ledger.get("c")) == (1, None)
     ledger.add("b", 2)
-    assert Ledger("kind", "key").get("b") == 2
-    assert Ledger("kind", "key").get("a") == 1
+    assert Ledger(KEY).get("b") == 2
+    assert Ledger(KEY).get("a") == 1
 
 
 def test_many_may_write_one_ledger() -> None:
     with ThreadPool(4) as pool:
-        pool.map(lambda writer: [Ledger("kind", "key").add(f"{writer}-{step}", "x" * 100) for step in range(50)], range(4))
-    assert len(Ledger("kind", "key")) == 200
+        pool.map(lambda writer: [Ledger(KEY).add(f"{writer}-{step}", "x" * 100) for step in range(50)], range(4))
+    assert len(Ledger(KEY)) == 200
 
 
 # --- Digests ---

@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.cache import Definition
 from engine.jobs import Job, as_part
-from engine.judge.evaluation import Evaluation, Judge
+from engine.judge.evaluation import EVALUATION, Evaluation, Judge
 from engine.models.texts import BUNDLED, bundled
 from engine.types import Calibration, Model, Plan
 
+COST = Definition("cost", 1, (EVALUATION,))
 # Eight openings. Of plans of the demo whose costs differ by a tenth or more, so many tokens put 2 pairs in 100 in another order than
 # 3,900 do (half as many 4, twice as many 1). Texts differ more than their tokens, but of 64 tokens most still lack what stands before.
 SLICE_EACH = 128

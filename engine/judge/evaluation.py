@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from engine.cache import Ledger, content_key
+from engine.cache import Definition, Ledger, key_of
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
 from engine.judge.similarity import blocks_key, cosine
@@ -24,6 +24,7 @@ from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
 from engine.plans.surgery import Mixer
 from engine.types import Calibration, Model, Plan
 
+EVALUATION = Definition("evaluation", 1)
 CONTEXT = 512
 TOKENS = 20_000
 
@@ -147,7 +148,7 @@ class Judge:
         self.model = model
         self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, context, stride, limit, each)
         tokens = [[pack.ids.tolist(), pack.spans, skips] for pack, skips in zip(self.packs, self._skips, strict=True)]
-        self._ledger = Ledger("evaluation", content_key(model.fingerprint, model.spec.dtype, model.source.device, tokens))
+        self._ledger = Ledger(key_of(model, EVALUATION, tokens))
         self._mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
         self._scored: dict[str, dict[int, Scores]] = {}  # of plans that are being judged, by the names of their blocks: each pack's

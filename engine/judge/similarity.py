@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 
-from engine.cache import Ledger, content_key, load_result, save_result, spare
+from engine.cache import Definition, Key, Ledger, content_key, key_of, load_measured, save_measured
 from engine.jobs import Job, Progress
 from engine.models.devices import exact
 from engine.models.texts import packs_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
-from engine.passes.profiling import Profile, profile, profile_of
+from engine.passes.profiling import PROFILE, Profile, profile, profile_of
 from engine.plans.surgery import Mixer
 from engine.types import Block, Calibration, Model, SimilarityDefinition
+
+SIMILARITY = Definition("similarity", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,15 @@ class SimilarityMeter:
         self.model = model
         self.calibration = calibration
         self._packs = packs_of(model.tokenizer, model.config, calibration)
-        # Tokens, not texts: another tokenizer makes another question of the same texts.
-        tokens = [[pack.ids.tolist(), pack.spans] for pack in self._packs]
-        self.key = content_key(model.fingerprint, model.spec.dtype, model.source.device, tokens)
-        self._ledger = Ledger("similarity", self.key)
+        self._ledger = Ledger(self.key_of(SIMILARITY))
         self._mixer = Mixer(model.network)
         self._captures: tuple[Capture, ...] | None = None
         self._trails: Trails | None = None
+
+    def key_of(self, definition: Definition) -> Key:
+        """Return the key of what is measured of this model on these texts: their tokens, since another tokenizer makes another
+        question of the same texts."""
+        return key_of(self.model, definition, [[pack.ids.tolist(), pack.spans] for pack in self._packs])
 
     def share_trails(self) -> None:
         """From now on keep states along the plans that are run: worth its memory where many plans will be asked for."""
@@ -91,11 +95,12 @@ class SimilarityMeter:
 
 def profiled(meter: SimilarityMeter) -> Job[Profile]:
     """Return the profile of a meter's model on its texts, remembered on disk."""
-    known = load_result("profiles", meter.key)
+    key = meter.key_of(PROFILE)
+    known = load_measured(key)
     if known is None:
         yield Progress("Running the texts through the model")
         found = yield from profile(meter.captures)
-        spare(lambda: save_result("profiles", meter.key, asdict(found)))
+        save_measured(key, asdict(found))
         return found
     return profile_of(known)
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from engine.cache import Ledger
+from engine.cache import Definition, Ledger
 from engine.errors import TextError
 from engine.judge.similarity import SimilarityMeter
 from engine.models.devices import exact
@@ -28,12 +28,13 @@ class AcceptanceMeter(SimilarityMeter):
     """
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1  # of the formula
 
     def __init__(self, cosine: SimilarityMeter) -> None:
         super().__init__(cosine.model, cosine.calibration)
         self._cosine = cosine
         self._mixer = cosine._mixer
-        self._ledger = Ledger(f"acceptance-{self.name}", self.key)
+        self._ledger = Ledger(self.key_of(Definition(f"acceptance-{self.name}", self.version)))
 
     @cached_property
     def captures(self) -> tuple[Capture, ...]:

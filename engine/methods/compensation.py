@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from engine.cache import Definition
 from engine.errors import SettingsError
 from engine.jobs import Job, scaled
 from engine.methods.refit import with_tensor
@@ -24,6 +25,7 @@ from engine.passes.walk import Walk
 from engine.plans.surgery import Mixer
 from engine.types import Block, Model, Plan
 
+BIAS = Definition("bias", 1)
 _READ = {"heads": "query", "neurons": "neuron"}  # the axes that have a consumer, as families name them
 
 

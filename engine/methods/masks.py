@@ -65,6 +65,7 @@ class MaskSettings:
     needs: ClassVar[frozenset[str]] = frozenset({"sums"})  # of "sums", "gram", "full" and "local" gradients
     group: ClassVar[str] = "output"  # what competes where nobody says
     updates: ClassVar[bool] = False  # whether `update` makes new weights
+    version: ClassVar[int] = 1  # of the formula, see `engine.cache.Definition`
     sequential: bool = field(
         default=False, metadata=control("measure what each projection reads after those before it in its block were pruned")
     )

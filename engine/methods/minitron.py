@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from engine.cache import Ledger
+from engine.cache import Definition, Ledger
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.scores import SCORES, Reading, ScoreSettings
@@ -17,6 +17,8 @@ from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
 from engine.settings import control
 from engine.types import Model
+
+REMOVAL = Definition("perplexity", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
     """Return the calibration texts' perplexity with each layer alone removed. Costs about depth / 2 forward passes,
     once: what was measured is remembered."""
     model = meter.model
-    depth, mixer, ledger = model.spec.depth, Mixer(model.network), Ledger("perplexity", meter.key)
+    depth, mixer, ledger = model.spec.depth, Mixer(model.network), Ledger(meter.key_of(REMOVAL))
     blocks = untouched(depth).blocks
 
     def without(layer: int) -> float:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from engine.cache import Definition
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, scaled
 from engine.models.devices import exact
@@ -31,6 +32,7 @@ from engine.plans.rules import untouched
 from engine.turns import heed
 from engine.types import Block, Model, Plan, Trim
 
+REFIT = Definition("refit", 1)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HELD_OUT = 3  # every third pack chooses
 _LEAST = 1e-6  # of what would have to be written: less is rounding

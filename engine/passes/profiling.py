@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from engine.cache import Ledger, content_key
+from engine.cache import Definition, Ledger, key_of
 from engine.jobs import Job, Progress
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture
 from engine.types import Model
 
+PROFILE = Definition("profiles", 1)
+WEIGHT_DISTANCE = Definition("weights", 1)
 Matrix = tuple[tuple[float, ...], ...]
 
 
@@ -167,7 +169,7 @@ def weight_distance(model: Model) -> Job[WeightDistance]:
     """Return the distance of each projection to the next layer's (LaCo's motivation, 2402.11187): see WeightDistance."""
     names = tuple(architecture_of(model.config).projections)
     pairs = model.spec.depth - 1
-    ledger = Ledger("weights", content_key(model.fingerprint, model.spec.dtype))
+    ledger = Ledger(key_of(model, WEIGHT_DISTANCE))
     for row, name in enumerate(names):
         for layer in range(pairs):
             if ledger.get(f"{name} {layer}") is None:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.cache import Ledger, content_key, plain
+from engine.cache import Definition, Ledger, key_of, plain
 from engine.jobs import Job, as_part, scaled
-from engine.judge.cost import Cost
+from engine.judge.cost import COST, Cost
 from engine.models.texts import Pack
 from engine.plans.kept import for_now
 from engine.types import Plan
@@ -19,11 +19,12 @@ TOKENS = 3000  # of practice text that a plan is made on
 @dataclass(frozen=True, slots=True)
 class Point:
     """A plan whose cost is a point of a curve: the name that it is remembered by, what the page is told of it beside its cost, what
-    it is called while it is measured, and what makes it of practice text."""
+    it is called while it is measured, by which definition it is made, and what makes it of practice text."""
 
     name: str
     told: tuple[tuple[str, Any], ...]
     label: str
+    made_by: Definition
     make: Callable[[Sequence[Pack]], Job[Plan]]
 
 
@@ -49,14 +50,21 @@ class Curves:
         self._lab.bench.submit(self._kind, lambda: self._measuring(points), lambda _: None, yielding=True)
 
     def _measuring(self, points: Sequence[Point]) -> Job[None]:
-        model, packs = self._lab.bench.open_meter().model, self._lab.packs(TOKENS)
-        ledger = Ledger(self._kind, content_key(model.fingerprint, model.spec.dtype, [pack.ids.tolist() for pack in packs]))
-        missing = [point for point in points if ledger.get(point.name) is None]
-        self._learn({point.name: {**dict(point.told), **ledger.get(point.name)} for point in points if point not in missing})
+        packs = self._lab.packs(TOKENS)
+        ledgers = self._ledgers(points, packs)
+        known = {point.name: found for point in points if (found := ledgers[point.made_by].get(point.name)) is not None}
+        self._learn({point.name: {**dict(point.told), **known[point.name]} for point in points if point.name in known})
+        missing = [point for point in points if point.name not in known]
         for number, point in enumerate(missing):
-            cost = yield from as_part(self._cost(point, packs), point.label, number, len(missing))
-            ledger.add(point.name, plain(told_of(cost)))
-            self._learn({point.name: {**dict(point.told), **ledger.get(point.name)}})
+            cost = plain(told_of((yield from as_part(self._cost(point, packs), point.label, number, len(missing)))))
+            ledgers[point.made_by].add(point.name, cost)
+            self._learn({point.name: {**dict(point.told), **cost}})
+
+    def _ledgers(self, points: Sequence[Point], packs: Sequence[Pack]) -> dict[Definition, Ledger]:
+        """Return what is remembered of points, by how they are made: on which texts, and on which their cost is measured."""
+        model, judge = self._lab.bench.open_meter().model, self._lab.costing.judge()
+        texts = [[pack.ids.tolist(), pack.spans] for pack in (*packs, *judge.packs)]
+        return {one: Ledger(key_of(model, Definition(self._kind, 1, (one, COST)), texts)) for one in {point.made_by for point in points}}
 
     def _learn(self, found: dict[str, dict[str, Any]]) -> None:
         self._known = {**self._known, **found}

@@ -7,6 +7,7 @@ from typing import Any
 from engine.cache import plain
 from engine.errors import SettingsError
 from engine.jobs import Job
+from engine.methods.definitions import pruning_by
 from engine.methods.distributions import Distributions
 from engine.methods.effort import pruning_seconds
 from engine.methods.masks import MASKS, prune
@@ -77,4 +78,5 @@ class Pruning(Lab):
         def make(packs: Sequence[Pack]) -> Job[Plan]:
             return prune(model, untouched(model.spec.depth), packs, method, want)
 
-        return Point(f"{method} {sparsity}", (("method", method), ("sparsity", sparsity)), f"Sparsity {sparsity:.0%}, {method}", make)
+        told = (("method", method), ("sparsity", sparsity))
+        return Point(f"{method} {sparsity}", told, f"Sparsity {sparsity:.0%}, {method}", pruning_by(method), make)

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.jobs import Job
 from engine.methods.compensation import has_bias
+from engine.methods.definitions import trim_by
 from engine.methods.effort import trimming_seconds
 from engine.methods.scores import AXES, SCORES, require_score, scores_for
 from engine.methods.widths import Kept, require_width, trim
@@ -115,4 +116,4 @@ class Trimming(Lab):
             return trim(model, untouched(model.spec.depth), packs, kept, score, None, beside, plain=score == "minitron")
 
         told = (("axis", axis), ("count", count), ("score", score), ("beside", beside))
-        return Point(f"{axis} {count} {score} {beside}", told, f"{axis} left: {count}, {score}", make)
+        return Point(f"{axis} {count} {score} {beside}", told, f"{axis} left: {count}, {score}", trim_by(score, beside), make)

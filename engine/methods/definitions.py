@@ -1,0 +1,23 @@
+"""By which formulas a trimmed or pruned plan is made: what is measured of such a plan depends on their versions."""
+
+from engine.cache import Definition
+from engine.methods.compensation import BIAS
+from engine.methods.masks import MASKS
+from engine.methods.refit import REFIT
+from engine.methods.scores import SCORES
+
+_BESIDE = {"refit": (REFIT,), "bias": (BIAS,), "nothing": ()}
+
+
+def trim_by(score: str, beside: str) -> Definition:
+    """Return the definition of a trim by a score, with what is done beside it (see widths.py)."""
+    return Definition("trim", 1, (Definition(f"score {score}", _version(SCORES[score].settings)), *_BESIDE[beside]))
+
+
+def pruning_by(method: str) -> Definition:
+    """Return the definition of a pruning by a method (see masks.py)."""
+    return Definition("pruning", 1, (Definition(f"mask {method}", _version(MASKS[method].settings)),))
+
+
+def _version(settings: type) -> int:
+    return settings.version  # type: ignore[attr-defined]
