@@ -1,5 +1,6 @@
 """A tiny random model of a family as a GGUF file, written with the GGUF library alone."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ from tests.families import tiny_network, tiny_tokenizer
 
 ARCHES = {
     "llama": MODEL_ARCH.LLAMA,
+    "mistral": MODEL_ARCH.LLAMA,
     "qwen2": MODEL_ARCH.QWEN2,
+    "qwen3": MODEL_ARCH.QWEN3,
     "gemma3_text": MODEL_ARCH.GEMMA3,
     "phi3": MODEL_ARCH.PHI3,
     "gpt2": MODEL_ARCH.GPT2,
 }
+NAMES = {"gemma3_text": "gemma3", "mistral": "llama"}  # GGUF's, where they are not transformers'
 SIZES: dict[str, Any] = {"intermediate_size": 64, "num_hidden_layers": 6}  # rows of 32s, as Q8_0 wants them
 CHANGES: dict[str, dict[str, Any]] = {
     "llama": {**SIZES, "tie_word_embeddings": False},
     "qwen2": {**SIZES, "use_sliding_window": False},
     "gemma3_text": {**SIZES, "num_hidden_layers": 12, "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 2},
     "phi3": SIZES,
-    "gpt2": {"n_positions": 1024},  # what transformers takes it to be, whatever the file says
+    "gpt2": {"n_positions": 1024},  # what stock transformers takes it to be, whatever the file says
 }
 
 
@@ -29,24 +33,37 @@ def save_gguf(file: Path, family: str, name: str | None = None, alignment: int |
     """Write a tiny model: norms and biases in F32, attention in F16, the rest in Q8_0. `more` are further keys, "." written "__"
     and "llama" as it is; a value is what it is, or (value, type, type of its items)."""
     network = tiny_network(family, **CHANGES[family])
-    arch = ARCHES[family]
-    writer = GGUFWriter(file, name or {"gemma3_text": "gemma3"}.get(family, family))
+    keys = {key.replace("__", "."): value for key, value in more.items()}
+    return write_gguf(file, network, keys, name=name, alignment=alignment, add=_add)
+
+
+def write_gguf(
+    file: Path,
+    network: Any,
+    keys: Mapping[str, Any] = {},
+    tensors: Mapping[str, np.ndarray | None] = {},
+    *,
+    name: str | None = None,
+    alignment: int | None = None,
+    add: Callable[[GGUFWriter, str, np.ndarray], None] = GGUFWriter.add_tensor,
+) -> Path:
+    """Write a network as llama.cpp's converter does: `keys` are further ones or instead of its own (None leaves one out), `tensors` too."""
+    config = network.config
+    writer = GGUFWriter(file, name or NAMES.get(config.model_type, config.model_type))
     if alignment:
         writer.add_custom_alignment(alignment)
-    _add_config(writer, network.config)
+    _add_config(writer, config)
     _add_tokenizer(writer)
-    for key, (value, *types) in more.items():
-        writer.add_key_value(key.replace("__", "."), value, *types)
-    names = get_tensor_name_map(arch, 12)
-    for key, parameter in network.named_parameters():
-        values = parameter.detach().numpy()
-        if family == "llama" and key.endswith(("q_proj.weight", "k_proj.weight")):
-            values = _permuted(values, values.shape[0] // (32 // 4))
-        if family == "gemma3_text" and "norm" in key:
-            values = values + 1
-        if family == "gpt2" and ".h." in key and values.ndim == 2:
-            values = values.T
-        _add(writer, names.get_name(key, try_suffixes=(".weight", ".bias")), np.ascontiguousarray(values))
+    held = writer.kv_data[0]
+    for key, value in keys.items():
+        held.pop(key, None)
+        if value is not None:
+            value, *types = value if isinstance(value, tuple) else (value, _type_of(value))
+            writer.add_key_value(key, value, *types)
+    own = {**tensors_of(network), **tensors}
+    for tensor, values in own.items():
+        if values is not None:
+            add(writer, tensor, np.ascontiguousarray(values))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -54,24 +71,51 @@ def save_gguf(file: Path, family: str, name: str | None = None, alignment: int |
     return file
 
 
+def _type_of(value: Any) -> GGUFValueType:
+    kinds = {bool: "BOOL", int: "UINT32", float: "FLOAT32", str: "STRING"}
+    return GGUFValueType[kinds[type(value)]]
+
+
+def tensors_of(network: Any) -> dict[str, np.ndarray]:
+    """Return a network's weights under GGUF's names, as llama.cpp's converter changes them."""
+    config, found = network.config, {}
+    names = get_tensor_name_map(ARCHES[config.model_type], config.num_hidden_layers)
+    groups = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    for key, parameter in network.named_parameters():
+        values = parameter.detach().numpy()
+        if config.model_type in ("llama", "mistral") and ("q_proj" in key or "k_proj" in key):
+            values = _permuted(values, config.num_attention_heads if "q_proj" in key else groups)
+        if config.model_type == "gemma3_text" and key.endswith("norm.weight"):
+            values = values + 1
+        if config.model_type == "gpt2" and ".h." in key and values.ndim == 2:
+            values = values.T
+        found[names.get_name(key, try_suffixes=(".weight", ".bias"))] = values
+    return found
+
+
 def _add_config(writer: GGUFWriter, config: Any) -> None:
+    heads = config.num_attention_heads
     writer.add_name("tiny")
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(getattr(config, "intermediate_size", 128))
-    writer.add_head_count(4)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(getattr(config, "intermediate_size", 4 * config.hidden_size))
+    writer.add_head_count(heads)
     writer.add_vocab_size(config.vocab_size)
     if config.model_type == "gpt2":
         writer.add_layer_norm_eps(config.layer_norm_epsilon)
         return
-    writer.add_head_count_kv(2)
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters.get("rope_theta", 1e6))
-    writer.add_rope_dimension_count(getattr(config, "head_dim", None) or 8)
-    if config.model_type == "gemma3_text":
-        writer.add_key_length(config.head_dim)
-        writer.add_sliding_window(config.sliding_window)
+    writer.add_rope_freq_base(rope["rope_theta"])
+    writer.add_rope_dimension_count(int(head * rope.get("partial_rotary_factor", 1.0)))
+    if head * heads != config.hidden_size or config.model_type == "gemma3_text":
+        writer.add_key_length(head)
+        writer.add_value_length(head)
+    if config.model_type in ("gemma3_text", "phi3"):
+        writer.add_sliding_window(config.sliding_window or 0)
 
 
 def _add_tokenizer(writer: GGUFWriter) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFValueType, GGUFWriter, Keys, ReaderField, ReaderTensor, get_tensor_name_map, size_label
 
-from engine.errors import ExportError, PlanError, SourceError, UnsupportedModelError, first_line
+from engine.errors import ExportError, PlanError, SourceError, UnsupportedModelError
 from engine.export.checkpoint import ExportReport, reported, verify
 from engine.export.target import appearing, require_disk, require_free
 from engine.jobs import Job, Progress
 from engine.models.families import Architecture, row_of
+from engine.models.gguf_file import FAMILIES, read_header
 from engine.models.loading import converted
 from engine.plans.files import plan_to_json
 from engine.plans.words import require_depth
@@ -28,23 +28,10 @@ PERIODS = {"cohere2": 4, "exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "
 # At exactly this depth it takes the model for the 27B one, whose attention is scaled in another way.
 SCALED_AT = {"gemma2": 46, "gemma3": 62}
 
-_FAMILIES = {"gemma3": "gemma3_text"}  # transformers' names, where they are not GGUF's
 _NOT_PER_LAYER = (Keys.Rope.DIMENSION_SECTIONS,)  # arrays that say nothing of layers, whatever their length
 _RECIPE = "layerscope.plan"
 _CHUNK = 16 << 20
 _LAYER = re.compile(r"blk\.(\d+)\.((.+)\.[^.]+)")
-
-
-class _Reader(GGUFReader):
-    """The library's reader over a plain view of the mapped file: numpy makes slices of a memmap itself several times slower."""
-
-    @property  # type: ignore[override]  # the library declares the memmap
-    def data(self) -> np.ndarray:
-        return self._bytes
-
-    @data.setter
-    def data(self, mapped: np.ndarray) -> None:
-        self._bytes = mapped.view(np.ndarray)
 
 
 class Gguf(NamedTuple):
@@ -113,18 +100,14 @@ def read_gguf(path: Path) -> Gguf:
     """Read a GGUF file's header.
 
     Raises:
-        SourceError: it is no such file, or one part of several. UnsupportedModelError: its family cannot be folded.
+        SourceError: it is no such file, one part of several, or does not say its depth. UnsupportedModelError: its family cannot be folded.
     """
-    try:
-        reader = _Reader(path)
-        architecture = reader.fields[Keys.General.ARCHITECTURE].contents()
-        depth = int(reader.fields[Keys.LLM.BLOCK_COUNT.format(arch=architecture)].contents())
-    except Exception as error:  # the reader raises whatever the broken bytes lead it to
-        raise SourceError(f"{path} is truncated, corrupted or not a language model: {first_line(error)}") from error
-    gguf = Gguf(path, reader, architecture, row_of(_FAMILIES.get(architecture, architecture)), depth)
-    if (gguf.value(Keys.Split.LLM_KV_SPLIT_COUNT) or 1) > 1:
-        raise SourceError(f"{path} is one part of a split GGUF file; join the parts first (llama-gguf-split --merge)")
-    return gguf
+    header = read_header(path)
+    depth = header.whole(Keys.LLM.BLOCK_COUNT)
+    if not depth:
+        raise SourceError(f"{path}: {header.architecture}.block_count is missing, and no model can be without it")
+    row = row_of(FAMILIES.get(header.architecture, header.architecture))
+    return Gguf(path, header.reader, header.architecture, row, depth)
 
 
 def require_pattern(gguf: Gguf, plan: Plan) -> None:

@@ -14,6 +14,9 @@ from engine.foreign import LARGE, ForeignError, object_in, real_path, require_re
 from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
+from engine.models.gguf_config import READING, gguf_config
+from engine.models.gguf_file import read_header
+from engine.models.gguf_keys import require_accounted
 from engine.models.library import CONFIG_BYTES, DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, require_code_allowed
 from engine.models.shapes import block_terms, outer_terms, shape_of
 from engine.models.weights import headers_in
@@ -90,13 +93,13 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
 
 
 def converted_folder(gguf: Path) -> Path:
-    """Return where a GGUF file's dequantised safetensors are, or will be, kept: by the file's content."""
+    """Return where a GGUF file's dequantised safetensors are, or will be, kept: by the file's content, and by how it is read."""
     if not gguf.is_file():  # nor is a pipe one
         raise SourceError(f"{gguf} does not exist")
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise SourceError(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF")
-    return cache_folder() / "converted" / file_digest(gguf)[:24]
+    return cache_folder() / "converted" / f"{file_digest(gguf)[:24]}-{READING}"
 
 
 def lies_within(path: Path, folder: Path) -> bool:
@@ -187,7 +190,11 @@ def config_in(folder: Path) -> dict[str, Any]:
 def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
     """Return a GGUF file's spec, from its header alone."""
     require_bounded_gguf(gguf)
-    return describe_config(read_config(gguf.parent, gguf_file=gguf.name), source)
+    header = read_header(gguf)
+    require_accounted(header)
+    config = gguf_config(header)
+    architecture_of(config)
+    return describe_config(config, source)
 
 
 def describe_config(config: Any, source: ModelSource) -> ModelSpec:

@@ -1,4 +1,4 @@
-"""What is wrong and what is under way, in Korean, by the rows of ui/text/mistakes.py, ui/text/mistakes_learning.py and ui/text/steps.py.
+"""What is wrong and what is under way, in Korean, by the rows of ui/text/mistakes*.py and ui/text/steps.py.
 
 Errors and progress are in English, and the terminal prints them so. A sentence without a row stays English.
 """
@@ -11,10 +11,11 @@ from string import Formatter
 from typing import Any
 
 from ui.text.mistakes import MISTAKES
+from ui.text.mistakes_gguf import GGUF_MISTAKES
 from ui.text.mistakes_learning import LEARNING_MISTAKES
 from ui.text.steps import STEPS
 
-_KOREAN = MISTAKES | LEARNING_MISTAKES | STEPS
+_KOREAN = MISTAKES | GGUF_MISTAKES | LEARNING_MISTAKES | STEPS
 
 
 @cache

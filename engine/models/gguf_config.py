@@ -1,0 +1,211 @@
+"""The transformers config of a GGUF file's model, from its header alone: each number of the metadata held against the tensors."""
+
+from typing import Any
+
+from transformers import AutoConfig
+
+from engine.errors import SourceError
+from engine.models.gguf_file import FAMILIES, GgufFile
+from engine.models.gguf_keys import head_size
+from engine.models.gguf_rope import rope_parameters, sliding_parameters
+
+READING = 2  # raised whenever files are read in another way: what was converted before is converted anew
+_LATER_SCALED = 62  # at exactly this depth llama.cpp takes a gemma3 for the 27B one, whose attention is scaled in another way
+_PERIOD = 6  # of gemma3: every so many layers one has full attention, where the file does not say
+_NO_HEADS = "the stock class has no heads of that width beside so many channels"
+_NEEDED = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
+_ATTENTION_BIAS = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias")
+_MLP_BIAS = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
+
+
+def gguf_config(gguf: GgufFile) -> Any:
+    """Return the config of a file's model.
+
+    Raises:
+        SourceError: a number is missing, or another one than the tensors say. UnsupportedModelError: a setting that no stock class has.
+    """
+    numbers = {name: _needed(gguf, name) for name in _NEEDED}
+    require_depth(gguf, numbers["block_count"])
+    require_widths(gguf)
+    values = _gpt2(gguf, numbers) if gguf.architecture == "gpt2" else _rotary(gguf, numbers)
+    for name in ("bos", "eos", "padding"):
+        values[f"{name.removesuffix('ding')}_token_id"] = gguf.whole(f"tokenizer.ggml.{name}_token_id")
+    values["tie_word_embeddings"] = "output.weight" not in gguf.tensors
+    family = "mistral" if gguf.architecture == "llama" and window_of(gguf) else FAMILIES.get(gguf.architecture, gguf.architecture)
+    try:
+        config = AutoConfig.for_model(family, **values)
+    except Exception as error:  # a config checks itself in its own way
+        last = str(error).strip().splitlines()[-1].strip()
+        raise SourceError(f"{gguf.path}: its metadata describes no {family} model: {last}") from error
+    config.architectures = None
+    return config
+
+
+def _needed(gguf: GgufFile, name: str) -> int:
+    value = gguf.whole("{arch}." + name)
+    if value is None:
+        raise SourceError(f"{gguf.path}: {gguf.architecture}.{name} is missing, and no model can be without it")
+    if value < 1:
+        raise SourceError(f"{gguf.path}: {gguf.architecture}.{name} is {value}, and at least 1 is needed")
+    return value
+
+
+def _gpt2(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
+    if head_size(gguf) * numbers["attention.head_count"] != numbers["embedding_length"]:
+        raise gguf.unread("{arch}.attention.key_length", head_size(gguf), _NO_HEADS)
+    return {
+        "n_layer": numbers["block_count"],
+        "n_positions": numbers["context_length"],
+        "n_embd": numbers["embedding_length"],
+        "n_inner": numbers["feed_forward_length"],
+        "n_head": numbers["attention.head_count"],
+        "layer_norm_epsilon": gguf.real("{arch}.attention.layer_norm_epsilon") or 1e-5,
+        "vocab_size": vocabulary(gguf),
+    }
+
+
+def _rotary(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
+    """Return what the families have in common that turn their heads."""
+    size = head_size(gguf)
+    values: dict[str, Any] = {
+        "num_hidden_layers": numbers["block_count"],
+        "max_position_embeddings": numbers["context_length"],
+        "hidden_size": numbers["embedding_length"],
+        "intermediate_size": numbers["feed_forward_length"],
+        "num_attention_heads": numbers["attention.head_count"],
+        "num_key_value_heads": gguf.whole("{arch}.attention.head_count_kv") or numbers["attention.head_count"],
+        "rms_norm_eps": gguf.real("{arch}.attention.layer_norm_rms_epsilon") or 1e-6,
+        "vocab_size": vocabulary(gguf),
+    }
+    if gguf.architecture not in ("qwen2", "phi3") or size * numbers["attention.head_count"] != numbers["embedding_length"]:
+        values["head_dim"] = size
+    return values | {"llama": _llama, "qwen2": _qwen2, "qwen3": _qwen3, "gemma3": _gemma3, "phi3": _phi3}[gguf.architecture](gguf, size)
+
+
+def _llama(gguf: GgufFile, size: int) -> dict[str, Any]:
+    """Llama, and Mistral, which llama.cpp calls by the same name: with a window the class is Mistral's, which knows no biases."""
+    values: dict[str, Any] = {"rope_parameters": rope_parameters(gguf, turning(gguf, size))}
+    switches = {"attention_bias": has_any(gguf, _ATTENTION_BIAS), "mlp_bias": has_any(gguf, _MLP_BIAS)}
+    if not (window := window_of(gguf)):
+        return values | switches
+    if any(switches.values()):
+        raise gguf.unread("{arch}.attention.sliding_window", window, "no stock class has both a window and biases")
+    return values | {"sliding_window": window}
+
+
+def _qwen2(gguf: GgufFile, size: int) -> dict[str, Any]:
+    return {"rope_parameters": rope_parameters(gguf, turning(gguf, size)), "use_sliding_window": False}
+
+
+def _qwen3(gguf: GgufFile, size: int) -> dict[str, Any]:
+    return _qwen2(gguf, size) | {"attention_bias": has_any(gguf, _ATTENTION_BIAS)}
+
+
+def _phi3(gguf: GgufFile, size: int) -> dict[str, Any]:
+    turns = turning(gguf, size, part=True)
+    rope = rope_parameters(gguf, turns)
+    if turns != size:
+        rope["partial_rotary_factor"] = turns / size
+    if int(size * (turns / size)) != turns or size * _needed(gguf, "attention.head_count") != _needed(gguf, "embedding_length"):
+        raise gguf.unread("{arch}.attention.key_length", size, _NO_HEADS)
+    trained = gguf.whole("{arch}.rope.scaling.original_context_length") or _needed(gguf, "context_length")
+    return {"rope_parameters": rope, "original_max_position_embeddings": trained, "sliding_window": window_of(gguf)}
+
+
+def _gemma3(gguf: GgufFile, size: int) -> dict[str, Any]:
+    depth, turns = _needed(gguf, "block_count"), turning(gguf, size)
+    window, full = window_of(gguf), rope_parameters(gguf, turns)
+    period = _period(gguf, depth) if window else 1
+    slides = [period == 0 or place % period < period - 1 for place in range(depth)]
+    wide = size if depth != _LATER_SCALED else _needed(gguf, "embedding_length") // _needed(gguf, "attention.head_count")
+    return {
+        "layer_types": ["sliding_attention" if one else "full_attention" for one in slides],
+        "sliding_window": window or _needed(gguf, "context_length"),
+        "rope_parameters": {"full_attention": full, "sliding_attention": sliding_parameters(gguf, turns)},
+        "query_pre_attn_scalar": wide,
+        "final_logit_softcapping": gguf.real("{arch}.final_logit_softcapping") or None,
+        "attention_bias": has_any(gguf, _ATTENTION_BIAS),
+    }
+
+
+def _period(gguf: GgufFile, depth: int) -> int:
+    """Return after how many layers one of full attention comes: 0 for never."""
+    written = gguf.value("{arch}.attention.sliding_window_pattern")
+    if isinstance(written, list):  # which llama.cpp does not read, so it must say what goes without saying
+        if [bool(one) for one in written] != [place % _PERIOD < _PERIOD - 1 for place in range(depth)]:
+            raise gguf.unread("{arch}.attention.sliding_window_pattern", written, "llama.cpp knows it as one number alone")
+        return _PERIOD
+    found = gguf.whole("{arch}.attention.sliding_window_pattern")
+    return _PERIOD if found is None else found
+
+
+def window_of(gguf: GgufFile) -> int | None:
+    """Return the width of a file's sliding window, None where there is none."""
+    return gguf.whole("{arch}.attention.sliding_window") or None
+
+
+def has_any(gguf: GgufFile, tensors: tuple[str, ...]) -> bool:
+    """Return whether a block has one of these tensors."""
+    return any(name.startswith("blk.") and name.split(".", 2)[-1] in tensors for name in gguf.tensors)
+
+
+def turning(gguf: GgufFile, size: int, part: bool = False) -> int:
+    """Return how many channels of a head turn with the position.
+
+    Raises:
+        UnsupportedModelError: not all of them, and the class turns all.
+    """
+    count = gguf.whole("{arch}.rope.dimension_count")
+    count = size if count is None else count
+    if not 2 <= count <= size or count % 2 or (count != size and not part):
+        raise gguf.unread("{arch}.rope.dimension_count", count, f"a head has {size} channels, and the stock class turns them all")
+    return count
+
+
+def vocabulary(gguf: GgufFile) -> int:
+    """Return how many tokens a file's model knows: the rows of its embedding."""
+    shape, said = gguf.shape("token_embd.weight"), gguf.whole("{arch}.vocab_size")
+    if shape is None:
+        return said or _tokens(gguf)
+    for what, count in ((f"{gguf.architecture}.vocab_size", said), ("tokenizer.ggml.tokens", _tokens(gguf))):
+        if count is not None and (count > shape[0] if what.startswith("tok") else count != shape[0]):
+            raise SourceError(f"{gguf.path}: {what} says {count} tokens, and token_embd.weight has {shape[0]}")
+    return shape[0]
+
+
+def _tokens(gguf: GgufFile) -> int:
+    field = gguf.reader.get_field("tokenizer.ggml.tokens")
+    return len(field.data) if field else 0
+
+
+def require_depth(gguf: GgufFile, depth: int) -> None:
+    """Raise SourceError where the blocks that a file says it has are others than those whose tensors it has."""
+    found = {int(parts[1]) for parts in (name.split(".", 2) for name in gguf.tensors) if parts[0] == "blk" and parts[1].isdigit()}
+    if found and max(found) + 1 != depth:
+        raise SourceError(f"{gguf.path}: {gguf.architecture}.block_count says {depth} blocks, and its tensors are of {max(found) + 1}")
+
+
+def require_widths(gguf: GgufFile) -> None:
+    """Raise SourceError where a width that a file says is another than that of its tensors, UnsupportedModelError where values are
+    not as wide as keys."""
+    heads, size = _needed(gguf, "attention.head_count"), head_size(gguf)
+    groups = gguf.whole("{arch}.attention.head_count_kv") or heads
+    value = gguf.whole("{arch}.attention.value_length")
+    if value is not None and value != size:
+        raise gguf.unread("{arch}.attention.value_length", value, f"keys are {size} wide, and the stock class has values as wide as keys")
+    if heads % groups:
+        raise SourceError(f"{gguf.path}: {heads} heads cannot share {groups} keys and values (attention.head_count_kv) evenly")
+    channels, neurons = _needed(gguf, "embedding_length"), _needed(gguf, "feed_forward_length")
+    expected = (  # a tensor, which of its sizes, what the metadata says, and how
+        ("token_embd.weight", 1, channels, "embedding_length"),
+        ("blk.0.ffn_down.weight", 1, neurons, "feed_forward_length"),
+        ("blk.0.attn_q.weight", 0, heads * size, "attention.head_count * attention.key_length"),
+        ("blk.0.attn_k.weight", 0, groups * size, "attention.head_count_kv * attention.key_length"),
+        ("blk.0.attn_v.weight", 0, groups * size, "attention.head_count_kv * attention.key_length"),
+        ("blk.0.attn_qkv.weight", 0, (heads + 2 * groups) * size, "attention.head_count and head_count_kv * attention.key_length"),
+        ("position_embd.weight", 0, _needed(gguf, "context_length"), "context_length"),
+    )
+    for name, axis, said, how in expected:
+        shape = gguf.shape(name)
+        if shape is not None and len(shape) == 2 and shape[axis] != said:
+            raise SourceError(f"{gguf.path}: {gguf.architecture}.{how} is {said}, and {name} has {shape[axis]}")

@@ -1,0 +1,105 @@
+"""The weights of a GGUF file under transformers' names: every tensor of the file is one of the model's, or it is refused by its name."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from gguf import dequantize, get_tensor_name_map
+
+from engine.errors import SourceError, UnsupportedModelError
+from engine.models.families import depth_of
+from engine.models.gguf_file import GgufFile
+from engine.models.gguf_rope import rotary_tensors
+
+_SPARE = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")  # angles that old files carry and nobody reads
+_SPLIT = ("attn_q", "attn_k", "attn_v")  # of what the phi3 class keeps in one
+
+
+def empty_network(config: Any) -> Any:
+    """Return the stock network of a config, without storage."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    network.tie_weights()
+    return network
+
+
+def sources_of(gguf: GgufFile, network: Any) -> dict[str, tuple[str, ...]]:
+    """Return, for each parameter of a network, the file's tensors that it is made of: none where it is a bias of zeros.
+
+    Raises:
+        UnsupportedModelError: a tensor is none of the network's. SourceError: it lacks one, or one is of another shape.
+    """
+    names = get_tensor_name_map(gguf.arch, depth_of(network.config))
+    found, missing = {}, []
+    for name, parameter in network.named_parameters():
+        tensor = names.get_name(name, try_suffixes=(".weight", ".bias")) or name
+        made_of = _made_of(gguf, tensor, tuple(parameter.shape))
+        if made_of is None:
+            missing.append(tensor)
+        else:
+            found[name] = made_of
+    used = {tensor for made_of in found.values() for tensor in made_of} | rotary_tensors(gguf)
+    strange = [name for name in gguf.tensors if name not in used and not _SPARE.fullmatch(name)]
+    if strange:
+        raise UnsupportedModelError(
+            f"{gguf.path}: the tensor {strange[0]} is not read here ({len(strange)} such): the stock class of "
+            f"{network.config.model_type} has no place for it"
+        )
+    if missing:  # transformers would make them up
+        raise SourceError(f"{gguf.path} lacks {len(missing)} of the tensors that such a model has, {missing[0]} for one")
+    return found
+
+
+def _made_of(gguf: GgufFile, tensor: str, wanted: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Return the tensors that a parameter is made of, None where the file lacks them."""
+    parts = tuple(tensor.replace("attn_qkv", part) for part in _SPLIT)
+    if tensor not in gguf.tensors and "attn_qkv" in tensor and all(part in gguf.tensors for part in parts):
+        return parts
+    shape = gguf.shape(tensor)
+    if shape is None:
+        return () if tensor.endswith(".bias") and gguf.architecture != "gpt2" else None
+    if gguf.architecture == "gpt2" and _transposed(tensor):
+        shape = shape[::-1]
+    if shape != wanted:
+        raise SourceError(f"{gguf.path}: the tensor {tensor} is {shape}, and by its metadata {wanted} is expected")
+    return (tensor,)
+
+
+def weights_of(gguf: GgufFile, network: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield each parameter's name and its numbers in float32, dequantised."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    for name, made_of in sources_of(gguf, network).items():
+        parts = [_numbers(gguf, tensor) for tensor in made_of]
+        values = np.concatenate(parts) if parts else np.zeros(shapes[name], np.float32)
+        yield name, torch.from_numpy(np.ascontiguousarray(values).reshape(shapes[name]))
+
+
+def _numbers(gguf: GgufFile, name: str) -> np.ndarray:
+    """Return a tensor's numbers as the stock class wants them: what llama.cpp's converter did is undone."""
+    tensor = gguf.tensors[name]
+    try:
+        values = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
+    except NotImplementedError as error:
+        kind = tensor.tensor_type.name
+        raise UnsupportedModelError(f"{name} in {gguf.path} holds numbers of type {kind}, which are not read here") from error
+    if gguf.architecture == "llama" and ".attn_q." in name:
+        return _turned_back(values, gguf.whole("{arch}.attention.head_count") or 1)
+    if gguf.architecture == "llama" and ".attn_k." in name:
+        heads = gguf.whole("{arch}.attention.head_count_kv") or gguf.whole("{arch}.attention.head_count")
+        return _turned_back(values, heads or 1)
+    if gguf.architecture == "gemma3" and name.endswith("norm.weight"):
+        return values - 1
+    return values.T if gguf.architecture == "gpt2" and _transposed(name) else values
+
+
+def _turned_back(values: np.ndarray, heads: int) -> np.ndarray:
+    """Return rows in transformers' order: llama.cpp turns neighbours, transformers turns halves of a head."""
+    return values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+
+
+def _transposed(name: str) -> bool:
+    return name.startswith("blk.") and name.endswith(".weight") and "norm" not in name
