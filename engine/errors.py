@@ -37,6 +37,9 @@ class ExportError(LayerscopeError):
     """A checkpoint cannot be written where it was asked for."""
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of a library's error, for one of ours to quote."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def reason_of(error: BaseException) -> str:
+    """Return a library's whole error on one line, for one of ours to quote; the end of a very long one is cut off."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:500]
+
+
+first_line = reason_of

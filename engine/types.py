@@ -18,13 +18,14 @@ SimilarityDefinition = Literal["flattened", "per-token"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from: `demo`, a `folder` with safetensors, a `gguf` file or a `hub` id.
+    """Where a model comes from: `demo`, a `folder` with safetensors, a `gguf` file, a `hub` id, or the folder of an `adapter` that is
+    merged into its model.
 
     `dtype` is a torch dtype's name, or "auto" for the one the weights are stored in.
     `trust_remote_code` lets Python files that come with the model run on this machine; only the terminal can set it.
     """
 
-    kind: Literal["demo", "folder", "gguf", "hub"]
+    kind: Literal["demo", "folder", "gguf", "hub", "adapter"]
     location: str
     revision: str | None = None
     dtype: str = "auto"
@@ -32,7 +33,7 @@ class ModelSource:
     trust_remote_code: bool = False
 
     def __str__(self) -> str:
-        return {"demo": "demo", "hub": f"hub:{self.location}"}.get(self.kind, self.location)
+        return {"demo": "demo", "hub": f"hub:{self.location}", "adapter": f"merged:{self.location}"}.get(self.kind, self.location)
 
 
 Terms = tuple[tuple[tuple[str, ...], int], ...]  # products of axes, each with how often it occurs: a count of parameters
@@ -75,7 +76,8 @@ class ModelSpec:
 
     `block_parameters[i]` are the parameters of layer i; `parameters` those of the whole model; `bytes_per_parameter`
     belongs to the dtype asked for, `available_bytes` is the memory that was free when somebody looked. `block_terms` and
-    `outer_terms` count the parameters of a block, and of all that is no block, at any shape.
+    `outer_terms` count the parameters of a block, and of all that is no block, at any shape. `left_out` are tensors in the files that
+    no part of the model reads; `notes` say what else of the files and settings is not read.
     """
 
     model_type: str
@@ -91,6 +93,8 @@ class ModelSpec:
     shape: Shape | None = None
     block_terms: Terms = ()
     outer_terms: Terms = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:

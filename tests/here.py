@@ -5,12 +5,13 @@ from typing import Any
 
 from engine.export import verify
 from engine.jobs import Job
-from engine.models import convert
+from engine.models import convert, merge
 from engine.recover import recovery, shearing
 
 TASKS = {
     "engine.export.verify": verify.check,
     "engine.models.convert": convert.convert,
+    "engine.models.merge": merge.merge,
     "engine.recover.recovery": recovery.recover,
     "engine.recover.shearing": shearing.answer,
 }

@@ -8,10 +8,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from engine.export.figures import bytes_of
 from engine.export.lineage import base_model, before, learned, told
 from engine.foreign import text_in
+from engine.models.accounting import patterns
 from engine.models.sources import lies_within
 from engine.models.texts import assets_folder
 from engine.plans.provenance import made
-from engine.plans.words import describe, weigh
+from engine.plans.words import describe
 from engine.types import ModelSource, ModelSpec, Plan
 
 _INHERITED = ("license", "license_name", "license_link", "language")
@@ -50,7 +51,10 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
         settings=settings,
         sentences=describe(plan),
         made=made(plan),
-        parameters=weigh(spec, plan)[0],
+        parameters=record["parameters"],
+        size=bytes_of(record["bytes"]),
+        left_out=patterns(record["left_out"]),
+        oldest=record["oldest_transformers"],
         spec=spec,
         similarity=record.get("similarity", accepted[-1] if accepted else None),
         calibration=record.get("calibration"),

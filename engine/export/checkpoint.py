@@ -1,10 +1,11 @@
 """A plan becomes a checkpoint: streamed from the source's files, whole or not at all, then checked by a fresh process."""
 
 import json
+import math
 import platform
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from engine.errors import ExportError
+from engine.export import compatibility
 from engine.export.card import model_card
 from engine.export.lineage import hub_id, lineage_of, pruned
 from engine.export.mergekit import mergekit_config
@@ -84,7 +86,7 @@ def export(
     companions = companions_of(folder)
     require_free(target)
     yield Progress("Planning the files", 0.0)
-    outputs = plan_outputs(config, plan, places_in(folder), dtype)
+    outputs = plan_outputs(config, plan, {name: place for name, place in places_in(folder).items() if name not in spec.left_out}, dtype)
     total = sum(output.bytes for output in outputs.values())
     require_disk(target, total)
     fingerprint = fingerprint_of(folder)
@@ -92,7 +94,7 @@ def export(
         partial.mkdir()
         for written in write_shards(partial, outputs, shard_bytes):
             yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
-        new_config.dtype = next(output.dtype for output in outputs.values() if output.dtype.is_floating_point)
+        new_config.dtype = config.dtype if dtype == "auto" else getattr(torch, dtype)
         new_config.save_pretrained(partial)
         record = record_of(source, spec, plan, fingerprint, folder, new_config.dtype, provenance or {})
         notes = furnish(partial, source, folder, spec, plan, companions, record, new_config)
@@ -137,6 +139,15 @@ def furnish(
     for path in companions:
         shutil.copyfile(path, partial / path.name)
     _forget_code(partial)
+    values = _rewritten(partial / "config.json", compatibility.legacy_config)
+    _rewritten(partial / "tokenizer_config.json", compatibility.legacy_tokenizer_config)
+    written = places_in(partial).values()
+    record |= {
+        "parameters": sum(math.prod(place.shape) for place in written),
+        "bytes": sum(place.dtype.itemsize * math.prod(place.shape) for place in written),
+        "left_out": list(spec.left_out),
+        "oldest_transformers": compatibility.oldest_transformers(values),
+    }
     notes = _cleaned_generation_config(partial, config)
     (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
@@ -179,6 +190,17 @@ def companions_of(folder: Path) -> list[Path]:
                 f"{path} is a link that leads out of the model's folder, so it is not copied; put the file in its place, or remove the link"
             )
     return files
+
+
+def _rewritten(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Change the JSON object in a file, if it is there, and return it."""
+    if not file.exists():
+        return {}
+    before = json.loads(file.read_text(encoding="utf-8"))
+    content = change(before)
+    if content != before:
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return content
 
 
 def _cleaned_generation_config(partial: Path, config: Any) -> tuple[Check, ...]:

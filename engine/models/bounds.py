@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import SourceError
-from engine.models.families import row_of
+from engine.models.families import require_text_model, row_of
 
 _LABELS = 10_000  # of a classifier, for which transformers makes names
 _POSITIONS = 1 << 31  # of a context; they cost nothing where no table of them is among the tensors
@@ -20,6 +20,7 @@ _SIZES = (  # what no tensor of the model can be without
     "n_head", "num_attention_heads", "num_key_value_heads", "head_dim",
 )  # fmt: skip
 _TABLES = ("n_positions", "n_ctx")  # positions that are learned
+_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")  # an entry a layer
 _HEADER = 1 << 20  # bytes of a GGUF file in which its sizes stand, before the words of the vocabulary
 
 
@@ -30,6 +31,7 @@ def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]
         UnsupportedModelError: it is of a family that has no row.
     """
     shapes = list(shapes)
+    require_text_model(config.get("model_type"), config.get("text_config"))
     largest = max((size for shape in shapes for size in shape), default=0)
     depth = row_of(str(config.get("model_type"))).depth_key
     bounds = {depth: (1, len(shapes)), **dict.fromkeys((*_SIZES, *_TABLES), (1, largest))}
@@ -38,6 +40,10 @@ def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]
         value = config.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
             raise SourceError(f"the configuration says {name} = {value:.12g}, and its tensors allow {least} to {most}")
+    for name in _PER_LAYER:
+        listed, layers = config.get(name), config.get(depth)
+        if isinstance(listed, list) and isinstance(layers, int) and len(listed) != layers:
+            raise SourceError(f"the configuration says {depth} = {layers}, and {name} lists {len(listed)} layers")
 
 
 def require_bounded_gguf(file: Path) -> None:

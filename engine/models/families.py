@@ -122,6 +122,7 @@ def architecture_of(config: Any) -> Architecture:
     Raises:
         UnsupportedModelError: the family has no row, or a setting of this model forbids a change of depth.
     """
+    require_text_model(config.model_type, getattr(config, "text_config", None))
     row = row_of(config.model_type)
     for key in row.depth_scaled:
         if getattr(config, key, False):
@@ -135,6 +136,24 @@ def architecture_of(config: Any) -> Architecture:
             "the weights are quantised, so layers cannot be mixed; open the unquantised model, or a GGUF file, which is dequantised"
         )
     return row
+
+
+def require_text_model(model_type: str | None, text: Any) -> None:
+    """Refuse a config without a model_type, and one of a multimodal model around a text model (`text`, its text_config).
+
+    Raises:
+        UnsupportedModelError: it is one of these; it says what to do.
+    """
+    if not model_type:
+        raise UnsupportedModelError('the configuration has no model_type; add the one of its family, such as "model_type": "llama"')
+    if model_type in ARCHITECTURES or text is None:
+        return
+    inner = text.get("model_type") if isinstance(text, Mapping) else getattr(text, "model_type", None)
+    if inner in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"this is a multimodal model of type '{model_type}' around a text model of type '{inner}', and only a text model can be "
+            "opened; save its language model with save_pretrained, and open that folder"
+        )
 
 
 def row_of(model_type: str) -> Architecture:

@@ -84,10 +84,29 @@ def demo_file() -> Path:
 
 
 def no_weights(folder: Path) -> str:
-    """Return what is wrong with a folder without safetensors."""
+    """Return what is wrong with a folder that holds no weights transformers would read."""
+    if adapter := only_adapter(folder):
+        return adapter
+    if shards := sorted(path.name for path in folder.glob("*.safetensors")):
+        return (
+            f"{folder} holds {len(shards)} .safetensors files, such as {shards[0]}, and neither model.safetensors nor "
+            "model.safetensors.index.json, which says what lies in which; fetch the index, or rename a single file to model.safetensors"
+        )
     pickled = next((path.name for path in folder.glob("*.bin")), None)
     hint = f"; {pickled} is a pickle, which is not opened: convert it with save_pretrained" if pickled else ""
     return f"{folder} holds no model: no .safetensors file in it{hint}"
+
+
+def only_adapter(folder: Path) -> str:
+    """Return what to say of a folder that holds an adapter and no model of its own; "" for any other folder."""
+    whole = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
+    if whole or not (folder / "adapter_config.json").is_file():
+        return ""
+    base = str(json_in(folder / "adapter_config.json").get("base_model_name_or_path") or "its model")[:200]
+    return (
+        f"{folder} holds only an adapter for {base}; open merged:{folder} to use it merged into that model, or merge it yourself "
+        "(peft's merge_and_unload, then save_pretrained)"
+    )
 
 
 def require_code_allowed(folder: Path, trusted: bool) -> None:
@@ -182,7 +201,8 @@ def _by_path(source: str, name: str, model_type: str) -> Listed | None:
 def _folder(source: str, name: str, kind: Any, folder: Path) -> Listed:
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.is_file())
     model_type, reason = _family(folder)
-    reason = reason or ("" if weights else no_weights(folder))
+    whole = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
+    reason = reason or ("" if weights and whole else no_weights(folder))
     return Listed(source, name, kind, model_type, not reason, reason, weights)
 
 
@@ -190,15 +210,15 @@ def _family(folder: Path) -> tuple[str, str]:
     """Return a config's model_type, read as the JSON it is, and why such a model cannot be opened; "" where it can."""
     path = folder / "config.json"
     if not path.is_file():
-        return "", f"{folder} holds no model: config.json is missing"
+        return "", only_adapter(folder) or f"{folder} holds no model: config.json is missing"
     try:
         values = object_in(path, CONFIG_BYTES)
-        config = SimpleNamespace(**{**values, "model_type": str(values["model_type"])})
+        config = SimpleNamespace(**{**values, "model_type": str(values.get("model_type") or "")})
         require_code_allowed(folder, trusted=False)
         architecture_of(config)
     except SourceError as error:
         return config.model_type, str(error)
-    except (OSError, ForeignError, KeyError) as error:
+    except (OSError, ForeignError) as error:
         return "", f"the configuration in {folder} cannot be read: {first_line(error)}"
     return config.model_type, ""
 

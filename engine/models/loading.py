@@ -14,10 +14,21 @@ from engine.cache import content_key, file_digest
 from engine.errors import SourceError, first_line
 from engine.foreign import ForeignError, object_in
 from engine.jobs import Job, Progress, in_fresh_process
+from engine.models.accounting import frequencies_in, patterns, require_frequencies
 from engine.models.devices import require_dtype
 from engine.models.families import architecture_of
 from engine.models.library import remember
-from engine.models.sources import converted_folder, download, inspect_folder, inspect_gguf, read_config, require_memory
+from engine.models.sources import (
+    base_of_adapter,
+    converted_folder,
+    download,
+    inspect_folder,
+    inspect_gguf,
+    merged_folder,
+    read_config,
+    require_memory,
+)
+from engine.models.tensors import places_in, read_tensor
 from engine.models.weights import weight_files
 from engine.turns import Turn
 from engine.types import Model, ModelSource, ModelSpec
@@ -55,6 +66,8 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
         folder = download(source)
     elif source.kind == "folder":
         folder = Path(source.location)
+    elif source.kind == "adapter":
+        folder = yield from merged(source)
     else:
         folder = yield from converted(source)
     _, spec = inspect_folder(folder, source)
@@ -73,6 +86,23 @@ def converted(source: ModelSource) -> Job[Path]:
         yield Progress(f"Looking at {gguf.name}")
         require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
         yield from in_fresh_process("engine.models.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
+    return folder
+
+
+def merged(source: ModelSource) -> Job[Path]:
+    """Return the local folder of an adapter's model with the adapter merged into it; make it first if need be.
+
+    Raises:
+        SourceError: the adapter or its model cannot be read. MemoryLimitError: it does not fit.
+    """
+    adapter = Path(source.location)
+    base = base_of_adapter(adapter)
+    folder = merged_folder(adapter, base)
+    if not folder.exists():
+        _, spec = inspect_folder(base, replace(source, kind="folder", location=str(base), dtype="auto"))
+        require_memory(spec, "merging this adapter")
+        request = {"adapter": str(adapter), "base": str(base), "target": str(folder)}
+        yield from in_fresh_process("engine.models.merge", request, "Merging")
     return folder
 
 
@@ -115,9 +145,19 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False, **options: Any
 
 
 def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = False, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Return what plain transformers makes of a local folder, and its account of missing and unexpected keys."""
+    """Return what plain transformers makes of a local folder, and its account of missing and unexpected keys.
+
+    Where peft is installed transformers would attach an adapter that lies in the folder; here it is looked for where none can be.
+    """
+    nowhere = {"subfolder": "config.json"}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, local_files_only=True, output_loading_info=True, trust_remote_code=trust_remote_code, **options
+        folder,
+        dtype=dtype,
+        local_files_only=True,
+        output_loading_info=True,
+        trust_remote_code=trust_remote_code,
+        adapter_kwargs=nowhere,
+        **options,
     )
     return loaded[0].eval(), loaded[1]
 
@@ -136,7 +176,11 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
         raise SourceError(f"the weights in {folder} cannot be read: {first_line(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]
     if missing:
-        raise SourceError(f"the weights in {folder} are incomplete: {len(missing)} missing or of the wrong shape, such as {missing[0]}")
+        raise SourceError(
+            f"the weights in {folder} are incomplete: {len(missing)} missing or of the wrong shape, such as {patterns(missing)}"
+        )
+    places = places_in(folder)
+    require_frequencies(network, {name: read_tensor(name, places[name]) for name in frequencies_in(places)})
     architecture_of(network.config)
     return network.requires_grad_(False)
 

@@ -2,24 +2,28 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from engine.cache import cache_folder, file_digest
+from engine.cache import cache_folder, content_key, file_digest
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, first_line
 from engine.foreign import LARGE, ForeignError, object_in, real_path, require_regular, text_in
+from engine.models.accounting import account, empty_network, settle
 from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
 from engine.models.gguf_config import READING, gguf_config
 from engine.models.gguf_file import read_header
 from engine.models.gguf_keys import require_accounted
-from engine.models.library import CONFIG_BYTES, DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, require_code_allowed
+from engine.models.library import CONFIG_BYTES, DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, only_adapter, require_code_allowed
+from engine.models.rope import require_rope_read
 from engine.models.shapes import block_terms, outer_terms, shape_of
-from engine.models.weights import headers_in
+from engine.models.tensors import places_in
+from engine.models.weights import weight_files
 from engine.types import ModelSource, ModelSpec
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -58,7 +62,8 @@ _HEADROOM = 1.15  # activations, a few mixed blocks and the interpreter, as a sh
 
 
 def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSource:
-    """Read the one grammar of page and terminal: `demo`, a path to a folder or a .gguf file, `hub:org/name[@revision]`.
+    """Read the one grammar of page and terminal: `demo`, a path to a folder or a .gguf file, `hub:org/name[@revision]`, or
+    `merged:` and the folder of an adapter.
 
     No text can ask for a model's own code to be trusted.
 
@@ -78,11 +83,16 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
         if match is None:
             raise SourceError(f"'{text}' is no Hub id; write hub:org/name")
         return ModelSource("hub", match[1], match[2], dtype, device)
+    merged = text.startswith("merged:")
     try:
-        path = real_path(text)
+        path = real_path(text.removeprefix("merged:"))
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:
         raise SourceError(f"'{text[:200]}' is no path that can be read") from error
+    if merged:
+        if not only_adapter(path):
+            raise SourceError(f"{path} is no folder with an adapter alone, so there is nothing to merge; open it without merged:")
+        return ModelSource("adapter", str(path), dtype=dtype, device=device)
     if is_folder:
         return ModelSource("folder", str(path), dtype=dtype, device=device)
     if is_file and path.suffix.lower() == ".gguf":
@@ -100,6 +110,41 @@ def converted_folder(gguf: Path) -> Path:
         if file.read(4) != b"GGUF":
             raise SourceError(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF")
     return cache_folder() / "converted" / f"{file_digest(gguf)[:24]}-{READING}"
+
+
+def base_of_adapter(adapter: Path) -> Path:
+    """Return the folder of the model that an adapter is for: a local one, or a Hub model that is on this machine already.
+
+    Raises:
+        SourceError: it is on neither.
+    """
+    named = str(json_in(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
+    for place in (adapter / named, Path(named)):
+        if named and (place / "config.json").is_file():
+            return real_path(place)
+    match = HUB_ID.fullmatch(f"hub:{named}")
+    try:
+        from huggingface_hub import snapshot_download
+
+        return (
+            Path(snapshot_download(match[1], allow_patterns=[*_FETCHED], local_files_only=True))
+            if match
+            else Path(named or "?").resolve(True)
+        )
+    except Exception as error:  # not there, or no name that could be
+        raise SourceError(
+            f"the adapter in {adapter} is for '{named[:200]}', which is not on this machine; fetch that model, or write the path of its "
+            "folder as base_model_name_or_path into adapter_config.json"
+        ) from error
+
+
+def merged_folder(adapter: Path, base: Path) -> Path:
+    """Return where an adapter's model is, or will be, kept: by the contents of both."""
+    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors", base / "config.json", *weight_files(base)]
+    for file in files[:2]:
+        if not file.is_file():
+            raise SourceError(f"{adapter} holds no {file.name}")
+    return cache_folder() / "converted" / f"merged-{content_key(*((file.name, file_digest(file)) for file in files))[:24]}"
 
 
 def lies_within(path: Path, folder: Path) -> bool:
@@ -126,6 +171,7 @@ def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -
     """
     if not options:
         _allowed(folder, trust_remote_code)
+        return settle(_parsed(folder, trust_remote_code), places_in(folder))
     return _parsed(folder, trust_remote_code, **options)
 
 
@@ -161,11 +207,15 @@ def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
     """
     values = _allowed(folder, source.trust_remote_code)
     try:
-        require_bounded(values, (tuple(view.get_shape()) for _, _, view in headers_in(folder)))
+        places = places_in(folder)
+        require_bounded(values, (place.shape for place in places.values()))
+        require_rope_read(values)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{folder}: {error}") from error
-    config = _parsed(folder, source.trust_remote_code)
-    return config, describe_config(config, source)
+    config = settle(_parsed(folder, source.trust_remote_code), places)
+    found = account(folder, values, config, places, source.trust_remote_code)
+    spec = _describe(config, found.network, source)
+    return config, replace(spec, left_out=found.left_out, notes=found.notes)
 
 
 def config_in(folder: Path) -> dict[str, Any]:
@@ -175,7 +225,7 @@ def config_in(folder: Path) -> dict[str, Any]:
         SourceError: there is none, or it cannot be read; or a file that goes with a model is none.
     """
     if not (folder / "config.json").exists():
-        raise SourceError(f"{folder} holds no model: config.json is missing")
+        raise SourceError(only_adapter(folder) or f"{folder} holds no model: config.json is missing")
     try:
         for file in sorted({path for pattern in _READ for path in folder.glob(pattern)}):
             require_regular(file, LARGE)
@@ -199,12 +249,10 @@ def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
 
 def describe_config(config: Any, source: ModelSource) -> ModelSpec:
     """Return the spec of the model that a config describes, counted on a network without storage."""
-    try:
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config, trust_remote_code=source.trust_remote_code)
-        network.tie_weights()
-    except Exception as error:  # a config may hold anything
-        raise SourceError(f"the configuration describes no model that can be built: {first_line(error)}") from error
+    return _describe(config, empty_network(config, source.trust_remote_code), source)
+
+
+def _describe(config: Any, network: Any, source: ModelSource) -> ModelSpec:
     if not len(blocks_of(network)):
         raise SourceError("the configuration describes a model without layers")
     row, blocks = architecture_of(config), blocks_of(network)

@@ -20,9 +20,9 @@ def weight_files(folder: Path) -> list[Path]:
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.exists() or whole.is_symlink():  # where there are both, transformers takes it too
         files = [whole]
+    elif index.exists() or index.is_symlink():
+        files = _named_by(index)
     else:
-        files = _named_by(index) if index.exists() or index.is_symlink() else sorted(folder.glob("*.safetensors"))
-    if not files:
         raise SourceError(no_weights(folder))
     for file in files:
         try:
@@ -50,7 +50,18 @@ def _named_by(index: Path) -> list[Path]:
 
 
 def headers_in(folder: Path) -> Iterator[tuple[str, Path, Any]]:
-    """Yield each tensor's name, its file, and the view of it, which says its type (`get_dtype`) and shape (`get_shape`) by the header."""
+    """Yield each tensor's name, its file, and the view of it, which says its type (`get_dtype`) and shape (`get_shape`) by the header.
+
+    Raises:
+        SourceError: as `weight_files`, or two files hold a tensor of the same name.
+    """
+    seen: dict[str, Path] = {}
     for file in weight_files(folder):
         with safe_open(file, framework="pt") as opened:
-            yield from ((name, file, opened.get_slice(name)) for name in opened.keys())  # noqa: SIM118  # a safe_open is no dict
+            for name in opened.keys():  # noqa: SIM118  # a safe_open is no dict
+                if name in seen:
+                    raise SourceError(
+                        f"both {seen[name].name} and {file.name} hold a tensor named {name}, so it is not clear which is meant"
+                    )
+                seen[name] = file
+                yield name, file, opened.get_slice(name)

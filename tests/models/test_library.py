@@ -81,9 +81,9 @@ def test_a_machine_with_nothing_offers_the_demo(listed: List) -> None:
 
 
 def test_the_hub_cache_is_listed_by_what_one_types(hub: Hub, listed: List) -> None:
-    hub.add("org/small", {"config.json": LLAMA, "a.safetensors": b"x" * 10, "b.safetensors": b"y" * 20})
-    hub.add("org/small", {"config.json": LLAMA, "a.safetensors": b"z" * 5}, "b" * 40, "v1.0")
-    hub.add("org/small", {"config.json": LLAMA, "a.safetensors": b"z" * 5}, "c" * 40, None)
+    hub.add("org/small", {"config.json": LLAMA, "model.safetensors": b"x" * 10, "b.safetensors": b"y" * 20})
+    hub.add("org/small", {"config.json": LLAMA, "model.safetensors": b"z" * 5}, "b" * 40, "v1.0")
+    hub.add("org/small", {"config.json": LLAMA, "model.safetensors": b"z" * 5}, "c" * 40, None)
     old = hub.add("gpt2", {"config.json": {"model_type": "gpt2"}, "model.safetensors": b"x"})
     hub.add("org/words", {"tokenizer.json": {}})
     hub.add("org/rows", {"config.json": LLAMA}, kind="datasets")

@@ -280,11 +280,12 @@ def test_a_broken_index_is_refused(text: str, sharded: Path) -> None:
         weight_files(sharded)
 
 
-def test_without_an_index_the_whole_file_comes_before_others(folder: Path) -> None:
+def test_without_an_index_the_whole_file_is_the_model(folder: Path) -> None:
     shutil.copyfile(folder / "model.safetensors", folder / "adapter.safetensors")
     assert weight_files(folder) == [folder / "model.safetensors"]
     (folder / "model.safetensors").rename(folder / "z.safetensors")
-    assert [file.name for file in weight_files(folder)] == ["adapter.safetensors", "z.safetensors"]
+    with pytest.raises(SourceError, match=r"holds 2 \.safetensors files, such as adapter\.safetensors, and neither"):
+        weight_files(folder)
 
 
 # --- GGUF files and the Hub ---

@@ -38,6 +38,7 @@ from ui.terminal.options import (
     Width,
     open_meter,
     read_plan_file,
+    show_notes,
     shown,
     source_of,
     warn_of_another_model,
@@ -100,27 +101,38 @@ def map_(
     out: Out = None,
     form: TableFormat = "json",
 ) -> None:
-    """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval."""
-    from engine.search.frontier import frontier, require_t_min
+    """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval.
+
+    It comes down from T = 1, so that Ctrl-C leaves the upper steps written.
+    """
+    from engine.search.frontier import Mapping, require_t_min
     from ui.text.wire import frontier_to_json
 
     settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
     require_t_min(t_min)
     meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
-    steps = shown(frontier(meter, settings, t_min))
-    found = signed(frontier_to_json(steps, _costs(meter, steps.steps) if judge else None), meter.model)
-    write_table(found, "map", found["steps"], out, form)
+    run, known = Mapping(meter, settings, t_min), dict[Any, Any]()
+    stopped = None
+    try:
+        shown(run.run())
+        if judge:
+            _measure_costs(meter, run.found.steps, known)
+    except (KeyboardInterrupt, SystemExit, ValueError) as stop:  # torch makes a ValueError of a signal that comes while it makes a tensor
+        stopped = stop
+    if run.found.steps:
+        found = signed(frontier_to_json(run.found, known if judge else None), meter.model)
+        write_table(found, "map", found["steps"], out, form)
+    if stopped:
+        raise stopped
 
 
-def _costs(meter: Any, steps: Any) -> dict[Any, Any]:
-    """What the plans of a map cost, by their blocks."""
+def _measure_costs(meter: Any, steps: Any, known: dict[Any, Any]) -> None:
+    """Measure what the plans of a map cost, by their blocks."""
     from engine.judge.cost import cost_judge, costs
     from engine.search.frontier import outwards
 
-    found: dict[Any, Any] = {}
     judge = cost_judge(meter.model, meter.calibration.name)
-    shown(costs(judge, outwards(steps, 0), lambda plan, cost: found.update({plan.blocks: cost})))
-    return found
+    shown(costs(judge, outwards(steps, 0), lambda plan, cost: known.update({plan.blocks: cost})))
 
 
 @app.command()
@@ -200,6 +212,7 @@ def _export_safetensors(
 
     shard_bytes = parse_size(shard_size)
     folder, spec = shown(resolve(source))
+    show_notes(spec)
     require_depth(chosen, spec.depth)
     provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept)} if "trials" in kept else {})}
     if evaluation is not None:

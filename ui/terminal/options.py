@@ -84,7 +84,17 @@ def source_of(model: str, dtype: str, device: str = "cpu", trust: bool = False) 
 def open_checked(source: ModelSource, check: Check) -> Any:
     from engine.models.loading import open_model
 
-    return shown(open_model(source, lambda spec: check(spec.depth)))
+    def looked_at(spec: Any) -> None:
+        show_notes(spec)
+        check(spec.depth)
+
+    return shown(open_model(source, looked_at))
+
+
+def show_notes(spec: Any) -> None:
+    """Write on standard error what of a model's files and settings is not read."""
+    for note in spec.notes:
+        sys.stderr.write(f"layerscope: note: {note}\n")
 
 
 def made_for(plan: Any) -> Check:

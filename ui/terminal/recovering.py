@@ -20,6 +20,7 @@ from ui.terminal.options import (
     Trust,
     open_checked,
     read_plan_file,
+    show_notes,
     shown,
     source_of,
     warn_of_another_model,
@@ -114,6 +115,7 @@ def _begin(plan: Path | None, out: Path | None, source: Any, text: list[str] | N
         raise LayerscopeError("name a plan and a folder for the run: --plan FILE.json --out DIR; or --resume DIR")
     chosen = read_plan_file(plan)
     folder, spec = shown(resolve(source))
+    show_notes(spec)
     warn_of_another_model(fingerprint_of(folder), plan)
     begin(source, spec, chosen, text or ["self"], settings, out)
 

@@ -1,6 +1,8 @@
 """What is under way, and what the rows of a table are called, in Korean: a row a sentence, `{}` for what it is told of."""
 
 STEPS: dict[str, str] = {
+    "Reading the model below the adapter": "어댑터의 원본 모델 읽는 중",
+    "Merging the adapter": "어댑터 병합 중",
     # what is under way
     "Fetching {}": "{} 내려받는 중",
     "Another tab is opening this model": "다른 탭에서 이 모델을 여는 중",
@@ -14,7 +16,9 @@ STEPS: dict[str, str] = {
     "Running the texts through the model": "텍스트를 모델에 통과시키는 중",
     "Comparing hidden states": "은닉 상태 비교 중",
     "Comparing {}": "{} 비교 중",
-    "Mapping T: {} and above is done": "T 맵 계산 중: {} 이상 완료",
+    "Mapping T: {} candidates, about {} s": "T 맵: 후보 {}개, 약 {}초 예상",
+    "Mapping T: {} candidates, about {} min": "T 맵: 후보 {}개, 약 {}분 예상",
+    "Mapping T: {} and above is done, about {} candidates left": "T 맵 계산 중: {} 이상 완료, 남은 후보 약 {}개",
     "Folding {} layers into layer {}": "레이어 {}개 → 레이어 {} 병합 시도 중",
     "Folding {} layers at layer {}": "레이어 {}개 병합 시도 중 (시작 레이어 {})",
     "Perplexity of the source": "원본의 퍼플렉시티 측정 중",

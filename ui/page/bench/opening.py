@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from engine.errors import LayerscopeError
@@ -117,6 +118,8 @@ class Opening:
         if not same:
             for component in CHARTS:
                 self.page.put(component, "data", "")
+        if model.spec.notes:
+            self.notify(reduce(lambda told, note: f"{told}; and {note}", model.spec.notes))
         self.take(coming, same)
         for tell in self._on_opened:
             tell()

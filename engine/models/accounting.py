@@ -1,0 +1,243 @@
+"""Hold a checkpoint's tensors and settings against what its stock class reads.
+
+Every tensor is used, or named in a refusal or a note; so is every setting and every file of weights. transformers' own account of a
+loading (missing, unexpected and mismatched tensors) is taken from the files' headers, before any weight is read.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from engine.errors import SourceError, UnsupportedModelError, reason_of
+from engine.models.families import Architecture, architecture_of, depth_of
+from engine.models.tensors import TensorPlace
+
+_SHOWN = 8  # patterns of names in one message
+_NUMBER = re.compile(r"\.\d+\.")
+_FREQUENCIES = "rotary_emb.inv_freq"
+# Settings that describe a file or a run, or that are read under a newer name; none of them changes what a layer computes.
+_NOT_ARITHMETIC = {
+    *("architectures", "attn_implementation", "auto_map", "dtype", "id2label", "is_llama_config", "label2id", "language_model", "name"),
+    *("max_window_layers", "model_type", "num_labels", "original_max_position_embeddings", "partial_rotary_factor", "pretraining_tp"),
+    *("reorder_and_upcast_attn", "rope_local_base_freq", "rope_scaling", "rope_theta", "sliding_window_pattern", "summary_activation"),
+    *("summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params", "torch_dtype"),
+    *("transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache", "use_return_dict"),
+}
+_OF_A_RUN = (
+    "output_",
+    "_num_",
+    "return_",
+    "tie_last_",
+    "temperature",
+    "top_",
+    "num_beam",
+    "no_repeat",
+    "do_sample",
+    "max_length",
+    "min_length",
+)
+_NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, "", [], {})
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a checkpoint comes to: the stock network of its config on the meta device, the tensors that no part of it reads, and
+    what a user should know of files and settings that are not read."""
+
+    network: Any
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
+    """Make a config say what the files hold: a head of its own is not tied, and without a dtype it is that of most numbers."""
+    row, names = architecture_of(config), set(places)
+    embedding = {f"{row.embedding}.weight", f"{row.embedding.partition('.')[2]}.weight"}
+    if "lm_head.weight" in names and names & embedding:
+        config.tie_word_embeddings = False
+    if config.dtype is None:
+        sizes: Counter[torch.dtype] = Counter()
+        for place in places.values():
+            sizes[place.dtype] += prod(place.shape) if place.dtype.is_floating_point else 0
+        config.dtype = sizes.most_common(1)[0][0] if sizes.total() else torch.float32
+    return config
+
+
+def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mapping[str, TensorPlace], trust_remote_code: bool) -> Account:
+    """Account for every tensor in the files of a folder and for every setting of its config (`values` as written, `config` as parsed).
+
+    Raises:
+        SourceError: tensors are missing, of another shape or of a type that is no float, or the depth differs; a tensor that would
+            change what the model computes is not read. Both numbers, or the tensors' names, are given.
+    """
+    row = architecture_of(config)
+    _require_same_depth(config, row, places)
+    network, info = _loaded_headers(config, places, trust_remote_code)
+    stray = sorted(info["unexpected_keys"])
+    _require_read(network, row, stray, values)
+    if missing := sorted(info["missing_keys"]):
+        raise SourceError(
+            f"the weights in {folder} are incomplete: {len(missing)} missing or of the wrong shape, such as {patterns(missing)}"
+        )
+    _require_shapes(config, row, sorted(info["mismatched_keys"]))
+    _require_floats(places, stray)
+    _require_rotary_size(config, network)
+    stray += _passed_over(network, places, stray)
+    notes = [*_unread_files(folder, places), *_unread_tensors(network, stray), *_unread_settings(values, config)]
+    return Account(network, tuple(stray), tuple(notes))
+
+
+def patterns(names: Iterable[str]) -> str:
+    """Return names for a message: one pattern for tensors that differ by their layer alone, with how many they are."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_NUMBER.sub(".*.", name, count=1), []).append(name)
+    shown = [f"{pattern} ({len(found)})" if len(found) > 1 else found[0] for pattern, found in groups.items()]
+    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
+
+
+def require_frequencies(network: Any, stored: Mapping[str, torch.Tensor]) -> None:
+    """Raise SourceError where rotary frequencies that lie in the files differ from those that the config gives.
+
+    transformers computes them from the config and passes over the stored ones (`inv_freq`), which old checkpoints hold.
+    """
+    computed = [buffer.float().cpu() for name, buffer in network.named_buffers() if name.endswith("inv_freq")]
+    for name, tensor in stored.items():
+        if not any(one.shape == tensor.shape and torch.allclose(one, tensor.float(), rtol=1e-2) for one in computed):
+            raise SourceError(f"{name} holds other rotary frequencies than the configuration gives; correct its rope settings")
+
+
+def frequencies_in(names: Iterable[str]) -> list[str]:
+    """Return the names of stored rotary frequencies."""
+    return [name for name in names if name.endswith(_FREQUENCIES)]
+
+
+def empty_network(config: Any, trust_remote_code: bool = False) -> Any:
+    """Return the network of a config on the meta device, its tied tensors tied.
+
+    Raises:
+        SourceError: the config describes none.
+    """
+    try:
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        network.tie_weights()
+    except Exception as error:  # a config may hold anything
+        raise SourceError(f"the configuration describes no model that can be built: {reason_of(error)}") from error
+    return network
+
+
+def _loaded_headers(config: Any, places: Mapping[str, TensorPlace], trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    """Return the network that transformers loads from tensors without storage, and its account of them."""
+    tensors = {name: torch.empty(place.shape, dtype=config.dtype, device="meta") for name, place in places.items()}
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) or type(empty_network(config, trust_remote_code))
+    try:
+        loaded: Any = kind.from_pretrained(
+            None, config=config, state_dict=tensors, output_loading_info=True, device_map={"": "meta"}, ignore_mismatched_sizes=True
+        )
+    except Exception as error:  # a config may hold anything
+        raise SourceError(f"the configuration describes no model that can be built: {reason_of(error)}") from error
+    return loaded
+
+
+def _passed_over(network: Any, names: Iterable[str], stray: list[str]) -> list[str]:
+    """Return the tensors that the class declares to be of no use, such as masks; none where the files use other names for theirs."""
+    stem, own, names = f"{network.base_model_prefix}.", network.state_dict(), set(names)
+    direct = {*own, *(name.removeprefix(stem) for name in own)}
+    tied = {name for name in own if name == "lm_head.weight"}
+    if any(name not in names and name.removeprefix(stem) not in names for name in own if name not in tied):
+        return []
+    return sorted(names - direct - set(stray))
+
+
+def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) -> None:
+    found = re.compile(rf"(?:{re.escape(row.blocks)}|{re.escape(row.blocks.partition('.')[2])})\.(\d+)\.")
+    layers = {int(match[1]) for name in names if (match := found.match(name))}
+    if layers and max(layers) + 1 != depth_of(config):
+        raise SourceError(f"the configuration says {row.depth_key} = {depth_of(config)}, and the weights hold {max(layers) + 1} layers")
+
+
+def _require_read(network: Any, row: Architecture, stray: list[str], values: Mapping[str, Any]) -> None:
+    """Refuse tensors that the network does not read, where they belong to what it computes."""
+    part = [name for name in stray if _of_the_network(network, name)]
+    if not part:
+        return
+    modules = {name.rpartition(".")[0] for name in part if name.endswith(".bias")}
+    off = [key for key, projections in row.biases.items() if any(module.endswith(tuple(projections)) for module in modules)]
+    hint = "".join(f"; {key} is {json.dumps(bool(values.get(key, False)))}, so set it to true if the model has these biases" for key in off)
+    raise SourceError(f"the weights hold {len(part)} tensors that {type(network).__name__} does not read: {patterns(part)}{hint}")
+
+
+def _of_the_network(network: Any, name: str) -> bool:
+    """Return whether a tensor belongs to the network itself: below its base model, its head, or no module at all. Other heads and
+    further models beside it, such as a multi-token predictor, do not."""
+    stem, first = network.base_model_prefix, name.partition(".")[0]
+    base = network.get_submodule(stem)
+    return "." not in name or first in (stem, "lm_head") or first in dict(base.named_children())
+
+
+def _require_shapes(config: Any, row: Architecture, mismatched: list[tuple[str, Any, Any]]) -> None:
+    """Refuse tensors of other shapes than the config gives, with both; layers that differ from each other are named."""
+    if not mismatched:
+        return
+    name, found, wanted = mismatched[0]
+    kind = _NUMBER.sub(".*.", name, count=1)
+    layers = [int(match[0][1:-1]) for one, *_ in mismatched if _NUMBER.sub(".*.", one, count=1) == kind and (match := _NUMBER.search(one))]
+    asked = f"{name} has shape {tuple(found)}, and the configuration gives {tuple(wanted)}"
+    if layers and len(layers) < depth_of(config):
+        listed = ", ".join(map(str, layers[:_SHOWN]))
+        raise UnsupportedModelError(f"the layers differ in width (layers {listed}: {asked}), and such layers cannot be mixed")
+    raise SourceError(f"{len(mismatched)} tensors are of another shape than the configuration gives: {asked}")
+
+
+def _require_floats(places: Mapping[str, TensorPlace], stray: list[str]) -> None:
+    for name, place in places.items():
+        if name not in stray and not place.dtype.is_floating_point and name.endswith((".weight", ".bias")):
+            kind = str(place.dtype).removeprefix("torch.")
+            raise UnsupportedModelError(f"{name} in {place.file.name} holds numbers of type {kind}, which are not read here")
+
+
+def _require_rotary_size(config: Any, network: Any) -> None:
+    """Refuse a share of rotary dimensions that the stock class does not read."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    for part in [one for one in (rope, *rope.values()) if isinstance(one, dict)]:
+        share = part.get("partial_rotary_factor")
+        sizes = {buffer.shape[-1] for name, buffer in network.named_buffers() if name.endswith("inv_freq")}
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        if share is not None and int(head * share) // 2 not in sizes:
+            raise SourceError(f"the configuration says partial_rotary_factor = {share}, which {type(network).__name__} does not read")
+
+
+def _unread_files(folder: Path, places: Mapping[str, TensorPlace]) -> list[str]:
+    read = {place.file.name for place in places.values()}
+    unread = sorted(file.name for file in folder.glob("*.safetensors") if file.name not in read and not file.name.startswith("adapter_"))
+    notes = [f"files of weights that are not read: {', '.join(unread[:_SHOWN])}"] if unread else []
+    if (folder / "adapter_config.json").exists():
+        notes.append("an adapter lies in this folder; it is not attached, and the model is the folder's own weights")
+    return notes
+
+
+def _unread_tensors(network: Any, stray: list[str]) -> list[str]:
+    return [f"tensors that {type(network).__name__} does not read, left out of exports: {patterns(stray)}"] if stray else []
+
+
+def _unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
+    """Name the settings that the config's class has no field for, where they say something."""
+    known = {*getattr(type(config), "__dataclass_fields__", {}), *type(config).attribute_map, *_NOT_ARITHMETIC}
+    unread = [f"{key} = {json.dumps(value)[:60]}" for key, value in values.items() if key not in known and not _silent(key, value)]
+    if not unread or not getattr(type(config), "__dataclass_fields__", None):
+        return []
+    return [f"settings that {type(config).__name__} does not read: {', '.join(unread[:_SHOWN])}"]
+
+
+def _silent(key: str, value: Any) -> bool:
+    return value in _NEUTRAL or key.startswith(("_", *_OF_A_RUN))
