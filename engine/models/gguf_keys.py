@@ -1,8 +1,8 @@
 """What becomes of every key of a GGUF file's metadata: it is mapped, or it is harmless for a reason, or it is refused for a reason.
 
 The one account of them. A key of an architecture, or of a tokenizer, that stands in none of the tables is refused: something that we
-do not know of might change what the model computes. Where llama.cpp and the model's own code differ, the file means what llama.cpp
-makes of it, or is refused.
+do not know of might change what the model computes. Where llama.cpp passes over what a converter wrote (a window, yarn's bounds), the file
+means what the model's own code makes of it.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,8 @@ MAPPED: dict[str, tuple[str, ...]] = {  # a key, and the architectures in which 
     "{arch}.rope.scaling.factor": _ROTARY,
     "{arch}.rope.scaling.attn_factor": _ROTARY,
     "{arch}.rope.scaling.original_context_length": _ROTARY,
-    "{arch}.rope.scaling.yarn_*": _ROTARY,
+    "{arch}.rope.scaling.yarn_attn_factor": _ROTARY,
+    "{arch}.rope.scaling.yarn_beta_*": _ROTARY,
     "tokenizer.ggml.model": _ALL,
     "tokenizer.ggml.pre": _ALL,
     "tokenizer.ggml.tokens": _ALL,
@@ -120,6 +121,8 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # a key, why, and the value
     "{arch}.attention.layer_norm_*": ("it belongs to norms of another kind", ()),
     "{arch}.attention.*": (_ATTENTION, _NONE),
     "{arch}.use_parallel_residual": ("attention and feed-forward would run side by side", (False,)),
+    "{arch}.rope.scaling.yarn_ext_factor": ("it mixes scaled and plain positions in a way of its own", (1, -1)),
+    "{arch}.rope.scaling.yarn_log_multiplier": ("it scales yarn's factor once more", (0,)),
     "{arch}.rope.dimension_sections": ("its positions have several axes", ()),
     "{arch}.rope.*": ("it changes the rotary positions in a way that the stock class does not", ()),
     "{arch}.expert*": (_EXPERTS, _NONE),

@@ -7,7 +7,7 @@ of any kind.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,14 @@ _LLAMA3 = [2**power for power in range(5, 21)]  # contexts that a model may have
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a file's rope.scaling keys come to. `trained` is the context before the scaling, `extrapolated` yarn's share of the plain
-    angles, `attention` the factor of the result."""
+    """What a file's rope.scaling keys come to. `trained` is the context before the scaling, `attention` the factor of the result, `own`
+    that part of it which is no work of yarn's; `fast` and `slow` are yarn's bounds, in turns over that context."""
 
     kind: str
     factor: float
     trained: int
-    extrapolated: float
     attention: float
+    own: float
     fast: float
     slow: float
 
@@ -61,12 +61,9 @@ def rope_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
 
 
 def sliding_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
-    """Return the same for Gemma 3's layers of sliding attention: they have a base of their own and no scaling, but for its factor."""
+    """Return the same for Gemma 3's layers of sliding attention: they have a base of their own and no scaling but the file's own factor."""
     scaling, base = scaling_of(gguf), _base(gguf, "{arch}.rope.freq_base_swa")
-    attention = scaling.attention
-    if scaling.extrapolated:  # what llama.cpp divides by beforehand, its kernel multiplies by again only where a layer is scaled
-        attention /= 1 + 0.1 * math.log(scaling.factor)
-    plain = Scaling("none", 1.0, scaling.trained, 0.0, attention, scaling.fast, scaling.slow)
+    plain = replace(scaling, kind="none", factor=1.0, attention=scaling.own)
     return _named(gguf, plain, base, size, None) or _listed(gguf, plain, base, np.ones(size // 2))
 
 
@@ -78,7 +75,10 @@ def _base(gguf: GgufFile, name: str) -> float:
 
 
 def scaling_of(gguf: GgufFile) -> Scaling:
-    """Return what the rope.scaling keys come to, as llama.cpp (llama_context) reads them.
+    """Return what the rope.scaling keys come to.
+
+    llama.cpp (llama_context) reads them so, but for yarn's own factor and bounds, which it passes over in the families here; the
+    converter writes them for the model's own code, which goes by them.
 
     Raises:
         UnsupportedModelError: it names the key, its value, and why.
@@ -91,17 +91,20 @@ def scaling_of(gguf: GgufFile) -> Scaling:
     if not 0 < factor < math.inf:
         raise gguf.unread(name + "factor", factor, "no positions can be scaled by it")
     factor = 1.0 if kind == "none" else factor
-    extrapolated = gguf.real(name + "yarn_ext_factor")
-    if extrapolated is None or extrapolated < 0:  # not said
-        extrapolated = 1.0 if kind == "yarn" else 0.0
+    own, yarn = _or(gguf.real(name + "attn_factor"), 1.0), gguf.real(name + "yarn_attn_factor")
+    fast, slow = _or(gguf.real(name + "yarn_beta_fast"), 32.0), _or(gguf.real(name + "yarn_beta_slow"), 1.0)
+    if kind != "yarn" and yarn not in (None, 1):
+        raise gguf.unread(name + "yarn_attn_factor", yarn, "it belongs to yarn, and the scaling is another")
+    if not fast >= slow > 0:
+        raise gguf.unread(name + "yarn_beta_fast", fast, f"it must not lie below yarn_beta_slow, which is {slow}")
     return Scaling(
         kind=kind,
         factor=factor,
         trained=gguf.whole(name + "original_context_length") or gguf.whole("{arch}.context_length") or 2048,
-        extrapolated=extrapolated,
-        attention=_attention(gguf, factor, extrapolated) * _or(gguf.real(name + "attn_factor"), 1.0),
-        fast=_or(gguf.real(name + "yarn_beta_fast"), 32.0),
-        slow=_or(gguf.real(name + "yarn_beta_slow"), 1.0),
+        attention=own * (_or(yarn, _mscale(factor)) if kind == "yarn" else 1.0),
+        own=own,
+        fast=fast,
+        slow=slow,
     )
 
 
@@ -109,35 +112,16 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _attention(gguf: GgufFile, factor: float, extrapolated: float) -> float:
-    """Return yarn's factor of the result; see scaling_of."""
-    written = gguf.real("{arch}.rope.scaling.yarn_attn_factor")
-    if not extrapolated:
-        return _or(written, 1.0)
-    found = _mscale(factor, 1.0)
-    if times := gguf.real("{arch}.rope.scaling.yarn_log_multiplier"):
-        found /= _mscale(factor, times)
-    if written is not None and abs(written - found) > 1e-5:
-        other = f"the model's own code multiplies by it, and llama.cpp by {found:.5g} whatever it says"
-        raise gguf.unread("{arch}.rope.scaling.yarn_attn_factor", written, other)
-    return found
-
-
-def _mscale(factor: float, times: float) -> float:
-    return 1.0 if factor <= 1 else 0.1 * times * math.log(factor) + 1.0
+def _mscale(factor: float) -> float:
+    """Return by what yarn multiplies the result where nothing else is said (arXiv 2309.00071, section 3.4)."""
+    return 1.0 if factor <= 1 else 0.1 * math.log(factor) + 1.0
 
 
 def _divisors(scaling: Scaling, base: float, size: int, factors: np.ndarray | None) -> np.ndarray:
     """Return by what each pair's plain angle is divided."""
-    share = 1 / scaling.factor
-    if scaling.extrapolated:
-        plain = _ramp(scaling, base, size) * scaling.extrapolated
-        return _ones(factors, size) / (share * (1 - plain) + plain)
-    return _ones(factors, size) / share
-
-
-def _ones(factors: np.ndarray | None, size: int) -> np.ndarray:
-    return np.ones(size // 2) if factors is None else factors.astype(np.float64)
+    plain = _ramp(scaling, base, size) if scaling.kind == "yarn" else 0.0
+    share = (1 - plain) / scaling.factor + plain
+    return (np.ones(size // 2) if factors is None else factors) / share
 
 
 def _ramp(scaling: Scaling, base: float, size: int) -> np.ndarray:
@@ -150,7 +134,7 @@ def _ramp(scaling: Scaling, base: float, size: int) -> np.ndarray:
 def _named(gguf: GgufFile, scaling: Scaling, base: float, size: int, factors: np.ndarray | None) -> dict[str, Any] | None:
     """Return the rope_parameters by transformers' own name for them, None where it has none."""
     parameters: dict[str, Any] = {"rope_theta": base}
-    plain = scaling.attention == 1 and not scaling.extrapolated
+    plain = scaling.attention == 1 and scaling.kind != "yarn"
     if factors is not None:
         return _llama3(factors, base, size) if plain and scaling.factor == 1 else None
     if plain and scaling.factor == 1:
@@ -159,7 +143,7 @@ def _named(gguf: GgufFile, scaling: Scaling, base: float, size: int, factors: np
         return None
     if plain:
         return parameters | {"rope_type": "linear", "factor": scaling.factor}
-    if scaling.kind == "yarn" and scaling.extrapolated == 1 and scaling.fast >= scaling.slow > 0:
+    if scaling.kind == "yarn":
         parameters |= {"rope_type": "yarn", "factor": scaling.factor, "original_max_position_embeddings": scaling.trained}
         return parameters | {"attention_factor": scaling.attention, "beta_fast": scaling.fast, "beta_slow": scaling.slow}
     return None
@@ -179,7 +163,7 @@ def _llama3(factors: np.ndarray, base: float, size: int) -> dict[str, Any] | Non
 
 def _longrope(gguf: GgufFile, scaling: Scaling, base: float, size: int) -> dict[str, Any]:
     """Return longrope's parameters: short factors up to the context that was trained, long ones beyond."""
-    if scaling.extrapolated:
+    if scaling.kind == "yarn":
         raise gguf.unread(_TYPE, scaling.kind, f"the tensor {_LONG} is another scaling, and two at once are not read")
     short, long = (_factors(gguf, name, size) * scaling.factor for name in (_SHORT, _LONG))
     return _listed(gguf, scaling, base, short, long)

@@ -15,7 +15,7 @@ from engine.models.convert import convert
 from engine.models.gguf_keys import HARMLESS, MAPPED, REFUSED, account_of
 from engine.models.sources import inspect_gguf, parse_source
 from tests.families import tiny_network
-from tests.ggufs import array, write_gguf
+from tests.ggufs import NAMES, array, write_gguf
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2")
 SAID = {  # of a llama, without "{arch}." and "general."; `ELSEWHERE` says where others differ
@@ -23,8 +23,7 @@ SAID = {  # of a llama, without "{arch}." and "general."; `ELSEWHERE` says where
         architecture alignment vocab_size context_length embedding_length block_count feed_forward_length
         attention.head_count attention.head_count_kv attention.key_length attention.value_length attention.layer_norm_rms_epsilon
         attention.sliding_window rope.dimension_count rope.freq_base rope.scaling.type rope.scaling.factor rope.scaling.attn_factor
-        rope.scaling.original_context_length rope.scaling.yarn_log_multiplier rope.scaling.yarn_ext_factor rope.scaling.yarn_attn_factor
-        rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow
+        rope.scaling.original_context_length rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow
         tokenizer.ggml.model tokenizer.ggml.pre tokenizer.ggml.tokens tokenizer.ggml.token_type tokenizer.ggml.scores tokenizer.ggml.merges
         tokenizer.ggml.bos_token_id tokenizer.ggml.eos_token_id tokenizer.ggml.unknown_token_id tokenizer.ggml.padding_token_id
         tokenizer.ggml.add_bos_token tokenizer.ggml.add_eos_token tokenizer.ggml.add_space_prefix tokenizer.chat_template""",
@@ -60,6 +59,7 @@ SAID = {  # of a llama, without "{arch}." and "general."; `ELSEWHERE` says where
         attention.key_length_swa attention.value_length_swa attention.shared_kv_layers attention.sliding_window_pattern
         attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k
         rope.dimension_count_swa rope.dimension_sections rope.freq_base_swa rope.scaling.alpha
+        rope.scaling.yarn_ext_factor rope.scaling.yarn_log_multiplier
         ssm.conv_kernel ssm.inner_size ssm.state_size ssm.time_step_rank ssm.group_count ssm.dt_b_c_rms kda.head_dim wkv.head_size
         posnet.embedding_length posnet.block_count convnext.embedding_length convnext.block_count classifier.output_labels
         shortconv.l_cache""",
@@ -130,64 +130,64 @@ def test_a_key_that_nobody_told_us_of(key: str, kind: str) -> None:
 # --- files that are refused ---
 
 F32 = np.float32
-REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {  # family, keys, tensors, words
-    "a scale": ("llama", {"llama.attention.scale": 0.5}, {}, r"llama\.attention\.scale = 0\.5 is not read here: it scales"),
-    "logits": ("llama", {"llama.logit_scale": 0.25}, {}, r"llama\.logit_scale = 0\.25"),
-    "embeddings": ("llama", {"llama.embedding_scale": 12.0}, {}, r"llama\.embedding_scale = 12"),
-    "residuals": ("llama", {"llama.residual_scale": 0.22}, {}, r"llama\.residual_scale = 0\.22"),
-    "a cap": ("qwen2", {"qwen2.final_logit_softcapping": 30.0}, {}, r"qwen2\.final_logit_softcapping = 30\.0 is not read here: it caps"),
-    "attention's cap": ("gemma3_text", {"gemma3.attn_logit_softcapping": 50.0}, {}, r"gemma3\.attn_logit_softcapping = 50"),
-    "alibi": ("gpt2", {"gpt2.attention.max_alibi_bias": 8.0}, {}, r"gpt2\.attention\.max_alibi_bias = 8"),
-    "a clamp": ("llama", {"llama.attention.clamp_kqv": 8.0}, {}, r"llama\.attention\.clamp_kqv = 8"),
-    "two ways": ("llama", {"llama.attention.causal": False}, {}, r"llama\.attention\.causal = False"),
-    "side by side": ("llama", {"llama.use_parallel_residual": True}, {}, r"llama\.use_parallel_residual = True"),
-    "experts": ("llama", {"llama.expert_count": 8}, {}, r"llama\.expert_count = 8 is not read here: it speaks of experts"),
-    "a window": ("qwen2", {"qwen2.attention.sliding_window": 16}, {}, r"qwen2\.attention\.sliding_window = 16"),
+REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {  # family, keys, tensors, what is told
+    "a scale": ("llama", {"attention.scale": 0.5}, {}, r"llama\.attention\.scale = 0\.5 is not read here: it scales"),
+    "logits": ("llama", {"logit_scale": 0.25}, {}, r"llama\.logit_scale = 0\.25"),
+    "embeddings": ("llama", {"embedding_scale": 12.0}, {}, r"llama\.embedding_scale = 12"),
+    "residuals": ("llama", {"residual_scale": 0.22}, {}, r"llama\.residual_scale = 0\.22"),
+    "a cap": ("qwen2", {"final_logit_softcapping": 30.0}, {}, r"qwen2\.final_logit_softcapping = 30\.0 is not read here: it caps"),
+    "attention's cap": ("gemma3_text", {"attn_logit_softcapping": 50.0}, {}, r"gemma3\.attn_logit_softcapping = 50"),
+    "alibi": ("gpt2", {"attention.max_alibi_bias": 8.0}, {}, r"gpt2\.attention\.max_alibi_bias = 8"),
+    "a clamp": ("llama", {"attention.clamp_kqv": 8.0}, {}, r"llama\.attention\.clamp_kqv = 8"),
+    "two ways": ("llama", {"attention.causal": False}, {}, r"llama\.attention\.causal = False"),
+    "side by side": ("llama", {"use_parallel_residual": True}, {}, r"llama\.use_parallel_residual = True"),
+    "experts": ("llama", {"expert_count": 8}, {}, r"llama\.expert_count = 8 is not read here: it speaks of experts"),
+    "a window": ("qwen2", {"attention.sliding_window": 16}, {}, r"qwen2\.attention\.sliding_window = 16"),
     "a window and biases": (
-        "llama", {"llama.attention.sliding_window": 16}, {"blk.0.attn_q.bias": np.ones(32, F32)},
+        "llama", {"attention.sliding_window": 16}, {"blk.0.attn_q.bias": np.ones(32, F32)},
         r"llama\.attention\.sliding_window = 16 is not read here: no stock class has both a window and biases",
     ),
     "a list of windows": (
-        "gemma3_text", {"gemma3.attention.sliding_window_pattern": array([False] * 6, GGUFValueType.BOOL)}, {},
+        "gemma3_text", {"attention.sliding_window_pattern": array([False] * 6, GGUFValueType.BOOL)}, {},
         r"gemma3\.attention\.sliding_window_pattern = \[False",
     ),
-    "narrow values": ("llama", {"llama.attention.value_length": 4}, {}, r"llama\.attention\.value_length = 4 is not read here: keys are 8"),
-    "part of a head": ("llama", {"llama.rope.dimension_count": 4}, {}, r"llama\.rope\.dimension_count = 4 is not read here: a head has 8"),
-    "axes": ("qwen2", {"qwen2.rope.dimension_sections": array([2, 1, 1, 0], GGUFValueType.INT32)}, {}, r"qwen2\.rope\.dimension_sections = \["),
-    "a scaling of no name": ("llama", {"llama.rope.scaling.type": "dynamic"}, {}, r"llama\.rope\.scaling\.type = dynamic is not read here"),
-    "another alpha": ("llama", {"llama.rope.scaling.alpha": 1000.0}, {}, r"llama\.rope\.scaling\.alpha = 1000"),
-    "no factors": ("llama", {"llama.rope.scaling.type": "longrope"}, {}, r"llama\.rope\.scaling\.type = longrope .*rope_factors_short\.weight"),
-    "a factor read in two ways": (
-        "llama", {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0, "llama.rope.scaling.yarn_attn_factor": 2.0}, {},
-        r"llama\.rope\.scaling\.yarn_attn_factor = 2\.0 .*llama\.cpp by 1\.1386",
-    ),
+    "narrow values": ("llama", {"attention.value_length": 4}, {}, r"llama\.attention\.value_length = 4 is not read here: keys are 8"),
+    "part of a head": ("llama", {"rope.dimension_count": 4}, {}, r"llama\.rope\.dimension_count = 4 is not read here: a head has 8"),
+    "axes": ("qwen2", {"rope.dimension_sections": array([2, 1, 1, 0], GGUFValueType.INT32)}, {}, r"qwen2\.rope\.dimension_sections = \["),
+    "a scaling of no name": ("llama", {"rope.scaling.type": "dynamic"}, {}, r"llama\.rope\.scaling\.type = dynamic is not read here"),
+    "another alpha": ("llama", {"rope.scaling.alpha": 1000.0}, {}, r"llama\.rope\.scaling\.alpha = 1000"),
+    "no factors": ("llama", {"rope.scaling.type": "longrope"}, {}, r"llama\.rope\.scaling\.type = longrope .*rope_factors_short\.weight"),
+    "yarn's factor without yarn": ("llama", {"rope.scaling.yarn_attn_factor": 2.0}, {}, r"llama\.rope\.scaling\.yarn_attn_factor = 2\.0"),
+    "half of yarn": ("llama", {"rope.scaling.yarn_ext_factor": 0.5}, {}, r"llama\.rope\.scaling\.yarn_ext_factor = 0\.5"),
+    "yarn's logarithm": ("llama", {"rope.scaling.yarn_log_multiplier": 0.7}, {}, r"llama\.rope\.scaling\.yarn_log_multiplier = 0\.7"),
+    "bounds the wrong way round": ("llama", {"rope.scaling.yarn_beta_fast": 0.5}, {}, r"beta_fast = 0\.5 .*yarn_beta_slow, which is 1"),
     "layers unlike": (
-        "llama", {"llama.attention.head_count_kv": array([2, 2, 4, 2, 2, 2], GGUFValueType.INT32)}, {},
+        "llama", {"attention.head_count_kv": array([2, 2, 4, 2, 2, 2], GGUFValueType.INT32)}, {},
         r"llama\.attention\.head_count_kv = \[2, 2, 4, 2, 2, 2\] is not read here: its layers are not alike",
     ),
     "neurons unlike": (
-        "llama", {"llama.feed_forward_length": array([48, 48, 32, 48, 48, 48], GGUFValueType.INT32)}, {}, r"llama\.feed_forward_length = \[48",
+        "llama", {"feed_forward_length": array([48, 48, 32, 48, 48, 48], GGUFValueType.INT32)}, {}, r"llama\.feed_forward_length = \[48",
     ),
-    "a word": ("llama", {"llama.block_count": "six"}, {}, r"llama\.block_count is 'six', and a number belongs there"),
+    "a word": ("llama", {"block_count": "six"}, {}, r"llama\.block_count is 'six', and a number belongs there"),
     "an adapter": ("llama", {"general.type": "adapter"}, {}, r"general\.type = adapter is not read here: the file holds no language model"),
     "LoRA": ("llama", {"adapter.lora.alpha": 16.0}, {}, r"adapter\.lora\.alpha = 16"),
     "a part": ("llama", {"split.count": (2, GGUFValueType.UINT16)}, {}, r"one part of a split GGUF file"),
-    "a stranger": ("llama", {"llama.some_new_switch": 1}, {}, r"llama\.some_new_switch = 1 is not read here: what it changes is not known"),
+    "a stranger": ("llama", {"some_new_switch": 1}, {}, r"llama\.some_new_switch = 1 is not read here: what it changes is not known"),
     "another tokenizer": ("llama", {"tokenizer.ggml.model": "t5"}, {}, r"tokenizer\.ggml\.model = t5 is not read here: gpt2 and llama are"),
     "another cut": ("llama", {"tokenizer.ggml.pre": "some-new"}, {}, r"tokenizer\.ggml\.pre = some-new is not read here: how it cuts"),
-    "no epsilon": ("llama", {"llama.attention.layer_norm_rms_epsilon": None}, {}, r"llama\.attention\.layer_norm_rms_epsilon is missing"),
-    "no depth": ("llama", {"llama.block_count": None}, {}, r"llama\.block_count is missing, and no model can be without it"),
-    "too few blocks": ("llama", {"llama.block_count": 5}, {}, r"llama\.block_count says 5 blocks, and its tensors are of 6"),
-    "too many blocks": ("llama", {"llama.block_count": 7}, {}, r"llama\.block_count says 7 blocks, and its tensors are of 6"),
-    "channels": ("llama", {"llama.embedding_length": 64}, {}, r"llama\.embedding_length is 64, and token_embd\.weight has 32"),
-    "neurons": ("llama", {"llama.feed_forward_length": 64}, {}, r"llama\.feed_forward_length is 64, and blk\.0\.ffn_down\.weight has 48"),
-    "heads": ("llama", {"llama.attention.key_length": 16}, {}, r"head_count \* attention\.key_length is 64, and blk\.0\.attn_q\.weight has 32"),
-    "a head size that is not said": ("qwen3", {"qwen3.attention.key_length": None, "qwen3.attention.value_length": None,
-        "qwen3.rope.dimension_count": None}, {}, r"key_length is 32, and blk\.0\.attn_q\.weight has 64"),
-    "shared keys": ("llama", {"llama.attention.head_count_kv": 4}, {}, r"head_count_kv \* attention\.key_length is 32, and .*attn_k\.weight has 16"),
-    "words": ("llama", {"llama.vocab_size": 299}, {}, r"llama\.vocab_size says 299 tokens, and token_embd\.weight has 300"),
-    "positions": ("gpt2", {"gpt2.context_length": 64}, {}, r"gpt2\.context_length is 64, and position_embd\.weight has 128"),
-    "norms of queries": ("llama", {}, {"blk.0.attn_q_norm.weight": np.ones(8, F32)}, r"the tensor blk\.0\.attn_q_norm\.weight is not read here"),
+    "no epsilon": ("llama", {"attention.layer_norm_rms_epsilon": None}, {}, r"llama\.attention\.layer_norm_rms_epsilon is missing"),
+    "no depth": ("llama", {"block_count": None}, {}, r"llama\.block_count is missing, and no model can be without it"),
+    "too few blocks": ("llama", {"block_count": 5}, {}, r"llama\.block_count says 5 blocks, and its tensors are of 6"),
+    "too many blocks": ("llama", {"block_count": 7}, {}, r"llama\.block_count says 7 blocks, and its tensors are of 6"),
+    "channels": ("llama", {"embedding_length": 64}, {}, r"llama\.embedding_length is 64, and token_embd\.weight has 32"),
+    "neurons": ("llama", {"feed_forward_length": 64}, {}, r"llama\.feed_forward_length is 64, and blk\.0\.ffn_down\.weight has 48"),
+    "heads": ("llama", {"attention.key_length": 16}, {}, r"head_count \* attention\.key_length is 64, and blk\.0\.attn_q\.weight has 32"),
+    "a head size that is not said": ("qwen3", {"attention.key_length": None, "attention.value_length": None,
+        "rope.dimension_count": None}, {}, r"key_length is 32, and blk\.0\.attn_q\.weight has 64"),
+    "shared keys": ("llama", {"attention.head_count_kv": 4}, {}, r"key_length is 32, and blk\.0\.attn_k\.weight has 16"),
+    "words": ("llama", {"vocab_size": 299}, {}, r"llama\.vocab_size says 299 tokens, and token_embd\.weight has 300"),
+    "positions": ("gpt2", {"context_length": 64}, {}, r"gpt2\.context_length is 64, and position_embd\.weight has 128"),
+    "norms of queries": ("llama", {}, {"blk.0.attn_q_norm.weight": np.ones(8, F32)}, r"the tensor blk\.0\.attn_q_norm\.weight is not"),
     "a bias of the head": ("qwen2", {}, {"output.bias": np.ones(300, F32)}, r"the tensor output\.bias is not read here \(1 such\)"),
     "a bias without a switch": ("qwen2", {}, {"blk.2.attn_output.bias": np.ones(32, F32)}, r"the tensor blk\.2\.attn_output\.bias"),
     "a bias of a norm": ("llama", {}, {"output_norm.bias": np.ones(32, F32)}, r"the tensor output_norm\.bias is not read here"),
@@ -196,9 +196,15 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {  # fami
     "a mixture": ("llama", {}, {"blk.0.ffn_gate_exps.weight": np.ones((2, 48, 32), F32)}, r"the tensor blk\.0\.ffn_gate_exps\.weight"),
     "factors elsewhere": ("qwen2", {}, {"rope_freqs.weight": np.ones(4, F32)}, r"the tensor rope_freqs\.weight is not read here"),
     "factors without their scaling": ("llama", {}, {"rope_factors_long.weight": np.ones(4, F32)}, r"the tensor rope_factors_long\.weight"),
-    "too few factors": ("llama", {}, {"rope_freqs.weight": np.ones(3, F32)}, r"rope_freqs\.weight holds 3 factors, and 4 pairs of a head turn"),
-    "a tensor of another shape": ("llama", {}, {"blk.3.ffn_up.weight": np.ones((40, 32), F32)}, r"blk\.3\.ffn_up\.weight is \(40, 32\), .*\(48, 32\)"),
+    "too few factors": ("llama", {}, {"rope_freqs.weight": np.ones(3, F32)}, r"rope_freqs\.weight holds 3 factors, and 4 pairs"),
+    "a tensor of another shape": ("llama", {}, {"blk.3.ffn_up.weight": np.ones((40, 32), F32)}, r"ffn_up\.weight is \(40, 32\), .*\(48,"),
 }  # fmt: skip
+
+
+def whole(family: str, keys: dict[str, Any]) -> dict[str, Any]:
+    """Return keys with the architecture's name before those that begin with it in a file."""
+    others = ("general.", "tokenizer.", "adapter.", "split.")
+    return {key if key.startswith(others) else f"{NAMES.get(family, family)}.{key}": value for key, value in keys.items()}
 
 
 def refused(file: Path) -> str:
@@ -212,7 +218,7 @@ def refused(file: Path) -> str:
 def test_what_is_not_read_is_refused_by_its_name_and_value(case: str, tmp_path: Path) -> None:
     family, keys, tensors, words = REFUSALS[case]
     plain = {"gemma3_text": {"layer_types": None}, "qwen2": {"use_sliding_window": False}, "phi3": {}}.get(family, {})
-    file = write_gguf(tmp_path / "tiny.gguf", tiny_network(family, **plain), keys, tensors)
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_network(family, **plain), whole(family, keys), tensors)
     told = refused(file)
     assert re.search(words, told), told
     assert "tiny.gguf" in told
@@ -223,17 +229,17 @@ def test_what_is_not_read_is_refused_by_its_name_and_value(case: str, tmp_path: 
 @pytest.mark.parametrize("case", ["a scale", "channels", "too few blocks", "layers unlike", "a scaling of no name", "an adapter"])
 def test_looking_at_a_file_refuses_what_converting_it_does(case: str, tmp_path: Path) -> None:
     family, keys, tensors, _ = REFUSALS[case]
-    file = write_gguf(tmp_path / "tiny.gguf", tiny_network(family), keys, tensors)
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_network(family), whole(family, keys), tensors)
     with pytest.raises(SourceError) as told:
         inspect_gguf(file, parse_source(str(file)))
     assert str(told.value) == refused(file)
 
 
 def test_numbers_of_a_type_that_is_not_known_are_refused(tmp_path: Path) -> None:
-    def whole(writer: Any, name: str, values: np.ndarray) -> None:
+    def integers(writer: Any, name: str, values: np.ndarray) -> None:
         kind = {"blk.1.ffn_up.weight": GGMLQuantizationType.I32}.get(name)
         writer.add_tensor(name, values.astype(np.int32) if kind else values, raw_dtype=kind)
 
-    file = write_gguf(tmp_path / "tiny.gguf", tiny_network("llama"), add=whole)
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_network("llama"), add=integers)
     assert "blk.1.ffn_up.weight in" in (told := refused(file))
     assert "holds numbers of type I32, which are not read here" in told

@@ -85,10 +85,17 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         "llama", {"rope_parameters": {**YARN, "rope_theta": 1e4}},
         {SCALING + "type": "yarn", SCALING + "factor": 4.0, SCALING + "original_context_length": 1024}, {},
     ),
-    "llama, yarn with its own slopes": (
-        "llama", rope("yarn", factor=8.0, original_max_position_embeddings=512, beta_fast=16.0, beta_slow=2.0, attention_factor=1.0),
+    "llama, yarn with its own bounds and factor": (
+        "llama", rope("yarn", factor=8.0, original_max_position_embeddings=512, beta_fast=16.0, beta_slow=2.0, attention_factor=1.5),
         {SCALING + "type": "yarn", SCALING + "factor": 8.0, SCALING + "original_context_length": 512, SCALING + "yarn_beta_fast": 16.0,
-         SCALING + "yarn_beta_slow": 2.0, SCALING + "yarn_log_multiplier": 1.0}, {},
+         SCALING + "yarn_beta_slow": 2.0, SCALING + "yarn_attn_factor": 1.5}, {},
+    ),
+    "phi3, linear": ("phi3", rope("longrope", short_factor=[4.0] * 4, long_factor=[4.0] * 4, attention_factor=1.0),
+                     {SCALING + "type": "linear", SCALING + "factor": 4.0}, {}),
+    "gemma3, yarn": (
+        "gemma3_text", {**GEMMA, "rope_parameters": {"full_attention": {**YARN, "rope_theta": 1e6},
+                                                     "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
+        {SCALING + "type": "yarn", SCALING + "factor": 4.0, SCALING + "original_context_length": 1024}, {},
     ),
     "llama, yarn with an attention factor": (
         "llama", rope("yarn", factor=4.0, original_max_position_embeddings=1024, attention_factor=0.9 * (0.1 * math.log(4) + 1)),
@@ -187,16 +194,16 @@ def test_biases_that_a_file_has_only_some_of_are_read_and_the_others_are_zero(bi
 
 
 def test_a_scaling_of_two_kinds_at_once_is_what_llama_cpp_makes_of_it(tmp_path: Path) -> None:
-    """Yarn upon the factors of rope_freqs, half of it: transformers has no name for that; longrope's lists say it all the same."""
+    """Yarn upon the factors of rope_freqs: transformers has no name for that; longrope's lists say it all the same."""
     network = sharp("llama")
-    keys = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0, "llama.rope.scaling.original_context_length": 1024,
-            "llama.rope.scaling.yarn_ext_factor": 0.5}  # fmt: skip
-    file = write_gguf(tmp_path / "two.gguf", network, keys, {"rope_freqs.weight": PAIRS})
+    keys = {"type": "yarn", "factor": 4.0, "original_context_length": 1024}
+    settings = {f"llama.rope.scaling.{key}": value for key, value in keys.items()}
+    file = write_gguf(tmp_path / "two.gguf", network, settings, {"rope_freqs.weight": PAIRS})
     found = reopened(file)
     assert found.config.rope_parameters["rope_type"] == "longrope"
     low, high = (8 * math.log(1024 / (turns * 2 * math.pi)) / (2 * math.log(10000)) for turns in (32, 1))
     for pair in range(4):
-        share = 0.5 * (1 - min(1, max(0, (pair - math.floor(low)) / (math.ceil(high) - math.floor(low)))))
+        share = 1 - min(1, max(0, (pair - math.floor(low)) / (math.ceil(high) - math.floor(low))))
         angle = 10000 ** (-pair / 4) / PAIRS[pair] * ((1 - share) / 4 + share)
         assert float(found.model.rotary_emb.inv_freq[pair]) == pytest.approx(angle, rel=1e-6)
     assert found.model.rotary_emb.attention_scaling == pytest.approx(0.1 * math.log(4) + 1)

@@ -47,7 +47,10 @@ GGUF_MISTAKES: dict[str, str] = {
     "no positions can be scaled by it": "위치의 배율로 쓸 수 없습니다",
     "no positions turn by it": "회전 위치의 밑수로 쓸 수 없습니다",
     "the tensor {} is another scaling, and two at once are not read": "텐서 {}도 배율이며 둘을 함께 읽지 않습니다",
-    "the model's own code multiplies by it, and llama.cpp by {} whatever it says": "모델의 원래 코드는 이 값을 곱하고 llama.cpp는 언제나 {}을(를) 곱합니다",
+    "it belongs to yarn, and the scaling is another": "yarn의 값인데 다른 배율을 씁니다",
+    "it must not lie below yarn_beta_slow, which is {}": "yarn_beta_slow({})보다 작을 수 없습니다",
+    "it mixes scaled and plain positions in a way of its own": "배율을 적용한 위치와 그대로인 위치를 따로 정한 방식으로 섞습니다",
+    "it scales yarn's factor once more": "yarn의 배율을 한 번 더 바꿉니다",
     "gpt2 and llama are known": "gpt2와 llama만 읽습니다",
     "how it cuts a text into words is not known": "텍스트를 어떻게 단어로 나누는지 알 수 없습니다",
 }
