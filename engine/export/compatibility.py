@@ -9,6 +9,26 @@ from typing import Any
 
 Values = dict[str, Any]
 
+# The oldest release from which on all that were tried gave the logits of 5.23 (to 1e-5 of the largest, on 50 and on 200 tokens, beyond
+# the context), the same token ids, the same texts and chats. Tiny exports of every family, scaling and cut were read with 4.43.4,
+# 4.45.2, 4.48.3, 4.50.3, 4.51.3, 4.52.4, 4.53.3, 4.54.1, 4.55.4, 4.56.2, 4.57.1, 4.57.6, 5.0.0 and 5.23.0; others were not tried.
+_OLDEST = "4.48.3"  # 4.45.2 does not read chat_template.jinja; 4.43.4 decodes other spaces
+_FAMILIES = {
+    "gemma3_text": "4.50.3",  # 4.48.3 has no such model
+    "qwen3": "4.51.3",  # 4.50.3 has no such model
+}
+_FEATURES = {
+    "partial": "4.49.0",  # which was tried for Phi-3 alone; 4.48.3 rotates whole heads of Phi-3, and fails
+    "longrope": "4.51.3",  # outside Phi-3, 4.50.3 never takes the long factors
+    "mscale": "4.51.3",  # YaRN's; 4.50.3 does not read it
+    "layer_types": "4.53.3",  # 4.52.4 goes by a number, which it reads otherwise for Qwen
+    "truncate": "4.55.4",  # YaRN's; 4.54.1 always rounds the range
+    "factor": "4.56.2",  # 4.55.4 takes YaRN's factor from the lengths, whatever is written
+    "bidirectional": "4.57.1",  # 4.56.2 knows causal attention alone
+    "version 5": "5.0.0",  # no version of 4 can be told
+    "yarn in some layers": "5.23.0",  # 4.57.6 reads it, 5.0.0, 5.1.0, 5.3.0 and 5.6.2 stop with a KeyError
+}
+
 _PADS_LEFT = ("LlamaTokenizer", "GemmaTokenizer")  # classes of version 5 that pad left where nothing is written
 
 
@@ -46,7 +66,7 @@ def _scaling(values: Values, rope: Values) -> Values:
     if values["model_type"] == "phi3" and _said_by_4(values):
         return {"type": "longrope", "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
     apart = {"rope_theta", "partial_rotary_factor"}
-    if rope["rope_type"] == "yarn" and rope.get("original_max_position_embeddings") == values.get("max_position_embeddings"):
+    if rope["rope_type"] == "yarn" and _same_lengths(values, rope):
         apart.add("original_max_position_embeddings")  # both versions take it so; some of version 4 compute the factor from it
     return {key: value for key, value in rope.items() if key not in apart}
 
@@ -61,21 +81,24 @@ def _said_by_4(values: Values) -> bool:
         return False  # of sliding layers it knows theta alone; version 5 does not read `truncate` where layers differ
     if values["model_type"] == "phi3":
         return kind == "longrope" and not {"factor", "attention_factor"} & rope.keys()
-    return kind != "longrope" or _factor_follows(values, rope)
+    return kind != "longrope" or _same_lengths(values, rope) or _factor_follows(values, rope)
+
+
+def _same_lengths(values: Values, rope: Values) -> bool:
+    return rope.get("original_max_position_embeddings") == values.get("max_position_embeddings")
 
 
 def _factor_follows(values: Values, rope: Values) -> bool:
-    """Tell whether version 4, which takes LongRoPE's factor from the lengths, comes to the factor that version 5 has."""
-    longest, original = values.get("max_position_embeddings"), rope.get("original_max_position_embeddings")
-    same = not longest or not original or longest == original
-    return "factor" not in rope or rope.get("attention_factor") is not None or same or rope["factor"] == longest / original
+    """Tell whether version 4, where it takes a factor from the lengths, comes to the factor that version 5 has."""
+    longest, original = values.get("max_position_embeddings") or 0, rope.get("original_max_position_embeddings") or 0
+    return "factor" not in rope or rope.get("attention_factor") is not None or not original or rope["factor"] * original == longest
 
 
 def _original_length(values: Values, rope: Values) -> int | None:
     """Return what version 4 needs beside a `rope_scaling` of LongRoPE; it then takes the factor from the ratio of the lengths, which
     is no use where they are the same and the factor is written out."""
     original = rope.get("original_max_position_embeddings")
-    if rope["rope_type"] != "longrope" or ("factor" in rope and original == values.get("max_position_embeddings")):
+    if rope["rope_type"] != "longrope" or ("factor" in rope and _same_lengths(values, rope)):
         return None
     return original
 
@@ -110,5 +133,31 @@ def legacy_tokenizer_config(values: Values) -> Values:
 
 
 def oldest_transformers(values: Values) -> str:
-    """Return the oldest version of transformers that reads a checkpoint correctly, from its config.json's values."""
-    return "4.57.1" if _said_by_4(values) else "5.0.0"
+    """Return the oldest version of transformers that reads a checkpoint correctly, from its config.json's values in either form."""
+    needs = [_FAMILIES.get(values.get("model_type", ""), _OLDEST), *(_FEATURES[feature] for feature in _features(values))]
+    return max(needs, key=lambda version: tuple(map(int, version.split("."))))
+
+
+def _features(values: Values) -> set[str]:
+    """Return which of what came later than its family a checkpoint uses."""
+    rope, local = _rope_of(values)
+    rope = rope or {}
+    kind, family = rope.get("rope_type", "default"), values.get("model_type")
+    yarn = kind == "yarn"
+    sliding = "sliding_attention" in (values.get("layer_types") or ())
+    found = {
+        "version 5": not _said_by_4(values),
+        "yarn in some layers": yarn and local is not None,
+        "longrope": kind == "longrope" and family != "phi3",
+        "mscale": yarn and "mscale" in rope,
+        "truncate": yarn and "truncate" in rope,
+        "factor": yarn and not _same_lengths(values, rope) and rope["factor"] != _ratio(values, rope),
+        "partial": rope.get("partial_rotary_factor", 1.0) != 1.0,
+        "layer_types": sliding and (family != "gemma3_text" or "sliding_window_pattern" not in _layer_keys(values)),
+        "bidirectional": bool(values.get("use_bidirectional_attention")),
+    }
+    return {feature for feature, used in found.items() if used}
+
+
+def _ratio(values: Values, rope: Values) -> float:
+    return float(values["max_position_embeddings"] / rope["original_max_position_embeddings"])

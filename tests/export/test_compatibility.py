@@ -160,6 +160,35 @@ def test_a_tokenizer_reads_texts_as_before(tmp_path: Path) -> None:
     assert after.padding_side == before.padding_side
 
 
-def test_what_version_4_cannot_say_needs_version_5() -> None:
-    values = {"model_type": "llama", **SHAPE, "rope_parameters": {**LONG, **THETA, "factor": 5.0}}  # it would take 128 / 64
-    assert oldest_transformers(values) == "5.0.0"
+ROPE = {"rope_type": "default", **THETA}
+TWO = {"full_attention": ROPE, "sliding_attention": ROPE}
+SLIDES = ["sliding_attention", "full_attention", "full_attention"]
+OLDEST: list[tuple[str, dict[str, Any]]] = [
+    ("4.48.3", {"model_type": "gpt2"}),
+    ("4.48.3", {"model_type": "llama", "rope_parameters": {**LLAMA3, **THETA}, "head_dim": 12, "attention_bias": True, "mlp_bias": True}),
+    ("4.48.3", {"model_type": "mistral", "rope_parameters": {**YARN, **THETA}, "sliding_window": 6}),
+    ("4.48.3", {"model_type": "qwen2", "rope_parameters": ROPE, "use_sliding_window": False, "layer_types": ["full_attention"] * 3}),
+    ("4.53.3", {"model_type": "qwen2", "rope_parameters": ROPE, "use_sliding_window": True, "layer_types": SLIDES}),
+    ("4.48.3", {"model_type": "phi3", "rope_parameters": {**LONG, **THETA, "partial_rotary_factor": 1.0}}),
+    ("4.49.0", {"model_type": "phi3", "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5}}),
+    ("4.51.3", {"model_type": "llama", "rope_parameters": {**LONG, **THETA}}),
+    ("4.51.3", {"model_type": "qwen3", "rope_parameters": ROPE}),
+    ("4.51.3", {"model_type": "llama", "rope_parameters": {**YARN, **THETA, "mscale": 1.5}}),
+    ("4.55.4", {"model_type": "llama", "rope_parameters": {**YARN, **THETA, "truncate": False}}),
+    ("4.56.2", {"model_type": "llama", "rope_parameters": {**YARN, **THETA, "factor": 5.0}}),
+    ("4.48.3", {"model_type": "llama", "rope_parameters": {**YARN, **THETA, "factor": 5.0, "original_max_position_embeddings": 128}}),
+    ("4.50.3", {"model_type": "gemma3_text", "rope_parameters": TWO, "layer_types": SLIDES[:2]}),
+    ("4.53.3", {"model_type": "gemma3_text", "rope_parameters": TWO, "layer_types": SLIDES}),
+    ("4.57.1", {"model_type": "gemma3_text", "rope_parameters": TWO, "use_bidirectional_attention": True}),
+    ("5.0.0", {"model_type": "gemma3_text", "rope_parameters": {**TWO, "sliding_attention": {**LINEAR, **THETA}}}),
+    ("5.23.0", {"model_type": "gemma3_text", "rope_parameters": {**TWO, "full_attention": {**YARN, **THETA}}}),
+    ("5.0.0", {"model_type": "llama", "rope_parameters": {**LONG, **THETA, "factor": 5.0}}),  # version 4 would take 128 / 64
+    ("4.51.3", {"model_type": "llama", "rope_parameters": {**LONG, **THETA, "factor": 2.0}}),
+    ("5.0.0", {"model_type": "phi3", "rope_parameters": {**LONG, **THETA, "attention_factor": 1.2}}),
+]
+
+
+@pytest.mark.parametrize(("version", "values"), OLDEST)
+def test_the_oldest_version_is_the_one_that_was_measured(version: str, values: dict[str, Any]) -> None:
+    assert oldest_transformers({**SHAPE, **values}) == version
+    assert oldest_transformers(legacy_config({**SHAPE, **values})) == version
