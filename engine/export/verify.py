@@ -6,23 +6,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import LayerscopeError, SourceError, first_line
+from engine.errors import LayerscopeError, first_line
 from engine.jobs import Job, Progress, answer_request
 
 _PROMPT_TOKENS, _NEW_TOKENS, _FEW = 8, 16, 4
 _ROUNDING = 2**-6  # of the largest logit: a few steps of bfloat16
 _BASE = 900_000_000  # bytes of the interpreter, its libraries, and the logits
-IN_MEMORY = 600_000_000  # bytes of a source's files, up to which it is read whole
+_EXACT = 16  # bytes of an element in float64, and of those that it is made of
+IN_MEMORY = 600_000_000  # bytes of a source's files, up to which a network of it is generated with whole and in float32
 
 
 def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
-    """Load request["target"] with plain transformers and compare it with the plan run in memory on request["source"].
+    """Load request["target"] with plain transformers and compare it with the plan run on request["source"].
 
     A target that is a GGUF file is compared with the one it was made from too, request["gguf"].
     """
-    from engine.passes.probe import logits_on, probing, read_probe
+    from engine.export.comparing import compare_logits
+    from engine.passes.probe import probing
     from engine.plans.files import plan_from_json
-    from engine.types import ModelSource
 
     plan, target = plan_from_json(request["plan"]), Path(request["target"])
     checks: list[dict[str, Any]] = []
@@ -44,19 +45,12 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     note("depth", *_compare_depth(network, plan))
 
     if plan.width is not None:
-        note("shapes", *_compare_shapes(network, Path(request["source"]), plan))
+        note("shapes", *_compare_shapes(network, request, plan))
     if info["missing_keys"]:  # what is not there cannot be run
         return {"checks": checks}
     packs = probing(tokenizer, network.config)
     yield Progress("Running the plan in memory", 0.92)
-    source = ModelSource("folder", request["source"], trust_remote_code=request.get("trust_remote_code", False))
-
-    def wanted() -> list[Any]:
-        if "probe" in request:
-            return read_probe(Path(request["probe"]))
-        return (_plan_logits if _fits(request) else _streamed_logits)(source, plan, packs, network.dtype)
-
-    note("logits", *_tried(lambda: _compare_logits(logits_on(network, packs), wanted)))
+    note("logits", *_tried(lambda: compare_logits(network, packs, request, plan)))
 
     if "gguf" in request:
         note("tokenizer", *_compare_tokenizers(tokenizer, Path(request["source"])))
@@ -148,13 +142,17 @@ def _unable(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 def room(request: dict[str, Any]) -> int:
     """Return the bytes that checking takes at most: of a GGUF file what it comes to in float32, twice; of a folder a source that is small,
-    and what is made of it, or the largest tensor of both."""
+    and what is made of it, or the largest tensor of both, or the largest of a block in float64 with what it is made of."""
     from engine.models.tensors import places_in
 
-    source = _sizes(places_in(Path(request["source"])))
+    places = places_in(Path(request["source"]))
+    source = _sizes(places)
     if "gguf" in request:
         return _BASE + 2 * sum(source)
-    return _BASE + (3 * sum(source) if _fits(request) else max(source) + max(_sizes(places_in(Path(request["target"])))))
+    if _fits(request):
+        return _BASE + 3 * sum(source)
+    made = max((math.prod(one.shape) for name, one in places.items() if any(map(str.isdigit, name.split(".")))), default=0)
+    return _BASE + max(max(source) + max(_sizes(places_in(Path(request["target"])))), _EXACT * made)
 
 
 def _sizes(places: Mapping[str, Any]) -> list[int]:
@@ -207,77 +205,15 @@ def _compare_bytes(file: Path, source: Path, plan: Any) -> tuple[bool, str]:
     return len(equal) == len(expected) == len(found), f"{len(equal)} of {len(expected)} tensors, {total / 1e6:.1f} MB"
 
 
-def _compare_shapes(network: Any, source: Path, plan: Any) -> tuple[bool, str]:
+def _compare_shapes(network: Any, request: dict[str, Any], plan: Any) -> tuple[bool, str]:
     """Return whether each tensor that transformers built has the plan's shape: a stock class may build others in silence."""
-    from engine.models.sources import read_config
-    from engine.models.tensors import places_in
-    from engine.plans.outputs import plan_outputs
+    from engine.export.comparing import reference_of
 
-    expected = {name: output.shape for name, output in plan_outputs(read_config(source), plan, places_in(source), "auto").items()}
-    stem = f"{network.base_model_prefix}."  # which base-model checkpoints leave out
+    reference = reference_of(network, request, plan)
     found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found |= {name.removeprefix(stem): shape for name, shape in found.items()}
-    wrong = [name for name, shape in expected.items() if found.get(name) != shape]
-    told = "all as the plan says" if not wrong else f"{len(wrong)} other than the plan says, such as {wrong[0]}: {found.get(wrong[0])}"
-    return not wrong, f"{len(expected)} tensors, {told}"
-
-
-def _compare_logits(found: list[Any], wanted: Callable[[], list[Any]]) -> tuple[bool, str]:
-    """Return whether the checkpoint's logits are those that are wanted, bit for bit, and what there is to say of it."""
-    import torch
-
-    try:
-        expected = wanted()
-    except SourceError as error:  # a dtype too narrow for the model's states
-        return False, f"{error} (exported as {str(found[0].dtype).removeprefix('torch.')})"
-    difference = max(float((a.float() - b.float()).abs().max()) for a, b in zip(expected, found, strict=True))
-    equal = all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
-    tokens = sum(one.shape[1] for one in found)
-    return equal, f"{'equal bit for bit' if equal else f'largest difference {difference:.3g}'} on {tokens} tokens"
-
-
-def _plan_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
-    """Run the plan in memory, made as the exporter makes it and cast to the exported dtype, and return its logits."""
-    import torch
-
-    from engine.models.loading import read_network
-    from engine.models.sources import inspect_folder
-    from engine.passes.probe import logits_on
-    from engine.plans.live import live_network
-    from engine.turns import Turn
-    from engine.types import Model
-
-    folder = Path(source.location)
-    _, spec = inspect_folder(folder, source)
-    same = getattr(torch, spec.dtype) == dtype
-    network = read_network(folder, spec.dtype if same else "float32", source.trust_remote_code)
-    live = live_network(Model(source, spec, folder, network.config, network, None, "", Turn()), plan)
-    for parameter in live.parameters():  # and no buffer: rotary tables stay as they are
-        parameter.data = parameter.data.to(dtype)
-    return _finite(logits_on(live, packs), dtype)
-
-
-def _finite(found: list[Any], dtype: Any) -> list[Any]:
-    import torch
-
-    if not all(bool(torch.isfinite(logits).all()) for logits in found):
-        raise SourceError(f"the model's logits are not finite numbers in {str(dtype).removeprefix('torch.')}; try float32 or bfloat16")
-    return found
-
-
-def _streamed_logits(source: Any, plan: Any, packs: Any, dtype: Any) -> list[Any]:
-    """Run the plan on what the exporter makes of the source's files, a module at a time, and return its logits."""
-    from engine.models.sources import read_config
-    from engine.models.tensors import places_in
-    from engine.passes.probe import logits_on
-    from engine.passes.streamed import streamed_network
-    from engine.plans.outputs import plan_outputs
-    from engine.plans.trimming import plan_config
-
-    folder = Path(source.location)
-    config = read_config(folder, source.trust_remote_code)
-    outputs = plan_outputs(config, plan, places_in(folder), str(dtype).removeprefix("torch."))
-    return _finite(logits_on(streamed_network(plan_config(config, plan), outputs, dtype), packs), dtype)
+    wrong = [name for name, shape in found.items() if reference.shape(name) != shape]
+    told = "all as the plan says" if not wrong else f"{len(wrong)} other than the plan says, such as {wrong[0]}: {found[wrong[0]]}"
+    return not wrong, f"{len(found)} tensors, {told}"
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from engine.types import Model, Plan, Trim
 
 
 @torch.no_grad()
-def live_network(model: Model, plan: Plan) -> PreTrainedModel:
-    """Return the network of a plan: of the source's class, dtype and device, in evaluation mode, without gradients.
+def live_network(model: Model, plan: Plan, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Return the network of a plan: of the source's class and device, in evaluation mode, without gradients; of the source's dtype, or of
+    one that what is summed, scaled and cut is then rounded to but once.
 
     Its tensors are views of the source's storage, except what is summed, repaired, cut or masked; weights that are tied in
     the source are tied in it. It is read-only in spirit: what is written into a tensor in place is written into the
@@ -36,9 +37,9 @@ def live_network(model: Model, plan: Plan) -> PreTrainedModel:
     with model.lock:
         network = _skeleton(model.network, plan)
         mixer = Mixer(model.network)
-        _borrow_outside_blocks(model.network, network, mixer.cutter, plan.blocks[0].trim)
+        _borrow_outside_blocks(model.network, network, mixer.cutter, plan.blocks[0].trim, dtype)
         for place, block in enumerate(plan.blocks):
-            _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], partial(mixer.parameter, block))
+            _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], partial(mixer.parameter, block, dtype=dtype))
     network.generation_config = copy.deepcopy(model.network.generation_config)
     for layer in blocks_of(network):
         layer.register_forward_pre_hook(lambda *_: heed())  # whoever drives it, a harness or generate, can be stopped
@@ -58,7 +59,7 @@ def _skeleton(source: Any, plan: Plan) -> Any:
         return type(source)(config)
 
 
-def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim | None) -> None:
+def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim | None, dtype: torch.dtype | None) -> None:
     """Give embeddings, final norm, head and rotary tables the source's tensors; what is one tensor there is one here."""
     inside = f"{cutter.row.blocks}."
     twins: dict[int, nn.Parameter] = {}
@@ -67,7 +68,7 @@ def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim
             twin = source.get_submodule(path)
             for name in module._parameters:
                 if (tensor := twin._parameters[name]) is not None:
-                    ours = cutter.outside(role_of(cutter.row, f"{path}.{name}"), tensor, trim)
+                    ours = cutter.outside(role_of(cutter.row, f"{path}.{name}"), tensor, trim, dtype)
                     module._parameters[name] = twins.setdefault(id(tensor), _view(ours))
             _borrow_buffers(twin, module)
             if path == cutter.row.embedding and cutter.row.scaled_embedding:

@@ -55,7 +55,8 @@ class _Maker:
         shape = place.shape
         if trim is not None and trim.channels is not None and role:
             shape = (*shape[:-1], len(trim.channels))
-        return Output(self._kind(place), shape, lambda: self._cutter.outside(role, read_tensor(name, place), trim))
+        kind = self._kind(place)
+        return Output(kind, shape, lambda: self._cutter.outside(role, read_tensor(name, place), trim, kind))
 
     def inside(self, block: Block, rest: str) -> Output:
         """A tensor of a block, `rest` its name there."""

@@ -32,7 +32,7 @@ def mix_tensors(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype)
     for weight, tensor in rest:
         if tensor.shape != first.shape:
             raise PlanError(f"layers of different shapes cannot be mixed: {tuple(first.shape)} and {tuple(tensor.shape)}")
-        total.add_(tensor.to(torch.float32), alpha=weight)
+        total += tensor.to(torch.float32) * weight  # no fused step: so each element is the same on every processor
     return total.to(dtype)
 
 
@@ -75,13 +75,14 @@ def made(
 ) -> torch.Tensor:
     """Return a parameter of a plan's block in the trimmed shape: mixed, repaired or solved again, cut, masked.
 
-    `read` gives the parameter of this name of a source layer, on `device`; `dtype` is what comes out.
+    `read` gives the parameter of this name of a source layer, on `device`; `dtype` is what comes out: what is computed is rounded once,
+    to that, and never to the source's.
 
     Raises:
         PlanError: a tensor of the plan is missing, or of another shape than the block needs.
     """
     if name.rpartition(".")[0] not in cutter.row.projections:
-        return cutter.cut(name, read(block.home), block.trim).to(dtype)
+        return cutter.cut(name, read(block.home), block.trim, dtype)
     left = _named(block.masks, name)
     if left is not None and left.dtype != torch.uint8:
         return left.to(device, dtype)
@@ -150,14 +151,15 @@ class Mixer:
             self._remember(block, tensors)
         return tensors
 
-    def parameter(self, block: Block, name: str) -> torch.Tensor:
-        """Return one of the block's parameters in the trimmed shape; without a copy where it is a source layer's own."""
+    def parameter(self, block: Block, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return one of the block's parameters in the trimmed shape, in a dtype or in its home's; without a copy where it is a source
+        layer's own."""
         module, _, kind = name.rpartition(".")
         home = self._layers[block.home].get_submodule(module)._parameters[kind]
         if home is None:
             weight = self._layers[block.home].get_parameter(f"{module}.weight")
-            return new_bias(self.cutter, block, name, weight.dtype, weight.device)
-        return made(self.cutter, block, name, self._reader(name), home.dtype, home.device)
+            return new_bias(self.cutter, block, name, dtype or weight.dtype, weight.device)
+        return made(self.cutter, block, name, self._reader(name), dtype or home.dtype, home.device)
 
     def weight(self, block: Block, projection: str) -> torch.Tensor:
         """Return a projection's weight in the trimmed shape as float64 [out, in], on the CPU."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from engine.errors import PlanError
+from engine.models.devices import exact
 from engine.models.families import Architecture, architecture_of, resized_config
 from engine.models.shapes import Shape, shape_of, shaped_config
 from engine.types import Plan, Trim
@@ -104,12 +105,14 @@ class Cutter:
         """Return a projection's weight as [out, in] from how it is stored, or the other way: it is the same turn."""
         return weight.mT if self.row.transposed else weight
 
-    def cut(self, name: str, tensor: torch.Tensor, trim: Trim | None) -> torch.Tensor:
-        """Return a parameter of a block in the trimmed shape; without a copy where nothing of it is cut."""
+    def cut(self, name: str, tensor: torch.Tensor, trim: Trim | None, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return a parameter of a block in the trimmed shape, in a dtype or in its own; without a copy where nothing of it is changed.
+        Gains are scaled in float64 and rounded once, to what comes out."""
+        dtype = dtype or tensor.dtype
         if trim is None:
-            return tensor
+            return tensor.to(dtype)
         tensor = self._select(tensor, self.axes(name), trim)
-        return self._scaled(tensor, self._gain(trim)) if name.rpartition(".")[0] in self.row.norms else tensor
+        return self._scaled(tensor, self._gain(trim), dtype) if name.rpartition(".")[0] in self.row.norms else tensor.to(dtype)
 
     def spread(self, name: str, tensor: torch.Tensor, trim: Trim | None) -> torch.Tensor:
         """Return a projection's parameter of the trimmed shape in the source's, with zeros where it was cut."""
@@ -128,7 +131,7 @@ class Cutter:
             return tensor
         module, _, kind = name.rpartition(".")
         if module in self.row.norms:
-            return self._scaled(tensor, 1.0 / self.stretch(trim)) if trim.plain else tensor
+            return self._scaled(tensor, 1.0 / self.stretch(trim), tensor.dtype) if trim.plain else tensor
         for dim, axis in enumerate(self.axes(name)):
             writes = kind == "bias" or dim == (1 if self.row.transposed else 0)
             if (axis == "channel") == writes and (indices := self.kept(axis, trim)) is not None:
@@ -140,16 +143,20 @@ class Cutter:
         channels = None if trim is None else self.kept("channel", trim)
         return state if channels is None else _zero_but(state, -1, channels)
 
-    def outside(self, role: str, tensor: torch.Tensor, trim: Trim | None) -> torch.Tensor:
-        """Return the weight of the "embedding", of the final "norm" or of the "head" in the trimmed shape."""
-        if trim is None or trim.channels is None:
-            return tensor
+    def outside(self, role: str, tensor: torch.Tensor, trim: Trim | None, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return the weight of the "embedding", of the final "norm" or of the "head" in the trimmed shape, in a dtype or in its own; like
+        all that lies outside the blocks, it is scaled in float64 and rounded once."""
+        dtype = dtype or tensor.dtype
+        if trim is None or trim.channels is None or not role:
+            return tensor.to(dtype)
         scaled = self.row.scaled_embedding
         tied = self._tied and scaled
         tensor = self._select(tensor, ("channel",) if role == "norm" else ("", "channel"), trim)
         if role == "norm":
-            return self._scaled(tensor, self._gain(trim) / (self.stretch(trim) if tied else 1.0))
-        return (tensor.double() * self.stretch(trim)).to(tensor.dtype) if tied or (scaled and role == "embedding") else tensor
+            return self._scaled(tensor, self._gain(trim) / (self.stretch(trim) if tied else 1.0), dtype)
+        if tied or (scaled and role == "embedding"):
+            return (exact(tensor) * self.stretch(trim)).to(dtype).to(tensor.device)
+        return tensor.to(dtype)
 
     def stretch(self, trim: Trim) -> float:
         """Return sqrt(H / H')."""
@@ -158,11 +165,11 @@ class Cutter:
     def _gain(self, trim: Trim) -> float:
         return 1.0 if trim.plain else self.stretch(trim)
 
-    def _scaled(self, gains: torch.Tensor, factor: float) -> torch.Tensor:
+    def _scaled(self, gains: torch.Tensor, factor: float, dtype: torch.dtype) -> torch.Tensor:
         if factor == 1.0:
-            return gains
+            return gains.to(dtype)
         unit = 1.0 if self.row.unit_gains else 0.0
-        return ((gains.double() + unit) * factor - unit).to(gains.dtype)
+        return ((exact(gains) + unit) * factor - unit).to(dtype).to(gains.device)
 
     def _select(self, tensor: torch.Tensor, axes: tuple[str, ...], trim: Trim) -> torch.Tensor:
         for dim, axis in enumerate(axes):

@@ -21,7 +21,7 @@ RANK, ALPHA = 32, 64
 
 def student_of(model: Model, plan: Plan) -> Any:
     """Return the network of a plan with float32 weights of its own, in training mode, none of which learns yet."""
-    network = live_network(model, plan)
+    network = live_network(model, plan, torch.float32)
     for parameter in network.parameters():
         parameter.data = parameter.data.to(torch.float32, copy=True)
     return network.train()

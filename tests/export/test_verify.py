@@ -138,7 +138,6 @@ def test_a_source_that_is_larger_than_memory_is_checked_a_module_at_a_time(
     tiny: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "IN_MEMORY", 0)
-    monkeypatch.setattr(verify, "_plan_logits", None)
     for family, changes in (("llama", {}), ("gemma3_text", {"layer_types": ["full_attention"] * 6}), ("gpt2", {})):
         for dtype in ("auto", "bfloat16"):
             target = write(tiny(family, **changes), PLAN, tmp_path / f"{family}-{dtype}", dtype=dtype)
