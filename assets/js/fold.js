@@ -107,7 +107,7 @@
   // Whether another step of the same depth is known to be cheaper, and which; of a plan that is no step there is nothing to say.
   const compared = (box, data, step, hand, words) => {
     if (hand) { box.textContent = ""; return; }
-    if (data.filling) { box.textContent = fill(ls.busy ? words.map_filling : words.map_stopped, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
+    if (data.filling || data.stopped) { box.textContent = fill(ls.busy ? words.map_filling : words.map_stopped, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
     const same = steps(data, step.depth), known = same.filter((one) => ls.costOf(one)), best = ls.cheapest(same);
     if (!best) { box.textContent = fill(words.cost_unknown, {layers: step.depth, count: same.length}); return; }
     if (ls.costOf(step)?.ratio === ls.costOf(best).ratio) { box.textContent = fill(same.length > 1 ? words.cost_cheapest : words.cost_only, {layers: step.depth, count: same.length, known: known.length}); return; }
@@ -160,7 +160,7 @@
     ls.stand = (plan, T) => trigger("stand", {plan, T});
     if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
     const rest = () => ls.stand(hand ? choice : "map", T);
-    const standing = `${choice} ${plan.name} ${T}`, open = data.filling || props.stale === "yes"; // then the server wants to know where T is
+    const standing = `${choice} ${plan.name} ${T}`, open = data.filling || data.stopped || props.stale === "yes"; // then the server wants to know where T is
     clearTimeout(local.rest);
     ls.giveUp = () => { clearTimeout(local.rest); local.stood = standing; };
     if ((open || !ls.costOf(plan)) && local.stood !== standing) local.rest = setTimeout(() => { local.stood = standing; rest(); }, 600); // the hand has come to rest

@@ -12,6 +12,7 @@ from engine.models.devices import exact
 from engine.models.texts import packs_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.profiling import PROFILE, Profile, profile, profile_of
+from engine.passes.trails import FoldTrails
 from engine.plans.surgery import Mixer
 from engine.types import Block, Calibration, Model, SimilarityDefinition
 
@@ -53,7 +54,7 @@ class SimilarityMeter:
 
     def share_trails(self) -> None:
         """From now on keep states along the plans that are run: worth its memory where many plans will be asked for."""
-        self._trails = self._trails or Trails(max(256 << 20, self.model.spec.bytes // 4))
+        self._trails = self._trails or FoldTrails(max(256 << 20, self.model.spec.bytes // 4))
 
     @property
     def captures(self) -> tuple[Capture, ...]:

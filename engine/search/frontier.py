@@ -2,17 +2,20 @@
 
 Similarities do not depend on T, so a run at T decides the same at every T' from its largest rejected similarity up to
 its smallest accepted one. Running again just below the largest rejected similarity gives the next plan. Nothing is
-sampled, nothing is missed; the meter's memory makes each further run cost only the plans it has not seen.
+sampled, nothing is missed; the meter's memory makes each further run cost only the plans it has not seen. Steps come from T = 1
+downwards, so that a map that is stopped holds the upper part, as exact as the whole.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from engine.errors import SettingsError
-from engine.jobs import Job, Progress, retold
+from engine.jobs import Job, Progress, T, retold
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings, Proposal, propose
+from engine.search.effort import MapEffort
 from engine.types import Block, Plan
 
 
@@ -31,25 +34,72 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """Every plan that Algorithm 1 can reach over T in [t_min, 1], highest T first."""
+    """Every plan that Algorithm 1 can reach over T in [t_min, 1], highest T first; of a map that was stopped the steps that it had.
+
+    `complete` says whether the steps come down to t_min; else the last one's `t_from` is how far they come.
+    """
 
     t_min: float
     steps: tuple[Step, ...]
 
+    @property
+    def complete(self) -> bool:
+        """True where no step is missing."""
+        return bool(self.steps) and self.steps[-1].t_from <= self.t_min
+
+
+class Mapping:
+    """One T map over [t_min, 1] for fixed C, I, L, H, rule and similarity. `found` holds the steps it has at any time."""
+
+    def __init__(
+        self, meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5, tell: Callable[[Step], object] = lambda step: None
+    ) -> None:
+        """The settings' own T is ignored; `tell` is told of every step as soon as it is there, the highest T first.
+
+        Raises:
+            SettingsError: t_min is no number in [-1, 1], or see `LacoSettings.checked`.
+        """
+        require_t_min(t_min)
+        self.settings = replace(settings, T=1.0).checked(meter.model.spec.depth)
+        self._meter, self._tell = meter, tell
+        self._effort, self._estimated = MapEffort(meter, self.settings, t_min), False
+        self.found = Frontier(t_min, ())
+
+    def run(self) -> Job[Frontier]:
+        """Find the steps that are missing and return the whole map."""
+        self._meter.share_trails()
+        while not self.found.complete:
+            yield from self._advance()
+        return self.found
+
+    def estimated(self, job: Job[T]) -> Job[T]:
+        """Run a job that measures candidates of this map; before its first one it is told, once, what the whole map takes."""
+        with closing(job):
+            while True:
+                try:
+                    step = next(job)
+                except StopIteration as end:
+                    return end.value
+                if not self._estimated:
+                    yield Progress("Running the texts through the model")
+                    self._estimated = True
+                    yield self._effort.estimate()
+                yield step
+
+    def _advance(self) -> Job[None]:
+        """Find the next step."""
+        steps, t_min = self.found.steps, self.found.t_min
+        upper = steps[-1].t_from if steps else math.inf
+        below = retold(step_below(self._meter, self.settings, upper, t_min), lambda _: self._effort.measuring(upper))
+        step = yield from self.estimated(below)
+        self._effort.passed(sum(not trial.accepted and trial.similarity > t_min for trial in step.proposal.trials), step.t_from)
+        self.found = Frontier(t_min, (*steps, step))
+        self._tell(step)
+
 
 def frontier(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5) -> Job[Frontier]:
-    """Return the whole T map over [t_min, 1] for fixed C, I, L, H, rule and similarity; the settings' own T is ignored.
-
-    Raises:
-        SettingsError: t_min is no number in [-1, 1], or see `LacoSettings.checked`.
-    """
-    require_t_min(t_min)
-    settings = replace(settings, T=1.0).checked(meter.model.spec.depth)
-    meter.share_trails()
-    steps: list[Step] = []
-    while not steps or steps[-1].t_from > t_min:
-        steps.append((yield from step_below(meter, settings, steps[-1].t_from if steps else math.inf, t_min)))
-    return Frontier(t_min, tuple(steps))
+    """Return the whole T map: see `Mapping`."""
+    return Mapping(meter, settings, t_min).run()
 
 
 def step_below(meter: SimilarityMeter, settings: LacoSettings, upper: float, t_min: float) -> Job[Step]:
@@ -58,7 +108,7 @@ def step_below(meter: SimilarityMeter, settings: LacoSettings, upper: float, t_m
     The last step is the one that begins at t_min.
     """
     threshold, upper = min(max(math.nextafter(upper, -math.inf), t_min), 1.0), min(upper, 1.0)
-    proposal = yield from _share(propose(meter, replace(settings, T=threshold)), upper, t_min)
+    proposal = yield from propose(meter, replace(settings, T=threshold))
     rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
     lower = max(*rejected, t_min) if rejected else t_min
     return Step(lower, upper, _at(proposal, lower))
@@ -89,12 +139,6 @@ def _at(proposal: Proposal, threshold: float) -> Proposal:
     """The same proposal, naming the lower end of its interval as its T: a setting that gives it again."""
     named = tuple((key, threshold if key == "T" else value) for key, value in proposal.plan.settings)
     return replace(proposal, plan=replace(proposal.plan, settings=named))
-
-
-def _share(job: Job[Proposal], upper: float, t_min: float) -> Job[Proposal]:
-    """Run one proposal, its progress told as the share of [t_min, 1] that is mapped."""
-    mapped = Progress(f"Mapping T: {upper:.3f} and above is done", (1.0 - upper) / max(1.0 - t_min, 1e-9))
-    return retold(job, lambda _: mapped)
 
 
 def step_at(frontier: Frontier, threshold: float) -> Step:

@@ -1,18 +1,21 @@
 import json
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ui.page.bench.jobs
+import ui.page.bench.workbench
 from engine.errors import PlanError, SettingsError, SourceError
-from engine.jobs import drain
+from engine.jobs import Progress, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import LacoSettings
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
-from engine.search.frontier import frontier
+from engine.search.frontier import Mapping, frontier
 from tests.families import save_tiny
 from tests.page.benches import DATA, DEPTH, SETTINGS, open_on, other_texts, shown, texts, told_since
 from tests.waiting import wait_for_jobs, wait_until
@@ -209,6 +212,44 @@ def test_controls_that_say_by_themselves_what_was_cancelled_do_not_ask_for_it(be
     bench.ask(cancelled, by_itself=True)
     wait_for_jobs()
     assert shown(bench, "fold")["settings"]["C"] == 3
+
+
+def test_a_map_that_is_stopped_shows_the_steps_it_has_and_goes_on(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, advance = LacoSettings(C=2, I=1, lowest=0, rule="mean"), Mapping._advance
+    monkeypatch.setattr(ui.page.bench.workbench, "T_MIN", -1.0)
+    steps: list[int] = []
+
+    def slow(run: Mapping) -> Iterator[Progress]:
+        steps.append(len(run.found.steps))
+        while steps[-1] == 3:
+            yield Progress("Waiting")
+            time.sleep(0.01)
+        yield from advance(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mapping, "_advance", slow)
+        bench.ask(settings)
+        wait_until(lambda: steps[-1:] == [3])
+        bench.cancel()
+        wait_for_jobs()
+    part = shown(bench, "fold")
+    assert (part["stopped"], part["filling"], part["settings"]["rule"], bench.page.since(0)[1]["fold"]["stale"]) == (
+        True,
+        False,
+        "mean",
+        "no",
+    )
+    assert part["t_min"] == pytest.approx(part["steps"][2]["t_from"], abs=1e-5)
+    top, low = part["steps"][0], bench.map.steps[-1].t_from if bench.map else 0.0
+    assert bench.chosen("map", top["t_from"])[0].depth == top["depth"]
+    with pytest.raises(PlanError, match="not ready yet"):
+        bench.chosen("map", low - 0.1)
+    bench.look(low - 0.1)  # the rest is wanted after all
+    wait_for_jobs()
+    whole = shown(bench, "fold")
+    assert (whole["stopped"], whole["t_min"]) == (False, -1.0)
+    assert whole["steps"][:3] == part["steps"][:3]
+    assert bench.chosen("map", low - 0.1)
 
 
 def test_a_job_that_was_abandoned_is_begun_again_when_the_page_comes_back(

@@ -1,4 +1,5 @@
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -10,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import SettingsError
-from engine.jobs import Job, drain
+from engine.jobs import Job, Progress, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.baselines import plan_of_kept
 from engine.methods.laco import LacoSettings, Proposal, propose
 from engine.models.texts import calibration_of
-from engine.search.frontier import Frontier, Step, frontier, outwards, step_around, step_at
+from engine.search.frontier import Frontier, Mapping, Step, frontier, outwards, step_around, step_at
 from engine.types import Block, Model, Plan
 from tests.families import TEXTS
 
@@ -119,13 +120,13 @@ def whole_map(model: Model) -> Job[Frontier]:
     return frontier(meter_of(model), LacoSettings(C=2, I=1, lowest=0), -0.5)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 5])
+@pytest.mark.parametrize("stop_after", [3, 4, 7])
 def test_an_interrupted_map_goes_on_where_it_stopped(stop_after: int, tiny: Callable[..., Model], measured: list[Any]) -> None:
     job = whole_map(tiny("llama"))
     for _ in range(stop_after):
         next(job)
     job.close()
-    assert len(measured) == stop_after - 1  # a step is told before it is taken
+    assert len(measured) == stop_after - 3  # a step is told before it is taken, and what the map takes before all
     resumed = drain(whole_map(tiny("llama")))
     assert len(measured) == len(set(measured)) > stop_after
     assert resumed == drain(whole_map(tiny("llama")))
@@ -138,6 +139,50 @@ def test_a_second_map_runs_no_model(tiny: Callable[..., Model], measured: list[A
         monkeypatch.setattr(block, "forward", None)
     assert drain(whole_map(tiny("llama"))) == first
     assert len(measured) == len(set(measured))
+
+
+# --- What it takes, and what a part of it holds ---
+
+
+def test_what_a_map_takes_is_told_first_and_its_progress_is_true(tiny: Callable[..., Model], measured: list[Any]) -> None:
+    told: list[tuple[int, Progress]] = []
+    meter = meter_of(tiny("llama", num_hidden_layers=16))
+    drain(frontier(meter, LacoSettings(C=2, I=1), 0.0), lambda step: told.append((len(measured), step)))
+    (_, first), (before, estimate), *later = told
+    assert (first.label, before) == ("Running the texts through the model", 0)
+    found = re.fullmatch(r"Mapping T: (\d+)–(\d+) candidates, about \d+(–\d+)? s", estimate.label)
+    assert found is not None
+    assert int(found[1]) == 14 < len(measured) < 2 * int(found[2])
+    assert all(re.fullmatch(r"Mapping T: \d\.\d{3} and above is done, about \d+ candidates left", step.label) for _, step in later)
+    shares = [step.fraction or 0.0 for _, step in told]
+    assert shares == sorted(shares)
+    assert max(b - a for a, b in pairwise(shares)) < 0.15
+    assert all(abs(share - count / len(measured)) < 0.35 for (count, _), share in zip(told, shares, strict=True))
+    assert shares[-1] > 0.85
+
+
+def test_a_map_that_is_remembered_tells_nothing_of_what_it_takes(tiny: Callable[..., Model], measured: list[Any]) -> None:
+    drain(whole_map(tiny("llama")))
+    told: list[Progress] = []
+    drain(whole_map(tiny("llama")), told.append)
+    assert told == []
+
+
+def test_a_map_that_is_stopped_holds_its_upper_steps_exactly(tiny: Callable[..., Model], measured: list[Any]) -> None:
+    told: list[Step] = []
+    run = Mapping(meter_of(tiny("llama")), LacoSettings(C=2, I=1, lowest=0), -0.5, told.append)
+    assert (run.found.steps, run.found.complete) == ((), False)
+    job = run.run()
+    while len(told) < 3:
+        next(job)
+    job.close()
+    part = run.found
+    assert part.steps == tuple(told)
+    assert not part.complete
+    whole = drain(whole_map(tiny("llama")))
+    assert whole.complete
+    assert whole.steps[:3] == part.steps
+    assert drain(run.run()) == whole  # it goes on where it was
 
 
 # --- In which order ---

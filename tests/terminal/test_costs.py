@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from engine.jobs import Progress
+from engine.search.frontier import Mapping
 from tests.answers import Answer, assert_refused
 from tests.families import TEXTS, save_tiny
 from tests.waiting import wait_until
@@ -98,3 +100,23 @@ def test_a_sweep_that_is_interrupted_writes_what_it_has(tmp_path: Path) -> None:
     assert "Traceback" not in err
     assert [set(plan) for plan in json.loads(out)["plans"]] == [SWEPT] * len(json.loads(out)["plans"])
     assert json.loads(out)["plans"][0]["cost"]["ratio"] == 1
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])  # Ctrl-C and SIGTERM, see `stoppable`
+def test_a_map_that_is_interrupted_tells_that_it_is_not_complete(
+    stop: BaseException, code: int, inside: Callable[..., Answer], on_tiny: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("map", *on_tiny, "-C", 2, "-I", 1, "--t-min", 0.2)
+    whole = inside(*asked).json
+    assert whole["complete"] is True
+    advance = Mapping._advance
+
+    def interrupted(run: Mapping) -> Iterator[Progress]:
+        if len(run.found.steps) == 2:
+            raise stop
+        yield from advance(run)
+
+    monkeypatch.setattr(Mapping, "_advance", interrupted)
+    done = inside(*asked)
+    assert done.code == code
+    assert json.loads(done.out) == {**whole, "complete": False, "steps": whole["steps"][:2]}

@@ -79,9 +79,11 @@ def plan_data(model: Model, plan: Plan, similarity: float) -> str:
     return encode({**plan_parts(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
 
 
-def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier: Frontier, filling: bool = False) -> str:
-    """Return what the fold view draws: every step with its plan and trials, or the one step of a map that is still `filling`.
-    Thresholds keep all their digits."""
+def map_data(
+    model: Model, texts: Calibration, settings: LacoSettings, frontier: Frontier, filling: bool = False, stopped: bool = False
+) -> str:
+    """Return what the fold view draws: every step with its plan and trials, or the one step of a map that is still `filling`, or those
+    of one that was `stopped`. Thresholds keep all their digits."""
     steps = []
     for step in frontier.steps:
         proposal = step.proposal
@@ -108,6 +110,7 @@ def map_data(model: Model, texts: Calibration, settings: LacoSettings, frontier:
             "texts": len(texts.texts),
             "calibration": texts.name,
             "filling": filling,
+            "stopped": stopped,
             "monotone": all(a >= b for a, b in pairwise(depths)),
             "steps": steps,
         }

@@ -52,9 +52,10 @@ def step_to_json(step: Step, costs: Mapping[tuple[Block, ...], Cost] | None = No
 
 
 def frontier_to_json(frontier: Frontier, costs: Mapping[tuple[Block, ...], Cost] | None = None) -> dict[str, Any]:
-    """Return a T map: the settings all its steps share, and the steps from the highest T down."""
+    """Return a T map: the settings all its steps share, the steps from the highest T down, and whether those come down to t_min."""
     shared = {key: value for key, value in frontier.steps[0].proposal.plan.settings if key != "T"}
-    return {"settings": {**shared, "t_min": frontier.t_min}, "steps": [step_to_json(step, costs) for step in frontier.steps]}
+    steps = [step_to_json(step, costs) for step in frontier.steps]
+    return {"settings": {**shared, "t_min": frontier.t_min}, "complete": frontier.complete, "steps": steps}
 
 
 def sweep_to_json(entries: Sequence[SweepEntry]) -> dict[str, Any]:

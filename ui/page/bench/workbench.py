@@ -16,7 +16,7 @@ from engine.plans.files import of_another_model, plan_from_json
 from engine.plans.kept import require_tensors
 from engine.plans.rules import fold_spans
 from engine.plans.words import require_depth
-from engine.search.frontier import Frontier, Step, frontier, step_around, step_at
+from engine.search.frontier import Frontier, Mapping, Step, step_around, step_at
 from engine.types import Plan
 from ui.page import charts
 from ui.page.bench.opening import Coming, Opening
@@ -40,6 +40,7 @@ class Workbench(Opening):
         self.map_of: LacoSettings | None = None
         self.T = 1.0  # where the person's T stands
         self.glimpse: Step | None = None  # of a map that is still being filled: the step that is shown
+        self._mapping: Mapping | None = None  # the map that is being filled
         self.profile: Profile | None = None
         self.spans: list[list[int]] = []  # of the hand-made plan
         self.hand: Plan | None = None
@@ -105,8 +106,9 @@ class Workbench(Opening):
 
     def forget(self) -> None:
         """A map that will not come can be asked for again."""
-        if self.asked != self.map_of:
-            self.asked, self.given_up = None, self.asked or self.given_up
+        if self.asked is not None and (self.asked != self.map_of or (self.map and not self.map.complete)):
+            self._stop_short(self.asked)
+            self.asked, self.given_up = None, self.asked
         self._survey_asked = self._survey_of
 
     def _fitting(self, settings: LacoSettings, moving: bool = False) -> LacoSettings:
@@ -151,20 +153,34 @@ class Workbench(Opening):
     def look(self, threshold: float) -> None:
         """T stands here now: while its map is still being filled, or was stopped, the step that holds it is worked out first."""
         moved, self.T = threshold != self.T, threshold
-        wanted = self.asked or (self.settings if self.glimpse else None)
-        if moved and wanted is not None and wanted != self.map_of and not (self.glimpse and self.glimpse.holds(self.T)):
+        wanted = self.asked or (self.settings if self.glimpse or self.map_of == self.settings else None)
+        if moved and wanted is not None and not self._holds(wanted, threshold):
             self.asked = wanted
             self._map(wanted)
+
+    def _holds(self, settings: LacoSettings, threshold: float) -> bool:
+        """True where the plan of this T is known."""
+        return (self.glimpse is not None and self.glimpse.holds(threshold)) or (
+            settings == self.map_of and self._step(threshold) is not None
+        )
+
+    def _step(self, threshold: float) -> Step | None:
+        """Return the step of the map that holds T; None where the map was stopped before it came there."""
+        if self.map is None:
+            return None
+        step = step_at(self.map, threshold)
+        return step if self.map.complete or step.holds(threshold) else None
 
     def _map(self, settings: LacoSettings) -> None:
         meter = self.open_meter()
 
         def job() -> Job[Frontier]:
+            self._mapping = mapping = Mapping(meter, settings, T_MIN)
             if not (self.glimpse and self.glimpse.holds(self.T)):
                 around = step_around(meter, replace(settings, T=self.T), T_MIN)
-                step = yield from retold(around, lambda told: Progress(told.label))  # how far the map is, is another question
-                self._glimpsed(settings, step)
-            return (yield from frontier(meter, settings, T_MIN))
+                around = retold(around, lambda told: Progress(told.label))  # how far the map is, is another question
+                self._glimpsed(settings, (yield from mapping.estimated(around)))
+            return (yield from mapping.run())
 
         self.submit("map", job, lambda found: self._mapped(settings, found), urgent=True, yielding=True, quick=True)
 
@@ -174,9 +190,21 @@ class Workbench(Opening):
         for tell in self._on_shown:
             tell(step.proposal.plan)
 
+    def _stop_short(self, settings: LacoSettings) -> None:
+        """Show the steps that a map has which is stopped: those from T = 1 down, and the one that T stands in."""
+        found = self._mapping.found if self._mapping is not None and self._mapping.settings == settings else None
+        self._mapping = None
+        if found is None or not found.steps or found.complete:
+            return
+        self.map, self.map_of = found, settings
+        reached = found.steps[-1].t_from
+        beside = (self.glimpse,) if self.glimpse is not None and self.glimpse.t_from < reached else ()
+        shown = Frontier(reached, (*found.steps, *beside))
+        self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, shown, stopped=True))
+
     def _mapped(self, settings: LacoSettings, found: Frontier) -> None:
         model = self.open_meter().model
-        self.map, self.map_of, self.glimpse = found, settings, None
+        self.map, self.map_of, self.glimpse, self._mapping = found, settings, None, None
         self.show("fold", charts.map_data(model, self.texts, settings, found))
         depths = [step.proposal.plan.depth for step in found.steps]
         self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum also where nothing folds
@@ -275,7 +303,7 @@ class Workbench(Opening):
             return plan, known
         step = self.glimpse
         if step is None or not step.holds(threshold):
-            step = step_at(self.map, threshold) if self.map is not None and self.map_of == self.asked else None
+            step = self._step(threshold) if self.map_of == (self.asked or self.settings) else None
         if step is None:
             raise PlanError("the T map for these settings is not ready yet; wait for it, or cancel and choose others")
         proposal = step.proposal
