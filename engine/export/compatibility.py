@@ -10,21 +10,22 @@ from typing import Any
 Values = dict[str, Any]
 
 # The oldest release from which on all that were tried gave the logits of 5.23 (to 1e-5 of the largest, on 50 and on 200 tokens, beyond
-# the context), the same token ids, the same texts and chats. Tiny exports of every family, scaling and cut were read with 4.43.4,
-# 4.45.2, 4.48.3, 4.50.3, 4.51.3, 4.52.4, 4.53.3, 4.54.1, 4.55.4, 4.56.2, 4.57.1, 4.57.6, 5.0.0 and 5.23.0; others were not tried.
+# the context). Tiny exports of every family, scaling and cut were read with 4.43.4, 4.45.2, 4.48.3, 4.50.3, 4.51.3, 4.52.4, 4.53.3,
+# 4.54.1, 4.55.4, 4.56.2, 4.57.1, 4.57.6, 5.0.0 and 5.23.0. Token ids, texts and chats were compared in 4.43.4, 4.45.2, 4.48.3, 4.51.3,
+# 4.53.3, 4.56.2 and 4.57.6 alone.
 _OLDEST = "4.48.3"  # 4.45.2 does not read chat_template.jinja; 4.43.4 decodes other spaces
 _FAMILIES = {
     "gemma3_text": "4.50.3",  # 4.48.3 has no such model
     "qwen3": "4.51.3",  # 4.50.3 has no such model
 }
 _FEATURES = {
-    "partial": "4.49.0",  # which was tried for Phi-3 alone; 4.48.3 rotates whole heads of Phi-3, and fails
+    "partial": "4.49.0",  # where Phi-3 alone was read; 4.48.3 rotates whole heads of Phi-3, and fails
     "longrope": "4.51.3",  # outside Phi-3, 4.50.3 never takes the long factors
     "mscale": "4.51.3",  # YaRN's; 4.50.3 does not read it
     "layer_types": "4.53.3",  # 4.52.4 goes by a number, which it reads otherwise for Qwen
     "truncate": "4.55.4",  # YaRN's; 4.54.1 always rounds the range
     "factor": "4.56.2",  # 4.55.4 takes YaRN's factor from the lengths, whatever is written
-    "bidirectional": "4.57.1",  # 4.56.2 knows causal attention alone
+    "bidirectional": "4.57.1",  # 4.56.2 gives other logits
     "version 5": "5.0.0",  # no version of 4 can be told
     "yarn in some layers": "5.23.0",  # 4.57.6 reads it, 5.0.0, 5.1.0, 5.3.0 and 5.6.2 stop with a KeyError
 }
