@@ -10,8 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from engine.aside import making
-from engine.errors import LayerscopeError, SourceError, first_line
+from engine.atomic import making
+from engine.errors import LayerscopeError, SourceError, reason_of
 from engine.jobs import Job, Progress, answer_request
 from engine.models.gguf_config import gguf_config
 from engine.models.gguf_file import GgufFile, read_header
@@ -52,9 +52,8 @@ def _convert(gguf: Path, partial: Path) -> Job[None]:
     yield Progress(f"Reading {gguf.name}", 0.05)
     with _telling_of(gguf):
         header = described(gguf)
-        tokenizer = gguf_tokenizer(header)
+        config, tokenizer = complete_config(header), gguf_tokenizer(header)
         yield Progress("Dequantising the weights", 0.4)
-        config = complete_config(header)
         needed, free = 4 * sum(one.numel() for one in empty_network(config).parameters()), shutil.disk_usage(partial.parent).free
         if needed > free:
             raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
@@ -64,7 +63,7 @@ def _convert(gguf: Path, partial: Path) -> Job[None]:
         network.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     except SafetensorError as error:  # which says in its own way that the disk is full
-        raise OSError(None, first_line(error)) from error
+        raise OSError(None, reason_of(error)) from error
 
 
 def load_gguf(gguf: Path) -> tuple[Any, dict[str, Any], Any]:

@@ -14,6 +14,10 @@ _LATER_SCALED = 62  # at exactly this depth llama.cpp takes a gemma3 for the 27B
 _PERIOD = 6  # of gemma3: every so many layers one has full attention, where the file does not say
 _NO_HEADS = "the stock class has no heads of that width beside so many channels"
 _NEEDED = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
+_BOUNDED = (
+    "embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length",
+)  # fmt: skip
 _ATTENTION_BIAS = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias")
 _MLP_BIAS = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
 
@@ -26,10 +30,10 @@ def gguf_config(gguf: GgufFile) -> Any:
     """
     numbers = {name: _needed(gguf, name) for name in _NEEDED}
     require_depth(gguf, numbers["block_count"])
+    require_bounded(gguf)
     require_widths(gguf)
     values = _gpt2(gguf, numbers) if gguf.architecture == "gpt2" else _rotary(gguf, numbers)
-    for name in ("bos", "eos", "padding"):
-        values[f"{name.removesuffix('ding')}_token_id"] = gguf.whole(f"tokenizer.ggml.{name}_token_id")
+    values |= _special(gguf, values["vocab_size"])
     values["tie_word_embeddings"] = "output.weight" not in gguf.tensors
     family = "mistral" if gguf.architecture == "llama" and window_of(gguf) else FAMILIES.get(gguf.architecture, gguf.architecture)
     try:
@@ -48,6 +52,17 @@ def _needed(gguf: GgufFile, name: str) -> int:
     if value < 1:
         raise SourceError(f"{gguf.path}: {gguf.architecture}.{name} is {value}, and at least 1 is needed")
     return value
+
+
+def _special(gguf: GgufFile, known: int) -> dict[str, int | None]:
+    """Return the tokens that begin, end and fill a text."""
+    found = {}
+    for name, ours in (("bos", "bos"), ("eos", "eos"), ("padding", "pad"), ("unknown", "")):
+        token = gguf.whole(f"tokenizer.ggml.{name}_token_id")
+        if token is not None and not 0 <= token < known:
+            raise gguf.unread(f"tokenizer.ggml.{name}_token_id", token, f"the model knows {known} tokens")
+        found[f"{ours}_token_id"] = token
+    return {name: token for name, token in found.items() if name != "_token_id"}
 
 
 def _gpt2(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
@@ -181,8 +196,17 @@ def _tokens(gguf: GgufFile) -> int:
 def require_depth(gguf: GgufFile, depth: int) -> None:
     """Raise SourceError where the blocks that a file says it has are others than those whose tensors it has."""
     found = {int(parts[1]) for parts in (name.split(".", 2) for name in gguf.tensors) if parts[0] == "blk" and parts[1].isdigit()}
-    if found and max(found) + 1 != depth:
-        raise SourceError(f"{gguf.path}: {gguf.architecture}.block_count says {depth} blocks, and its tensors are of {max(found) + 1}")
+    if (held := max(found, default=-1) + 1) != depth:
+        raise SourceError(f"{gguf.path}: {gguf.architecture}.block_count says {depth} blocks, and its tensors are of {held}")
+
+
+def require_bounded(gguf: GgufFile) -> None:
+    """Raise SourceError where a number is beyond all sizes of the tensors, before anything is built of it."""
+    largest = max((int(size) for tensor in gguf.tensors.values() for size in tensor.shape), default=0)
+    for name in _BOUNDED:
+        value = gguf.whole("{arch}." + name)
+        if value is not None and not 0 <= value <= largest:
+            raise SourceError(f"{gguf.path}: {gguf.architecture}.{name} is {value}, and its tensors allow at most {largest}")
 
 
 def require_widths(gguf: GgufFile) -> None:

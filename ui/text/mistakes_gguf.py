@@ -11,6 +11,7 @@ GGUF_MISTAKES: dict[str, str] = {
     "{}: its metadata describes no {} model: {}": "{}: 메타데이터대로는 {} 모델을 만들 수 없습니다({}).",
     "{}: {} says {} tokens, and token_embd.weight has {}": "{}: {}은(는) 토큰이 {}개라고 하지만 token_embd.weight에는 {}개가 있습니다.",
     "{}: {}.block_count says {} blocks, and its tensors are of {}": "{}: {}.block_count는 블록이 {}개라고 하지만 텐서는 {}개의 것입니다.",
+    "{}: {}.{} is {}, and its tensors allow at most {}": "{}: {}.{}은(는) {}인데 텐서로 보아 {} 이하여야 합니다.",
     "{}: {}.{} is {}, and {} has {}": "{}: {}.{}은(는) {}(이)라고 하지만 {}의 크기는 {}입니다.",
     "{}: {} heads cannot share {} keys and values (attention.head_count_kv) evenly": "{}: 헤드 {}개가 키와 값 {}개(attention.head_count_kv)를 고르게 나누어 쓸 수 없습니다.",
     "{}: the tensor {} is not read here ({} such): the stock class of {} has no place for it": "{}: 텐서 {}은(는) 읽지 않습니다({}개). {}의 기본 클래스에는 자리가 없습니다.",
@@ -51,6 +52,7 @@ GGUF_MISTAKES: dict[str, str] = {
     "it must not lie below yarn_beta_slow, which is {}": "yarn_beta_slow({})보다 작을 수 없습니다",
     "it mixes scaled and plain positions in a way of its own": "배율을 적용한 위치와 그대로인 위치를 따로 정한 방식으로 섞습니다",
     "it scales yarn's factor once more": "yarn의 배율을 한 번 더 바꿉니다",
+    "the model knows {} tokens": "모델이 아는 토큰은 {}개입니다",
     "gpt2 and llama are known": "gpt2와 llama만 읽습니다",
     "how it cuts a text into words is not known": "텍스트를 어떻게 단어로 나누는지 알 수 없습니다",
 }
