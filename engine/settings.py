@@ -34,12 +34,14 @@ class NoSettings:
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[F]):
-    """A method: what it is called, what it does in a few words, its function and the record of its settings."""
+    """A method: what it is called, what it does in a few words, its function, the record of its settings, and the arXiv id of its paper
+    (empty where it has none)."""
 
     name: str
     help: str
     run: F
     settings: type = NoSettings
+    reference: str = ""
 
     def asked(self, values: Mapping[str, Any]) -> Any:
         """Return the record of its settings; values that are no setting of its own are passed over."""
@@ -55,11 +57,11 @@ class Registry(Mapping[str, Method[F]]):
         self._package = package
         self._methods: dict[str, Method[F]] = {}
 
-    def register(self, name: str, help: str, settings: type = NoSettings) -> Callable[[F], F]:
-        """Return the decorator that makes a function the method of this name."""
+    def register(self, name: str, help: str, settings: type = NoSettings, reference: str = "") -> Callable[[F], F]:
+        """Return the decorator that makes a function the method of this name; `reference` is the arXiv id of its paper."""
 
         def add(run: F) -> F:
-            self._methods[name] = Method(name, help, run, settings)
+            self._methods[name] = Method(name, help, run, settings, reference)
             return run
 
         return add

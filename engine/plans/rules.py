@@ -17,7 +17,7 @@ def _compose(home: int, parts: Sequence[tuple[float, Block]]) -> Block:
     return Block(home, tuple((layer, value) for layer, value in sorted(total.items()) if value != 0.0))
 
 
-@RULES.register("reference", "the last layer's projections under the first one's norms: what LaCo's code computes")
+@RULES.register("reference", "the last layer's projections under the first one's norms: what LaCo's code computes", reference="2402.11187")
 def reference(group: Sequence[Block]) -> Block:
     """The last block's projections under the first block's norms: what LaCo's published code computes.
 
@@ -27,7 +27,7 @@ def reference(group: Sequence[Block]) -> Block:
     return _compose(group[0].home, [(1.0, group[-1])])
 
 
-@RULES.register("paper", "Eq. 1 as printed")
+@RULES.register("paper", "Eq. 1 as printed", reference="2402.11187")
 def paper(group: Sequence[Block]) -> Block:
     """2402.11187, Eq. 1 as printed: W + sum over absorbed d of (W_d - W). Equals `reference` for two blocks only."""
     return _compose(group[0].home, [(2.0 - len(group), group[0]), *((1.0, block) for block in group[1:])])
