@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from engine.aside import replacing
+from engine.atomic import replacing
 from engine.errors import LayerscopeError
 
 if TYPE_CHECKING:

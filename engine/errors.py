@@ -40,6 +40,3 @@ class ExportError(LayerscopeError):
 def reason_of(error: BaseException) -> str:
     """Return a library's whole error on one line, for one of ours to quote; the end of a very long one is cut off."""
     return (" ".join(str(error).split()) or type(error).__name__)[:500]
-
-
-first_line = reason_of

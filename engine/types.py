@@ -113,7 +113,7 @@ class Model:
     network: Any
     tokenizer: Any
     fingerprint: str
-    lock: Any  # an engine.turns.Turn
+    lock: Any  # an engine.model_lock.Turn
     paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # of its last passes over the source on this machine
 
     @property
@@ -123,7 +123,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class TextSet:
     """Texts that a model is measured on; the fingerprint is the SHA-256 of the texts."""
 
     name: str

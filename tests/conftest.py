@@ -21,7 +21,7 @@ from engine.jobs import drain
 from engine.models import loading
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
-from engine.recover import apart
+from engine.recover import run_process
 from engine.types import Model
 from tests.answers import Answer
 from tests.families import save_tiny
@@ -91,7 +91,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convert, learn and check in this process, by the same code, which spares the seconds that another process takes to start."""
-    for caller in (checkpoint, loading, apart):
+    for caller in (checkpoint, loading, run_process):
         monkeypatch.setattr(caller, "in_fresh_process", here)
 
 

@@ -23,14 +23,14 @@ from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
-from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.surgery import pack_mask
-from engine.recover import apart, learning, recovery
-from engine.recover.beginning import begin
+from engine.plans.tensor_store import keep_tensor, name_tensor
+from engine.recover import learning, recovery, run_process
 from engine.recover.recovery import recover
 from engine.recover.runs import Run
 from engine.recover.settings import RecoverySettings
-from engine.recover.students import student_of, trained
+from engine.recover.start import begin
+from engine.recover.student import student_of, trained
 from engine.training import parallel
 from engine.training.loop import BETAS
 from engine.training.recipe import Recipe, rate_at
@@ -158,7 +158,7 @@ def _replicated(run: Run) -> None:
 if __name__ == "__main__":
     shortened()
     learning.SAVE = 0.0  # a checkpoint after every step, so that a kill may fall into one
-    apart.in_fresh_process = checkpoint.in_fresh_process = here  # all in the one process that is killed
+    run_process.in_fresh_process = checkpoint.in_fresh_process = here  # all in the one process that is killed
     folders = sys.argv[1:]
     with parallel.together():
         while folders and folders[0] != "--replicated":

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.aside import making
+from engine.atomic import making
 from engine.cache import content_key
-from engine.corpus.apart import judged_on
+from engine.corpus.decontamination import judged_on
 from engine.corpus.reading import Document, content_of, documents
 from engine.corpus.rows import DOMAINS, STARTS, TOKENS, Rows, is_whole, open_rows, write_index
 from engine.corpus.settings import WritingSettings

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.cache import content_key, file_digest
-from engine.errors import TextError, first_line
-from engine.foreign import LARGE, ForeignError, json_of, require_regular
+from engine.errors import TextError, reason_of
 from engine.judge.practice import kept_apart
 from engine.models.texts import BUNDLED, bundled
+from engine.untrusted import LARGE, ForeignError, json_of, require_regular
 
 BUNDLES = {"practice": BUNDLED, **{language: (language,) for language in BUNDLED}}
 HUB = "hub:"
@@ -74,7 +74,7 @@ def content_of(choice: str) -> str:
     except ForeignError as error:
         raise TextError(f"{path} cannot be read: {error}") from error
     except (OSError, ValueError) as error:  # a NUL in its name is the latter
-        raise TextError(f"{choice!r} cannot be read: {first_line(error)}") from error
+        raise TextError(f"{choice!r} cannot be read: {reason_of(error)}") from error
 
 
 def _read(choice: str, tokenizer: Any) -> Iterator[Document]:
@@ -161,7 +161,7 @@ def _parquet(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
             ):
                 yield _document(record, domain, tokenizer, f"{path}: row {number}")
     except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
-        raise TextError(f"{path} cannot be read: {first_line(error)}") from error
+        raise TextError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def _hub(choice: str, tokenizer: Any) -> Iterator[Document]:
@@ -178,7 +178,7 @@ def _hub(choice: str, tokenizer: Any) -> Iterator[Document]:
     except TextError:
         raise
     except Exception as error:  # whatever goes wrong far away
-        raise TextError(f"{choice} cannot be fetched: {first_line(error)}") from error
+        raise TextError(f"{choice} cannot be fetched: {reason_of(error)}") from error
 
 
 def _document(record: Any, domain: str, tokenizer: Any, where: str) -> Document:
@@ -196,7 +196,7 @@ def _in_template(messages: Any, tokenizer: Any, where: str) -> str:
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
     except Exception as error:  # a template is a program of somebody else's
-        raise TextError(f"{where} holds messages that the chat template refuses: {first_line(error)}") from error
+        raise TextError(f"{where} holds messages that the chat template refuses: {reason_of(error)}") from error
 
 
 _READERS = {".txt": _txt, ".jsonl": _jsonl, ".parquet": _parquet}

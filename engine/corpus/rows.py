@@ -16,8 +16,8 @@ import torch
 
 from engine.cache import file_digest, read_marked, write_marked
 from engine.errors import SettingsError, TextError
-from engine.foreign import ForeignError, require_regular
 from engine.models.texts import PACK_TOKENS, Pack, pack_rows
+from engine.untrusted import ForeignError, require_regular
 
 HELD_OUT = 20  # every so many documents one is held out
 TOKENS, STARTS, DOMAINS, INDEX = "tokens.bin", "starts.npy", "domains.npy", "index.json"
@@ -67,7 +67,7 @@ class Laid:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Part:
+class DomainRows:
     """The documents of one domain: those that are trained on, and those that are held out."""
 
     domain: str
@@ -90,7 +90,7 @@ class Rows:
     name: str
     fingerprint: str
     length: int
-    parts: tuple[Part, ...]
+    parts: tuple[DomainRows, ...]
     dropped: Dropped = Dropped()
 
     def __len__(self) -> int:
@@ -207,15 +207,15 @@ def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
     return Rows(name, fingerprint, length, parts, Dropped(index["dropped"], tuple(index["beginnings"])))
 
 
-def _part(domain: str, tokens: np.ndarray, starts: np.ndarray, numbers: np.ndarray) -> Part:
+def _part(domain: str, tokens: np.ndarray, starts: np.ndarray, numbers: np.ndarray) -> DomainRows:
     """Return a domain of these documents: every 20th is held out, the last where there are fewer, of a single one its last 20th."""
     begin, end = starts[numbers], starts[numbers + 1]
     if len(numbers) == 1:
         cut = np.maximum(begin, end - np.maximum(2, (end - begin) // HELD_OUT))
-        return Part(domain, _laid(tokens, begin, cut), _laid(tokens, cut, end))
+        return DomainRows(domain, _laid(tokens, begin, cut), _laid(tokens, cut, end))
     held = np.arange(1, len(numbers) + 1) % HELD_OUT == 0
     held[-1] |= not held.any()
-    return Part(domain, _laid(tokens, begin[~held], end[~held]), _laid(tokens, begin[held], end[held]))
+    return DomainRows(domain, _laid(tokens, begin[~held], end[~held]), _laid(tokens, begin[held], end[held]))
 
 
 def _laid(tokens: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Laid:

@@ -18,12 +18,12 @@ import numpy as np
 from engine.cache import content_key
 from engine.corpus.settings import WritingSettings
 from engine.errors import TextError
-from engine.foreign import ForeignError, json_of, require_regular
 from engine.jobs import Job, Progress, retold
 from engine.judge.generation import Generated, generate
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import Model
+from engine.untrusted import ForeignError, json_of, require_regular
 
 _PATIENCE = 16  # batches in a row without a word
 

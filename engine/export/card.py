@@ -7,13 +7,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.export.figures import bytes_of
 from engine.export.lineage import base_model, before, learned, told
-from engine.foreign import text_in
 from engine.models.accounting import patterns
 from engine.models.sources import lies_within
 from engine.models.texts import assets_folder
+from engine.plans.description import describe
 from engine.plans.provenance import made
-from engine.plans.words import describe
 from engine.types import ModelSource, ModelSpec, Plan
+from engine.untrusted import text_in
 
 _INHERITED = ("license", "license_name", "license_link", "language")
 

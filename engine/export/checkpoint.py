@@ -20,17 +20,17 @@ from engine.export.card import model_card
 from engine.export.lineage import hub_id, lineage_of, pruned
 from engine.export.mergekit import mergekit_config
 from engine.export.target import appearing, require_disk, require_free, set_aside
-from engine.foreign import ForeignError, object_in
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.models.loading import fingerprint_of, generation_config_in
 from engine.models.sources import COMPANIONS, inspect_folder, lies_within
 from engine.models.tensors import places_in, write_shards
+from engine.plans.description import require_depth
 from engine.plans.files import plan_to_json
-from engine.plans.kept import require_tensors
 from engine.plans.outputs import plan_outputs
+from engine.plans.tensor_store import require_tensors
 from engine.plans.trimming import plan_config
-from engine.plans.words import require_depth
 from engine.types import ModelSource, ModelSpec, Plan
+from engine.untrusted import ForeignError, object_in
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 

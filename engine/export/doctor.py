@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.aside import abandoned
+from engine.atomic import abandoned
 from engine.cache import cache_folder, read_marked
 from engine.errors import SourceError
 from engine.export.checkpoint import versions
 from engine.export.target import ASIDE
-from engine.foreign import real_path
 from engine.models.devices import Device, devices
 from engine.models.library import demo_file
+from engine.untrusted import real_path
 
 _SCARCE = 1_000_000_000  # bytes of disk, below which an export of a small model may fail
 _SWITCHES = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR")  # what Gradio may be told by the environment

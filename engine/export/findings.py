@@ -7,7 +7,7 @@ from typing import Any
 from engine.export.figures import bytes_of, change, number, percent, spread
 from engine.judge.cost import LEVELS
 from engine.judge.evaluation import Evaluation
-from engine.plans.words import Say, in_english, weigh
+from engine.plans.description import Say, in_english, weigh
 from engine.types import ModelSpec, Plan
 
 Row = tuple[str, str, str, str]  # what, of the source, of the plan, what has changed

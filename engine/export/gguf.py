@@ -18,8 +18,8 @@ from engine.jobs import Job, Progress
 from engine.models.families import Architecture, row_of
 from engine.models.gguf_file import FAMILIES, read_header
 from engine.models.loading import converted
+from engine.plans.description import require_depth
 from engine.plans.files import plan_to_json
-from engine.plans.words import require_depth
 from engine.types import ModelSource, Plan
 
 # What llama.cpp decides by a layer's position alone, by general.architecture (set_swa_pattern, n_no_rope_layer_step): the last

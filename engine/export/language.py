@@ -5,7 +5,7 @@ from functools import cache
 
 from engine.errors import SettingsError
 from engine.models.texts import assets_folder
-from engine.plans.words import Say, in_english
+from engine.plans.description import Say, in_english
 
 
 def languages() -> tuple[str, ...]:

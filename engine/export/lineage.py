@@ -8,7 +8,7 @@ from engine.corpus.reading import name_of
 from engine.export.figures import number
 from engine.models.library import json_in
 from engine.models.sources import DEMO_BASE_MODEL, lies_within
-from engine.plans.words import Say, in_english
+from engine.plans.description import Say, in_english
 from engine.types import ModelSource, ModelSpec, Plan
 
 RECORD = "layerscope.json"

@@ -2,7 +2,7 @@
 
 from huggingface_hub.utils import yaml_dump
 
-from engine.plans.words import runs
+from engine.plans.description import runs
 from engine.types import Plan
 
 

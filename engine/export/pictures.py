@@ -8,7 +8,7 @@ from engine.cache import plain
 from engine.judge.cost import LEVELS
 from engine.judge.evaluation import Evaluation
 from engine.passes.profiling import Profile
-from engine.plans.words import Say, in_english, runs, weigh
+from engine.plans.description import Say, in_english, runs, weigh
 from engine.search.frontier import Frontier
 from engine.types import Block, ModelSpec, Plan
 

@@ -11,8 +11,8 @@ from engine.export.checkpoint import Check, ExportReport, companions_of, furnish
 from engine.jobs import Job, Progress, scaled
 from engine.models.loading import fingerprint_of, resolve
 from engine.models.sources import read_config
-from engine.recover.apart import apart
 from engine.recover.recovery import recover
+from engine.recover.run_process import apart
 from engine.recover.runs import Run
 from engine.training.parallel import first, size
 

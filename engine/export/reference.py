@@ -16,7 +16,7 @@ import torch
 from engine.models.families import architecture_of
 from engine.models.shapes import shape_of
 from engine.models.tensors import places_in, read_tensor
-from engine.plans.kept import tensor_of
+from engine.plans.tensor_store import tensor_of
 from engine.types import Block, Plan, Shape, Tensors, Trim
 
 _ALL = slice(None)

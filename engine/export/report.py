@@ -25,9 +25,9 @@ from engine.export.pictures import Other, charts, cost_against_size, strip
 from engine.judge.evaluation import Evaluation
 from engine.models.texts import assets_folder
 from engine.passes.profiling import Profile
+from engine.plans.description import Say, describe, in_english, weigh
 from engine.plans.files import plan_to_json
 from engine.plans.provenance import parts
-from engine.plans.words import Say, describe, in_english, weigh
 from engine.search.frontier import Frontier
 from engine.types import ModelSource, ModelSpec, Plan
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.aside import making
-from engine.errors import ExportError, first_line
+from engine.atomic import making
+from engine.errors import ExportError, reason_of
 
 ASIDE = ".layerscope-"  # how the folders begin that exports are made in
 
@@ -53,7 +53,7 @@ def appearing(target: Path) -> Iterator[Path]:
                 require_free(target)
                 os.rename(beside / target.name, target)
     except OSError as error:
-        raise ExportError(f"{target} cannot be written: {error.strerror or first_line(error)}; nothing is left of it") from error
+        raise ExportError(f"{target} cannot be written: {error.strerror or reason_of(error)}; nothing is left of it") from error
 
 
 def set_aside(partial: Path, target: Path) -> Path:

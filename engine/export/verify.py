@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import LayerscopeError, first_line
+from engine.errors import LayerscopeError, reason_of
 from engine.jobs import Job, Progress, answer_request
 
 _PROMPT_TOKENS, _NEW_TOKENS, _FEW = 8, 16, 4
@@ -21,7 +21,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     A target that is a GGUF file is compared with the one it was made from too, request["gguf"].
     """
-    from engine.export.comparing import compare_logits
+    from engine.export.logit_comparison import compare_logits
     from engine.passes.probe import probing
     from engine.plans.files import plan_from_json
 
@@ -69,7 +69,7 @@ def _tried(compare: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
     except LayerscopeError:
         raise
     except Exception as error:
-        return False, f"{type(error).__name__}: {first_line(error)}"
+        return False, f"{type(error).__name__}: {reason_of(error)}"
 
 
 def _compare_keys(info: Mapping[str, Any]) -> tuple[bool, str]:
@@ -207,7 +207,7 @@ def _compare_bytes(file: Path, source: Path, plan: Any) -> tuple[bool, str]:
 
 def _compare_shapes(network: Any, request: dict[str, Any], plan: Any) -> tuple[bool, str]:
     """Return whether each tensor that transformers built has the plan's shape: a stock class may build others in silence."""
-    from engine.export.comparing import reference_of
+    from engine.export.logit_comparison import reference_of
 
     reference = reference_of(network, request, plan)
     found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

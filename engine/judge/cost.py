@@ -11,7 +11,7 @@ from engine.cache import Definition
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import EVALUATION, Evaluation, Judge
 from engine.models.texts import BUNDLED, bundled
-from engine.types import Calibration, Model, Plan
+from engine.types import Model, Plan, TextSet
 
 COST = Definition("cost", 1, (EVALUATION,))
 # Eight openings. Of plans of the demo whose costs differ by a tenth or more, so many tokens put 2 pairs in 100 in another order than
@@ -56,7 +56,7 @@ def costs(judge: Judge, plans: Sequence[Plan], tell: Callable[[Plan, Cost], obje
         tell(plan, cost_of((yield from as_part(judge.judge(plan), label, number, len(plans)))))
 
 
-def practice_texts(calibration: str) -> Calibration:
+def practice_texts(calibration: str) -> TextSet:
     """Return the texts that search, repair and quick costs use for a calibration of this name."""
     return bundled(calibration if calibration in BUNDLED else "english", "practice")
 

@@ -22,7 +22,7 @@ from engine.models.texts import Pack, pack_rows, tokens_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
 from engine.plans.surgery import Mixer
-from engine.types import Calibration, Model, Plan
+from engine.types import Model, Plan, TextSet
 
 EVALUATION = Definition("evaluation", 1)
 CONTEXT = 512
@@ -74,7 +74,7 @@ class Evaluation:
 def windows(
     tokenizer: Any,
     config: Any,
-    texts: Calibration,
+    texts: TextSet,
     context: int = CONTEXT,
     stride: int | None = None,
     limit: int = TOKENS,
@@ -137,7 +137,7 @@ class Judge:
     def __init__(
         self,
         model: Model,
-        texts: Calibration,
+        texts: TextSet,
         context: int = CONTEXT,
         stride: int | None = None,
         limit: int = TOKENS,

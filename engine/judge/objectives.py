@@ -17,7 +17,7 @@ from engine.passes.forward import Capture, Trails, capture, normed, resume, run_
 from engine.passes.logits import KEEP, ROWS, SourceLogs, by_rows, divergence
 from engine.plans.surgery import Mixer
 from engine.settings import Registry
-from engine.types import Block, Calibration, Model, Plan
+from engine.types import Block, Model, Plan, TextSet
 
 PRACTICE_TOKENS = 2048
 
@@ -66,7 +66,7 @@ def perplexity(places: Places) -> float:
     return sum(float(-logs.gather(1, tokens).sum()) for logs, tokens in zip(places.logs(), wanted, strict=True))
 
 
-@OBJECTIVES.register("cosine", "one minus the cosine of the final states, LaCo's measure")
+@OBJECTIVES.register("cosine", "one minus the cosine of the final states, LaCo's measure", reference="2402.11187")
 def cosine_distance(places: Places) -> float:
     """One minus the cosine of source's and plan's final state."""
     return float((1 - cosine(places.source.float(), places.plan.float())).sum())
@@ -79,7 +79,7 @@ class Objective:
     `forwards` counts blocks run over all texts; running the source once counts as its depth.
     """
 
-    def __init__(self, model: Model, texts: Calibration, name: str = "kl", limit: int = PRACTICE_TOKENS) -> None:
+    def __init__(self, model: Model, texts: TextSet, name: str = "kl", limit: int = PRACTICE_TOKENS) -> None:
         self._score = OBJECTIVES.require(name).run
         self.model, self.name, self.texts = model, name, texts
         self.protocol, self.packs, skips = windows(model.tokenizer, model.config, kept_apart(texts), limit=limit)

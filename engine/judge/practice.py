@@ -6,10 +6,10 @@ from engine.errors import TextError
 from engine.judge.cost import SLICE_TEXTS
 from engine.judge.evaluation import windows
 from engine.models.texts import BUNDLED, Pack, bundled, calibration_of
-from engine.types import Calibration, Model
+from engine.types import Model, TextSet
 
 
-def practice_packs(model: Model, texts: Calibration, tokens: int) -> tuple[Pack, ...]:
+def practice_packs(model: Model, texts: TextSet, tokens: int) -> tuple[Pack, ...]:
     """Return at most so many tokens of texts (the first of each window beside them), in sequences of at most 512.
 
     Raises:
@@ -24,7 +24,7 @@ def practice_packs(model: Model, texts: Calibration, tokens: int) -> tuple[Pack,
     return tuple(replace(pack, name=texts.name, fingerprint=fingerprint) for pack in packs)
 
 
-def kept_apart(texts: Calibration) -> Calibration:
+def kept_apart(texts: TextSet) -> TextSet:
     """Return texts without those of the bundled practice texts whose openings quick costs are measured on: what was fitted to them
     would look far better there than it is."""
     if texts.fingerprint in {bundled(language, "practice").fingerprint for language in BUNDLED}:

@@ -14,7 +14,7 @@ from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.profiling import PROFILE, Profile, profile, profile_of
 from engine.passes.trails import FoldTrails
 from engine.plans.surgery import Mixer
-from engine.types import Block, Calibration, Model, SimilarityDefinition
+from engine.types import Block, Model, SimilarityDefinition, TextSet
 
 SIMILARITY = Definition("similarity", 1)
 
@@ -38,7 +38,7 @@ class Similarity:
 class SimilarityMeter:
     """Measures plans of one model on one calibration, for whoever asks: it takes the model's lock to run."""
 
-    def __init__(self, model: Model, calibration: Calibration) -> None:
+    def __init__(self, model: Model, calibration: TextSet) -> None:
         self.model = model
         self.calibration = calibration
         self._packs = packs_of(model.tokenizer, model.config, calibration)

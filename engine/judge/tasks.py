@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from engine.errors import SettingsError, TextError, first_line
+from engine.errors import SettingsError, TextError, reason_of
 from engine.jobs import Job, Progress
 from engine.models.texts import assets_folder, pack_rows, tokens_of
 from engine.passes.forward import capture, logits_of, normed, resume
+from engine.plans.description import require_depth
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
-from engine.plans.words import require_depth
 from engine.types import Model, Plan
 
 CLOZE, CHOICE = "layerscope_cloze", "layerscope_choice"
@@ -180,7 +180,7 @@ def _harness() -> Any:
     except ImportError as error:
         raise SettingsError(
             "install layerscope[eval] to run tasks of lm-evaluation-harness (pip install 'layerscope[eval]'); "
-            f"the bundled tasks run without it ({first_line(error)})"
+            f"the bundled tasks run without it ({reason_of(error)})"
         ) from error
     return SimpleNamespace(Dataset=Dataset, simple_evaluate=simple_evaluate, HFLM=HFLM, TaskManager=TaskManager)
 
@@ -208,7 +208,7 @@ def _evaluate(harness: Any, manager: Any, model: Model, wrapped: Any, task: str,
         with model.lock, torch.random.fork_rng():  # the harness seeds torch's global generator
             return harness.simple_evaluate(model=wrapped, tasks=[asked], **options)["results"]
     except Exception as error:  # a foreign task may fail in any way; without a network its data set is not there
-        raise SettingsError(f"lm-evaluation-harness could not run {task}: {type(error).__name__}: {first_line(error)}") from error
+        raise SettingsError(f"lm-evaluation-harness could not run {task}: {type(error).__name__}: {reason_of(error)}") from error
 
 
 def task_config(dataset: Any, name: str) -> dict[str, Any]:

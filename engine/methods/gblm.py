@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from engine.errors import SettingsError
-from engine.methods.masks import MASKS, MaskSettings, Reading
+from engine.methods.masks import MASKS, MaskSettings, PruningInput
 from engine.settings import control
 
 NORMS = ("l1", "l2")
@@ -44,15 +44,15 @@ class LocalSettings(GblmSettings):
     needs: ClassVar[frozenset[str]] = frozenset({"sums", "local"})
 
 
-@MASKS.register("gblm", "Wanda's score and the size of the loss's gradients", GblmSettings)
-def gblm(reading: Reading, settings: GblmSettings) -> torch.Tensor:
+@MASKS.register("gblm", "Wanda's score and the size of the loss's gradients", GblmSettings, reference="2311.04902")
+def gblm(reading: PruningInput, settings: GblmSettings) -> torch.Tensor:
     """|W| ||X|| + alpha |W| G."""
     assert reading.gradient is not None
     size = reading.gradient if settings.norm == "l1" else reading.gradient.sqrt()
     return reading.weight.abs() * reading.norm + settings.alpha * reading.weight.abs() * size
 
 
-@MASKS.register("gblm-local", "the same with each block's own gradients, in little memory", LocalSettings)
-def gblm_local(reading: Reading, settings: LocalSettings) -> torch.Tensor:
+@MASKS.register("gblm-local", "the same with each block's own gradients, in little memory", LocalSettings, reference="2503.04992")
+def gblm_local(reading: PruningInput, settings: LocalSettings) -> torch.Tensor:
     """|W| ||X|| + alpha |W| G, G of the block's own gradients."""
     return gblm(reading, settings)

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 
 from engine.errors import SettingsError
-from engine.methods.scores import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, AxisStatistics, ScoreSettings
 from engine.settings import control
 
 VARIANTS = ("element", "vector")
@@ -32,8 +32,8 @@ class TaylorSettings(ScoreSettings):
             raise SettingsError(f"unknown variant '{self.variant}'; choose one of {', '.join(VARIANTS)}")
 
 
-@SCORES.register("taylor", "the loss's first-order change without it (LLM-Pruner)", TaylorSettings)
-def taylor(reading: Reading, settings: TaylorSettings) -> torch.Tensor:
+@SCORES.register("taylor", "the loss's first-order change without it (LLM-Pruner)", TaylorSettings, reference="2305.11627")
+def taylor(reading: AxisStatistics, settings: TaylorSettings) -> torch.Tensor:
     """The sum over a group's rows and columns of sum |w g| (element) or |sum w g| (vector), g the gradient of the texts' losses.
 
     The published code calls them param_first and vectorize; its second-order variants are not here."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from engine.methods.masks import MASKS, MaskSettings, Reading
+from engine.methods.masks import MASKS, MaskSettings, PruningInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class MagnitudeSettings(MaskSettings):
     group: ClassVar[str] = "layer"  # one threshold a matrix, as the baselines of SparseGPT and Wanda have it
 
 
-@MASKS.register("magnitude", "the smallest weights go", MagnitudeSettings)
-def magnitude(reading: Reading, settings: MagnitudeSettings) -> torch.Tensor:
+@MASKS.register("magnitude", "the smallest weights go", MagnitudeSettings, reference="1506.02626")
+def magnitude(reading: PruningInput, settings: MagnitudeSettings) -> torch.Tensor:
     """|W|."""
     return reading.weight.abs()

@@ -21,14 +21,14 @@ from engine.models.texts import Pack, read_in
 from engine.passes import gradients
 from engine.passes.sums import Sums
 from engine.passes.walk import Walk, readers
-from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.surgery import Mixer, pack_mask
+from engine.plans.tensor_store import keep_tensor, name_tensor
 from engine.settings import Registry, control
 from engine.types import Block, Model, Part, Plan
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Reading:
+class PruningInput:
     """A projection that is to be pruned: its weight [out, in] in float64, what was summed up of its input, and where the method
     asks for gradients what they came to over the texts [out, in]."""
 
@@ -71,7 +71,7 @@ class MaskSettings:
     )
     owl: bool = field(default=False, metadata=control("cut layers with many outliers less than others (OWL), from a sparsity of 0.6 on"))
 
-    def update(self, reading: Reading, want: Wanted) -> Updated:
+    def update(self, reading: PruningInput, want: Wanted) -> Updated:
         """Return the new weights of a projection."""
         raise NotImplementedError
 
@@ -80,7 +80,7 @@ class MaskSettings:
         raise NotImplementedError
 
 
-MASKS: Registry[Callable[[Reading, Any], torch.Tensor]] = Registry("mask method", __package__)  # each scores weights: [out, in]
+MASKS: Registry[Callable[[PruningInput, Any], torch.Tensor]] = Registry("mask method", __package__)  # each scores weights: [out, in]
 
 
 def prune(
@@ -214,11 +214,11 @@ class _Pruning:
     def _take(self, place: int, name: str, gradient: torch.Tensor) -> None:
         self._gradients[place, name] = self._settings.summed(gradient, self._gradients.get((place, name)))
 
-    def _reading(self, block: Block, place: int, name: str, sums: Mapping[str, Sums]) -> Reading:
+    def _reading(self, block: Block, place: int, name: str, sums: Mapping[str, Sums]) -> PruningInput:
         gradient = self._gradients.get((place, f"{name}.weight"))
         if gradient is not None:
             gradient = exact(self._mixer.cutter.oriented(gradient)).cpu()
-        return Reading(self._mixer.weight(replace(block, masks=()), name), sums.get(name), gradient)
+        return PruningInput(self._mixer.weight(replace(block, masks=()), name), sums.get(name), gradient)
 
     def _pruned(self, block: Block, place: int, want: Wanted, sums: Mapping[str, Sums], names: Sequence[str]) -> Block:
         """Return a block with masks on some of its projections."""

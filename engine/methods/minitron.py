@@ -10,7 +10,7 @@ import torch
 from engine.cache import Definition, Ledger
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.scores import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, AxisStatistics, ScoreSettings
 from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.passes.sums import AGGREGATIONS
 from engine.plans.rules import untouched
@@ -83,8 +83,8 @@ class MinitronSettings(ScoreSettings):
     sequence: str = field(default="mean", metadata=control("how the tokens of a text are aggregated", choices=AGGREGATIONS))
 
 
-@SCORES.register("minitron", "the size of its activations", MinitronSettings)
-def minitron(reading: Reading, settings: MinitronSettings) -> torch.Tensor:
+@SCORES.register("minitron", "the size of its activations", MinitronSettings, reference="2407.14679")
+def minitron(reading: AxisStatistics, settings: MinitronSettings) -> torch.Tensor:
     """|X| aggregated over tokens, then over texts; a head has the L2 norm of its elements, a channel the sum over the block's norms.
 
     As the published code has it, a neuron's activation is what down_proj reads, after gate and activation function.

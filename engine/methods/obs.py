@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from engine.methods.scores import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, AxisStatistics, ScoreSettings
 
 _DAMPING = 0.01  # of the mean of the diagonal of X^T X
 
@@ -24,8 +24,8 @@ class ObsSettings(ScoreSettings):
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 
 
-@SCORES.register("weighted", "the norm of what is read times that of the weights that read it", WeightedSettings)
-def weighted(reading: Reading, settings: WeightedSettings) -> torch.Tensor:
+@SCORES.register("weighted", "the norm of what is read times that of the weights that read it", WeightedSettings, reference="2306.11695")
+def weighted(reading: AxisStatistics, settings: WeightedSettings) -> torch.Tensor:
     """||X_j|| ||W_:j||, W all the projections that read it (Wanda's score of a whole column, 2306.11695); a head has the root of the
     sum of its elements' squares."""
     pairs = zip(reading.sums, reading.read, strict=True)
@@ -33,8 +33,8 @@ def weighted(reading: Reading, settings: WeightedSettings) -> torch.Tensor:
     return reading.folded(torch.stack(squares).sum(0)).sqrt()
 
 
-@SCORES.register("obs", "what its loss costs when the others make up for it", ObsSettings)
-def obs(reading: Reading, settings: ObsSettings) -> torch.Tensor:
+@SCORES.register("obs", "what its loss costs when the others make up for it", ObsSettings, reference="2412.18110")
+def obs(reading: AxisStatistics, settings: ObsSettings) -> torch.Tensor:
     """trace(W_u [G^-1]_uu^-1 W_u^T) for the columns u of a unit, G = X^T X, damped by 1 % of its mean diagonal: the least squared
     error of the projection without them (SlimGPT, 2412.18110; for one column ||W_:j||^2 / [G^-1]_jj)."""
     (sums,), ((weight,),) = reading.sums, reading.read

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from engine.methods.scores import SCORES, Reading, ScoreSettings
+from engine.methods.scores import SCORES, AxisStatistics, ScoreSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,6 @@ class MawSettings(ScoreSettings):
 
 
 @SCORES.register("maw", "its largest weights, for comparison", MawSettings)
-def maw(reading: Reading, settings: MawSettings) -> torch.Tensor:
+def maw(reading: AxisStatistics, settings: MawSettings) -> torch.Tensor:
     """max(w) + |min(w)| of the neuron's rows of gate and up, summed."""
     return torch.stack([rows.max(1).values + rows.min(1).values.abs() for rows in reading.written]).sum(0)

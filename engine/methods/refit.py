@@ -22,14 +22,14 @@ import torch
 from engine.cache import Definition
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, scaled
+from engine.model_lock import check_cancelled
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
 from engine.passes.sums import Gram
 from engine.passes.walk import Walk, traced
-from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.rules import untouched
-from engine.turns import heed
+from engine.plans.tensor_store import keep_tensor, name_tensor
 from engine.types import Block, Model, Plan, Trim
 
 REFIT = Definition("refit", 1)
@@ -74,7 +74,7 @@ class Normal:
         missing, sizes = (self.yx - weight @ xx).mT, xx.diagonal()
         sizes = sizes.clamp_min(_LEAST * sizes.mean().clamp_min(1e-30))  # of inputs that never occur
         for strength in strengths:
-            heed()
+            check_cancelled()
             damped = xx.clone()
             damped.diagonal().add_(strength * sizes)
             yield weight + torch.cholesky_solve(missing, torch.linalg.cholesky(damped)).mT

@@ -26,7 +26,7 @@ AXES = {"heads": "query", "neurons": "neuron", "channels": "channel"}  # as fami
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Reading:
+class AxisStatistics:
     """An axis of one block: for each place where it is read the sums over what is read there and the weights [out, in] that read
     it, the weights [out, in] whose outputs it is, and the gradients of both where a score needs them. All in float64.
 
@@ -57,7 +57,7 @@ class ScoreSettings:
     version: ClassVar[int] = 1  # of the formula, see `engine.cache.Definition`
 
 
-SCORES: Registry[Callable[[Reading, Any], torch.Tensor]] = Registry("score", __package__)  # each scores an axis of a block: [units]
+SCORES: Registry[Callable[[AxisStatistics, Any], torch.Tensor]] = Registry("score", __package__)  # each scores an axis of a block: [units]
 Scores = dict[str, tuple[torch.Tensor, ...]]  # by axis, a layer each: [units]
 
 
@@ -116,13 +116,13 @@ class _Scoring:
         before = self._gradients.get((place, name))
         self._gradients[place, name] = gradient.float().clone() if before is None else before.add_(gradient.float())
 
-    def reading(self, block: Block, place: int, axis: str, seen: Mapping[str, Sums]) -> Reading:
+    def reading(self, block: Block, place: int, axis: str, seen: Mapping[str, Sums]) -> AxisStatistics:
         """Return an axis of a block with what was seen of it."""
         together = {reader: names for reader, names in readers(self._row).items() if self._row.projections[reader][1] == AXES[axis]}
         weights = {name: self._mixer.weight(block, name) for name in self._row.projections}
         known = {name: self._gradients.get((place, f"{name}.weight")) for name in weights}
         slopes = {name: exact(self._mixer.cutter.oriented(found)).cpu() for name, found in known.items() if found is not None}
-        return Reading(
+        return AxisStatistics(
             axis=axis,
             unit=self._shape.head_dim if axis == "heads" else 1,
             sums=tuple(seen[reader] for reader in together),

@@ -12,10 +12,10 @@ from typing import ClassVar
 import torch
 
 from engine.errors import SettingsError
-from engine.methods.masks import MASKS, MaskSettings, Reading, Updated
+from engine.methods.masks import MASKS, MaskSettings, PruningInput, Updated
 from engine.methods.selection import Wanted, lowest
+from engine.model_lock import check_cancelled
 from engine.settings import control
-from engine.turns import heed
 
 COLUMNS = 128
 _MOST = 10.0  # a damping of ten times the mean of the diagonal leaves nothing of H
@@ -29,20 +29,22 @@ class SparseGptSettings(MaskSettings):
     updates: ClassVar[bool] = True
     damping: float = field(default=0.01, metadata=control("added to the diagonal of H, as a share of its mean", 1e-6, 1.0, 0.01))
 
-    def update(self, reading: Reading, want: Wanted) -> Updated:
+    def update(self, reading: PruningInput, want: Wanted) -> Updated:
         """Return which weights go, what the others become, and the damping where it had to be raised."""
         gone, weight, damping = solve(reading, want, self.damping)
         return Updated(gone, weight, f"damping {damping:g}" if damping > self.damping else "")
 
 
-@MASKS.register("sparsegpt", "weights go by their saliency, and those that stay make up for them", SparseGptSettings)
-def saliency(reading: Reading, settings: SparseGptSettings) -> torch.Tensor:
+@MASKS.register(
+    "sparsegpt", "weights go by their saliency, and those that stay make up for them", SparseGptSettings, reference="2301.00774"
+)
+def saliency(reading: PruningInput, settings: SparseGptSettings) -> torch.Tensor:
     """W_ij^2 / U_jj^2, before any weight is updated."""
     factor, *_ = factored(reading, settings.damping)
     return (reading.weight / factor.diagonal()).square()
 
 
-def factored(reading: Reading, damping: float) -> tuple[torch.Tensor, torch.Tensor, float]:
+def factored(reading: PruningInput, damping: float) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Return the upper Cholesky factor U [in, in] of the damped H's inverse, which inputs never occur (bool [in]), and the damping.
 
     Raises:
@@ -65,7 +67,7 @@ def factored(reading: Reading, damping: float) -> tuple[torch.Tensor, torch.Tens
     raise SettingsError("the inputs of a projection are not finite numbers, so SparseGPT cannot solve for its weights")
 
 
-def solve(reading: Reading, want: Wanted, damping: float = 0.01) -> tuple[torch.Tensor, torch.Tensor, float]:
+def solve(reading: PruningInput, want: Wanted, damping: float = 0.01) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Return which weights go (bool), the weights [out, in] afterwards, zeros where they went, and the damping that it took."""
     factor, dead, damping = factored(reading, damping)
     weight = reading.weight.clone()
@@ -76,7 +78,7 @@ def solve(reading: Reading, want: Wanted, damping: float = 0.01) -> tuple[torch.
     gone = torch.zeros(rows, columns, dtype=torch.bool)
     wide = COLUMNS - COLUMNS % want.m if want.m else COLUMNS  # no few of a pattern lie in two blocks
     for start in range(0, columns, wide):
-        heed()
+        check_cancelled()
         stop = min(start + wide, columns)
         part, upper = weight[:, start:stop].clone(), factor[start:stop, start:stop]
         cut = _below(part, upper, want.sparsity) if not want.m else torch.zeros_like(part, dtype=torch.bool)

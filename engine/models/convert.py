@@ -87,7 +87,7 @@ def _telling_of(gguf: Path) -> Iterator[None]:
     except (LayerscopeError, OSError):
         raise
     except Exception as error:  # the GGUF reader raises whatever the broken bytes lead it to
-        raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {first_line(error)}") from error
+        raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {reason_of(error)}") from error
 
 
 def described(gguf: Path) -> GgufFile:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
-from engine.errors import SourceError, first_line
+from engine.errors import SourceError, reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def require_dtype(name: str, dtype: str) -> None:
     try:
         torch.zeros(1, dtype=getattr(torch, dtype), device=name)
     except Exception as error:  # each backend refuses in its own way
-        raise SourceError(f"{name} cannot hold {dtype} ({first_line(error)}); choose another number format or device") from error
+        raise SourceError(f"{name} cannot hold {dtype} ({reason_of(error)}); choose another number format or device") from error
 
 
 def exact(tensor: torch.Tensor) -> torch.Tensor:
@@ -81,7 +81,7 @@ def _memory(name: str) -> tuple[int, int]:
         try:
             free, total = torch.cuda.mem_get_info(name)
         except Exception as error:  # a driver fails in many ways
-            raise SourceError(f"{name} does not answer ({first_line(error)}); choose another device") from error
+            raise SourceError(f"{name} does not answer ({reason_of(error)}); choose another device") from error
         return int(free), int(total)
     machine = psutil.virtual_memory()
     if name != "mps":

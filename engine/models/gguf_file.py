@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFEndian, GGUFReader, GGUFValueType, Keys, ReaderTensor
 
-from engine.errors import SourceError, UnsupportedModelError, first_line
+from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.models.families import row_of
 
 FAMILIES = {"gemma3": "gemma3_text"}  # transformers' names, where they are not GGUF's
@@ -106,7 +106,7 @@ def read_header(path: Path) -> GgufFile:
         parts = reader.get_field(Keys.Split.LLM_KV_SPLIT_COUNT)
         count = parts.contents() if parts else 1
     except Exception as error:  # the reader raises whatever the broken bytes lead it to
-        raise SourceError(f"{path} is truncated, corrupted or not a language model: {first_line(error)}") from error
+        raise SourceError(f"{path} is truncated, corrupted or not a language model: {reason_of(error)}") from error
     row_of(FAMILIES.get(architecture, architecture))
     if architecture not in MODEL_ARCH_NAMES.values():
         raise UnsupportedModelError(f"the GGUF library has no names for the tensors of '{architecture}'")

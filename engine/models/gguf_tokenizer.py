@@ -6,7 +6,7 @@ A name for which no cutting is known here is refused: a text would be cut elsewh
 
 from typing import Any
 
-from engine.errors import SourceError, first_line
+from engine.errors import SourceError, reason_of
 from engine.models.gguf_file import GgufFile
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's
@@ -60,7 +60,7 @@ def gguf_tokenizer(gguf: GgufFile) -> Any:
             _prefix(backend, gguf.value("tokenizer.ggml.add_space_prefix") is not False)
         return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
     except Exception as error:  # tokenizers fail in many ways
-        raise SourceError(f"{gguf.path}: its tokenizer cannot be read: {first_line(error)}") from error
+        raise SourceError(f"{gguf.path}: its tokenizer cannot be read: {reason_of(error)}") from error
 
 
 def pre_of(gguf: GgufFile) -> str:

@@ -22,7 +22,7 @@ def empty_network(config: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        network = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     network.tie_weights()
     return network
 

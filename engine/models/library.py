@@ -15,10 +15,10 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from engine.cache import load_result, save_result, spare
-from engine.errors import SourceError, first_line
-from engine.foreign import ForeignError, object_in, real_path
+from engine.errors import SourceError, reason_of
 from engine.models.families import architecture_of
 from engine.types import ModelSource
+from engine.untrusted import ForeignError, object_in, real_path
 
 DEMO_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_ID = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -219,7 +219,7 @@ def _family(folder: Path) -> tuple[str, str]:
     except SourceError as error:
         return config.model_type, str(error)
     except (OSError, ForeignError) as error:
-        return "", f"the configuration in {folder} cannot be read: {first_line(error)}"
+        return "", f"the configuration in {folder} cannot be read: {reason_of(error)}"
     return config.model_type, ""
 
 

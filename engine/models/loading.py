@@ -11,9 +11,9 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from engine.cache import content_key, file_digest
-from engine.errors import SourceError, first_line
-from engine.foreign import ForeignError, object_in
+from engine.errors import SourceError, reason_of
 from engine.jobs import Job, Progress, in_fresh_process
+from engine.model_lock import Turn
 from engine.models.accounting import frequencies_in, patterns, require_frequencies
 from engine.models.devices import require_dtype
 from engine.models.families import architecture_of
@@ -30,8 +30,8 @@ from engine.models.sources import (
 )
 from engine.models.tensors import places_in, read_tensor
 from engine.models.weights import weight_files
-from engine.turns import Turn
 from engine.types import Model, ModelSource, ModelSpec
+from engine.untrusted import ForeignError, object_in
 
 _TRIED = "Words, 12 단어,\n☃ and what no vocabulary has: \U000e0041"  # some tokenizers break only at what they do not know
 transformers.utils.logging.set_verbosity_error()
@@ -140,7 +140,7 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False, **options: Any
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
         tokenizer(_TRIED)
     except Exception as error:  # tokenizer files fail in many ways
-        raise SourceError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
+        raise SourceError(f"{folder} has no tokenizer that can be read: {reason_of(error)}") from error
     return tokenizer
 
 
@@ -173,7 +173,7 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
     try:
         network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code, config=config, generation_config=tokens)
     except Exception as error:  # whatever a malformed checkpoint leads transformers to raise
-        raise SourceError(f"the weights in {folder} cannot be read: {first_line(error)}") from error
+        raise SourceError(f"the weights in {folder} cannot be read: {reason_of(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]
     if missing:
         raise SourceError(

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from engine.aside import making
+from engine.atomic import making
 from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.jobs import Job, Progress, answer_request
 

@@ -10,8 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from engine.cache import cache_folder, content_key, file_digest
-from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, first_line
-from engine.foreign import LARGE, ForeignError, object_in, real_path, require_regular, text_in
+from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, reason_of
 from engine.models.accounting import account, empty_network, settle
 from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
@@ -25,6 +24,7 @@ from engine.models.shapes import block_terms, outer_terms, shape_of
 from engine.models.tensors import places_in
 from engine.models.weights import weight_files
 from engine.types import ModelSource, ModelSpec
+from engine.untrusted import LARGE, ForeignError, object_in, real_path, require_regular, text_in
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 COMPANIONS = (  # what goes with a model's weights and config
@@ -190,7 +190,7 @@ def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
         where = folder / options.get("gguf_file", "")
         kind = json_in(folder / "config.json").get("model_type") if not options else None
         about = f" (model_type {kind!r})" if kind else ""
-        raise SourceError(f"the configuration in {where}{about} cannot be read: {first_line(error)}") from error
+        raise SourceError(f"the configuration in {where}{about} cannot be read: {reason_of(error)}") from error
     architecture_of(config)
     for name in [*_OF_A_RUN, *(name for name in vars(config) if name.startswith("output_"))]:
         if hasattr(config, name):
@@ -234,7 +234,7 @@ def config_in(folder: Path) -> dict[str, Any]:
     except ForeignError as error:
         raise SourceError(f"{file} cannot be read: {error}") from error
     except OSError as error:
-        raise SourceError(f"{folder} cannot be read: {first_line(error)}") from error
+        raise SourceError(f"{folder} cannot be read: {reason_of(error)}") from error
 
 
 def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
@@ -349,4 +349,4 @@ def download(source: ModelSource) -> Path:
         how = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the Hub cannot be reached"
         raise SourceError(f"hub:{source.location} is not on this machine and {how}; open a local folder, or connect") from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise SourceError(f"hub:{source.location} cannot be fetched: {first_line(error)}") from error
+        raise SourceError(f"hub:{source.location} cannot be fetched: {reason_of(error)}") from error

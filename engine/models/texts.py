@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from engine.errors import TextError
-from engine.foreign import LARGE, ForeignError, text_in
-from engine.types import Calibration
+from engine.types import TextSet
+from engine.untrusted import LARGE, ForeignError, text_in
 
 BUNDLED = ("english", "korean")
 MAX_TEXT_TOKENS = 2048  # longer texts are cut; a calibration text is a sentence or a paragraph
@@ -45,7 +45,7 @@ class Pack:
         return torch.tensor([stop - 1 for _, _, stop in self.spans])
 
 
-def calibration_of(texts: tuple[str, ...], name: str = "texts") -> Calibration:
+def calibration_of(texts: tuple[str, ...], name: str = "texts") -> TextSet:
     """Return a calibration of these texts, blank ones left out.
 
     Raises:
@@ -54,10 +54,10 @@ def calibration_of(texts: tuple[str, ...], name: str = "texts") -> Calibration:
     texts = tuple(text.strip() for text in texts if text.strip())
     if not texts:
         raise TextError(f"{name} holds no text; write one text a line, five to ten sentences are enough")
-    return Calibration(name, texts, hashlib.sha256(json.dumps(texts).encode()).hexdigest())
+    return TextSet(name, texts, hashlib.sha256(json.dumps(texts).encode()).hexdigest())
 
 
-def bundled(language: str, purpose: str = "calibration") -> Calibration:
+def bundled(language: str, purpose: str = "calibration") -> TextSet:
     """Return the texts that Layerscope ships for "english" or "korean".
 
     `purpose` is "calibration" (a few sentences, for similarity), "practice" (paragraphs that search and repair fit to) or
@@ -67,7 +67,7 @@ def bundled(language: str, purpose: str = "calibration") -> Calibration:
     return calibration_of(tuple(text.splitlines()), language if purpose == "calibration" else f"{purpose}-{language}")
 
 
-def texts_for(choice: str, purpose: str = "calibration") -> Calibration:
+def texts_for(choice: str, purpose: str = "calibration") -> TextSet:
     """Return the bundled texts of a language, or those of a file; see `bundled` and `read_texts`."""
     return bundled(choice, purpose) if choice in BUNDLED else read_texts(Path(choice))
 
@@ -77,7 +77,7 @@ def assets_folder() -> Path:
     return Path(__file__).resolve().parents[2] / "assets"
 
 
-def read_texts(path: Path) -> Calibration:
+def read_texts(path: Path) -> TextSet:
     """Read a calibration from a UTF-8 file, one text a line.
 
     Raises:
@@ -95,7 +95,7 @@ def read_texts(path: Path) -> Calibration:
         raise TextError(f"{str(path)!r} cannot be read: {error}") from error
 
 
-def packs_of(tokenizer: Any, config: Any, calibration: Calibration) -> tuple[Pack, ...]:
+def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, ...]:
     """Tokenise a calibration as the tokenizer does by default, and lay the texts into packs, in order.
 
     Texts are cut at the model's longest context or at MAX_TEXT_TOKENS, whichever is less.

@@ -6,9 +6,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from engine.errors import SourceError, first_line
-from engine.foreign import ForeignError, object_in, require_regular
+from engine.errors import SourceError, reason_of
 from engine.models.library import no_weights
+from engine.untrusted import ForeignError, object_in, require_regular
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -34,7 +34,7 @@ def weight_files(folder: Path) -> list[Path]:
         except ForeignError as error:
             raise SourceError(f"{file} cannot be read: {error}") from error
         except (SafetensorError, OSError) as error:
-            raise SourceError(f"{file} is truncated or corrupted: {first_line(error)}") from error
+            raise SourceError(f"{file} is truncated or corrupted: {reason_of(error)}") from error
     return files
 
 

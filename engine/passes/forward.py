@@ -14,10 +14,10 @@ import torch
 from torch.func import functional_call
 
 from engine.errors import SourceError
+from engine.model_lock import check_cancelled
 from engine.models.families import blocks_of, final_norm_of
 from engine.models.texts import Pack
 from engine.plans.surgery import Mixer
-from engine.turns import heed
 from engine.types import Block, Model
 
 
@@ -66,7 +66,7 @@ def capture(model: Model, pack: Pack) -> Capture:
     last: list[torch.Tensor] = []
 
     def entering(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        heed()
+        check_cancelled()
         rest = dict(kwargs)
         states.append(args[0] if args else rest.pop("hidden_states"))
         calls.append((args[1:], rest))
@@ -123,7 +123,7 @@ class Trails:
 @torch.no_grad()
 def run_block(model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Called) -> torch.Tensor:
     """Run one block of a plan on a state [1, tokens, hidden], with its home's norms, type and mask."""
-    heed()  # a pass over a large model takes longer than anybody waits for a cancel
+    check_cancelled()  # a pass over a large model takes longer than anybody waits for a cancel
     layer, (args, kwargs) = blocks_of(model.network)[block.home], record.calls[block.home]
     overrides = mixer.overrides(block)
     if not overrides:

@@ -11,12 +11,12 @@ import torch
 from torch.func import functional_call
 
 from engine.jobs import Job, Progress
+from engine.model_lock import check_cancelled
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
 from engine.passes.forward import state_of
 from engine.passes.walk import Walk
 from engine.plans.live import live_network
-from engine.turns import heed
 from engine.types import Block, Model, Plan
 
 Take = Callable[[int, str, torch.Tensor], object]  # is told a block's place, a weight's name in it, and a text's gradient of it
@@ -44,7 +44,7 @@ def full(model: Model, plan: Plan, packs: Sequence[Pack], take: Take) -> Job[int
 
 def _shown(take: Take, place: int, name: str) -> Callable[[torch.Tensor], None]:
     def hook(parameter: torch.Tensor) -> None:
-        heed()
+        check_cancelled()
         assert parameter.grad is not None
         take(place, name, parameter.grad)
         parameter.grad = None

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterator
 
 import torch
 
+from engine.model_lock import check_cancelled
 from engine.passes.forward import logits_of
-from engine.turns import heed
 from engine.types import Model
 
 CHUNK = 256
@@ -25,7 +25,7 @@ def by_rows(model: Model, final: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def _log_rows(model: Model, part: torch.Tensor) -> Iterator[torch.Tensor]:
     for rows in logits_of(model, part).split(ROWS):
-        heed()
+        check_cancelled()
         yield rows.float().log_softmax(-1)
 
 

@@ -10,10 +10,10 @@ from itertools import pairwise
 
 import torch
 
+from engine.model_lock import check_cancelled
 from engine.models.devices import exact
 from engine.models.families import blocks_of, final_norm_of
 from engine.passes.forward import Capture, state_of
-from engine.turns import heed
 from engine.types import Model
 
 DRAWS = 2
@@ -77,13 +77,13 @@ def _gradients(model: Model, record: Capture, seed: int) -> tuple[tuple[torch.Te
     state = record.states[0].detach().clone().requires_grad_()
     states = [state]
     for layer, (args, kwargs) in zip(blocks_of(model.network), record.calls, strict=True):
-        heed()
+        check_cancelled()
         states.append(state_of(layer(states[-1], *args, **kwargs)))
     logs = model.network.get_output_embeddings()(final_norm_of(model.network)(states[-1])[0]).float().log_softmax(-1)
     generator = torch.Generator(logs.device).manual_seed(seed)
     found = []
     for draw in range(DRAWS):
-        heed()
+        check_cancelled()
         tokens = torch.multinomial(logs.detach().exp(), 1, generator=generator)
         found.append(torch.autograd.grad(logs.gather(1, tokens).sum(), states, retain_graph=draw < DRAWS - 1))
     return tuple(found)

@@ -12,11 +12,11 @@ import torch
 
 from engine.errors import SourceError
 from engine.jobs import Job, Progress
+from engine.model_lock import check_cancelled
 from engine.models.families import Architecture, blocks_of
 from engine.models.texts import Pack
 from engine.passes.forward import Called, run_block
 from engine.plans.surgery import Mixer
-from engine.turns import heed
 from engine.types import Block, Model
 
 # Is told a reader's name (see `readers`), what it reads [tokens, width] in the trimmed shape, and the pack.
@@ -33,7 +33,7 @@ def readers(row: Architecture) -> dict[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Opening:
+class BlockInputs:
     """What a model's blocks are called with over a pack: the state [1, tokens, hidden] before the first, and each block's other
     arguments (positions, masks by its type)."""
 
@@ -43,7 +43,7 @@ class Opening:
 
 
 @torch.no_grad()
-def opening(model: Model, pack: Pack) -> Opening:
+def block_inputs(model: Model, pack: Pack) -> BlockInputs:
     """Return what the source's blocks would be called with; none of them is run."""
     states: list[torch.Tensor] = []
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
@@ -59,7 +59,7 @@ def opening(model: Model, pack: Pack) -> Opening:
             layer.forward = instead
             stack.callback(layer.__dict__.pop, "forward")
         model.network.base_model(input_ids=pack.ids.to(device), position_ids=pack.positions.to(device), use_cache=False)
-    return Opening(pack, states[0], tuple(calls))
+    return BlockInputs(pack, states[0], tuple(calls))
 
 
 class _EnoughError(Exception):
@@ -72,7 +72,7 @@ class Walk:
     def __init__(self, model: Model, packs: Sequence[Pack], blocks: Sequence[Block]) -> None:
         self.model, self.mixer = model, Mixer(model.network, keep=0)
         self._inputs = tuple(readers(self.mixer.cutter.row))
-        self.openings = [opening(model, pack) for pack in packs]
+        self.openings = [block_inputs(model, pack) for pack in packs]
         trim = blocks[0].trim
         self.states = [self.mixer.cutter.silenced(one.state, trim) for one in self.openings]
         self.place = 0
@@ -110,14 +110,16 @@ class Walk:
                 self.states[number] = state
 
     @torch.no_grad()
-    def _block(self, block: Block, number: int, one: Opening, see: See | None, inputs: tuple[str, ...], keep: bool) -> torch.Tensor | None:
+    def _block(
+        self, block: Block, number: int, one: BlockInputs, see: See | None, inputs: tuple[str, ...], keep: bool
+    ) -> torch.Tensor | None:
         layer, cutter = blocks_of(self.model.network)[block.home], self.mixer.cutter
 
         def watcher(name: str, last: bool) -> Callable[..., None]:
             kept = cutter.kept(cutter.row.projections[name][1], block.trim) if block.trim else None
 
             def told(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
-                heed()
+                check_cancelled()
                 x = args[0].reshape(-1, args[0].shape[-1])
                 assert see is not None
                 see(name, x if kept is None else x.index_select(1, kept.to(x.device)), one.pack)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.errors import PlanError, first_line
+from engine.errors import PlanError, reason_of
 from engine.plans.files import BROKEN_ZIP, read_json
-from engine.plans.kept import pack_tensors, unpack_tensors
+from engine.plans.tensor_store import pack_tensors, unpack_tensors
 
 TENSORS = ".tensors.safetensors"  # what the tensors' file is called after its plan's
 
@@ -46,7 +46,7 @@ def read_saved(files: Sequence[Path]) -> Any:
         if zipfile.is_zipfile(plans[0]):
             _unpack(plans[0])
     except BROKEN_ZIP as error:
-        raise PlanError(f"{plans[0].name} is no zip that can be read: {first_line(error)}") from error
+        raise PlanError(f"{plans[0].name} is no zip that can be read: {reason_of(error)}") from error
     return value
 
 

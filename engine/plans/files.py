@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
-from engine.foreign import LARGE, ForeignError, json_in, json_of, require_regular
 from engine.plans.parts import (
     AXES,
     block_to_json,
@@ -22,6 +21,7 @@ from engine.plans.parts import (
     width_to_json,
 )
 from engine.types import Model, Plan
+from engine.untrusted import LARGE, ForeignError, json_in, json_of, require_regular
 
 BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises; encrypted ones too
 

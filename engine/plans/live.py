@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from engine.model_lock import check_cancelled
 from engine.models.families import blocks_of
+from engine.plans.description import require_depth
 from engine.plans.surgery import Mixer
 from engine.plans.trimming import Cutter, plan_config, role_of
-from engine.plans.words import require_depth
-from engine.turns import heed
 from engine.types import Model, Plan, Trim
 
 
@@ -42,7 +42,7 @@ def live_network(model: Model, plan: Plan, dtype: torch.dtype | None = None) -> 
             _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], partial(mixer.parameter, block, dtype=dtype))
     network.generation_config = copy.deepcopy(model.network.generation_config)
     for layer in blocks_of(network):
-        layer.register_forward_pre_hook(lambda *_: heed())  # whoever drives it, a harness or generate, can be stopped
+        layer.register_forward_pre_hook(lambda *_: check_cancelled())  # whoever drives it, a harness or generate, can be stopped
     assert not [name for name, tensor in network.state_dict().items() if tensor.is_meta]
     return network.eval()
 

@@ -10,7 +10,7 @@ import torch
 from engine.errors import PlanError
 from engine.models.devices import exact
 from engine.models.families import blocks_of
-from engine.plans.kept import tensor_of
+from engine.plans.tensor_store import tensor_of
 from engine.plans.trimming import Cutter, trimmed_shape
 from engine.types import Block, Tensors
 

@@ -14,8 +14,8 @@ from engine.jobs import Job, Progress, retold
 from engine.plans.rules import untouched
 from engine.recover.learning import learn
 from engine.recover.runs import Run
-from engine.recover.school import School, cast
-from engine.recover.students import bare, trained
+from engine.recover.student import bare, trained
+from engine.recover.training_context import TrainingContext, cast
 from engine.training.checkpoints import about, read_tensors
 from engine.training.recipe import Recipe
 from engine.types import Model
@@ -24,7 +24,7 @@ GAIN = 0.01  # of the perplexity on held-out text; a source that gains less has 
 RATE = 3e-4  # of adapters that learn text by cross entropy: torchtune's, in its recipe for distilling
 
 
-def corrected(school: School, model: Model, recipe: Recipe) -> Job[bool]:
+def corrected(school: TrainingContext, model: Model, recipe: Recipe) -> Job[bool]:
     """Give an open source the adapters that read the run's text, and return True; False where somebody asked for a pause on the way."""
     run, plan, part = school.run, untouched(model.spec.depth), school.run.part("teacher")
     adapters = trained(model.network, plan, "lora", recipe.seed)
@@ -32,7 +32,7 @@ def corrected(school: School, model: Model, recipe: Recipe) -> Job[bool]:
     if "correction" not in run.record:
         part.note(loss="ce", look_scores=run.record["look_scores"], rising=True)
         own = replace(recipe, steps=share_of(recipe, run.record["correct_teacher"]), rate=RATE)
-        reading = School(part, model, plan, Reader(school.rows, recipe.seed), model.network.train(), adapters, school.held)
+        reading = TrainingContext(part, model, plan, Reader(school.rows, recipe.seed), model.network.train(), adapters, school.held)
         if (yield from retold(learn(reading, own), _told)) == "paused":
             return False
         run.note(correction=_gained(part))

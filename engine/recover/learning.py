@@ -10,11 +10,11 @@ import torch
 
 from engine.jobs import Job, Progress, retold
 from engine.models.devices import peak_bytes
-from engine.recover.gauge import Held, gaps
-from engine.recover.school import School
-from engine.recover.speaking import spoken
-from engine.recover.students import zeros_of
-from engine.recover.teaching import Teaching
+from engine.recover.distillation import Teaching
+from engine.recover.heldout import Held, gaps
+from engine.recover.samples import spoken
+from engine.recover.student import zeros_of
+from engine.recover.training_context import TrainingContext
 from engine.training.checkpoints import about, latest, save_checkpoint, write_tensors
 from engine.training.loop import Learner
 from engine.training.parallel import agreed, first, whole
@@ -28,7 +28,7 @@ LOOK_TOKENS = 2000  # of each of the two texts
 SAVE = 120.0  # seconds between two checkpoints
 
 
-def settled(school: School) -> Job[Recipe]:
+def settled(school: TrainingContext) -> Job[Recipe]:
     """Return how a run learns: as run.json says, or else chosen and measured now, and written there.
 
     The quicker of two number formats is taken; then a few steps that change nothing tell how long one takes and what memory, and so
@@ -60,7 +60,7 @@ def settled(school: School) -> Job[Recipe]:
     return agreed(recipe)
 
 
-def learn(school: School, recipe: Recipe) -> Job[str]:
+def learn(school: TrainingContext, recipe: Recipe) -> Job[str]:
     """Take the steps that are left; return "paused", or "learned" at the end of the budget, at the ratio that was asked for, or when
     somebody asks for the end."""
     run, teaching = school.run, school.teaching(recipe)
@@ -117,7 +117,7 @@ class Looker:
     """Looks at held-out text in a run's own number format, and keeps what learns as it was when text of the training kind was told
     best: the result is never worse there than what it began with."""
 
-    def __init__(self, school: School, recipe: Recipe, learner: Learner) -> None:
+    def __init__(self, school: TrainingContext, recipe: Recipe, learner: Learner) -> None:
         self._school, self._recipe, self._learner = school, recipe, learner
         self._held, self._source = looks(school.held), school.run.record["look_scores"]
         cost = sum(pack.ids.numel() for texts in self._held.values() for pack in texts.packs) / (_PASSES * recipe.tokens)  # in steps

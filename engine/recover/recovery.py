@@ -23,16 +23,16 @@ from engine.models.loading import open_model, resolve
 from engine.models.sources import read_config
 from engine.passes.probe import logits_on, probing, write_probe
 from engine.plans.live import live_network
-from engine.recover.gauge import Gap, Held, gaps, held_of_domains, held_texts, likelihoods
+from engine.recover.distillation import require_shareable, terms_of
+from engine.recover.domain_weighting import HELD, Weighing
+from engine.recover.heldout import Gap, Held, gaps, held_of_domains, held_texts, likelihoods
 from engine.recover.learning import learn, settled
-from engine.recover.preparing import prepared
-from engine.recover.room import room, way_to_teach
+from engine.recover.memory_estimate import room, way_to_teach
+from engine.recover.preparation import prepared
 from engine.recover.runs import Run
-from engine.recover.school import School
-from engine.recover.students import merged, student_of, trained
-from engine.recover.teaching import require_shareable, terms_of
+from engine.recover.student import merged, student_of, trained
 from engine.recover.tracking import tracked
-from engine.recover.weighing import HELD, Weighing
+from engine.recover.training_context import TrainingContext
 from engine.training import parallel
 from engine.training.checkpoints import about, read_tensors
 from engine.types import Model, Plan
@@ -104,7 +104,7 @@ def _learned(run: Run) -> Job[str]:
     parameters = trained(student, opened.plan, record["train"], record["asked"]["seed"])
     weighing = _weighing(run, opened.rows)
     reader = weighing.reader if weighing else Reader(opened.rows, record["asked"]["seed"])
-    school = School(run, opened.model, opened.plan, reader, student, parameters, opened.held, weighing=weighing)
+    school = TrainingContext(run, opened.model, opened.plan, reader, student, parameters, opened.held, weighing=weighing)
     if parallel.size() > 1:
         school.share()
     waits = record["measure"] and "recipe" not in record

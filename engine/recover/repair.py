@@ -23,13 +23,13 @@ from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
 from engine.judge.practice import practice_packs
-from engine.methods.effort import REFIT
 from engine.methods.refit import refit
+from engine.methods.runtime_estimate import REFIT
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture, run_block, work_of_pass
-from engine.plans.kept import keep_tensor, name_tensor
-from engine.recover.effort import effort, judging
+from engine.plans.tensor_store import keep_tensor, name_tensor
+from engine.recover.runtime_estimate import effort, judging
 from engine.recover.seams import held_out, seams
 from engine.settings import Registry, control
 from engine.types import Block, Model, Plan, Repair
@@ -187,20 +187,20 @@ def _written(objective: Objective, block: Block, state: torch.Tensor, record: Ca
     return output, caught[0]
 
 
-@REPAIRS.register("ridge", "a ridge map at each seam", RepairSettings)
+@REPAIRS.register("ridge", "a ridge map at each seam", RepairSettings, reference="2505.02819")
 def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the maps to choose from, with their penalties."""
     return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
 
 
-@REPAIRS.register("refit", "the layers above each seam solved again", RepairSettings)
+@REPAIRS.register("refit", "the layers above each seam solved again", RepairSettings, reference="2412.18110")
 def refitted(objective: Objective, plan: Plan) -> Job[Plan]:
     """Return the plan with its consumers solved again, on the objective's texts but for those that quick costs are measured on."""
     packs = practice_packs(objective.model, objective.texts, objective.protocol.tokens)
     return (yield from refit(objective.model, plan, packs))
 
 
-@REPAIRS.register("scalar", "one factor at each seam", RepairSettings)
+@REPAIRS.register("scalar", "one factor at each seam", RepairSettings, reference="2507.18212")
 def scalar(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the one factor there is, as its strength and as a map."""
     factor = scalar_fit(written, wanted)

@@ -24,12 +24,12 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from engine.cache import plain, read_marked, write_marked, write_whole
-from engine.errors import TrainingError, first_line
-from engine.foreign import ForeignError, json_of, require_regular, text_in
+from engine.errors import TrainingError, reason_of
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_from_json
 from engine.training.parallel import device_of, first
 from engine.types import ModelSource, Plan
+from engine.untrusted import ForeignError, json_of, require_regular, text_in
 
 State = Literal["running", "paused", "failed", "done"]
 
@@ -194,7 +194,7 @@ class Run:
         except FileNotFoundError:
             return []
         except (ForeignError, OSError) as error:
-            raise TrainingError(f"{self._metrics} cannot be read: {first_line(error)}") from error
+            raise TrainingError(f"{self._metrics} cannot be read: {reason_of(error)}") from error
         return [line for line in found if _is_told(line)]
 
     def back_to(self, step: int) -> None:

@@ -30,15 +30,15 @@ from engine.models.shapes import shape_of
 from engine.plans.bundle import write_bundle
 from engine.plans.files import plan_to_json, signed
 from engine.plans.rules import untouched
-from engine.recover.apart import apart
-from engine.recover.beginning import make_folder, require_texts
-from engine.recover.gauge import domain_costs, held_of_domains
+from engine.recover.distillation import Present, Teaching, terms_of
+from engine.recover.domain_weighting import HELD, Weighing, known_references
+from engine.recover.heldout import domain_costs, held_of_domains
 from engine.recover.learning import SAVE
+from engine.recover.run_process import apart
 from engine.recover.runs import Run
 from engine.recover.settings import ShearSettings
-from engine.recover.students import student_of
-from engine.recover.teaching import Present, Teaching, terms_of
-from engine.recover.weighing import HELD, Weighing, known_references
+from engine.recover.start import make_folder, require_texts
+from engine.recover.student import student_of
 from engine.training.checkpoints import checkpoints, latest, save_checkpoint
 from engine.training.loop import Beside, Learner
 from engine.training.precision import quickest

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from engine.errors import SettingsError, first_line
+from engine.errors import SettingsError, reason_of
 from engine.recover.runs import Run
 from engine.settings import Registry
 
@@ -33,7 +33,7 @@ def tracked(run: Run) -> Iterator[None]:
     try:
         tell, end = TRACKERS.require(name).run(run)
     except Exception as error:  # a tracker is a program of somebody else's
-        run.note(track_error=first_line(error))
+        run.note(track_error=reason_of(error))
     else:
         run.also = _guarded(run, tell)
     try:
@@ -50,7 +50,7 @@ def _guarded(run: Run, tell: Callable[[Numbers, int], object]) -> Callable[[Mapp
             tell(numbers_in(line), int(line["step"]))
         except Exception as error:  # as above
             run.also = None
-            run.note(track_error=first_line(error))
+            run.note(track_error=reason_of(error))
 
     return guarded
 

@@ -11,7 +11,7 @@ from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.methods import agreement
 from engine.methods.laco import LacoSettings, Proposal, mean_and_spread, propose
-from engine.plans.words import describe
+from engine.plans.description import describe
 from engine.types import Plan
 
 

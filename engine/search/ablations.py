@@ -18,7 +18,7 @@ from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.search.ablation_rows import Ablation, Row, folding, mean_similarity, named, proposed, row_of, telling_of
 from engine.search.frontier import Step, frontier
-from engine.types import Block, Calibration, Plan
+from engine.types import Block, Plan, TextSet
 
 MAP_PLANS = 6  # plans of the T map, each of another depth, that the acceptance measures are tried on
 T_MIN = 0.5
@@ -217,7 +217,7 @@ def calibrations(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -
     return _answer("calibration", rows)
 
 
-def _texts(own: Calibration) -> Iterator[tuple[str, Calibration]]:
+def _texts(own: TextSet) -> Iterator[tuple[str, TextSet]]:
     english = bundled("english")
     half = len(english.texts) // 2
     named = [(f"{own.name} (yours)", own), ("english", english), ("korean", bundled("korean"))]

@@ -8,8 +8,8 @@ from engine.judge.objectives import Stage
 from engine.judge.similarity import cosine
 from engine.passes.forward import Capture
 from engine.passes.sensitivity import Sensitivity
+from engine.plans.description import runs
 from engine.plans.rules import RULES
-from engine.plans.words import runs
 from engine.types import Block, Plan
 
 

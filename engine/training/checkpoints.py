@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from engine.cache import content_key
-from engine.errors import TrainingError, first_line
-from engine.foreign import ForeignError, require_regular
+from engine.errors import TrainingError, reason_of
 from engine.training import parallel
+from engine.untrusted import ForeignError, require_regular
 
 KEEP = 2
 _NAME = "step-{:08d}"
@@ -52,7 +52,7 @@ def about(path: Path) -> dict[str, str]:
         if found.pop(_MARK, "") != _mark(found, shapes):
             raise ForeignError("it is not as it was written")
     except (OSError, SafetensorError, ForeignError) as error:
-        raise TrainingError(f"{path} cannot be read: {first_line(error)}; remove it, and its run goes on without it") from error
+        raise TrainingError(f"{path} cannot be read: {reason_of(error)}; remove it, and its run goes on without it") from error
     return found
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from engine.errors import TrainingError, first_line
+from engine.errors import TrainingError, reason_of
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=1)  # the first judges and writes by itself while the others wait
@@ -158,7 +158,7 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     try:
         checkpoint.save(dict(tensors), storage_writer=checkpoint.HuggingFaceStorageWriter(str(aside), save_distributed=True))
     except (OSError, checkpoint.CheckpointException) as error:
-        raise TrainingError(f"{folder} cannot be written: {first_line(error)}; what was there before is kept") from error
+        raise TrainingError(f"{folder} cannot be written: {reason_of(error)}; what was there before is kept") from error
     wait()
     if first():
         shutil.rmtree(folder, ignore_errors=True)  # the one that a run went on from, when it comes there again

@@ -40,7 +40,7 @@ from engine.plans.rules import fold_spans
 from engine.recover.repair import REPAIRS, RepairSettings, repair, repair_best
 from engine.search.frontier import frontier, outwards, step_at
 from engine.search.search import Search
-from engine.types import Calibration, Model, Plan
+from engine.types import Model, Plan, TextSet
 from tests import naive
 from tests.bench.lab import lab
 from tests.bench.learning import learning
@@ -64,7 +64,7 @@ def row(what: str, value: str, bar: str, met: bool) -> None:
     print(f"{'ok  ' if met else 'MISS'} {what:<78} {value:>18}   bar {bar}", flush=True)
 
 
-def proposals(model: Model, name: str, texts: Calibration) -> None:
+def proposals(model: Model, name: str, texts: TextSet) -> None:
     """One naive proposal against ours and against the whole T map, from an empty cache."""
 
     def ours() -> object:

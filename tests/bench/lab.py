@@ -15,8 +15,8 @@ from engine.models.families import blocks_of
 from engine.models.texts import Pack
 from engine.passes.sums import Sums
 from engine.passes.walk import Walk
-from engine.plans.kept import for_now
 from engine.plans.rules import untouched
+from engine.plans.tensor_store import for_now
 from engine.types import Model
 from tests import naive_masks as naive
 
@@ -29,7 +29,7 @@ from engine.methods.masks import prune
 from engine.methods.selection import Wanted
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
-from engine.plans.kept import for_now
+from engine.plans.tensor_store import for_now
 from engine.plans.rules import untouched
 if {method!r}:
     model = drain(open_model(parse_source("demo")))

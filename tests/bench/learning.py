@@ -16,12 +16,12 @@ from engine.jobs import drain
 from engine.judge.objectives import Objective
 from engine.methods.shortgpt import least_influence
 from engine.models.texts import bundled
-from engine.recover.beginning import begin
 from engine.recover.recovery import _opened, recover
 from engine.recover.runs import Run
-from engine.recover.school import School
 from engine.recover.settings import RecoverySettings
-from engine.recover.students import student_of, trained
+from engine.recover.start import begin
+from engine.recover.student import student_of, trained
+from engine.recover.training_context import TrainingContext
 from engine.settings import NoSettings
 from engine.training.loop import Learner
 from engine.training.precision import casting, quickest
@@ -76,7 +76,7 @@ def steps(model: Model, plan: Plan, run: Run, row: Row) -> None:
     """Measure a step with its teacher beside the way forth and back of the student alone, by cross entropy."""
     opened, recipe = drain(_opened(run)), Recipe(**run.record["recipe"])
     student = student_of(model, plan)
-    school = School(run, opened.model, plan, Reader(opened.rows, 0), student, trained(student, plan, "all"), opened.held)
+    school = TrainingContext(run, opened.model, plan, Reader(opened.rows, 0), student, trained(student, plan, "all"), opened.held)
     learner = Learner(school.parameters, replace(recipe, rate=0.0))
     batch = opened.rows.batch(0, recipe.rows, 0)
 

@@ -18,8 +18,8 @@ from engine.methods.widths import Kept, trim
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled
-from engine.plans.kept import for_now
 from engine.plans.rules import untouched
+from engine.plans.tensor_store import for_now
 from engine.types import Model, Plan
 from tests.bench.lab import Row
 from tests.families import tiny_network, tiny_tokenizer

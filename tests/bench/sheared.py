@@ -13,8 +13,8 @@ from engine.judge.evaluation import Judge
 from engine.judge.practice import practice_packs
 from engine.methods.widths import Kept, trim
 from engine.models.texts import bundled
-from engine.plans.kept import for_now
 from engine.plans.rules import untouched
+from engine.plans.tensor_store import for_now
 from engine.recover.settings import ShearSettings
 from engine.recover.shearing import begin_shearing, shear
 from engine.types import Model, Plan

@@ -14,12 +14,12 @@ from engine.export.gguf import Gguf, copied_tensors, export_gguf, read_gguf, req
 from engine.export.verify import _load_gguf, check
 from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
+from engine.model_lock import Turn
 from engine.models.families import row_of
 from engine.models.loading import converted
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
-from engine.turns import Turn
 from engine.types import Block, Model, ModelSource, Plan
 from tests.families import TEXTS, save_tiny
 from tests.ggufs import array, save_gguf

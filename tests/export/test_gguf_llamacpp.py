@@ -7,10 +7,10 @@ import torch
 
 from engine.export.gguf import copied_tensors, read_gguf, require_pattern, write_gguf
 from engine.methods.baselines import plan_of_kept
+from engine.model_lock import Turn
 from engine.models.convert import load_gguf
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans
-from engine.model_lock import Turn
 from engine.types import Model, ModelSource, Plan
 from tests.ggufs import write_gguf as write_tiny
 from tests.llamacpp import apart, running

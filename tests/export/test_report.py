@@ -21,9 +21,9 @@ from engine.judge.similarity import SimilarityMeter
 from engine.methods.laco import Proposal
 from engine.models.texts import calibration_of
 from engine.passes.profiling import Profile, profile
+from engine.plans.description import describe, weigh
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.rules import fold_spans, untouched
-from engine.plans.words import describe, weigh
 from engine.search.frontier import Frontier, Step
 from engine.types import Block, Model, ModelSource, Plan, Repair
 from tests.export.test_language import KOREAN

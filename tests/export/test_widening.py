@@ -20,7 +20,7 @@ from engine.plans import outputs, surgery, trimming
 from engine.plans.files import plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
-from engine.recover.students import student_of
+from engine.recover.student import student_of
 from engine.types import Block, Model, Part, Plan, Trim
 from tests.exporting import write
 from tests.families import tiny_network, tiny_tokenizer

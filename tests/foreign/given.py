@@ -18,10 +18,10 @@ from engine.jobs import Job, drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
-from engine.plans import kept
+from engine.plans import tensor_store
 from engine.plans.bundle import TENSORS, write_bundle
 from engine.plans.files import plan_to_json
-from engine.plans.kept import pack_tensors
+from engine.plans.tensor_store import pack_tensors
 from engine.recover.recovery import recover
 from engine.recover.runs import Run
 from engine.recover.settings import ShearSettings
@@ -123,7 +123,7 @@ def stocked(folder: Path) -> Path:
                 cli.main()
     shutil.rmtree(folder / "out")
     (folder / f"pruned{TENSORS}").unlink()  # they are in the cache, too
-    kept._fresh.clear()  # a case finds tensors in files alone
+    tensor_store._fresh.clear()  # a case finds tensors in files alone
     return folder
 
 

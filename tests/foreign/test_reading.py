@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.foreign import DEEPEST, ForeignError, json_in, json_of, object_in, real_path, require_regular, text_in
+from engine.untrusted import DEEPEST, ForeignError, json_in, json_of, object_in, real_path, require_regular, text_in
 
 
 def test_a_sound_file_is_read_as_it_is(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.export import checkpoint
 from engine.models import loading
-from engine.recover import apart
+from engine.recover import run_process
 from tests.here import here
 from tests.recovering import shortened
 from ui.terminal import cli
@@ -50,7 +50,7 @@ def begun(arguments: Sequence[str], folder: Path) -> int:
 
 def patched(set_to: Callable[[object, str, Any], None]) -> None:
     """Let children's work be done where it is asked for, and learning read little."""
-    for caller in (apart, checkpoint, loading):
+    for caller in (run_process, checkpoint, loading):
         set_to(caller, "in_fresh_process", here)
     shortened(set_to)
 

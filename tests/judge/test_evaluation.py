@@ -18,7 +18,7 @@ from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summ
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
-from engine.types import Block, Calibration, Model, Plan
+from engine.types import Block, Model, Plan, TextSet
 from tests.families import tiny_tokenizer
 from tests.naive import merge, remove, token_ids
 from ui.terminal.options import write
@@ -60,8 +60,8 @@ class Counting:
 ANY_LENGTH = SimpleNamespace(max_position_embeddings=None, vocab_size=1 << 20)
 
 
-def texts_of(lengths: list[int]) -> Calibration:
-    return Calibration("counted", tuple(f"{text}:{length}" for text, length in enumerate(lengths)), "fingerprint")
+def texts_of(lengths: list[int]) -> TextSet:
+    return TextSet("counted", tuple(f"{text}:{length}" for text, length in enumerate(lengths)), "fingerprint")
 
 
 def scored_tokens(packs: Any, skips: Any) -> Iterator[tuple[int, int, int]]:

@@ -24,9 +24,9 @@ from engine.judge.generation import (
     measured,
     verdict,
 )
+from engine.model_lock import Cancelled, working
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
-from engine.turns import Stopped, working
 from engine.types import Model
 from tests.families import FAMILIES, tiny_tokenizer
 
@@ -266,7 +266,7 @@ def test_writing_tells_how_far_it_is_and_stops_within_a_token(tiny: Callable[...
             stop.set()
 
     network.model.embed_tokens.register_forward_hook(counting)
-    with working("samples", stop.is_set), pytest.raises(Stopped):
+    with working("samples", stop.is_set), pytest.raises(Cancelled):
         drain(generate(model, network, [encode(model, "A river", 100)], 100))
     assert ran[0] == 10
     assert drain(generate(model, network, [encode(model, "A river", 4)], 4))[0].tokens  # and nothing is left locked

@@ -19,9 +19,9 @@ from engine.methods.selection import wanted
 from engine.methods.widths import Kept, scores, trim
 from engine.models.families import architecture_of, blocks_of
 from engine.models.shapes import shape_of
+from engine.plans.description import describe, weigh
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
-from engine.plans.words import describe, weigh
 from engine.types import Model, Plan
 from tests.exporting import write
 from tests.methods.test_widths import inputs_of, packs_of

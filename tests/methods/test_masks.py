@@ -11,7 +11,7 @@ import torch
 from engine.errors import SettingsError, TextError
 from engine.jobs import drain
 from engine.judge.practice import practice_packs
-from engine.methods.masks import MASKS, Reading, prune
+from engine.methods.masks import MASKS, PruningInput, prune
 from engine.methods.owl import sparsities
 from engine.methods.selection import Wanted, chosen, lowest, wanted
 from engine.methods.sparsegpt import solve
@@ -265,14 +265,14 @@ def test_the_damping_rises_until_there_is_a_factor_and_says_so(tiny: Callable[..
     gram[0, 1] = gram[1, 0] = 0.95
     huge: Any = SimpleNamespace(gram=gram, texts=2)
     weight = torch.randn(4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    gone, written, damping = solve(Reading(weight, huge), Wanted(0.5), 0.01)
+    gone, written, damping = solve(PruningInput(weight, huge), Wanted(0.5), 0.01)
     assert damping == pytest.approx(0.1) or damping == pytest.approx(1.0)
     assert torch.isfinite(written).all()
     assert torch.equal(written == 0, gone)
 
     broken: Any = SimpleNamespace(gram=torch.full((8, 8), float("nan"), dtype=torch.float64), texts=1)
     with pytest.raises(SettingsError, match="not finite"):
-        solve(Reading(weight, broken), Wanted(0.5))
+        solve(PruningInput(weight, broken), Wanted(0.5))
 
 
 def test_fewer_tokens_than_inputs_are_enough_for_sparsegpt(tiny: Callable[..., Model]) -> None:

@@ -14,7 +14,7 @@ from engine.models.shapes import shape_of
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
-from engine.recover.students import student_of
+from engine.recover.student import student_of
 from engine.types import Model, Plan
 from tests.families import FAMILIES
 

@@ -19,8 +19,8 @@ from engine.methods.minitron import RemovalPerplexity
 from engine.models.families import resized_config
 from engine.models.texts import calibration_of
 from engine.passes.profiling import profile
+from engine.plans.description import weigh
 from engine.plans.rules import RULES, fold_spans, untouched
-from engine.plans.words import weigh
 from engine.search.frontier import Frontier, Step, frontier
 from engine.types import Block, Model, Plan
 from tests.families import FAMILIES, TEXTS

@@ -235,4 +235,4 @@ def test_the_step_that_holds_t_is_shown_before_the_map_is_whole(desk: Desk, fold
     assert step in whole
     assert step["t_from"] <= 0.8 < step["t_to"]
     assert seen[0]["chosen"] == seen[1]["chosen"]
-    assert desk.glimpse is None
+    assert desk.preview is None

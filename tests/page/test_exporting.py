@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.methods.laco import LacoSettings
-from engine.plans import kept
+from engine.plans import tensor_store
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_to_json, read_json
 from engine.plans.rules import fold_spans
@@ -138,7 +138,7 @@ def test_a_plan_with_tensors_is_saved_and_loaded_with_them(bench: Workbench, tmp
     file = bench.saving.file("found", 1.0)
     assert file.name == f"plan-{DEPTH}-layers.zip"
     monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / "elsewhere"))  # a machine that has none of them
-    monkeypatch.setattr(kept, "_fresh", OrderedDict())
+    monkeypatch.setattr(tensor_store, "_fresh", OrderedDict())
     with pytest.raises(PlanError, match="not on this machine"):
         bench.load_plan(read_json(file))
     assert bench.file is None

@@ -20,9 +20,9 @@ from engine.training.recipe import Recipe
 from tests.page.benches import DEPTH, open_on, opened, shown
 from tests.page.pages import Page
 from tests.waiting import wait_for_jobs, wait_until
-from ui.page.bench.courses import POINTS, course
 from ui.page.bench.desk import Desk
 from ui.page.bench.exporting import start_export
+from ui.page.bench.run_progress import POINTS, course
 from ui.page.recover_handlers import learned_from, settings_of
 from ui.page.sessions import Sessions
 from ui.text.commands import MORE
@@ -285,7 +285,7 @@ def test_what_went_wrong_is_told_with_the_run_and_it_can_be_resumed(bench: Desk,
         raise RuntimeError("engine.recover.recovery ended with code -9: ")
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.recover.apart.in_fresh_process", lambda _module, request, _label: dies(request))
+        patch.setattr("engine.recover.run_process.in_fresh_process", lambda _module, request, _label: dies(request))
         begin(folded(bench))
         wait_for_jobs()
     told = looked_at(bench)

@@ -8,7 +8,7 @@ import pytest
 from engine.errors import PlanError, SettingsError
 from engine.judge import cost
 from engine.judge.similarity import blocks_key
-from engine.plans import kept as kept_module
+from engine.plans import tensor_store as kept_module
 from tests.families import save_tiny
 from tests.page.benches import held, opened, rows, shown
 from tests.waiting import wait_for_jobs, wait_until

@@ -11,7 +11,7 @@ import pytest
 
 import ui.page.bench.jobs
 from engine.jobs import Job, Progress
-from engine.turns import heed
+from engine.model_lock import check_cancelled
 from engine.types import Model
 from tests.page.runners import Bench, a_bench, whole
 from tests.waiting import wait_for_jobs, wait_until
@@ -126,7 +126,7 @@ def test_a_job_deep_in_its_work_stops_where_it_looks_up(bench: Bench) -> None:
         yield Progress("working", 0.5)
         bench.log.append("deep")
         while True:
-            heed()
+            check_cancelled()
 
     bench.runner.submit(Task("judge", job, lambda _: bench.log.append("done")))
     wait_until(lambda: "deep" in bench.log)

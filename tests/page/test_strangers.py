@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.families import save_tiny
+from ui.page.allowed_paths import AllowedPaths
 from ui.page.app import Server, serve
-from ui.page.reach import Reach
 
 NOTHING = {401, 403, 404, 405}
 # What is answered before the password: that a page wants one, and how it looks. Not one holds a word of the page itself.
@@ -63,7 +63,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         port = probe.getsockname()[1]
         patch.setenv("GRADIO_TEMP_DIR", str(folder))  # put back what the server sets
         probe.close()
-        server = Server(port=port, auth=("me", "pass"), reach=Reach((folder / "models",)))
+        server = Server(port=port, auth=("me", "pass"), reach=AllowedPaths((folder / "models",)))
         demo = serve(str(model), server, folder / "exports", browser=False, block=False)
         routes = [(method, _filled(route.path)) for route in _all(demo.app) for method in getattr(route, "methods", None) or {"GET"}]
         empty = House(port, tuple(sorted(set(routes))), tuple(demo.config["dependencies"]), "")

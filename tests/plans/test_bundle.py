@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import PlanError
-from engine.plans import kept
+from engine.plans import tensor_store
 from engine.plans.bundle import TENSORS, read_saved, write_bundle
 from engine.plans.files import read_json
-from engine.plans.kept import keep_tensor, name_tensor, pack_tensors, require_tensors, tensor_of
+from engine.plans.tensor_store import keep_tensor, name_tensor, pack_tensors, require_tensors, tensor_of
 
 VALUE = {"source_depth": 2, "blocks": [{"home": 0, "mix": [[0, 1.0]]}], "method": "by hand"}
 
@@ -26,7 +26,7 @@ def mark(fresh_cache: Path) -> str:
 def elsewhere(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on this is a machine that has seen nothing."""
     monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / name))
-    monkeypatch.setattr(kept, "_fresh", OrderedDict())
+    monkeypatch.setattr(tensor_store, "_fresh", OrderedDict())
 
 
 def test_a_bundle_is_two_ordinary_files(mark: str, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.errors import PlanError
+from engine.plans.description import describe, require_depth, runs, type_conflicts
 from engine.plans.files import plan_from_json, plan_to_json, read_plan
 from engine.plans.rules import RULES, fold, fold_spans, untouched
-from engine.plans.words import describe, require_depth, runs, type_conflicts
 from engine.types import Block, Plan
 
 TWELVE_TO_FIFTEEN = {

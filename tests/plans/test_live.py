@@ -8,10 +8,10 @@ from engine.errors import PlanError
 from engine.models.families import blocks_of, depth_of, layer_types_of
 from engine.models.texts import Pack, calibration_of, packs_of
 from engine.passes.forward import capture, logits_of, normed, resume
-from engine.plans.kept import name_tensor
 from engine.plans.live import live_network
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.plans.surgery import Mixer
+from engine.plans.tensor_store import name_tensor
 from engine.types import Block, Model, Plan
 from tests.families import FAMILIES, TEXTS
 

@@ -16,11 +16,11 @@ from engine.export.checkpoint import export
 from engine.jobs import drain
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import capture, logits_of, normed, resume, run_block
-from engine.plans import kept
+from engine.plans import tensor_store
+from engine.plans.description import describe
 from engine.plans.files import plan_from_json, plan_to_json
-from engine.plans.kept import keep_tensor, name_tensor, pack_tensors, tensor_file, tensor_of, unpack_tensors
 from engine.plans.surgery import Mixer, repaired
-from engine.plans.words import describe
+from engine.plans.tensor_store import keep_tensor, name_tensor, pack_tensors, tensor_file, tensor_of, unpack_tensors
 from engine.types import Model, Plan, Repair
 from tests.exporting import write
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, mended, objective_of
@@ -197,7 +197,7 @@ def test_maps_go_to_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PlanError, match="not on this machine"):
         tensor_of(marks[0])
     unpack_tensors(tmp_path / "plan.repairs.safetensors")
-    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())  # and another session there
+    monkeypatch.setattr(tensor_store, "_fresh", type(tensor_store._fresh)())  # and another session there
     assert [torch.equal(tensor_of(mark), tensor) for mark, tensor in zip(marks, tensors, strict=True)] == [True, True]
     assert {path.name for path in (tmp_path / "elsewhere" / "tensors").iterdir()} == {f"{mark}.safetensors" for mark in marks}
 
@@ -205,7 +205,7 @@ def test_maps_go_to_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Another machine: nothing is kept on its disk, and nothing in memory."""
     monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
+    monkeypatch.setattr(tensor_store, "_fresh", type(tensor_store._fresh)())
 
 
 def test_a_map_is_what_its_numbers_and_shape_are() -> None:
@@ -219,22 +219,22 @@ def test_a_map_is_what_its_numbers_and_shape_are() -> None:
 @pytest.mark.usefixtures("fresh_cache")
 def test_what_is_not_the_tensor_is_told_and_gives_way_to_it(broken: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch) -> None:
     tensor = torch.full((2,), 0.5)
-    path = kept.tensor_file(mark := kept.name_tensor(tensor))
+    path = tensor_store.tensor_file(mark := tensor_store.name_tensor(tensor))
     path.parent.mkdir(parents=True)
     broken(path)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(kept, "_fresh", type(kept._fresh)())
+        elsewhere.setattr(tensor_store, "_fresh", type(tensor_store._fresh)())
         with pytest.raises(PlanError, match="not on this machine"):
-            kept.tensor_of(mark)
-    kept.keep_tensor(mark)
-    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
-    assert torch.equal(kept.tensor_of(mark), tensor)
+            tensor_store.tensor_of(mark)
+    tensor_store.keep_tensor(mark)
+    monkeypatch.setattr(tensor_store, "_fresh", type(tensor_store._fresh)())
+    assert torch.equal(tensor_store.tensor_of(mark), tensor)
 
 
 def test_few_maps_that_were_not_kept_stay_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(monkeypatch, tmp_path)
     marks = [name_tensor(torch.tensor([float(number)])) for number in range(100)]
-    assert len(kept._fresh) <= 20
+    assert len(tensor_store._fresh) <= 20
     assert tensor_of(marks[-1]).item() == 99
     with pytest.raises(PlanError):
         tensor_of(marks[0])

@@ -19,12 +19,12 @@ from engine.models.families import blocks_of
 from engine.models.shapes import legal_channels, legal_heads, shape_of, shaped_config
 from engine.models.texts import calibration_of, packs_of
 from engine.passes.forward import capture, logits_of, normed, resume
+from engine.plans.description import weigh
 from engine.plans.files import plan_from_json, plan_to_json
-from engine.plans.kept import keep_tensor, name_tensor
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
 from engine.plans.surgery import Mixer, pack_mask
-from engine.plans.words import weigh
+from engine.plans.tensor_store import keep_tensor, name_tensor
 from engine.types import Model, Part, Plan, Trim
 from tests.exporting import write
 from tests.families import FAMILIES, TEXTS

@@ -14,7 +14,7 @@ from engine.models.loading import open_model
 from engine.plans.rules import untouched
 from engine.recover import correction, learning, recovery
 from engine.recover.runs import Run
-from engine.recover.students import merged, trained
+from engine.recover.student import merged, trained
 from engine.types import Model
 from tests.families import VOCABULARY
 from tests.recovering import DEEP, SENTENCES, STEPS, assert_same, begun, played, shortened, stopped, text_in, told

@@ -18,7 +18,7 @@ from engine.models.texts import calibration_of, packs_of
 from engine.plans.live import live_network
 from engine.recover import recovery
 from engine.recover.runs import Run
-from engine.recover.students import merged, student_of, trained
+from engine.recover.student import merged, student_of, trained
 from engine.training.checkpoints import about, write_tensors
 from engine.types import Model, Plan, Trim
 from tests.families import TEXTS

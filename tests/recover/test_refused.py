@@ -16,9 +16,9 @@ from engine.jobs import drain
 from engine.models.texts import bundled
 from engine.plans.live import live_network
 from engine.recover import learning, recovery
-from engine.recover.room import Room, room
+from engine.recover.memory_estimate import MemoryEstimate, room
 from engine.recover.runs import Run
-from engine.recover.students import student_of, trained
+from engine.recover.student import student_of, trained
 from engine.training.checkpoints import about, latest
 from engine.types import Model, Plan, Trim
 from tests.recovering import DEEP, NARROW, SENTENCES, assert_same, begun, played, shortened, stopped, told, with_width, with_zeros
@@ -192,7 +192,7 @@ def test_the_room_is_that_of_the_real_student(able: Open, train: str, plan: Plan
     model = able("llama")
     student = student_of(model, plan)
     learns = trained(student, plan, train)
-    assert room(model.config, model.spec, plan, train) == Room(
+    assert room(model.config, model.spec, plan, train) == MemoryEstimate(
         sum(one.nbytes for one in student.parameters()),
         3 * sum(one.nbytes for one in learns.values()),
         sum(one.nbytes for one in model.network.parameters()),

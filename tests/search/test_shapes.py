@@ -11,8 +11,8 @@ from engine.judge.practice import practice_packs
 from engine.models.families import blocks_of
 from engine.models.shapes import shaped_config
 from engine.models.texts import calibration_of
+from engine.plans.description import weigh
 from engine.plans.live import live_network
-from engine.plans.words import weigh
 from engine.search.shapes import search_shapes, shapes_near
 from engine.types import Model, Plan
 from tests.families import TEXTS

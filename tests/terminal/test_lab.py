@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engine.plans import kept
+from engine.plans import tensor_store
 from engine.plans.files import plan_from_json
 from tests.answers import Answer, assert_refused
 from tests.terminal.given import DEPTH
@@ -80,7 +80,7 @@ def test_a_plan_goes_to_another_machine_with_its_tensors(
 
     def on_machine(name: str) -> Answer:
         monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
+        monkeypatch.setattr(tensor_store, "_fresh", type(tensor_store._fresh)())
         return inside(*judged)
 
     there = on_machine("elsewhere")

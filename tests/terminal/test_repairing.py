@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine.plans import kept
+from engine.plans import tensor_store
 from engine.search.search import Search
 from tests.answers import Answer, assert_refused, read_json
 from tests.families import save_tiny
@@ -38,7 +38,7 @@ def repaired(tiny_folder: Path, files: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture
 def another_machine(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing that was repaired is known, on disk or in memory."""
-    monkeypatch.setattr(kept, "_fresh", type(kept._fresh)())
+    monkeypatch.setattr(tensor_store, "_fresh", type(tensor_store._fresh)())
     return fresh_cache
 
 

@@ -21,7 +21,7 @@ from engine.models.texts import BUNDLED
 from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
 from engine.recover.repair import REPAIRS
-from engine.recover.students import TRAINS
+from engine.recover.student import TRAINS
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.settings import SURVIVORS, TARGETS
 from engine.settings import Registry
@@ -205,7 +205,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("masks_group_", set(GROUPS)),
         ("width_arm_", {beside for _, beside in ARMS} - {"nothing"}),
         ("width_beside_", set(BESIDE)),
-        ("making_", {"refit", "bias", "redistributed", "learned"}),  # what engine/plans/words.done_beside names
+        ("making_", {"refit", "bias", "redistributed", "learned"}),  # what engine/plans/description.done_beside names
         ("train_", set(TRAINS)),
         ("state_", set(DEEDS)),
         ("run_", {deed for offered in DEEDS.values() for deed in offered}),

@@ -17,19 +17,19 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from engine.aside import making
+from engine.atomic import making
 from engine.errors import LayerscopeError
 from engine.export.doctor import strange_switches
-from engine.foreign import real_path
 from engine.models.sources import DTYPES
 from engine.models.texts import assets_folder
+from engine.untrusted import real_path
+from ui.page.allowed_paths import AllowedPaths
 from ui.page.bench.shared import texts_of
 from ui.page.components.chart import SCRIPTS, view
 from ui.page.components.terminal import terminal
 from ui.page.controls import TEXTS, state_from_query, texts_in
 from ui.page.guard import LARGEST, Guard
 from ui.page.picker import device_choices
-from ui.page.reach import Reach
 from ui.page.sessions import Sessions
 from ui.page.tabs import compare, explore, export, fold, importance, masks, recover, search, width
 from ui.page.theme import theme
@@ -163,7 +163,7 @@ class Server:
     port: int = 7860
     names: tuple[str, ...] = ()
     auth: tuple[str, str] | None = None
-    reach: Reach = field(default_factory=Reach)
+    reach: AllowedPaths = field(default_factory=AllowedPaths)
 
 
 def serve(model: str, server: Server, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:

@@ -13,12 +13,12 @@ from engine.methods.minitron import RemovalPerplexity
 from engine.models.library import typed
 from engine.models.shapes import shape_of
 from engine.passes.profiling import Profile
+from engine.plans.description import done_beside, type_conflicts, weigh
 from engine.plans.files import plan_to_json
 from engine.plans.parts import AXES, block_to_json
 from engine.plans.trimming import trimmed_shape
-from engine.plans.words import done_beside, type_conflicts, weigh
 from engine.search.frontier import Frontier
-from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
+from engine.types import Model, ModelSource, ModelSpec, Plan, TextSet
 from ui.page.bench.shared import suggested_name
 
 
@@ -79,9 +79,7 @@ def plan_data(model: Model, plan: Plan, similarity: float) -> str:
     return encode({**plan_parts(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
 
 
-def map_data(
-    model: Model, texts: Calibration, settings: LacoSettings, frontier: Frontier, filling: bool = False, stopped: bool = False
-) -> str:
+def map_data(model: Model, texts: TextSet, settings: LacoSettings, frontier: Frontier, filling: bool = False, stopped: bool = False) -> str:
     """Return what the fold view draws: every step with its plan and trials, or the one step of a map that is still `filling`, or those
     of one that was `stopped`. Thresholds keep all their digits."""
     steps = []

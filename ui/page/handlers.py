@@ -17,13 +17,13 @@ from engine.models.sources import needs_download
 from engine.plans.bundle import read_saved
 from engine.search.settings import Target
 from ui.page import picker
-from ui.page.answering import of_what_is_open
 from ui.page.bench.exporting import start_export, start_gguf
 from ui.page.bench.shared import suggested_name, texts_of
 from ui.page.bench.workbench import T_MIN
 from ui.page.controls import read_spans, state_from_query, texts_in
 from ui.page.lab_handlers import LabHandlers
 from ui.page.recover_handlers import RecoverHandlers
+from ui.page.responses import of_what_is_open
 from ui.text.messages import label_teller, labels_told
 
 MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.page.bench.measuring` calls it

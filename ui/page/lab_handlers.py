@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from engine.methods.masks import MASKS
-from ui.page.answering import Answering, of_what_is_open
+from ui.page.responses import Answering, of_what_is_open
 
 
 class LabHandlers(Answering):

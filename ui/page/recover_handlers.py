@@ -8,8 +8,8 @@ import gradio as gr
 from engine.errors import SettingsError
 from engine.recover.repair import REPAIRS
 from engine.recover.settings import RecoverySettings, ShearSettings
-from ui.page.answering import Answering, of_what_is_open
 from ui.page.bench.shared import texts_of
+from ui.page.responses import Answering, of_what_is_open
 from ui.text.commands import MORE, SHEARED, SHEARED_TO
 
 

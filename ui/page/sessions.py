@@ -6,10 +6,10 @@ from collections import deque
 from functools import partial
 from pathlib import Path
 
+from ui.page.allowed_paths import AllowedPaths
 from ui.page.bench.desk import Desk
 from ui.page.bench.learning import Learning
 from ui.page.bench.shared import release
-from ui.page.reach import Reach
 
 _IDLE_FOR = 6 * 3600.0  # seconds after which an unused workbench is forgotten
 _REMEMBERED = 1000  # who was forgotten, the last of them
@@ -19,7 +19,7 @@ _GONE_FOR = 300.0  # seconds after which that of a visitor who has left is; a re
 class Sessions:
     """The workbenches of all open tabs. One that was opened ahead is taken over by the first visitor."""
 
-    def __init__(self, export_folder: Path, reach: Reach = Reach()) -> None:  # noqa: B008  # frozen
+    def __init__(self, export_folder: Path, reach: AllowedPaths = AllowedPaths()) -> None:  # noqa: B008  # frozen
         self._learning = Learning()
         self._make = partial(Desk, export_folder, self._learning, reach)
         self._lock = threading.Lock()

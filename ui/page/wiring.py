@@ -5,10 +5,10 @@ from typing import Any
 
 import gradio as gr
 
+from ui.page.browser_inputs import SCRIPTS_ARE_HERE, keep_what_is_typed
 from ui.page.handlers import Handlers
 from ui.page.sessions import Sessions
 from ui.page.tabs import fold, recover, search, width
-from ui.page.typed import SCRIPTS_ARE_HERE, keep_what_is_typed
 
 LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # of what is answered at once: Gradio's queue would take as long again
 _ENTER = f"async () => {{ {SCRIPTS_ARE_HERE} return window.layerscope.session(); }}"

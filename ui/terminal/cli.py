@@ -17,7 +17,7 @@ import typer
 from engine.errors import LayerscopeError
 from engine.methods.laco import LacoSettings
 from engine.plans.files import model_of_plan, read_json, signed
-from ui.terminal import lab, plans, recovering, serving, telling
+from ui.terminal import lab, plans, recovering, reporting, serving
 from ui.terminal.options import (
     Definition,
     Device,
@@ -207,7 +207,7 @@ def _export_safetensors(
     from engine.export.checkpoint import export as run
     from engine.export.checkpoint import parse_size
     from engine.models.loading import resolve
-    from engine.plans.words import require_depth
+    from engine.plans.description import require_depth
     from ui.text.reading import evaluation_from_json, gains_from_json, trials_from_json
 
     shard_bytes = parse_size(shard_size)
@@ -235,7 +235,7 @@ def models(
     write([asdict(entry) for entry in library(exports)], out)
 
 
-for verbs in (plans, lab, telling, recovering, serving):
+for verbs in (plans, lab, reporting, recovering, serving):
     app.add_typer(verbs.app)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from engine.errors import LayerscopeError
 from engine.plans.files import signed
-from ui.terminal.drawn import command
+from ui.terminal.derived_options import command
 from ui.terminal.options import (
     Device,
     Dtype,
@@ -142,7 +142,7 @@ def shapes(
     from engine.judge.cost import cost_judge, cost_of
     from engine.judge.objectives import Objective
     from engine.models.texts import texts_for
-    from engine.plans.kept import for_now
+    from engine.plans.tensor_store import for_now
     from engine.search.candidates import keep_fronts, timed
     from engine.search.shapes import search_shapes, searched
     from ui.text.wire import shapes_to_json

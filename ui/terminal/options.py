@@ -16,7 +16,7 @@ from engine.jobs import Job, Progress, drain
 from engine.methods.laco import LacoSettings
 from engine.search.settings import SearchSettings, Target
 from engine.types import ModelSource
-from ui.terminal.drawn import option
+from ui.terminal.derived_options import option
 
 T_ = TypeVar("T_")
 Check = Callable[[int], object]  # is told the depth before a weight is read, and may refuse
@@ -99,7 +99,7 @@ def show_notes(spec: Any) -> None:
 
 def made_for(plan: Any) -> Check:
     """Refuse a model of another depth than the plan's."""
-    from engine.plans.words import require_depth
+    from engine.plans.description import require_depth
 
     return lambda depth: require_depth(plan, depth)
 
@@ -148,7 +148,7 @@ def write_plan(plan: Any, model: Any, out: Path | None) -> None:
 def write_tensors(plan: Any, out: Path | None) -> None:
     """Write a plan's tensors beside its file, so that both can go to another machine."""
     from engine.plans.bundle import TENSORS
-    from engine.plans.kept import pack_tensors
+    from engine.plans.tensor_store import pack_tensors
 
     if out is not None and plan.tensors:
         pack_tensors(plan.tensors, out.with_suffix(TENSORS))
@@ -222,7 +222,7 @@ def write_text(text: str, out: Path) -> None:
         LayerscopeError: it cannot be written.
     """
     from engine.cache import write_whole
-    from engine.foreign import real_path
+    from engine.untrusted import real_path
 
     try:
         path = real_path(out)

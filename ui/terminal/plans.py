@@ -1,4 +1,4 @@
-"""The terminal's verbs for judging, searching and repairing; see ui/terminal/telling.py and ui/terminal/cli.py for the rest."""
+"""The terminal's verbs for judging, searching and repairing; see ui/terminal/reporting.py and ui/terminal/cli.py for the rest."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,7 @@ import typer
 from engine.methods.laco import LacoSettings
 from engine.plans.files import signed
 from engine.search.settings import SURVIVORS, SearchSettings, SweepSettings, Target
-from ui.terminal.drawn import command, option
+from ui.terminal.derived_options import command, option
 from ui.terminal.options import (
     Definition,
     Device,

@@ -9,10 +9,10 @@ import typer
 
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError
-from engine.foreign import ForeignError, json_of
 from engine.jobs import drain
 from engine.recover.settings import RecoverySettings, ShearSettings
-from ui.terminal.drawn import option
+from engine.untrusted import ForeignError, json_of
+from ui.terminal.derived_options import option
 from ui.terminal.options import (
     Device,
     Dtype,
@@ -109,7 +109,7 @@ def _tell(record: dict[str, Any], report: Any) -> None:
 
 def _begin(plan: Path | None, out: Path | None, source: Any, text: list[str] | None, settings: RecoverySettings) -> None:
     from engine.models.loading import fingerprint_of, resolve
-    from engine.recover.beginning import begin
+    from engine.recover.start import begin
 
     if plan is None or out is None:
         raise LayerscopeError("name a plan and a folder for the run: --plan FILE.json --out DIR; or --resume DIR")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from engine.errors import LayerscopeError
-from engine.foreign import ForeignError, real_path, text_in
+from engine.untrusted import ForeignError, real_path, text_in
 from ui.terminal.options import Exports, Out, Source, write
 
 app = typer.Typer()
@@ -37,9 +37,9 @@ def open_app(
     """Open the page."""
     if not 0 <= port <= 65_535:
         raise LayerscopeError(f"there is no port {port}; choose one between 1 and 65535, or 0 for any that is free")
+    from ui.page.allowed_paths import AllowedPaths
     from ui.page.app import Server, serve
     from ui.page.guard import is_loopback
-    from ui.page.reach import Reach
 
     asked = _credentials(auth)
     if not is_loopback(host):
@@ -52,7 +52,7 @@ def open_app(
             f"{', and nobody is asked for a password' if asked is None else ''}; its visitors share this machine's memory and disk\n"
         )
     bounded = None if is_loopback(host) and not roots else tuple(real_path(path) for path in (*(roots or ()), exports))
-    serve(model, Server(host, port, tuple(names or ()), asked, Reach(bounded)), exports, browser)
+    serve(model, Server(host, port, tuple(names or ()), asked, AllowedPaths(bounded)), exports, browser)
 
 
 def _credentials(auth: str | None) -> tuple[str, str] | None:

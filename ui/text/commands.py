@@ -17,7 +17,7 @@ from engine.methods.masks import MASKS
 from engine.recover.repair import REPAIRS
 from engine.recover.settings import RecoverySettings, ShearSettings
 from engine.settings import Registry
-from engine.types import Calibration, ModelSource
+from engine.types import ModelSource, TextSet
 from ui.text.words import words
 
 _TOLD = "--calibration {calibration}"
@@ -28,7 +28,7 @@ SHEARED = tuple(entry.name for entry in fields(ShearSettings) if entry.name not 
 MORE = tuple(entry.name for entry in fields(RecoverySettings) if entry.name not in _ELSEWHERE)
 
 
-def facts_of(source: ModelSource, calibration: Calibration) -> dict[str, Any]:
+def facts_of(source: ModelSource, calibration: TextSet) -> dict[str, Any]:
     """Return what fills the templates for a model on its texts, quoted for a shell; `own` where the texts are in no file."""
     texts, notes = texts_named({"name": "calibration" if calibration.name == "own texts" else calibration.name}, "calibration")
     model, practice = model_option(source), practice_texts(calibration.name).name

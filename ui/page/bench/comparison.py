@@ -17,11 +17,11 @@ from engine.jobs import Job, Progress, as_part
 from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.similarity import blocks_key, profiled
 from engine.methods.laco import mean_and_spread
+from engine.plans.description import weigh
 from engine.plans.files import plan_from_json
-from engine.plans.words import weigh
 from engine.search.ablation_rows import Ablation
 from engine.search.ablations import ablate, require_ablation
-from engine.types import Calibration, Plan
+from engine.types import Plan, TextSet
 from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.timing import Timing
@@ -67,7 +67,7 @@ class Comparison:
         self.bench.page.put("board", "data", json.dumps(plain(data)))
         self.bench.page.put("board", "stale", "no")
 
-    def judge(self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
+    def judge(self, choice: str, threshold: float, texts: TextSet, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
         """Pin the plan that Fold shows, and measure in one task what it costs and whatever of `measuring.ALSO` is wanted too."""
         plan, _ = self.bench.chosen(choice, threshold)
         label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
@@ -76,7 +76,7 @@ class Comparison:
         self.shown()
         self._measure("judge", plan, label, wanted)
 
-    def judge_map(self, texts: Calibration, tokens: int) -> None:
+    def judge_map(self, texts: TextSet, tokens: int) -> None:
         """Judge every plan of the T map, the cheapest first; each is on the board as soon as it is judged.
 
         Raises:
@@ -129,7 +129,7 @@ class Comparison:
         return {**({"evaluation": found} if found else {}), **self.timing.of(plan)}
 
     def report(
-        self, choice: str, threshold: float, texts: Calibration, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any
+        self, choice: str, threshold: float, texts: TextSet, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any
     ) -> None:
         """Make the report of the plan that Fold shows: one HTML file. What it costs is measured first, and of `measuring.ALSO`
         what is wanted and nobody has measured; what is not wanted is told where it is known."""
@@ -171,7 +171,7 @@ class Comparison:
                 found.append((tell(entry["label"] or plan.method), plan.depth, weigh(spec, plan)[0], *figures))
         return found
 
-    def ablate(self, name: str, threshold: float, texts: Calibration, tokens: int) -> None:
+    def ablate(self, name: str, threshold: float, texts: TextSet, tokens: int) -> None:
         """Run one of the LaCo paper's ablations around the settings on Fold."""
         require_ablation(name)
         meter, judge = self.bench.open_meter(), self.judge_for(texts, tokens)
@@ -184,7 +184,7 @@ class Comparison:
 
         self.bench.submit("ablation", lambda: ablate(name, meter, judge, settings), done, urgent=True, yielding=True)
 
-    def judge_for(self, texts: Calibration, tokens: int) -> Judge:
+    def judge_for(self, texts: TextSet, tokens: int) -> Judge:
         model = self.bench.open_meter().model
         wanted = (id(model), texts.fingerprint, tokens)
         if self._judge is None or wanted != self._judge_of:

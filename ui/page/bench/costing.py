@@ -40,7 +40,7 @@ class Costing:
             return
         if blocks_key(plan.blocks) in self._costs:
             self._tell()
-        elif choice != "map" or self.bench.glimpse is not None:
+        elif choice != "map" or self.bench.preview is not None:
             self.ask(plan)
         elif (self.bench.runner.state() or ("",))[0] != "costs":
             self._fill(first=plan)

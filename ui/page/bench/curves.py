@@ -8,7 +8,7 @@ from engine.cache import Definition, Ledger, key_of, plain
 from engine.jobs import Job, as_part, scaled
 from engine.judge.cost import COST, Cost
 from engine.models.texts import Pack
-from engine.plans.kept import for_now
+from engine.plans.tensor_store import for_now
 from engine.types import Plan
 from ui.page.bench.costing import told_of
 from ui.page.bench.lab import Lab

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ui.page.allowed_paths import AllowedPaths
 from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing
 from ui.page.bench.exploring import Exploring
@@ -18,14 +19,13 @@ from ui.page.bench.sweeping import Sweeping
 from ui.page.bench.timing import Timing
 from ui.page.bench.trimming import Trimming
 from ui.page.bench.workbench import Workbench
-from ui.page.reach import Reach
 
 
 class Desk(Workbench):
     """The workbench, what is explored of its model, the board beside it, the searches that run on it, what its plans cost, what studies
     its width and weights, and the recoveries, which all tabs of an app share."""
 
-    def __init__(self, export_folder: Path, learning: Learning | None = None, reach: Reach = Reach()) -> None:  # noqa: B008  # frozen
+    def __init__(self, export_folder: Path, learning: Learning | None = None, reach: AllowedPaths = AllowedPaths()) -> None:  # noqa: B008  # frozen
         super().__init__(export_folder)
         self.reach = reach
         self.exploring = Exploring(self)

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress
-from engine.turns import Stopped, Work, working
+from engine.model_lock import Cancelled, Work, working
 
 _TELLING = 0.03  # the share of a task that must be done before anything is said of the rest
 _NICE = 10  # by how much other threads and programs go before a task that is not quick
@@ -164,7 +164,7 @@ class Runner:
                 self.content(task.kind)
                 self._ended = True
                 task.done(result)
-        except (Interrupted, Stopped):
+        except (Interrupted, Cancelled):
             log.info("%s stopped", task.kind)
         except Exception as error:
             self._fail(task, error)

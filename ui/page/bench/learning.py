@@ -10,8 +10,8 @@ from engine.export.recovered import recovered
 from engine.jobs import Job, Progress, retold
 from engine.recover.runs import Run
 from engine.recover.shearing import sheared
-from ui.page.bench.courses import Courses
 from ui.page.bench.jobs import Runner, Task
+from ui.page.bench.run_progress import Courses
 
 
 class Learning:

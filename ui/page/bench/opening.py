@@ -11,12 +11,12 @@ from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.methods.laco import LacoSettings
 from engine.models.sources import parse_source
 from engine.models.texts import bundled
-from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
+from engine.types import Model, ModelSource, ModelSpec, Plan, TextSet
 from ui.page import charts
+from ui.page.allowed_paths import AllowedPaths
 from ui.page.bench.jobs import Runner, Task
-from ui.page.bench.news import News
 from ui.page.bench.shared import shared_meter, shared_model
-from ui.page.reach import Reach
+from ui.page.bench.view_updates import ViewUpdates
 from ui.text.commands import facts_of
 
 # The components whose data is of the open model and its texts.
@@ -28,7 +28,7 @@ class Coming:
     """What is being opened; nothing of it is in use until the model is there. `spans` None: no link came with it."""
 
     source: ModelSource
-    texts: Calibration
+    texts: TextSet
     settings: LacoSettings
     spans: list[list[int]] | None
 
@@ -43,15 +43,15 @@ class Opening:
     """
 
     def __init__(self) -> None:
-        self.page = News()
-        self.reach = Reach()
+        self.page = ViewUpdates()
+        self.reach = AllowedPaths()
         self.runner = Runner(self._dropped)
         self.lock = self.runner.lock
         self.opened = 0
         self.notice, self.notice_of = "", ""  # what a person is told that is no mistake of theirs, and the name of the plan it is about
         self.model: Model | None = None
         self.meter: SimilarityMeter | None = None
-        self.texts: Calibration = bundled("english")
+        self.texts: TextSet = bundled("english")
         self.opening: tuple[str, str, str, str] | None = None  # what is open or being opened: model, dtype, texts, device
         self.coming: Coming | None = None
         self._on_opened: list[Callable[[], None]] = []
@@ -76,7 +76,7 @@ class Opening:
         self,
         where: str,
         dtype: str,
-        texts: Calibration,
+        texts: TextSet,
         settings: LacoSettings,
         spans: list[list[int]] | None = None,
         device: str = "cpu",

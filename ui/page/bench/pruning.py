@@ -9,8 +9,8 @@ from engine.errors import SettingsError
 from engine.jobs import Job
 from engine.methods.definitions import pruning_by
 from engine.methods.distributions import Distributions
-from engine.methods.effort import pruning_seconds
 from engine.methods.masks import MASKS, prune
+from engine.methods.runtime_estimate import pruning_seconds
 from engine.methods.selection import wanted
 from engine.models.texts import Pack, tokens_in
 from engine.plans.rules import untouched
@@ -18,7 +18,7 @@ from engine.types import Model, Plan
 from ui.page.bench.costing import Costing
 from ui.page.bench.curves import Curves, Point
 from ui.page.bench.lab import Lab
-from ui.page.bench.pacing import when_paced
+from ui.page.bench.runtime_estimate import when_paced
 from ui.page.bench.workbench import Workbench
 
 CURVES = ("magnitude", "wanda", "gblm", "sparsegpt")

@@ -13,11 +13,11 @@ from engine.corpus.reading import BUNDLES, HUB
 from engine.errors import LayerscopeError, SettingsError, TextError, TrainingError
 from engine.export.lineage import lineage_of
 from engine.plans.bundle import read_saved
-from engine.recover.beginning import begin
 from engine.recover.runs import Run, runs_in
+from engine.recover.samples import PROMPT
 from engine.recover.settings import RecoverySettings, ShearSettings
 from engine.recover.shearing import begin_shearing
-from engine.recover.speaking import PROMPT
+from engine.recover.start import begin
 from ui.page.bench.exporting import free_target
 from ui.page.bench.learning import Learning
 from ui.page.bench.shared import stem_of, suggested_name

@@ -9,11 +9,11 @@ from engine.jobs import Job, scaled
 from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Evaluation
 from engine.judge.objectives import Objective
-from engine.recover.effort import judging
 from engine.recover.repair import REPAIRS, WHOLE, repair, require_repairable, seconds_for, work_of
-from engine.types import Calibration, Plan
+from engine.recover.runtime_estimate import judging
+from engine.types import Plan, TextSet
 from ui.page.bench.comparison import Comparison
-from ui.page.bench.pacing import when_paced
+from ui.page.bench.runtime_estimate import when_paced
 from ui.page.bench.workbench import Workbench
 from ui.text.wire import evaluation_to_json
 
@@ -27,7 +27,7 @@ class Repairing:
         bench.when_opened(self._forget)
         bench.when_shown(self._shown)
 
-    def repair(self, choice: str, threshold: float, kind: str, texts: Calibration, judged: int, **settings: Any) -> None:
+    def repair(self, choice: str, threshold: float, kind: str, texts: TextSet, judged: int, **settings: Any) -> None:
         """Repair the plan that Fold shows without training, judge it before and after, and show it."""
         asked = REPAIRS.require(kind).asked(settings)
         plan, _ = self.bench.chosen(choice, threshold)
@@ -114,7 +114,7 @@ class Repairing:
         self.bench.page.put("repaired", "value", "{}")
 
 
-def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: Calibration) -> dict[str, Any]:
+def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: TextSet) -> dict[str, Any]:
     """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
     solved = sum(len(block.refits) + len(block.trim.refits if block.trim else ()) for block in found.blocks) if kind in WHOLE else 0
     return {

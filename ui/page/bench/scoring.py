@@ -10,8 +10,8 @@ from engine.jobs import Job, as_part
 from engine.judge.cost import practice_texts
 from engine.methods.agreement import Layers, agreements
 from engine.methods.distributions import distributions
-from engine.methods.effort import directions_seconds, scoring_seconds
 from engine.methods.importance import importance, needs_gradients, require_importance, scores_of
+from engine.methods.runtime_estimate import directions_seconds, scoring_seconds
 from engine.methods.slicegpt import directions
 from engine.models.shapes import facts_of
 from engine.models.texts import Pack, tokens_in
@@ -19,8 +19,8 @@ from engine.plans.rules import untouched
 from engine.types import Model
 from ui.page.bench.costing import Costing
 from ui.page.bench.lab import Lab
-from ui.page.bench.pacing import when_paced
 from ui.page.bench.pruning import Pruning
+from ui.page.bench.runtime_estimate import when_paced
 from ui.page.bench.workbench import Workbench
 
 

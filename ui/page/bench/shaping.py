@@ -10,7 +10,7 @@ from engine.jobs import Job, scaled
 from engine.judge.cost import place_of, practice_texts
 from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
-from engine.plans.kept import for_now, keep_longer
+from engine.plans.tensor_store import for_now, keep_longer
 from engine.search.candidates import keep_fronts, timed
 from engine.search.shapes import SECONDS, Candidate, search_shapes, searched, shaped
 from engine.types import Model, Plan, Shape

@@ -17,13 +17,13 @@ from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.models.library import remember
 from engine.models.loading import open_model
 from engine.models.texts import BUNDLED, bundled, calibration_of
-from engine.types import Calibration, Model, ModelSource, ModelSpec, Plan
+from engine.types import Model, ModelSource, ModelSpec, Plan, TextSet
 
 K = TypeVar("K")
 V = TypeVar("V")
 _models: dict[ModelSource, Model] = {}  # one copy for all sessions; the last two stay open while somebody is there
 _opening: set[ModelSource] = set()
-_meters: WeakValueDictionary[tuple[int, Calibration], SimilarityMeter] = WeakValueDictionary()
+_meters: WeakValueDictionary[tuple[int, TextSet], SimilarityMeter] = WeakValueDictionary()
 _judges: WeakValueDictionary[tuple[int, str], Judge] = WeakValueDictionary()
 _models_lock = threading.Lock()
 _LOOK = 0.2  # seconds between two looks at a model that another session is opening
@@ -54,7 +54,7 @@ def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> J
             _opening.discard(source)
 
 
-def shared_meter(model: Model, texts: Calibration) -> SimilarityMeter:
+def shared_meter(model: Model, texts: TextSet) -> SimilarityMeter:
     """Return the meter of an open model on some texts: one for all sessions, so that what one of them measures is there for the others."""
     return _shared(_meters, model, texts, SimilarityMeter)
 
@@ -83,7 +83,7 @@ def release(in_use: Container[Model]) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def texts_of(choice: str, own: str, purpose: str = "calibration") -> Calibration:
+def texts_of(choice: str, own: str, purpose: str = "calibration") -> TextSet:
     """Return the texts of a choice: those bundled in a language for a purpose, or the lines a person wrote."""
     return bundled(choice, purpose) if choice in BUNDLED else calibration_of(tuple(own.splitlines()), "own texts")
 

@@ -7,7 +7,7 @@ from typing import Any
 from engine.jobs import Job
 from engine.methods.compensation import has_bias
 from engine.methods.definitions import trim_by
-from engine.methods.effort import trimming_seconds
+from engine.methods.runtime_estimate import trimming_seconds
 from engine.methods.scores import AXES, SCORES, require_score, scores_for
 from engine.methods.widths import Kept, require_width, trim
 from engine.models.shapes import facts_of, legal_channels, legal_heads
@@ -17,7 +17,7 @@ from engine.types import Model, Plan
 from ui.page.bench.costing import Costing
 from ui.page.bench.curves import Curves, Point
 from ui.page.bench.lab import Lab
-from ui.page.bench.pacing import when_paced
+from ui.page.bench.runtime_estimate import when_paced
 from ui.page.bench.workbench import Workbench
 
 SHARES = (0.875, 0.75, 0.5)  # of an axis that are left

@@ -12,10 +12,10 @@ from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import Similarity, blocks_key
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
 from engine.passes.profiling import Profile
+from engine.plans.description import require_depth
 from engine.plans.files import of_another_model, plan_from_json
-from engine.plans.kept import require_tensors
 from engine.plans.rules import fold_spans
-from engine.plans.words import require_depth
+from engine.plans.tensor_store import require_tensors
 from engine.search.frontier import Frontier, Mapping, Step, step_around, step_at
 from engine.types import Plan
 from ui.page import charts
@@ -39,7 +39,7 @@ class Workbench(Opening):
         self.map: Frontier | None = None
         self.map_of: LacoSettings | None = None
         self.T = 1.0  # where the person's T stands
-        self.glimpse: Step | None = None  # of a map that is still being filled: the step that is shown
+        self.preview: Step | None = None  # of a map that is still being filled: the step that is shown
         self._mapping: Mapping | None = None  # the map that is being filled
         self.profile: Profile | None = None
         self.spans: list[list[int]] = []  # of the hand-made plan
@@ -63,7 +63,7 @@ class Workbench(Opening):
 
     def take(self, coming: Coming, same: bool) -> None:
         """A model has been opened: nothing of the one before is left, and the controls move into the new one's ranges."""
-        self.map = self.map_of = self.asked = self.glimpse = self.profile = self._survey_asked = self._survey_of = None
+        self.map = self.map_of = self.asked = self.preview = self.profile = self._survey_asked = self._survey_of = None
         if not same:
             self.hand = self.file = self.found = None
             for prop in ("hand", "file", "found"):
@@ -138,7 +138,7 @@ class Workbench(Opening):
         self.settings = settings
         if settings == self.asked or (by_itself and settings == self.given_up):
             return
-        self.asked, self.given_up, self.glimpse = settings, None, None
+        self.asked, self.given_up, self.preview = settings, None, None
         self.page.put("fold", "stale", "yes")
         self._map(settings)
         survey = (settings.rule, settings.similarity)
@@ -153,14 +153,14 @@ class Workbench(Opening):
     def look(self, threshold: float) -> None:
         """T stands here now: while its map is still being filled, or was stopped, the step that holds it is worked out first."""
         moved, self.T = threshold != self.T, threshold
-        wanted = self.asked or (self.settings if self.glimpse or self.map_of == self.settings else None)
+        wanted = self.asked or (self.settings if self.preview or self.map_of == self.settings else None)
         if moved and wanted is not None and not self._holds(wanted, threshold):
             self.asked = wanted
             self._map(wanted)
 
     def _holds(self, settings: LacoSettings, threshold: float) -> bool:
         """True where the plan of this T is known."""
-        return (self.glimpse is not None and self.glimpse.holds(threshold)) or (
+        return (self.preview is not None and self.preview.holds(threshold)) or (
             settings == self.map_of and self._step(threshold) is not None
         )
 
@@ -176,7 +176,7 @@ class Workbench(Opening):
 
         def job() -> Job[Frontier]:
             self._mapping = mapping = Mapping(meter, settings, T_MIN)
-            if not (self.glimpse and self.glimpse.holds(self.T)):
+            if not (self.preview and self.preview.holds(self.T)):
                 around = step_around(meter, replace(settings, T=self.T), T_MIN)
                 around = retold(around, lambda told: Progress(told.label))  # how far the map is, is another question
                 self._glimpsed(settings, (yield from mapping.estimated(around)))
@@ -185,7 +185,7 @@ class Workbench(Opening):
         self.submit("map", job, lambda found: self._mapped(settings, found), urgent=True, yielding=True, quick=True)
 
     def _glimpsed(self, settings: LacoSettings, step: Step) -> None:
-        self.glimpse = step
+        self.preview = step
         self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, Frontier(T_MIN, (step,)), filling=True))
         for tell in self._on_shown:
             tell(step.proposal.plan)
@@ -198,13 +198,13 @@ class Workbench(Opening):
             return
         self.map, self.map_of = found, settings
         reached = found.steps[-1].t_from
-        beside = (self.glimpse,) if self.glimpse is not None and self.glimpse.t_from < reached else ()
+        beside = (self.preview,) if self.preview is not None and self.preview.t_from < reached else ()
         shown = Frontier(reached, (*found.steps, *beside))
         self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, shown, stopped=True))
 
     def _mapped(self, settings: LacoSettings, found: Frontier) -> None:
         model = self.open_meter().model
-        self.map, self.map_of, self.glimpse, self._mapping = found, settings, None, None
+        self.map, self.map_of, self.preview, self._mapping = found, settings, None, None
         self.show("fold", charts.map_data(model, self.texts, settings, found))
         depths = [step.proposal.plan.depth for step in found.steps]
         self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum also where nothing folds
@@ -301,7 +301,7 @@ class Workbench(Opening):
             if plan is None:
                 raise PlanError("there is no such plan yet: add folds on Explore, load a file, or search")
             return plan, known
-        step = self.glimpse
+        step = self.preview
         if step is None or not step.holds(threshold):
             step = self._step(threshold) if self.map_of == (self.asked or self.settings) else None
         if step is None:

@@ -50,7 +50,7 @@ def view(name: str, language: str, height: int, value: str = "{}", panel: bool =
     """Return a component that shows a view of assets/js.
 
     `data` is the large part, sent once; `value` the small part that moves, which page scripts set without the server;
-    both are JSON strings. What is put for it by name (see `ui.page.bench.news`) reaches it through the view `news`. A
+    both are JSON strings. What is put for it by name (see `ui.page.bench.view_updates`) reaches it through the view `news`. A
     `panel` has no data. `height` is kept free from the start, so that nothing jumps when the view fills.
     """
     return gr.HTML(

@@ -4,18 +4,18 @@ first, and what it says of the text where it cannot stay beside the student. Eac
 from engine.jobs import Job
 from engine.models.loading import open_model
 from engine.recover.correction import corrected
-from engine.recover.gauge import domain_costs, likelihoods, plainly
+from engine.recover.distillation import Present, terms_of
+from engine.recover.domain_weighting import known_references
+from engine.recover.heldout import domain_costs, likelihoods, plainly
 from engine.recover.learning import looks
-from engine.recover.school import School, cast
-from engine.recover.stored import Stored
-from engine.recover.teaching import Present, terms_of
-from engine.recover.weighing import known_references
+from engine.recover.stored_teacher import Stored
+from engine.recover.training_context import TrainingContext, cast
 from engine.training.parallel import first
 from engine.training.recipe import Recipe
 from engine.types import Model
 
 
-def prepared(school: School, recipe: Recipe) -> Job[bool]:
+def prepared(school: TrainingContext, recipe: Recipe) -> Job[bool]:
     """Do what is not done of it; the source is opened again for that where it is gone, and is gone again afterwards. Return False where
     somebody asked for a pause on the way.
 

@@ -11,23 +11,23 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import MemoryLimitError
 from engine.plans.trimming import plan_config
-from engine.recover.students import trained
+from engine.recover.student import trained
 from engine.types import ModelSpec, Plan
 
 _FLOAT = 4  # bytes; weights, gradients and moments are float32
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MemoryEstimate:
     """Bytes: of the student's weights, of the gradients and moments of what learns, of the source as it is opened."""
 
     student: int
     learning: int
     source: int
 
-    def shared(self, processes: int) -> "Room":
+    def shared(self, processes: int) -> "MemoryEstimate":
         """Return the part of it that each of some processes takes."""
-        return Room(self.student // processes, self.learning // processes, self.source // processes)
+        return MemoryEstimate(self.student // processes, self.learning // processes, self.source // processes)
 
     @property
     def live(self) -> int:
@@ -40,7 +40,7 @@ class Room:
         return self.student + max(self.learning, self.source)
 
 
-def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code: bool = False) -> Room:
+def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code: bool = False) -> MemoryEstimate:
     """Return what it takes to train the student of a plan of a model.
 
     Raises:
@@ -49,10 +49,10 @@ def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code
     with torch.device("meta"):
         student = AutoModelForCausalLM.from_config(plan_config(config, plan), trust_remote_code=trust_remote_code).requires_grad_(False)
         learning = sum(one.numel() for one in trained(student, plan, train).values())
-    return Room(_FLOAT * sum(one.numel() for one in student.parameters()), 3 * _FLOAT * learning, spec.bytes)
+    return MemoryEstimate(_FLOAT * sum(one.numel() for one in student.parameters()), 3 * _FLOAT * learning, spec.bytes)
 
 
-def way_to_teach(needed: Room, free: int, asked: str, storable: bool) -> str:
+def way_to_teach(needed: MemoryEstimate, free: int, asked: str, storable: bool) -> str:
     """Return "live" where the source teaches beside the student, "stored" where it says first what it has to say: as asked for, or
     ("auto") the first where it fits.
 

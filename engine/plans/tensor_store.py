@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from engine.aside import making, replacing
+from engine.atomic import making, replacing
 from engine.cache import cache_folder
-from engine.errors import PlanError, first_line
-from engine.foreign import ForeignError, require_regular
+from engine.errors import PlanError, reason_of
+from engine.untrusted import ForeignError, require_regular
 
 _FRESH = 16
 _READ = 16
@@ -95,7 +95,7 @@ def _write(mark: str, path: Path) -> None:
         with replacing(path) as beside:
             save_file({"tensor": tensor_of(mark)}, beside)
     except (OSError, SafetensorError) as error:
-        raise PlanError(f"{path} cannot be written: {first_line(error)}; make room, or set LAYERSCOPE_CACHE to another folder") from error
+        raise PlanError(f"{path} cannot be written: {reason_of(error)}; make room, or set LAYERSCOPE_CACHE to another folder") from error
 
 
 def tensor_of(mark: str) -> torch.Tensor:

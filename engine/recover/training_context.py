@@ -10,19 +10,19 @@ import torch
 from engine.corpus.domains import Reader
 from engine.corpus.rows import Rows
 from engine.models.families import blocks_of
-from engine.recover.gauge import Held, Within, plainly
+from engine.recover.distillation import Present, Teacher, Teaching, terms_of
+from engine.recover.domain_weighting import Weighing
+from engine.recover.heldout import Held, Within, plainly
 from engine.recover.runs import Run
-from engine.recover.stored import Stored
-from engine.recover.students import Trained
-from engine.recover.teaching import Present, Teacher, Teaching, terms_of
-from engine.recover.weighing import Weighing
+from engine.recover.stored_teacher import Stored
+from engine.recover.student import Trained
 from engine.training.parallel import own, sharded, size
 from engine.training.recipe import Recipe
 from engine.types import Model, Plan
 
 
 @dataclass(eq=False, slots=True)
-class School:
+class TrainingContext:
     """All that a run works with; `held` are the texts that only judge. Where the source does not fit beside the student its network is
     gone, and `stored` is what it said."""
 

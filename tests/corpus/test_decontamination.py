@@ -1,6 +1,6 @@
 import pytest
 
-from engine.corpus.apart import grams, judged_on
+from engine.corpus.decontamination import grams, judged_on
 from engine.models.texts import bundled
 
 

@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 
-class News:
+class ViewUpdates:
     """The newest value of every property that was put, by component. Any thread may put; every page asks with the number it saw."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from engine.corpus.domains import Reader
 from engine.corpus.settings import Update
 from engine.errors import SettingsError
 from engine.jobs import Job
-from engine.recover.gauge import Held, Within, domain_costs, plainly
+from engine.recover.heldout import Held, Within, domain_costs, plainly
 from engine.recover.runs import Run
 from engine.training.parallel import agreed
 

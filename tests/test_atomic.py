@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-from engine.aside import making, sweep
+from engine.atomic import making, sweep
 
 PREFIX = ".making-"
-HOLD = "import sys, time; from pathlib import Path; from engine.aside import making\nwith making(Path(sys.argv[1]), sys.argv[2]) as it: print(it, flush=True); time.sleep(60)"  # noqa: E501
+HOLD = "import sys, time; from pathlib import Path; from engine.atomic import making\nwith making(Path(sys.argv[1]), sys.argv[2]) as it: print(it, flush=True); time.sleep(60)"  # noqa: E501
 
 
 def held(folder: Path) -> tuple[subprocess.Popen[str], Path]:

@@ -10,13 +10,13 @@ from engine.corpus.reading import content_of
 from engine.corpus.settings import WritingSettings
 from engine.errors import SettingsError, TrainingError
 from engine.plans.bundle import write_bundle
+from engine.plans.description import require_depth, weigh
 from engine.plans.files import plan_to_json
 from engine.plans.rules import untouched
-from engine.plans.words import require_depth, weigh
+from engine.recover.distillation import Terms, default_terms, require_teachable, terms_of
 from engine.recover.runs import Run
 from engine.recover.settings import RecoverySettings
-from engine.recover.students import require_trainable
-from engine.recover.teaching import Terms, default_terms, require_teachable, terms_of
+from engine.recover.student import require_trainable
 from engine.recover.tracking import require_tracker
 from engine.training.recipe import Recipe
 from engine.types import ModelSource, ModelSpec, Plan

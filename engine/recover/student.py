@@ -70,7 +70,7 @@ def around_seams(network: Any, plan: Plan) -> Trained:
     return {name: one for name, one in network.named_parameters() if name.startswith(stems)}
 
 
-@TRAINS.register("lora", f"adapters of rank {RANK} on every projection, merged in the end (LoRA, 2106.09685)")
+@TRAINS.register("lora", f"adapters of rank {RANK} on every projection, merged in the end (LoRA, 2106.09685)", reference="2106.09685")
 def adapters(network: Any, plan: Plan) -> Trained:
     """Put adapters on the projections of the blocks, in place, and return their parameters."""
     from peft import LoraConfig, inject_adapter_in_model

@@ -7,13 +7,13 @@ import torch
 from transformers import GenerationConfig
 
 from engine.judge.generation import PROMPTS, decoding_config, encode
-from engine.recover.school import School
+from engine.recover.training_context import TrainingContext
 
 PROMPT, NEW_TOKENS = PROMPTS[0], 24
 
 
 @torch.no_grad()
-def spoken(school: School) -> str:
+def spoken(school: TrainingContext) -> str:
     """Return how the student goes on from a prompt, greedily."""
     network: Any = school.student
     ids = torch.tensor([encode(school.model, PROMPT, NEW_TOKENS)], device=school.device)

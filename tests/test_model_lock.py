@@ -3,19 +3,19 @@ import time
 
 import pytest
 
-from engine.turns import Stopped, Turn, heed, working
+from engine.model_lock import Cancelled, Turn, check_cancelled, working
 from tests.waiting import wait_until
 
 
 def test_work_that_nobody_wants_stops_where_it_looks_up() -> None:
     stop = threading.Event()
-    heed()  # a thread without a job is never stopped
+    check_cancelled()  # a thread without a job is never stopped
     with working("map", stop.is_set):
-        heed()
+        check_cancelled()
         stop.set()
-        with pytest.raises(Stopped):
-            heed()
-    heed()
+        with pytest.raises(Cancelled):
+            check_cancelled()
+    check_cancelled()
 
 
 def test_a_turn_can_be_taken_again_by_who_has_it() -> None:
@@ -58,7 +58,7 @@ def test_who_waits_knows_for_whom_and_can_be_stopped() -> None:
             try:
                 with turn:
                     ended.append("had its turn")
-            except Stopped:
+            except Cancelled:
                 ended.append("stopped")
 
     with working("judge", lambda: False), turn:

@@ -100,7 +100,7 @@ def report(
     from engine.judge.similarity import profiled
     from engine.judge.tasks import run_tasks
     from engine.models.texts import texts_for
-    from engine.plans.words import require_depth, weigh
+    from engine.plans.description import require_depth, weigh
 
     require_language(language)
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")

@@ -1,7 +1,7 @@
 """Whose turn it is: one model, many jobs, each in a thread of its own, any of which may be told to stop.
 
 A job stops where it yields. In between it may be deep in a forward pass, or wait for a model that another job is using:
-there `heed` stops it, and `Turn` says whom it waits for.
+there `check_cancelled` stops it, and `Turn` says whom it waits for.
 """
 
 import threading
@@ -15,7 +15,7 @@ _LOOK = 0.05  # seconds between two looks at whether a job that waits is still w
 _RECENT = 2.0  # seconds for which a job that had to wait counts as waiting: turns are short, and there are many
 
 
-class Stopped(BaseException):
+class Cancelled(BaseException):
     """The running job is no longer wanted. No Exception, so that nobody takes it for something that went wrong."""
 
 
@@ -52,14 +52,14 @@ def working(name: str, stopped: Callable[[], bool]) -> Iterator[Work]:
         _here.work = before
 
 
-def heed() -> None:
+def check_cancelled() -> None:
     """Stop here if this thread's work is no longer wanted: for loops that cannot yield.
 
     Raises:
         Stopped: it is not.
     """
     if _here.work.stopped():
-        raise Stopped
+        raise Cancelled
 
 
 class Turn:
@@ -85,7 +85,7 @@ class Turn:
                 while self._queue[0] is not work:
                     if not self._changed.wait(_LOOK):
                         work.behind, work.waited = self._queue[0].name, time.monotonic()
-                    heed()
+                    check_cancelled()
             except BaseException:
                 self._queue.remove(work)
                 self._changed.notify_all()

@@ -8,8 +8,8 @@ import pytest
 from engine.judge.objectives import Objective
 from engine.methods.baselines import plan_of_kept
 from engine.models.texts import calibration_of
-from engine.recover.effort import effort, judging
 from engine.recover.repair import REPAIRS, RepairSettings, choices, repair, seconds_for
+from engine.recover.runtime_estimate import effort, judging
 from engine.types import Model
 from tests.families import TEXTS
 

@@ -14,12 +14,12 @@ import torch
 
 from engine.corpus.rows import Batch, Rows
 from engine.errors import TrainingError
-from engine.foreign import ForeignError, require_regular
 from engine.jobs import Job, Progress
-from engine.recover.teaching import Heard, Present
+from engine.recover.distillation import Heard, Present
 from engine.training.losses import ROWS, Likeliest
 from engine.training.precision import casting
 from engine.training.recipe import Recipe
+from engine.untrusted import ForeignError, require_regular
 
 
 class Stored:

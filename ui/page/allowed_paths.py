@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import LayerscopeError
-from engine.foreign import real_path
+from engine.untrusted import real_path
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class AllowedPaths:
     """The folders that models and texts are read from; None where the page is for this machine alone, whose files are its person's."""
 
     roots: tuple[Path, ...] | None = None

@@ -15,10 +15,10 @@ from engine.corpus.rows import Rows
 from engine.errors import MemoryLimitError, TrainingError
 from engine.jobs import drain
 from engine.recover import recovery
-from engine.recover.room import room
+from engine.recover.distillation import Present
+from engine.recover.memory_estimate import room
 from engine.recover.runs import Run
-from engine.recover.stored import Stored
-from engine.recover.teaching import Present
+from engine.recover.stored_teacher import Stored
 from engine.training.recipe import Recipe
 from engine.types import Model
 from tests.families import VOCABULARY

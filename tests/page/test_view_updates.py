@@ -1,8 +1,8 @@
-from ui.page.bench.news import News
+from ui.page.bench.view_updates import ViewUpdates
 
 
 def test_news_tells_all_properties_of_what_has_changed_since_and_of_nothing_else() -> None:
-    page = News()
+    page = ViewUpdates()
     page.put("fold", "data", "1")
     page.put("fold", "stale", "no")
     page.put("norms", "data", "2")
@@ -17,7 +17,7 @@ def test_news_tells_all_properties_of_what_has_changed_since_and_of_nothing_else
 
 
 def test_a_control_is_moved_once_and_not_when_a_page_comes_in_later() -> None:
-    page = News()
+    page = ViewUpdates()
     page.put("target", "maximum", 6)
     page.move("target", 6)
     serial, news = page.since(0)
@@ -29,7 +29,7 @@ def test_a_control_is_moved_once_and_not_when_a_page_comes_in_later() -> None:
 
 
 def test_a_plan_that_a_job_showed_while_no_page_asked_is_told_to_the_next_one() -> None:
-    page = News()
+    page = ViewUpdates()
     page.move("target", 6)
     page.move("plan", "found")
     page.move("search_amount", 5)

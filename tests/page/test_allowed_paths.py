@@ -6,10 +6,10 @@ import pytest
 
 from engine.errors import LayerscopeError
 from tests.families import save_tiny
+from ui.page.allowed_paths import AllowedPaths
 from ui.page.bench.desk import Desk
 from ui.page.bench.shared import texts_of
 from ui.page.controls import state_from_query
-from ui.page.reach import Reach
 
 
 def test_within_the_roots_anything_may_be_named_and_elsewhere_nothing(tmp_path: Path) -> None:
@@ -17,19 +17,19 @@ def test_within_the_roots_anything_may_be_named_and_elsewhere_nothing(tmp_path: 
     for folder in (roots / "one", secret):
         folder.mkdir(parents=True)
     (roots / "link").symlink_to(secret)
-    reach = Reach((roots.resolve(),))
+    reach = AllowedPaths((roots.resolve(),))
     for where in ("demo", "hub:org/name", str(roots), str(roots / "one"), str(roots / "none")):
         assert reach.holds(where)
     for where in (str(secret), str(roots / ".." / "secret"), str(roots / "link"), "/", "~", "/etc/passwd", "\0", str(tmp_path / "none")):
         assert not reach.holds(where)
         with pytest.raises(LayerscopeError, match="is not in the folders that this server reads from"):
             reach.require(where)
-    assert all(Reach().holds(where) for where in ("/etc", "x", "\0"))
+    assert all(AllowedPaths().holds(where) for where in ("/etc", "x", "\0"))
 
 
 def test_a_workbench_opens_and_reads_nothing_elsewhere_and_tells_nothing_of_it(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    desk = Desk(tmp_path / "exports", reach=Reach(((tmp_path / "models").resolve(),)))
+    desk = Desk(tmp_path / "exports", reach=AllowedPaths(((tmp_path / "models").resolve(),)))
     state = state_from_query("", "demo")
     told = set()
     for where in (str(save_tiny(tmp_path / "there", "llama")), str(tmp_path / "nowhere")):
