@@ -1,7 +1,7 @@
-"""Hold a checkpoint's tensors and settings against what its stock class reads.
+"""Check a checkpoint's tensors and settings against what its stock class reads.
 
-Every tensor is used, or named in a refusal or a note; so is every setting and every file of weights. transformers' own account of a
-loading (missing, unexpected and mismatched tensors) is taken from the files' headers, before any weight is read.
+Every tensor, every setting and every weight file is either used or named in an error or a note. The missing, unexpected and mismatched
+tensors that transformers reports are computed from the file headers, before any weight is read.
 """
 
 import json
@@ -21,12 +21,23 @@ from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.models.families import Architecture, architecture_of, depth_of
 from engine.models.tensors import TensorPlace
 
-_SHOWN = 8  # patterns of names in one message
+_SHOWN = 8  # name patterns in one message
 _NUMBER = re.compile(r"\.\d+\.")
 _FREQUENCIES = "rotary_emb.inv_freq"
-# Settings that describe a file or a run, or that are read under a newer name; none of them changes what a layer computes.
+# Settings that describe a file or a run, or that are read though no class has a field for them (an older name, head_dim).
 _NOT_ARITHMETIC = {
-    *("architectures", "attn_implementation", "auto_map", "dtype", "id2label", "is_llama_config", "label2id", "language_model", "name"),
+    *(
+        "architectures",
+        "attn_implementation",
+        "auto_map",
+        "dtype",
+        "head_dim",
+        "id2label",
+        "is_llama_config",
+        "label2id",
+        "language_model",
+        "name",
+    ),
     *("max_window_layers", "model_type", "num_labels", "original_max_position_embeddings", "partial_rotary_factor", "pretraining_tp"),
     *("reorder_and_upcast_attn", "rope_local_base_freq", "rope_scaling", "rope_theta", "sliding_window_pattern", "summary_activation"),
     *("summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params", "torch_dtype"),
@@ -50,8 +61,8 @@ _NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, "", [], {})
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a checkpoint comes to: the stock network of its config on the meta device, the tensors that no part of it reads, and
-    what a user should know of files and settings that are not read."""
+    """The result of the check: the stock network of the config on the meta device, the tensors it does not read, and notes for the user
+    about unread files and settings."""
 
     network: Any
     left_out: tuple[str, ...]
@@ -59,7 +70,8 @@ class Account:
 
 
 def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
-    """Make a config say what the files hold: a head of its own is not tied, and without a dtype it is that of most numbers."""
+    """Make a config agree with the files: untie a head that is stored separately, and take a missing dtype from the majority of the
+    numbers."""
     row, names = architecture_of(config), set(places)
     embedding = {f"{row.embedding}.weight", f"{row.embedding.partition('.')[2]}.weight"}
     if "lm_head.weight" in names and names & embedding:
@@ -73,11 +85,11 @@ def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
 
 
 def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mapping[str, TensorPlace], trust_remote_code: bool) -> Account:
-    """Account for every tensor in the files of a folder and for every setting of its config (`values` as written, `config` as parsed).
+    """Account for every tensor in a folder's files and for every setting of its config (`values` as written, `config` as parsed).
 
     Raises:
-        SourceError: tensors are missing, of another shape or of a type that is no float, or the depth differs; a tensor that would
-            change what the model computes is not read. Both numbers, or the tensors' names, are given.
+        SourceError: tensors are missing, have the wrong shape or are not floats; the depth differs; or the class does not read a tensor
+            that changes what the model computes. The message gives both numbers, or the tensors' names.
     """
     row = architecture_of(config)
     _require_same_depth(config, row, places)
@@ -97,7 +109,7 @@ def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mappin
 
 
 def patterns(names: Iterable[str]) -> str:
-    """Return names for a message: one pattern for tensors that differ by their layer alone, with how many they are."""
+    """Return names for a message; tensors that differ only in their layer become one pattern with a count."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_NUMBER.sub(".*.", name, count=1), []).append(name)
@@ -106,9 +118,9 @@ def patterns(names: Iterable[str]) -> str:
 
 
 def require_frequencies(network: Any, stored: Mapping[str, torch.Tensor]) -> None:
-    """Raise SourceError where rotary frequencies that lie in the files differ from those that the config gives.
+    """Raise SourceError where rotary frequencies stored in the files differ from those of the config.
 
-    transformers computes them from the config and passes over the stored ones (`inv_freq`), which old checkpoints hold.
+    Old checkpoints store them (`inv_freq`); transformers ignores the stored ones and computes them from the config.
     """
     computed = [buffer.float().cpu() for name, buffer in network.named_buffers() if name.endswith("inv_freq")]
     for name, tensor in stored.items():
@@ -122,35 +134,35 @@ def frequencies_in(names: Iterable[str]) -> list[str]:
 
 
 def empty_network(config: Any, trust_remote_code: bool = False) -> Any:
-    """Return the network of a config on the meta device, its tied tensors tied.
+    """Return the network of a config on the meta device, with its tied tensors tied.
 
     Raises:
-        SourceError: the config describes none.
+        SourceError: no model can be built from the config.
     """
     try:
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         network.tie_weights()
-    except Exception as error:  # a config may hold anything
+    except Exception as error:  # a config may contain anything
         raise SourceError(f"the configuration describes no model that can be built: {reason_of(error)}") from error
     return network
 
 
 def _loaded_headers(config: Any, places: Mapping[str, TensorPlace], trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
-    """Return the network that transformers loads from tensors without storage, and its account of them."""
+    """Load tensors without storage through transformers; return the network and the loading info."""
     tensors = {name: torch.empty(place.shape, dtype=config.dtype, device="meta") for name, place in places.items()}
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) or type(empty_network(config, trust_remote_code))
     try:
         loaded: Any = kind.from_pretrained(
             None, config=config, state_dict=tensors, output_loading_info=True, device_map={"": "meta"}, ignore_mismatched_sizes=True
         )
-    except Exception as error:  # a config may hold anything
+    except Exception as error:  # a config may contain anything
         raise SourceError(f"the configuration describes no model that can be built: {reason_of(error)}") from error
     return loaded
 
 
 def _passed_over(network: Any, names: Iterable[str], stray: list[str]) -> list[str]:
-    """Return the tensors that the class declares to be of no use, such as masks; none where the files use other names for theirs."""
+    """Return the tensors that the class declares unused, such as masks; none where the files name their tensors differently."""
     stem, own, names = f"{network.base_model_prefix}.", network.state_dict(), set(names)
     direct = {*own, *(name.removeprefix(stem) for name in own)}
     tied = {name for name in own if name == "lm_head.weight"}
@@ -167,7 +179,7 @@ def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) ->
 
 
 def _require_read(network: Any, row: Architecture, stray: list[str], values: Mapping[str, Any]) -> None:
-    """Refuse tensors that the network does not read, where they belong to what it computes."""
+    """Raise SourceError if the network does not read a tensor that belongs to its computation."""
     part = [name for name in stray if _of_the_network(network, name)]
     if not part:
         return
@@ -178,15 +190,16 @@ def _require_read(network: Any, row: Architecture, stray: list[str], values: Map
 
 
 def _of_the_network(network: Any, name: str) -> bool:
-    """Return whether a tensor belongs to the network itself: below its base model, its head, or no module at all. Other heads and
-    further models beside it, such as a multi-token predictor, do not."""
+    """Return whether a tensor belongs to the network itself: below its base model, its head, or no module at all. Other heads and extra
+    models, such as a multi-token predictor, do not."""
     stem, first = network.base_model_prefix, name.partition(".")[0]
     base = network.get_submodule(stem)
     return "." not in name or first in (stem, "lm_head") or first in dict(base.named_children())
 
 
 def _require_shapes(config: Any, row: Architecture, mismatched: list[tuple[str, Any, Any]]) -> None:
-    """Refuse tensors of other shapes than the config gives, with both; layers that differ from each other are named."""
+    """Raise an error if tensor shapes differ from the config's, with both shapes; UnsupportedModelError names layers that differ in
+    width."""
     if not mismatched:
         return
     name, found, wanted = mismatched[0]
@@ -207,7 +220,7 @@ def _require_floats(places: Mapping[str, TensorPlace], stray: list[str]) -> None
 
 
 def _require_rotary_size(config: Any, network: Any) -> None:
-    """Refuse a share of rotary dimensions that the stock class does not read."""
+    """Raise SourceError if the stock class ignores the config's partial_rotary_factor."""
     rope = getattr(config, "rope_parameters", None) or {}
     for part in [one for one in (rope, *rope.values()) if isinstance(one, dict)]:
         share = part.get("partial_rotary_factor")
@@ -231,7 +244,7 @@ def _unread_tensors(network: Any, stray: list[str]) -> list[str]:
 
 
 def _unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
-    """Name the settings that the config's class has no field for, where they say something."""
+    """Return a note naming the settings that the config's class has no field for, skipping neutral values."""
     known = {*getattr(type(config), "__dataclass_fields__", {}), *type(config).attribute_map, *_NOT_ARITHMETIC}
     unread = [f"{key} = {json.dumps(value)[:60]}" for key, value in values.items() if key not in known and not _silent(key, value)]
     if not unread or not getattr(type(config), "__dataclass_fields__", None):

@@ -1,7 +1,7 @@
-"""What a config may ask for, given the tensors that are there: seen before anything is built of it.
+"""Check a config's sizes against its tensors before anything is built from it.
 
-A config is text that a stranger wrote: three digits too many in one of its numbers and a library makes lists and buffers until the memory
-is gone. What sizes a model has left its mark in the headers of its weights, and is held against them.
+A config is untrusted text: three extra digits in one number make a library build lists and buffers until memory runs out. Every size of a
+model shows in the tensor shapes of its file headers, so the config's sizes are checked against those.
 """
 
 import re
@@ -13,22 +13,22 @@ from typing import Any
 from engine.errors import SourceError
 from engine.models.families import require_text_model, row_of
 
-_LABELS = 10_000  # of a classifier, for which transformers makes names
-_POSITIONS = 1 << 31  # of a context; they cost nothing where no table of them is among the tensors
-_SIZES = (  # what no tensor of the model can be without
+_LABELS = 10_000  # classes; transformers creates a name for each
+_POSITIONS = 1 << 31  # context length; it costs nothing unless the tensors contain a position table
+_SIZES = (  # sizes that must occur in some tensor's shape
     "vocab_size", "hidden_size", "intermediate_size", "n_embd", "n_inner",
     "n_head", "num_attention_heads", "num_key_value_heads", "head_dim",
 )  # fmt: skip
-_TABLES = ("n_positions", "n_ctx")  # positions that are learned
-_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")  # an entry a layer
-_HEADER = 1 << 20  # bytes of a GGUF file in which its sizes stand, before the words of the vocabulary
+_TABLES = ("n_positions", "n_ctx")  # sizes of learned position tables
+_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")  # lists with one entry per layer
+_HEADER = 1 << 20  # bytes at the start of a GGUF file that hold its sizes; the vocabulary follows them
 
 
 def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]) -> None:
-    """Raise SourceError where a config (plain JSON) asks for more than tensors of these shapes can be of.
+    """Raise SourceError where a config (plain JSON) asks for larger sizes than tensors of these shapes allow.
 
     Raises:
-        UnsupportedModelError: it is of a family that has no row.
+        UnsupportedModelError: no row describes the family.
     """
     shapes = list(shapes)
     require_text_model(config.get("model_type"), config.get("text_config"))
@@ -47,12 +47,12 @@ def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]
 
 
 def require_bounded_gguf(file: Path) -> None:
-    """Raise SourceError where a GGUF file names more blocks than it has tensors."""
+    """Raise SourceError where a GGUF file declares more blocks than it has tensors."""
     with file.open("rb") as opened:
         head = opened.read(_HEADER)
     tensors = struct.unpack_from("<Q", head, 8)[0] if len(head) >= 16 else 0
     for found in re.finditer(rb"\.block_count([\4\5\n\v])\0\0\0(.{4,8})", head, re.DOTALL):
-        wide = found[1] in b"\n\v"  # 64 bits, where 4 and 5 have 32
+        wide = found[1] in b"\n\v"  # types 10 and 11 are 64-bit, 4 and 5 are 32-bit
         blocks = int.from_bytes(found[2][: 8 if wide else 4], "little")
         if not 1 <= blocks <= tensors:
             raise SourceError(f"{file} says that it has {blocks} blocks, and its tensors are {tensors}")

@@ -1,4 +1,4 @@
-"""GGUF to safetensors, once a file: run as `python -m engine.models.convert` so that its memory is given back at the end."""
+"""Convert GGUF to safetensors, once per file. Run as `python -m engine.models.convert`: its memory is freed when the process exits."""
 
 import errno
 import os
@@ -21,18 +21,18 @@ from engine.models.gguf_weights import empty_network, weights_of
 
 
 def convert(request: dict) -> Job[dict]:
-    """Dequantise request["gguf"] in float32 and save it, with its tokenizer, as the folder request["target"].
+    """Dequantise request["gguf"] to float32 and save it, with its tokenizer, as the folder request["target"].
 
     Raises:
-        SourceError: the file is broken, or the cache cannot hold what it comes to. UnsupportedModelError: something in it that would
-            change what the model computes has no place in a stock class.
+        SourceError: the file is broken, or the cache has no room for the result.
+        UnsupportedModelError: the stock class has no equivalent for something that changes what the model computes.
     """
     from filelock import FileLock
 
     gguf, target = Path(request["gguf"]), Path(request["target"])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / ".lock"):  # one at a time, for memory's sake; who comes second may find it done
+        with FileLock(target.parent / ".lock"):  # one at a time, to save memory; the second caller may find the folder already there
             if not target.exists():
                 with making(target.parent, ".partial-") as beside:
                     yield from _convert(gguf, beside / target.name)
@@ -62,13 +62,12 @@ def _convert(gguf: Path, partial: Path) -> Job[None]:
     try:
         network.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-    except SafetensorError as error:  # which says in its own way that the disk is full
+    except SafetensorError as error:  # safetensors reports a full disk as its own error type
         raise OSError(None, reason_of(error)) from error
 
 
 def load_gguf(gguf: Path) -> tuple[Any, dict[str, Any], Any]:
-    """Return what a GGUF file holds, in float32: the network in evaluation mode, an account of its keys as transformers gives one, the
-    tokenizer.
+    """Return a GGUF file's model in float32: the network in evaluation mode, loading info in transformers' form, and the tokenizer.
 
     Raises:
         SourceError: see `convert`.
@@ -81,24 +80,24 @@ def load_gguf(gguf: Path) -> tuple[Any, dict[str, Any], Any]:
 
 @contextmanager
 def _telling_of(gguf: Path) -> Iterator[None]:
-    """Tell of whatever goes wrong within as of a broken file, but for what is told of already."""
+    """Turn any other exception in the block into a SourceError about a broken file; LayerscopeError and OSError pass through."""
     try:
         yield
     except (LayerscopeError, OSError):
         raise
-    except Exception as error:  # the GGUF reader raises whatever the broken bytes lead it to
+    except Exception as error:  # the GGUF reader raises arbitrary errors on broken bytes
         raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {reason_of(error)}") from error
 
 
 def described(gguf: Path) -> GgufFile:
-    """Return a GGUF file's header, every key of it accounted for."""
+    """Return a GGUF file's header after checking every key of it."""
     header = read_header(gguf)
     require_accounted(header)
     return header
 
 
 def complete_config(header: GgufFile) -> Any:
-    """Return the config of a file that says all that it must."""
+    """Return the config of a file that has all required keys."""
     norm = "{arch}.attention.layer_norm_epsilon" if header.architecture == "gpt2" else "{arch}.attention.layer_norm_rms_epsilon"
     if not header.real(norm):
         raise SourceError(f"{header.path}: {header.key(norm)} is missing, and no model can be without it")
@@ -106,19 +105,19 @@ def complete_config(header: GgufFile) -> Any:
 
 
 def _filled(header: GgufFile, config: Any) -> Any:
-    """Return the stock network of a config with a file's weights in it."""
+    """Return the stock network of a config, loaded with a file's weights."""
     import torch
 
     empty = empty_network(config)
     state = dict(weights_of(header, empty))
     network, info = type(empty).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True)
-    if info["missing_keys"] or info["unexpected_keys"]:  # a stock class that is not as we know it
+    if info["missing_keys"] or info["unexpected_keys"]:  # the installed stock class differs from the one this code was written for
         raise ValueError(f"{sorted(info['missing_keys'])[:3]} missing, {sorted(info['unexpected_keys'])[:3]} unexpected")
     return network
 
 
 def forget_quantization(network) -> None:  # type: ignore[no-untyped-def]  # any transformers model
-    """Turn a dequantised model into an ordinary one: without this, saving it is refused."""
+    """Remove the quantisation marks of a dequantised model; save_pretrained refuses it otherwise."""
     network.hf_quantizer = None
     network.is_quantized = False
     if hasattr(network.config, "quantization_config"):

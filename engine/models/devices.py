@@ -1,4 +1,4 @@
-"""What torch can compute on here, what memory each has left, and what it cannot do."""
+"""The devices torch can compute on, their free memory, and the dtypes they lack."""
 
 import sys
 from contextlib import suppress
@@ -12,7 +12,7 @@ from engine.errors import SourceError, reason_of
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device by torch's name, what it calls itself, and its memory in bytes: free now, and all of it."""
+    """A device: torch's name for it, its product name, and its free and total memory in bytes."""
 
     name: str
     title: str
@@ -21,13 +21,13 @@ class Device:
 
 
 def device_names() -> tuple[str, ...]:
-    """Return cpu, then every cuda:N, then mps where torch has it. Asking takes no memory on any of them."""
+    """Return cpu, then every cuda:N, then mps where torch has it. This allocates no memory on any of them."""
     cuda = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
     return ("cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else []))
 
 
 def devices() -> tuple[Device, ...]:
-    """Return every device with its memory; a card that does not answer is left out."""
+    """Return every device with its memory, without GPUs that do not respond."""
     found = []
     for name in device_names():
         with suppress(SourceError):
@@ -37,50 +37,49 @@ def devices() -> tuple[Device, ...]:
 
 
 def free_bytes(name: str) -> int:
-    """Return the bytes that are free on a device.
+    """Return the free bytes of a device.
 
     Raises:
-        SourceError: it is gone.
+        SourceError: the device no longer responds.
     """
     return _memory(name)[0]
 
 
 def peak_bytes(name: str) -> int:
-    """Return the most bytes that this process has held at once, on a GPU of it or in all."""
+    """Return this process's peak memory in bytes: allocated on a GPU, or resident in main memory."""
     if name.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated(name))
-    import resource  # which Windows has not
+    import resource  # missing on Windows
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def require_device(name: str) -> None:
-    """Raise SourceError unless this machine has a device of this name; "cuda" alone is the current one of several."""
+    """Raise SourceError unless this machine has a device of this name; "cuda" alone means the current GPU."""
     known = device_names()
     if name not in known and not (name == "cuda" and "cuda:0" in known):
         raise SourceError(f"there is no device '{name}' on this machine; choose one of {', '.join(known)}")
 
 
 def require_dtype(name: str, dtype: str) -> None:
-    """Raise SourceError, with torch's own words, where a device cannot hold numbers of a dtype: mps has no float64, and
-    bfloat16 only on newer systems."""
+    """Raise SourceError, quoting torch, where a device does not support a dtype: mps has no float64, and bfloat16 only on newer systems."""
     try:
         torch.zeros(1, dtype=getattr(torch, dtype), device=name)
-    except Exception as error:  # each backend refuses in its own way
+    except Exception as error:  # each backend raises its own errors
         raise SourceError(f"{name} cannot hold {dtype} ({reason_of(error)}); choose another number format or device") from error
 
 
 def exact(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in float64: where it lies, or on the CPU where its device has no such numbers."""
+    """Return a tensor in float64 on its own device, or on the CPU where the device has no float64 (mps)."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def _memory(name: str) -> tuple[int, int]:
-    """Free and total bytes. An Apple GPU shares the machine's memory, and may use a part of it."""
+    """Return free and total bytes. An Apple GPU shares main memory and may use only part of it."""
     if name.startswith("cuda"):
         try:
             free, total = torch.cuda.mem_get_info(name)
-        except Exception as error:  # a driver fails in many ways
+        except Exception as error:  # drivers raise many kinds of errors
             raise SourceError(f"{name} does not answer ({reason_of(error)}); choose another device") from error
         return int(free), int(total)
     machine = psutil.virtual_memory()

@@ -1,4 +1,4 @@
-"""The families that can be folded: one literal row each, roles instead of class checks. Adding a row adds a family."""
+"""The supported families, one literal row each: roles instead of class checks. Adding a row adds a family."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -6,23 +6,22 @@ from typing import Any
 
 from engine.errors import UnsupportedModelError
 
-Axes = tuple[str, str]  # what a projection writes and what it reads: "query", "key", "neuron", "channel", joined by + where fused
+Axes = tuple[str, str]  # the axes a projection writes and reads: "query", "key", "neuron", "channel", joined by + where fused
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Where a family keeps what the methods need.
+    """Where a family keeps the modules and settings that the methods need.
 
-    `blocks`, `norm` and `embedding` are module paths of the block list, the final norm and the token embedding; `depth_key` is the
-    config's name for the number of layers. `projections` are the modules in a block that a mix replaces, with the axes of their
-    weights; `norms` the block's norms over the channels, `closing` those of them that stand between a projection that writes and the
-    residual stream. `depth_scaled` are config switches that make a layer's arithmetic depend on its index: a model with one of them
-    on cannot change depth. `writes` is the projection whose output is added to the stream last, None where a norm stands between;
-    `transposed` says that projections are stored [in, out].
+    `blocks`, `norm` and `embedding` are module paths of the block list, the final norm and the token embedding; `depth_key` is the config's
+    name for the number of layers. `projections` are the modules in a block that a mix replaces, with the axes of their weights. `norms` are
+    the block's norms over the channels; `closing` are those between an output projection and the residual stream. `depth_scaled` are config
+    switches that make a layer's computation depend on its index: a model with one of them on cannot change depth. `writes` is the last
+    projection whose output is added to the residual stream, None where a norm follows it; `transposed` means that projections are stored
+    [in, out].
 
-    `unit_gains` says that a norm multiplies by 1 + its weight, `scaled_embedding` that the embedding is multiplied by
-    sqrt(hidden_size); `fixed` are axes that cannot be cut, each with the reason; `biases` are the config's switches that give
-    projections a bias, with those projections.
+    `unit_gains` means that a norm multiplies by 1 + its weight, `scaled_embedding` that the embedding is multiplied by sqrt(hidden_size).
+    `fixed` maps axes that cannot be cut to the reason; `biases` maps config switches that add biases to the projections they affect.
     """
 
     blocks: str
@@ -41,12 +40,12 @@ class Architecture:
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def reader_of(self, axis: str) -> str:
-        """Return the projection that reads an axis: the consumer of the heads or of the neurons."""
+        """Return the projection that reads an axis, for example the one that consumes the heads or the neurons."""
         return next(name for name, (_, reads) in self.projections.items() if reads == axis)
 
     @property
     def consumers(self) -> tuple[str, str]:
-        """The projections that read the heads and the neurons, in the order of running: those that write to the stream."""
+        """The projections that read the heads and the neurons, in execution order. Both write to the residual stream."""
         return self.reader_of("query"), self.reader_of("neuron")
 
 
@@ -112,7 +111,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
 }
 
-# Top-level config lists that say nothing about layers, whatever their length.
+# Top-level config lists that are never per layer, whatever their length.
 _NOT_PER_LAYER = frozenset({"architectures", "bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "begin_suppress_tokens"})
 
 
@@ -120,7 +119,7 @@ def architecture_of(config: Any) -> Architecture:
     """Return the row of a transformers config's family.
 
     Raises:
-        UnsupportedModelError: the family has no row, or a setting of this model forbids a change of depth.
+        UnsupportedModelError: no row describes the family, or a setting of this model forbids changing its depth.
     """
     require_text_model(config.model_type, getattr(config, "text_config", None))
     row = row_of(config.model_type)
@@ -139,10 +138,10 @@ def architecture_of(config: Any) -> Architecture:
 
 
 def require_text_model(model_type: str | None, text: Any) -> None:
-    """Refuse a config without a model_type, and one of a multimodal model around a text model (`text`, its text_config).
+    """Raise an error for a config without a model_type, or for a multimodal model around a text model (`text`, its text_config).
 
     Raises:
-        UnsupportedModelError: it is one of these; it says what to do.
+        UnsupportedModelError: the message says what to do.
     """
     if not model_type:
         raise UnsupportedModelError('the configuration has no model_type; add the one of its family, such as "model_type": "llama"')
@@ -160,7 +159,7 @@ def row_of(model_type: str) -> Architecture:
     """Return the row of a family by its name.
 
     Raises:
-        UnsupportedModelError: it has none.
+        UnsupportedModelError: no row describes the family.
     """
     if model_type not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -169,20 +168,20 @@ def row_of(model_type: str) -> Architecture:
 
 
 def depth_of(config: Any) -> int:
-    """Return the number of layers a config names."""
+    """Return a config's number of layers."""
     return int(getattr(config, architecture_of(config).depth_key))
 
 
 def layer_types_of(config: Any) -> tuple[str, ...] | None:
-    """Return each layer's type where a family has several, such as sliding and full attention."""
+    """Return each layer's type (such as sliding or full attention), or None where the family has a single type."""
     types = getattr(config, "layer_types", None)
     return tuple(types) if types else None
 
 
 def resized_config(config: Any, homes: tuple[int, ...]) -> Any:
-    """Return a config of depth len(homes) in which place i is what layer homes[i] was in the source.
+    """Return a config of depth len(homes) whose layer i has the per-layer settings of source layer homes[i].
 
-    Every top-level list of the source's depth is sliced (layer_types and its kin); the original is left alone.
+    Every top-level list as long as the source's depth is sliced (such as layer_types); the original config is not changed.
     """
     row, depth = architecture_of(config), depth_of(config)
     values = config.to_dict()

@@ -1,4 +1,4 @@
-"""The transformers config of a GGUF file's model, from its header alone: each number of the metadata held against the tensors."""
+"""Build the transformers config of a GGUF model from the file header, checking each number of the metadata against the tensors."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from engine.models.gguf_file import FAMILIES, GgufFile
 from engine.models.gguf_keys import head_size
 from engine.models.gguf_rope import rope_parameters, sliding_parameters
 
-READING = 2  # raised whenever files are read in another way: what was converted before is converted anew
-_LATER_SCALED = 62  # at exactly this depth llama.cpp takes a gemma3 for the 27B one, whose attention is scaled in another way
-_PERIOD = 6  # of gemma3: every so many layers one has full attention, where the file does not say
+READING = 2  # version of the conversion; raising it makes cached conversions obsolete
+_LATER_SCALED = 62  # at exactly this depth llama.cpp assumes gemma3 27B, which scales attention differently
+_PERIOD = 6  # gemma3's default: every sixth layer has full attention
 _NO_HEADS = "the stock class has no heads of that width beside so many channels"
 _NEEDED = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
 _BOUNDED = (
@@ -26,7 +26,8 @@ def gguf_config(gguf: GgufFile) -> Any:
     """Return the config of a file's model.
 
     Raises:
-        SourceError: a number is missing, or another one than the tensors say. UnsupportedModelError: a setting that no stock class has.
+        SourceError: a number is missing, or contradicts the tensors.
+        UnsupportedModelError: no stock class has such a setting.
     """
     numbers = {name: _needed(gguf, name) for name in _NEEDED}
     require_depth(gguf, numbers["block_count"])
@@ -38,7 +39,7 @@ def gguf_config(gguf: GgufFile) -> Any:
     family = "mistral" if gguf.architecture == "llama" and window_of(gguf) else FAMILIES.get(gguf.architecture, gguf.architecture)
     try:
         config = AutoConfig.for_model(family, **values)
-    except Exception as error:  # a config checks itself in its own way
+    except Exception as error:  # each config class validates in its own way
         last = str(error).strip().splitlines()[-1].strip()
         raise SourceError(f"{gguf.path}: its metadata describes no {family} model: {last}") from error
     config.architectures = None
@@ -55,7 +56,7 @@ def _needed(gguf: GgufFile, name: str) -> int:
 
 
 def _special(gguf: GgufFile, known: int) -> dict[str, int | None]:
-    """Return the tokens that begin, end and fill a text."""
+    """Return the ids of the begin, end and padding tokens."""
     found = {}
     for name, ours in (("bos", "bos"), ("eos", "eos"), ("padding", "pad"), ("unknown", "")):
         token = gguf.whole(f"tokenizer.ggml.{name}_token_id")
@@ -80,7 +81,7 @@ def _gpt2(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
 
 
 def _rotary(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
-    """Return what the families have in common that turn their heads."""
+    """Return the settings shared by all families with rotary positions."""
     size = head_size(gguf)
     values: dict[str, Any] = {
         "num_hidden_layers": numbers["block_count"],
@@ -98,7 +99,8 @@ def _rotary(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
 
 
 def _llama(gguf: GgufFile, size: int) -> dict[str, Any]:
-    """Llama, and Mistral, which llama.cpp calls by the same name: with a window the class is Mistral's, which knows no biases."""
+    """Return the settings of Llama or Mistral, which share llama.cpp's "llama". A sliding window makes it Mistral, whose class has no
+    biases."""
     values: dict[str, Any] = {"rope_parameters": rope_parameters(gguf, turning(gguf, size))}
     switches = {"attention_bias": has_any(gguf, _ATTENTION_BIAS), "mlp_bias": has_any(gguf, _MLP_BIAS)}
     if not (window := window_of(gguf)):
@@ -144,9 +146,9 @@ def _gemma3(gguf: GgufFile, size: int) -> dict[str, Any]:
 
 
 def _period(gguf: GgufFile, depth: int) -> int:
-    """Return after how many layers one of full attention comes: 0 for never."""
+    """Return the period of full-attention layers; 0 means no such layer."""
     written = gguf.value("{arch}.attention.sliding_window_pattern")
-    if isinstance(written, list):  # which llama.cpp does not read, so it must say what goes without saying
+    if isinstance(written, list):  # llama.cpp ignores a list, so only its default pattern is accepted
         if [bool(one) for one in written] != [place % _PERIOD < _PERIOD - 1 for place in range(depth)]:
             raise gguf.unread("{arch}.attention.sliding_window_pattern", written, "llama.cpp knows it as one number alone")
         return _PERIOD
@@ -155,20 +157,20 @@ def _period(gguf: GgufFile, depth: int) -> int:
 
 
 def window_of(gguf: GgufFile) -> int | None:
-    """Return the width of a file's sliding window, None where there is none."""
+    """Return the width of a file's sliding window, or None."""
     return gguf.whole("{arch}.attention.sliding_window") or None
 
 
 def has_any(gguf: GgufFile, tensors: tuple[str, ...]) -> bool:
-    """Return whether a block has one of these tensors."""
+    """Return whether any block has one of these tensors."""
     return any(name.startswith("blk.") and name.split(".", 2)[-1] in tensors for name in gguf.tensors)
 
 
 def turning(gguf: GgufFile, size: int, part: bool = False) -> int:
-    """Return how many channels of a head turn with the position.
+    """Return how many channels of a head are rotated by the position.
 
     Raises:
-        UnsupportedModelError: not all of them, and the class turns all.
+        UnsupportedModelError: only some are, and the class rotates all.
     """
     count = gguf.whole("{arch}.rope.dimension_count")
     count = size if count is None else count
@@ -178,7 +180,7 @@ def turning(gguf: GgufFile, size: int, part: bool = False) -> int:
 
 
 def vocabulary(gguf: GgufFile) -> int:
-    """Return how many tokens a file's model knows: the rows of its embedding."""
+    """Return the vocabulary size of a file's model: the rows of its embedding."""
     shape, said = gguf.shape("token_embd.weight"), gguf.whole("{arch}.vocab_size")
     if shape is None:
         return said or _tokens(gguf)
@@ -194,14 +196,14 @@ def _tokens(gguf: GgufFile) -> int:
 
 
 def require_depth(gguf: GgufFile, depth: int) -> None:
-    """Raise SourceError where the blocks that a file says it has are others than those whose tensors it has."""
+    """Raise SourceError where the declared number of blocks differs from the blocks that have tensors."""
     found = {int(parts[1]) for parts in (name.split(".", 2) for name in gguf.tensors) if parts[0] == "blk" and parts[1].isdigit()}
     if (held := max(found, default=-1) + 1) != depth:
         raise SourceError(f"{gguf.path}: {gguf.architecture}.block_count says {depth} blocks, and its tensors are of {held}")
 
 
 def require_bounded(gguf: GgufFile) -> None:
-    """Raise SourceError where a number is beyond all sizes of the tensors, before anything is built of it."""
+    """Raise SourceError where a number exceeds every size of the tensors, before anything is built from it."""
     largest = max((int(size) for tensor in gguf.tensors.values() for size in tensor.shape), default=0)
     for name in _BOUNDED:
         value = gguf.whole("{arch}." + name)
@@ -210,8 +212,7 @@ def require_bounded(gguf: GgufFile) -> None:
 
 
 def require_widths(gguf: GgufFile) -> None:
-    """Raise SourceError where a width that a file says is another than that of its tensors, UnsupportedModelError where values are
-    not as wide as keys."""
+    """Raise SourceError where a declared width differs from the tensors', UnsupportedModelError where values and keys differ in width."""
     heads, size = _needed(gguf, "attention.head_count"), head_size(gguf)
     groups = gguf.whole("{arch}.attention.head_count_kv") or heads
     value = gguf.whole("{arch}.attention.value_length")
@@ -220,7 +221,7 @@ def require_widths(gguf: GgufFile) -> None:
     if heads % groups:
         raise SourceError(f"{gguf.path}: {heads} heads cannot share {groups} keys and values (attention.head_count_kv) evenly")
     channels, neurons = _needed(gguf, "embedding_length"), _needed(gguf, "feed_forward_length")
-    expected = (  # a tensor, which of its sizes, what the metadata says, and how
+    expected = (  # tensor, axis, expected size, and the metadata it comes from
         ("token_embd.weight", 1, channels, "embedding_length"),
         ("blk.0.ffn_down.weight", 1, neurons, "feed_forward_length"),
         ("blk.0.attn_q.weight", 0, heads * size, "attention.head_count * attention.key_length"),

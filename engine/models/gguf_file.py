@@ -1,4 +1,4 @@
-"""A GGUF file's header: its metadata by key, and its tensors by name. Nothing of a tensor is read before somebody asks for its numbers."""
+"""A GGUF file's header: its metadata by key and its tensors by name. Tensor data is read only on request."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFEndian, GGUFReader, GGUFValue
 from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.models.families import row_of
 
-FAMILIES = {"gemma3": "gemma3_text"}  # transformers' names, where they are not GGUF's
+FAMILIES = {"gemma3": "gemma3_text"}  # transformers' family names, where they differ from GGUF's
 _WHOLE = (
     GGUFValueType.UINT8, GGUFValueType.INT8, GGUFValueType.UINT16, GGUFValueType.INT16, GGUFValueType.UINT32, GGUFValueType.INT32,
     GGUFValueType.UINT64, GGUFValueType.INT64,
@@ -19,7 +19,7 @@ _REAL = (GGUFValueType.FLOAT32, GGUFValueType.FLOAT64)
 
 
 class Reader(GGUFReader):
-    """The library's reader over a plain view of the mapped file: numpy makes slices of a memmap itself several times slower."""
+    """The library's reader over a plain view of the mapped file: numpy slices a memmap several times slower."""
 
     @property  # type: ignore[override]  # the library declares the memmap
     def data(self) -> np.ndarray:
@@ -30,7 +30,7 @@ class Reader(GGUFReader):
         self._bytes = mapped.view(np.ndarray)
 
     def _get(self, offset: Any, *args: Any, **options: Any) -> Any:
-        """Read past no end: the library reads nothing there, as often as a spoilt count says."""
+        """Raise ValueError past the end of the file; the library would return empty reads, as often as a corrupted count asks."""
         if offset >= len(self._bytes):
             raise ValueError("it ends before its header does")
         return super()._get(offset, *args, **options)
@@ -38,7 +38,7 @@ class Reader(GGUFReader):
 
 @dataclass(frozen=True)
 class GgufFile:
-    """The header of a file whose family is supported. `tensors` are the library's, by name."""
+    """The header of a file of a supported family. `tensors` are the gguf library's, by name."""
 
     path: Path
     reader: GGUFReader
@@ -47,15 +47,15 @@ class GgufFile:
 
     @property
     def arch(self) -> MODEL_ARCH:
-        """The library's own number of the architecture."""
+        """The gguf library's number of the architecture."""
         return next(number for number, name in MODEL_ARCH_NAMES.items() if name == self.architecture)
 
     def key(self, name: str) -> str:
-        """Return the whole of a key, `{arch}` filled in."""
+        """Return a key with `{arch}` filled in."""
         return name.replace("{arch}", self.architecture)
 
     def value(self, name: str) -> Any:
-        """Return what a key holds: a float in the fewest digits that say it, None where there is no such key."""
+        """Return a key's value, or None if the key is missing; a float32 is returned as the shortest decimal that equals it."""
         field = self.reader.get_field(self.key(name))
         if field is None:
             return None
@@ -63,15 +63,16 @@ class GgufFile:
         return _shortest(held) if field.types[-1] == GGUFValueType.FLOAT32 else held
 
     def whole(self, name: str) -> int | None:
-        """Return the whole number that a key holds, for every layer the same; None where there is no such key.
+        """Return a key's integer, which must be the same for every layer; None if the key is missing.
 
         Raises:
-            SourceError: it is no number. UnsupportedModelError: layers differ in it.
+            SourceError: the value is not a number.
+            UnsupportedModelError: layers have different values.
         """
         return self._number(name, _WHOLE)
 
     def real(self, name: str) -> float | None:
-        """Return the number that a key holds; see `whole`."""
+        """Return a key's number; see `whole`."""
         return self._number(name, (*_WHOLE, *_REAL))
 
     def _number(self, name: str, kinds: tuple[GGUFValueType, ...]) -> Any:
@@ -86,17 +87,17 @@ class GgufFile:
         return several[0]
 
     def unread(self, name: str, value: Any, reason: str) -> UnsupportedModelError:
-        """Return the refusal of a key for a reason, with its value."""
+        """Return the error that refuses a key, with its value and the reason."""
         return UnsupportedModelError(f"{self.path}: {self.key(name)} = {str(value)[:80]} is not read here: {reason}")
 
     def shape(self, tensor: str) -> tuple[int, ...] | None:
-        """Return a tensor's shape as torch says it, None where there is none of the name."""
+        """Return a tensor's shape in torch's order, or None if there is no such tensor."""
         found = self.tensors.get(tensor)
         return None if found is None else tuple(reversed(found.shape.tolist()))
 
 
 def _shortest(value: Any) -> Any:
-    """Return the float of the fewest digits that a float32 is: 1e-05 for 9.999999747378752e-06."""
+    """Return the shortest decimal that equals a float32: 1e-05 for 9.999999747378752e-06."""
     return [_shortest(one) for one in value] if isinstance(value, list) else float(str(np.float32(value)))
 
 
@@ -104,14 +105,15 @@ def read_header(path: Path) -> GgufFile:
     """Read a GGUF file's header.
 
     Raises:
-        SourceError: it is broken, or one part of several. UnsupportedModelError: its family cannot be folded.
+        SourceError: the file is broken, or part of a split file.
+        UnsupportedModelError: the family is not supported.
     """
     try:
         reader = Reader(path)
         architecture = reader.fields[Keys.General.ARCHITECTURE].contents()
         parts = reader.get_field(Keys.Split.LLM_KV_SPLIT_COUNT)
         count = parts.contents() if parts else 1
-    except Exception as error:  # the reader raises whatever the broken bytes lead it to
+    except Exception as error:  # the reader raises arbitrary errors on broken bytes
         raise SourceError(f"{path} is truncated, corrupted or not a language model: {reason_of(error)}") from error
     row_of(FAMILIES.get(architecture, architecture))
     if architecture not in MODEL_ARCH_NAMES.values():

@@ -1,8 +1,8 @@
-"""What becomes of every key of a GGUF file's metadata: it is mapped, or it is harmless for a reason, or it is refused for a reason.
+"""Classify every key of a GGUF file's metadata: mapped, harmless for a stated reason, or refused for a stated reason.
 
-The one account of them. A key of an architecture, or of a tokenizer, that stands in none of the tables is refused: something that we
-do not know of might change what the model computes. Where llama.cpp passes over what a converter wrote (a window, yarn's bounds), the file
-means what the model's own code makes of it.
+This is the only list of keys. A key of an architecture or a tokenizer that no table contains is refused, because it might change what the
+model computes. Where llama.cpp ignores a key that the converter wrote (a window, yarn's bounds), the model's own code decides what it
+means.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from engine.models.gguf_file import GgufFile
 _ROTARY = ("llama", "qwen2", "qwen3", "gemma3", "phi3")
 _ALL = (*_ROTARY, "gpt2")
 
-MAPPED: dict[str, tuple[str, ...]] = {  # a key, and the architectures in which it is
+MAPPED: dict[str, tuple[str, ...]] = {  # key pattern and the architectures that have it
     "general.architecture": _ALL,
     "general.alignment": _ALL,
     "{arch}.block_count": _ALL,
@@ -92,9 +92,9 @@ _OTHER_KIND = "it belongs to another kind of model"
 _NO_MODEL = "the file holds no language model"
 _STRANGER = "what it changes is not known here"
 _WINDOW = "a sliding window of this architecture is read in different ways"
-_NONE: tuple[Any, ...] = (0, False)  # a switch that is off
+_NONE: tuple[Any, ...] = (0, False)  # values of a switch that is off
 
-REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # a key, why, and the values at which it changes nothing
+REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and the values at which it has no effect
     "general.type": (_NO_MODEL, ("model",)),
     "general.quantization_version": ("its blocks are of another version than 2, the one that is read", (2,)),
     "adapter.*": (_NO_MODEL, ()),
@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # a key, why, and the value
     "{arch}.residual_scale": (_SCALES, (0, 1)),
     "{arch}.attention.output_scale": (_SCALES, (0, 1)),
     "{arch}.attention.temperature_*": (_SCALES, (0,)),
-    "{arch}.attention.scale": (_SCALES, (0,)),  # and 1 / sqrt(head size), by `require_accounted`
+    "{arch}.attention.scale": (_SCALES, (0,)),  # 1 / sqrt(head size) also passes, see `require_accounted`
     "{arch}.attn_logit_softcapping": (_CAPS, (0,)),
     "{arch}.router_logit_softcapping": (_EXPERTS, (0,)),
     "{arch}.final_logit_softcapping": (_CAPS, (0,)),
@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # a key, why, and the value
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What becomes of a key: `reason` says why where it is harmless or refused; at a value of `harmless_at` a refused one is let pass."""
+    """The classification of a key. `reason` explains harmless and refused keys; a refused key passes if its value is in `harmless_at`."""
 
     kind: Literal["mapped", "harmless", "refused"]
     reason: str = ""
@@ -144,7 +144,7 @@ class Account:
 
 
 def account_of(key: str, architecture: str) -> Account:
-    """Return what becomes of a key in a file of an architecture; the more particular pattern counts."""
+    """Return the classification of a key in a file of an architecture; the most specific pattern wins."""
 
     def finding(table: Any) -> str:
         names = (name for name in table if fnmatchcase(key, name.replace("{arch}", architecture)))
@@ -164,10 +164,10 @@ def account_of(key: str, architecture: str) -> Account:
 
 
 def require_accounted(gguf: GgufFile) -> None:
-    """Refuse a file with a key that changes what its model computes and that is not mapped.
+    """Raise an error if a file has an unmapped key that changes what its model computes.
 
     Raises:
-        UnsupportedModelError: it names the key, its value, and why.
+        UnsupportedModelError: the message gives the key, its value and the reason.
     """
     for key in gguf.reader.fields:
         found = account_of(key, gguf.architecture)
@@ -180,7 +180,7 @@ def require_accounted(gguf: GgufFile) -> None:
 
 
 def _is_usual(gguf: GgufFile, key: str, value: Any) -> bool:
-    """Return whether a key says what is so without it: the usual scale of scores, or a window as long as the context."""
+    """Return whether a key states the default: the usual attention scale, or a window as long as the context."""
     if key == gguf.key("{arch}.attention.scale"):
         head = head_size(gguf)
         return bool(head) and isinstance(value, float) and abs(value * head**0.5 - 1) < 1e-5
@@ -189,6 +189,6 @@ def _is_usual(gguf: GgufFile, key: str, value: Any) -> bool:
 
 
 def head_size(gguf: GgufFile) -> int:
-    """Return how wide a head of a file's model is, 0 where the file does not say."""
+    """Return the head size of a file's model, 0 where the file does not give it."""
     wide, heads = gguf.whole("{arch}.embedding_length") or 0, gguf.whole("{arch}.attention.head_count") or 0
     return gguf.whole("{arch}.attention.key_length") or (wide // heads if heads else 0)

@@ -1,9 +1,8 @@
-"""The rotary positions that a GGUF file asks for, as transformers' rope_parameters.
+"""Convert a GGUF file's rotary settings to transformers' rope_parameters.
 
-llama.cpp turns pair i of a head by position * base ** (-2i / d) / divisor[i], and multiplies the result by one factor. The divisors
-come of a scaling (linear, yarn), of the tensor rope_freqs (Llama 3.x), or of the tensors rope_factors_short and rope_factors_long
-(longrope). Where transformers has a name for that, it is used; what it has none for is written as longrope, whose lists are divisors
-of any kind.
+llama.cpp rotates pair i of a head by position * base ** (-2i / d) / divisor[i] and multiplies the result by one factor. The divisors come
+from a scaling (linear, yarn), from the tensor rope_freqs (Llama 3.x), or from the tensors rope_factors_short and rope_factors_long
+(longrope). Scalings that transformers has a name for keep it; all others are written as longrope, whose lists can hold any divisors.
 """
 
 import math
@@ -18,14 +17,14 @@ from engine.models.gguf_file import GgufFile
 
 _FREQS, _SHORT, _LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
 _TYPE = "{arch}.rope.scaling.type"
-_FACTORED = ("llama", "phi3")  # where llama.cpp reads factors from tensors at all
-_LLAMA3 = [2**power for power in range(5, 21)]  # contexts that a model may have been trained on before its scaling
+_FACTORED = ("llama", "phi3")  # the only architectures for which llama.cpp reads factor tensors
+_LLAMA3 = [2**power for power in range(5, 21)]  # candidate context lengths before scaling
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a file's rope.scaling keys come to. `trained` is the context before the scaling, `attention` the factor of the result, `own`
-    that part of it which is no work of yarn's; `fast` and `slow` are yarn's bounds, in turns over that context."""
+    """A file's rope.scaling settings. `trained` is the context length before scaling, `attention` the factor of the result, and `own` the
+    part of that factor that yarn does not contribute; `fast` and `slow` are yarn's bounds, in rotations over that context."""
 
     kind: str
     factor: float
@@ -37,7 +36,7 @@ class Scaling:
 
 
 def rotary_tensors(gguf: GgufFile) -> set[str]:
-    """Return the names of the tensors of factors that a file has and that are read."""
+    """Return the names of the factor tensors in a file that are read."""
     if gguf.architecture not in _FACTORED:
         return set()
     longrope = gguf.architecture == "phi3" or gguf.value(_TYPE) == "longrope"
@@ -45,10 +44,11 @@ def rotary_tensors(gguf: GgufFile) -> set[str]:
 
 
 def rope_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
-    """Return the rope_parameters of a file's model, of which `size` channels of a head turn.
+    """Return the rope_parameters of a file's model; `size` channels of each head are rotated.
 
     Raises:
-        UnsupportedModelError: a scaling that is not known, or that is read in different ways. SourceError: a tensor of the wrong length.
+        UnsupportedModelError: the scaling is unknown or ambiguous.
+        SourceError: a tensor has the wrong length.
     """
     scaling, base = scaling_of(gguf), _base(gguf, "{arch}.rope.freq_base")
     tensors = rotary_tensors(gguf)
@@ -61,7 +61,7 @@ def rope_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
 
 
 def sliding_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
-    """Return the same for Gemma 3's layers of sliding attention: they have a base of their own and no scaling but the file's own factor."""
+    """Return the rope_parameters of Gemma 3's sliding-attention layers: a separate base, and no scaling except the file's own factor."""
     scaling, base = scaling_of(gguf), _base(gguf, "{arch}.rope.freq_base_swa")
     plain = replace(scaling, kind="none", factor=1.0, attention=scaling.own)
     return _named(gguf, plain, base, size, None) or _listed(gguf, plain, base, np.ones(size // 2))
@@ -75,16 +75,16 @@ def _base(gguf: GgufFile, name: str) -> float:
 
 
 def scaling_of(gguf: GgufFile) -> Scaling:
-    """Return what the rope.scaling keys come to.
+    """Return a file's rope.scaling settings.
 
-    llama.cpp (llama_context) reads them so, but for yarn's own factor and bounds, which it passes over in the families here; the
-    converter writes them for the model's own code, which goes by them.
+    This follows llama.cpp (llama_context) except for yarn's factor and bounds: llama.cpp ignores them for these families, but the converter
+    writes them and the model's own code uses them.
 
     Raises:
-        UnsupportedModelError: it names the key, its value, and why.
+        UnsupportedModelError: the message gives the key, its value and the reason.
     """
     name = "{arch}.rope.scaling."
-    kind = gguf.value(_TYPE) or "linear"  # llama.cpp's default, at a factor of one
+    kind = gguf.value(_TYPE) or "linear"  # llama.cpp's default, with a factor of one
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise gguf.unread(_TYPE, kind, "none, linear, yarn and longrope are known")
     factor = gguf.real(name + "factor") or gguf.real("{arch}.rope.scale_linear") or 1.0
@@ -113,33 +113,33 @@ def _or(value: float | None, default: float) -> float:
 
 
 def _mscale(factor: float) -> float:
-    """Return by what yarn multiplies the result where nothing else is said (arXiv 2309.00071, section 3.4)."""
+    """Return yarn's default factor of the result (arXiv 2309.00071, section 3.4)."""
     return 1.0 if factor <= 1 else 0.1 * math.log(factor) + 1.0
 
 
 def _divisors(scaling: Scaling, base: float, size: int, factors: np.ndarray | None) -> np.ndarray:
-    """Return by what each pair's plain angle is divided."""
+    """Return the divisor of each pair's unscaled angle."""
     plain = _ramp(scaling, base, size) if scaling.kind == "yarn" else 0.0
     share = (1 - plain) / scaling.factor + plain
     return (np.ones(size // 2) if factors is None else factors) / share
 
 
 def _ramp(scaling: Scaling, base: float, size: int) -> np.ndarray:
-    """Return 1 where yarn leaves a pair as it is, 0 where it interpolates it, and the way between (arXiv 2309.00071, eq. 18)."""
+    """Return 1 for pairs that yarn leaves unscaled, 0 for pairs it interpolates, and a ramp between (arXiv 2309.00071, eq. 18)."""
     low, high = (size * math.log(scaling.trained / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (scaling.fast, scaling.slow))
     first, last = max(0, math.floor(low)), min(size - 1, math.ceil(high))
     return 1 - np.clip((np.arange(size // 2) - first) / max(0.001, last - first), 0, 1)
 
 
 def _named(gguf: GgufFile, scaling: Scaling, base: float, size: int, factors: np.ndarray | None) -> dict[str, Any] | None:
-    """Return the rope_parameters by transformers' own name for them, None where it has none."""
+    """Return rope_parameters of a type that transformers names, or None where no type fits."""
     parameters: dict[str, Any] = {"rope_theta": base}
     plain = scaling.attention == 1 and scaling.kind != "yarn"
     if factors is not None:
         return _llama3(factors, base, size) if plain and scaling.factor == 1 else None
     if plain and scaling.factor == 1:
         return parameters | {"rope_type": "default"}
-    if gguf.architecture == "phi3":  # whose class knows longrope alone
+    if gguf.architecture == "phi3":  # its class supports only longrope
         return None
     if plain:
         return parameters | {"rope_type": "linear", "factor": scaling.factor}
@@ -150,7 +150,7 @@ def _named(gguf: GgufFile, scaling: Scaling, base: float, size: int, factors: np
 
 
 def _llama3(factors: np.ndarray, base: float, size: int) -> dict[str, Any] | None:
-    """Return Llama 3.x's scaling where it gives these factors; its low and high are 1 and 4 in every model that was published."""
+    """Return Llama 3.x's scaling if it reproduces these factors, else None; all published models use low = 1 and high = 4."""
     turn = 2 * math.pi * base ** (np.arange(0, size, 2) / size)
     most = float(factors.max())
     for trained in _LLAMA3 if most > 1 else ():
@@ -162,7 +162,7 @@ def _llama3(factors: np.ndarray, base: float, size: int) -> dict[str, Any] | Non
 
 
 def _longrope(gguf: GgufFile, scaling: Scaling, base: float, size: int) -> dict[str, Any]:
-    """Return longrope's parameters: short factors up to the context that was trained, long ones beyond."""
+    """Return longrope's parameters: short factors up to the trained context, long factors beyond it."""
     if scaling.kind == "yarn":
         raise gguf.unread(_TYPE, scaling.kind, f"the tensor {_LONG} is another scaling, and two at once are not read")
     short, long = (_factors(gguf, name, size) * scaling.factor for name in (_SHORT, _LONG))
@@ -183,7 +183,7 @@ def _listed(gguf: GgufFile, scaling: Scaling, base: float, short: np.ndarray, lo
 
 
 def _factors(gguf: GgufFile, name: str, size: int) -> np.ndarray:
-    """Return the numbers of a tensor of factors, in the fewest digits that say them."""
+    """Return the values of a factor tensor, each as the shortest decimal that equals it."""
     tensor = gguf.tensors[name]
     values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32).ravel()
     if len(values) != size // 2:

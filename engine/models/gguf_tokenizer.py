@@ -1,7 +1,7 @@
-"""The tokenizer of a GGUF file: transformers' reading of it, with what that leaves out of what llama.cpp does.
+"""Read the tokenizer of a GGUF file with transformers, and add what transformers omits and llama.cpp does.
 
-A vocabulary of bytes (gpt2) is cut into words before anything is merged, and the file says how by a name alone, tokenizer.ggml.pre.
-A name for which no cutting is known here is refused: a text would be cut elsewhere, and would be other tokens.
+A byte-level vocabulary (gpt2) splits a text into words before merging; the file gives only the name of the rule, tokenizer.ggml.pre. An
+unknown name is refused, because the text would be split differently and yield other tokens.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _DEEPSEEK3 = (
 )
 _AS_TRANSFORMERS_READS: tuple[str, ...] = ()
 
-# How a text is cut, by tokenizer.ggml.pre: one expression after the other, each in the pieces that the one before left.
+# Split expressions by tokenizer.ggml.pre; each is applied to the pieces of the one before.
 CUTS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gpt-2", "phi-2", "gigachat", "a.x-4.0", "mellum", "exaone4", "mpt", "olmo", "jais", "trillion"), (_WORDS,)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "granite-docling"), _DIGITS),
@@ -36,7 +36,7 @@ CUTS: dict[str, tuple[str, ...]] = {
     "default": (r"[\p{P}\$\+<=>\^~\|]+", _WORDS, r"\p{N}+", "[0-9][0-9][0-9]"),
 }
 CUTS["granite-docling"] = (_WORDS,)
-# Whose words are taken whole where the vocabulary has them, and whose texts begin with a token of their own unless the file denies it.
+# Tokenizers that take a word whole where the vocabulary has it, and that prepend a begin token unless the file says otherwise.
 _WHOLE_WORDS = ("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
 
 
@@ -44,7 +44,8 @@ def gguf_tokenizer(gguf: GgufFile) -> Any:
     """Return the tokenizer of a file's model.
 
     Raises:
-        SourceError: it cannot be read. UnsupportedModelError: it is of a kind that would make other tokens here than in llama.cpp.
+        SourceError: the tokenizer cannot be read.
+        UnsupportedModelError: it would yield other tokens here than in llama.cpp.
     """
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf import convert_gguf_tokenizer, get_gguf_tokenizer
@@ -59,17 +60,17 @@ def gguf_tokenizer(gguf: GgufFile) -> Any:
         else:
             _prefix(backend, gguf.value("tokenizer.ggml.add_space_prefix") is not False)
         return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
-    except Exception as error:  # tokenizers fail in many ways
+    except Exception as error:  # tokenizers raise many kinds of errors
         raise SourceError(f"{gguf.path}: its tokenizer cannot be read: {reason_of(error)}") from error
 
 
 def pre_of(gguf: GgufFile) -> str:
-    """Return by which name a file says how a text is cut."""
+    """Return the name of a file's rule for splitting texts."""
     return gguf.value("tokenizer.ggml.pre") or "default"
 
 
 def require_known(gguf: GgufFile) -> None:
-    """Refuse a kind of tokenizer, or a way to cut a text, that is not known here."""
+    """Raise UnsupportedModelError for an unknown tokenizer type or split rule."""
     kind, pre = gguf.value("tokenizer.ggml.model"), pre_of(gguf)
     if kind not in ("gpt2", "llama"):
         raise gguf.unread("tokenizer.ggml.model", kind, "gpt2 and llama are known")
@@ -78,7 +79,7 @@ def require_known(gguf: GgufFile) -> None:
 
 
 def _cut(backend: Any, pre: str) -> None:
-    """Set how a text is cut into words."""
+    """Set how a text is split into words."""
     from tokenizers import Regex, pre_tokenizers
 
     if cuts := CUTS[pre]:
@@ -89,7 +90,7 @@ def _cut(backend: Any, pre: str) -> None:
 
 
 def _prefix(backend: Any, wanted: bool) -> None:
-    """Set whether a text begins with a space of its own, which is neither kept from a text that begins with one nor shown again."""
+    """Set whether a space is prepended to every text, even to one that begins with a space, and removed again when decoding."""
     from tokenizers import decoders, normalizers
 
     steps = [normalizers.Prepend("▁")] if wanted else []

@@ -1,4 +1,4 @@
-"""The weights of a GGUF file under transformers' names: every tensor of the file is one of the model's, or it is refused by its name."""
+"""Map a GGUF file's weights to transformers' names. Tensors that the model does not have are refused by name."""
 
 import re
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from engine.models.families import depth_of
 from engine.models.gguf_file import GgufFile
 from engine.models.gguf_rope import rotary_tensors
 
-_SPARE = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")  # angles that old files carry and nobody reads
-_SPLIT = ("attn_q", "attn_k", "attn_v")  # of what the phi3 class keeps in one
+_SPARE = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")  # angles stored by old files, unused
+_SPLIT = ("attn_q", "attn_k", "attn_v")  # the parts of phi3's fused projection
 
 
 def empty_network(config: Any) -> Any:
@@ -28,10 +28,11 @@ def empty_network(config: Any) -> Any:
 
 
 def sources_of(gguf: GgufFile, network: Any) -> dict[str, tuple[str, ...]]:
-    """Return, for each parameter of a network, the file's tensors that it is made of: none where it is a bias of zeros.
+    """Return, for each parameter of a network, the file's tensors it is built from; an empty tuple means a bias of zeros.
 
     Raises:
-        UnsupportedModelError: a tensor is none of the network's. SourceError: it lacks one, or one is of another shape.
+        UnsupportedModelError: the network does not have one of the tensors.
+        SourceError: a tensor is missing or has the wrong shape.
     """
     names = get_tensor_name_map(gguf.arch, depth_of(network.config))
     found, missing = {}, []
@@ -49,13 +50,13 @@ def sources_of(gguf: GgufFile, network: Any) -> dict[str, tuple[str, ...]]:
             f"{gguf.path}: the tensor {strange[0]} is not read here ({len(strange)} such): the stock class of "
             f"{network.config.model_type} has no place for it"
         )
-    if missing:  # transformers would make them up
+    if missing:  # transformers would initialise them at random
         raise SourceError(f"{gguf.path} lacks {len(missing)} of the tensors that such a model has, {missing[0]} for one")
     return found
 
 
 def _made_of(gguf: GgufFile, tensor: str, wanted: tuple[int, ...]) -> tuple[str, ...] | None:
-    """Return the tensors that a parameter is made of, None where the file lacks them."""
+    """Return the tensors that a parameter is built from, or None where the file lacks them."""
     parts = tuple(tensor.replace("attn_qkv", part) for part in _SPLIT)
     if tensor not in gguf.tensors and "attn_qkv" in tensor and all(part in gguf.tensors for part in parts):
         return parts
@@ -70,7 +71,7 @@ def _made_of(gguf: GgufFile, tensor: str, wanted: tuple[int, ...]) -> tuple[str,
 
 
 def weights_of(gguf: GgufFile, network: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield each parameter's name and its numbers in float32, dequantised."""
+    """Yield each parameter's name and its dequantised values in float32."""
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     for name, made_of in sources_of(gguf, network).items():
         parts = [_numbers(gguf, tensor) for tensor in made_of]
@@ -79,7 +80,7 @@ def weights_of(gguf: GgufFile, network: Any) -> Iterator[tuple[str, torch.Tensor
 
 
 def _numbers(gguf: GgufFile, name: str) -> np.ndarray:
-    """Return a tensor's numbers as the stock class wants them: what llama.cpp's converter did is undone."""
+    """Return a tensor's values in the stock class's layout, undoing the changes of llama.cpp's converter."""
     tensor = gguf.tensors[name]
     try:
         values = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
@@ -97,7 +98,7 @@ def _numbers(gguf: GgufFile, name: str) -> np.ndarray:
 
 
 def _turned_back(values: np.ndarray, heads: int) -> np.ndarray:
-    """Return rows in transformers' order: llama.cpp turns neighbours, transformers turns halves of a head."""
+    """Return rows in transformers' order: llama.cpp rotates neighbouring channels, transformers the two halves of a head."""
     return values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
 
 

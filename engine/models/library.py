@@ -1,6 +1,6 @@
-"""What this machine offers to open: the demo, what was opened before, what was exported, what the Hugging Face cache holds.
+"""List the models on this machine: the demo, recently opened models, exports, and the Hugging Face cache.
 
-Configs are read as plain JSON and no weight is read; nothing here reaches for a network, runs a model's code or needs torch.
+Configs are read as plain JSON and no weight is read. Nothing here uses the network, runs a model's code or needs torch.
 """
 
 import importlib.util
@@ -23,14 +23,14 @@ from engine.untrusted import ForeignError, object_in, real_path
 DEMO_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_ID = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _RECENT = 10
-CONFIG_BYTES = 1 << 20  # a config is a few kilobytes; whatever is larger is none
+CONFIG_BYTES = 1 << 20  # a config is a few kilobytes; larger files are refused
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model that can be picked. `source` is what one types to open it; `kind` says where it comes from, "recent" where
-    nothing else is known of it; `bytes` are those of its weights on disk; `opened` is the time (seconds since 1970) at
-    which it was last opened. Where it is not `supported`, `reason` says why, in the words that opening it would."""
+    """A model in the list. `source` is the text that opens it. `kind` says where it comes from; "recent" means that it was opened before
+    and is in no other list. `bytes` is the size of its weights on disk; `opened` is when it was last opened (seconds since 1970). For an
+    unsupported model, `reason` is the error message that opening it would give."""
 
     source: str
     name: str
@@ -43,8 +43,8 @@ class Listed:
 
 
 def library(exports: Path) -> tuple[Listed, ...]:
-    """Return what can be opened, each once: the demo, what was opened (latest first), what was exported into a folder
-    (latest first), what the Hugging Face cache holds (by name)."""
+    """Return the models that can be opened, each once: the demo, recent models (latest first), exports in a folder (latest first), and the
+    Hugging Face cache (by name)."""
     found = {entry.source: entry for entry in (*_demo(), *_exported(exports), *_cached())}
     opened = {}
     for item in _remembered():
@@ -59,12 +59,12 @@ def library(exports: Path) -> tuple[Listed, ...]:
 
 
 def typed(source: ModelSource) -> str:
-    """Return what one types to open a source."""
+    """Return the text that opens a source."""
     return f"{source}@{source.revision}" if source.revision else str(source)
 
 
 def remember(source: ModelSource, name: str, model_type: str) -> None:
-    """Remember that a model was opened; the last few are kept."""
+    """Record that a model was opened; the latest ten are kept."""
     entry = {"source": typed(source), "name": name, "model_type": model_type, "opened": time.time()}
     others = [item for item in _remembered() if item["source"] != entry["source"]]
     spare(lambda: save_result("library", "opened", [entry, *others][:_RECENT]))
@@ -84,7 +84,7 @@ def demo_file() -> Path:
 
 
 def no_weights(folder: Path) -> str:
-    """Return what is wrong with a folder that holds no weights transformers would read."""
+    """Return the error message for a folder without weights that transformers would read."""
     if adapter := only_adapter(folder):
         return adapter
     if shards := sorted(path.name for path in folder.glob("*.safetensors")):
@@ -98,7 +98,7 @@ def no_weights(folder: Path) -> str:
 
 
 def only_adapter(folder: Path) -> str:
-    """Return what to say of a folder that holds an adapter and no model of its own; "" for any other folder."""
+    """Return the error message for a folder that holds an adapter but no model; "" for any other folder."""
     whole = any((folder / name).exists() for name in ("model.safetensors", "model.safetensors.index.json"))
     if whole or not (folder / "adapter_config.json").is_file():
         return ""
@@ -110,12 +110,13 @@ def only_adapter(folder: Path) -> str:
 
 
 def require_code_allowed(folder: Path, trusted: bool) -> None:
-    """Refuse a model that wants Python files of its own to be run (`auto_map`), before anything of it is loaded.
+    """Raise an error for a model that needs its own Python files (`auto_map`), before anything of it is loaded.
 
-    Code that is trusted must lie in the folder; no code makes up for a family without a row.
+    Trusted code must be in the folder itself, and its family must still have a row.
 
     Raises:
-        SourceError: it wants code that is not trusted, or lies elsewhere. UnsupportedModelError: the family has no row.
+        SourceError: the model needs code that is not trusted, or that is in another repository.
+        UnsupportedModelError: no row describes the family.
     """
     config = json_in(folder / "config.json")
     for name in ("config.json", "tokenizer_config.json"):
@@ -128,12 +129,12 @@ def require_code_allowed(folder: Path, trusted: bool) -> None:
                 f"{folder} wants Python files of its own to be run (auto_map in {name}), which is never done unasked; remove auto_map "
                 "to open it with transformers' own classes, or use --trust-remote-code in the terminal if you trust the files"
             )
-        if "--" in json.dumps(wanted):  # transformers would fetch it
+        if "--" in json.dumps(wanted):  # transformers would download it
             raise SourceError(f"{folder} wants code of another repository to be run (auto_map in {name}); put it into the folder")
 
 
 def json_in(file: Path) -> dict[str, Any]:
-    """Return what a JSON file holds; nothing where it cannot be read, which whoever needs it will say."""
+    """Return the object in a JSON file, or {} if it cannot be read; the code that needs the file reports the error."""
     try:
         return object_in(file)
     except (OSError, ForeignError):
@@ -155,14 +156,14 @@ def _demo() -> Iterator[Listed]:
 
 
 def _exported(exports: Path) -> Iterator[Listed]:
-    """What the export wrote: folders with its record, and GGUF files."""
+    """Yield the models in the exports folder: folders with layerscope.json, and GGUF files."""
     try:
         paths = [path for path in real_path(exports).iterdir() if not path.name.startswith(".")]
         paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return
     for path in paths:
-        with suppress(OSError):  # what cannot be read cannot be opened either
+        with suppress(OSError):  # skip entries that cannot be read
             if (path / "layerscope.json").is_file():
                 yield _folder(str(path), path.name, "export", path)
             elif path.suffix.lower() == ".gguf" and path.is_file():
@@ -170,7 +171,7 @@ def _exported(exports: Path) -> Iterator[Listed]:
 
 
 def _cached() -> Iterator[Listed]:
-    """The snapshots in the Hugging Face cache that hold a config; none where there is no cache, or one that is broken."""
+    """Yield the Hugging Face cache's snapshots that have a config; none if the cache is missing or broken."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -183,12 +184,12 @@ def _cached() -> Iterator[Listed]:
             if (revision.snapshot_path / "config.json").is_file():
                 at = "" if "main" in revision.refs else "@" + min(revision.refs, default=revision.commit_hash)
                 source, name = f"hub:{repo.repo_id}{at}", f"{repo.repo_id}{at}"
-                # an id without its organisation is not in the grammar; its folder is
+                # The source grammar has no ids without an organisation, so such a snapshot is listed by its folder.
                 yield _folder(source if HUB_ID.fullmatch(source) else str(revision.snapshot_path), name, "hub", revision.snapshot_path)
 
 
 def _by_path(source: str, name: str, model_type: str) -> Listed | None:
-    """Describe what was opened from a path; None where it is gone, as what came from the Hub is once its cache lacks it."""
+    """Describe a model opened from a path; None if the path is gone, or if the source is a Hub model that the cache no longer has."""
     path = Path(source)
     with suppress(OSError):
         if path.is_absolute() and path.is_dir():
@@ -207,7 +208,7 @@ def _folder(source: str, name: str, kind: Any, folder: Path) -> Listed:
 
 
 def _family(folder: Path) -> tuple[str, str]:
-    """Return a config's model_type, read as the JSON it is, and why such a model cannot be opened; "" where it can."""
+    """Return a config's model_type, read as plain JSON, and the reason why the model cannot be opened ("" if it can)."""
     path = folder / "config.json"
     if not path.is_file():
         return "", only_adapter(folder) or f"{folder} holds no model: config.json is missing"
@@ -228,9 +229,9 @@ def _gguf(source: str, kind: Any, file: Path) -> Listed:
 
 
 def _gguf_family(file: Path) -> str:
-    """Return the architecture that a GGUF file names, which is its first entry wherever a known tool wrote it; else "".
+    """Return the architecture named by the first entry of a GGUF file, where every known tool writes it; else "".
 
-    The library reads a whole header, all words of the vocabulary too: seconds, for one word.
+    The gguf library reads the whole header, including the vocabulary, which takes seconds.
     """
     with file.open("rb") as opened:
         head = opened.read(256)

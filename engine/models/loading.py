@@ -1,4 +1,4 @@
-"""Open a model: resolve its source to a folder of safetensors, check that it fits, read it."""
+"""Open a model: resolve its source to a folder of safetensors, check memory, read it."""
 
 import math
 from collections.abc import Callable
@@ -33,11 +33,11 @@ from engine.models.weights import weight_files
 from engine.types import Model, ModelSource, ModelSpec
 from engine.untrusted import ForeignError, object_in
 
-_TRIED = "Words, 12 단어,\n☃ and what no vocabulary has: \U000e0041"  # some tokenizers break only at what they do not know
+_TRIED = "Words, 12 단어,\n☃ and what no vocabulary has: \U000e0041"  # some tokenizers fail only on unknown characters
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-# What a generation config may say; transformers' own validation lets num_beams = 100000, -1 and "x" pass.
+# Valid ranges of a generation config; transformers' own validation accepts num_beams = 100000, -1 and "x".
 _WHOLE = {
     "max_length": (1, math.inf), "max_new_tokens": (1, math.inf), "min_length": (0, math.inf), "min_new_tokens": (0, math.inf),
     "num_beams": (1, 64), "num_beam_groups": (1, 64), "num_return_sequences": (1, 64), "top_k": (0, math.inf),
@@ -51,15 +51,16 @@ _REAL = {
 }  # fmt: skip
 _FLAGS = ("do_sample", "use_cache", "renormalize_logits", "remove_invalid_values", "return_dict_in_generate")
 _SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-_LISTS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")  # of one token or several
+_LISTS = ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens")  # one token or a list
 _TOKENS = (*_SPECIAL, *_LISTS, "forced_bos_token_id", "decoder_start_token_id")
 
 
 def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
-    """Return the local folder that holds a source's safetensors, and its spec; convert or fetch it first if need be.
+    """Return the local folder with a source's safetensors, and its spec; convert or download them first if necessary.
 
     Raises:
-        SourceError: nothing there that can be opened. MemoryLimitError: it does not fit.
+        SourceError: the source cannot be opened.
+        MemoryLimitError: there is not enough memory.
     """
     if source.kind == "hub":
         yield Progress(f"Fetching {source.location}")
@@ -75,10 +76,11 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
 
 
 def converted(source: ModelSource) -> Job[Path]:
-    """Return the local folder that holds a GGUF source's weights as float32 safetensors; make it first if need be.
+    """Return the local folder with a GGUF source's weights as float32 safetensors; convert them first if necessary.
 
     Raises:
-        SourceError: nothing there that can be opened. MemoryLimitError: it does not fit.
+        SourceError: the file cannot be opened.
+        MemoryLimitError: there is not enough memory.
     """
     gguf = Path(source.location)
     folder = converted_folder(gguf)
@@ -90,10 +92,11 @@ def converted(source: ModelSource) -> Job[Path]:
 
 
 def merged(source: ModelSource) -> Job[Path]:
-    """Return the local folder of an adapter's model with the adapter merged into it; make it first if need be.
+    """Return the local folder of a model with its adapter merged in; merge it first if necessary.
 
     Raises:
-        SourceError: the adapter or its model cannot be read. MemoryLimitError: it does not fit.
+        SourceError: the adapter or its base model cannot be read.
+        MemoryLimitError: there is not enough memory.
     """
     adapter = Path(source.location)
     base = base_of_adapter(adapter)
@@ -109,11 +112,12 @@ def merged(source: ModelSource) -> Job[Path]:
 def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None = None) -> Job[Model]:
     """Open a model for reading: float weights in `source.dtype` on `source.device`, in evaluation mode.
 
-    `check` sees the spec before any weight is read, and may refuse it.
+    `check` gets the spec before any weight is read, and may raise.
 
     Raises:
-        SourceError: the files cannot be read, or weights are missing from them.
-        UnsupportedModelError: the family cannot be folded. MemoryLimitError: it does not fit.
+        SourceError: the files cannot be read, or weights are missing.
+        UnsupportedModelError: the family is not supported.
+        MemoryLimitError: there is not enough memory.
     """
     folder, spec = yield from resolve(source)
     require_memory(spec)
@@ -131,10 +135,10 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool = False, **options: Any) -> Any:
-    """Read a folder's tokenizer, and try it.
+    """Read a folder's tokenizer and tokenise a sample with it.
 
     Raises:
-        SourceError: it has none that works.
+        SourceError: there is no working tokenizer.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
@@ -145,9 +149,9 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False, **options: Any
 
 
 def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = False, **options: Any) -> tuple[Any, dict[str, Any]]:
-    """Return what plain transformers makes of a local folder, and its account of missing and unexpected keys.
+    """Load a local folder with plain transformers; return the model and the loading info (missing and unexpected keys).
 
-    Where peft is installed transformers would attach an adapter that lies in the folder; here it is looked for where none can be.
+    With peft installed, transformers would attach an adapter from the folder; `adapter_kwargs` points it to a place that has none.
     """
     nowhere = {"subfolder": "config.json"}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -163,16 +167,18 @@ def load_with_transformers(folder: Path, dtype: Any, trust_remote_code: bool = F
 
 
 def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> Any:
-    """Read a folder's causal language model in a dtype, in evaluation mode; refuse one with missing weights.
+    """Read a folder's causal language model in a dtype, in evaluation mode.
 
-    Of the folder's generation config it has the special tokens alone, so that no setting of a stranger's drives what is
-    measured here.
+    Only the special tokens of the folder's generation config are used, so that untrusted settings cannot influence measurements.
+
+    Raises:
+        SourceError: the weights cannot be read, or some are missing.
     """
     config = read_config(folder, trust_remote_code)
     tokens, _ = generation_config_in(folder, config)
     try:
         network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code, config=config, generation_config=tokens)
-    except Exception as error:  # whatever a malformed checkpoint leads transformers to raise
+    except Exception as error:  # malformed checkpoints make transformers raise arbitrary errors
         raise SourceError(f"the weights in {folder} cannot be read: {reason_of(error)}") from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]
     if missing:
@@ -186,9 +192,9 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
 
 
 def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, str]:
-    """Return the special tokens of a folder's model as a generation config, and what is wrong with the folder's own one.
+    """Return a generation config with only the special tokens, and what is wrong with the folder's own generation config.
 
-    That is "" where it is sound, or where there is none. Tokens that it lacks, or that are none of the model's, are the config's.
+    The second value is "" if the folder's file is valid or missing. Missing or invalid token ids are taken from the model's config.
     """
     file = folder / "generation_config.json"
     try:
@@ -204,13 +210,13 @@ def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, s
 
 
 def _fault(own: dict[str, Any], config: Any) -> str:
-    """Return what is wrong with a generation config, by the tables above or in transformers' words."""
+    """Return what is wrong with a generation config, by the tables above or as reported by transformers."""
     for name, value in own.items():
         if value is not None and not _may_be(name, value, config):
             return f"{name} is {value!r}"
     try:
         GenerationConfig.from_dict(own).validate(strict=True)
-    except Exception as error:  # a stranger's values may lead to anything
+    except Exception as error:  # untrusted values may raise anything
         return " ".join(str(error).split())
     return ""
 
@@ -228,6 +234,6 @@ def _may_be(name: str, value: Any, config: Any) -> bool:
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Return the SHA-256 over a checkpoint's config and weights, by content."""
+    """Return the SHA-256 of the contents of a checkpoint's config and weights."""
     files = [folder / "config.json", *weight_files(folder)]
     return content_key(*((file.name, file_digest(file)) for file in files))

@@ -1,4 +1,4 @@
-"""An adapter merged into its model, once: run as `python -m engine.models.merge` so that its memory is given back at the end."""
+"""Merge an adapter into its model, once. Run as `python -m engine.models.merge`: its memory is freed when the process exits."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,8 @@ def merge(request: dict[str, Any]) -> Job[dict[str, Any]]:
     """Merge the adapter in the folder request["adapter"] into the model in request["base"], and save it as request["target"].
 
     Raises:
-        SourceError: peft is not installed, or the adapter does not fit the model. UnsupportedModelError: it cannot be merged.
+        SourceError: peft is not installed, or the adapter does not fit the model.
+        UnsupportedModelError: an adapter of this type cannot be merged.
     """
     from filelock import FileLock
 
@@ -49,7 +50,7 @@ def _merge(adapter: Path, base: Path, partial: Path) -> Job[None]:
 
 
 def _merged(network: Any, adapter: Path) -> Any:
-    """Return a network with an adapter's weights merged into its own, every tensor of the adapter used."""
+    """Return a network with an adapter merged into its weights, checking that every tensor of the adapter is used."""
     try:
         from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
     except ImportError as error:
@@ -58,10 +59,10 @@ def _merged(network: Any, adapter: Path) -> Any:
 
     try:
         config = PeftConfig.from_pretrained(str(adapter))
-        config.init_lora_weights = True  # any other way computes, or reads files, and is overwritten anyway
+        config.init_lora_weights = True  # other initialisations compute or read files, only to be overwritten
         wrapped = get_peft_model(network, config, autocast_adapter_dtype=False)
         found: Any = set_peft_model_state_dict(wrapped, load_file(adapter / _WEIGHTS))
-    except Exception as error:  # an adapter may hold anything
+    except Exception as error:  # an adapter may contain anything
         raise SourceError(f"the adapter in {adapter} cannot be read: {reason_of(error)}") from error
     missing = [name for name in found.missing_keys if "lora_" in name or "modules_to_save" in name]
     if unfit := [*found.unexpected_keys, *missing]:

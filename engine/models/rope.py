@@ -1,7 +1,7 @@
-"""The rotary settings of a config, held against what transformers reads of them.
+"""Check a config's rotary settings against those transformers reads.
 
-transformers only logs a rotary setting that it does not read, or none at all where an old and a new form disagree; either way the
-model would run with other positions than its files say.
+transformers only logs a rotary setting that it ignores, and logs nothing where an old and a new form disagree. In both cases the model
+would run with other positions than its files specify.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import SourceError
 
-# What each kind of scaling reads, as in transformers/modeling_rope_utils.py; every kind reads the base `rope_theta`.
+# The settings each scaling type reads, as in transformers/modeling_rope_utils.py; every type reads the base `rope_theta`.
 _YARN = {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
 _READ: dict[str, set[str]] = {
     "default": set(),
@@ -28,12 +28,12 @@ _NEEDED = {
     "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
 }
 _ALWAYS = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
-_WITHOUT_EFFECT = {"finetuned", "original_max_position_embeddings"}  # the latter where the kind does not read it
+_WITHOUT_EFFECT = {"finetuned", "original_max_position_embeddings"}  # the second only for types that do not read it
 _OLD_NAMES = {"su": "longrope"}
 
 
 def require_rope_read(values: Mapping[str, Any]) -> None:
-    """Raise SourceError where a config (plain JSON) has a rotary setting that would not be read, or says two things at once."""
+    """Raise SourceError where a config (plain JSON) has a rotary setting that would be ignored, or contradicts itself."""
     for where, rope in _settings(values):
         kind = _kind(where, rope)
         unread = [key for key, value in rope.items() if value is not None and key not in _READ[kind] | _ALWAYS | _WITHOUT_EFFECT]
@@ -50,7 +50,7 @@ def require_rope_read(values: Mapping[str, Any]) -> None:
 
 
 def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield each group of rotary settings with where it stands; a group may belong to one type of layer."""
+    """Yield each group of rotary settings with its key; a group may apply to one layer type only."""
     for key in ("rope_scaling", "rope_parameters"):
         rope = values.get(key)
         if rope is None or rope == {}:
@@ -69,7 +69,7 @@ def _kind(where: str, rope: Mapping[str, Any]) -> str:
     if new and old and new != old:
         raise SourceError(f"{where} says both rope_type = {new} and type = {old}")
     kind = new or old or "default"
-    if kind == "yarn" and "short_factor" in rope:  # what early Phi-3 checkpoints call longrope
+    if kind == "yarn" and "short_factor" in rope:  # early Phi-3 checkpoints write "yarn" for longrope
         kind = "longrope"
     if kind not in _READ:
         raise SourceError(f"{where} asks for rotary scaling of type '{kind[:40]}', which is not known; known are {', '.join(_READ)}")
@@ -77,7 +77,7 @@ def _kind(where: str, rope: Mapping[str, Any]) -> str:
 
 
 def _require_agreement(values: Mapping[str, Any]) -> None:
-    """Refuse a config whose rotary settings in the form of transformers 4 differ from those in the form of transformers 5."""
+    """Raise SourceError if the rotary settings in transformers 4's form differ from those in transformers 5's form."""
     new = values.get("rope_parameters")
     if not isinstance(new, dict) or not new:
         return

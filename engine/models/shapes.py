@@ -1,4 +1,4 @@
-"""How wide a model is: its heads, neurons and channels, which other widths its family's stock class loads, and what they come to."""
+"""A model's widths (heads, neurons, channels), the widths its stock class can load, and the parameter count at any of them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -26,10 +26,11 @@ def shape_of(config: Any) -> Shape:
 
 
 def shaped_config(config: Any, shape: Shape) -> Any:
-    """Return a config of these widths (its depth stays); the head's width is written out, and the norms' epsilon follows the channels.
+    """Return a config with the widths of `shape` and its own depth; head_dim is written explicitly, and rms_norm_eps is scaled by the
+    change in channels.
 
     Raises:
-        PlanError: the family's stock class has no such shape.
+        PlanError: the family's stock class does not support the shape.
     """
     old = shape_of(config)
     for axis, same in (("heads", shape.heads == old.heads), ("channels", shape.channels == old.channels)):
@@ -46,7 +47,7 @@ def shaped_config(config: Any, shape: Shape) -> Any:
         values["rms_norm_eps"] = config.rms_norm_eps * old.channels / shape.channels
     try:
         return type(config).from_dict(values)
-    except Exception as error:  # a config checks itself in its own way
+    except Exception as error:  # each config class validates in its own way
         raise PlanError(
             f"{config.model_type} models have no shape of {shape.heads} heads, {shape.neurons} neurons, {shape.channels} channels: "
             f"{str(error).strip().splitlines()[-1].strip()}"
@@ -54,15 +55,15 @@ def shaped_config(config: Any, shape: Shape) -> Any:
 
 
 def legal_heads(config: Any) -> tuple[int, ...]:
-    """Return how many query heads may be left, fewest first: as many in every KV group, or, where each head has its own key and
-    value, any number; and only what the stock class loads at the model's own channels."""
+    """Return the numbers of query heads that can be kept, ascending: equally many in every KV group (any number where each head has its own
+    key and value), and only counts that the stock class loads at the model's own channels."""
     shape = shape_of(config)
     tried = [shape.with_heads(heads) for heads in range(shape.sharing, shape.heads + 1, shape.sharing)]
     return tuple(one.heads for one in tried if one == shape or _loads(config, one))
 
 
 def legal_channels(config: Any, heads: int | None = None, step: int = 1) -> tuple[int, ...]:
-    """Return how many channels may be left beside so many heads, fewest first: in steps, and all of them."""
+    """Return the numbers of channels that can be kept with so many heads, ascending: multiples of `step`, and all channels."""
     shape = shape_of(config)
     if "channels" in architecture_of(config).fixed:
         return (shape.channels,)
@@ -80,7 +81,7 @@ def _loads(config: Any, shape: Shape) -> bool:
 
 
 def block_terms(row: Architecture, parameters: Iterable[tuple[str, Any]]) -> Terms:
-    """Return what a block's parameters, by name, add up to as a sum of products of axes."""
+    """Return a block's parameter count as a sum of products of axes, from its named parameters."""
     found: Counter[tuple[str, ...]] = Counter()
     for name, tensor in parameters:
         module, _, kind = name.rpartition(".")
@@ -96,7 +97,7 @@ def block_terms(row: Architecture, parameters: Iterable[tuple[str, Any]]) -> Ter
 
 
 def outer_terms(row: Architecture, parameters: Iterable[tuple[str, Any]], channels: int) -> Terms:
-    """Return the same of what lies outside the blocks."""
+    """Return the parameter count outside the blocks as a sum of products of axes."""
     found: Counter[tuple[str, ...]] = Counter()
     for name, tensor in parameters:
         if not name.startswith(f"{row.blocks}."):
@@ -106,18 +107,18 @@ def outer_terms(row: Architecture, parameters: Iterable[tuple[str, Any]], channe
 
 
 def count(terms: Terms, shape: Shape) -> int:
-    """Return how many parameters the terms come to at a shape."""
+    """Return the value of the terms at a shape: a number of parameters."""
     return sum(times * prod(shape.size(axis) for axis in axes) for axes, times in terms)
 
 
 def parameters_at(spec: ModelSpec, shape: Shape) -> int:
-    """Return how many parameters a model has at a shape, its depth included."""
+    """Return a model's number of parameters at a shape, depth included."""
     return count(spec.outer_terms, shape) + shape.depth * count(spec.block_terms, shape)
 
 
 def facts_of(config: Any, spec: ModelSpec) -> dict[str, Any]:
-    """Return what is to be known for working out the size of any width of a model, as JSON: its shape, its parameters' terms, by
-    how many query heads go at a time, whether channels must be a multiple of the heads, which axes are fixed and why."""
+    """Return, as JSON, what is needed to compute a model's size at any width: its shape, its parameter terms, the step of the query heads,
+    whether channels must be a multiple of the heads, and the fixed axes with their reasons."""
     shape, row = shape_of(config), architecture_of(config)
     odd = replace(shape, channels=shape.channels - 1)
     return {

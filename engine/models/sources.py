@@ -1,4 +1,4 @@
-"""Where a model comes from, and what can be said of it before any weight is read."""
+"""Parse model sources, and describe a model before any of its weights is read."""
 
 import os
 import re
@@ -27,13 +27,14 @@ from engine.types import ModelSource, ModelSpec
 from engine.untrusted import LARGE, ForeignError, object_in, real_path, require_regular, text_in
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-COMPANIONS = (  # what goes with a model's weights and config
+COMPANIONS = (  # files copied along with a model's weights and config
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "chat_template*",
     "generation_config.json",
 )  # fmt: skip
-_READ = ("config.json", "README.md", *COMPANIONS)  # of a folder, by us or by transformers
-_FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md")  # of a Hub model
-# How a run goes and what it returns is for who runs it to say, whatever a config says of it: another attention may compile, or download.
+_READ = ("config.json", "README.md", *COMPANIONS)  # files of a folder that Layerscope or transformers reads
+# files downloaded from the Hub
+_FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md")
+# The caller decides how a model runs and what it returns, whatever its config says: another attention may compile or download code.
 _OF_A_RUN = {
     "_attn_implementation": None,
     "return_dict": True,
@@ -58,17 +59,16 @@ _NO_NAMES = {
     "best",
     "latest",
 }
-_HEADROOM = 1.15  # activations, a few mixed blocks and the interpreter, as a share of the weights
+_HEADROOM = 1.15  # memory needed relative to the weights: activations, a few mixed blocks and the interpreter
 
 
 def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSource:
-    """Read the one grammar of page and terminal: `demo`, a path to a folder or a .gguf file, `hub:org/name[@revision]`, or
-    `merged:` and the folder of an adapter.
+    """Parse a source: `demo`, a path to a folder or a .gguf file, `hub:org/name[@revision]`, or `merged:` and an adapter's folder.
 
-    No text can ask for a model's own code to be trusted.
+    No source text can enable trust_remote_code.
 
     Raises:
-        SourceError: the text names nothing that exists, or the dtype or the device is unknown.
+        SourceError: nothing of that name exists, or the dtype or the device is unknown.
     """
     text = text.strip()
     if dtype not in DTYPES:
@@ -103,8 +103,9 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
 
 
 def converted_folder(gguf: Path) -> Path:
-    """Return where a GGUF file's dequantised safetensors are, or will be, kept: by the file's content, and by how it is read."""
-    if not gguf.is_file():  # nor is a pipe one
+    """Return the cache folder of a GGUF file's dequantised safetensors, whether or not it exists yet; it is named by the file's content and
+    the version of the conversion."""
+    if not gguf.is_file():  # false for pipes too
         raise SourceError(f"{gguf} does not exist")
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -113,10 +114,10 @@ def converted_folder(gguf: Path) -> Path:
 
 
 def base_of_adapter(adapter: Path) -> Path:
-    """Return the folder of the model that an adapter is for: a local one, or a Hub model that is on this machine already.
+    """Return the folder of an adapter's base model: a local folder, or a Hub model in the local cache.
 
     Raises:
-        SourceError: it is on neither.
+        SourceError: the base model is not on this machine.
     """
     named = str(json_in(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
     for place in (adapter / named, Path(named)):
@@ -131,7 +132,7 @@ def base_of_adapter(adapter: Path) -> Path:
             if match
             else Path(named or "?").resolve(True)
         )
-    except Exception as error:  # not there, or no name that could be
+    except Exception as error:  # not in the cache, or not a valid name
         raise SourceError(
             f"the adapter in {adapter} is for '{named[:200]}', which is not on this machine; fetch that model, or write the path of its "
             "folder as base_model_name_or_path into adapter_config.json"
@@ -139,7 +140,7 @@ def base_of_adapter(adapter: Path) -> Path:
 
 
 def merged_folder(adapter: Path, base: Path) -> Path:
-    """Return where an adapter's model is, or will be, kept: by the contents of both."""
+    """Return the cache folder of a merged model, whether or not it exists yet; it is named by the contents of adapter and base."""
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors", base / "config.json", *weight_files(base)]
     for file in files[:2]:
         if not file.is_file():
@@ -148,10 +149,10 @@ def merged_folder(adapter: Path, base: Path) -> Path:
 
 
 def lies_within(path: Path, folder: Path) -> bool:
-    """Return whether a file of a model folder, its links followed, lies in that folder.
+    """Return whether a file of a model folder, with links resolved, is in that folder.
 
-    The files of a Hub snapshot (models--org--name/snapshots/revision) are links, and may lead to where that cache keeps the
-    contents of files: the repository's own, and those that its repositories share.
+    The files of a Hub snapshot (models--org--name/snapshots/revision) are links to the cache's blobs: the repository's own, and those
+    shared by several repositories. Both count as inside.
     """
     home = real_path(folder)
     repository = home.parent.parent
@@ -163,11 +164,11 @@ def lies_within(path: Path, folder: Path) -> bool:
 
 
 def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -> Any:
-    """Return the transformers config in a folder (or in a GGUF file, with `gguf_file=`), checked to be one that folds.
+    """Return the transformers config in a folder (or in a GGUF file, with `gguf_file=`), checked to be of a supported family.
 
     Raises:
-        SourceError: no config, one that cannot be read, or a model that wants code of its own to be run.
-        UnsupportedModelError: a family or a setting that cannot be folded.
+        SourceError: the config is missing or cannot be read, or the model needs its own code.
+        UnsupportedModelError: the family or a setting is not supported.
     """
     if not options:
         _allowed(folder, trust_remote_code)
@@ -176,17 +177,17 @@ def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -
 
 
 def _allowed(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """Return a folder's config as the JSON object it is, where it wants no code to be run that is not trusted."""
+    """Return a folder's config as a JSON object, after checking that it needs no untrusted code."""
     values = config_in(folder)
     require_code_allowed(folder, trust_remote_code)
     return values
 
 
 def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
-    """Return what transformers makes of a config; see `read_config`."""
+    """Return a config parsed by transformers; see `read_config`."""
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
-    except Exception as error:  # transformers raises whatever its parsers raise
+    except Exception as error:  # transformers' parsers raise arbitrary errors
         where = folder / options.get("gguf_file", "")
         kind = json_in(folder / "config.json").get("model_type") if not options else None
         about = f" (model_type {kind!r})" if kind else ""
@@ -199,11 +200,11 @@ def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
 
 
 def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
-    """Return a local checkpoint's config and spec, from its config and its files' headers alone.
+    """Return a local checkpoint's config and spec, from its config and its file headers alone.
 
     Raises:
-        SourceError: as `read_config` and `weight_files`, or the config asks for more than the tensors can be of.
-        UnsupportedModelError: a family or a setting that cannot be folded.
+        SourceError: as `read_config` and `weight_files`, or the config asks for larger sizes than the tensors allow.
+        UnsupportedModelError: the family or a setting is not supported.
     """
     values = _allowed(folder, source.trust_remote_code)
     try:
@@ -219,10 +220,10 @@ def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
 
 
 def config_in(folder: Path) -> dict[str, Any]:
-    """Return a folder's config as the JSON object it is.
+    """Return a folder's config as a JSON object.
 
     Raises:
-        SourceError: there is none, or it cannot be read; or a file that goes with a model is none.
+        SourceError: the config is missing or cannot be read, or a companion file is not a regular file.
     """
     if not (folder / "config.json").exists():
         raise SourceError(only_adapter(folder) or f"{folder} holds no model: config.json is missing")
@@ -275,8 +276,8 @@ def _describe(config: Any, network: Any, source: ModelSource) -> ModelSpec:
 
 
 def name_of(source: ModelSource, model_type: str) -> str:
-    """Return what a model is called: by its Hub id or its file; where a folder's name says nothing ("qwen", "checkpoint-500", a
-    snapshot's hash), by its card's title or by the name in its config."""
+    """Return a model's name: its Hub id or file name. Where a folder's name is uninformative ("qwen", "checkpoint-500", a snapshot's hash),
+    the title of its model card or the name in its config."""
     if source.kind == "demo":
         return DEMO_BASE_MODEL.split("/")[1]
     place = Path(source.location)
@@ -309,7 +310,7 @@ def _named_by_config(folder: Path) -> str | None:
 
 
 def require_memory(spec: ModelSpec, what: str = "the model") -> None:
-    """Raise MemoryLimitError, with the numbers, when the weights do not fit in the memory that is free."""
+    """Raise MemoryLimitError, with the numbers, if the weights exceed the free memory."""
     needed = int(spec.bytes * _HEADROOM)
     if needed > spec.available_bytes:
         smaller = " or choose bfloat16" if spec.bytes_per_parameter > 2 else ""
@@ -320,7 +321,7 @@ def require_memory(spec: ModelSpec, what: str = "the model") -> None:
 
 
 def needs_download(where: str) -> bool:
-    """Return whether a name is of a Hub model that is not on this machine."""
+    """Return whether a source names a Hub model that is not in the local cache."""
     from huggingface_hub import snapshot_download
 
     match = HUB_ID.fullmatch(where.strip())
@@ -328,16 +329,16 @@ def needs_download(where: str) -> bool:
         return False
     try:
         snapshot_download(match[1], revision=match[2], allow_patterns=[*_FETCHED], local_files_only=True)
-    except Exception:  # not there, or no name that could be
+    except Exception:  # not in the cache, or not a valid name
         return True
     return False
 
 
 def download(source: ModelSource) -> Path:
-    """Fetch a Hub model's safetensors, config and tokenizer (or find them in the local Hub cache); return the folder.
+    """Download a Hub model's safetensors, config and tokenizer (or find them in the local Hub cache); return the folder.
 
     Raises:
-        SourceError: no connection and no local copy, or no such model.
+        SourceError: there is no connection and no local copy, or no such model.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

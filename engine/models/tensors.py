@@ -1,7 +1,7 @@
-"""safetensors on disk, tensor by tensor: read one at a time, written in the order they come, never the whole model.
+"""Read and write safetensors one tensor at a time, never the whole model.
 
-The safetensors library writes only what is in memory at once; its format is a length, a JSON header and the bytes, so the
-writing is done here and the reading left to the library.
+The safetensors library writes only tensors that are all in memory. The format is a length, a JSON header and the bytes, so this module
+writes files itself and reads them with the library.
 """
 
 import json
@@ -27,7 +27,7 @@ _CHUNK = 1 << 20  # elements
 
 @dataclass(frozen=True, slots=True)
 class TensorPlace:
-    """Where a tensor lies and what it is, known without reading it."""
+    """A tensor's file, dtype and shape, known from the header alone."""
 
     file: Path
     dtype: torch.dtype
@@ -36,7 +36,7 @@ class TensorPlace:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A tensor to be written: its dtype and shape, and what makes it."""
+    """A tensor to write: its dtype, its shape, and the function that makes it."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -52,7 +52,8 @@ def places_in(folder: Path) -> dict[str, TensorPlace]:
     """Return every tensor of a checkpoint by name, read from the headers alone.
 
     Raises:
-        SourceError: as `weight_files`. UnsupportedModelError: a tensor is of a type that is not read here, such as FP8.
+        SourceError: as `weight_files`.
+        UnsupportedModelError: a tensor's dtype is not supported, such as FP8.
     """
     places: dict[str, TensorPlace] = {}
     for name, file, view in headers_in(folder):
@@ -63,18 +64,18 @@ def places_in(folder: Path) -> dict[str, TensorPlace]:
 
 
 def read_tensor(name: str, place: TensorPlace) -> torch.Tensor:
-    """Return one tensor; its file is mapped only as long as the tensor lives."""
+    """Return one tensor; its file stays mapped only while the tensor exists."""
     with safe_open(place.file, framework="pt") as opened:
         return opened.get_tensor(name)
 
 
 def write_shards(folder: Path, outputs: dict[str, Output], shard_bytes: int) -> Iterator[int]:
-    """Write tensors into model*.safetensors files of at most `shard_bytes` each (a larger tensor gets its own).
+    """Write tensors into model*.safetensors shards of at most `shard_bytes` each (a larger tensor gets its own shard).
 
-    Each is made once, in order, and cast on the way to the disk. Yields the bytes written so far, a tensor at a time.
+    Each tensor is made once, in order, and cast while writing. Yields the bytes written so far, after each tensor.
 
     Raises:
-        ExportError: a tensor is of another shape than its header says.
+        ExportError: a tensor's shape differs from its header.
     """
     split = split_state_dict_into_shards_factory(
         outputs,
@@ -112,5 +113,5 @@ def write_shards(folder: Path, outputs: dict[str, Output], shard_bytes: int) -> 
 
 
 def _write(file: Any, tensor: torch.Tensor, dtype: torch.dtype) -> None:
-    for part in tensor.flatten().split(_CHUNK):  # a part at a time, so that a cast never doubles a large tensor
+    for part in tensor.flatten().split(_CHUNK):  # in parts, so that a cast never doubles a large tensor
         file.write(memoryview(part.to(dtype).contiguous().view(torch.uint8).numpy()))

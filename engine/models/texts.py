@@ -1,7 +1,6 @@
-"""Texts to packs of tokens: texts laid end to end in one row, each with positions of its own.
+"""Tokenise texts into packs: texts laid end to end in one row, with positions that restart at each text.
 
-transformers sees positions start anew and masks the texts from each other, so there is no padding anywhere: nothing to
-leave out of a mean, nothing computed for nothing.
+transformers masks texts from each other where positions restart, so no padding is needed, computed or excluded from means.
 """
 
 import hashlib
@@ -19,16 +18,16 @@ from engine.types import TextSet
 from engine.untrusted import LARGE, ForeignError, text_in
 
 BUNDLED = ("english", "korean")
-MAX_TEXT_TOKENS = 2048  # longer texts are cut; a calibration text is a sentence or a paragraph
-BROKEN, _PARTED = "\ufffd", 4  # what part of a character decodes to, and into how many tokens it may be parted
-_LETTERS, _MORE = 16, 64  # of a text, that are read for each of its first tokens; tokens beyond them, so that the cut changes none
-PACK_TOKENS = 512  # short texts fill packs of about this size: attention is quadratic in it
+MAX_TEXT_TOKENS = 2048  # longer texts are truncated; a calibration text is a sentence or a paragraph
+BROKEN, _PARTED = "\ufffd", 4  # an incomplete character decodes to this; most tokens one character is split into
+_LETTERS, _MORE = 16, 64  # characters read per wanted token; extra tokens read, so that truncating the text does not change the wanted ones
+PACK_TOKENS = 512  # short texts share packs of about this size: attention is quadratic in it
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pack:
-    """Texts laid end to end: token ids and positions [1, tokens]; `spans` says (text, start, stop) of each. `name` and `fingerprint`
-    are those of the calibration that they are of, where somebody wants to tell of it."""
+    """Texts laid end to end: token ids and positions [1, tokens]; `spans` gives (text, start, stop) of each. `name` and `fingerprint`
+    identify the text set they come from, where it is to be recorded."""
 
     ids: torch.Tensor
     positions: torch.Tensor
@@ -41,15 +40,15 @@ class Pack:
         return self.positions[0] == 0
 
     def last_tokens(self) -> torch.Tensor:
-        """Return the places [texts] of each text's last token."""
+        """Return the positions [texts] of each text's last token in the pack."""
         return torch.tensor([stop - 1 for _, _, stop in self.spans])
 
 
 def calibration_of(texts: tuple[str, ...], name: str = "texts") -> TextSet:
-    """Return a calibration of these texts, blank ones left out.
+    """Return a text set of these texts, without blank ones.
 
     Raises:
-        TextError: no text is left.
+        TextError: every text is blank.
     """
     texts = tuple(text.strip() for text in texts if text.strip())
     if not texts:
@@ -58,17 +57,17 @@ def calibration_of(texts: tuple[str, ...], name: str = "texts") -> TextSet:
 
 
 def bundled(language: str, purpose: str = "calibration") -> TextSet:
-    """Return the texts that Layerscope ships for "english" or "korean".
+    """Return the texts shipped with Layerscope for "english" or "korean".
 
-    `purpose` is "calibration" (a few sentences, for similarity), "practice" (paragraphs that search and repair fit to) or
-    "evaluation" (paragraphs that only judge); no text serves two purposes.
+    `purpose` is "calibration" (a few sentences, for similarity), "practice" (paragraphs that search and repair optimise on) or "evaluation"
+    (paragraphs used only for evaluation); no text serves two purposes.
     """
     text = (assets_folder() / "texts" / f"{purpose}-{language}.txt").read_text(encoding="utf-8")
     return calibration_of(tuple(text.splitlines()), language if purpose == "calibration" else f"{purpose}-{language}")
 
 
 def texts_for(choice: str, purpose: str = "calibration") -> TextSet:
-    """Return the bundled texts of a language, or those of a file; see `bundled` and `read_texts`."""
+    """Return a language's bundled texts, or the texts of a file; see `bundled` and `read_texts`."""
     return bundled(choice, purpose) if choice in BUNDLED else read_texts(Path(choice))
 
 
@@ -78,7 +77,7 @@ def assets_folder() -> Path:
 
 
 def read_texts(path: Path) -> TextSet:
-    """Read a calibration from a UTF-8 file, one text a line.
+    """Read a text set from a UTF-8 file, one text per line.
 
     Raises:
         TextError: the file is missing, empty or not UTF-8.
@@ -91,14 +90,14 @@ def read_texts(path: Path) -> TextSet:
         raise TextError(f"{path} cannot be read: {error}") from error
     except OSError as error:
         raise TextError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in its name
+    except ValueError as error:  # a NUL in the path
         raise TextError(f"{str(path)!r} cannot be read: {error}") from error
 
 
 def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, ...]:
-    """Tokenise a calibration as the tokenizer does by default, and lay the texts into packs, in order.
+    """Tokenise a text set with the tokenizer's defaults, and lay the texts into packs, in order.
 
-    Texts are cut at the model's longest context or at MAX_TEXT_TOKENS, whichever is less.
+    Texts are truncated at the model's context length or at MAX_TEXT_TOKENS, whichever is less.
 
     Raises:
         TextError: a text has no token.
@@ -114,11 +113,11 @@ def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, .
 
 
 def tokens_of(tokenizer: Any, config: Any, text: str, limit: int | None = None) -> list[int]:
-    """Return the tokens of a text as the tokenizer makes them by default; the first `limit` of them where that is given, for which no
-    more of a long text is read than they need.
+    """Return the tokens of a text with the tokenizer's defaults. With `limit`, return the first `limit` tokens and read only as much of a
+    long text as they need.
 
     Raises:
-        TextError: the tokenizer makes a token that the model has no embedding of.
+        TextError: the tokenizer makes a token that the model has no embedding for.
     """
     read = len(text) if limit is None else _LETTERS * (limit + _MORE)
     while len(ids := tokenizer(text[:read])["input_ids"]) < (limit or 0) + _MORE and read < len(text):
@@ -127,10 +126,10 @@ def tokens_of(tokenizer: Any, config: Any, text: str, limit: int | None = None) 
 
 
 def require_known(ids: list[int], config: Any, text: str) -> list[int]:
-    """Return the tokens of a text, having seen that the model has an embedding of each.
+    """Return the tokens of a text after checking that the model has an embedding for each.
 
     Raises:
-        TextError: it has not.
+        TextError: a token has no embedding.
     """
     if ids and max(ids) >= config.vocab_size:
         raise TextError(f"the tokenizer makes token {max(ids)} of the text {text[:40]!r}, and the model knows {config.vocab_size} tokens")
@@ -138,26 +137,26 @@ def require_known(ids: list[int], config: Any, text: str) -> list[int]:
 
 
 def tokens_in(packs: Sequence[Pack]) -> int:
-    """Return how many tokens lie in some packs."""
+    """Return the number of tokens in some packs."""
     return sum(pack.ids.shape[1] for pack in packs)
 
 
 def beginning(packs: Sequence[Pack], tokens: int) -> int:
-    """Return how many leading packs lie within so many tokens; at least one."""
+    """Return how many leading packs fit into so many tokens; at least one."""
     return max(1, sum(end <= tokens for end in itertools.accumulate(pack.ids.shape[1] for pack in packs)))
 
 
 def read_in(packs: Sequence[Pack]) -> tuple[tuple[str, Any], ...]:
-    """Return what a plan's settings tell of packs that its method read: the texts' name and fingerprint, and how many tokens."""
+    """Return the settings that record the packs a method read: the texts' names and fingerprints, and the number of tokens."""
     named = {(pack.name, pack.fingerprint) for pack in packs if pack.name}
     texts = [item for name, mark in sorted(named) for item in (("texts", name), ("practice", mark))]
     return (*texts, ("tokens", tokens_in(packs)))
 
 
 def characters_at(decode: Callable[[Any], str], ids: torch.Tensor, place: int) -> tuple[int, int]:
-    """Return the tokens (first, past the last) that are least to be decoded for the characters of the token at a place to be whole.
+    """Return the smallest token range (first, past the last) around a position that decodes to whole characters.
 
-    A tokenizer of bytes may part a character: Hangul takes three. Where no neighbours make it whole, the token stands alone.
+    A byte-level tokenizer may split a character: a Hangul character takes three bytes. If no range works, the token's own is returned.
     """
     for more in range(2 * _PARTED):
         for first in range(max(0, place - more), min(place, len(ids) - 1 - more) + 1):
@@ -167,8 +166,7 @@ def characters_at(decode: Callable[[Any], str], ids: torch.Tensor, place: int) -
 
 
 def pack_rows(rows: Sequence[tuple[int, list[int]]], size: int = PACK_TOKENS) -> tuple[Pack, ...]:
-    """Lay rows of tokens, each with its text's number, into packs of at most `size` tokens, in order; a longer row has
-    a pack to itself."""
+    """Lay rows of tokens, each with its text's number, into packs of at most `size` tokens, in order; a longer row gets its own pack."""
     packs: list[Pack] = []
     waiting: list[tuple[int, list[int]]] = []
     for row in rows:

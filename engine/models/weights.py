@@ -1,4 +1,4 @@
-"""Which files hold a checkpoint's weights, and what can be said of them by their headers alone."""
+"""Find a checkpoint's weight files and read their headers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +12,13 @@ from engine.untrusted import ForeignError, object_in, require_regular
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return a checkpoint's safetensors files, each opened once to see that its header and length agree.
+    """Return a checkpoint's safetensors files, each opened once to check that its header and length agree.
 
     Raises:
-        SourceError: there are none, one named by the index is missing, or one is truncated or corrupted.
+        SourceError: there are none, a file named by the index is missing, or a file is truncated or corrupted.
     """
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.exists() or whole.is_symlink():  # where there are both, transformers takes it too
+    if whole.exists() or whole.is_symlink():  # transformers prefers it too, where both exist
         files = [whole]
     elif index.exists() or index.is_symlink():
         files = _named_by(index)
@@ -39,7 +39,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _named_by(index: Path) -> list[Path]:
-    """Return the files that an index of weights names, which lie beside it."""
+    """Return the files named by a weight index; they must be in the same folder."""
     try:
         names = sorted(set(object_in(index)["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -50,7 +50,7 @@ def _named_by(index: Path) -> list[Path]:
 
 
 def headers_in(folder: Path) -> Iterator[tuple[str, Path, Any]]:
-    """Yield each tensor's name, its file, and the view of it, which says its type (`get_dtype`) and shape (`get_shape`) by the header.
+    """Yield each tensor's name, its file, and the view that gives its dtype (`get_dtype`) and shape (`get_shape`) from the header.
 
     Raises:
         SourceError: as `weight_files`, or two files hold a tensor of the same name.
