@@ -1,4 +1,4 @@
-"""What visitors of a page may name on the machine that serves it: anything where it is their own, else what was offered to them."""
+"""Which model and text paths visitors may open: any path on a local page, only the offered folders on a public one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,14 @@ from engine.untrusted import real_path
 
 @dataclass(frozen=True, slots=True)
 class AllowedPaths:
-    """The folders that models and texts are read from; None where the page is for this machine alone, whose files are its person's."""
+    """The folders that models and texts may be read from. `roots` is None where the page serves this machine alone: then any path is
+    allowed."""
 
     roots: tuple[Path, ...] | None = None
 
     def holds(self, where: str) -> bool:
-        """Return whether a model or a text of this name may be read. Nothing is said of what lies elsewhere, not even that it is there."""
+        """Return whether this model or text may be read. A path outside the folders gives False whether or not it exists, so visitors
+        cannot probe for files."""
         if self.roots is None or where in ("", "demo") or where.startswith("hub:"):
             return True
         try:
@@ -24,6 +26,10 @@ class AllowedPaths:
         return any(path.is_relative_to(root) for root in self.roots)
 
     def require(self, where: str) -> None:
-        """Raise LayerscopeError where it may not be read."""
+        """Check that this path may be read.
+
+        Raises:
+            LayerscopeError: the path is outside the allowed folders.
+        """
         if not self.holds(where):
             raise LayerscopeError(f"'{where[:200]}' is not in the folders that this server reads from")

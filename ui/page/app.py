@@ -1,4 +1,4 @@
-"""The page laid out and served. What its events do is in wiring.py, what happens behind them in handlers.py and workbench.py."""
+"""Page layout and server. Events are wired in wiring.py; handlers.py and workbench.py do the work."""
 
 import atexit
 import json
@@ -36,11 +36,11 @@ from ui.page.theme import theme
 from ui.page.wiring import connect
 from ui.text.words import LANGUAGES, all_words, words
 
-_SWEEP = 30.0  # seconds between two looks at who has left
+_SWEEP = 30.0  # seconds between two checks for closed sessions
 
 
 def build(model: str, sessions: Sessions, export_folder: Path) -> gr.Blocks:
-    """Return the whole app: one page a language."""
+    """Return the whole app: one page per language."""
 
     def left(request: gr.Request) -> None:
         sessions.left(request.session_hash or "")
@@ -70,8 +70,8 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
         status = view("status", language, 50, panel=True, scale=6)
         present = view("present", language, 0, panel=True, scale=0, min_width=110)
         cancel = gr.Button(say("cancel"), size="sm", scale=0, min_width=90, interactive=False, elem_id="cancel")
-    # Not gr.Tabs: it mounts a tab's components when the tab is first opened, and one that was updated before that has
-    # lost its properties (seen in 6.31). These are columns that a script shows and hides.
+    # Not gr.Tabs: it mounts a tab's components when the tab is first opened, and a component that was updated before that loses its
+    # properties (seen in Gradio 6.31). These are columns that a script shows and hides.
     view("tabs", language, 44, panel=True)
     view("making", language, 28, panel=True)
     costs = view("costs", language, 0, panel=True)
@@ -82,7 +82,7 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
 
 
 def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
-    """Lay all tabs out, each with its lines for a terminal."""
+    """Lay out all tabs, each with its terminal commands."""
     panel = {"elem_classes": "ls-panel"}
     with gr.Column(elem_id="panel-explore", **panel):
         looked = explore.build(language)
@@ -133,7 +133,7 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
         elem_id="texts",
     )
     own = gr.Textbox("", label=say("own_texts"), lines=6, max_lines=12, visible=False, elem_id="own-texts")
-    button = gr.Button(say("open"), variant="primary", interactive=False, elem_id="open")  # until the page has come in
+    button = gr.Button(say("open"), variant="primary", interactive=False, elem_id="open")  # enabled once the page has loaded
     spec = view("spec", language, 150, panel=True)
     texts.change(
         lambda choice: gr.update(visible=choice == "own"), texts, own, show_progress="hidden", queue=False, api_visibility="private"
@@ -142,7 +142,7 @@ def _side_bar(language: str, model: str) -> SimpleNamespace:
 
 
 def _open_ahead(sessions: Sessions, model: str) -> None:
-    """Open what the first visitor will see. Nobody but the sessions keeps his workbench: it goes when he does."""
+    """Open the first visitor's model before the visit. Only `sessions` keeps this workbench, so it is released when that visitor leaves."""
     first, bench = state_from_query("", model), sessions.open_ahead()
     bench.look(first.T)
     bench.open(first.model, first.dtype, texts_of(first.texts, ""), first.settings())
@@ -156,8 +156,8 @@ def _sweeping(sessions: Sessions) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a page is served and to whom: the address and port to listen at, names that the machine is also reached by, the person who may
-    come in with a password, and the folders whose models and texts visitors may name (None: any)."""
+    """Where the page is served: address and port, further host names of this machine, the one account (user, password) if a password is
+    required, and the folders whose models and texts visitors may open (by default any)."""
 
     host: str = "127.0.0.1"
     port: int = 7860
@@ -167,15 +167,15 @@ class Server:
 
 
 def serve(model: str, server: Server, exports: Path, browser: bool | None = None, block: bool = True) -> gr.Blocks:
-    """Serve the page until interrupted; nothing is reachable from outside this machine unless `server.host` says so.
+    """Serve the page until interrupted. Only this machine can reach it unless `server.host` is another address.
 
     Raises:
-        LayerscopeError: the environment asks Gradio for something that is not offered, or the port is taken.
+        LayerscopeError: an environment variable switches on an unsupported Gradio feature, or the port is taken.
     """
     host, port = server.host, server.port
     if strange := strange_switches():
         raise LayerscopeError(f"{strange[0]} is set, which may open this page to others or change what it does; unset it and start again")
-    if browser is None:  # where somebody sits at a screen
+    if browser is None:  # only in an interactive terminal with a display
         browser = sys.stdout.isatty() and (
             sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
         )
@@ -186,7 +186,7 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
     open_to_the_end = ExitStack()
     atexit.register(open_to_the_end.close)
     uploads = open_to_the_end.enter_context(making(Path(tempfile.gettempdir()), "layerscope-uploads-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # of this server alone
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # not shared with other Gradio servers
     sessions = Sessions(exports, server.reach)
     _open_ahead(sessions, model)
     demo = build(model, sessions, exports)
@@ -200,7 +200,7 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
             app_kwargs={"middleware": [Middleware(Guard, host=host, names=server.names, uploads=uploads)]},
         )  # fmt: skip
     except OSError as error:
-        sessions.close()  # a thread that is still inside torch would abort the exit
+        sessions.close()  # a thread still inside torch would abort the exit
         raise LayerscopeError(f"port {port} is taken; choose another with --port") from error
     threading.Thread(target=_sweeping, args=(sessions,), daemon=True, name="sweep").start()
     sys.stderr.write(f"Layerscope is open at http://{host}:{port}\n")
@@ -209,5 +209,5 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
             demo.block_thread()
         finally:
             if not sessions.close():
-                os._exit(0)  # see above
+                os._exit(0)  # a thread still inside torch would abort a normal exit
     return demo

@@ -1,4 +1,4 @@
-"""What a person typed or chose beside the settings that a link holds: kept by the browser's tab, so that a reload brings it back."""
+"""Keep typed and chosen inputs that no link holds in the browser tab's storage, so that a reload restores them."""
 
 import json
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import gradio as gr
 
 from ui.text.commands import MORE, SHEARED, SHEARED_TO
 
-# Scripts come with the first view and may still be on their way when the page is there.
+# The scripts load with the first view, possibly after the page's load event.
 SCRIPTS_ARE_HERE = "while (!window.layerscope?.session) await new Promise((go) => setTimeout(go, 20));"
 
 

@@ -1,4 +1,4 @@
-"""Records to chart data: JSON strings that the scripts in assets/js draw. Pure."""
+"""Convert records to chart data: JSON strings that the scripts in assets/js draw. Pure functions."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def encode(value: Any) -> str:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: item if key in ("blocks", "parts") else _rounded(item) for key, item in value.items()}  # a plan stays exact
+        return {key: item if key in ("blocks", "parts") else _rounded(item) for key, item in value.items()}  # plans keep all digits
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
@@ -38,21 +38,21 @@ def _rounded(value: Any) -> Any:
 
 
 def similarity_data(profile: Profile, removal: RemovalPerplexity | None) -> str:
-    """Return what the similarity view draws."""
+    """Return the chart data of the similarity view."""
     return encode({**asdict(profile), "removal": asdict(removal) if removal else None})
 
 
 def plan_parts(model: Model, plan: Plan) -> dict[str, Any]:
-    """Return what every view draws of a plan: its blocks, and what it would weigh."""
+    """Return the chart data of a plan that all views share: its blocks, parameters and bytes."""
     parameters, size = weigh(model.spec, plan)
     return {
-        "name": blocks_key(plan.blocks),  # by which its cost is known
-        "folder": suggested_name(model, plan),  # which it is exported into where nobody names one
+        "name": blocks_key(plan.blocks),  # the key of its cost
+        "folder": suggested_name(model, plan),  # default export folder
         "depth": plan.depth,
         "blocks": [block_to_json(block) for block in plan.blocks],
         **({"repairs": [asdict(repair) for repair in plan.repairs]} if plan.repairs else {}),
         **_parts(model, plan),
-        **({"tensors": len(plan.tensors)} if plan.tensors else {}),  # which are saved with it
+        **({"tensors": len(plan.tensors)} if plan.tensors else {}),  # saved with the plan
         "parameters": parameters,
         "bytes": size,
         "conflicts": list(type_conflicts(plan, model.spec.layer_types)),
@@ -60,7 +60,7 @@ def plan_parts(model: Model, plan: Plan) -> dict[str, Any]:
 
 
 def _parts(model: Model, plan: Plan) -> dict[str, Any]:
-    """Return the width and the masks of a plan: what the page says of them, and as they stand in its file."""
+    """Return a plan's width and masks: a summary for the page, and both parts as the plan file stores them."""
     found: dict[str, Any] = {}
     if plan.width is not None:
         shape = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
@@ -75,13 +75,13 @@ def _parts(model: Model, plan: Plan) -> dict[str, Any]:
 
 
 def plan_data(model: Model, plan: Plan, similarity: float) -> str:
-    """Return what the fold view draws of a plan that is not from the map."""
+    """Return the chart data of the fold view for a plan that is not from the T map."""
     return encode({**plan_parts(model, plan), "similarity": similarity, "method": plan.method, "settings": dict(plan.settings)})
 
 
 def map_data(model: Model, texts: TextSet, settings: LacoSettings, frontier: Frontier, filling: bool = False, stopped: bool = False) -> str:
-    """Return what the fold view draws: every step with its plan and trials, or the one step of a map that is still `filling`, or those
-    of one that was `stopped`. Thresholds keep all their digits."""
+    """Return the chart data of the fold view: every step with its plan and trials. While the map is still `filling` that is one step; a
+    `stopped` map has the steps found so far. Thresholds keep all their digits."""
     steps = []
     for step in frontier.steps:
         proposal = step.proposal
@@ -119,9 +119,9 @@ def map_data(model: Model, texts: TextSet, settings: LacoSettings, frontier: Fro
 
 
 def spec_card(spec: ModelSpec, source: ModelSource, fingerprint: str = "", terminal: dict[str, Any] | None = None) -> str:
-    """Return what the side bar says of a model; its fingerprint is known once its weights were read.
+    """Return the side bar's data of a model. The fingerprint is known once the weights have been read.
 
-    `terminal` is what the commands shown on the tabs say of it, see `ui.text.commands.facts_of`.
+    `terminal` fills the command templates on the tabs, see `ui.text.commands.facts_of`.
     """
     return encode(
         {
@@ -142,5 +142,5 @@ def spec_card(spec: ModelSpec, source: ModelSource, fingerprint: str = "", termi
 
 
 def report_data(report: ExportReport) -> str:
-    """Return what the export tab shows when a checkpoint is written."""
+    """Return what the Export tab shows of a written checkpoint."""
     return encode({**asdict(report), "passed": report.passed})

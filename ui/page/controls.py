@@ -1,4 +1,4 @@
-"""The controls that make up the page's state: what is in the address bar, what undo brings back, what presets set."""
+"""The controls that make up the page's state: the address bar holds them, undo restores them, presets set them."""
 
 import json
 import re
@@ -12,11 +12,11 @@ from engine.models.texts import BUNDLED
 from engine.plans.rules import RULES
 from engine.settings import about
 
-TEXTS = (*BUNDLED, "own")  # own texts are not in a link
+TEXTS = (*BUNDLED, "own")  # a link cannot hold own texts
 
 
 def texts_in(language: str) -> str:
-    """Return the bundled texts that a page in this language starts with."""
+    """Return the default bundled texts of a page in this language."""
     return {"ko": "korean"}.get(language, "english")
 
 
@@ -32,12 +32,12 @@ PRESETS: dict[str, tuple[float, int, int, int, int | None, str, str]] = {
 
 
 _SETTINGS = ("T", "C", "I", "L", "H", "rule", "similarity")
-FIRST = dict(zip(_SETTINGS, PRESETS["balanced"], strict=True))  # what a link that names no setting opens on
+FIRST = dict(zip(_SETTINGS, PRESETS["balanced"], strict=True))  # initial values where a link names no setting
 
 
 @dataclass(frozen=True)
 class PageState:
-    """What a link holds. Names are the query's; see `LacoSettings` for the settings."""
+    """The state that a link holds. Field names are the query's keys; see `LacoSettings` for the settings."""
 
     model: str = "demo"
     dtype: str = "auto"
@@ -54,7 +54,7 @@ class PageState:
     spans: str = "[]"
 
     def settings(self) -> LacoSettings:
-        """Return the method's settings; H stays None where the depth is meant."""
+        """Return the method's settings. H stays None where it means the model's depth."""
         return LacoSettings(self.C, self.I, 1.0, self.L, self.H, self.rule, self.similarity)  # type: ignore[arg-type]
 
 
@@ -67,10 +67,10 @@ _RANGES = {
 
 
 def state_from_query(query: str, model: str, texts: str = "english", own: bool = False) -> PageState:
-    """Read a link's query; what is missing or makes no sense falls back to the default, so that a link always opens.
+    """Read a link's query. Missing or invalid values fall back to their defaults, so a link always opens.
 
-    The defaults beside a setting that is named are the paper's; with none named the page opens on a plan worth showing.
-    `texts` is the page's default; `own` where this tab of the browser has texts of its own, which no link holds.
+    If the query names any setting, the other settings default to the paper's values; if it names none, the page opens on the preset
+    "balanced". `texts` is the page's default; `own` says that this browser tab has its own texts, which no link holds.
     """
     given = {key: values[-1] for key, values in parse_qs(query.lstrip("?")).items()}
     choices = {**_CHOICES, "texts": TEXTS if own else BUNDLED}
@@ -90,7 +90,7 @@ def state_from_query(query: str, model: str, texts: str = "english", own: bool =
         elif entry.name == "device":
             if not _DEVICE.fullmatch(text):
                 continue
-            value = "cuda:0" if text == "cuda" else text  # one of this machine or not: opening it says so
+            value = "cuda:0" if text == "cuda" else text  # opening the model reports a device that this machine lacks
         elif entry.name in choices and text not in choices[entry.name]:
             continue
         else:
@@ -100,7 +100,7 @@ def state_from_query(query: str, model: str, texts: str = "english", own: bool =
 
 
 def read_spans(text: str) -> list[list[int]]:
-    """Read the spans (first, last) of a hand-made plan; none where the text makes no sense."""
+    """Read the (first, last) spans of a hand-made plan. Invalid text gives an empty list."""
     try:
         spans = [[int(first), int(last)] for first, last in json.loads(text)]
     except (ValueError, TypeError, OverflowError, RecursionError):

@@ -1,8 +1,8 @@
-"""Who may ask the page's server for anything: seen before any of Gradio's routes, of every request alike.
+"""Access checks on every request, before any of Gradio's routes.
 
-A page of somebody else, open in the same browser, can send requests to this machine: under a name of its own that it lets point here (DNS
-rebinding), or from its own origin. Neither gets an answer. Where there is a password, who has not said it is answered on the way to it
-alone: some of Gradio's routes would not ask. What is uploaded is bounded, one and all.
+A foreign page in the same browser can send requests to this server: under its own host name that resolves to this machine (DNS rebinding),
+or from its own origin. Both are refused. With a password set, requests without a login cookie reach the login page and its assets only,
+because some of Gradio's routes do not check the login. Uploads are limited in size, each and in total.
 """
 
 import ipaddress
@@ -16,14 +16,14 @@ from starlette.requests import cookie_parser
 from ui.text.words import LANGUAGES
 
 Scope, Receive, Send = MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
-# What is answered before the password: the pages, which ask for it then, and how they look.
+# Served before login: the pages, which show the login form then, and their assets.
 _WAY_IN = {*(path for path, _ in LANGUAGES.values()), "/login", "/login/", "/theme.css", "/favicon.ico", "/gradio_api/startup-events"}
 _LOOKS = ("/assets/", "/static/")
-LARGEST, ALL = 2 << 30, 8 << 30  # bytes of one upload, and of all that are there
+LARGEST, ALL = 2 << 30, 8 << 30  # bytes of one upload, and of all uploads together
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address to listen at is reached from this machine alone."""
+    """Return whether only this machine can reach a listening address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -31,7 +31,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware. `host` is the address that is listened at; `names` are those that the machine is also known by."""
+    """ASGI middleware. `host` is the listening address; `names` are further host names of this machine."""
 
     def __init__(self, app: Any, host: str, names: tuple[str, ...] = (), uploads: Path | None = None) -> None:
         self._app, self._uploads, self._local = app, uploads, is_loopback(host)
@@ -39,7 +39,7 @@ class Guard:
         self._names = {name.lower() for name in (host.strip("[]"), *names, *own)} - {"", "0.0.0.0", "::"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer that it is refused."""
+        """Pass a request on, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
             return await self._app(scope, receive, send)
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -52,24 +52,24 @@ class Guard:
         return await send({"type": "http.response.body", "body": b"refused\n"})
 
     def _known(self, headers: dict[str, str]) -> bool:
-        """Return whether a request names this machine, and comes from a page of this server or from no page at all."""
+        """Return whether the request names this machine as its host and has no foreign origin."""
         host, origin = headers.get("host", "").lower(), headers.get("origin")
         if not self._is_here(_name_in(host)):
             return False
         if origin is not None:
             return origin.lower().partition("://")[2] == host
         elsewhere = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        return not elsewhere or headers.get("sec-fetch-mode") == "navigate"  # a link that somebody followed
+        return not elsewhere or headers.get("sec-fetch-mode") == "navigate"  # a followed link is allowed
 
     def _is_here(self, name: str) -> bool:
         try:
-            address = ipaddress.ip_address(name)  # a number is no name that could be let point here
+            address = ipaddress.ip_address(name)  # an IP address cannot be a DNS rebinding name
         except ValueError:
             return name in self._names or name == "localhost"
         return address.is_loopback or not self._local
 
     def _too_much(self, scope: Scope, headers: dict[str, str]) -> int:
-        """Return the status that refuses an upload which is too large, or finds no room; 0 for all else."""
+        """Return the HTTP status that refuses a body above the limit (413) or an upload without room (507); 0 for other requests."""
         if scope.get("method") != "POST":
             return 0
         size = headers.get("content-length", "0")
@@ -82,7 +82,7 @@ class Guard:
 
 
 def _may_enter(scope: Scope, headers: dict[str, str]) -> bool:
-    """Return whether a request is on the way to the password, brings the cookie that it was answered with, or needs none."""
+    """Return whether a request needs no login, belongs to the login page, or carries a valid login cookie."""
     app, path = scope.get("app"), scope["path"]
     if getattr(app, "auth", None) is None or path in _WAY_IN or path.startswith(_LOOKS):
         return True
@@ -91,14 +91,14 @@ def _may_enter(scope: Scope, headers: dict[str, str]) -> bool:
 
 
 def _name_in(host: str) -> str:
-    """Return the name in a Host header, without a port."""
+    """Return the name in a Host header, without the port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Return a way to receive a body that ends where it grows beyond all bounds, whatever its header said."""
+    """Return a receive function that disconnects once the body exceeds LARGEST bytes, even if the Content-Length header said less."""
     got = 0
 
     async def bounded() -> Any:

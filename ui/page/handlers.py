@@ -1,4 +1,4 @@
-"""What the page asks of the workbench, a method an event. Every answer begins with the status; the timer brings the rest."""
+"""The page's event handlers, one method per event. Every answer begins with the status; the timer fetches the other updates."""
 
 import json
 import os
@@ -26,15 +26,15 @@ from ui.page.recover_handlers import RecoverHandlers
 from ui.page.responses import of_what_is_open
 from ui.text.messages import label_teller, labels_told
 
-MORE = ("names", "limit", "context", "batch")  # what More settings on Compare say of tasks and cache, as `ui.page.bench.measuring` calls it
-_LABELLED = {"ablation": "data", "board": "data", "recovery": "value"}  # what names things that Python tells in the page's language
+MORE = ("names", "limit", "context", "batch")  # the fields of More settings on Compare, by their names in `ui.page.bench.measuring`
+_LABELLED = {"ablation": "data", "board": "data", "recovery": "value"}  # components whose labels Python translates
 
 
 class Handlers(LabHandlers, RecoverHandlers):
-    """The handlers of one page."""
+    """The event handlers of one page."""
 
     def enter(self, key: str, query: str, own: str = "", request: gr.Request | None = None) -> list[Any]:
-        """A page has loaded: find its workbench, open what its link says, and set the controls to it."""
+        """Handle a page load: find the session's workbench, open the link's model, and set the controls to the link's state."""
         key = key if re.fullmatch(r"[0-9a-f]{32}", key) else os.urandom(16).hex()
         self._arrived(key, request)
         forgotten = self._sessions.forgot(key)
@@ -45,7 +45,7 @@ class Handlers(LabHandlers, RecoverHandlers):
         device = picker.device_at_hand(state.device)
 
         def do() -> None:
-            afar = state.model != self._model and needs_download(state.model)  # a link may be anybody's
+            afar = state.model != self._model and needs_download(state.model)  # a link must not start a download by itself
             bench.open(self._model if afar else state.model, state.dtype, texts_of(state.texts, own), state.settings(), spans, state.device)
             if afar:
                 bench.notify(f"the link names {state.model}, which is not on this machine; press Open to download it")
@@ -58,14 +58,15 @@ class Handlers(LabHandlers, RecoverHandlers):
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
         T, plan = max(state.T, T_MIN), state.plan if bench.has(state.plan) or (spans and state.plan == "hand-made") else "map"
         controls = [T, state.C, state.I, L, H, state.rule, state.similarity, plan, state.spans]
-        model = gr.update(value=state.model, interactive=True)  # what is typed before a page has come in would be lost
+        model = gr.update(value=state.model, interactive=True)  # the box accepts input from now on; earlier typing would be lost
         return [f"{key}.{bench.opened}", 0, model, state.dtype, device, state.texts, *controls, gr.update(interactive=True), *answer]
 
     def tell(self, session: str, seen: int) -> list[Any]:
-        """The timer asks: status, newest serial number, what has changed since the last one the page saw, and which opening that is of."""
+        """Handle a timer tick: return the status, the newest serial number, the updates after `seen`, and the session with its opening
+        number."""
         bench = self._of(session)
-        with bench.lock:  # all of a job's result or nothing
-            status = self._status(bench, more=False)  # before the news: a job that ends in between is told of by the next tick
+        with bench.lock:  # a job's result arrives as a whole
+            status = self._status(bench, more=False)  # read before the updates: the next tick reports a job that ends in between
             bench.recovering.glance()
             serial, fresh = bench.page.since(seen)
             opened = bench.opened
@@ -77,8 +78,8 @@ class Handlers(LabHandlers, RecoverHandlers):
         return [*status, serial, news, *moved, f"{session.partition('.')[0]}.{opened}"]
 
     def wake(self, session: str, request: gr.Request | None = None) -> list[Any]:
-        """Somebody looks at the page still, or it was told things in another order than they happened: it goes on asking. One whose
-        workbench was forgotten meanwhile comes in anew."""
+        """Handle a page that is still visible, or that received answers out of order: restart its timer. A page whose workbench was
+        closed loads again."""
         key = session.partition(".")[0]
         if self._sessions.forgot(key):
             return [json.dumps({"at": time.monotonic(), "gone": True}), gr.skip(), gr.skip()]
@@ -87,71 +88,71 @@ class Handlers(LabHandlers, RecoverHandlers):
         return self._status(bench)
 
     def _arrived(self, key: str, request: gr.Request | None) -> None:
-        """A page of this visitor is open, as Gradio calls it."""
+        """Register this page with its session, by Gradio's session hash."""
         if request is not None and request.session_hash:
             self._sessions.arrived(key, request.session_hash)
 
     def open(self, key: str, where: str, dtype: str, device: str, texts: str, own: str, *settings: Any) -> list[Any]:
-        """Open the model that the side bar names; H goes back to the model's depth, and another model has no hand-made plan."""
+        """Open the model that the side bar names. H is reset to the model's depth, and no hand-made plan is passed."""
         bench = self._of(key)
         C, I, L, _, rule, similarity = settings
         wanted = _settings(C, I, L, None, rule, similarity)
         return self._act(bench, lambda: bench.open(where, dtype, texts_of(texts, own), wanted, device=device))
 
     def models(self, session: str) -> list[Any]:
-        """What this machine offers to open, and on which devices."""
+        """Return the models that this machine offers to open, and its devices."""
         bench = self._of(session)
         listed = picker.models_data([entry for entry in library(bench.export_folder) if bench.reach.holds(entry.source)], self._in_words)
         return [gr.update(value=listed), gr.update(choices=picker.device_choices(self._say))]
 
     @of_what_is_open
     def ask(self, key: str, *settings: Any) -> list[Any]:
-        """A setting has changed, by a hand or because the page came in: ask for its map."""
+        """Handle a changed setting, by the user or by a page load: request its T map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.ask(_settings(*settings), by_itself=True), "map")
 
     @of_what_is_open
     def stand(self, key: str, event: gr.EventData) -> list[Any]:
-        """The page has come to rest on a plan whose cost it does not know."""
+        """Handle a page that rests on a plan whose cost is unknown."""
         bench = self._of(key)
         bench.costing.stand(str(event.plan), float(event.T))
         return self._status(bench)
 
     @of_what_is_open
     def spans(self, key: str, text: str) -> list[Any]:
-        """The hand-made plan has changed."""
+        """Handle a changed hand-made plan."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.set_spans(read_spans(text)), "measure-hand")
 
     @staticmethod
     def toggle(text: str, event: gr.EventData) -> tuple[str, str]:
-        """A fold was clicked: add it to the hand-made plan, or take it out again."""
+        """Handle a click on a fold: add it to the hand-made plan, or remove it."""
         span, spans = [int(event.first), int(event.last)], read_spans(text)
         spans = [other for other in spans if other != span] if span in spans else sorted([*spans, span])
         return json.dumps(spans), "hand-made" if spans else "map"
 
     @of_what_is_open
     def load_plan(self, key: str, files: list[str] | str) -> list[Any]:
-        """A plan was chosen: its file, with its tensors where it has some, or both in a zip."""
+        """Load an uploaded plan: its JSON file, with its tensors if it has any, or a zip of both."""
         bench, chosen = self._of(key), [files] if isinstance(files, str) else files
         return self._act(bench, lambda: bench.load_plan(read_saved([Path(file) for file in chosen])))
 
     @of_what_is_open
     def save_plan(self, key: str, choice: str, threshold: float) -> list[Any]:
-        """A plan with tensors is to be saved: both in a file, for the page to fetch; None where that was refused."""
+        """Pack a plan with tensors into one file for the page to download; None where that was refused."""
         bench, made = self._of(key), list[str]()
         answer = self._act(bench, lambda: made.append(str(bench.saving.file(choice, threshold))))
         return [gr.update(value=made[0] if made else None), *answer]
 
     @of_what_is_open
     def removal(self, key: str) -> list[Any]:
-        """Perplexity without each layer is asked for."""
+        """Measure perplexity without each layer."""
         bench = self._of(key)
         return self._act(bench, bench.exploring.measure_removal)
 
     @of_what_is_open
     def export(self, key: str, choice: str, threshold: float, dtype: str, shard: str, name: str, form: str = "safetensors") -> list[Any]:
-        """Export the plan that Fold shows, under the name given or one made from the plan."""
+        """Export the plan shown on Fold, under the given name or one made from the plan."""
         bench = self._of(key)
 
         def do() -> None:
@@ -168,7 +169,7 @@ class Handlers(LabHandlers, RecoverHandlers):
 
     @of_what_is_open
     def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any) -> list[Any]:
-        """Judge the plan that Fold shows, and measure what else is ticked."""
+        """Judge the plan shown on Fold, and measure what else is ticked."""
         bench, options = self._of(key), dict(zip(MORE, more, strict=True))
         return self._act(
             bench, lambda: bench.comparison.judge(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
@@ -189,7 +190,7 @@ class Handlers(LabHandlers, RecoverHandlers):
         batch: int | None,
         event: gr.EventData,
     ) -> list[Any]:
-        """Present lacks something of the plan that Fold shows: judge it and measure that."""
+        """Handle Present's request: judge the plan shown on Fold and measure what the view lacks."""
         also = [what for what in ("samples", "speed") if what in event.also]
         return self.judge(key, choice, threshold, texts, own, tokens, also, names, limit, context, batch)
 
@@ -203,7 +204,7 @@ class Handlers(LabHandlers, RecoverHandlers):
     def report(
         self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any
     ) -> list[Any]:
-        """Make the report of the plan that Fold shows, with what is ticked."""
+        """Write the report of the plan shown on Fold, with what is ticked."""
         bench, options = self._of(key), {**dict(zip(MORE, more, strict=True)), "language": self._language}
         return self._act(
             bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
@@ -219,7 +220,7 @@ class Handlers(LabHandlers, RecoverHandlers):
     def board(
         self, key: str, names: str | None, limit: int | None, context: int | None, batch: int | None, event: gr.EventData
     ) -> list[Any]:
-        """A button below the board was pressed."""
+        """Handle a button below the board."""
         bench, what = self._of(key), str(event.what)
         options = {"names": names, "limit": limit, "context": context, "batch": batch}
         return self._act(bench, lambda: bench.comparison.act(what, str(event.name), **options))
@@ -250,7 +251,7 @@ class Handlers(LabHandlers, RecoverHandlers):
 
     @of_what_is_open
     def baseline(self, key: str, method: str, kind: str, amount: float, objective: str, *settings: Any) -> list[Any]:
-        """Make a baseline's plan for as many layers, with its own of the baselines' settings."""
+        """Make a baseline's plan with the target's number of layers and the method's own settings."""
         bench = self._of(key)
 
         def do() -> None:
@@ -267,7 +268,7 @@ class Handlers(LabHandlers, RecoverHandlers):
         return self._act(bench, lambda: bench.sweeping.start(float(seconds or 0)))
 
     def cancel(self, key: str) -> list[Any]:
-        """Stop whatever runs."""
+        """Cancel the running job and the queue."""
         bench = self._of(key)
         return self._act(bench, bench.cancel)
 

@@ -1,4 +1,4 @@
-"""What the page asks of the lab: scores, widths, masks."""
+"""Event handlers for scores, widths and masks."""
 
 from typing import Any
 
@@ -25,31 +25,31 @@ class LabHandlers(Answering):
 
     @of_what_is_open
     def importance_times(self, key: str, axis: str, score: str, tokens: float) -> list[Any]:
-        """Somebody looks at Importance: how long its buttons take."""
+        """Return how long the visible buttons of Importance take."""
         bench = self._of(key)
         return self._looked_at(bench, lambda: bench.scoring.times(axis, score, int(tokens)))
 
     @of_what_is_open
     def trim_times(self, key: str, score: str, beside: str, tokens: float) -> list[Any]:
-        """Somebody looks at Width: how long trimming takes."""
+        """Return how long trimming takes, while Width is visible."""
         bench = self._of(key)
         return self._looked_at(bench, lambda: bench.trimming.times(score, beside, int(tokens)))
 
     @of_what_is_open
     def mask_times(self, key: str, method: str, tokens: float) -> list[Any]:
-        """Somebody looks at Weights: how long pruning takes."""
+        """Return how long pruning takes, while Weights is visible."""
         bench = self._of(key)
         return self._looked_at(bench, lambda: bench.pruning.times(method, int(tokens)))
 
     @of_what_is_open
     def look(self, key: str, tokens: float, event: gr.EventData) -> list[Any]:
-        """A head or a neuron was chosen."""
+        """Open the chosen head or neuron."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.looking.look(str(event.axis), int(event.layer), int(event.unit), int(tokens)))
 
     @of_what_is_open
     def losses(self, key: str, event: gr.EventData) -> list[Any]:
-        """What the model loses without each head or some neurons of a layer is asked for."""
+        """Measure the model's loss without each head of a layer, or without each of some neurons."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.looking.losses(str(event.axis), int(event.layer)))
 
@@ -68,7 +68,7 @@ class LabHandlers(Answering):
         redistribute: bool,
         tokens: float,
     ) -> list[Any]:
-        """Trim the plan that Fold shows."""
+        """Trim the plan shown on Fold."""
         bench = self._of(key)
         asked = (choice, threshold, bench.trimming.kept(heads, neurons, channels), score, int(tokens), beside)
         return self._act(bench, lambda: bench.trimming.trim(*asked, plain=plain, redistributed=redistribute))
@@ -77,37 +77,37 @@ class LabHandlers(Answering):
     def prune(
         self, key: str, choice: str, threshold: float, method: str, sparsity: float, pattern: str, group: str, tokens: float, *settings: Any
     ) -> list[Any]:
-        """Prune weights of the plan that Fold shows."""
+        """Prune weights of the plan shown on Fold."""
         bench, given = self._of(key), MASKS.given(method, settings)
         asked = (choice, threshold, method, float(sparsity), pattern, group, int(tokens))
         return self._act(bench, lambda: bench.pruning.prune(*asked, **given))
 
     @of_what_is_open
     def mask_curves(self, key: str, sparsity: float) -> list[Any]:
-        """Measure what sparsities cost, method against method."""
+        """Measure the cost of several sparsities by each method."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.pruning.curves(float(sparsity)))
 
     @of_what_is_open
     def width_curves(self, key: str, heads: float, neurons: float, channels: float) -> list[Any]:
-        """Measure what widths cost, score against score."""
+        """Measure the cost of several widths by each score."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.trimming.curves(bench.trimming.kept(heads, neurons, channels)))
 
     @of_what_is_open
     def time_zeros(self, key: str, choice: str, threshold: float) -> list[Any]:
-        """Time the plan that Fold shows beside its source."""
+        """Time the plan shown on Fold against its source."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.timing.measure(bench.chosen(choice, threshold)[0]))
 
     @of_what_is_open
     def shapes(self, key: str, millions: float | None, measured: float, refit: bool, speed: bool, tokens: float) -> list[Any]:
-        """Look for the best shape of so many parameters."""
+        """Search for the best shape with this many million parameters."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.shaping.search(millions, int(measured), refit, speed, int(tokens)))
 
     @of_what_is_open
     def shape(self, key: str, event: gr.EventData) -> list[Any]:
-        """A measured shape was chosen."""
+        """Show the chosen measured shape."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.shaping.show(str(event.name)))

@@ -1,4 +1,4 @@
-"""What the page asks of Recover: repairs, and runs in which a plan learns again."""
+"""Event handlers of Recover: repairs and training runs."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,14 +18,14 @@ class RecoverHandlers(Answering):
 
     @of_what_is_open
     def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float, *settings: Any) -> list[Any]:
-        """Repair the plan that Fold shows; the repaired one becomes the plan shown."""
+        """Repair the plan shown on Fold; the repaired plan becomes the plan shown."""
         bench, given = self._of(key), REPAIRS.given(kind, settings)
         on = (choice, threshold, kind)
         return self._act(bench, lambda: bench.repairing.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
 
     @of_what_is_open
     def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
-        """Somebody looks at the repairs: how long each takes, and which the plan forbids; nothing where there is no plan yet."""
+        """Return how long each visible repair takes and which repairs the plan forbids; empty where there is no plan yet."""
         bench, given = self._of(key), REPAIRS.given("ridge", settings)
         refused: dict[str, str] = {}
 
@@ -37,24 +37,24 @@ class RecoverHandlers(Answering):
         return [self._refusals(refused), *(gr.update(interactive=kind not in refused) for kind in REPAIRS), *answer]
 
     def _refusals(self, refused: dict[str, str]) -> str:
-        """Return a line for each reason, after the buttons that it forbids."""
+        """Return one line per reason, after the names of the buttons that it disables."""
         reasons = {reason: [self._say(f"repair_{kind}") for kind in refused if refused[kind] == reason] for reason in refused.values()}
         return "\n\n".join(f"{', '.join(buttons)}: {self._in_words(reason)}" for reason, buttons in reasons.items())
 
     @of_what_is_open
     def undo_repair(self, key: str) -> list[Any]:
-        """Go back to the plan that was repaired last."""
+        """Show the plan as it was before the last repair."""
         bench = self._of(key)
         return self._act(bench, bench.repairing.undo)
 
     @of_what_is_open
     def learn(self, key: str, choice: str, threshold: float, name: str, *asked: Any) -> list[Any]:
-        """Let the plan that Fold shows learn again; `asked` are the values of `ui.page.tabs.recover.asked`."""
+        """Start a recovery run of the plan shown on Fold; `asked` are the values of `ui.page.tabs.recover.asked`."""
         return self._begun(key, choice, threshold, name, asked)
 
     @of_what_is_open
     def measure_step(self, key: str, choice: str, threshold: float, name: str, *asked: Any) -> list[Any]:
-        """As `learn`, but only tell what a step takes, and wait for somebody to go on."""
+        """Start a run as `learn` does, but only measure the time per step; the user then decides whether to resume."""
         return self._begun(key, choice, threshold, name, asked, measure=True)
 
     def _begun(self, key: str, choice: str, threshold: float, name: str, asked: tuple[Any, ...], **also: Any) -> list[Any]:
@@ -68,37 +68,38 @@ class RecoverHandlers(Answering):
 
     @of_what_is_open
     def shear(self, key: str, texts: list[str], files: str, *asked: Any) -> list[Any]:
-        """Let the open model learn what to leave out; `asked` are the values of `ui.page.tabs.recover.sheared` after the texts."""
+        """Start a shearing run of the open model; `asked` are the values of `ui.page.tabs.recover.sheared` after the texts."""
         bench, count = self._of(key), len(SHEARED_TO)
         target = {name: int(value) for name, value in zip(SHEARED_TO, asked[:count], strict=True) if value}
         return self._act(bench, lambda: bench.recovering.shear(learned_from(texts, files), target, shearing_of(*asked[count:])))
 
     def run(self, key: str, event: gr.EventData) -> list[Any]:
-        """A run was chosen, or a button below it pressed."""
+        """Handle a chosen run, or a button below it."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.recovering.act(str(event.what), str(event.name)))
 
     def runs(self, key: str) -> list[Any]:
-        """Somebody looks at the runs, which may have changed outside this tab."""
+        """Refresh the visible list of runs, which may have changed outside this tab."""
         bench = self._of(key)
         bench.recovering.tell()
         return self._status(bench)
 
 
 def learned_from(bundled: list[str], files: str) -> list[str]:
-    """Return what is learned from: what is ticked, and the lines of a box."""
+    """Return the training texts: the ticked ones, and the lines of the text box."""
     return [*bundled, *(line.strip() for line in files.splitlines() if line.strip())]
 
 
 def shearing_of(loss: str, *more: Any) -> ShearSettings:
-    """Return the settings of a shearing that controls stand at; an empty one is left out."""
+    """Return the shearing settings that the controls hold; empty controls keep the default."""
     given = {"loss": loss, **dict(zip(SHEARED, more, strict=True))}
     return ShearSettings(**{name: value for name, value in given.items() if value not in (None, "")})
 
 
 def settings_of(budget: str, amount: float | None, train: str, until: float | None, loss: str | None, *more: Any) -> RecoverySettings:
-    """Return the settings that controls stand at, in the order of `ui.page.tabs.recover.asked`; an empty one is left out, and so is 0
-    where that stands for none, since Gradio's number box cannot be empty from the start (6.31).
+    """Return the recovery settings that the controls hold, in the order of `ui.page.tabs.recover.asked`.
+
+    Empty controls keep the default. So does 0 in "until" and "rate", because Gradio's number box cannot start empty (6.31).
 
     Raises:
         SettingsError: there is no budget.

@@ -1,4 +1,4 @@
-"""How the page is answered: by the workbench it belongs to, in its language, and with the status first."""
+"""What all handlers share: they look up the session's workbench, translate messages, and return the status first."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from ui.text.words import words
 
 
 def of_what_is_open(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """Drop what a page asks for while it shows another opening of a model than the workbench's: it is about to be told."""
+    """Ignore a request from a page that still shows an earlier opening of a model; its next update brings the present one."""
 
     @wraps(handler)
     def answer(self: "Answering", session: str, *rest: Any, **named: Any) -> Any:
@@ -29,23 +29,29 @@ def of_what_is_open(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Answering:
-    """What every handler of one page stands on. `sliders` are the controls that the workbench may change, by name."""
+    """The base of all handlers of one page. `sliders` are the controls that the workbench may change, by name."""
 
     def __init__(self, sessions: Sessions, model: str, sliders: dict[str, Any], language: str = "en") -> None:
         self._sessions, self._model, self._sliders = sessions, model, sliders
         self._in_words, self._say, self._language = teller(language), words(language), language
 
     def _of(self, session: str) -> Desk:
-        """The workbench of a page, which says who it is, and after a dot which opening of a model it shows. Who does not is nobody."""
+        """Return the workbench of a session. `session` is the session's key, then after a dot the number of the opening that the page
+        shows.
+
+        Raises:
+            gr.Error: the request has no session key.
+        """
         key = session.partition(".")[0]
         if not key:
             raise gr.Error("nobody is asking", visible=False, print_exception=False)
         return self._sessions.of(key)
 
     def _status(self, bench: Desk, more: bool = True) -> list[Any]:
-        """The status line, the cancel button, and the timer: it ticks while a job or a recovery runs or there may be `more` to tell."""
+        """Return the status line, the cancel button, and the timer. The timer ticks while a job or a recovery runs, or where `more`
+        updates may follow."""
         state = bench.runner.state()
-        value: dict[str, Any] = {"at": time.monotonic()}  # so that the page sees which of two answers is the later one
+        value: dict[str, Any] = {"at": time.monotonic()}  # lets the page order two answers
         if state:
             value |= {"kind": state[0], "label": self._in_words(state[1].label), "fraction": state[1].fraction}
             value |= {"left": bench.runner.seconds_left(), "behind": bench.runner.waiting_for(), "stopping": bench.runner.stopping()}
@@ -58,7 +64,7 @@ class Answering:
         return [json.dumps(value), gr.update(interactive=busy), gr.Timer(active=busy or more or learns is not None)]
 
     def _looked_at(self, bench: Desk, find: Callable[[], Any]) -> list[Any]:
-        """Answer a view that asks by itself while somebody looks; with nothing where there is nothing to tell yet."""
+        """Answer a visible view that polls by itself; the data is empty where nothing is known yet."""
         try:
             found = find()
         except LayerscopeError:
@@ -66,9 +72,11 @@ class Answering:
         return [json.dumps(plain(found)), *self._status(bench)]
 
     def _act(self, bench: Desk, do: Callable[[], object], kind: str | None = None) -> list[Any]:
-        """Do something a person asked for; what they did wrong becomes the status line. What the page may also do by itself
-        has a `kind`, and takes no complaint away but its own."""
-        with bench.lock:  # a job's result, and what another page asks for, come before or after, never in between
+        """Run a user's request under the workbench's lock; a LayerscopeError becomes the problem on the status line.
+
+        A request that the page may also send by itself has a `kind`, and clears only earlier problems of that kind.
+        """
+        with bench.lock:  # job results and other pages' requests wait until it is done
             try:
                 bench.runner.content(kind)
                 do()

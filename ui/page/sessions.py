@@ -1,4 +1,4 @@
-"""Which workbench belongs to which tab of a browser."""
+"""Sessions: which workbench belongs to which browser tab."""
 
 import threading
 import time
@@ -11,13 +11,13 @@ from ui.page.bench.desk import Desk
 from ui.page.bench.learning import Learning
 from ui.page.bench.shared import release
 
-_IDLE_FOR = 6 * 3600.0  # seconds after which an unused workbench is forgotten
-_REMEMBERED = 1000  # who was forgotten, the last of them
-_GONE_FOR = 300.0  # seconds after which that of a visitor who has left is; a reload takes less
+_IDLE_FOR = 6 * 3600.0  # seconds without a request after which a workbench is closed
+_REMEMBERED = 1000  # how many closed sessions are remembered
+_GONE_FOR = 300.0  # seconds after the last page of a session closed; a reload takes less
 
 
 class Sessions:
-    """The workbenches of all open tabs. One that was opened ahead is taken over by the first visitor."""
+    """The workbenches of all open tabs. The first session takes over the workbench that was opened ahead."""
 
     def __init__(self, export_folder: Path, reach: AllowedPaths = AllowedPaths()) -> None:  # noqa: B008  # frozen
         self._learning = Learning()
@@ -25,25 +25,25 @@ class Sessions:
         self._lock = threading.Lock()
         self._benches: dict[str, tuple[Desk, float]] = {}
         self._ahead: Desk | None = None
-        self._tabs: dict[str, str] = {}  # the open pages by what Gradio calls them, and whose they are
-        self._left: dict[str, float] = {}  # who has closed the last of theirs, or whose connection broke, and when
+        self._tabs: dict[str, str] = {}  # open pages: Gradio's session hash to our session key
+        self._left: dict[str, float] = {}  # sessions without an open page, and since when (monotonic seconds)
         self._forgotten: deque[str] = deque(maxlen=_REMEMBERED)
 
     def arrived(self, session: str, page: str) -> None:
-        """A page of a visitor has come in."""
+        """Register a loaded page of a session."""
         with self._lock:
             self._tabs[page] = session
             self._left.pop(session, None)
 
     def left(self, page: str) -> None:
-        """A page was closed, or is being loaded again."""
+        """Register that a page was closed or is reloading."""
         with self._lock:
             session = self._tabs.pop(page, None)
             if session is not None and session not in self._tabs.values():
                 self._left[session] = time.monotonic()
 
     def sweep(self) -> None:
-        """Forget the workbenches of who has left or has not asked for long, stop their jobs, and let go of models that nobody has open."""
+        """Close the workbenches of sessions that left or are idle, cancel their jobs, and release models that no session has open."""
         now = time.monotonic()
         with self._lock:
             gone = {key for key, (_, used) in self._benches.items() if now - max(used, self._left.get(key, now)) > _GONE_FOR}
@@ -60,12 +60,12 @@ class Sessions:
             release([bench.model for bench in present if bench.model is not None])
 
     def open_ahead(self) -> Desk:
-        """Return a workbench for a visitor who is yet to come."""
+        """Return a workbench for the first visitor, before the visit."""
         self._ahead = self._make()
         return self._ahead
 
     def of(self, session: str) -> Desk:
-        """Return the workbench of a tab, made when it first asks; asking keeps its job alive."""
+        """Return the session's workbench. The first request makes it; each request keeps its jobs alive."""
         self.sweep()
         now = time.monotonic()
         with self._lock:
@@ -78,12 +78,12 @@ class Sessions:
         return bench
 
     def forgot(self, session: str) -> bool:
-        """Return whether a visitor had a workbench that was forgotten, and has none since."""
+        """Return whether this session's workbench was closed and not made again since."""
         with self._lock:
             return session in self._forgotten and session not in self._benches
 
     def close(self, seconds: float = 5.0) -> bool:
-        """Stop all jobs, for the program is about to end; return whether they all did."""
+        """Cancel all jobs before the program exits; return whether all ended within `seconds` each."""
         with self._lock:
             benches = [bench for bench, _ in self._benches.values()] + ([self._ahead] if self._ahead else [])
         closed = [bench.runner.close(seconds) for bench in benches]

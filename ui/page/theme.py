@@ -1,10 +1,10 @@
-"""The page's look."""
+"""The page's theme."""
 
 import gradio as gr
 
 
 def theme() -> gr.themes.Base:
-    """Return the page's look: system fonts with Korean, calm greys, one accent."""
+    """Return the theme: system fonts with Korean, neutral greys, one accent colour."""
     fonts = (
         "system-ui",
         "-apple-system",
@@ -16,7 +16,7 @@ def theme() -> gr.themes.Base:
         "sans-serif",
     )
     base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="sm")
-    return base.set(  # at least 4.5 : 1 on every ground there is
+    return base.set(  # contrast of at least 4.5 : 1 on every background
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_title_text_color="*neutral_700",

@@ -1,4 +1,4 @@
-"""What the page's events do: which handler each is told of, with what, and what is told in answer."""
+"""Event wiring: which handler each event calls, with which inputs and outputs."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,21 +10,21 @@ from ui.page.handlers import Handlers
 from ui.page.sessions import Sessions
 from ui.page.tabs import fold, recover, search, width
 
-LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # of what is answered at once: Gradio's queue would take as long again
+LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # for handlers that answer at once: Gradio's queue would double their time
 _ENTER = f"async () => {{ {SCRIPTS_ARE_HERE} return window.layerscope.session(); }}"
 
 
 def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Blocks, language: str) -> None:
-    """Wire a page that has been laid out: its tabs by name, and what stands around them."""
+    """Wire a page after its layout. `page` holds the tabs by name, and the components around them."""
     sliders = _sliders(page)
     on = Handlers(sessions, model, sliders, language)
     session = gr.State("")
-    seen = gr.Number(0, visible="hidden", precision=0)  # in the browser, which knows what it was told
+    seen = gr.Number(0, visible="hidden", precision=0)  # kept in the browser: the serial number of the last update it received
     timer = gr.Timer(0.4, active=False)
     answer = [page.status, page.cancel, timer]
     common = {"show_progress": "hidden", "api_visibility": "private"}
     _connect_opening(page, on, demo, session, seen, answer, common)
-    # Nobody else tells: of two answers with news on their way at once the later one could come first, and the older one stay.
+    # Only the timer delivers updates: if two handlers did, the later answer could arrive first and the older one would stay.
     told = [*answer, seen, page.news, *sliders.values(), session]
     timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
     _connect_fold(page, on, session, answer, common)
@@ -36,7 +36,7 @@ def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Bloc
 
 
 def _sliders(page: SimpleNamespace) -> dict[str, Any]:
-    """The controls that the page itself may move, by the name that they are told under."""
+    """Return the controls that the workbench may move, by the names it uses."""
     found = {"highest": page.fold.H, "lowest": page.fold.L, "width": page.fold.C, "target": page.fold.target}
     found |= {"plan": page.fold.plan, "spans": page.fold.spans, "format": page.export.form}
     found |= {f"width_{name}": getattr(page.width, name) for name in ("by", "heads", "neurons", "channels")}
@@ -47,15 +47,15 @@ def _sliders(page: SimpleNamespace) -> dict[str, Any]:
 def _connect_opening(
     page: SimpleNamespace, on: Handlers, demo: gr.Blocks, session: gr.State, seen: gr.Number, answer: list[Any], common: dict[str, Any]
 ) -> None:
-    """Wire how a visitor comes in, and how a model is opened."""
+    """Wire page load and opening a model."""
     side, opening = page.side, [page.side.model, page.side.dtype, page.side.device, page.side.texts]
-    tab_id, query, own = (gr.Textbox("", visible="hidden") for _ in range(3))  # a gr.State cannot be filled by a script
+    tab_id, query, own = (gr.Textbox("", visible="hidden") for _ in range(3))  # a script cannot fill a gr.State
     entering = [session, seen, *opening, *fold.state_controls(page.fold).values(), side.button, *answer]
     entered = demo.load(on.enter, [tab_id, query, own], entering, js=_ENTER, **common)
     at_hand = [side.models, side.device]
     entered.then(on.models, session, at_hand, queue=False, **common)
     side.models.browse(on.models, session, at_hand, queue=False, **common)
-    entered.then(None, side.texts, None, js="(texts) => { window.layerscope.opened({texts}); }")  # so that a link keeps them
+    entered.then(None, side.texts, None, js="(texts) => { window.layerscope.opened({texts}); }")  # puts the texts into the link
     keep_what_is_typed(page, demo, common)
 
     pressed = [side.button.click, side.model.submit]
@@ -67,7 +67,7 @@ def _connect_opening(
 def _connect_fold(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
     """Wire Explore, Fold and Export."""
     tab, settings = page.fold, fold.settings(page.fold)
-    # A model that has just been opened is asked for the controls' map too: they may have moved since it was asked for.
+    # A newly opened model triggers this too: the controls may have moved since its map was requested.
     moved = [session.change, *(control.change for control in settings)]
     gr.on(moved, on.ask, [session, *settings], answer, **LOOKED_AT, **common)
     tab.spans.change(on.spans, [session, tab.spans], answer, **LOOKED_AT, **common)
@@ -116,7 +116,7 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
 
 
 def _connect_runs(page: SimpleNamespace, on: Handlers, session: gr.State, answer: list[Any], common: dict[str, Any]) -> None:
-    """Wire the runs in which a plan learns again."""
+    """Wire training runs."""
     tab = page.recover
     for button, handler in ((tab.learn, on.learn), (tab.measure, on.measure_step)):
         button.click(handler, [session, page.fold.plan, page.fold.T, tab.name, *recover.asked(tab)], answer, **common)

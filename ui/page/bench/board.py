@@ -1,4 +1,4 @@
-"""The board: plans of one model that somebody pinned, with everything that was measured of them. Lasts across restarts."""
+"""The board: pinned plans of one model, with all their measurements. Kept on disk across restarts."""
 
 import json
 import string
@@ -12,22 +12,23 @@ from engine.judge.similarity import blocks_key
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.types import Plan
 
-_lock = threading.Lock()  # two tabs may hold the same model's board
+_lock = threading.Lock()  # two tabs may use the same model's board
 
 
 class Board:
-    """The pinned plans of one model, by the names of their blocks, in the order of pinning. Every change is on disk at once."""
+    """The pinned plans of one model, keyed by the names of their blocks, in the order of pinning. Every change is written to disk at
+    once."""
 
     def __init__(self, fingerprint: str) -> None:
         self._key = content_key(fingerprint)
 
     def entries(self) -> dict[str, dict[str, Any]]:
-        """Return all entries by name: label, plan as JSON, and what was measured (evaluation, samples, speed, memory)."""
+        """Return all entries by name: label, plan as JSON, and measurements (evaluation, samples, speed, memory)."""
         known = load_result("boards", self._key)
         return known if isinstance(known, dict) else {}
 
     def pin(self, plan: Plan, label: str, **measured: Any) -> str:
-        """Add a plan, or what was newly measured of one that is there; return its name."""
+        """Add a plan, or new measurements of a pinned plan; return its name."""
         name = blocks_key(plan.blocks)
         with _lock:
             entries = self.entries()
@@ -37,7 +38,7 @@ class Board:
         return name
 
     def remove(self, name: str) -> None:
-        """Take a plan off the board."""
+        """Remove a plan from the board."""
         with _lock:
             entries = self.entries()
             entries.pop(name, None)
@@ -47,7 +48,7 @@ class Board:
         """Return a pinned plan.
 
         Raises:
-            PlanError: it is no longer there.
+            PlanError: the plan is no longer on the board.
         """
         entry = self.entries().get(name)
         if entry is None:
@@ -56,10 +57,10 @@ class Board:
 
 
 def by_protocol(entries: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Tell plans apart that were judged differently: other texts, tokens, windows. Their figures are no ranking.
+    """Group judged plans by protocol (texts, tokens, windows). Figures of different protocols cannot be ranked.
 
-    Returns the mark of each judged entry, "" for the protocol that judged most of them (of as many, the newest), and the
-    protocols by their marks, the unmarked one first.
+    Returns the mark of each judged entry and the protocols with their marks. The protocol with the most entries (the newest if tied) has
+    the mark "" and comes first.
     """
     judged = {name: entry["evaluation"]["protocol"] for name, entry in entries.items() if entry.get("evaluation")}
     kinds: dict[str, list[str]] = {}

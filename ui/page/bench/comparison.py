@@ -1,4 +1,4 @@
-"""Judging plans and comparing them: what the Compare tab asks for."""
+"""The Compare tab: judges plans and compares them."""
 
 import json
 import math
@@ -32,7 +32,7 @@ from ui.text.wire import ablation_to_json
 
 
 class Comparison:
-    """The Compare tab of one workbench: judges plans, keeps the board of the open model, reports."""
+    """The Compare tab of one workbench: judges plans, keeps the open model's board, writes reports."""
 
     def __init__(self, bench: Workbench, timing: Timing) -> None:
         self.bench, self.timing = bench, timing
@@ -53,7 +53,7 @@ class Comparison:
         self.shown()
 
     def shown(self) -> None:
-        """Tell the page what is on the board."""
+        """Send the board to the page."""
         model, spec = self.bench.open_meter().model, self.bench.open_meter().model.spec
         rows = []
         entries = self.board.entries()
@@ -68,7 +68,7 @@ class Comparison:
         self.bench.page.put("board", "stale", "no")
 
     def judge(self, choice: str, threshold: float, texts: TextSet, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
-        """Pin the plan that Fold shows, and measure in one task what it costs and whatever of `measuring.ALSO` is wanted too."""
+        """Pin the plan shown on Fold. One job measures its cost and the measurements of `measuring.ALSO` named in `also`."""
         plan, _ = self.bench.chosen(choice, threshold)
         label, model = self.bench.label_of(choice, plan), self.bench.open_meter().model
         wanted = [cost(self.judge_for(texts, tokens), plan), *(measurement(what, model, plan, options) for what in also)]
@@ -77,7 +77,7 @@ class Comparison:
         self._measure("judge", plan, label, wanted)
 
     def judge_map(self, texts: TextSet, tokens: int) -> None:
-        """Judge every plan of the T map, the cheapest first; each is on the board as soon as it is judged.
+        """Judge every plan of the T map, cheapest to compute first. Each plan is on the board as soon as it is judged.
 
         Raises:
             LayerscopeError: there is no map yet.
@@ -100,19 +100,18 @@ class Comparison:
         self.bench.submit(kind, lambda: self._measuring(board, plan, label, wanted), lambda _: None, urgent=True, yielding=True)
 
     def _measuring(self, board: Board, plan: Plan, label: str, wanted: list[Measurement]) -> Job[None]:
-        """Measure what is wanted in turn. Each result is on the board at once and off the list, so that a task that was
-        interrupted goes on from there."""
+        """Run the measurements in turn. Each result goes to the board and leaves the list at once, so an interrupted job resumes there."""
         parts = len(wanted)
         for place in range(parts):
             found = yield from as_part(wanted[0](), "", place, parts)
-            yield Progress("", (place + 1) / parts)  # who cancelled wants nothing more
+            yield Progress("", (place + 1) / parts)  # a cancel takes effect here
             wanted.pop(0)
             board.pin(plan, label, **found)
             self.shown()
             self.tell_map()
 
     def tell_map(self) -> None:
-        """Tell the Fold tab which plans of its map were judged, and with what outcome."""
+        """Send the cost ratios of the map's judged plans to the Fold tab."""
         if self.bench.map is None:
             return
         entries = self.board.entries()
@@ -124,15 +123,17 @@ class Comparison:
         self.bench.page.put("fold", "judged", json.dumps(ratios))
 
     def known_of(self, plan: Plan) -> dict[str, Any]:
-        """Return what is known of a plan's cost, speed and memory, as an export keeps it."""
+        """Return a plan's known cost, speed and memory, as an export stores them."""
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
         return {**({"evaluation": found} if found else {}), **self.timing.of(plan)}
 
     def report(
         self, choice: str, threshold: float, texts: TextSet, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any
     ) -> None:
-        """Make the report of the plan that Fold shows: one HTML file. What it costs is measured first, and of `measuring.ALSO`
-        what is wanted and nobody has measured; what is not wanted is told where it is known."""
+        """Write the report of the plan shown on Fold as one HTML file.
+
+        The job measures the cost first, then the measurements in `also` that are missing. Other known measurements are included too.
+        """
         plan, known = self.bench.chosen(choice, threshold)
         label, profile, frontier = self.bench.label_of(choice, plan), self.bench.profile, self.bench.map
         meter, judge, board = self.bench.open_meter(), self.judge_for(texts, tokens), self.board
@@ -160,7 +161,7 @@ class Comparison:
         self.bench.submit("report", job, done, urgent=True)
 
     def _beside(self, board: Board, name: str, evaluation: Evaluation, language: str) -> list[Other]:
-        """Return the other plans of the board that were judged by the same protocol, for the report's picture."""
+        """Return the board's other plans with the same protocol, for the report's picture."""
         spec, tell, protocol = self.bench.open_meter().model.spec, label_teller(language), plain(asdict(evaluation.protocol))
         found = []
         for other, entry in board.entries().items():
@@ -192,7 +193,7 @@ class Comparison:
         return self._judge
 
     def act(self, what: str, name: str, **options: Any) -> None:
-        """Do what a button below the board says for the plan of this name: show or remove it, or measure one of `measuring.ALSO`."""
+        """Handle a button below the board for the plan of this name: show it, remove it, or run one of `measuring.ALSO`."""
         if what == "show":
             self.bench.show_found(self.board.plan(name))
         elif what == "remove":

@@ -1,4 +1,4 @@
-"""What plans cost, quickly: the figure that Fold shows beside similarity, for every step of the T map and every other plan shown."""
+"""Quick costs of plans: the cost that Fold shows next to similarity, for every step of the T map and every other plan shown."""
 
 import json
 from dataclasses import asdict
@@ -17,9 +17,9 @@ from ui.page.bench.workbench import Workbench
 
 
 class Costing:
-    """The costs of one workbench's plans on the practice texts, by the names of their blocks.
+    """The costs of one workbench's plans on the practice texts, keyed by the names of their blocks.
 
-    What a person asked for goes first; the rest of the map follows in the background, from where T stands outwards.
+    Requested plans are measured first. The other plans of the map follow in the background, nearest to T first.
     """
 
     def __init__(self, bench: Workbench) -> None:
@@ -32,11 +32,11 @@ class Costing:
         bench.when_shown(self.ask)
 
     def stand(self, choice: str, threshold: float) -> None:
-        """The page rests on a plan whose cost it does not know: measure from there on. What is under way follows by itself."""
+        """Handle a page that rests on a plan without a known cost: measure it first. Does nothing where the background job already runs."""
         self.bench.look(threshold)
         try:
             plan, _ = self.bench.chosen(choice, threshold)
-        except PlanError:  # there is nothing to measure yet; the map will ask when it is ready
+        except PlanError:  # no plan yet; `_mapped` requests the cost when the map is ready
             return
         if blocks_key(plan.blocks) in self._costs:
             self._tell()
@@ -46,16 +46,16 @@ class Costing:
             self._fill(first=plan)
 
     def ask(self, *plans: Plan) -> None:
-        """Measure these plans before anything else."""
+        """Measure these plans before all others."""
         self._asked = [*plans, *(plan for plan in self._asked if plan not in plans)]
         self.bench.submit("cost", self._answering, lambda _: None, urgent=True, yielding=True, quick=True)
 
     def of(self, plan: Plan) -> Cost | None:
-        """Return what a plan costs, or None where that is not known yet."""
+        """Return a plan's cost, or None if unknown."""
         return self._costs.get(blocks_key(plan.blocks))
 
     def learn(self, plan: Plan, cost: Cost) -> None:
-        """Take a cost that was measured elsewhere with the same judge."""
+        """Store a cost that another task measured with the same judge."""
         self._costs[blocks_key(plan.blocks)] = cost
 
     def measured(self, plans: list[Plan]) -> Job[None]:
@@ -67,7 +67,7 @@ class Costing:
         self._judge, self._costs, self._asked = None, {}, []
         self._tell()
         if shown := [plan for plan in (self.bench.hand, self.bench.file, self.bench.found) if plan is not None]:
-            self.ask(*shown)  # other texts were opened: what they cost is another question
+            self.ask(*shown)  # the practice texts may have changed, so the costs are measured again
 
     def _mapped(self) -> None:
         assert self.bench.map is not None
@@ -82,10 +82,10 @@ class Costing:
         while self._asked:
             plan = self._asked[0]
             yield from self._measure(plan)
-            self._asked = [other for other in self._asked if other is not plan]  # somebody may have asked for more meanwhile
+            self._asked = [other for other in self._asked if other is not plan]  # `ask` may have added plans meanwhile
 
     def _filling(self) -> Job[None]:
-        """Measure the step next to T that is not known, again and again: moving T moves the order with it."""
+        """Measure the unknown step nearest to T until all are known. The order follows T."""
         self._recall()
         while (plan := self._nearest()) is not None:
             plans = {blocks_key(step.proposal.plan.blocks) for step in self.bench.map.steps} if self.bench.map else set()
@@ -100,7 +100,7 @@ class Costing:
         return next((plan for plan in order if self.of(plan) is None), None)
 
     def _recall(self) -> None:
-        """Tell at once what is remembered of the map and of the plans asked for."""
+        """Send the cached costs of the map and of the requested plans to the page."""
         steps = self.bench.map.steps if self.bench.map else ()
         plans = [*self._asked, *(step.proposal.plan for step in steps)]
         known = [plan for plan in plans if self.of(plan) is None and self.judge().known(plan)]
@@ -114,7 +114,7 @@ class Costing:
         self._tell()
 
     def of_one(self, plan: Plan) -> Job[Cost]:
-        """Return what a plan costs, as a part of another task; nothing on the page knows it by its name."""
+        """Return a plan's cost as a part of another task, without storing it for the page."""
         return cost_of((yield from self.judge().judge(plan)))
 
     def judge(self) -> Judge:
@@ -132,5 +132,5 @@ class Costing:
 
 
 def told_of(cost: Cost) -> dict[str, Any]:
-    """Return what the page is told of a cost: its figures, and the place of its level in LEVELS."""
+    """Return a cost for the page: its figures, and its level's place in LEVELS."""
     return {**asdict(cost), "level": place_of(cost.ratio)}

@@ -1,4 +1,4 @@
-"""Curves of cost, measured in the background: what stands nearest to the page's sliders first, each point told as soon as it is there."""
+"""Cost curves, measured in the background: the points nearest to the page's sliders first, each sent as soon as it is measured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from engine.types import Plan
 from ui.page.bench.costing import told_of
 from ui.page.bench.lab import Lab
 
-TOKENS = 3000  # of practice text that a plan is made on
+TOKENS = 3000  # practice tokens that a plan is made with
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A plan whose cost is a point of a curve: the name that it is remembered by, what the page is told of it beside its cost, what
-    it is called while it is measured, by which definition it is made, and what makes it of practice text."""
+    """A plan whose cost is one point of a curve: its name in the cache, its coordinates for the page, its label in the progress, the
+    definition it is made by, and the function that makes it from practice texts."""
 
     name: str
     told: tuple[tuple[str, Any], ...]
@@ -29,24 +29,24 @@ class Point:
 
 
 class Curves:
-    """The points of one tab's curves that are known of the open model. The plans behind them are thrown away."""
+    """The known points of one tab's curves on the open model. Their plans are not kept."""
 
     def __init__(self, kind: str, lab: Lab) -> None:
-        """`kind` names the task, and the costs that are remembered on the disk."""
+        """`kind` names the task and the cache of its costs."""
         self._lab, self._kind = lab, kind
         self._known: dict[str, dict[str, Any]] = {}
 
     @property
     def points(self) -> list[dict[str, Any]]:
-        """What the page is told of them."""
+        """The points as the page draws them."""
         return list(self._known.values())
 
     def forget(self) -> None:
-        """Another model, or other texts."""
+        """Forget all points: the model or its texts have changed."""
         self._known = {}
 
     def measure(self, points: Sequence[Point]) -> None:
-        """Measure points in this order; those that were measured before are told at once, also after a cancel."""
+        """Measure points in this order. Cached points are sent at once, also after a cancel."""
         self._lab.bench.submit(self._kind, lambda: self._measuring(points), lambda _: None, yielding=True)
 
     def _measuring(self, points: Sequence[Point]) -> Job[None]:
@@ -61,7 +61,7 @@ class Curves:
             self._learn({point.name: {**dict(point.told), **cost}})
 
     def _ledgers(self, points: Sequence[Point], packs: Sequence[Pack]) -> dict[Definition, Ledger]:
-        """Return what is remembered of points, by how they are made: on which texts, and on which their cost is measured."""
+        """Return the cached points by definition, for these practice texts and the texts of the cost."""
         model, judge = self._lab.bench.open_meter().model, self._lab.costing.judge()
         texts = [[pack.ids.tolist(), pack.spans] for pack in (*packs, *judge.packs)]
         return {one: Ledger(key_of(model, Definition(self._kind, 1, (one, COST)), texts)) for one in {point.made_by for point in points}}

@@ -1,4 +1,4 @@
-"""A workbench with its neighbours: everything one tab of the browser works on."""
+"""A workbench with all its parts: everything one browser tab works on."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from ui.page.bench.workbench import Workbench
 
 
 class Desk(Workbench):
-    """The workbench, what is explored of its model, the board beside it, the searches that run on it, what its plans cost, what studies
-    its width and weights, and the recoveries, which all tabs of an app share."""
+    """The workbench of one tab with the parts behind its tabs: exploring, the board, searches, costs, width, weights and recoveries. All
+    tabs of an app share the recoveries."""
 
     def __init__(self, export_folder: Path, learning: Learning | None = None, reach: AllowedPaths = AllowedPaths()) -> None:  # noqa: B008  # frozen
         super().__init__(export_folder)

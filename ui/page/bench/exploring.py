@@ -1,4 +1,4 @@
-"""What repeats what in the open model: what the Explore tab asks for."""
+"""The Explore tab: which layers of the open model repeat each other."""
 
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +12,7 @@ from ui.page.bench.workbench import Workbench
 
 
 class Exploring:
-    """The Explore tab of one workbench: whatever is opened is profiled, and its weights are compared."""
+    """The Explore tab of one workbench: profiles every opened model and compares its weights."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
@@ -22,7 +22,7 @@ class Exploring:
         bench, model = self.bench, self.bench.open_meter().model
         bench.submit(
             "profile", lambda: profiled(bench.open_meter()), self._profiled, urgent=True, quick=True
-        )  # the first thing to see goes first
+        )  # it is shown first, so it runs first
         bench.submit("weights", lambda: weight_distance(model), self._weighed, yielding=True)
 
     def _profiled(self, found: Profile) -> None:
@@ -34,7 +34,7 @@ class Exploring:
         self.bench.show("weights", charts.encode(asdict(found)))
 
     def measure_removal(self) -> None:
-        """Start measuring perplexity with each layer alone removed."""
+        """Start a job that measures perplexity without each single layer."""
         bench, meter = self.bench, self.bench.open_meter()
 
         def job() -> Job[tuple[Profile, RemovalPerplexity]]:

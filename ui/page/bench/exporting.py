@@ -1,4 +1,4 @@
-"""Exporting the plan that Fold shows: what the Export tab asks for."""
+"""The Export tab: exports the plan shown on Fold."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from ui.page.bench.workbench import Workbench
 
 
 def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, shard: str, name: str, **more: Any) -> None:
-    """Export the chosen plan into a new folder of the export directory; `more` is kept with what is known of it.
+    """Export the chosen plan into a new folder of the export directory; `more` is stored with the plan's known figures.
 
     Raises:
         ExportError, PlanError: the name or the plan cannot be used.
@@ -26,7 +26,7 @@ def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, sh
 
 
 def start_gguf(bench: Workbench, choice: str, threshold: float, name: str) -> None:
-    """Export the chosen plan as a GGUF file of the export directory, where the open model came from one.
+    """Export the chosen plan as a GGUF file in the export directory. The open model must come from a GGUF file.
 
     Raises:
         ExportError, PlanError: the name or the plan cannot be used.
@@ -39,10 +39,10 @@ def start_gguf(bench: Workbench, choice: str, threshold: float, name: str) -> No
 
 
 def free_target(bench: Workbench, name: str) -> Path:
-    """Return the folder or file of this name in the export directory.
+    """Return the path of a new folder or file in the export directory.
 
     Raises:
-        ExportError: it is no name, or there is something already.
+        ExportError: the name is invalid, or the path exists.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")

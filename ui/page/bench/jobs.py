@@ -1,4 +1,4 @@
-"""Runs engine jobs for one workbench: one thread a job, progress to look at, cancel, and a life beyond a page reload."""
+"""Runs engine jobs for one workbench: one thread per job, with progress and cancel. Jobs outlive a page reload."""
 
 import logging
 import os
@@ -14,18 +14,20 @@ from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress
 from engine.model_lock import Cancelled, Work, working
 
-_TELLING = 0.03  # the share of a task that must be done before anything is said of the rest
-_NICE = 10  # by how much other threads and programs go before a task that is not quick
+_TELLING = 0.03  # share of a task that must be done before the remaining time is estimated
+_NICE = 10  # niceness of tasks that are not quick, so that other threads and programs go first
 log = logging.getLogger("layerscope")
-ABANDONED_AFTER = 180.0  # seconds without a page asking; browsers slow a hidden tab's timer down to one tick a minute
+ABANDONED_AFTER = 180.0  # seconds without a request; browsers slow a hidden tab's timer to one tick a minute
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job to run: `make` starts it, `done` takes its result (in the job's thread). A task of a kind replaces another
-    of the same kind. A `yielding` one may be interrupted by a more urgent one and starts again from what is cached. Somebody looks on
-    while a `quick` one runs, of which most is remembered; every other one leaves the processors to whoever wants them: the page, other
-    visitors, the browser beside it."""
+    """A job to run: `make` starts it, `done` takes its result in the job's thread. A task replaces another of the same kind.
+
+    A more urgent task may interrupt a `yielding` one, which later starts again from what is cached. A `quick` task keeps its priority: the
+    user waits for it, and most of it is cached. Other tasks run at low priority, so that the page, other sessions and the browser stay
+    responsive.
+    """
 
     kind: str
     make: Callable[[], Job[Any]]
@@ -34,42 +36,42 @@ class Task:
     quick: bool = False
 
 
-class Interrupted(Exception):  # noqa: N818  # no error: somebody wanted it
+class Interrupted(Exception):  # noqa: N818  # not an error: a cancel
     """Raised inside the runner only: the job was stopped from outside."""
 
 
 class Runner:
-    """A queue of tasks, worked off one at a time. All methods may be called from any thread.
+    """A queue of tasks that run one at a time. All methods may be called from any thread.
 
-    `dropped` is called when the runner itself forgets what waits: a task failed, or no page asks any more; `lasting` tasks go on when
-    nobody asks.
+    `dropped` is called when the runner itself clears the queue: a task failed, or no page sent a request for ABANDONED_AFTER seconds.
+    `lasting` tasks run on without requests.
     """
 
     def __init__(self, dropped: Callable[[], object] = lambda: None, lasting: bool = False) -> None:
         self._dropped, self._lasting = dropped, lasting
-        self.lock = threading.RLock()  # also that of whoever owns the runner, so that a result is taken in one piece
+        self.lock = threading.RLock()  # shared with the runner's owner, so that a result is taken as a whole
         self._queue: list[Task] = []
         self._current: Task | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._progress, self._began = Progress(""), time.monotonic()
         self._work = Work()
-        self._ended = False  # the running task has its result and tells of it
+        self._ended = False  # the running task has ended and its result is being taken
         self._heard = time.monotonic()
-        self.problem: str | None = None  # what a person is told; "" stands for a bug, whose traceback is in the log
+        self.problem: str | None = None  # shown to the user; "" stands for a bug, whose traceback is in the log
         self._culprit: str | None = None
 
     def complain(self, problem: str | None, kind: str | None = None) -> None:
-        """Tell the page of a problem, or of none; one of a kind of task goes away when such a task succeeds."""
+        """Show a problem, or none. A problem of a `kind` disappears when a task of that kind succeeds."""
         self.problem, self._culprit = problem, kind
 
     def content(self, kind: str | None = None) -> None:
-        """Take back what the page was told; or only if it was of this kind of task."""
+        """Clear the problem; with a `kind`, only a problem of that kind."""
         if kind in (None, self._culprit):
             self.complain(None)
 
     def submit(self, task: Task, urgent: bool = False) -> None:
-        """Queue a task; an urgent one goes first, and past a yielding one that is running."""
+        """Queue a task. An urgent task goes first and interrupts a yielding one."""
         with self.lock:
             self.heard()
             self._queue = [other for other in self._queue if other.kind != task.kind]
@@ -84,21 +86,21 @@ class Runner:
                 self._start()
 
     def cancel(self, kind: str | None = None) -> None:
-        """Stop the running task and forget the waiting ones; or only those of one kind."""
+        """Stop the running task and clear the queue; with a `kind`, only tasks of that kind."""
         with self.lock:
             self._queue = [task for task in self._queue if kind is not None and task.kind != kind]
             if self._current is not None and kind in (None, self._current.kind):
                 self._stop.set()
 
     def close(self, seconds: float) -> bool:
-        """Cancel, and wait for the running task to come to its next step; return whether it did."""
+        """Cancel all tasks and wait up to `seconds` for the running one; return whether it stopped."""
         self.cancel()
         if self._thread is not None:
             self._thread.join(seconds)
         return self.state() is None
 
     def heard(self) -> None:
-        """A page has asked: somebody is still there."""
+        """Register a request from a page."""
         self._heard = time.monotonic()
 
     def state(self) -> tuple[str, Progress] | None:
@@ -107,21 +109,21 @@ class Runner:
             return (self._current.kind, self._progress) if self._current is not None else None
 
     def waiting(self) -> tuple[str, ...]:
-        """Return the kinds of the tasks that wait for the running one."""
+        """Return the kinds of the queued tasks."""
         with self.lock:
             return tuple(task.kind for task in self._queue)
 
     def waiting_for(self) -> str | None:
-        """Return the kind of another tab's task that the running one is kept waiting by, or None."""
+        """Return the kind of another tab's task that blocks the running one, or None."""
         return self._work.waits_for
 
     def stopping(self) -> bool:
-        """True where the running task was told to stop, has not stopped yet, and nothing comes after it."""
+        """True while the running task is being cancelled and the queue is empty."""
         with self.lock:
             return self._current is not None and self._stop.is_set() and not self._queue
 
     def seconds_left(self) -> float | None:
-        """Return how long the running task will still take, judged by how long it took so far; None while that says little."""
+        """Return an estimate of the running task's remaining seconds, or None while too little is done for one."""
         with self.lock:
             done, took = self._progress.fraction, time.monotonic() - self._began
             return took / done * (1 - done) if self._current is not None and done and done >= _TELLING and took >= 1 else None
@@ -140,17 +142,17 @@ class Runner:
         try:
             if task.quick:
                 self._work_off(task)
-            else:  # in a thread of its own: a priority that was given up is not had back, neither here nor in threads that are started here
+            else:  # in its own thread: lowered priority cannot be raised again, and threads started here inherit it
                 apart = threading.Thread(target=self._work_aside, args=(task,), daemon=True, name=threading.current_thread().name)
                 apart.start()
                 apart.join()
         finally:
-            with self.lock:  # in between nothing would seem to run, and a page that looks then would stop asking
+            with self.lock:  # else a page that polls between two tasks would see none and stop polling
                 self._current = None
                 self._start()
 
     def _work_aside(self, task: Task) -> None:
-        if sys.platform == "linux":  # where this is said of a thread, not of the whole process
+        if sys.platform == "linux":  # niceness is per thread on Linux, per process elsewhere
             os.nice(_NICE)
         self._work_off(task)
 
@@ -159,7 +161,7 @@ class Runner:
             with working(task.kind, self._stop.is_set) as self._work:
                 result = self._drain(task)
             with self.lock:
-                if self._stop.is_set():  # between its last step and now
+                if self._stop.is_set():  # cancelled after its last step
                     raise Interrupted
                 self.content(task.kind)
                 self._ended = True
@@ -171,7 +173,7 @@ class Runner:
 
     def _fail(self, task: Task, error: Exception) -> None:
         with self.lock:
-            if self._stop.is_set():  # it was cancelled or replaced; how it ended is nobody's concern
+            if self._stop.is_set():  # cancelled or replaced: no error to report
                 log.info("%s stopped: %r", task.kind, error)
                 return
             if not isinstance(error, LayerscopeError):

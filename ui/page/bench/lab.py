@@ -1,4 +1,4 @@
-"""What the neighbours of a workbench that study its width and weights have in common."""
+"""The base of the workbench's parts that study width and weights."""
 
 from engine.judge.cost import practice_texts
 from engine.judge.practice import practice_packs
@@ -9,11 +9,11 @@ from ui.page.bench.workbench import Workbench
 
 
 class Lab:
-    """Studies the open model on practice texts; what was found is let go of once the model or the texts are others."""
+    """Studies the open model on practice texts. Results are dropped when the model or the texts change."""
 
     def __init__(self, bench: Workbench, costing: Costing) -> None:
         self.bench, self.costing = bench, costing
-        self._of: tuple[Model, str] | None = None  # the model and the practice texts that all of it is of
+        self._of: tuple[Model, str] | None = None  # the model and the practice texts that the results belong to
         bench.when_opened(self._opened)
 
     def _opened(self) -> None:
@@ -24,13 +24,13 @@ class Lab:
         self.tell()
 
     def begin(self, model: Model) -> None:
-        """Another model, or other texts: nothing is known of it yet."""
+        """Start without results: the model or the texts have changed."""
         raise NotImplementedError
 
     def tell(self) -> None:
-        """Tell the page all that is known."""
+        """Send all known results to the page."""
         raise NotImplementedError
 
     def packs(self, tokens: int) -> tuple[Pack, ...]:
-        """Return practice texts of about so many tokens."""
+        """Return about `tokens` tokens of practice texts."""
         return practice_packs(self.bench.open_meter().model, practice_texts(self.bench.texts.name), tokens)

@@ -1,4 +1,4 @@
-"""The recoveries of an app: one learns at a time, in a process of its own, for all tabs, and goes on when they are gone."""
+"""The recoveries of an app. One run trains at a time, in its own process, for all tabs. Runs outlive browser tabs."""
 
 import time
 from contextlib import suppress
@@ -15,38 +15,38 @@ from ui.page.bench.run_progress import Courses
 
 
 class Learning:
-    """Starts runs, stops them, and knows of each where it stands."""
+    """Starts, pauses and removes runs, and returns their state."""
 
     def __init__(self) -> None:
         self._runner = Runner(lasting=True)
-        self._pausing = ""  # the folder of the run that is to pause
+        self._pausing = ""  # the folder of the run that was asked to pause
         self.courses = Courses()
 
     @property
     def busy(self) -> str | None:
-        """The folder of the run that learns now, or None."""
+        """The folder of the run that trains now, or None."""
         state = self._runner.state()
         return state[0] if state else None
 
     def state(self, run: Run) -> dict[str, Any]:
-        """Return where a run stands: "state" is "running", "waiting" for another one, "paused", "failed" or "done"; with the step it is
-        at while it learns here, and why it stopped where it did."""
+        """Return a run's state: "running", "waiting" for another run, "paused", "failed" or "done". A run that trains here also has its
+        current step; a stopped run has its error."""
         now, name = self._runner.state(), str(run.folder)
         if now and now[0] == name:
             asked = {"pausing": run.pausing() or self._runner.stopping(), "finishing": run.finishing()}
             return {"state": "running", "label": now[1].label, "fraction": now[1].fraction, **asked}
         if name in self._runner.waiting():
             return {"state": "waiting"}
-        state = "paused" if run.state == "done" and run.probe.exists() else run.state  # cut off while its files were moved
+        state = "paused" if run.state == "done" and run.probe.exists() else run.state  # the process ended while it moved its files
         return {"state": state, "error": run.error, "pausing": run.pausing(), "elsewhere": True}
 
     def go_on(self, run: Run) -> None:
-        """Learn in a run's folder, after the runs that were asked for before.
+        """Start or resume a run, after the runs already queued.
 
         Raises:
-            TrainingError: it learns in another process, or is finished.
+            TrainingError: the run trains in another process, or is finished.
         """
-        with self._runner.lock:  # two tabs may ask at once
+        with self._runner.lock:  # two tabs may call this at once
             match self.state(run)["state"]:
                 case "done":
                     if run.shears:
@@ -58,7 +58,7 @@ class Learning:
                     self._runner.submit(Task(str(run.folder), lambda: self._learned(run), lambda _: None))
 
     def pause(self, run: Run) -> None:
-        """Have a run stop after a checkpoint; before its first step there is nothing that would be lost, so that it stops at once."""
+        """Pause a run after its next checkpoint. A run before its first step has nothing to lose, so it stops at once."""
         if str(run.folder) in self._runner.waiting() or (str(run.folder) == self.busy and not run.lines()):
             self._runner.cancel(str(run.folder))
         elif self.state(run)["state"] == "running":
@@ -66,29 +66,29 @@ class Learning:
             run.ask_to_pause()
 
     def finish(self, run: Run) -> None:
-        """Have a run end now with the best that it has had.
+        """End a run now with its best checkpoint.
 
         Raises:
-            TrainingError: it has learned nothing yet.
+            TrainingError: the run has no checkpoint yet.
         """
         if not run.best.exists():
             raise TrainingError(f"{run.folder} has learned nothing yet; let it learn, or delete it")
         run.ask_to_finish()
-        with suppress(TrainingError):  # whoever runs it elsewhere sees the request
+        with suppress(TrainingError):  # a process that runs it elsewhere sees the request
             self.go_on(run)
 
     def remove(self, run: Run) -> None:
-        """Remove a run and the model that came of it.
+        """Remove a run and its model.
 
         Raises:
-            TrainingError: it is learning, or cannot be removed.
+            TrainingError: the run is training, or cannot be removed.
         """
         if self.state(run)["state"] in ("running", "waiting"):
             raise TrainingError(f"{run.folder} is learning; pause it before it is deleted")
         run.remove()
 
     def close(self, seconds: float) -> bool:
-        """Have what learns keep where it stands, for the program is about to end; return whether it did in time."""
+        """Pause the running run before the program exits; return whether it wrote its checkpoint in time."""
         with self._runner.lock:
             if self.busy:
                 self.pause(Run(Path(self.busy)))
@@ -102,8 +102,8 @@ class Learning:
 
         def heeding(step: Progress) -> Progress:
             if self._pausing == str(run.folder):
-                run.ask_to_pause()  # again, since a run that has just begun forgets what it was asked before
+                run.ask_to_pause()  # again, because a run clears earlier requests when it starts
             return step
 
-        with suppress(LayerscopeError):  # the folder keeps why
+        with suppress(LayerscopeError):  # the run's folder records the error
             yield from retold(sheared(run) if run.shears else recovered(run), heeding)

@@ -1,4 +1,4 @@
-"""What Importance opens: one head or neuron by itself, and what the model loses without it."""
+"""Importance, opened units: a single head or neuron, and the model's loss without it."""
 
 import json
 from dataclasses import asdict, replace
@@ -18,21 +18,21 @@ from ui.page.bench.lab import Lab
 from ui.page.bench.scoring import Scoring
 from ui.page.bench.workbench import Workbench
 
-UNITS = {"heads": "head", "neurons": "neuron"}  # what can be opened, by its axis
-NEURONS = 16  # of a layer whose losses are measured together
-_SENTENCE = 32  # tokens of the text on which a head is looked at
+UNITS = {"heads": "head", "neurons": "neuron"}  # what can be opened, by axis
+NEURONS = 16  # neurons of a layer whose losses are measured together
+_SENTENCE = 32  # tokens of text that a head's pattern is shown on
 
 
 class Looking(Lab):
-    """What was opened of the open model, and what it loses without each head or neuron that was measured: the KL divergence from the
-    model as it is, which tells small losses apart long before a perplexity on as many tokens does."""
+    """The opened units, and the model's loss without each measured head or neuron. The loss is the KL divergence from the unchanged
+    model, which separates small losses on far fewer tokens than perplexity does."""
 
     def __init__(self, bench: Workbench, costing: Costing, scoring: Scoring) -> None:
         super().__init__(bench, costing)
         self._scoring = scoring
-        self._units: dict[str, dict[str, Any]] = {}  # the one that is open, by axis
+        self._units: dict[str, dict[str, Any]] = {}  # the open unit, by axis
         self._losses: dict[str, dict[tuple[int, int], float]] = {}  # by axis, then by layer and unit
-        self._peaks: dict[tuple[int, int], Peaks] = {}  # by layer and tokens asked for
+        self._peaks: dict[tuple[int, int], Peaks] = {}  # by layer and requested tokens
         scoring.when_measured(self.tell)
 
     def begin(self, model: Model) -> None:
@@ -45,8 +45,8 @@ class Looking(Lab):
         self.bench.page.put("importance", "opened", json.dumps(plain(told, 5)))
 
     def look(self, axis: str, layer: int, unit: int, tokens: int) -> None:
-        """Open a head (its pattern on a sentence, its role) or a neuron (which of so many practice tokens excite it most), and measure
-        what the model costs with it alone zeroed."""
+        """Open a head (its pattern on a sentence, its role) or a neuron (the practice tokens that excite it most), and measure the
+        model's cost with this unit alone zeroed."""
         model, told = self._model_with(axis, layer, unit), {"layer": layer, "unit": unit}
 
         def job() -> Job[None]:
@@ -65,7 +65,7 @@ class Looking(Lab):
         self.bench.submit("look", job, lambda _: None, urgent=True, quick=True)
 
     def losses(self, axis: str, layer: int) -> None:
-        """Measure what the model loses without each head of a layer, or each of some neurons spread over it, alone."""
+        """Measure the model's loss without each single head of a layer, or without each of NEURONS neurons spread over it."""
         model = self._model_with(axis, layer, 0)
         count = getattr(shape_of(model.config), axis)
         units = range(count) if axis == "heads" else sorted({place * count // NEURONS for place in range(NEURONS)})
@@ -84,7 +84,11 @@ class Looking(Lab):
         self.tell()
 
     def _model_with(self, axis: str, layer: int, unit: int) -> Model:
-        """Return the open model, which has this layer and unit."""
+        """Return the open model.
+
+        Raises:
+            SettingsError: the model has no such layer or unit.
+        """
         model = self.bench.open_meter().model
         if axis not in UNITS or not (0 <= layer < model.spec.depth and 0 <= unit < getattr(shape_of(model.config), axis)):
             raise SettingsError(f"there is no {UNITS.get(axis, axis)} {unit} of layer {layer}")
@@ -108,7 +112,7 @@ class Looking(Lab):
 
 
 def _without(model: Model, axis: str, layer: int, unit: int) -> Plan:
-    """Return the model's plan with one unit of one layer alone cut."""
+    """Return the model's plan with a single unit of one layer cut."""
     whole = untouched(model.spec.depth)
     left = Trim(**{axis: tuple(other for other in range(getattr(shape_of(model.config), axis)) if other != unit)})
     return replace(whole, blocks=tuple(replace(block, trim=left) if block.home == layer else block for block in whole.blocks))

@@ -1,4 +1,4 @@
-"""What can be measured of a plan: each a task that returns the fields of its row on the board."""
+"""Measurements of a plan. Each is a job that returns the fields of its row on the board."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -18,7 +18,7 @@ Measurement = Callable[[], Job[dict[str, Any]]]
 
 
 def cost(judge: Judge, plan: Plan) -> Measurement:
-    """What the plan costs on the judge's texts."""
+    """Return the measurement of the plan's cost on the judge's texts."""
 
     def job() -> Job[dict[str, Any]]:
         return {"evaluation": evaluation_to_json((yield from judge.judge(plan)))}
@@ -35,7 +35,7 @@ def _samples(model: Model, plan: Plan) -> Measurement:
 
 
 def _speed(model: Model, plan: Plan, **cache: int) -> Measurement:
-    memory = asdict(memory_of(model, plan, **cache))  # at once, since it may refuse
+    memory = asdict(memory_of(model, plan, **cache))  # before the job, because it may raise
 
     def job() -> Job[dict[str, Any]]:
         return {"speed": asdict((yield from measure_speed(model, plan))), "memory": memory}
@@ -50,8 +50,8 @@ def _tasks(model: Model, plan: Plan, **which: Any) -> Measurement:
     return job
 
 
-# What a person may ask for beside the cost, by the field it gives: source and plan continue the same prompts; speed, and
-# with it memory; tasks.
+# Optional measurements, by the board field they give. "samples": source and plan continue the same prompts; "speed": speed and memory;
+# "tasks": task scores.
 ALSO: dict[str, tuple[Callable[..., Measurement], tuple[str, ...]]] = {
     "samples": (_samples, ()),
     "speed": (_speed, ("context", "batch")),
@@ -60,10 +60,10 @@ ALSO: dict[str, tuple[Callable[..., Measurement], tuple[str, ...]]] = {
 
 
 def measurement(what: str, model: Model, plan: Plan, options: Mapping[str, Any]) -> Measurement:
-    """Return one of ALSO for a plan, with those of the options that it knows; None leaves the engine's default.
+    """Return one of ALSO for a plan. It takes the options that it knows; None keeps the engine's default.
 
     Raises:
-        LayerscopeError: there is no such measurement, or an option makes no sense.
+        LayerscopeError: there is no such measurement, or an option is invalid.
     """
     if what not in ALSO:
         raise LayerscopeError(f"nothing is measured by the name of '{what}'")

@@ -1,4 +1,4 @@
-"""Opening models: which one is open, which is on its way, and what belongs to it."""
+"""Opening models: the open model, the one being opened, and the data that belongs to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from ui.page.bench.shared import shared_meter, shared_model
 from ui.page.bench.view_updates import ViewUpdates
 from ui.text.commands import facts_of
 
-# The components whose data is of the open model and its texts.
+# Components that show the open model and its texts.
 CHARTS = ("similarity", "norms", "weights", "landscape", "fold", "importance", "widths", "widthcosts", "masks")
 
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """What is being opened; nothing of it is in use until the model is there. `spans` None: no link came with it."""
+    """The model being opened. The page keeps the previous model until this one is open. `spans` is None where no link gave any."""
 
     source: ModelSource
     texts: TextSet
@@ -34,12 +34,11 @@ class Coming:
 
 
 class Opening:
-    """The open model of one tab of the browser, and its jobs.
+    """The open model of one browser tab, and its jobs.
 
-    Everything a tab shows belongs to one opening, whose number is `opened`. Between asking for another model and having it
-    nothing else is taken on; what the page sends with another number is dropped (`ui.page.handlers`). Whoever builds on
-    this says what to do with a model that was opened (`take`), with the same words said again (`again`), and what was asked
-    for and will not come (`forget`).
+    Everything a tab shows belongs to one opening, numbered by `opened`. While a model is being opened, no other request is accepted, and
+    page requests with another number are dropped (`ui.page.responses`). Subclasses handle an opened model (`take`), a repeated request for
+    the open model (`again`), and cancelled requests (`forget`).
     """
 
     def __init__(self) -> None:
@@ -48,28 +47,28 @@ class Opening:
         self.runner = Runner(self._dropped)
         self.lock = self.runner.lock
         self.opened = 0
-        self.notice, self.notice_of = "", ""  # what a person is told that is no mistake of theirs, and the name of the plan it is about
+        self.notice, self.notice_of = "", ""  # a message that is not an error, and the name of the plan it concerns
         self.model: Model | None = None
         self.meter: SimilarityMeter | None = None
         self.texts: TextSet = bundled("english")
-        self.opening: tuple[str, str, str, str] | None = None  # what is open or being opened: model, dtype, texts, device
+        self.opening: tuple[str, str, str, str] | None = None  # the open model, or the one being opened: model, dtype, texts, device
         self.coming: Coming | None = None
         self._on_opened: list[Callable[[], None]] = []
 
     def take(self, coming: Coming, same: bool) -> None:
-        """A model has been opened; `same` where it was open before, on other texts perhaps."""
+        """Handle an opened model; `same` if it was open before, perhaps on other texts."""
         raise NotImplementedError
 
     def again(self, settings: LacoSettings, spans: list[list[int]] | None) -> None:
-        """What is open was asked for again."""
+        """Handle a repeated request for the open model."""
         raise NotImplementedError
 
     def forget(self) -> None:
-        """What was asked for and is not there will not come."""
+        """Forget requests whose results will not come."""
         raise NotImplementedError
 
     def when_opened(self, tell: Callable[[], None]) -> None:
-        """Call this whenever a model has been opened."""
+        """Register a callback that runs after a model was opened."""
         self._on_opened.append(tell)
 
     def open(
@@ -81,9 +80,12 @@ class Opening:
         spans: list[list[int]] | None = None,
         device: str = "cpu",
     ) -> None:
-        """Open a model on some texts and work out what the page shows first; if it is open already, ask for the map alone.
+        """Open a model on some texts and compute what the page shows first. If it is already open, request the T map only.
 
-        What was being opened is given up: the last one asked for wins. `spans` are those of a link's hand-made plan.
+        The last request wins: a model still being opened is cancelled. `spans` are those of a link's hand-made plan.
+
+        Raises:
+            LayerscopeError: the model's path is outside the allowed folders, or is no model source.
         """
         wanted = (where, dtype, texts.fingerprint, device)
         if wanted == self.opening and self.coming is None:
@@ -103,7 +105,7 @@ class Opening:
 
         def looked_at(spec: ModelSpec) -> None:
             with self.lock:
-                if self.coming is not None and self.coming.source == source:  # and it was not given up meanwhile
+                if self.coming is not None and self.coming.source == source:  # and was not cancelled meanwhile
                     self.page.put("spec", "value", charts.spec_card(spec, source))
 
         self.runner.submit(Task("open", lambda: shared_model(source, looked_at), self._opened, quick=True), urgent=True)
@@ -125,19 +127,19 @@ class Opening:
             tell()
 
     def notify(self, words: str, plan: Plan | None = None) -> None:
-        """Tell a person something of the open model, or of a plan: that stands there while the plan is shown."""
+        """Show a message about the open model, or about a plan while that plan is shown."""
         self.notice, self.notice_of = words, blocks_key(plan.blocks) if plan else ""
 
     def cancel(self) -> None:
-        """Stop whatever runs or waits. What was asked for and is not there is forgotten, so that it can be asked again."""
+        """Stop the running task and the queue. Requests without a result are forgotten, so that they can be repeated."""
         self.runner.cancel()
         self._dropped()
 
     def _dropped(self) -> None:
         self.opening = None
-        if self.coming is not None:  # what is shown is still of the model that was open before
+        if self.coming is not None:  # the page still shows the previous model
             self.coming = None
-            self.opened += 1  # what the page asked for meanwhile was not heard; so it asks again
+            self.opened += 1  # requests were refused while it was being opened; a new number makes the page repeat them
             model = self.model
             self.page.put("spec", "value", self._card(model) if model else "{}")
             for component in CHARTS if model else ():
@@ -149,14 +151,14 @@ class Opening:
 
     @property
     def ready(self) -> bool:
-        """True where a model is open and no other one is on its way."""
+        """True where a model is open and no other one is being opened."""
         return self.meter is not None and self.coming is None
 
     def open_meter(self) -> SimilarityMeter:
         """Return the meter of the open model.
 
         Raises:
-            LayerscopeError: there is none yet, or another model is on its way.
+            LayerscopeError: no model is open yet, or another one is being opened.
         """
         if self.meter is None:
             raise LayerscopeError("no model is open yet")
@@ -165,10 +167,10 @@ class Opening:
         return self.meter
 
     def submit(self, kind: str, make: Callable[[], Job[Any]], done: Callable[[Any], None], urgent: bool = False, **how: bool) -> None:
-        """Queue a job; see `ui.page.bench.jobs.Task` for how."""
+        """Queue a job; `how` are further fields of `ui.page.bench.jobs.Task`."""
         self.runner.submit(Task(kind, make, done, **how), urgent)
 
     def show(self, component: str, data: str) -> None:
-        """Give a chart its data; with that it is up to date."""
+        """Set a chart's data and mark it as up to date."""
         self.page.put(component, "data", data)
         self.page.put(component, "stale", "no")

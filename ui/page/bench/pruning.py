@@ -1,4 +1,4 @@
-"""What Weights asks for: the plan that the page shows with weights made zero, and what sparsities cost, method against method."""
+"""The Weights tab: prunes weights of the plan shown, and measures the cost of several sparsities by each method."""
 
 import json
 from collections.abc import Sequence
@@ -41,14 +41,18 @@ class Pruning(Lab):
         self.bench.show("masks", json.dumps(plain({"lost": self._lost, "curves": self._curves.points}, 5)))
 
     def learn(self, method: str, found: Distributions) -> None:
-        """Take what a method's scores leave at each sparsity, measured on Importance."""
+        """Store what a method's scores leave at each sparsity, measured on Importance."""
         self._lost[method] = {"projections": found.projections, "lost": [[one.lost for one in row] for row in found.layers]}
         self.tell()
 
     def prune(
         self, choice: str, threshold: float, method: str, sparsity: float, pattern_: str, group: str, tokens: int, **settings: Any
     ) -> None:
-        """Prune weights of the plan that the page shows; the pruned one becomes the plan shown."""
+        """Prune weights of the plan shown on the page; the pruned plan becomes the plan shown.
+
+        Raises:
+            SettingsError: sparsity is 0 and there is no pattern.
+        """
         model, plan = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0].dense
         own = MASKS.require(method).settings.group  # type: ignore[attr-defined]
         want = wanted(None if pattern_ else sparsity, pattern_ or None, group or own)
@@ -62,13 +66,13 @@ class Pruning(Lab):
         self.bench.submit("prune", job, self.bench.show_found, urgent=True)
 
     def times(self, method: str, tokens: int) -> dict[str, Any]:
-        """Return how many practice tokens a method reads where so many are asked for, and how many seconds it takes here."""
+        """Return the number of practice tokens that the method reads where `tokens` are requested, and the seconds it takes here."""
         model = self.bench.open_meter().model
         read = tokens_in(self.packs(tokens)) if MASKS.require(method).settings.needs else 0  # type: ignore[attr-defined]
         return when_paced(self.bench, "mask-times", lambda: {"tokens": read, "seconds": {"prune": pruning_seconds(model, method, read)}})
 
     def curves(self, sparsity: float = SPARSITIES[0]) -> None:
-        """Measure what a few sparsities cost by each method, nearest the slider's first, on the model as it was opened."""
+        """Measure the cost of a few sparsities by each method on the unchanged model, nearest to the slider first."""
         nearest = sorted(SPARSITIES, key=lambda one: abs(one - sparsity))
         self._curves.measure([self._point(method, one) for one in nearest for method in CURVES])
 

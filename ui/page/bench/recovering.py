@@ -1,4 +1,4 @@
-"""What Recover asks for beside repairs: runs in which plans learn again, from the plan that the page shows to a model like any other."""
+"""The training runs on Recover, from the plan shown on the page to a checkpoint."""
 
 import itertools
 import json
@@ -23,23 +23,23 @@ from ui.page.bench.learning import Learning
 from ui.page.bench.shared import stem_of, suggested_name
 from ui.page.bench.workbench import Workbench
 
-_EVERY = 1.0  # seconds between two looks at the runs by themselves
+_EVERY = 1.0  # seconds between two automatic checks of the runs
 
 
 class Recovering:
-    """The runs below the export folder as one workbench shows them, and the run of them that is looked at."""
+    """The runs in the export folder as one workbench shows them, and the selected run."""
 
     def __init__(self, bench: Workbench, learning: Learning) -> None:
         self.bench, self.learning = bench, learning
-        self._chosen = self._told = ""  # the folder of the run that is looked at, and what the page was told last
-        self._busy, self._at = learning.busy, 0.0  # when it was told
+        self._chosen = self._told = ""  # the selected run's folder, and the last update sent to the page
+        self._busy, self._at = learning.busy, 0.0  # time of that update
         bench.when_opened(self._opened)
 
     def begin(self, choice: str, threshold: float, name: str, texts: Sequence[str], settings: RecoverySettings) -> None:
-        """Let the plan that Fold shows learn again from some texts, in a new folder of the export directory.
+        """Train the plan shown on Fold on some texts, in a new folder of the export directory.
 
         Raises:
-            ExportError, PlanError, SettingsError, TextError, TrainingError: what is asked for makes no sense, or cannot be written.
+            ExportError, PlanError, SettingsError, TextError, TrainingError: the request is invalid, or the folder cannot be written.
         """
         model, (plan, _) = self.bench.open_meter().model, self.bench.chosen(choice, threshold)
         self._require_texts(texts)
@@ -50,10 +50,10 @@ class Recovering:
         self.tell()
 
     def shear(self, texts: Sequence[str], target: Mapping[str, int], settings: ShearSettings) -> None:
-        """Let the open model learn what to leave out of itself, down to a shape, in a new folder of the export directory.
+        """Start a shearing run of the open model down to a target shape, in a new folder of the export directory.
 
         Raises:
-            ExportError, PlanError, SettingsError, TextError, TrainingError: what is asked for makes no sense, or cannot be written.
+            ExportError, PlanError, SettingsError, TextError, TrainingError: the request is invalid, or the folder cannot be written.
         """
         model = self.bench.open_meter().model
         if not target:
@@ -75,10 +75,10 @@ class Recovering:
                 self.bench.reach.require(text)
 
     def act(self, what: str, name: str) -> None:
-        """Do what a button says for the run of this name: show, resume, pause, finish or delete it.
+        """Show, resume, pause, finish or delete the run of this name.
 
         Raises:
-            TrainingError: there is no such run, or it is in no state for that.
+            TrainingError: there is no such run, or its state does not allow this.
         """
         run = next((run for run in runs_in(self.bench.export_folder) if run.folder.name == name), None)
         if run is None:
@@ -92,12 +92,12 @@ class Recovering:
         self.tell()
 
     def glance(self) -> None:
-        """Tell the page how its runs stand; again only after a second, or where another one learns than before."""
+        """Send the runs to the page, at most once a second, or when another run starts training."""
         if self.learning.busy != self._busy or time.monotonic() - self._at > _EVERY:
             self.tell()
 
     def tell(self) -> None:
-        """Tell the page how its runs stand, where that has changed."""
+        """Send the runs to the page if they have changed."""
         self._busy, self._at = self.learning.busy, time.monotonic()
         rows = [row for run in runs_in(self.bench.export_folder) if (row := self._row(run))]
         shown = self._looked_at(rows)
@@ -113,7 +113,7 @@ class Recovering:
             self.bench.page.put("recovery", "value", found)
 
     def _show(self, run: Run) -> None:
-        """Show the plan that came of a shearing."""
+        """Show the plan of a finished shearing run."""
         self.bench.load_plan(read_saved([run.plan_file]))
 
     def _delete(self, run: Run) -> None:
@@ -122,14 +122,14 @@ class Recovering:
         self.learning.remove(run)
 
     def _row(self, run: Run) -> dict[str, Any] | None:
-        """Return a run with its state and its course; None where its folder says nothing that can be read."""
+        """Return a run with its state and its course, or None where its folder cannot be read."""
         try:
             return {"name": run.folder.name, "path": str(run.folder), **self.learning.state(run), **self.learning.courses.of(run)}
         except (LayerscopeError, OSError, KeyError, TypeError, ValueError):
             return None
 
     def _looked_at(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the run that is looked at: the one that was chosen, else the one that learns, else the latest."""
+        """Return the selected run, else the running one, else the latest."""
         known = {row["path"]: row for row in rows}
         return next((known[path] for path in (self._chosen, self._busy, *known) if path in known), None)
 
@@ -141,11 +141,11 @@ class Recovering:
 
 
 def _ratios_alone(look: dict[str, Any]) -> dict[str, Any]:
-    """Return a look as it is drawn beside those of other runs."""
+    """Return an evaluation as the chart of several runs draws it."""
     return {"tokens": look["tokens"], **{name: look[name][:1] for name in ("kind", "other")}}
 
 
 def _absolute(text: str) -> str:
-    """Return a text as it is named wherever the app is started from."""
+    """Return a text's name, with an absolute path for files: it must not depend on the working directory."""
     named = text == SELF or text in BUNDLES or text.startswith(HUB)
     return text if named else str(Path(text).expanduser().absolute())
