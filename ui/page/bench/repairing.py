@@ -1,4 +1,4 @@
-"""What Recover asks for: the plan that the page shows repaired without training, how long that takes, and the way back."""
+"""Repairs on Recover: repair the plan shown without training, estimate how long that takes, and undo it."""
 
 import json
 from typing import Any
@@ -19,16 +19,20 @@ from ui.text.wire import evaluation_to_json
 
 
 class Repairing:
-    """Repairs the plans of one workbench; what it makes is judged and pinned to the board."""
+    """Repairs the plans of one workbench, judges the repaired plans and pins them to the board."""
 
     def __init__(self, bench: Workbench, comparison: Comparison) -> None:
         self.bench, self.comparison = bench, comparison
-        self._repaired: tuple[str, Plan, Plan] | None = None  # which choice was repaired last, that plan, and the repaired one
+        self._repaired: tuple[str, Plan, Plan] | None = None  # the last repair: the plan choice, its plan, and the repaired plan
         bench.when_opened(self._forget)
         bench.when_shown(self._shown)
 
     def repair(self, choice: str, threshold: float, kind: str, texts: TextSet, judged: int, **settings: Any) -> None:
-        """Repair the plan that Fold shows without training, judge it before and after, and show it."""
+        """Repair the plan shown on Fold without training, judge it before and after, and show the repaired plan.
+
+        Raises:
+            PlanError: there is no such plan, or it cannot be repaired this way.
+        """
         asked = REPAIRS.require(kind).asked(settings)
         plan, _ = self.bench.chosen(choice, threshold)
         model = self.bench.open_meter().model
@@ -57,8 +61,9 @@ class Repairing:
         self.bench.submit("repair", job, done, urgent=True)
 
     def times(self, choice: str, threshold: float, judged: int, **settings: Any) -> dict[str, Any]:
-        """Return how many seconds each kind of repair of the plan that Fold shows takes here, judging on so many tokens too, and with how
-        many practice tokens; nothing where the model has not run yet: then it is timed, and the page told.
+        """Return the estimated seconds of each kind of repair, judging included, and the number of practice tokens.
+
+        Returns nothing before the model's first pass: the model is then timed, and the page gets the estimate later.
 
         Raises:
             PlanError: there is no such plan yet.
@@ -76,7 +81,7 @@ class Repairing:
         return when_paced(self.bench, "repair-times", told)
 
     def refused(self, choice: str, threshold: float) -> dict[str, str]:
-        """Return which kinds of repair the plan that Fold shows forbids, and why.
+        """Return the kinds of repair that the plan shown on Fold forbids, each with its reason.
 
         Raises:
             PlanError: there is no such plan yet.
@@ -90,7 +95,7 @@ class Repairing:
         return found
 
     def undo(self) -> None:
-        """Show the plan again that was repaired last.
+        """Show the plan before the last repair.
 
         Raises:
             PlanError: nothing was repaired.
@@ -105,7 +110,7 @@ class Repairing:
             self.bench.page.move("plan", choice)
 
     def _shown(self, *_plans: Plan) -> None:
-        """What is trimmed, pruned or found after a repair is no repaired plan any more: there is nothing to undo."""
+        """Drop the undo step once another plan than the repaired one is shown as found."""
         if self._repaired is not None and self.bench.found is not self._repaired[2]:
             self._forget()
 
@@ -115,14 +120,14 @@ class Repairing:
 
 
 def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str, practice: TextSet) -> dict[str, Any]:
-    """Return what the page says of a repair: what it did on the text it was chosen on, and on the text that judges."""
+    """Return what the page shows of a repair: cost before and after, on the practice texts and on the evaluation texts."""
     solved = sum(len(block.refits) + len(block.trim.refits if block.trim else ()) for block in found.blocks) if kind in WHOLE else 0
     return {
         "before": before.ratio,
         "after": after.ratio,
         "texts": before.protocol.texts,
         "seams": len(found.repairs),
-        "solved": solved,  # projections, where the layers after seams were solved again
+        "solved": solved,  # projections solved again in the layers after seams
         "kind": kind,
         "tokens": before.protocol.tokens,
         "practice": practice.name,

@@ -1,4 +1,4 @@
-"""A run as the page draws it: what it is, where it stands, and how it came there, thinned to what a chart can show. Reads files alone."""
+"""Chart data of a training run: its request, its state and its course, thinned to a chart's resolution. Reads only the run's files."""
 
 import math
 import statistics
@@ -13,17 +13,18 @@ from engine.recover.settings import ShearSettings
 from engine.recover.shearing import recipe_of
 from engine.training.recipe import Recipe
 
-POINTS = 300  # of the training loss: more are told apart by no eye
-APART = 1.05  # other text has fallen behind where its ratio, over that of the training kind, grew by more than this
-_LAST = 20  # steps that the pace is taken from
+POINTS = 300  # of the training loss; a chart cannot show more
+APART = 1.05  # other text has fallen behind where its ratio, divided by that of the training kind, grew by more than this factor
+_LAST = 20  # number of last steps that the pace is taken from
 
 
 def course(run: Run) -> dict[str, Any]:
-    """Return the course of a run: its tokens so far and of all, its pace, the training loss (mean of neighbouring steps), each look at
-    held-out text, and how the masks of a shearing have gone.
+    """Return the course of a run: its tokens so far and in total, its pace (tokens a second), the estimated seconds left, the training loss
+    (mean of neighbouring steps), each held-out evaluation, and the masks of a shearing.
 
     Raises:
-        TrainingError: the folder holds no run. KeyError: it holds one of another form.
+        TrainingError: the folder holds no run.
+        KeyError: the run's record has another form.
     """
     record, lines, recipe = run.record, run.lines(), _recipe(run)
     steps = [line for line in lines if "loss" in line]
@@ -51,13 +52,13 @@ def course(run: Run) -> dict[str, Any]:
 
 
 def _recipe(run: Run) -> Recipe:
-    """Return how a run learns; before its rates are known, how it was asked to."""
+    """Return a run's recipe: the one it trains with, or the requested one before its learning rate is known."""
     record = run.record
     return recipe_of(ShearSettings(**record["settings"])) if run.shears else Recipe(**record.get("recipe", record["asked"]))
 
 
 def _asked(run: Run) -> dict[str, Any]:
-    """Return what a run was asked for."""
+    """Return what was requested of a run."""
     record = run.record
     if not run.shears:
         asked = {name: record[name] for name in ("name", "plan", "text", "train", "loss", "budget", "until")}
@@ -68,8 +69,8 @@ def _asked(run: Run) -> dict[str, Any]:
 
 
 def _masks(steps: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Return by kind of part, at some steps: tokens so far, the shares that are expected and wanted to stay, the share of masks that is
-    undecided, and the two multipliers."""
+    """Return, by kind of part and over thinned steps: tokens so far, the expected and the wanted share kept, the share of undecided
+    masks, and the two multipliers."""
     some = steps[:: max(1, len(steps) // POINTS)]
     found = {}
     for name, first in (some[0]["masks"] if some else {}).items():
@@ -93,18 +94,18 @@ def _ratios(record: dict[str, Any], side: str) -> dict[str, float] | None:
 
 
 def _pace(steps: list[dict[str, Any]], record: dict[str, Any]) -> float | None:
-    """Return the seconds that a step takes: of the last ones, else as measured before the first; None before that."""
+    """Return the seconds per step: the median of the last steps, else the time measured before the first; None without either."""
     return statistics.median(line["seconds"] for line in steps[-_LAST:]) if steps else record.get("seconds_a_step")
 
 
 def _with_looks(lines: list[dict[str, Any]]) -> float:
-    """Return by how much looking at held-out text has made the steps so far longer."""
+    """Return the factor by which held-out evaluations have lengthened the run so far."""
     learning, all_of_it = (sum(line.get("seconds", 0.0) for line in some) for some in ([one for one in lines if "loss" in one], lines))
     return all_of_it / learning if learning else 1.0
 
 
 def _domains(lines: list[dict[str, Any]], tokens: int) -> dict[str, list[list[float]]]:
-    """Return by domain, where they are read by what they cost: tokens so far, the loss (nats a token) and the proportion there."""
+    """Return, by domain, [tokens so far, loss (nats per token), proportion]. Empty where the proportions do not follow the loss."""
     told = [(line["step"] * tokens, line["domains"]) for line in lines if "domains" in line]
     return {
         name: [[at, domains[name]["cost"], domains[name]["proportion"]] for at, domains in told] for name in (told[0][1] if told else {})
@@ -119,7 +120,7 @@ def _thinned(points: list[tuple[int, float]]) -> list[list[float]]:
 
 
 def _apart(looks: list[dict[str, Any]]) -> bool:
-    """Return whether other text has fallen behind text of the training kind since the first look."""
+    """Return whether other text has fallen behind text of the training kind since the first evaluation."""
     ratios = [[look[name][0] for name in ("other", "kind")] for look in looks[:1] + looks[-1:]]
     if len(looks) < 2 or not all(ratio and math.isfinite(ratio) for pair in ratios for ratio in pair):
         return False
@@ -128,7 +129,7 @@ def _apart(looks: list[dict[str, Any]]) -> bool:
 
 
 class Courses:
-    """The courses of runs, read again only where their files have changed."""
+    """The courses of runs, read again only when their files change."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[list[float], dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""How long something will take, told before it is begun: at the pace of the open model's last passes on this machine."""
+"""Runtime estimates before a job starts, from the pace of the open model's last passes on this machine."""
 
 import json
 import math
@@ -12,7 +12,8 @@ from ui.page.bench.workbench import Workbench
 
 
 def when_paced(bench: Workbench, component: str, told: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what is told of times; nothing where the model has not run yet: then it is timed, and the component told."""
+    """Return the estimates that `told` gives. Before the model's first pass it returns nothing: a job times the model, then sets the
+    component's value."""
     meter = bench.open_meter()
 
     def job() -> Job[None]:

@@ -1,4 +1,4 @@
-"""Saving a plan that has tensors: its file and they in one, for the browser to fetch."""
+"""Save a plan with tensors: one file of the plan and its tensors, for the browser to download."""
 
 import tempfile
 from pathlib import Path
@@ -9,17 +9,17 @@ from ui.page.bench.workbench import Workbench
 
 
 class Saving:
-    """Packs plans of one workbench; the files go with it."""
+    """Packs plans of one workbench. The files are removed with the workbench."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def file(self, choice: str, threshold: float) -> Path:
-        """Return a zip of the plan that the page shows and its tensors.
+        """Return a zip of the plan shown on the page and its tensors.
 
         Raises:
-            PlanError: there is no such plan yet, or a tensor of it is not on this machine.
+            PlanError: there is no such plan yet, or one of its tensors is not on this machine.
         """
         plan, _ = self.bench.chosen(choice, threshold)
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="layerscope-")

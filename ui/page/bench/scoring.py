@@ -1,4 +1,4 @@
-"""What Importance asks for: scores of heads, neurons, channels and weights, and how far they agree."""
+"""The Importance tab: scores of heads, neurons, channels and weights, and the scores' agreement."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from ui.page.bench.workbench import Workbench
 
 
 class Scoring(Lab):
-    """What was measured of the open model's parts."""
+    """The measured scores of the open model's parts."""
 
     def __init__(self, bench: Workbench, costing: Costing, pruning: Pruning) -> None:
         super().__init__(bench, costing)
@@ -34,7 +34,7 @@ class Scoring(Lab):
         self._on_measured: list[Callable[[], None]] = []
 
     def when_measured(self, tell: Callable[[], None]) -> None:
-        """Call this whenever another score was measured."""
+        """Register a callback that runs after each measured score."""
         self._on_measured.append(tell)
 
     def begin(self, model: Model) -> None:
@@ -45,13 +45,13 @@ class Scoring(Lab):
         self.bench.show("importance", json.dumps(plain(self._shown, 5)))
 
     def scores(self, axis: str) -> Mapping[str, Layers]:
-        """Return what was measured of an axis, by score."""
+        """Return the measured scores of an axis, by name."""
         found: Mapping[str, Layers] = self._shown["measured"].get(axis, {})
         return found
 
     def measure(self, axis: str, score: str | None, tokens: int) -> None:
-        """Measure one score of an axis on the model as it was opened, or all of them that need no gradients; with the channels also what
-        the stream's principal directions hold."""
+        """Measure one score of an axis on the unchanged model; with `score` None, all scores that need no gradients. For channels, also
+        measure the principal directions of the residual stream."""
         names = [require_importance(axis, score)] if score else quick_scores(axis)
         model = self.bench.open_meter().model
 
@@ -67,8 +67,8 @@ class Scoring(Lab):
         self.bench.submit("importance", job, lambda _: None, urgent=True)
 
     def times(self, axis: str, score: str, tokens: int) -> dict[str, Any]:
-        """Return how many practice tokens are read where so many are asked for, and how many seconds it takes here to measure `one`
-        score, or `all` that need no gradients; what is known of as many tokens takes none."""
+        """Return the number of practice tokens read where `tokens` are requested, and the seconds for `one` score and for `all` that
+        need no gradients. A score already measured on as many tokens takes no time."""
         model, read = self.bench.open_meter().model, tokens_in(self.packs(tokens))
         asked = {"one": [require_importance(axis, score)], "all": quick_scores(axis)}
         todo = {which: [name for name in names if self._shown["tokens"].get(axis, {}).get(name) != read] for which, names in asked.items()}
@@ -100,7 +100,7 @@ class Scoring(Lab):
             tell()
 
     def _learn(self, what: str, axis: str, name: str, found: Any) -> dict[str, Any]:
-        """Keep what was found of a score of an axis; return it beside that of the axis's other scores."""
+        """Store a result of one score; return the results of all scores of the axis."""
         of_axis = {**self._shown[what].get(axis, {}), name: found}
         self._shown[what] = {**self._shown[what], axis: of_axis}
         return of_axis

@@ -1,4 +1,4 @@
-"""Searching for better plans: what the Search tab asks for."""
+"""The Search tab: searches for better plans, and makes baselines."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ from ui.page.bench.workbench import Workbench
 
 
 class Searching:
-    """The Search tab of one workbench: one search at a time, its improvements on screen as they come, and baselines."""
+    """The Search tab of one workbench. One search runs at a time and shows improvements as they come."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
@@ -62,7 +62,7 @@ class Searching:
         self.bench.submit("search", job, done, urgent=True)
 
     def make_baseline(self, method: str, keep: int, objective: str, **settings: Any) -> None:
-        """Make a baseline's plan, score it beside what the search finds, and show it."""
+        """Make a baseline's plan, score it like the search's plans, and show it."""
         BASELINES.require(method)
         OBJECTIVES.require(objective)
         require_target(self.bench.open_meter().model.spec.depth, keep)
@@ -95,7 +95,7 @@ class Searching:
     def _found(self, found: Found) -> None:
         point = {"score": found.score, "seconds": found.seconds, "forwards": found.forwards, "stage": found.stage}
         self.bench.take_found(found.plan)
-        history = [one for one in self._shown["history"] if one["stage"] != "guess"]  # whose score is of less text
+        history = [one for one in self._shown["history"] if one["stage"] != "guess"]  # a guess is scored on less text
         self._tell(history=[*history, point], plan=charts.plan_parts(self.bench.open_meter().model, found.plan))
 
     def _tell(self, **news: Any) -> None:

@@ -1,4 +1,4 @@
-"""What "Shapes for a budget" on Search asks for: all legal shapes near a number of parameters, the most promising measured and timed."""
+""" "Shapes for a budget" on Search: ranks all legal shapes near a number of parameters, measures and times the best."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from ui.text.wire import shapes_to_json
 
 
 class Shaping(Lab):
-    """Looks for the shape to cut the open model to. What was measured is on the page as it comes, and stays after a cancel."""
+    """Searches for the shape to cut the open model to. Measured shapes are shown as they come, and stay after a cancel."""
 
     _found: tuple[Candidate, ...] = ()
-    _again: Callable[[Plan, Shape], Job[Plan]]  # makes the plan of a measured shape once more
+    _again: Callable[[Plan, Shape], Job[Plan]]  # makes a measured shape's plan again
 
     def begin(self, model: Model) -> None:
         self._found = ()
@@ -32,7 +32,7 @@ class Shaping(Lab):
         self.bench.page.put("shapes", "data", json.dumps(plain(self._told()) if self._found else {"rows": []}))
 
     def search(self, millions: float | None, measured: int, refit: bool, speed: bool, tokens: int) -> None:
-        """Measure the most promising shapes of at most so many million parameters, and time them where asked to.
+        """Measure the most promising shapes of at most `millions` million parameters, and time them if `speed`.
 
         Raises:
             SettingsError: there is no budget.
@@ -53,13 +53,13 @@ class Shaping(Lab):
                     self._learn((yield from scaled(run, 0.0, share)))
                     if speed:
                         yield from scaled(timed(model, self._found, self._learn), share, 1.0)
-                finally:  # also where it is cancelled
+                finally:  # also after a cancel
                     keep_fronts(self._found)
 
         self.bench.submit("shapes", job, lambda _: None, urgent=True)
 
     def show(self, name: str) -> None:
-        """Make the plan of a measured shape the plan that the page shows; it is made again where its tensors were let go.
+        """Show the plan of a measured shape; it is made again if its tensors were released.
 
         Raises:
             PlanError: no shape of this name was measured.
@@ -82,7 +82,7 @@ class Shaping(Lab):
         self.tell()
 
     def _told(self) -> dict[str, Any]:
-        """Return what the page draws: the measured shapes, the cheapest first, ranks counted from 1."""
+        """Return the chart data: the measured shapes, cheapest first, with ranks from 1."""
         told, known = shapes_to_json(self._found), [one for one in self._found if one.cost is not None]
         rows = [_ranked(one, row) for one, row in zip(known, told["shapes"], strict=False)]
         seen = table("shapes", rows)
@@ -91,7 +91,7 @@ class Shaping(Lab):
 
 
 def _ranked(one: Candidate, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of a measured shape with the name of its plan and the level of its cost."""
+    """Return a measured shape's row with the name of its plan and the level of its cost."""
     assert one.plan is not None
     assert one.cost is not None
     ranks = {by: row[by] + 1 for by in ("by_estimate", "by_size")}

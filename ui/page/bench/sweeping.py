@@ -1,4 +1,4 @@
-"""Sweeping: every plan that Layer Collapse can reach, with its cost, beside the plans that others found."""
+"""The sweep on Search: every plan that Layer Collapse can reach, with its cost, and plans of other methods for comparison."""
 
 import json
 import threading
@@ -17,7 +17,7 @@ from ui.page.bench.workbench import T_MIN, Workbench
 
 
 class Sweeping:
-    """The sweep of one workbench: its plans are on the page as they come, and stay when it is stopped."""
+    """The sweep of one workbench. Its plans are shown as they come, and stay after a cancel."""
 
     def __init__(self, bench: Workbench, comparison: Comparison, costing: Costing) -> None:
         self.bench, self.comparison, self.costing = bench, comparison, costing
@@ -34,10 +34,10 @@ class Sweeping:
             self._tell()
 
     def start(self, seconds: float) -> None:
-        """Sweep for so long around the L, H and similarity on Fold; the board's plans are measured on the same texts first.
+        """Sweep for `seconds` around the L, H and similarity on Fold. The board's plans are measured on the same texts first.
 
         Raises:
-            SettingsError: the time makes no sense.
+            SettingsError: the time is invalid.
         """
         SweepSettings(seconds).checked()
         meter, settings = self.bench.open_meter(), self.bench.settings
@@ -56,7 +56,8 @@ class Sweeping:
         self.bench.submit("sweep", job, lambda _: self._tell(), urgent=True, yielding=True)
 
     def _found_by_others(self) -> list[tuple[str, Plan, dict[str, Any]]]:
-        """The board's plans and the one found last, but those of Algorithm 1; with what a judge said of them, and on which texts."""
+        """Return the board's plans and the last found plan, without those of Algorithm 1: label, plan, and the judged ratio with its
+        texts."""
         found = []
         for entry in self.comparison.board.entries().values():
             plan, judged = plan_from_json(entry["plan"]), entry.get("evaluation")

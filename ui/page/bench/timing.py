@@ -1,4 +1,4 @@
-"""How large and how fast plans with masks are beside their source: measured, since zeros promise more than ordinary kernels keep."""
+"""Speed and memory of plans with masks against their source. They are measured because ordinary kernels gain little from zeros."""
 
 import json
 from typing import Any
@@ -14,8 +14,10 @@ from ui.page.bench.workbench import Workbench
 
 
 class Timing:
-    """The speed and the memory of one workbench's plans with masks. Every one that is shown is timed after what is more urgent, where a
-    second copy of its weights finds room; else when somebody asks."""
+    """The speed and memory of one workbench's plans with masks.
+
+    A shown plan is timed after more urgent jobs, if memory has room for a second copy of the weights. Otherwise the user starts it.
+    """
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
@@ -25,14 +27,14 @@ class Timing:
         bench.when_shown(self._shown)
 
     def of(self, plan: Plan) -> dict[str, Any]:
-        """Return the fields "speed" and "memory" of a plan, measured here or on the board; none where nobody has measured them."""
+        """Return the fields "speed" and "memory" of a plan, measured here or on the board; empty where neither has them."""
         name = blocks_key(plan.blocks)
         pinned = Board(self.bench.open_meter().model.fingerprint).entries().get(name, {})
         known = self._known.get(name) or pinned
         return {field: known[field] for field in ("speed", "memory") if known.get(field)}
 
     def measure(self, plan: Plan) -> None:
-        """Time a plan beside its source."""
+        """Time a plan against its source."""
         wanted = measurement("speed", self.bench.open_meter().model, plan, {})
 
         def job() -> Job[None]:

@@ -1,4 +1,4 @@
-"""What Width asks for: the plan that the page shows with fewer heads, neurons or channels, and what widths cost, score against score."""
+"""The Width tab: trims heads, neurons or channels of the plan shown, and measures the cost of several widths by each score."""
 
 import json
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from ui.page.bench.lab import Lab
 from ui.page.bench.runtime_estimate import when_paced
 from ui.page.bench.workbench import Workbench
 
-SHARES = (0.875, 0.75, 0.5)  # of an axis that are left
-# A score, and what is done for what reads the cut parts; the quickest first.
+SHARES = (0.875, 0.75, 0.5)  # shares of an axis that are kept
+# Pairs of a score and a compensation, the quickest first.
 ARMS = (("maw", "nothing"), ("minitron", "nothing"), ("flap", "bias"), ("weighted", "refit"))
 
 
@@ -42,7 +42,7 @@ class Trimming(Lab):
         self.bench.page.put("trim-times", "value", "{}")
 
     def _range(self, axis: str) -> None:
-        """Put a slider of Width into the range of the open model."""
+        """Set a Width slider to the open model's range."""
         most = self._facts["shape"][axis]
         step = {"heads": self._facts["groups_of"], "neurons": max(1, most // 96), "channels": self._facts["shape"]["heads"]}[axis]
         fixed = axis in self._facts["fixed"]
@@ -55,14 +55,14 @@ class Trimming(Lab):
         self.bench.show("widthcosts", json.dumps(self._curves.points))
 
     def kept(self, heads: float, neurons: float, channels: float) -> Kept:
-        """Return what the sliders ask for; an axis that is whole is not asked for."""
+        """Return the widths that the sliders ask for; None for an axis that is not cut."""
         shape = self._facts.get("shape", {})
         asked = {"heads": int(heads), "neurons": int(neurons), "channels": int(channels)}
         return Kept(**{axis: None if count >= shape.get(axis, 0) else count for axis, count in asked.items()})
 
     def trim(self, choice: str, threshold: float, kept: Kept, score: str, tokens: int, beside: str, **more: bool) -> None:
-        """Trim the depth of the plan that the page shows; the trimmed one becomes the plan shown. `beside` and `more` (plain,
-        redistributed) are what `trim` of the engine is told."""
+        """Trim the layers of the plan shown on the page; the trimmed plan becomes the plan shown. `beside` (the compensation) and `more`
+        (plain, redistributed) go to `engine.methods.widths.trim`."""
         model, shown = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0]
         plan = shown.deep
         require_width(model, plan, kept)
@@ -81,7 +81,7 @@ class Trimming(Lab):
         self.bench.submit("trim", job, done, urgent=True)
 
     def times(self, score: str, beside: str, tokens: int) -> dict[str, Any]:
-        """Return how many practice tokens a trim reads where so many are asked for, and how many seconds it takes here."""
+        """Return the number of practice tokens that a trim reads where `tokens` are requested, and the seconds it takes here."""
         model, read = self.bench.open_meter().model, tokens_in(self.packs(tokens))
         SCORES.require(score)
 
@@ -91,7 +91,7 @@ class Trimming(Lab):
         return when_paced(self.bench, "trim-times", told)
 
     def curves(self, kept: Kept) -> None:
-        """Measure what a few widths of each axis cost by each score, nearest the sliders' first, on the model as it was opened."""
+        """Measure the cost of a few widths of each axis by each score on the unchanged model, nearest to the sliders first."""
         shape = self._facts["shape"]
         now = {axis: getattr(kept, axis) or shape[axis] for axis in AXES}
         asked = [(axis, count) for axis in AXES for count in self._counts(axis, now[axis])]
@@ -102,7 +102,7 @@ class Trimming(Lab):
         return score in scores_for(axis) and (beside != "bias" or has_bias(self.bench.open_meter().model, axis))
 
     def _counts(self, axis: str, now: int) -> list[int]:
-        """Return which widths of an axis are measured: the legal ones nearest to SHARES of it, and the slider's own."""
+        """Return the widths of an axis to measure: the legal ones nearest to SHARES of it, and the slider's."""
         config, whole = self.bench.open_meter().model.config, self._facts["shape"][axis]
         legal = {"heads": lambda: legal_heads(config), "channels": lambda: legal_channels(config, step=self._facts["shape"]["heads"])}
         there = legal[axis]() if axis in legal else range(1, whole + 1)

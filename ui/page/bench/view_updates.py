@@ -1,16 +1,17 @@
-"""What the page has yet to be told: properties of its components, numbered in the order they were put, and controls to move."""
+"""Updates that the page has not received yet: component properties, numbered in order, and controls to move."""
 
 import threading
 from typing import Any
 
 
 class ViewUpdates:
-    """The newest value of every property that was put, by component. Any thread may put; every page asks with the number it saw."""
+    """The newest value of every property, by component. Any thread may put values; every page asks for those after the number it last
+    saw."""
 
     def __init__(self) -> None:
         self._news: dict[tuple[str, str], tuple[int, Any]] = {}
         self._moves: dict[str, tuple[int, Any]] = {}
-        self._serial = self._told = 0  # the newest there is, and the newest that some page was told of
+        self._serial = self._told = 0  # the newest number, and the newest that any page has received
         self._lock = threading.RLock()
 
     def put(self, component: str, prop: str, value: Any) -> None:
@@ -20,21 +21,21 @@ class ViewUpdates:
             self._news[component, prop] = (self._serial, value)
 
     def move(self, control: str, value: Any) -> None:
-        """Set a control as a hand would: once, since a hand may move it again."""
+        """Set a control once, as a user would; the user may change it again."""
         with self._lock:
             self._serial += 1
             self._moves[control] = (self._serial, value)
 
     def settle(self, *but: str) -> None:
-        """Forget all moves: a page has come in, and sets its controls itself. A move of a few controls is kept where no page was told of
-        it yet, since a job made it while none asked."""
+        """Drop all moves, because a loading page sets its controls itself. Moves of the controls in `but` stay if no page has received
+        them: a job made them while no page was open."""
         with self._lock:
             self._moves = {control: move for control, move in self._moves.items() if control in but and move[0] > self._told}
 
     def since(self, seen: int) -> tuple[int, dict[str, dict[str, Any]]]:
-        """Return the newest serial number, every property of the components of which one was put since `seen`, and the moves.
+        """Return the newest serial number, the components that changed since `seen` with all their properties, and the moves.
 
-        All properties, since a component that is not on the screen yet takes an update's as the whole.
+        All properties, because a component that is not mounted yet takes an update as its whole state.
         """
         with self._lock:
             fresh = {component for (component, _), (serial, _) in self._news.items() if serial > seen}

@@ -1,4 +1,4 @@
-"""The one mutable object of a session: the open model, its texts, its plans, and what the page has yet to be told."""
+"""The workbench: the mutable state of one session, with the open model, its texts, its plans, and the updates for the page."""
 
 import json
 import math
@@ -23,96 +23,96 @@ from ui.page.bench.opening import Coming, Opening
 from ui.text.wire import trial_to_json
 
 T_MIN = 0.5
-SHARE = 0.8  # of the layers and of the parameters of a model that was just opened: what Search is to come down to, until somebody says
+SHARE = 0.8  # Search's default target as a share of a newly opened model's layers and parameters
 
 
 class Workbench(Opening):
-    """What one tab of the browser works on: the open model's T map and its plans. Handlers call its methods; what they and
-    their jobs find is put on its `page`."""
+    """The open model's T map and plans of one browser tab. Handlers call its methods; results go to its `page`."""
 
     def __init__(self, export_folder: Path) -> None:
         super().__init__()
         self.export_folder = export_folder
-        self.settings = LacoSettings()  # the last ones asked for
-        self.asked: LacoSettings | None = None  # the question whose map is shown or under way
-        self.given_up: LacoSettings | None = None  # the question that was cancelled last
+        self.settings = LacoSettings()  # the last requested settings
+        self.asked: LacoSettings | None = None  # the settings whose map is shown or being computed
+        self.given_up: LacoSettings | None = None  # the settings whose map was cancelled last
         self.map: Frontier | None = None
         self.map_of: LacoSettings | None = None
-        self.T = 1.0  # where the person's T stands
-        self.preview: Step | None = None  # of a map that is still being filled: the step that is shown
-        self._mapping: Mapping | None = None  # the map that is being filled
+        self.T = 1.0  # the T slider's value
+        self.preview: Step | None = None  # the shown step of a map that is still being computed
+        self._mapping: Mapping | None = None  # the map that is being computed
         self.profile: Profile | None = None
         self.spans: list[list[int]] = []  # of the hand-made plan
         self.hand: Plan | None = None
         self.file: Plan | None = None
         self.found: Plan | None = None  # from a search, a baseline, a repair or the board
-        self._survey_asked: tuple[str, str] | None = None  # rule and definition of the landscape, as with the map
+        self._survey_asked: tuple[str, str] | None = None  # rule and similarity definition of the requested landscape
         self._survey_of: tuple[str, str] | None = None
         self._on_mapped: list[Callable[[], None]] = []
         self._on_shown: list[Callable[..., None]] = []
 
     def when_mapped(self, tell: Callable[[], None]) -> None:
-        """Call this whenever a T map is ready."""
+        """Register a callback that runs when a T map is ready."""
         self._on_mapped.append(tell)
 
     def when_shown(self, tell: Callable[..., None]) -> None:
-        """Call this with every plan that Fold shows and that is not of the T map, and with the plans of its folds alone."""
+        """Register a callback for every plan shown on Fold that is not from the complete T map. A hand-made plan comes with the plans of
+        its single folds."""
         self._on_shown.append(tell)
 
     # --- opening ---
 
     def take(self, coming: Coming, same: bool) -> None:
-        """A model has been opened: nothing of the one before is left, and the controls move into the new one's ranges."""
+        """Handle an opened model: drop the state of the previous one and set the controls to the new ranges."""
         self.map = self.map_of = self.asked = self.preview = self.profile = self._survey_asked = self._survey_of = None
         if not same:
             self.hand = self.file = self.found = None
             for prop in ("hand", "file", "found"):
                 self.page.put("fold", prop, "")
-            if self.opened > 1 and coming.spans is None:  # the page's controls were set for another model
+            if self.opened > 1 and coming.spans is None:  # the controls belong to the previous model
                 self.page.move("spans", "[]")
                 self.page.move("plan", "map")
         if coming.spans is not None or not same:
             self.spans = coming.spans or []
         depth = self.open_meter().model.spec.depth
         for control, least, most in (("highest", 1, depth), ("lowest", 0, depth - 1), ("width", 2, min(8, depth)), ("target", 1, depth)):
-            self.page.put(control, "maximum", max(most, least + 1))  # Gradio refuses a slider of one value
+            self.page.put(control, "maximum", max(most, least + 1))  # Gradio rejects a slider of one value
         from_gguf = coming.source.kind in ("demo", "gguf")
         self.page.put("format", "visible", from_gguf)
         if not from_gguf:
             self.page.put("format", "value", "safetensors")
-        self.page.put("target", "minimum", 1)  # the map says more; that of the model before may lie above the new maximum
+        self.page.put("target", "minimum", 1)  # until the map is ready; the previous model's minimum may lie above the new maximum
         if not same:
-            self.page.move("target", depth)  # until there is a map that T can be looked up in
+            self.page.move("target", depth)  # until the map gives the depth at T
             self._aim()
         self.settings = coming.settings
         try:
             self.ask(self._fitting(coming.settings, moving=True))
-        except (SettingsError, PlanError) as error:  # the model itself can be shown all the same
+        except (SettingsError, PlanError) as error:  # the model can be shown without a map
             self.runner.complain(str(error), "map")
             self.set_spans([])
 
     def _aim(self) -> None:
-        """Move what Search is to come down to into the reach of the open model; once, since what is typed then is to last."""
+        """Set the targets on Search for a newly opened model. They are moved once, so that the user's values stay."""
         spec = self.open_meter().model.spec
         self.page.move("search_kind", "layers")
         self.page.move("search_amount", max(1, round(SHARE * spec.depth)))
         self.page.move("shapes_budget", float(f"{SHARE * spec.parameters / 1e6:.3g}"))
 
     def again(self, settings: LacoSettings, spans: list[list[int]] | None) -> None:
-        """What is open was asked for again: with these settings, and these spans by hand."""
+        """Handle a repeated request for the open model: use these settings, and these hand-made spans."""
         self.ask(self._fitting(settings))
         if spans is not None and spans != self.spans:
             self.set_spans(spans)
 
     def forget(self) -> None:
-        """A map that will not come can be asked for again."""
+        """Forget a map that will not come, so that it can be requested again."""
         if self.asked is not None and (self.asked != self.map_of or (self.map and not self.map.complete)):
             self._stop_short(self.asked)
             self.asked, self.given_up = None, self.asked
         self._survey_asked = self._survey_of
 
     def _fitting(self, settings: LacoSettings, moving: bool = False) -> LacoSettings:
-        """Cut C, L and H to the open model, and say what was cut; `moving` sets the sliders also where nothing was."""
+        """Limit C, L and H to the open model, and report what was limited. `moving` sets all three sliders, even if nothing was limited."""
         depth = self.open_meter().model.spec.depth
         wanted = {"C": settings.C, "L": settings.lowest, "H": depth if settings.highest is None else settings.highest}
         fits = {"C": min(wanted["C"], depth), "L": min(wanted["L"], depth - 1), "H": min(wanted["H"], depth)}
@@ -126,15 +126,16 @@ class Workbench(Opening):
     # --- fold ---
 
     def ask(self, settings: LacoSettings, by_itself: bool = False) -> None:
-        """Ask for the T map (and the landscape) of these settings; a question that is already asked is not asked again, and one
-        that was cancelled not `by_itself`: controls that are set by a page that loads say what they say as if a hand had moved them.
+        """Request the T map (and the landscape) of these settings, unless it is already requested.
+
+        `by_itself` skips a map that was cancelled: a loading page sends its controls' values as if the user had changed them.
 
         Raises:
             SettingsError: the settings do not fit the model.
         """
         if self.model is None or not self.ready:
             return
-        settings = replace(settings, T=1.0).checked(self.model.spec.depth)  # T is the map's axis, not part of the question
+        settings = replace(settings, T=1.0).checked(self.model.spec.depth)  # T is the map's axis, not a setting of the map
         self.settings = settings
         if settings == self.asked or (by_itself and settings == self.given_up):
             return
@@ -151,7 +152,7 @@ class Workbench(Opening):
                     self._measure(prop, plan)
 
     def look(self, threshold: float) -> None:
-        """T stands here now: while its map is still being filled, or was stopped, the step that holds it is worked out first."""
+        """Set T. While its map is incomplete, the step that holds T is computed first."""
         moved, self.T = threshold != self.T, threshold
         wanted = self.asked or (self.settings if self.preview or self.map_of == self.settings else None)
         if moved and wanted is not None and not self._holds(wanted, threshold):
@@ -159,13 +160,13 @@ class Workbench(Opening):
             self._map(wanted)
 
     def _holds(self, settings: LacoSettings, threshold: float) -> bool:
-        """True where the plan of this T is known."""
+        """True where the plan at this T is known."""
         return (self.preview is not None and self.preview.holds(threshold)) or (
             settings == self.map_of and self._step(threshold) is not None
         )
 
     def _step(self, threshold: float) -> Step | None:
-        """Return the step of the map that holds T; None where the map was stopped before it came there."""
+        """Return the step of the map that holds T; None where the map was stopped before reaching it."""
         if self.map is None:
             return None
         step = step_at(self.map, threshold)
@@ -178,7 +179,7 @@ class Workbench(Opening):
             self._mapping = mapping = Mapping(meter, settings, T_MIN)
             if not (self.preview and self.preview.holds(self.T)):
                 around = step_around(meter, replace(settings, T=self.T), T_MIN)
-                around = retold(around, lambda told: Progress(told.label))  # how far the map is, is another question
+                around = retold(around, lambda told: Progress(told.label))  # without its fraction, which is not the map's progress
                 self._glimpsed(settings, (yield from mapping.estimated(around)))
             return (yield from mapping.run())
 
@@ -191,7 +192,7 @@ class Workbench(Opening):
             tell(step.proposal.plan)
 
     def _stop_short(self, settings: LacoSettings) -> None:
-        """Show the steps that a map has which is stopped: those from T = 1 down, and the one that T stands in."""
+        """Show the steps of a stopped map: those from T = 1 down, and the one that holds T."""
         found = self._mapping.found if self._mapping is not None and self._mapping.settings == settings else None
         self._mapping = None
         if found is None or not found.steps or found.complete:
@@ -207,11 +208,11 @@ class Workbench(Opening):
         self.map, self.map_of, self.preview, self._mapping = found, settings, None, None
         self.show("fold", charts.map_data(model, self.texts, settings, found))
         depths = [step.proposal.plan.depth for step in found.steps]
-        self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum also where nothing folds
+        self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum, even if nothing folds
         for tell in self._on_mapped:
             tell()
         survey, meter = (settings.rule, settings.similarity), self.open_meter()
-        if survey != self._survey_of:  # last: what the map's plans cost is asked for more
+        if survey != self._survey_of:  # last: the costs of the map's plans are needed first
             self.submit("landscape", lambda: landscape(meter, *survey), lambda found: self._surveyed(survey, found), yielding=True)
 
     def _surveyed(self, survey: tuple[str, str], found: Landscape) -> None:
@@ -239,10 +240,10 @@ class Workbench(Opening):
             self._measure("hand", hand, *alone)
 
     def load_plan(self, value: Any) -> Plan:
-        """Take a plan from a file, and measure it.
+        """Load a plan from its JSON, and measure it.
 
         Raises:
-            PlanError: it is no plan, or one for another depth, or a tensor of it is not on this machine.
+            PlanError: it is no plan, or has another depth, or one of its tensors is not on this machine.
         """
         plan = plan_from_json(value)
         meter = self.open_meter()
@@ -255,12 +256,12 @@ class Workbench(Opening):
         return plan
 
     def show_found(self, plan: Plan) -> None:
-        """Show a plan that was worked out elsewhere on the page, and measure its similarity."""
+        """Show a plan that a search, a baseline or another part made, and measure its similarity."""
         self.take_found(plan)
         self._measure("found", plan)
 
     def take_found(self, plan: Plan) -> None:
-        """Make this the plan that Fold shows, and everything else works on."""
+        """Make this the plan shown on Fold, which all tabs work on."""
         self.found = plan
         self.page.put("fold", "found", charts.plan_data(self.open_meter().model, plan, math.nan))
         self.page.move("plan", "found")
@@ -287,10 +288,10 @@ class Workbench(Opening):
     # --- export ---
 
     def chosen(self, choice: str, threshold: float) -> tuple[Plan, dict[str, Any]]:
-        """Return the plan that the page shows, and what is known of how it came about.
+        """Return the plan shown on the page, and its provenance.
 
         Raises:
-            PlanError: the map for the present settings is not ready, or there is no such plan.
+            PlanError: the map for these settings is not ready, or there is no such plan.
         """
         model = self.open_meter().model
         known: dict[str, Any] = {
@@ -311,11 +312,11 @@ class Workbench(Opening):
         return proposal.plan, {**known, "trials": [trial_to_json(trial) for trial in proposal.trials]}
 
     def has(self, choice: str) -> bool:
-        """True where there is a plan of this choice; of the map there always will be one."""
+        """True where there is a plan of this choice. Always true for "map", whose plan will come."""
         return {"hand-made": self.hand, "file": self.file, "found": self.found}.get(choice, self) is not None
 
     def label_of(self, choice: str, plan: Plan) -> str:
-        """Return a short name for a plan, for a table."""
+        """Return a plan's short name for tables."""
         known = dict(plan.settings)
         if choice == "map":
             return f"LaCo {known['rule']}, C {known['C']}, I {known['I']}, T {known['T']:.4f}"

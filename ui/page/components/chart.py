@@ -1,4 +1,4 @@
-"""The one chart component: a gr.HTML whose script draws a view of assets/js into a box of its own."""
+"""The chart component: a gr.HTML whose script draws a view of assets/js into its own box."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import plotly
 
 from engine.models.texts import assets_folder
 
-# Plotly's own file from its wheel, then ours; the order is that of loading.
+# Plotly's own file from its wheel, then ours in loading order.
 _OURS = (
     "core menu table terminal tabs costs heatmaps opened importance widths widthcosts masks zeros shapes strip staircase fold panels picker"
     " search sweep board recovery lineage picture slides present state"
@@ -20,7 +20,7 @@ SCRIPTS = (
 )
 _HEAD = "".join(f'<script src="/gradio_api/file={path}"></script>' for path in SCRIPTS)
 
-# Event names must stand in the script in quotes for Gradio to know them.
+# Gradio finds event names only as quoted strings in the script.
 _SCRIPT = """
 const events = {{
   span: (detail) => trigger('span', detail),
@@ -40,7 +40,7 @@ window.layerscope.mount({view}, element, props, (name, detail) => events[name](d
 
 
 def follow(chart: gr.HTML, **controls: gr.components.Component) -> None:
-    """Let a view's value be the values of some controls, by name, without the server."""
+    """Keep a view's value equal to the values of some controls, by name, without the server."""
     names, every = ", ".join(controls), list(controls.values())
     for control in every:
         control.change(None, every, chart, js=f"({names}) => JSON.stringify({{{names}}})", show_progress="hidden")
@@ -49,9 +49,9 @@ def follow(chart: gr.HTML, **controls: gr.components.Component) -> None:
 def view(name: str, language: str, height: int, value: str = "{}", panel: bool = False, **props: Any) -> gr.HTML:
     """Return a component that shows a view of assets/js.
 
-    `data` is the large part, sent once; `value` the small part that moves, which page scripts set without the server;
-    both are JSON strings. What is put for it by name (see `ui.page.bench.view_updates`) reaches it through the view `news`. A
-    `panel` has no data. `height` is kept free from the start, so that nothing jumps when the view fills.
+    `data` is the large part, sent once; `value` is the small part that changes often, which page scripts set without the server. Both are
+    JSON strings. Updates put under the view's name (see `ui.page.bench.view_updates`) arrive through the view `news`. A `panel` has no
+    data. `height` is reserved from the start, so that the layout does not jump when the view fills.
     """
     return gr.HTML(
         value,

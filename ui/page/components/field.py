@@ -1,4 +1,4 @@
-"""A control for a field of a settings record: what a method declares is what the page shows."""
+"""Controls for the fields of a settings record: the page shows what a method declares."""
 
 from collections.abc import Callable
 from types import NoneType
@@ -12,10 +12,10 @@ from ui.text.words import told
 
 
 def field(record: type, name: str, say: Callable[[str], str], words: str = "", **look: Any) -> gr.components.Component:
-    """Return the control of a field: a dropdown where it is one of some choices, checkboxes where it is several of them, one for
-    yes or no, a slider between two ends, a number box where an end is open. `look` is said of it to Gradio, and wins.
+    """Return the control of a field: a dropdown for one of several choices, checkboxes for several of them, a checkbox for a boolean, a
+    slider for a bounded number, a number box if a bound is missing. `look` are Gradio arguments and override the others.
 
-    Its texts are `words` (`set_NAME` where left out), `WORDS_info` and `WORDS_CHOICE`; where there is none, the field's own.
+    Its texts have the names `words` (by default `set_NAME`), `WORDS_info` and `WORDS_CHOICE`; without such a text it uses the field's own.
     """
     known, words = about(record, name), words or f"set_{name}"
     kinds = set(get_args(known["type"]) or (known["type"],)) - {NoneType}
@@ -32,14 +32,14 @@ def field(record: type, name: str, say: Callable[[str], str], words: str = "", *
 
 
 def methods(registry: Registry, say: Callable[[str], str], value: str, **look: Any) -> gr.Dropdown:
-    """Return the dropdown of the methods of a kind, by their texts `KIND_NAME`; one that has none is called by its own help."""
+    """Return the dropdown of a registry's methods. A method is labelled by the text `KIND_NAME`, or by its own help."""
     choices = [(told(say, f"{registry.kind}_{name}", method.help), name) for name, method in registry.items()]
     return gr.Dropdown(choices, value=value, **look)
 
 
 def settings(registry: Registry, say: Callable[[str], str], chosen: gr.Dropdown | None = None) -> list[gr.components.Component]:
-    """Return the controls of every setting of the methods of a kind, in the order of `Registry.controls`; of the chosen one
-    alone they are visible where there is a dropdown to choose from."""
+    """Return the controls of all settings of a registry's methods, in the order of `Registry.controls`. With the dropdown `chosen`, only
+    the chosen method's controls are visible."""
     drawn, rows = list[gr.components.Component](), dict[type, gr.Row]()
     for record in dict.fromkeys(record for record, _ in registry.controls()):
         with gr.Row(visible=chosen is None or registry[str(chosen.value)].settings is record) as rows[record]:

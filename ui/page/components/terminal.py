@@ -1,4 +1,4 @@
-"""The lines that do in a terminal what a tab does. Python writes them while somebody looks at them; see assets/js/terminal.js."""
+"""The terminal commands of a tab. Python writes them while they are visible; see assets/js/terminal.js."""
 
 import json
 from typing import Any
@@ -11,10 +11,10 @@ from ui.text.commands import lines_of
 
 
 def terminal(tab: str, language: str, *controls: gr.components.Component) -> gr.HTML:
-    """Show the lines of a tab for its controls: those that `ui.text.commands` writes the tab's lines from, in order.
+    """Show the commands of a tab for its controls, given in the order that `ui.text.commands` takes them.
 
-    They are asked for by the view, not by the controls' change: listening to a slider twice makes Gradio (6.31) report its
-    changes without end.
+    The view requests them. The controls' change events do not: with two listeners on a slider, Gradio (6.31) reports its changes without
+    end.
     """
 
     def told(*values: Any) -> str:

@@ -1,4 +1,4 @@
-"""Compare: what plans cost, measured on texts that nothing was fitted to, side by side."""
+"""Compare tab: costs of plans on held-out texts, side by side."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def build(language: str) -> SimpleNamespace:
 
 
 def _judged_on(say: Callable[[str], str], language: str) -> dict[str, Any]:
-    """The texts that judge, how much of them, and what else is measured."""
+    """The evaluation texts, the number of tokens, and the optional measurements."""
     with gr.Row():
         texts = gr.Dropdown(
             [(say(f"judge_{name}"), name) for name in TEXTS],
@@ -55,7 +55,7 @@ def _judged_on(say: Callable[[str], str], language: str) -> dict[str, Any]:
 
 
 def _more(say: Callable[[str], str]) -> dict[str, Any]:
-    """What tasks and the KV cache are measured with."""
+    """Settings of the tasks and the KV cache."""
     with gr.Accordion(say("more"), open=False), gr.Row():
         tasks = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
         limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), precision=0, elem_id="tasks-limit")
@@ -77,5 +77,5 @@ def _ablations(say: Callable[[str], str], language: str) -> dict[str, Any]:
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return what a plan is judged and measured with."""
+    """Return the controls of judging and measuring."""
     return [tab.texts, tab.tokens, tab.also, tab.tasks, tab.limit, tab.context, tab.batch]

@@ -1,4 +1,4 @@
-"""Explore: what repeats what. Every view draws itself; the handlers only choose what it compares."""
+"""Explore tab: layers that repeat each other. The views draw themselves; the radios choose the measure."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Export: the plan shown on Fold becomes a checkpoint. Weights are written to disk only, never served."""
+"""Export tab: write the plan shown on Fold as a checkpoint. Weights are written to disk only, never served."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
         value=FORMATS[0],
         label=say("format"),
         info=say("format_info"),
-        visible=False,  # until a model is open that came from a GGUF file
+        visible=False,  # shown only for a model from a GGUF file
         elem_id="export-format",
     )
     with gr.Row():

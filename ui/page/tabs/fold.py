@@ -1,4 +1,4 @@
-"""Fold: the sliders and what they do. T is answered by the page's own scripts from the map it holds; see assets/js/fold.js."""
+"""Fold tab: the settings of Layer Collapse and the plan shown. The page's scripts look T up in the map; see assets/js/fold.js."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def build(language: str) -> SimpleNamespace:
 
 
 def _axis(say: Callable[[str], str]) -> dict[str, Any]:
-    """T and the target."""
+    """T and the target depth."""
     T = _field("T", say, minimum=T_MIN)
     target = Slider(1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_picks"), elem_id="target")
     return {"T": T, "target": target}
@@ -51,12 +51,12 @@ def _settings(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _field(name: str, say: Callable[[str], str], setting: str = "", words: str = "", **look: Any) -> Any:
-    """A setting of Algorithm 1, by its name in a link, as the page opens on it."""
+    """A control of Algorithm 1, by its name in a link, at the page's initial value."""
     return field(LacoSettings, setting or name, say, words or name, **{"value": FIRST[name], **look})
 
 
 def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
-    """Presets, undo and redo; which plan is shown."""
+    """Presets, undo and redo, and the choice of the plan shown."""
     with gr.Row(elem_classes="ls-buttons"):
         presets = {name: gr.Button(say(name), size="sm", min_width=80, elem_id=name) for name in PRESETS}
         undo, redo = (gr.Button(say(name), size="sm", min_width=80, elem_id=name) for name in ("undo", "redo"))
@@ -66,18 +66,18 @@ def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _files(say: Callable[[str], str]) -> dict[str, Any]:
-    """The plan's files."""
+    """Saving and loading plans."""
     with gr.Accordion(say("files"), open=False), gr.Row(elem_classes="ls-buttons"):
         save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan", min_width=160)
         asked = {"file_types": [".json", ".zip", ".safetensors"], "file_count": "multiple", "elem_id": "load-plan"}
         load = gr.UploadButton(say("load_plan"), size="sm", min_width=160, **asked)
         clear = gr.Button(say("clear"), size="sm", elem_id="clear-plan", min_width=160)
-    saved = gr.File(visible="hidden")  # what the page's script fetches
+    saved = gr.File(visible="hidden")  # the page's script downloads it
     return {"save": save, "load": load, "clear": clear, "saved": saved}
 
 
 def _more(say: Callable[[str], str]) -> dict[str, Any]:
-    """The settings that are rarely changed."""
+    """Rarely changed settings."""
     with gr.Accordion(say("more"), open=False), gr.Row():
         L = _field("L", say, "lowest", maximum=29, min_width=200)
         H = _field("H", say, "highest", maximum=30, value=30, min_width=200)
@@ -87,7 +87,7 @@ def _more(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return what the T map is asked for with, beside T."""
+    """Return the controls that a T map depends on; T itself is the map's axis."""
     return [tab.C, tab.I, tab.L, tab.H, tab.rule, tab.similarity]
 
 
@@ -98,10 +98,10 @@ def state_controls(tab: SimpleNamespace) -> dict[str, gr.components.Component]:
 
 
 def _connect(tab: SimpleNamespace) -> None:
-    """Wire what needs no server: each of these is a script alone (fn=None), so dragging T asks nobody."""
+    """Wire what needs no server: each event runs a script alone (fn=None), so dragging T sends no request."""
     quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
     ls = "window.layerscope"
-    # A hand on T may be moved to the next step of the map; any change of T, by whomever, redraws and tells the target.
+    # The user's T may snap to the map's next step; every change of T redraws and updates the target.
     tab.T.input(None, [tab.T, tab.snap], tab.T, js=f"(T, snap) => {ls}.snap(T, snap)", **quiet)
     shown = f"(T, plan, target) => [JSON.stringify({{T, plan}}), {ls}.depthAt(T) ?? target]"
     for moved in (tab.T.change, tab.plan.change, tab.fold.synced):

@@ -1,4 +1,4 @@
-"""Importance: which heads, neurons, channels and weights matter, by the scores of several papers."""
+"""Importance tab: scores of heads, neurons, channels and weights by several papers' methods."""
 
 import json
 from types import SimpleNamespace

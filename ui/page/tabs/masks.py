@@ -1,4 +1,4 @@
-"""Weights: which of them are made zero, by which method, and what that costs."""
+"""Weights tab: set weights to zero by a chosen method, and measure the cost."""
 
 import json
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Recover: what pruning lost is given back, without training or by learning again from the source."""
+"""Recover tab: repairs without training, and training runs that distil the source into the plan."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from ui.text.words import words
 
 TEXTS = (SELF, "practice")
 BUDGETS = ("minutes", "tokens")
-_SUMS = ("kl+cosine", "0.5*kl+0.5*ce")  # of losses, that are offered; any other can be typed
+_SUMS = ("kl+cosine", "0.5*kl+0.5*ce")  # offered sums of losses; the user may type any other
 
 
 def build(language: str, export_folder: Path) -> SimpleNamespace:
@@ -31,22 +31,22 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
 
 
 def asked(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return what a plan is to learn again with, in the order of `RecoverHandlers.learn`."""
+    """Return the controls of a recovery run, in the order of `RecoverHandlers.learn`."""
     return [tab.texts, tab.files, tab.budget, tab.amount, tab.train, tab.until, tab.loss, *tab.more]
 
 
 def sheared(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return what a model is to be sheared with, in the order of `RecoverHandlers.shear`."""
+    """Return the controls of a shearing run, in the order of `RecoverHandlers.shear`."""
     return [tab.texts, tab.files, *tab.shear_target, tab.shear_loss, *tab.shear_more]
 
 
 def _repairs(say: Callable[[str], str], language: str) -> dict[str, Any]:
-    """What is given back without training."""
+    """Repairs without training."""
     gr.Markdown(say("recover_title"))
     gr.Markdown(say("recover_read"))
     with gr.Row(elem_classes="ls-buttons"):
         repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
-    refused = gr.Markdown("", elem_id="repair-refused")  # beside the buttons that the plan shown forbids
+    refused = gr.Markdown("", elem_id="repair-refused")  # why some buttons are disabled
     repair_settings = settings(REPAIRS, say)
     repair_times = view("repair-times", language, 0, panel=True)
     repaired = view("repaired", language, 24, panel=True)
@@ -55,7 +55,7 @@ def _repairs(say: Callable[[str], str], language: str) -> dict[str, Any]:
 
 
 def _learning(say: Callable[[str], str], export_folder: Path) -> dict[str, Any]:
-    """What the plan shown learns again from, for how long, and into which folder."""
+    """A recovery run's texts, budget and folder."""
     gr.Markdown(say("learn_title"))
     gr.Markdown(say("learn_read"))
     with gr.Row():

@@ -1,4 +1,4 @@
-"""Search: better plans than the greedy loop finds, for a target, and the baselines beside them."""
+"""Search tab: plans better than the greedy ones for a target, and baselines."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -28,17 +28,17 @@ def build(language: str) -> SimpleNamespace:
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return what a search is asked with, in the order of `Handlers.search`."""
+    """Return the controls of a search, in the order of `Handlers.search`."""
     return [tab.kind, tab.amount, tab.context, tab.objective, tab.seconds, tab.survivors, tab.repaired, tab.every]
 
 
 def shape_settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return what shapes are looked for with, in the order of `Handlers.shapes`; the practice tokens follow."""
+    """Return the controls of a search for shapes, in the order of `Handlers.shapes`, without the practice tokens."""
     return [tab.budget, tab.measured, tab.shapes_refit, tab.shapes_speed]
 
 
 def _shapes(say: Callable[[str], str], language: str) -> dict[str, Any]:
-    """Which shape for a budget of parameters."""
+    """Shapes for a parameter budget."""
     gr.Markdown(say("shapes_title"))
     gr.Markdown(say("shapes_read"))
     with gr.Row():
@@ -67,7 +67,7 @@ def _sweep(say: Callable[[str], str], language: str) -> dict[str, Any]:
 
 
 def _target(say: Callable[[str], str]) -> dict[str, Any]:
-    """What the plan must come down to, and how long to look."""
+    """The target, and the time limit."""
     with gr.Row():
         kind = gr.Dropdown(
             [(say(f"target_{name}"), name) for name in TARGETS],
@@ -88,7 +88,7 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _how(say: Callable[[str], str]) -> dict[str, Any]:
-    """What is made small, and what may be tried for it."""
+    """The objective, and what the search may try."""
     with gr.Row():
         goal = {"label": say("objective"), "info": say("objective_info"), "elem_id": "objective"}
         objective = methods(OBJECTIVES, say, "kl", **goal, min_width=220)
@@ -100,7 +100,7 @@ def _how(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
-    """The search, and the baselines beside it."""
+    """The search button and the baselines."""
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("search_button"), variant="primary", elem_id="search-button", min_width=160)
         method = methods(BASELINES, say, "bi", show_label=False, container=False, elem_id="baseline", min_width=220)

@@ -1,4 +1,4 @@
-"""The part of Recover in which a model learns what to leave out (Sheared LLaMA)."""
+"""The part of Recover that learns which layers and widths to remove (Sheared LLaMA)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ _LOSSES = ("ce", "kl", "0.5*kl+0.5*ce")
 
 
 def build(say: Callable[[str], str]) -> dict[str, Any]:
-    """Lay it out folded away, and return its components by name."""
+    """Lay it out in a closed accordion, and return its components by name."""
     with gr.Accordion(say("shear_title"), open=False, elem_id="shear"):
         gr.Markdown(say("shear_read"))
         with gr.Row():

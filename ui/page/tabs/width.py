@@ -1,4 +1,4 @@
-"""Width: how many heads, neurons and channels are left. Size follows the sliders by the page's own scripts; see assets/js/widths.js."""
+"""Width tab: the numbers of heads, neurons and channels. The page's scripts update size from the sliders; see assets/js/widths.js."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -35,12 +35,12 @@ def build(language: str) -> SimpleNamespace:
 
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return what a plan is trimmed with."""
+    """Return the controls of a trim."""
     return [tab.heads, tab.neurons, tab.channels, tab.score, tab.beside, tab.plain, tab.redistribute]
 
 
 def _target(say: Callable[[str], str]) -> dict[str, Any]:
-    """What the plan is to come down to: what the sliders say, or one number that the neurons follow."""
+    """The target: the sliders' widths, or one number that the neurons slider follows."""
     with gr.Row():
         choices = [(say("width_by_sliders"), "sliders"), *((say(f"target_{name}"), name) for name in TARGETS)]
         by = gr.Dropdown(choices, value="sliders", label=say("search_target"), elem_id="width-by", min_width=290, scale=3)
@@ -50,7 +50,7 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _sliders(say: Callable[[str], str]) -> dict[str, Any]:
-    """How much of each axis is left; a model that is opened brings the ranges."""
+    """The widths of each axis. An opened model sets the ranges."""
     return {
         axis: Slider(
             1, most, most, step=1, precision=0, label=say(f"width_{axis}"), info=say(f"width_{axis}_info"), elem_id=f"width-{axis}"
@@ -60,7 +60,7 @@ def _sliders(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _how(say: Callable[[str], str]) -> dict[str, Any]:
-    """By which score, and what is done beside cutting."""
+    """The score, and the compensation for what was cut."""
     choices = [(told(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
     score = gr.Dropdown(choices, value="weighted", label=say("axis_score"), elem_id="width-score")
     beside = gr.Dropdown(
@@ -81,7 +81,7 @@ def _how(say: Callable[[str], str]) -> dict[str, Any]:
 
 
 def _meet(tab: SimpleNamespace) -> None:
-    """Let the neurons follow a target, which begins at what there is; a hand on their slider takes it back."""
+    """Let the neurons slider follow a target that starts at the present size; moving the slider by hand ends that."""
     quiet = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
     tab.by.change(lambda by: gr.update(visible=by != "sliders"), tab.by, tab.amount, **quiet)
     tab.by.change(None, [tab.by, tab.amount], tab.amount, js="(by, amount) => window.layerscope.weighs(by) ?? amount")
