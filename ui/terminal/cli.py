@@ -1,7 +1,7 @@
 """The terminal: the page's verbs for scripts and for machines without a screen.
 
-JSON goes to the file that --out names, or to standard output; progress goes to standard error. A person's mistake ends
-with exit code 2 and one line on standard error.
+JSON goes to the file that --out names, or to standard output; progress goes to standard error. A user error exits with code 2 and one line
+on standard error.
 """
 
 import os
@@ -117,7 +117,7 @@ def map_(
         shown(run.run())
         if judge:
             _measure_costs(meter, run.found.steps, known)
-    except (KeyboardInterrupt, SystemExit, ValueError) as stop:  # torch makes a ValueError of a signal that comes while it makes a tensor
+    except (KeyboardInterrupt, SystemExit, ValueError) as stop:  # torch may turn a signal's exception into a ValueError
         stopped = stop
     if run.found.steps:
         found = signed(frontier_to_json(run.found, known if judge else None), meter.model)
@@ -127,7 +127,7 @@ def map_(
 
 
 def _measure_costs(meter: Any, steps: Any, known: dict[Any, Any]) -> None:
-    """Measure what the plans of a map cost, by their blocks."""
+    """Measure the costs of a map's plans into `known`, keyed by their blocks."""
     from engine.judge.cost import cost_judge, costs
     from engine.search.frontier import outwards
 
@@ -255,11 +255,11 @@ def main() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end what runs here as Ctrl-C does, so that what is half done is tidied up.
+    """Let SIGTERM end a command as Ctrl-C does, so that unfinished files are cleaned up.
 
     Raises:
-        SystemExit: 128 and the signal's number, whatever became of it on its way out: torch turns what a signal raises while a tensor is
-            made into a ValueError.
+        SystemExit: 128 plus the signal's number, also where torch turned the signal's exception into a ValueError, as it does while it
+            makes a tensor.
     """
     came: list[int] = []
 
@@ -268,7 +268,7 @@ def stoppable() -> Iterator[None]:
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     numbers = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores SIGINT
         numbers.append(signal.SIGINT)
     before = {number: signal.signal(number, stop) for number in numbers}
     try:

@@ -1,4 +1,4 @@
-"""Options that are drawn from what the engine declares: a settings record's fields, and a registry's methods with their settings."""
+"""Options derived from the engine: the fields of settings records, and the registries' methods with their settings."""
 
 import inspect
 import pkgutil
@@ -13,17 +13,18 @@ from engine.settings import Registry, about
 
 
 def option(record: type, name: str, *flags: str, **more: Any) -> Any:
-    """Return the option of a settings record's field: its help, and its bounds unless the record checks them in its own words."""
+    """Return the option of a settings record's field with its help. It has the field's bounds, unless the record has its own `checked`."""
     known = about(record, name)
     bounds = {} if hasattr(record, "checked") else {"min": known["low"], "max": known["high"]}
     return typer.Option(*flags, **{"help": known["help"], **bounds, **more})
 
 
 def command(app: typer.Typer, **named: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the decorator that makes a function a verb of which some parameters name a method: `method="module:REGISTRY"`.
+    """Return the decorator that makes a function a command with method parameters: `method="module:REGISTRY"`.
 
-    Their help tells the methods. A function with `**settings` gets an option for every setting of the methods, and is given those
-    that were asked for. Registries are looked up when the verb is used: some come with torch, which other verbs' help does without.
+    Their help lists the registry's methods. A function with `**settings` gets an option for every setting of the methods, and receives the
+    options that were given. Registries are imported when the command runs, because some import torch, which `--help` of other commands
+    avoids.
     """
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,7 +43,7 @@ def command(app: typer.Typer, **named: str) -> Callable[[Callable[..., Any]], Ca
 
 
 def _drawn(run: Callable[..., Any], registries: dict[str, Registry]) -> Callable[..., Any]:
-    """Return the function with its help and options told by the registries."""
+    """Return the function with help and options from the registries."""
     given = inspect.signature(run, eval_str=True)
     takes_settings = any(parameter.kind is parameter.VAR_KEYWORD for parameter in given.parameters.values())
     parameters = [parameter for parameter in given.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]

@@ -1,4 +1,4 @@
-"""The terminal's verbs for width and weights: what hardly matters, and plans without it."""
+"""Terminal commands for width and weights: importance, prune, trim and shapes."""
 
 import re
 from dataclasses import asdict
@@ -166,7 +166,11 @@ def shapes(
 
 
 def parse_count(text: str) -> float:
-    """Return the number that "100M", "1.1B" or "105000000" names."""
+    """Return the number that "100M", "1.1B" or "105000000" means.
+
+    Raises:
+        LayerscopeError: it is no positive number.
+    """
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMB]?)\s*", text.upper())
     if not found or not float(found[1]):
         raise LayerscopeError(f"'{text}' is no number of parameters; write one such as 100M or 1.1B")
@@ -174,7 +178,7 @@ def parse_count(text: str) -> float:
 
 
 def _open(source: Any, file: Path | None, text: str, tokens: int | None) -> tuple[Any, Any, Any]:
-    """Open the model, the plan to go on from (the whole model without one), and so many tokens of practice text; None for none."""
+    """Open the model, the starting plan (without a file, the untouched model), and `tokens` tokens of practice text (none for None)."""
     from engine.judge.practice import practice_packs
     from engine.models.texts import texts_for
     from engine.plans.rules import untouched

@@ -1,4 +1,4 @@
-"""What the terminal's verbs share: their options, opening and reading, progress on standard error, JSON out."""
+"""Shared parts of the terminal commands: options, opening and reading, progress on standard error, JSON output."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from engine.types import ModelSource
 from ui.terminal.derived_options import option
 
 T_ = TypeVar("T_")
-Check = Callable[[int], object]  # is told the depth before a weight is read, and may refuse
-_BEFORE = ".repairs.safetensors"  # where a plan's tensors lay when repairs were all there was
+Check = Callable[[int], object]  # gets the depth before weights are read; may raise
+_BEFORE = ".repairs.safetensors"  # former ending of a plan's tensors
 
 Source = Annotated[str, typer.Option("--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, or hub:org/name")]
 Texts = Annotated[
@@ -71,7 +71,7 @@ Definition = Annotated[str, option(LacoSettings, "similarity", "--similarity")]
 
 
 def source_of(model: str, dtype: str, device: str = "cpu", trust: bool = False) -> ModelSource:
-    """Return the source that the options name; that a model's own code may run is said before it does."""
+    """Return the source that the options name. With `trust`, warn that the model's own code may run."""
     from engine.models.sources import parse_source
 
     source = parse_source(model, dtype, device)
@@ -92,20 +92,20 @@ def open_checked(source: ModelSource, check: Check) -> Any:
 
 
 def show_notes(spec: Any) -> None:
-    """Write on standard error what of a model's files and settings is not read."""
+    """Write on standard error which of a model's files and settings are not read."""
     for note in spec.notes:
         sys.stderr.write(f"layerscope: note: {note}\n")
 
 
 def made_for(plan: Any) -> Check:
-    """Refuse a model of another depth than the plan's."""
+    """Return the check that refuses a model of another depth than the plan's."""
     from engine.plans.description import require_depth
 
     return lambda depth: require_depth(plan, depth)
 
 
 def open_for(plan: Any, file: Path, source: ModelSource) -> Any:
-    """Open the model that a plan is for; one of another depth is refused before a weight is read, another one is warned of."""
+    """Open the model of a plan. Another depth is refused before weights are read; another model of the same depth gives a warning."""
     opened = open_checked(source, made_for(plan))
     warn_of_another_model(opened.fingerprint, file)
     return opened
@@ -121,7 +121,7 @@ def open_objective(source: ModelSource, text: str, tokens: int, name: str, check
 
 
 def read_plan_file(path: Path) -> Any:
-    """Read a plan, and its tensors where they lie beside it."""
+    """Read a plan, and its tensors if their file is in the same folder."""
     from engine.plans.bundle import TENSORS, read_saved
     from engine.plans.files import plan_from_json
 
@@ -130,7 +130,7 @@ def read_plan_file(path: Path) -> Any:
 
 
 def warn_of_another_model(fingerprint: str, *files: Path) -> None:
-    """Tell on standard error which plan files were made for another model than the open one."""
+    """Warn on standard error of plan files that were made for another model than the open one."""
     from engine.plans.files import of_another_model, read_json
 
     for file in files:
@@ -146,7 +146,7 @@ def write_plan(plan: Any, model: Any, out: Path | None) -> None:
 
 
 def write_tensors(plan: Any, out: Path | None) -> None:
-    """Write a plan's tensors beside its file, so that both can go to another machine."""
+    """Write a plan's tensors next to its file, so that both can be moved to another machine."""
     from engine.plans.bundle import TENSORS
     from engine.plans.tensor_store import pack_tensors
 
@@ -155,7 +155,7 @@ def write_tensors(plan: Any, out: Path | None) -> None:
 
 
 def open_meter(source: ModelSource, calibration: str, check: Check = lambda _: None) -> Any:
-    """Check everything that can be checked cheaply, then open the model; what is wrong is said before anything is slow."""
+    """Check the cheap inputs first, then open the model: errors come before slow work."""
     from engine.judge.similarity import SimilarityMeter
     from engine.models.texts import texts_for
 
@@ -164,7 +164,7 @@ def open_meter(source: ModelSource, calibration: str, check: Check = lambda _: N
 
 
 def shown(job: Job[T_]) -> T_:
-    """Run a job, its progress on standard error: one line that rewrites itself, or a line every few seconds in a log."""
+    """Run a job with its progress on standard error: one updating line in a terminal, a line every five seconds or more in a log."""
     live, last = sys.stderr.isatty(), time.monotonic()
 
     def show(progress: Progress) -> None:
@@ -193,19 +193,23 @@ def write(value: Any, out: Path | None) -> None:
 
 
 def _say(text: str) -> None:
-    """Write to standard output. Where nobody reads on that is no mistake; where it is a file on a full disk it is told."""
+    """Write to standard output. A closed pipe exits with 1 and no message.
+
+    Raises:
+        LayerscopeError: standard output cannot be written, for example on a full disk.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the end of the program does not try again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit would fail again
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         raise LayerscopeError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def write_table(value: Any, kind: str, records: Any, out: Path | None, form: str) -> None:
-    """Write a verb's whole answer as JSON, or the table of its records as "csv" or "md"; `kind` is one of ui/text/tables.py."""
+    """Write a command's answer as JSON, or the table of its records as "csv" or "md"; `kind` is a key of COLUMNS in ui/text/tables.py."""
     if form == "json":
         return write(value, out)
     from ui.text.tables import table, to_text
@@ -215,8 +219,7 @@ def write_table(value: Any, kind: str, records: Any, out: Path | None, form: str
 
 
 def write_text(text: str, out: Path) -> None:
-    """Write a file, so that it is there whole or as it was before. Of a link, what it leads to is written; a pipe or a device, which is
-    never half, is written as it is.
+    """Write a file as a whole; after a failure its former content stays. A link's target is written; a pipe or device is written directly.
 
     Raises:
         LayerscopeError: it cannot be written.
@@ -230,5 +233,5 @@ def write_text(text: str, out: Path) -> None:
             path.write_text(text, encoding="utf-8")
         else:
             write_whole(path, text)
-    except (OSError, ValueError) as error:  # NUL in a name is the latter
+    except (OSError, ValueError) as error:  # a NUL in the name raises ValueError
         raise LayerscopeError(f"{str(out)[:300]!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error

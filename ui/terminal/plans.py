@@ -1,4 +1,4 @@
-"""The terminal's verbs for judging, searching and repairing; see ui/terminal/reporting.py and ui/terminal/cli.py for the rest."""
+"""Terminal commands to judge, search and repair; see ui/terminal/reporting.py and ui/terminal/cli.py for the others."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""The terminal's verbs for learning again: recover, and the text that a model writes itself."""
+"""Terminal commands for training: recover, shear, and write for a model's own text."""
 
 import sys
 from dataclasses import asdict, fields
@@ -98,7 +98,7 @@ def recover(
 
 
 def _tell(record: dict[str, Any], report: Any) -> None:
-    """Write what a run came to: the ratios before and after on other text, those on its own kind, what was spent, what was checked."""
+    """Write the result of a run: ratios before and after on both held-out texts, tokens and seconds spent, and the checks."""
     found, kind = ({side: record[side][text]["ratio"] for side in ("before", "after")} for text in ("other", "kind"))
     spent = {key: report.told[key] for key in ("tokens", "seconds")}
     checks = [asdict(check) for check in report.checks]
@@ -172,7 +172,11 @@ def shear(
 
 
 def _numbers(name: str, text: str) -> dict[str, Any]:
-    """Read an option that is a JSON object of numbers."""
+    """Read an option that is a JSON object of numbers.
+
+    Raises:
+        LayerscopeError: it is something else.
+    """
     try:
         found = json_of(text)
     except ForeignError:

@@ -1,4 +1,4 @@
-"""The terminal's verbs for what a plan gains, and for telling others: measure and report."""
+"""Terminal commands for a plan's gains and for sharing them: measure and report."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,14 +54,14 @@ def measure(
 
 
 def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, batch: int) -> dict[str, Any]:
-    """What is measured of source and plan side by side, as JSON; None for what was not asked for."""
+    """Measure source and plan side by side, as JSON; None for what was not requested."""
     from dataclasses import asdict
 
     from engine.judge.generation import generate_beside
     from engine.judge.memory import memory_of
     from engine.judge.speed import measure_speed
 
-    memory = asdict(memory_of(opened, chosen, context, batch))  # first, since it may refuse
+    memory = asdict(memory_of(opened, chosen, context, batch))  # first, because it may raise
     samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
     return {"samples": samples, "speed": asdict(shown(measure_speed(opened, chosen))) if speed else None, "memory": memory}
 

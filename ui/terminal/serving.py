@@ -1,4 +1,4 @@
-"""The terminal's verbs around the page: opening it, for this machine or for others, and seeing whether all is well."""
+"""Terminal commands around the page: app serves it to this machine or to others, doctor checks the installation."""
 
 import sys
 from pathlib import Path
@@ -56,7 +56,11 @@ def open_app(
 
 
 def _credentials(auth: str | None) -> tuple[str, str] | None:
-    """Return the name and the password that --auth names."""
+    """Return the user name and the password that --auth gives.
+
+    Raises:
+        LayerscopeError: it is not USER:FILE, or the file has no readable password.
+    """
     if auth is None:
         return None
     user, _, file = auth.partition(":")

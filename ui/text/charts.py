@@ -1,4 +1,4 @@
-"""What the charts and panels say."""
+"""Texts of the charts and panels."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "waiting": ("This appears as soon as it is worked out. The line above tells how far that is.", "계산이 끝나는 대로 나타납니다. 위의 진행 표시를 보세요."),

@@ -1,7 +1,7 @@
-"""What each tab of the page does, as lines for a terminal.
+"""Terminal commands that do what each tab of the page does.
 
-A line is a template: {opened}, {model}, {calibration} and {practice} are of the open model (`facts_of`) and T is the slider's;
-the page fills them in, since neither asks the server. A line that begins with # says what to bring.
+A line is a template. {opened}, {model}, {calibration} and {practice} stand for the open model (`facts_of`), and T for the slider's value;
+the page fills them in, because they change without a request to the server. A line that begins with # names files to bring.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What stands on Compare and Export, and of repairs."""
+"""Texts of Compare and Export, and of repairs."""
 
 TEXT: dict[str, tuple[str, str]] = {
     # compare and judge

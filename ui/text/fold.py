@@ -1,4 +1,4 @@
-"""What stands on Fold."""
+"""Texts of Fold."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "T_info": ("A fold is kept when similarity stays above T. Lower: fewer layers. Paper: about 0.65", "임계값입니다. 유사도가 T보다 높으면 병합합니다. 낮출수록 레이어가 줄어듭니다. 논문: 약 0.65"),

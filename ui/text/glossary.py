@@ -1,7 +1,7 @@
-"""The terms of the field, each once, as English sentences and Korean ones on the page say them.
+"""The field's terms, with their English forms and the Korean words that the page uses.
 
-Korean takes the words that Korean papers and engineers use, which are often the English ones. A test holds every sentence to this
-list, so a term is changed here first and then wherever the test points.
+The Korean words are those of Korean papers and engineers, often the English term itself. A test checks every text against this list, so
+change a term here first, then wherever the test fails.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What stands on Importance."""
+"""Texts of Importance."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "importance_read": ("Which heads, neurons, channels and weights matter, by the scores of several papers. One pass over practice texts sums up what flows through the model; scores that need gradients take one backward pass a text more.", "어떤 헤드, 뉴런, 채널, 가중치가 중요한지 여러 논문의 점수로 봅니다. 연습 텍스트를 한 번 통과시키며 모델에 흐르는 값을 합산합니다. 그래디언트를 쓰는 점수는 텍스트마다 역전파를 한 번 더 합니다."),

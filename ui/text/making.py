@@ -1,4 +1,4 @@
-"""The groups of tabs, the strip of the plan that is being made, and Recover."""
+"""Texts of the tab groups, of the current plan's strip, and of Recover."""
 
 TEXT: dict[str, tuple[str, str]] = {
     # groups of tabs

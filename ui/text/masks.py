@@ -1,4 +1,4 @@
-"""What stands on Weights."""
+"""Texts of Weights."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "masks_read": ("Make single weights of the plan shown zero. A checkpoint with zeros is as large and as fast as before on ordinary kernels; what would gain are 2:4 kernels on some GPUs. See what each method leaves at a sparsity.", "지금 플랜의 가중치 일부를 0으로 만듭니다. 0이 있는 체크포인트도 보통의 커널에서는 크기와 속도가 그대로이고, 일부 GPU의 2:4 커널에서만 이득이 있습니다. 희소도마다 각 방법이 무엇을 남기는지 보세요."),

@@ -1,6 +1,6 @@
-"""What is wrong and what is under way, in Korean, by the rows of ui/text/mistakes*.py and ui/text/steps.py.
+"""Korean translations of errors and progress, from the rows of ui/text/mistakes*.py and ui/text/steps.py.
 
-Errors and progress are in English, and the terminal prints them so. A sentence without a row stays English.
+Errors and progress are raised in English, and the terminal prints them in English. A sentence without a row stays English.
 """
 
 import json

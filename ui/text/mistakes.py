@@ -1,4 +1,4 @@
-"""What is wrong, in Korean: a row a sentence, as it stands in the code, `{}` for what it is told of."""
+"""Error messages in Korean: one row per English sentence of the code, with `{}` for its arguments."""
 
 MISTAKES: dict[str, str] = {
     # the model

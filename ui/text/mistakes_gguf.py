@@ -1,4 +1,4 @@
-"""What of a GGUF file is not read, and why, in Korean; see ui/text/mistakes.py."""
+"""Korean messages about unread parts of a GGUF file, and the reasons; see ui/text/mistakes.py."""
 
 GGUF_MISTAKES: dict[str, str] = {
     "{}: {} = {} is not read here: {}": "{}: {} = {}은(는) 읽지 않습니다. {}.",

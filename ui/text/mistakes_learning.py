@@ -1,4 +1,4 @@
-"""What is wrong with a run, or with text to train on, in Korean: rows as in ui/text/mistakes.py."""
+"""Korean error messages of training runs and training texts; rows as in ui/text/mistakes.py."""
 
 LEARNING_MISTAKES: dict[str, str] = {
     # text to train on

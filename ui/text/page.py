@@ -1,4 +1,4 @@
-"""What stands around the tabs, and on Explore."""
+"""Texts around the tabs, and of Explore."""
 
 TEXT: dict[str, tuple[str, str]] = {
     # the page

@@ -1,4 +1,4 @@
-"""What the guided view for guests says: six steps on the open model and the plan shown."""
+"""Texts of the guided view for guests: six steps on the open model and the plan shown."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "present": ("Present", "발표"),

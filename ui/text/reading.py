@@ -1,4 +1,4 @@
-"""What verbs wrote, read again from files that may have been changed since: each figure is there, of its type, and finite."""
+"""Read the terminal's JSON files again. A user may have edited them, so every figure is checked: present, of its type, finite."""
 
 from typing import Annotated, Any, Self, get_type_hints
 

@@ -1,4 +1,4 @@
-"""What stands on Recover of learning again, and of what a model went through."""
+"""Texts of Recover for training runs and a model's lineage."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "recover_title": ("### Repair without training", "### 학습 없이 복구"),

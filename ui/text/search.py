@@ -1,4 +1,4 @@
-"""What stands on Search."""
+"""Texts of Search."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "search": ("Search", "탐색"),

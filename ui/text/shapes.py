@@ -1,4 +1,4 @@
-"""What stands on Search of shapes for a budget."""
+"""Texts of Search for shapes within a budget."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "shapes_title": ("### Shapes for a budget", "### 예산에 맞는 형상"),

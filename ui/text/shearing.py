@@ -1,4 +1,4 @@
-"""What stands on Recover of learning what to leave out (Sheared LLaMA)."""
+"""Texts of Recover for shearing (Sheared LLaMA)."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "shear_title": ("Learn what to leave out (Sheared LLaMA)", "무엇을 뺄지 학습하기 (Sheared LLaMA)"),

@@ -1,4 +1,4 @@
-"""What is under way, and what the rows of a table are called, in Korean: a row a sentence, `{}` for what it is told of."""
+"""Korean texts of progress and of table rows: one row per English sentence, with `{}` for its arguments."""
 
 STEPS: dict[str, str] = {
     "Reading the model below the adapter": "어댑터의 원본 모델 읽는 중",

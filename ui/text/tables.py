@@ -1,6 +1,6 @@
-"""Records to tables: every table of the page, the terminal and the report is a pandas DataFrame that `table` makes.
+"""Records to tables: `table` makes every table of the page, the terminal and the report, as a pandas DataFrame.
 
-pandas comes in with the first table and not with this file, so that `layerscope --help` stays quick.
+pandas is imported with the first table, so that `layerscope --help` stays quick.
 """
 
 from collections.abc import Mapping, Sequence

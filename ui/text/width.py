@@ -1,4 +1,4 @@
-"""What stands on Width."""
+"""Texts of Width."""
 
 TEXT: dict[str, tuple[str, str]] = {
     "width_read": ("Trim the plan shown: every layer keeps as many query heads and neurons, the model as many channels, so that the checkpoint stays an ordinary smaller one. Size follows the sliders at once; Trim chooses by the score and measures what it costs.", "지금 플랜의 폭을 줄입니다. 모든 레이어가 같은 수의 쿼리 헤드와 뉴런을, 모델이 같은 수의 채널을 남기므로 체크포인트는 보통의 더 작은 모델입니다. 크기는 슬라이더를 따라 바로 바뀌고, 트림을 누르면 점수로 고르고 비용을 측정합니다."),

@@ -1,4 +1,4 @@
-"""Records to the JSON that leaves the program: the terminal's files and what the page hands to its charts."""
+"""Records to JSON, for the terminal's files and for the page's charts."""
 
 from __future__ import annotations
 

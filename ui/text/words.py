@@ -1,4 +1,4 @@
-"""Every sentence a person reads on the page, in English and Korean; the sentences themselves stand beside this file, by tab."""
+"""Every text of the page in English and Korean; the texts are in this folder, one module per tab."""
 
 from collections.abc import Callable
 
