@@ -1,6 +1,6 @@
-"""What a plan costs, quickly: judged on a small fixed slice of the practice texts, so that every step of a slider can carry its cost.
+"""Measure a plan's cost quickly, on a small fixed slice of the practice texts, so that every step of a slider can show its cost.
 
-The evaluation texts stay untouched: who picks a plan by these figures has fitted to the practice texts, not to what judges.
+The evaluation texts stay untouched: choosing a plan by these figures fits it to the practice texts, not to the evaluation texts.
 """
 
 import math
@@ -14,13 +14,14 @@ from engine.models.texts import BUNDLED, bundled
 from engine.types import Model, Plan, TextSet
 
 COST = Definition("cost", 1, (EVALUATION,))
-# Eight openings. Of plans of the demo whose costs differ by a tenth or more, so many tokens put 2 pairs in 100 in another order than
-# 3,900 do (half as many 4, twice as many 1). Texts differ more than their tokens, but of 64 tokens most still lack what stands before.
+# The first tokens of eight texts. Among plans of the demo whose costs differ by a tenth or more, this many tokens order 2 pairs in 100
+# differently from 3,900 tokens (half as many: 4, twice as many: 1). Texts vary more than tokens within a text, but in only 64 tokens most
+# lack context.
 SLICE_EACH = 128
 SLICE_TEXTS = 8
-SLICE_TOKENS = SLICE_TEXTS * (SLICE_EACH - 1)  # the first of each cannot be predicted
+SLICE_TOKENS = SLICE_TEXTS * (SLICE_EACH - 1)  # the first token of each cannot be predicted
 
-# How a perplexity ratio is called, from this one up to the limit: a level, and the words for it. A rule of thumb, told as one.
+# Levels of perplexity ratios: the upper limit, the level, and its description. This is a rule of thumb and is shown as one.
 LEVELS = (
     (1.05, "good", "It costs very little"),
     (1.25, "good", "It has a small but measurable cost"),
@@ -32,8 +33,8 @@ LEVELS = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """A plan's perplexity over its source's, its 95 % interval over texts, and KL(source || plan) in nats a token; NaN or
-    infinite where the plan's numbers are."""
+    """A plan's perplexity ratio to its source, its 95 % interval over texts, and KL(source || plan) in nats per token; NaN or infinite
+    where the plan's numbers are."""
 
     ratio: float
     low: float
@@ -42,35 +43,35 @@ class Cost:
 
 
 def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_TOKENS) -> Judge:
-    """Return the judge of quick costs: the openings of the practice texts in the language of the calibration, English where that
-    is none of ours. It shares what its plans have in common, so that many of them cost little more than their own blocks."""
+    """Return the judge for quick costs: the first tokens of the practice texts in the calibration set's language, or English for other
+    texts. It caches shared work, so many plans cost little more than their own blocks."""
     judge = Judge(model, practice_texts(calibration), limit=tokens, each=SLICE_EACH)
     judge.share_trails()
     return judge
 
 
 def costs(judge: Judge, plans: Sequence[Plan], tell: Callable[[Plan, Cost], object]) -> Job[None]:
-    """Measure plans in this order and tell each one's cost as soon as it is there; what is remembered takes no time."""
+    """Measure plans in order and call `tell` with each cost as soon as it is known; remembered costs take no time."""
     for number, plan in enumerate(plans):
         label = f"Plan {number + 1} of {len(plans)} ({plan.depth} layers)"
         tell(plan, cost_of((yield from as_part(judge.judge(plan), label, number, len(plans)))))
 
 
 def practice_texts(calibration: str) -> TextSet:
-    """Return the texts that search, repair and quick costs use for a calibration of this name."""
+    """Return the practice texts used by search, repair and quick costs for a calibration set of this name."""
     return bundled(calibration if calibration in BUNDLED else "english", "practice")
 
 
 def cost_of(evaluation: Evaluation) -> Cost:
-    """Return what the sliders tell of an evaluation."""
+    """Return the figures of an evaluation that the sliders show."""
     return Cost(evaluation.ratio, evaluation.ratio_low, evaluation.ratio_high, evaluation.kl)
 
 
 def place_of(ratio: float) -> int:
-    """Return which of LEVELS a ratio belongs to; one that is no number belongs to the last."""
+    """Return the index of a ratio's entry in LEVELS; NaN belongs to the last."""
     return next((place for place, (limit, *_) in enumerate(LEVELS) if ratio <= limit), len(LEVELS) - 1)
 
 
 def level_of(ratio: float) -> str:
-    """Return good, fair, poor or broken; a ratio that is no number is broken."""
+    """Return good, fair, poor or broken; NaN is broken."""
     return LEVELS[place_of(ratio)][1]

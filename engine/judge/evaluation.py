@@ -1,9 +1,9 @@
-"""What a plan costs, measured: perplexity, divergence from the source, agreement, on texts that nothing was fitted to.
+"""Measure a plan's cost on held-out texts: perplexity, divergence from the source, agreement.
 
-A text is cut into windows of `context` tokens, each moved on by `stride`; a token is scored at most once, with at least
-context - stride tokens before it where the text has them. What stands first in its window cannot be predicted: a text's
-first token, and where stride equals context the first of every window. Windows lie in packs, so
-nothing is padded. Source and plan share one pass up to the first block that differs.
+A text is cut into windows of `context` tokens, each `stride` tokens after the previous one. A token is scored at most once, with at least
+context - stride tokens before it where the text has them. The first token of a window cannot be predicted: a text's first token, and with
+stride = context the first of every window. Windows are laid into packs, so there is no padding. Source and plan share one pass up to the
+first block that differs.
 """
 
 import math
@@ -31,7 +31,7 @@ TOKENS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How a plan was judged: texts, windows of `context` tokens that move on by `stride`, scored tokens, BOS or not."""
+    """How a plan was evaluated: texts, windows of `context` tokens at `stride`, scored tokens, with BOS or without."""
 
     texts: str
     fingerprint: str
@@ -43,8 +43,8 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class TextScore:
-    """One text's sums over its `tokens` scored tokens: negative log-likelihoods (nats), KL divergence of the plan from
-    the source, top-1 agreements, and cosines of the final states. NaN where the plan's states are not finite."""
+    """One text's sums over its `tokens` scored tokens: negative log-likelihoods (nats), KL divergence of the plan from the source, top-1
+    agreements, and cosines of the final states. NaN where the plan's states are not finite."""
 
     tokens: int
     source_nll: float
@@ -56,8 +56,8 @@ class TextScore:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a plan costs, next to its source. `ratio_low` and `ratio_high` bound the perplexity ratio at 95 %, from the
-    spread over texts; KL is in nats a token; the shares lie in [0, 1]."""
+    """A plan's cost relative to its source. `ratio_low` and `ratio_high` are the 95 % interval of the perplexity ratio over texts; KL is in
+    nats per token; shares are in [0, 1]."""
 
     protocol: Protocol
     source_perplexity: float
@@ -80,12 +80,13 @@ def windows(
     limit: int = TOKENS,
     each: int | None = None,
 ) -> tuple[Protocol, tuple[Pack, ...], tuple[tuple[int, ...], ...]]:
-    """Cut texts into windows and lay them into packs, until `limit` tokens are scored; of each text the first `each` tokens.
+    """Cut texts into windows and lay them into packs, until `limit` tokens are scored; use only the first `each` tokens of a text.
 
     Returns the protocol, the packs, and for each pack how many leading tokens of each span are not scored.
 
     Raises:
-        TextError: there is nothing to score. SettingsError: context or stride make no sense.
+        TextError: there is nothing to score.
+        SettingsError: limit, context or stride are invalid.
     """
     longest = getattr(config, "max_position_embeddings", None) or context
     context = min(context, longest)
@@ -100,12 +101,12 @@ def windows(
     for text, words in enumerate(texts.texts):
         if scored >= limit:
             break
-        most = 2 * (limit - scored) + 1  # where windows do not overlap, the first token of each is not scored
+        most = 2 * (limit - scored) + 1  # without overlap, the first token of each window is not scored
         ids = tokens_of(tokenizer, config, words, most if each is None else min(each, most))
         bos = bos or bool(
             ids and ids[0] == tokenizer.bos_token_id and tokenizer(words[:100], add_special_tokens=False)["input_ids"][:1] != ids[:1]
         )
-        done = 1  # the tokens that are scored or can never be
+        done = 1  # tokens that are already scored or cannot be
         for start in range(0, len(ids), stride):
             window = ids[start : start + context]
             if start + len(window) <= done:
@@ -128,11 +129,11 @@ def windows(
     return Protocol(texts.name, texts.fingerprint, context, stride, scored, bos), packs, skips
 
 
-Scores = list[tuple[int, list[float]]]  # of a pack: each text's number, and what `Judge` sums of it
+Scores = list[tuple[int, list[float]]]  # for one pack: each text's number and its sums, see `Judge._compare`
 
 
 class Judge:
-    """Judges plans of one model on one set of texts. What was judged before costs nothing."""
+    """Judges plans of one model on one set of texts. Previous results are cached on disk."""
 
     def __init__(
         self,
@@ -144,28 +145,29 @@ class Judge:
         each: int | None = None,
         keep: int = 1 << 30,
     ) -> None:
-        """`keep` bytes of the source's states stay in memory, so that several plans share its passes; for the rest see `windows`."""
+        """`keep` bytes of the source's states stay in memory, so that several plans share its passes; for the other arguments see
+        `windows`."""
         self.model = model
         self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, context, stride, limit, each)
         tokens = [[pack.ids.tolist(), pack.spans, skips] for pack, skips in zip(self.packs, self._skips, strict=True)]
         self._ledger = Ledger(key_of(model, EVALUATION, tokens))
         self._mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
-        self._scored: dict[str, dict[int, Scores]] = {}  # of plans that are being judged, by the names of their blocks: each pack's
+        self._scored: dict[str, dict[int, Scores]] = {}  # partial scores of plans being judged, by the key of their blocks: each pack's
         self._keep = keep
         self._source, self._trails = SourceLogs(model, 0), Trails(0)
 
     def share_trails(self) -> None:
-        """From now on keep states along the plans that are judged and the source's log-probabilities: worth their memory where
-        many plans are judged on few tokens. No figure changes by it."""
+        """Cache states along judged plans and the source's log-probabilities from now on. This is worth its memory for many plans on few
+        tokens; results do not change."""
         self._source, self._trails = SourceLogs(self.model), Trails(KEEP)
 
     def known(self, plan: Plan) -> bool:
-        """True where judging this plan would cost nothing."""
+        """Return whether a plan's result is cached."""
         return self._ledger.get(blocks_key(plan.blocks)) is not None
 
     def judge(self, plan: Plan) -> Job[Evaluation]:
-        """Measure a plan beside its source. Progress is told a pack at a time."""
+        """Measure a plan against its source, yielding progress per pack."""
         name = blocks_key(plan.blocks)
         value = self._ledger.get(name)
         if value is None:
@@ -192,21 +194,22 @@ class Judge:
     @torch.no_grad()
     def _score(self, index: int, plan: Plan, scored: dict[int, Scores]) -> Scores:
         with self.model.lock:
-            if index in scored:  # by somebody who asks the same, or before this was last stopped
+            if index in scored:  # scored by another caller, or before a cancel
                 return scored[index]
             record = self._record(index)
-            trails = self._trails if index in self._records else None  # a record that goes takes its trails' name with it
+            # a record that is freed may pass its id, which names its trails, to another
+            trails = self._trails if index in self._records else None
             final = normed(self.model, resume(self.model, self._mixer, record, plan.blocks, plan.prefix, trails), plan.blocks)
             found = []
             for (text, start, stop), skip in zip(record.pack.spans, self._skips[index], strict=True):
-                places = torch.arange(start + skip - 1, stop - 1)  # a token is predicted from the state before it
+                places = torch.arange(start + skip - 1, stop - 1)  # a token is predicted from the previous token's state
                 found.append((text, self._compare(index, record, final, places)))
             scored[index] = found
         return found
 
     def _compare(self, index: int, record: Capture, final: torch.Tensor, places: torch.Tensor) -> list[float]:
-        """Return tokens, the source's and the plan's negative log-likelihood of the next tokens, KL(source || plan), top-1
-        agreement and cosine of the final states: sums over these places of a pack."""
+        """Return sums over these positions of a pack: tokens, the source's and the plan's negative log-likelihood of the next tokens,
+        KL(source || plan), top-1 agreement, and cosine of the final states."""
         totals = torch.zeros(5, dtype=torch.float64)
         states = [state[0, places] for state in (record.final, final)]
         targets = record.pack.ids[0, places + 1].to(final.device)[:, None].split(ROWS)
@@ -214,14 +217,14 @@ class Judge:
         logs = self._source.beside((index, int(places[0])), *states)
         for (source, plan), target, cosines in zip(logs, targets, alike, strict=True):
             picked = [-one.gather(1, target).sum() for one in (source, plan)]
-            agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are
+            agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are NaN
             totals += torch.stack([*picked, divergence(source, plan).sum(), agreed, cosines.sum()]).cpu().double()
         return [float(len(places)), *totals.tolist()]
 
 
 def rise(texts: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Return the mean over tokens of what some texts differ by, given each text's tokens and sum, and the half-width of its 95 %
-    interval, that of a ratio estimator over texts; NaN where there is one text."""
+    """Return the mean difference per token, from each text's tokens and summed difference, and the half-width of its 95 % interval by a
+    ratio estimator over texts (NaN for one text)."""
     tokens = sum(count for count, _ in texts)
     mean = sum(difference for _, difference in texts) / tokens
     if len(texts) == 1:
@@ -231,7 +234,7 @@ def rise(texts: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 
 def summary(protocol: Protocol, texts: Sequence[TextScore]) -> Evaluation:
-    """Return what the texts' sums say together; the interval of the ratio is that of a ratio estimator over texts."""
+    """Return an evaluation from the texts' sums; the ratio's interval is that of a ratio estimator over texts."""
     tokens = sum(score.tokens for score in texts)
     mean, spread = rise([(score.tokens, score.plan_nll - score.source_nll) for score in texts])
     return Evaluation(
@@ -249,7 +252,7 @@ def summary(protocol: Protocol, texts: Sequence[TextScore]) -> Evaluation:
 
 
 def exp_of(value: float) -> float:
-    """Return e to a power; infinity where it is too much for a float."""
+    """Return e to a power; infinity on overflow."""
     if math.isnan(value):
         return math.nan
     return math.exp(value) if value < 700 else math.inf

@@ -1,6 +1,6 @@
-"""What a plan writes, beside its source: the same prompts, decoded greedily and sampled, and how repetitive the outcome is.
+"""Generate text with a plan and its source: the same prompts, decoded greedily and sampled, and measures of repetition.
 
-A folded model's first visible failure is a loop, which perplexity on given text does not show.
+The first visible failure of a folded model is a loop, which perplexity on given text does not show.
 """
 
 import itertools
@@ -32,7 +32,7 @@ PROMPTS = (
 TEMPERATURE, TOP_P = 0.8, 0.95
 LONGEST_UNIT = 20  # tokens; longer repeated units are paragraphs, not loops
 LOOP_REPETITIONS = 3
-_AT_ONCE = 0.5  # seconds of writing between two looks up
+_AT_ONCE = 0.5  # seconds of generation between two progress reports
 DECODINGS = ("greedy", "sampled")
 Verdict = Literal["stable", "loops", "empty"]
 
@@ -40,15 +40,16 @@ Verdict = Literal["stable", "loops", "empty"]
 def generate_beside(
     model: Model, plan: Plan, prompts: Sequence[str] = PROMPTS, new_tokens: int = 60, seed: int = 0, chat: bool = False
 ) -> Job["tuple[Sample, ...]"]:
-    """Continue each prompt with source and plan, greedily and sampled (temperature 0.8, top-p 0.95, the same seed for
-    both), at most `new_tokens` tokens each. All prompts are written together, so each token reads the weights once.
+    """Continue each prompt with source and plan, greedily and sampled (temperature 0.8, top-p 0.95, the same seed for both), at most
+    `new_tokens` tokens each. All prompts form one batch, so each step reads the weights once.
 
-    With `chat`, a prompt is put into the tokenizer's chat template where it has one. Of the model's own decoding settings
-    only the special tokens are used, so that nothing hides a loop (a repetition penalty would).
+    With `chat`, a prompt is put into the tokenizer's chat template if it has one. Of the model's own generation config only the special
+    tokens are used, because a repetition penalty, for example, would hide loops.
 
     Raises:
-        PlanError: the plan does not fit the model. TextError: a prompt has no token. SettingsError: prompt and new tokens
-        do not fit in the model's context.
+        PlanError: the plan does not fit the model.
+        TextError: a prompt has no token.
+        SettingsError: prompt and new tokens exceed the model's context.
     """
     rows = [encode(model, prompt, new_tokens, chat) for prompt in prompts]
     writers = [live_network(model, side) for side in (untouched(plan.source_depth), plan)]
@@ -71,7 +72,7 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> li
     if chat and tokenizer.chat_template:
         messages = [{"role": "user", "content": prompt}]
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has written them
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template already contains special tokens
     else:
         ids = tokenizer(prompt)["input_ids"]
     if not ids:
@@ -91,15 +92,14 @@ def generate(
     temperature: float = TEMPERATURE,
     top_p: float = TOP_P,
 ) -> Job["list[Generated]"]:
-    """Continue token ids with a live network of the model, at most `new_tokens` each; sampled where there is a seed.
+    """Continue token ids with a live network of the model, at most `new_tokens` each; sampled if a seed is given.
 
-    Prompts of different lengths are filled up on the left, where nothing attends to what fills them. It is written a few
-    tokens at a time, as many as take about half a second, each lot from the cache and the random state of the one before:
-    what comes out is what one call of transformers' generate would write.
+    Prompts are padded on the left, with the padding masked. Tokens are generated in steps of about half a second, each continuing the
+    previous step's cache and random state; the result equals one call of transformers' generate.
     """
     assert network is not model.network, "the source keeps its settings; give it as the live network of an untouched plan"
     config = decoding_config(model.network.generation_config, new_tokens, seed is not None, temperature, top_p)
-    network.generation_config = GenerationConfig()  # transformers fills with a network's own settings whatever a caller leaves unsaid
+    network.generation_config = GenerationConfig()  # transformers takes unset options from the network's own generation config
     stops, longest = _stops(config), max(map(len, prompts))
     ids = torch.tensor([[config.pad_token_id or 0] * (longest - len(row)) + list(row) for row in prompts])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
@@ -118,16 +118,16 @@ def generate(
 def _write_on(
     model: Model, network: Any, ids: torch.Tensor, mask: torch.Tensor, cache: Any, config: GenerationConfig, noise: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids [prompts, tokens] with `config.max_new_tokens` more, and the state of the random numbers after them."""
+    """Return token ids [prompts, tokens] extended by `config.max_new_tokens`, and the random state after them."""
     device = model.source.device
-    with model.lock, torch.random.fork_rng():  # transformers samples from torch's global generator; it is put back
+    with model.lock, torch.random.fork_rng():  # transformers samples from torch's global generator; its state is restored
         torch.set_rng_state(noise)
         found = network.generate(ids.to(device), attention_mask=mask.to(device), past_key_values=cache, generation_config=config)
         return found.cpu(), torch.get_rng_state()
 
 
 def decoding_config(own: Any, new_tokens: int, sampled: bool, temperature: float = TEMPERATURE, top_p: float = TOP_P) -> GenerationConfig:
-    """Return plain greedy decoding, or sampling by temperature and top-p alone, with a model's own special tokens."""
+    """Return greedy decoding, or sampling by temperature and top-p only, with a model's own special tokens."""
     choice: dict[str, Any] = (
         {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if sampled else {"do_sample": False}
     )
@@ -139,7 +139,7 @@ def decoding_config(own: Any, new_tokens: int, sampled: bool, temperature: float
         eos_token_id=stops,
         pad_token_id=pad,
         bos_token_id=own.bos_token_id,
-        remove_invalid_values=True,  # a plan whose states overflow should write nonsense, not stop the comparison
+        remove_invalid_values=True,  # a plan whose states overflow should write nonsense instead of raising an error
     )
 
 
@@ -149,7 +149,7 @@ def _stops(config: GenerationConfig) -> frozenset[int]:
 
 
 def measured(new: Sequence[int], stops: frozenset[int], tokenizer: Any) -> "Generated":
-    """Return the text and the figures of new tokens, up to the one that ends the text."""
+    """Return the text and the measures of new tokens, up to the end-of-text token."""
     words = list(itertools.takewhile(lambda token: token not in stops, new))
     return Generated(
         text=tokenizer.decode(words, skip_special_tokens=True),
@@ -171,11 +171,11 @@ def distinct(tokens: Sequence[int], n: int) -> float:
 
 
 def longest_repeat(tokens: Sequence[int], repetitions: int = 2) -> int:
-    """Return the length of the longest run that is one unit of 1 to 20 tokens, repeated at once and whole at least
-    `repetitions` times: 6 for A B A B A B and for A B A B A B A, 0 where nothing repeats."""
+    """Return the length of the longest run of one unit of 1 to 20 tokens repeated consecutively at least `repetitions` times, counting
+    whole repetitions: 6 for A B A B A B and for A B A B A B A, 0 if nothing repeats."""
     longest = 0
     for unit in range(1, min(LONGEST_UNIT, len(tokens) // repetitions) + 1):
-        same = 0  # tokens in a row that equal the one a unit before
+        same = 0  # consecutive tokens equal to the one a unit earlier
         for place in range(unit, len(tokens)):
             same = same + 1 if tokens[place] == tokens[place - unit] else 0
             whole = same // unit + 1
@@ -185,16 +185,16 @@ def longest_repeat(tokens: Sequence[int], repetitions: int = 2) -> int:
 
 
 def is_loop(tokens: Sequence[int]) -> bool:
-    """True where a run of at least three whole repetitions of one unit covers at least half of the tokens."""
+    """Return whether a run of at least three whole repetitions of one unit covers at least half of the tokens."""
     return 0 < len(tokens) <= 2 * longest_repeat(tokens, LOOP_REPETITIONS)
 
 
 def verdict(samples: "Sequence[Sample]") -> Verdict:
-    """Return what a plan's samples say of it.
+    """Return the verdict on a plan's samples.
 
-    "empty": more than half of its texts are blank. "loops": it loops in more samples than the source does, by at least a
-    quarter of the samples (4 of the default 16), since small models loop by themselves when decoded greedily. Otherwise
-    "stable", which says that it writes and does not get stuck, not that what it writes is good.
+    "empty": more than half of its texts are blank. "loops": it loops in more samples than the source, by at least a quarter of the samples
+    (4 of the default 16); small models loop even unchanged when decoded greedily. "stable" otherwise: the plan writes without getting
+    stuck, which does not mean that the text is good.
     """
     blank = sum(not sample.plan.text.strip() for sample in samples)
     if 2 * blank > len(samples):
@@ -208,8 +208,8 @@ def verdict(samples: "Sequence[Sample]") -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """One continuation: its text, the number of its tokens, the shares of distinct 1-grams and 2-grams in [0, 1], the
-    tokens of its longest run of a repeated unit, and whether it is stuck in a loop (`is_loop`)."""
+    """One continuation: its text, its number of tokens, the shares of distinct 1-grams and 2-grams in [0, 1], the length in tokens of its
+    longest run of a repeated unit, and whether it loops (`is_loop`)."""
 
     text: str
     tokens: int

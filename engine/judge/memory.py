@@ -1,4 +1,4 @@
-"""What a plan takes to hold and to run beside its source: counted, but for the peak, which is watched."""
+"""The memory of a plan and its source: sizes are counted, the peak is measured."""
 
 import weakref
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from engine.types import Model, Plan
 
 
 def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> "Memory":
-    """Count what source and plan take to hold and to run at a context of `context` tokens and a batch; nothing is run.
+    """Count the memory of source and plan at a context of `context` tokens and a batch size; nothing is run.
 
     Raises:
-        PlanError: the plan does not fit the model. ExportError: the checkpoint lacks a tensor that the plan needs.
+        PlanError: the plan does not fit the model.
+        ExportError: the checkpoint lacks a tensor that the plan needs.
         SettingsError: context or batch is below 1.
     """
     require_depth(plan, depth_of(model.config))
@@ -47,14 +48,14 @@ def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> 
 
 
 def cache_bytes(config: Any, dtype: torch.dtype, context: int, batch: int = 1) -> int:
-    """Return the bytes of keys and values that transformers' cache holds after `context` tokens."""
+    """Return the bytes of keys and values in transformers' cache after `context` tokens."""
     return sum(cache_by_layer(config, dtype, context, batch))
 
 
 def cache_by_layer(config: Any, dtype: torch.dtype, context: int, batch: int = 1) -> tuple[int, ...]:
-    """Return what each layer holds of `cache_bytes`.
+    """Return each layer's share of `cache_bytes`.
 
-    Which layers slide, and how far, is asked of the cache itself; a window of w tokens keeps the last w - 1.
+    The cache itself says which layers have a sliding window; a window of w tokens keeps the last w - 1.
     """
     shape = shape_of(config)
     windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
@@ -63,9 +64,9 @@ def cache_by_layer(config: Any, dtype: torch.dtype, context: int, batch: int = 1
 
 
 class PeakMemory(TorchDispatchMode):
-    """While entered, watches the storages that torch makes on any device: `peak` is the most bytes of them alive at once.
+    """While entered, tracks the storages that torch creates on any device: `peak` is the maximum of their bytes alive at once.
 
-    What was there before, such as the weights, is not counted, nor is what a kernel keeps to itself.
+    Earlier storages, such as the weights, and a kernel's internal buffers are not counted.
     """
 
     def __init__(self) -> None:
@@ -93,11 +94,10 @@ class PeakMemory(TorchDispatchMode):
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What source and plan take, in bytes but for the parameters, which count shared storage once.
+    """Sizes of source and plan, in bytes except for parameters, which count shared storage once.
 
-    `_weights` at the dtype the model is open in, `_cache` the keys and values of `context` tokens and a batch at that
-    dtype, `plan_disk` the tensors that an export in the checkpoint's own dtype writes. `depth_ratio` is the plan's depth
-    over the source's.
+    `_weights` are in the model's current dtype; `_cache` are the keys and values of `context` tokens and a batch in that dtype; `plan_disk`
+    are the tensors of an export in the checkpoint's own dtype. `depth_ratio` is the plan's depth divided by the source's.
     """
 
     context: int

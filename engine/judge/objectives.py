@@ -1,4 +1,4 @@
-"""What a search makes small: a plan's distance from its source on practice texts, counted in blocks that had to be run."""
+"""Search objectives: a plan's distance from its source on practice texts, with the cost of a search counted in blocks run."""
 
 import math
 import time
@@ -27,7 +27,7 @@ Stage = Literal["guess", "beam", "grow", "swap", "survivor", "exhaustive", "repa
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best plan that a search had after `seconds` and `forwards` (blocks run over all practice texts)."""
+    """The best plan of a search after `seconds` and `forwards` (blocks run over all practice texts)."""
 
     plan: Plan
     score: float
@@ -38,16 +38,17 @@ class Found:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Places:
-    """What an objective sums over: the places of a pack whose next token is scored.
+    """The scored positions of a pack, over which an objective sums.
 
-    `source` and `plan` are the final states [places, hidden] after the final norm, `next_tokens` [places] what follows each.
+    `source` and `plan` are the final states [places, hidden] after the final norm; `next_tokens` [places] are the tokens to predict.
     """
 
     source: torch.Tensor
     plan: torch.Tensor
     next_tokens: torch.Tensor
     logs: Callable[[], Iterator[torch.Tensor]]  # the plan's log-probabilities [rows, vocabulary], see `by_rows`
-    beside: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]  # the source's and the plan's, see `SourceLogs.beside`
+    # the source's and the plan's log-probabilities, see `SourceLogs.beside`
+    beside: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 
 
 OBJECTIVES: Registry[Callable[[Places], float]] = Registry("objective")  # each returns its sum over the places
@@ -55,26 +56,26 @@ OBJECTIVES: Registry[Callable[[Places], float]] = Registry("objective")  # each 
 
 @OBJECTIVES.register("kl", "the KL divergence from the source's next-token distribution, nats a token")
 def kl(places: Places) -> float:
-    """KL(source || plan) of the next-token distributions."""
+    """Return KL(source || plan) of the next-token distributions."""
     return sum(float(divergence(source, plan).sum()) for source, plan in places.beside())
 
 
 @OBJECTIVES.register("perplexity", "the negative log-likelihood of the texts, nats a token")
 def perplexity(places: Places) -> float:
-    """The plan's negative log-likelihood: the logarithm of its perplexity, once divided by the places."""
+    """Return the plan's negative log-likelihood; divided by the number of places it is the logarithm of its perplexity."""
     wanted = places.next_tokens[:, None].split(ROWS)
     return sum(float(-logs.gather(1, tokens).sum()) for logs, tokens in zip(places.logs(), wanted, strict=True))
 
 
 @OBJECTIVES.register("cosine", "one minus the cosine of the final states, LaCo's measure", reference="2402.11187")
 def cosine_distance(places: Places) -> float:
-    """One minus the cosine of source's and plan's final state."""
+    """Return one minus the cosine of the source's and the plan's final state."""
     return float((1 - cosine(places.source.float(), places.plan.float())).sum())
 
 
 class Objective:
-    """Scores plans of one model on practice texts by one of OBJECTIVES, the mean over all places; lower is better. What quick costs are
-    measured on is left out (see `kept_apart`).
+    """Scores plans of one model on practice texts by one of OBJECTIVES, as the mean over all places; lower is better. The texts used for
+    quick costs are left out (see `kept_apart`).
 
     `forwards` counts blocks run over all texts; running the source once counts as its depth.
     """
@@ -94,23 +95,23 @@ class Objective:
 
     @property
     def told(self) -> tuple[tuple[str, Any], ...]:
-        """What the settings of a plan that was found with it tell of the practice texts."""
+        """The settings that record the practice texts in a plan found with this objective."""
         return ("texts", self.texts.name), ("practice", self.texts.fingerprint), ("practice_tokens", self.protocol.tokens)
 
     @staticmethod
     def watch() -> Callable[[], float]:
-        """Return a function that tells the seconds since now."""
+        """Return a function that returns the seconds elapsed since this call."""
         began = time.monotonic()
         return lambda: time.monotonic() - began
 
     @property
     def every(self) -> tuple[int, ...]:
-        """The numbers of all packs."""
+        """The indices of all packs."""
         return tuple(range(len(self.packs)))
 
     @property
     def records(self) -> tuple[Capture, ...]:
-        """The source's pass over every pack, each made when first needed."""
+        """The source's pass over every pack, computed on first use."""
         return tuple(self.record(index) for index in self.every)
 
     def record(self, index: int) -> Capture:
@@ -123,16 +124,16 @@ class Objective:
 
     @property
     def missing(self) -> float:
-        """The share of all tokens that the source was not run over yet."""
+        """The share of all tokens that the source has not been run over yet."""
         return 1.0 - self.share(tuple(self._records))
 
     def share(self, packs: tuple[int, ...]) -> float:
-        """Return the share of all tokens that lies in some packs."""
+        """Return the share of all tokens in some packs."""
         return sum(self.packs[index].ids.shape[1] for index in packs) / self.tokens
 
     def score(self, plan: Plan, packs: tuple[int, ...] | None = None) -> float:
-        """Return a plan's score, over all packs or some; NaN where its states are not finite. Leading blocks that were
-        run before are not run again."""
+        """Return a plan's score, over all packs or some; NaN where its states are not finite. Cached states of leading blocks are
+        reused."""
         packs = packs or self.every
         new = tuple(index for index in packs if (plan.blocks, index) not in self._known)
         with self.model.lock:
@@ -142,7 +143,7 @@ class Objective:
         return total / sum(len(self.places[index]) for index in packs) if math.isfinite(total) else math.nan
 
     def run(self, plan: Plan, count: int | None = None, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
-        """Return the raw states, one for each pack, after a plan's first `count` blocks, or after all of them."""
+        """Return the raw states, one per pack, after a plan's first `count` blocks, or after all of them."""
         count = plan.depth if count is None else count
         records = [self.record(index) for index in packs or self.every]
         states, ran = [], 0.0
@@ -157,7 +158,7 @@ class Objective:
         return states
 
     def extend(self, states: list[torch.Tensor], block: Block, packs: tuple[int, ...] | None = None) -> list[torch.Tensor]:
-        """Return what one block makes of the states of all packs, or of some; counts one forward, or their share of one."""
+        """Return the states of all packs (or some) after one more block; counts one forward, or the packs' share of one."""
         packs = packs or self.every
         records = [self.record(index) for index in packs]
         self.forwards += self.share(packs)
@@ -166,7 +167,7 @@ class Objective:
 
     @torch.no_grad()
     def _sum(self, index: int, state: torch.Tensor, blocks: tuple[Block, ...]) -> float:
-        """Return what a pack's raw last states, left by these blocks, add up to."""
+        """Return the objective's sum over a pack, from the raw last state after these blocks."""
         record, places = self.record(index), self.places[index]
         source, plan = record.final[0, places], normed(self.model, state, blocks)[0, places]
         next_tokens = record.pack.ids[0, places + 1].to(plan.device)
@@ -175,5 +176,5 @@ class Objective:
 
 
 def _places(pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:
-    """Return the places [n] of a pack whose next token is scored."""
+    """Return the positions [n] of a pack whose next token is scored."""
     return torch.cat([torch.arange(start + skip - 1, stop - 1) for (_, start, stop), skip in zip(pack.spans, skips, strict=True)])

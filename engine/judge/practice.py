@@ -1,4 +1,4 @@
-"""Practice texts as packs of tokens: what is measured on them chooses, and never judges."""
+"""Practice texts as packs of tokens: methods fit to them and search selects on them; evaluation never uses them."""
 
 from dataclasses import replace
 
@@ -10,11 +10,12 @@ from engine.types import Model, TextSet
 
 
 def practice_packs(model: Model, texts: TextSet, tokens: int) -> tuple[Pack, ...]:
-    """Return at most so many tokens of texts (the first of each window beside them), in sequences of at most 512.
+    """Return packs of texts with at most `tokens` scored tokens (the unscored first token of each window is extra), in sequences of at most
+    512.
 
     Raises:
-        TextError: the texts are shorter than one sequence, or than the tokens asked for where those are fewer.
-        SettingsError: no token was asked for.
+        TextError: the texts are shorter than one sequence, or than `tokens` where that is less.
+        SettingsError: `tokens` is below 1.
     """
     fingerprint, texts = texts.fingerprint, kept_apart(texts)
     protocol, packs, _ = windows(model.tokenizer, model.config, texts, limit=tokens)
@@ -25,8 +26,8 @@ def practice_packs(model: Model, texts: TextSet, tokens: int) -> tuple[Pack, ...
 
 
 def kept_apart(texts: TextSet) -> TextSet:
-    """Return texts without those of the bundled practice texts whose openings quick costs are measured on: what was fitted to them
-    would look far better there than it is."""
+    """Return texts without the bundled practice texts used for quick costs: a plan fitted to those would look far better there than it
+    is."""
     if texts.fingerprint in {bundled(language, "practice").fingerprint for language in BUNDLED}:
         return calibration_of(texts.texts[SLICE_TEXTS:], texts.name)
     return texts

@@ -1,4 +1,4 @@
-"""How much of the source's final hidden state a plan keeps: measured once a plan, remembered on disk."""
+"""Measure how much of the source's final hidden state a plan keeps: once per plan, cached on disk."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -23,20 +23,20 @@ SIMILARITY = Definition("similarity", 1)
 class Similarity:
     """Cosine similarity between the final hidden states (after the final norm) of a plan and of its source.
 
-    Both definitions, one value a text: `flattened` is one cosine over all tokens and features of the text (the
-    reference code's), `per_token` the mean of the tokens' cosines. NaN where the plan's states are not finite.
+    Both definitions have one value per text: `flattened` is one cosine over all tokens and features of the text (as in the reference code),
+    `per_token` the mean of the tokens' cosines. NaN where the plan's states are not finite.
     """
 
     flattened: tuple[float, ...]
     per_token: tuple[float, ...]
 
     def of(self, definition: SimilarityDefinition) -> tuple[float, ...]:
-        """The values of one definition, a text each."""
+        """Return the values of one definition, one per text."""
         return self.flattened if definition == "flattened" else self.per_token
 
 
 class SimilarityMeter:
-    """Measures plans of one model on one calibration, for whoever asks: it takes the model's lock to run."""
+    """Measures plans of one model on one calibration set; callers may share it, because it takes the model's lock."""
 
     def __init__(self, model: Model, calibration: TextSet) -> None:
         self.model = model
@@ -48,24 +48,24 @@ class SimilarityMeter:
         self._trails: Trails | None = None
 
     def key_of(self, definition: Definition) -> Key:
-        """Return the key of what is measured of this model on these texts: their tokens, since another tokenizer makes another
-        question of the same texts."""
+        """Return the key of a measurement of this model on these texts. It includes their tokens, because another tokenizer changes the
+        measurement."""
         return key_of(self.model, definition, [[pack.ids.tolist(), pack.spans] for pack in self._packs])
 
     def share_trails(self) -> None:
-        """From now on keep states along the plans that are run: worth its memory where many plans will be asked for."""
+        """Cache states along the plans from now on; this is worth its memory if many plans are measured."""
         self._trails = self._trails or FoldTrails(max(256 << 20, self.model.spec.bytes // 4))
 
     @property
     def captures(self) -> tuple[Capture, ...]:
-        """The one pass over the source, made when first needed."""
+        """The one pass over the source, computed on first use."""
         if self._captures is None:
-            with self.model.lock:  # of several that ask at the same time, the second finds what the first has made
+            with self.model.lock:  # of concurrent callers, only the first runs the pass
                 self._captures = self._captures or tuple(capture(self.model, pack) for pack in self._packs)
         return self._captures
 
     def known(self, blocks: tuple[Block, ...]) -> bool:
-        """True where measuring these blocks would cost nothing."""
+        """Return whether the measurement of these blocks is cached."""
         return self._ledger.get(blocks_key(blocks)) is not None
 
     def measure(self, blocks: tuple[Block, ...], prefix: int) -> Similarity:
@@ -81,7 +81,7 @@ class SimilarityMeter:
         return Similarity(*(tuple(math.nan if v is None else v for v in values) for values in value))
 
     def _run(self, blocks: tuple[Block, ...], prefix: int) -> list[list[float | None]]:
-        """Return what the ledger keeps of a plan; called with the model's lock held."""
+        """Return a plan's entry for the ledger; the caller holds the model's lock."""
         texts = len(self.calibration.texts)
         flattened: list[float | None] = [None] * texts
         per_token: list[float | None] = [None] * texts
@@ -95,7 +95,7 @@ class SimilarityMeter:
 
 
 def profiled(meter: SimilarityMeter) -> Job[Profile]:
-    """Return the profile of a meter's model on its texts, remembered on disk."""
+    """Return the profile of a meter's model on its texts, cached on disk."""
     key = meter.key_of(PROFILE)
     known = load_measured(key)
     if known is None:
@@ -107,7 +107,7 @@ def profiled(meter: SimilarityMeter) -> Job[Profile]:
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the cosine of a and b over their last dimension, clamped to [-1, 1] (rounding may step over)."""
+    """Return the cosine of a and b over their last dimension, clamped to [-1, 1] (rounding may exceed it)."""
     return torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1.0, 1.0)
 
 
@@ -117,7 +117,7 @@ def _finite(value: torch.Tensor) -> float | None:
 
 
 def blocks_key(blocks: tuple[Block, ...]) -> str:
-    """Return the name under which what was measured of these blocks is remembered."""
+    """Return the ledger key of measurements of these blocks."""
     return content_key([_block_key(block) for block in blocks])[:32]
 
 

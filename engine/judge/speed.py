@@ -1,4 +1,4 @@
-"""How fast a plan runs beside its source, and the memory that running takes: measured."""
+"""Measure a plan's speed and peak memory against its source."""
 
 import os
 import time
@@ -18,14 +18,14 @@ from engine.types import Model, Plan
 
 
 def measure_speed(model: Model, plan: Plan, prompt_tokens: int | None = None, new_tokens: int = 32, rounds: int = 5) -> Job["Speed"]:
-    """Time one pass over a prompt (prefill) and greedy decoding from its cache, a token at a time, batch 1.
+    """Time one pass over a prompt (prefill) and greedy decoding from its cache, one token at a time, batch 1.
 
-    Source and plan take turns in every round, after a round each that does not count and whose memory is watched: what
-    else the machine is doing then falls on both, and the rounds' own ratios tell how sure the ratios are. The prompt has
-    128 tokens, or what fits.
+    Source and plan alternate in every round, so that other load on the machine affects both; the ratios of single rounds show the
+    uncertainty. Each first runs one warm-up, which is not timed and measures the peak memory. The prompt has 128 tokens, or as many as fit.
 
     Raises:
-        PlanError: the plan does not fit the model. SettingsError: the tokens do not fit in the model's context.
+        PlanError: the plan does not fit the model.
+        SettingsError: the tokens exceed the model's context.
     """
     longest = getattr(model.config, "max_position_embeddings", None)
     if prompt_tokens is None:
@@ -49,7 +49,7 @@ def measure_speed(model: Model, plan: Plan, prompt_tokens: int | None = None, ne
 
 
 def peak_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> int:
-    """Return the bytes of a network's weights and of the most that `time_once` has torch hold beside them at one time."""
+    """Return the bytes of a network's weights plus the peak of torch's other storages during `time_once`."""
     with PeakMemory() as memory:
         time_once(network, prompt, new_tokens)
     return memory.peak + sum(tensor.nbytes for tensor in network.parameters())
@@ -57,9 +57,9 @@ def peak_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> int:
 
 @torch.no_grad()
 def time_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
-    """Return the seconds of one prefill of token ids [1, tokens], and of `new_tokens` steps of decoding after it.
+    """Return the seconds of one prefill of token ids [1, tokens], and of `new_tokens` decoding steps after it.
 
-    As in generation only the last token's logits are made; an end of text does not end it.
+    As in generation, only the last token's logits are computed; an end-of-text token does not stop decoding.
     """
     cache = DynamicCache(config=network.config)
     began = _now(prompt.device)
@@ -73,7 +73,7 @@ def time_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> tuple[floa
 
 def _now(device: torch.device) -> float:
     if device.type != "cpu":
-        torch.accelerator.synchronize(device)  # kernels run behind the program's back
+        torch.accelerator.synchronize(device)  # kernels run asynchronously
     return time.perf_counter()
 
 
@@ -108,15 +108,14 @@ def _speed(
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens a second of source and plan, medians over `rounds`, at batch 1 on `threads` threads of a machine with
-    `processors`.
+    """Tokens per second of source and plan, medians over `rounds`, at batch 1 on `threads` threads of a machine with `processors`.
 
-    The `_ratio`s of prefill and decode are plan / source of those medians, above 1 where the plan is faster. The `_range`s
-    are the lowest and highest plan / source of any round: with five rounds a 94 % interval of the median round's, whatever
-    the noise is like, and the ratio of medians never lies outside. A range that holds 1 tells nobody which is faster.
-    `depth_ratio` is the plan's depth over the source's: the share of the source's time that decoding would take if the
-    blocks were all it costs, to be held against 1 / decode_ratio. The `_peak`s are bytes: the weights and the most that
-    torch held beside them at one time, reading the prompt and writing the new tokens.
+    The `_ratio`s of prefill and decode are plan / source of those medians, above 1 where the plan is faster. The `_range`s are the lowest
+    and highest plan / source of any round: with five rounds a 94 % interval of the median round's ratio, whatever the noise distribution,
+    and the ratio of medians is always inside. A range that contains 1 does not show which is faster. `depth_ratio` is the plan's depth
+    divided by the source's: the share of the source's time that decoding would take if only blocks cost time, to compare with 1 /
+    decode_ratio. The `_peak`s are bytes: the weights plus the peak of torch's other storages while reading the prompt and writing the new
+    tokens.
     """
 
     device: str

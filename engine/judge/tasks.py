@@ -1,8 +1,8 @@
-"""Tasks with right answers, for source and plan: two small ones of our own, and any of lm-evaluation-harness.
+"""Tasks with right answers, for source and plan: two small bundled ones, and any of lm-evaluation-harness.
 
-`score_bundled` needs nothing but the engine; `evaluate_tasks` needs the optional extra `eval`. On the bundled tasks both
-follow the same definitions, lm-evaluation-harness's: where a text is split into context and continuation, what is cut
-from the left of a long one, and how a choice is made.
+`score_bundled` needs only the engine; `evaluate_tasks` needs the optional extra `eval`. On the bundled tasks both follow
+lm-evaluation-harness's definitions: where a text is split into context and continuation, how a long one is truncated from the left, and how
+a choice is made.
 """
 
 import copy
@@ -32,7 +32,7 @@ _BOOTSTRAPS = 1000  # lm-evaluation-harness's default of 100 000 takes longer th
 
 
 def run_tasks(model: Model, plan: Plan, names: str = "bundled", limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
-    """Score source and plan on "bundled", our own two, or on tasks of lm-evaluation-harness, named with commas between."""
+    """Score source and plan on "bundled", the two bundled tasks, or on a comma-separated list of lm-evaluation-harness tasks."""
     if names.strip() in ("", "bundled"):
         return score_bundled(model, plan, limit)
     return evaluate_tasks(model, plan, [name.strip() for name in names.split(",") if name.strip()], limit)
@@ -42,7 +42,7 @@ def run_tasks(model: Model, plan: Plan, names: str = "bundled", limit: int | Non
 
 
 def read_task(name: str) -> tuple[dict[str, Any], ...]:
-    """Return the items of a bundled task: {"context", "answer"} of a cloze, {"question", "choices", "answer"} of a choice."""
+    """Return the items of a bundled task: {"context", "answer"} for cloze, {"question", "choices", "answer"} for choice."""
     text = (assets_folder() / "tasks" / BUNDLED_TASKS[name][0]).read_text(encoding="utf-8")
     return tuple(json.loads(line) for line in text.splitlines() if line.strip())
 
@@ -50,13 +50,14 @@ def read_task(name: str) -> tuple[dict[str, Any], ...]:
 def score_bundled(model: Model, plan: Plan, limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
     """Score source and plan on the bundled tasks, on the first `limit` items of each or on all.
 
-    layerscope_cloze, acc: greedy decoding after the context gives the answer (a space and the word), token by token.
-    layerscope_choice, acc_norm: of the choices (each after the question and a space) the right one has the highest
-    log-likelihood per character. Standard errors are binomial, sqrt(p (1 - p) / (items - 1)), as the harness's.
+    layerscope_cloze, acc: greedy decoding after the context gives the answer (a space and the word), token by token. layerscope_choice,
+    acc_norm: the right choice (each follows the question and a space) has the highest log-likelihood per character. Standard errors are
+    binomial, sqrt(p (1 - p) / (items - 1)), as in the harness.
 
     Raises:
-        PlanError: the plan does not fit the model. SettingsError: the limit is below 1. TextError: an item is longer than
-        the model's context, or has no token.
+        PlanError: the plan does not fit the model.
+        SettingsError: the limit is below 1.
+        TextError: an item exceeds the model's context, or has no token.
     """
     require_depth(plan, model.spec.depth)
     _require_limit(limit)
@@ -72,17 +73,17 @@ def score_bundled(model: Model, plan: Plan, limit: int | None = None) -> Job[tup
 
 
 def requests_of(name: str, items: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return the (context, continuation) pairs of a bundled task's items: one a cloze, one for each choice."""
+    """Return the (context, continuation) pairs of a bundled task's items: one per cloze item, one per choice."""
     if name == CLOZE:
         return [(item["context"], f" {item['answer']}") for item in items]
     return [(item["question"], f" {choice}") for item in items for choice in item["choices"]]
 
 
 def split(model: Model, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """Return the tokens to read and those to score, which are predicted after the last ones that are read.
+    """Return the input tokens and the tokens to score, which are the continuation predicted at the end of the input.
 
-    Both texts are tokenised together and cut where the context alone ends. Of what is read, at most the model's context is
-    kept, from the right; the last token of the continuation is never read.
+    Both texts are tokenised together and split where the context alone ends. The input is truncated from the left to the model's context;
+    it never includes the continuation's last token.
     """
     whole = tokens_of(model.tokenizer, model.config, context + continuation)
     scored = whole[len(model.tokenizer(context)["input_ids"]) :]
@@ -95,7 +96,7 @@ def split(model: Model, context: str, continuation: str) -> tuple[list[int], lis
 def _answer(
     model: Model, plan: Plan, rows: Sequence[tuple[list[int], list[int]]], name: str, begin: float
 ) -> Job[list[tuple["_Answer", "_Answer"]]]:
-    """Return source's and plan's answer to each row, in order."""
+    """Return the source's and the plan's answer to each row, in order."""
     mixer, found = Mixer(model.network), list[tuple[_Answer, _Answer]]()
     packs = pack_rows([(index, read) for index, (read, _) in enumerate(rows)])
     for index, pack in enumerate(packs):
@@ -111,14 +112,14 @@ def _answer(
 
 @torch.no_grad()
 def _look(model: Model, final: torch.Tensor, scored: list[int]) -> "_Answer":
-    """Return what the last of these final states [tokens, hidden] say of the tokens that follow each of them."""
+    """Return the answer that the last of these final states [tokens, hidden] give for the scored tokens."""
     logs = logits_of(model, final[-len(scored) :]).float().log_softmax(-1)
     targets = torch.tensor(scored, device=logs.device)
     return _Answer(float(logs.gather(1, targets[:, None]).sum()), bool((logs.argmax(-1) == targets).all()))
 
 
 def _mark(name: str, items: Sequence[Mapping[str, Any]], requests: Sequence[tuple[str, str]], answers: Sequence["_Answer"]) -> list[bool]:
-    """Return for each item whether it was answered rightly; an answer that is no number is wrong."""
+    """Return whether each item was answered correctly; a non-finite answer is wrong."""
     if name == CLOZE:
         return [answer.greedy and math.isfinite(answer.likelihood) for answer in answers]
     marks, rest = [], iter(zip(requests, answers, strict=True))
@@ -129,7 +130,7 @@ def _mark(name: str, items: Sequence[Mapping[str, Any]], requests: Sequence[tupl
 
 
 def _accuracy(marks: Sequence[bool]) -> tuple[float, float]:
-    """Return the share of right answers and its standard error, NaN for a single item."""
+    """Return the share of right answers and its standard error (NaN for a single item)."""
     share = sum(marks) / len(marks)
     return share, math.sqrt(share * (1 - share) / (len(marks) - 1)) if len(marks) > 1 else math.nan
 
@@ -143,13 +144,13 @@ def _require_limit(limit: int | None) -> None:
 
 
 def evaluate_tasks(model: Model, plan: Plan, tasks: Sequence[str], limit: int | None = None) -> Job[tuple["TaskScore", ...]]:
-    """Run source and plan through tasks of lm-evaluation-harness, zero-shot or as each task says; nothing is saved.
+    """Run source and plan through tasks of lm-evaluation-harness, zero-shot or as each task specifies; nothing is saved.
 
-    The bundled tasks need no network; others fetch their data sets. A task is one step of progress a side: the harness
-    cannot be stopped inside one.
+    The bundled tasks need no network; others download their data sets. Each task is one progress step per side: the harness cannot be
+    cancelled within a task.
 
     Raises:
-        SettingsError: lm-evaluation-harness is not installed, a task is unknown or cannot be run, or the limit is below 1.
+        SettingsError: lm-evaluation-harness is not installed, a task is unknown or fails, or the limit is below 1.
         PlanError: the plan does not fit the model.
     """
     require_depth(plan, model.spec.depth)
@@ -171,7 +172,7 @@ def evaluate_tasks(model: Model, plan: Plan, tasks: Sequence[str], limit: int | 
 
 
 def _harness() -> Any:
-    """Return the parts of lm-evaluation-harness and datasets that are used; they are imported only here."""
+    """Return the classes used of lm-evaluation-harness and datasets; they are imported only here."""
     try:
         from datasets import Dataset
         from lm_eval import simple_evaluate
@@ -186,7 +187,7 @@ def _harness() -> Any:
 
 
 def _manager(harness: Any, tasks: Sequence[str]) -> Any:
-    """Return the harness's index of its tasks, which takes seconds to make and is left empty where it is not needed."""
+    """Return the harness's task index, which takes seconds to build and is left empty if only bundled tasks are asked for."""
     foreign = [task for task in tasks if task not in BUNDLED_TASKS]
     manager = harness.TaskManager(include_defaults=bool(foreign))
     unknown = sorted(set(foreign) - set(manager.all_tasks))
@@ -196,7 +197,7 @@ def _manager(harness: Any, tasks: Sequence[str]) -> Any:
 
 
 def _wrap(harness: Any, model: Model, network: Any) -> Any:
-    tokenizer = copy.deepcopy(model.tokenizer)  # the harness gives it a padding token
+    tokenizer = copy.deepcopy(model.tokenizer)  # the harness adds a padding token
     return harness.HFLM(pretrained=network, tokenizer=tokenizer, device=model.source.device, batch_size=_BATCH)
 
 
@@ -207,14 +208,14 @@ def _evaluate(harness: Any, manager: Any, model: Model, wrapped: Any, task: str,
     try:
         with model.lock, torch.random.fork_rng():  # the harness seeds torch's global generator
             return harness.simple_evaluate(model=wrapped, tasks=[asked], **options)["results"]
-    except Exception as error:  # a foreign task may fail in any way; without a network its data set is not there
+    except Exception as error:  # external tasks may raise anything, for example without a network for their data sets
         raise SettingsError(f"lm-evaluation-harness could not run {task}: {type(error).__name__}: {reason_of(error)}") from error
 
 
 def task_config(dataset: Any, name: str) -> dict[str, Any]:
-    """Return a bundled task as lm-evaluation-harness configures one; `dataset` is the class datasets.Dataset.
+    """Return a bundled task's configuration for lm-evaluation-harness; `dataset` is the class datasets.Dataset.
 
-    The items are handed over in memory, since a data set read by path is copied into a cache on the disk.
+    The items are passed in memory, because a data set read by path is copied into a cache on disk.
     """
     metric = BUNDLED_TASKS[name][1]
     kind = {
@@ -232,7 +233,7 @@ def task_config(dataset: Any, name: str) -> dict[str, Any]:
 
 
 def scores_of(source: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Mapping[str, Any]]) -> list["TaskScore"]:
-    """Return the scores in two results of lm-evaluation-harness, in which a key is "metric,filter" or "metric_stderr,filter"."""
+    """Return the scores in two results of lm-evaluation-harness, whose keys are "metric,filter" or "metric_stderr,filter"."""
     found = []
     for task, values in source.items():
         for key, value in values.items():
@@ -254,7 +255,7 @@ def _number(value: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """One metric of one task for source and plan, with standard errors (NaN where none is known)."""
+    """One metric of one task for source and plan, with standard errors (NaN where unknown)."""
 
     task: str
     metric: str

@@ -1,6 +1,7 @@
-"""Which tokens excite a neuron most, for all neurons of a layer at once: a running few of the largest of what the MLP's consumer reads.
+"""Find the tokens with the largest activation of each neuron of a layer, for all neurons in one pass. An activation is what the MLP's
+consumer reads; only the largest few are kept.
 
-The first token of a text is left out: a stream has massive values there whatever stands in the text, and they would be every
+The first token of each text is left out: the residual stream has massive values there whatever the token is, and they would be every
 neuron's largest.
 """
 
@@ -18,14 +19,13 @@ from engine.passes.walk import Walk
 from engine.plans.rules import untouched
 from engine.types import Model
 
-TOKENS = 8  # that are kept of each neuron
+TOKENS = 8  # kept per neuron
 _BEFORE, _AFTER = 8, 4  # tokens of context
 
 
 @dataclass(frozen=True, slots=True)
 class Excited:
-    """A token that excites a neuron, with the rest of its characters, within what stands around it in its text, and the neuron's signed
-    activation there."""
+    """A token that activates a neuron, decoded to whole characters, with its context and the neuron's signed activation."""
 
     before: str
     token: str
@@ -39,10 +39,10 @@ class Peaks:
     def __init__(self, tokenizer: Any, packs: Sequence[Pack]) -> None:
         self._decode, self._ids = tokenizer.decode, torch.cat([pack.ids[0] for pack in packs])
         lengths = [stop - start for pack in packs for _, start, stop in pack.spans]
-        self._ends = torch.tensor(lengths).cumsum(0).tolist()  # where each text ends among all tokens
-        self.read = 0  # tokens that were added
+        self._ends = torch.tensor(lengths).cumsum(0).tolist()  # the end of each text, counted over all tokens
+        self.read = 0  # tokens added so far
         self._values: torch.Tensor | None = None
-        self._places = torch.zeros(0, 0, dtype=torch.int64)  # [kept, neurons], among all tokens
+        self._places = torch.zeros(0, 0, dtype=torch.int64)  # [kept, neurons], counted over all tokens
 
     def add(self, x: torch.Tensor, pack: Pack) -> None:
         """Add the activations [tokens, neurons] of the next pack."""
@@ -56,7 +56,7 @@ class Peaks:
         self.read += len(counted)
 
     def of(self, neuron: int) -> tuple[Excited, ...]:
-        """Return the tokens that excite a neuron most."""
+        """Return the tokens with the largest activations of a neuron."""
         assert self._values is not None
         found = zip(self._places[:, neuron].tolist(), self._values[:, neuron].tolist(), strict=True)
         return tuple(self._told(place, value) for place, value in found)
@@ -70,7 +70,7 @@ class Peaks:
 
 
 def exciting(model: Model, packs: Sequence[Pack], layer: int) -> Job[Peaks]:
-    """Return which tokens of some packs excite the neurons of one of the source's layers most, from one walk up to there."""
+    """Return the tokens in some packs with the largest activations of each neuron of a source layer, from one walk up to that layer."""
     blocks, consumer = untouched(model.spec.depth).blocks, architecture_of(model.config).reader_of("neuron")
     walk, peaks = Walk(model, packs, blocks), Peaks(model.tokenizer, packs)
     for place in range(layer):

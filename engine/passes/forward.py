@@ -1,7 +1,7 @@
-"""The only forward passes: one over the source that leaves a record, and many that resume from it.
+"""The only forward passes: one recorded pass over the source, and passes over plans that resume from it.
 
-LaCo's pointer only moves down, so every layer below it is still the source's. What entered each source layer is kept;
-a plan then costs only its blocks from the first changed one upwards, and no model is ever copied.
+LaCo's pointer only moves down, so every layer below it is still the source's. The recorded pass keeps the input of each source layer; a
+plan then costs only its blocks from the first changed one up, and the model is never copied.
 """
 
 import math
@@ -23,11 +23,10 @@ from engine.types import Block, Model
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Capture:
-    """What one pass of the source over a pack left behind.
+    """The record of one source pass over a pack.
 
-    `states[i]` [1, tokens, hidden] entered layer i, `states[depth]` left the last one: the raw residual stream.
-    `calls[i]` are the other arguments layer i was called with (positions, masks by its type); `final` is the last state
-    after the final norm.
+    `states[i]` [1, tokens, hidden] is the raw residual stream that enters layer i, `states[depth]` the output of the last layer. `calls[i]`
+    are the other arguments of layer i (positions, masks by its type); `final` is the last state after the final norm.
     """
 
     pack: Pack
@@ -37,26 +36,26 @@ class Capture:
 
 
 class Called(Protocol):
-    """What has been called over a pack: a Capture, or what else knows the blocks' arguments."""
+    """A record with the blocks' arguments over a pack: a Capture or BlockInputs."""
 
     @property
     def calls(self) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], ...]:
-        """The arguments of each layer beside the state."""
+        """The arguments of each layer except the state."""
 
 
 def state_of(output: Any) -> torch.Tensor:
-    """Return the hidden state of what a layer returned, which some families wrap in a tuple."""
+    """Return the hidden state of a layer's output; some families wrap it in a tuple."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def work_of_pass(model: Model, tokens: int) -> float:
-    """Return the work of one pass over the source, in parameters times tokens; times the model's pace it is seconds."""
+    """Return the work of one pass over the source in parameters times tokens; multiplied by the model's pace it is seconds."""
     return tokens * sum(model.spec.block_parameters)
 
 
 @torch.no_grad()
 def capture(model: Model, pack: Pack) -> Capture:
-    """Run the source once over a pack and keep what entered each layer; how long that took becomes the model's pace.
+    """Run the source once over a pack and record the input of each layer; the time it takes is added to the model's paces.
 
     Raises:
         SourceError: the model's own states are not finite.
@@ -90,10 +89,10 @@ def capture(model: Model, pack: Pack) -> Capture:
 
 
 class Trails:
-    """The states along recently run plans, so that plans with the same leading blocks share that work, exactly.
+    """A cache of states along recent plans, so that plans with the same leading blocks share that work, with identical bits.
 
-    In a T map most candidates fold the same layers at the bottom and differ only further up. Holds `budget` bytes at
-    most; the least recently used states go first.
+    In a T map most candidates fold the same layers at the bottom and differ only further up. The cache holds at most `budget` bytes; the
+    least recently used states are evicted first.
     """
 
     def __init__(self, budget: int) -> None:
@@ -109,7 +108,7 @@ class Trails:
         return start, state
 
     def leave(self, record: Capture, leading: tuple[Block, ...], state: torch.Tensor) -> None:
-        """Remember the state after these leading blocks."""
+        """Cache the state after these leading blocks."""
         key = (id(record), leading)
         if (old := self._states.pop(key, None)) is not None:
             self._bytes -= old.nbytes
@@ -123,7 +122,7 @@ class Trails:
 @torch.no_grad()
 def run_block(model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Called) -> torch.Tensor:
     """Run one block of a plan on a state [1, tokens, hidden], with its home's norms, type and mask."""
-    check_cancelled()  # a pass over a large model takes longer than anybody waits for a cancel
+    check_cancelled()  # a whole pass over a large model would delay a cancel too long
     layer, (args, kwargs) = blocks_of(model.network)[block.home], record.calls[block.home]
     overrides = mixer.overrides(block)
     if not overrides:
@@ -137,8 +136,7 @@ def resume(
 ) -> torch.Tensor:
     """Return the raw last state of the plan with these blocks, of which the first `prefix` are the source's own.
 
-    Starts from what entered source layer `prefix` in the recorded pass, or from the longest trail that an earlier plan
-    with the same leading blocks has left.
+    It starts from the recorded input of source layer `prefix`, or from the longest cached trail of a plan with the same leading blocks.
     """
     start, state = prefix, mixer.cutter.silenced(record.states[prefix], blocks[0].trim if blocks else None)
     if trails is not None:
@@ -157,7 +155,7 @@ def normed(model: Model, state: torch.Tensor, blocks: tuple[Block, ...] = ()) ->
     trim = blocks[0].trim if blocks else None
     if trim is None or not trim.plain or trim.channels is None:
         return final
-    return final * math.sqrt(len(trim.channels) / state.shape[-1])  # the masked form of a norm whose gains are as they were
+    return final * math.sqrt(len(trim.channels) / state.shape[-1])  # the masked form of a norm with unchanged gains
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""Gradients of the projections' weights, a text at a time: summed up as they come and let go, so that there is never a second whole set.
+"""Compute gradients of the projections' weights text by text. Each is passed on and freed at once, so that memory never holds a full set of
+gradients.
 
-`full` differentiates the whole plan's loss; `local` one block alone, by the length of what it writes, which needs no memory to
-speak of (Wanda++, 2503.04992).
+`full` differentiates the whole plan's loss. `local` differentiates the norm of one block's output and needs little memory (Wanda++,
+2503.04992).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +20,15 @@ from engine.passes.walk import Walk
 from engine.plans.live import live_network
 from engine.types import Block, Model, Plan
 
-Take = Callable[[int, str, torch.Tensor], object]  # is told a block's place, a weight's name in it, and a text's gradient of it
+# called with a block's place, a weight's name in the block, and the gradient for one text
+Take = Callable[[int, str, torch.Tensor], object]
 
 
 def full(model: Model, plan: Plan, packs: Sequence[Pack], take: Take) -> Job[int]:
-    """Show the gradient of every text's mean loss (cross entropy of the next token, nats) with respect to each projection's weight
-    of a plan, in the trimmed shapes and as they are stored; return the number of texts.
+    """Pass to `take` the gradient of every text's mean loss (cross entropy of the next token, nats) with respect to each projection's
+    weight of a plan, in the trimmed shapes and the stored layout; return the number of texts.
 
-    A gradient is let go as soon as it was shown: beside the weights there are activations and one gradient.
+    Each gradient is freed after `take`, so memory holds the weights, the activations and one gradient.
     """
     network, row = live_network(model, plan), architecture_of(model.config)
     texts = [row_ids for pack in packs for row_ids in _rows(pack)]
@@ -64,7 +66,7 @@ def _rows(pack: Pack) -> Iterator[torch.Tensor]:
 
 
 def local(walk: Walk, block: Block, place: int, take: Take) -> Job[int]:
-    """Show the gradient of the length of what a block writes over each pack, ||block(x)||, likewise; return the number of packs."""
+    """Pass to `take` the gradients of the norm of a block's output over each pack, ||block(x)||; return the number of packs."""
     cutter, layer = walk.mixer.cutter, blocks_of(walk.model.network)[block.home]
     for number, opening in enumerate(walk.openings):
         yield Progress(f"Layer {block.home}: gradients", number / len(walk.openings))

@@ -1,4 +1,4 @@
-"""What attention heads look at: their patterns over a text, and the role that a stated rule reads from them."""
+"""Attention patterns of heads over a text, and the role that a stated rule assigns to each head."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from engine.models.families import blocks_of
 from engine.models.texts import characters_at
 from engine.types import Model
 
-# The rules, in the order they are tried: a share of attention, averaged over tokens, and how much of it makes the role.
+# Roles in the order they are tried: each is an attention share averaged over tokens, and the least share that assigns the role.
 ROLES = (("induction", 0.4), ("previous", 0.4), ("first", 0.6), ("diffuse", 0.8))
-_STRING = 24  # random tokens, said twice
+_STRING = 24  # random tokens, repeated once
 _EDGES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What one head does: the shares that ROLES speak of, and the first role that they make ("mixed" where none).
+    """The shares of one head (see ROLES) and the first role they reach, or "mixed".
 
-    `previous` is the attention that goes to the token before, `first` to the first token, `induction` to what followed a token's
-    earlier occurrence in a random string said twice, `diffuse` the entropy over that of even attention.
+    `previous` is the attention on the previous token, `first` on the first token, `induction` on the token after the earlier occurrence in
+    a repeated random string; `diffuse` is the entropy relative to uniform attention.
     """
 
     previous: float
@@ -33,8 +33,8 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Where a head looks on a text: for each token its strongest edges (to, share), and the share that goes to the first token,
-    which is set apart since it would drown the rest."""
+    """A head's attention on a text: for each token its strongest edges (to, share), and separately the share on the first token, which
+    would dominate the others."""
 
     tokens: tuple[str, ...]
     edges: tuple[tuple[tuple[int, float], ...], ...]
@@ -42,7 +42,7 @@ class Pattern:
 
 
 def roles(model: Model, ids: torch.Tensor) -> tuple[tuple[Head, ...], ...]:
-    """Return what every head of every layer does, from a text's token ids [1, tokens] and from a random string said twice."""
+    """Return the shares and role of every head of every layer, from a text's token ids [1, tokens] and from a repeated random string."""
     generator = torch.Generator().manual_seed(0)
     string = torch.randint(0, model.config.vocab_size, (1, _STRING), generator=generator)
     found = []
@@ -62,7 +62,7 @@ def _role(shares: Sequence[float]) -> str:
 
 
 def pattern(model: Model, ids: torch.Tensor, layer: int, head: int) -> Pattern:
-    """Return where one head looks on a text's token ids [1, tokens]."""
+    """Return one head's attention pattern on a text's token ids [1, tokens]."""
     weights = attention(model, ids)[layer][head]
     rest = weights.clone()
     rest[:, 0] = 0.0
@@ -77,9 +77,9 @@ def pattern(model: Model, ids: torch.Tensor, layer: int, head: int) -> Pattern:
 
 @torch.no_grad()
 def attention(model: Model, ids: torch.Tensor) -> list[torch.Tensor]:
-    """Return the attention of every layer over token ids [1, tokens]: [heads, tokens, tokens], a row a token that looks.
+    """Return the attention of every layer over token ids [1, tokens]: [heads, tokens, tokens], one row per query token.
 
-    Kernels that never hold it are left out for this one pass, under the model's lock.
+    Other kernels never store the attention matrix, so this pass uses the eager one, under the model's lock.
     """
     with model.lock, _eager(model):
         output = model.network.base_model(input_ids=ids.to(model.source.device), use_cache=False, output_attentions=True)

@@ -1,7 +1,7 @@
-"""From final states to next-token distributions: log-probabilities a few tokens at a time, the source's kept, their divergence.
+"""Next-token log-probabilities from final states, a few tokens at a time; a cache of the source's; their KL divergence.
 
-A vocabulary is wide: no more than CHUNK tokens have their logits in memory at once, and what is worked out elementwise goes by
-ROWS of them (a divisor of CHUNK), as many as a processor's cache holds.
+A vocabulary is wide: at most CHUNK tokens have their logits in memory at once. Elementwise steps process ROWS tokens at a time (a divisor
+of CHUNK), as many as fit into a processor's cache.
 """
 
 from collections.abc import Hashable, Iterator
@@ -35,16 +35,16 @@ def divergence(source: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
 
 
 class SourceLogs:
-    """The source's log-probabilities, kept while they are few; what is too much is worked out again each time, to the same bits."""
+    """The source's log-probabilities, cached up to a limit; the rest is recomputed each time, with identical bits."""
 
     def __init__(self, model: Model, keep: int = KEEP) -> None:
-        """`keep` bytes stay in memory; 0 is right where nobody will ask again."""
+        """`keep` is the cache size in bytes; use 0 if nothing is asked for twice."""
         self._model, self._keep = model, keep
         self._kept: dict[Hashable, torch.Tensor] = {}
 
     def beside(self, key: Hashable, source: torch.Tensor, plan: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the log-probabilities of the source's and of a plan's final states [tokens, hidden], see `by_rows`; `key` says
-        which tokens of the source these are."""
+        """Yield pairs of log-probabilities of the source's and a plan's final states [tokens, hidden], see `by_rows`; `key` identifies
+        these tokens of the source."""
         for number, (ours, theirs) in enumerate(zip(source.split(CHUNK), plan.split(CHUNK), strict=True)):
             yield from zip(self._rows((key, number), ours), _log_rows(self._model, theirs), strict=True)
 

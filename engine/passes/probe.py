@@ -1,4 +1,4 @@
-"""What a network answers on a few bundled sentences: two that answer alike, bit for bit, are the same network."""
+"""A network's logits on a few bundled sentences: networks whose logits agree bit for bit are taken to be the same."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +24,11 @@ def logits_on(network: Any, packs: Sequence[Pack]) -> list[torch.Tensor]:
 
 
 def write_probe(logits: Sequence[torch.Tensor], file: Path) -> None:
-    """Keep logits in a file, for a process that has not seen the network."""
+    """Write logits to a file, for a process without the network."""
     save_file({str(number): one.contiguous() for number, one in enumerate(logits)}, file)
 
 
 def read_probe(file: Path) -> list[torch.Tensor]:
-    """Return what `write_probe` kept."""
+    """Return the logits written by `write_probe`."""
     kept = load_file(file)
     return [kept[str(number)] for number in range(len(kept))]

@@ -1,4 +1,4 @@
-"""Pure maths on captured states and weights: what repeats what. Runs no model."""
+"""Measure redundancy from captured states and weights. Pure maths; no model is run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,8 +22,8 @@ Matrix = tuple[tuple[float, ...], ...]
 class LayerProfile:
     """One layer's figures, over all tokens of the calibration texts.
 
-    `block_influence` is 1 - mean cosine of the layer's input and output (ShortGPT); `cosine_to_next` is the cosine of
-    the states that enter this layer and leave it. The `_rest` figures leave the first token of each text out.
+    `block_influence` is 1 - mean cosine of the layer's input and output (ShortGPT); `cosine_to_next` is that mean cosine. The `_rest`
+    figures leave out the first token of each text.
     """
 
     index: int
@@ -35,8 +35,8 @@ class LayerProfile:
 
 @dataclass(frozen=True, slots=True)
 class NormProfile:
-    """Norms of the residual stream at each of depth + 1 points: the first token's mean, and of all other tokens the
-    median and the largest."""
+    """Norms of the residual stream at each of depth + 1 points: the mean over first tokens, and the median and maximum over all other
+    tokens."""
 
     first_token: tuple[float, ...]
     other_median: tuple[float, ...]
@@ -47,9 +47,9 @@ class NormProfile:
 class Profile:
     """Redundancy of a model on some texts, from the raw residual stream (before the final norm).
 
-    Matrices are (depth + 1) x (depth + 1): state 0 enters the first layer, state i leaves layer i - 1. `similarity`
-    averages the tokens' cosines; `similarity_rest` leaves each text's first token out; `angular` is arccos(cosine) / pi
-    of the last token of each text, averaged (2403.17887).
+    Matrices are (depth + 1) x (depth + 1): state 0 enters the first layer, state i leaves layer i - 1. `similarity` is the mean of the
+    tokens' cosines; `similarity_rest` leaves out each text's first token; `angular` is the mean of arccos(cosine) / pi over the last token
+    of each text (2403.17887).
     """
 
     similarity: tuple[tuple[float, ...], ...]
@@ -63,7 +63,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class WeightDistance:
-    """How far each projection is from the same one in the next layer: [projection][layer], depth - 1 values a row.
+    """The distance of each projection to the same one in the next layer: [projection][layer], depth - 1 values per row.
 
     `relative_l2` is |W(l+1) - W(l)| / |W(l)| in the Frobenius norm, `cosine` that of the flattened weights.
     """
@@ -76,8 +76,8 @@ class WeightDistance:
 def profile(captures: Sequence[Capture]) -> Job[Profile]:
     """Return similarity, block influence, angular distance and norms from the raw residual stream of one pass.
 
-    Every mean is over tokens (or over texts, for the angular distance), each weighing the same. Where all texts are
-    single tokens, the figures that leave the first token out are NaN.
+    Every mean is over tokens (over texts for the angular distance), equally weighted. If all texts are single tokens, the `_rest` figures
+    are NaN.
     """
     yield Progress("Comparing hidden states", 0.0)
     points = len(captures[0].states)
@@ -114,7 +114,7 @@ def profile(captures: Sequence[Capture]) -> Job[Profile]:
 
 
 def profile_of(value: Mapping[str, Any]) -> Profile:
-    """Return the profile whose fields, as JSON holds them, these are."""
+    """Return a profile from its fields as stored in JSON."""
     matrices = {name: tuple(map(tuple, value[name])) for name in ("similarity", "similarity_rest", "angular")}
     norms = NormProfile(**{name: tuple(norms) for name, norms in value["norms"].items()})
     layers = tuple(LayerProfile(**layer) for layer in value["layers"])
@@ -129,8 +129,8 @@ def token_gram(unit: torch.Tensor) -> torch.Tensor:
 def block_influence(similarity: torch.Tensor) -> list[float]:
     """Return each layer's block influence from the mean token cosines (ShortGPT, 2403.03853).
 
-    BI_i = 1 - E[cos(h_i, h_{i+1})] with h_i the raw state that enters layer i. (Reading the last state from Hugging
-    Face's `hidden_states` would take it after the final norm and make the last layer look far more important.)
+    BI_i = 1 - E[cos(h_i, h_{i+1})], where h_i is the raw state that enters layer i. (Hugging Face's last `hidden_states` entry is taken
+    after the final norm and would make the last layer look far more important.)
     """
     return (1.0 - similarity.diagonal(offset=1)).tolist()
 

@@ -1,9 +1,9 @@
-"""What small changes of the hidden states cost, to second order, from one backward pass.
+"""Estimate the cost of small changes of the hidden states to second order, from one backward pass.
 
-At the source itself the KL divergence and its gradient are zero, so a change d of the states costs about
-1/2 E[(g . d)^2] with g the gradient of log p(y) for tokens y drawn from the model's own prediction: the Fisher
-information, which is the Gauss-Newton Hessian of the divergence (Amari 1998). Tokens are taken one by one; what two
-tokens' changes cost together is left out. It is exact in the limit of small changes only: use it to choose what to measure.
+At the source itself the KL divergence and its gradient are zero, so a change d of the states costs about 1/2 E[(g . d)^2], where g is the
+gradient of log p(y) for tokens y drawn from the model's own prediction. This is the Fisher information, which is the Gauss-Newton Hessian
+of the divergence (Amari 1998). Each token is treated separately; interactions between tokens are ignored. The estimate is exact only in the
+limit of small changes: use it to choose what to measure.
 """
 
 from itertools import pairwise
@@ -22,7 +22,7 @@ DRAWS = 2
 class Sensitivity:
     """Gradients of the log-likelihood of drawn tokens at every depth of the source, over some captures.
 
-    Costs one forward and `DRAWS` backward passes without weight gradients: about (1 + DRAWS) * depth blocks.
+    The cost is one forward and `DRAWS` backward passes without weight gradients: about (1 + DRAWS) * depth blocks.
     """
 
     def __init__(self, model: Model, records: tuple[Capture, ...], seed: int = 0) -> None:
@@ -32,7 +32,7 @@ class Sensitivity:
         self.tokens = sum(record.pack.ids.shape[1] for record in records)
         depth = model.spec.depth
         costs = [self._products(layer + 1, [r.states[layer] for r in records]) for layer in range(depth)]
-        vectors = torch.stack(costs)  # [layers, draws * tokens]: what leaving each layer out does to the likelihood
+        vectors = torch.stack(costs)  # [layers, draws * tokens]: first-order change of the log-likelihood if a layer is skipped
         self._quadratic = vectors @ vectors.T / (2 * DRAWS * self.tokens)
 
     def _products(self, point: int, states: list[torch.Tensor]) -> torch.Tensor:
@@ -43,12 +43,12 @@ class Sensitivity:
         return torch.cat(found).cpu().double()
 
     def cost(self, point: int, states: list[torch.Tensor]) -> float:
-        """Return the estimated KL divergence (nats a token) of having these states, one for each capture, where the
-        source has `states[point]`."""
+        """Return the estimated KL divergence (nats per token) if `states[point]` of the source is replaced by these states, one per
+        capture."""
         return float(self._products(point, states).square().sum()) / (2 * DRAWS * self.tokens)
 
     def metric(self, layer: int) -> torch.Tensor:
-        """Return [hidden, hidden]: the mean of |r|^2 g g^T, r the stream that enters a layer and g the gradient after it; float64."""
+        """Return [hidden, hidden]: the mean of |r|^2 g g^T, r the state that enters a layer and g the gradient after it; float64."""
         rows = [
             draw[layer + 1][0].float() * record.states[layer][0].float().norm(dim=-1, keepdim=True)
             for record, gradients in zip(self._records, self._gradients, strict=True)
@@ -58,8 +58,8 @@ class Sensitivity:
         return exact(gradients.mT @ gradients).cpu() / len(gradients)
 
     def channels(self) -> torch.Tensor:
-        """Return [draws * tokens, hidden]: what taking a channel out of the stream, wherever it is written to, does to the
-        likelihood of each token to first order; float64."""
+        """Return [draws * tokens, hidden]: the first-order change of each token's log-likelihood if a channel is removed from the residual
+        stream wherever it is written; float64."""
         found = []
         for record, gradients in zip(self._records, self._gradients, strict=True):
             written = [record.states[0], *(after - before for before, after in pairwise(record.states))]
@@ -67,7 +67,7 @@ class Sensitivity:
         return exact(torch.cat(found)).cpu()
 
     def without(self, gone: set[int]) -> float:
-        """Return the estimated KL divergence of leaving these layers out, were their contributions to stay the source's."""
+        """Return the estimated KL divergence of skipping these layers, assuming that their contributions stay the source's."""
         index = sorted(gone)
         return float(self._quadratic[index][:, index].sum())
 

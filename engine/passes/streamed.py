@@ -1,7 +1,7 @@
-"""A network that is larger than memory, run block by block: a module's tensors are there while it runs.
+"""Run a network that is larger than memory block by block: a module's tensors are loaded only while it runs.
 
-Of an embedding only the rows that are looked up are read; in float64 the head is multiplied some rows at a time. accelerate patches
-torch for the whole process while it builds on the meta device, so this is for processes of their own.
+Of an embedding only the rows looked up are read; in float64 the head is multiplied in parts. accelerate patches torch for the whole process
+while it builds on the meta device, so run this in a separate process.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,38 +17,38 @@ from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
 from engine.passes.forward import state_of
 
-_ROWS = 8192  # of a head in float64
+_ROWS = 8192  # rows of a float64 head per part
 _Rows = slice | torch.Tensor
 _ALL = slice(None)
 
 
 class Weights(Protocol):
-    """The tensors of a network with blocks of its own."""
+    """The tensors of a network, which may have other blocks than its config."""
 
     @property
     def homes(self) -> Sequence[int]:
-        """Return of which layer of a config each block is, from the bottom up."""
+        """The config's layer that each block corresponds to, from the bottom up."""
 
     def outside(self, name: str, rows: _Rows = _ALL) -> torch.Tensor | None:
-        """Return a parameter outside the blocks, or rows of it; None where there is none of this name."""
+        """Return a parameter outside the blocks, or rows of it; None if there is no such parameter."""
 
     def inside(self, place: int, name: str) -> torch.Tensor | None:
-        """Return a block's parameter by its name there; None where there is none of this name."""
+        """Return a block's parameter by its name in the block; None if there is no such parameter."""
 
 
 @torch.no_grad()
 def streamed_logits(
     config: Any, weights: Weights, packs: Sequence[Pack], dtype: torch.dtype, trust_remote_code: bool = False
 ) -> list[torch.Tensor]:
-    """Return the logits [1, tokens, vocabulary] on each pack of a config's network with these weights, run in `dtype`. What was run in
-    float64 is returned in float32."""
+    """Return the logits [1, tokens, vocabulary] on each pack of a config's network with these weights, run in `dtype`. Float64 results are
+    returned in float32."""
     with init_empty_weights(include_buffers=False):
         network: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     return _Run(network.eval(), weights, dtype).logits(packs)
 
 
 class _Unnarrowed(TorchFunctionMode):
-    """Leaves float64 tensors as they are where a module, such as a norm, goes on in float32: two forms of a model round there apart."""
+    """Keeps float64 tensors in float64 where a module, such as a norm, casts to float32: two forms of a model would round differently."""
 
     def __torch_function__(self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
@@ -57,7 +57,7 @@ class _Unnarrowed(TorchFunctionMode):
 
 
 class _Run:
-    """One network, its tensors made while they are needed."""
+    """One network whose tensors are made while they are needed."""
 
     def __init__(self, network: Any, weights: Weights, dtype: torch.dtype) -> None:
         self._network, self._weights, self._dtype = network, weights, dtype
@@ -71,7 +71,7 @@ class _Run:
                 _lend(module, self._maker(path, inside))
 
     def logits(self, packs: Sequence[Pack]) -> list[torch.Tensor]:
-        """Run all packs through a block before the next."""
+        """Return the logits on each pack; all packs go through a block before the next."""
         layers = blocks_of(self._network)
         states, calls = zip(*(self._opened(pack) for pack in packs), strict=True)
         for place, home in enumerate(self._weights.homes):
@@ -83,7 +83,7 @@ class _Run:
         return [self._head(norm(state)) for state in states]
 
     def _opened(self, pack: Pack) -> tuple[torch.Tensor, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-        """Return the state before the first block, and what else each layer of the config is called with; none is run."""
+        """Return the state before the first block, and the other arguments of each layer of the config; no layer is run."""
         states, calls = list[torch.Tensor](), list[tuple[tuple[Any, ...], dict[str, Any]]]()
 
         def instead(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -108,7 +108,7 @@ class _Run:
         return make
 
     def _look_up(self, module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Give an embedding the rows that it is asked for, and ask for them by their numbers among these."""
+        """Load only the embedding rows that are looked up, and renumber the token ids accordingly."""
         rows, numbers = args[0].unique(return_inverse=True)
         found = self._weights.outside(f"{self._row.embedding}.weight", rows)
         assert found is not None
@@ -119,7 +119,7 @@ class _Run:
         """Return the logits of a state after the final norm."""
         size = self._network.get_output_embeddings().weight.shape[0]
         exact = self._dtype == torch.float64
-        step = _ROWS if exact else size  # in the dtype of a checkpoint at once, as the stock network does
+        step = _ROWS if exact else size  # at once in the checkpoint's dtype, like the stock network
         parts = []
         for start in range(0, size, step):
             found = self._weights.outside("lm_head.weight", slice(start, start + step))
@@ -132,7 +132,7 @@ class _Run:
 
 
 def _lend(module: nn.Module, make: Callable[[str], torch.Tensor | None]) -> None:
-    """Let a module have its tensors while it runs, a bias too that its class left out, and run it in their dtype throughout."""
+    """Load a module's tensors only while it runs, including biases that its class lacks, and compute in their dtype throughout."""
     before, forward = dict(module._parameters), module.forward
 
     def fill(*_: object) -> None:
@@ -150,7 +150,7 @@ def _lend(module: nn.Module, make: Callable[[str], torch.Tensor | None]) -> None
 
 
 class Loaded:
-    """The tensors of a network that transformers has loaded: in memory, or on the disk by accelerate's hooks."""
+    """The tensors of a network loaded by transformers: in memory, or on disk through accelerate's hooks."""
 
     def __init__(self, network: Any) -> None:
         self._network, self._row = network, architecture_of(network.config)
@@ -162,7 +162,7 @@ class Loaded:
         return None if found is None else found[rows]
 
     def inside(self, place: int, name: str) -> torch.Tensor | None:
-        """Return a block's parameter by its name there."""
+        """Return a block's parameter by its name in the block."""
         return self._tensor(f"{self._row.blocks}.{place}.{name}")
 
     def _tensor(self, name: str) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""What is summed up of the inputs of a projection over tokens and texts: running sums, never the inputs themselves."""
+"""Running sums of a projection's inputs over tokens and texts; the inputs themselves are not stored."""
 
 import torch
 
@@ -12,9 +12,8 @@ AGGREGATIONS = ("mean", "l2", "variance")
 
 
 class Sums:
-    """Running sums over the inputs [tokens, width] of a projection, in float64: of x, of x squared, of x x^T where `gram` is asked
-    for (multiplied in that dtype), and of what each text's |x| comes to by its mean, its root of squares and its variance
-    (Minitron's aggregations)."""
+    """Running float64 sums over the inputs [tokens, width] of a projection: of x, of x squared, of x x^T if `gram` gives the dtype of the
+    products, and of each text's mean, root of squares and variance of |x| (Minitron's aggregations)."""
 
     def __init__(self, width: int, gram: torch.dtype | None = None) -> None:
         self.tokens = self.texts = 0
@@ -23,7 +22,7 @@ class Sums:
         self._by_text = {name: torch.zeros(2, width, dtype=torch.float64) for name in AGGREGATIONS}  # sum and sum of squares
 
     def add(self, x: torch.Tensor, pack: Pack) -> None:
-        """Add what a projection read over a pack."""
+        """Add a projection's inputs over a pack."""
         x = x.float()
         self.tokens += len(x)
         self.total += exact(x.sum(0)).cpu()
@@ -41,7 +40,7 @@ class Sums:
             self._gram.add(x)
 
     def aggregated(self, batch: str, sequence: str) -> torch.Tensor:
-        """Return [width]: each text's |x| over its tokens by `sequence`, then over the texts by `batch` (2407.14679, section 2.2)."""
+        """Return [width]: |x| aggregated over each text's tokens by `sequence`, then over texts by `batch` (2407.14679, section 2.2)."""
         for name in (batch, sequence):
             if name not in AGGREGATIONS:
                 raise SettingsError(f"unknown aggregation '{name}'; choose one of {', '.join(AGGREGATIONS)}")
@@ -53,12 +52,12 @@ class Sums:
 
     @property
     def gram(self) -> torch.Tensor | None:
-        """[width, width]: the sum of x x^T, or None where it was not asked for."""
+        """[width, width]: the sum of x x^T, or None without `gram`."""
         return self._gram.total() if self._gram else None
 
     @property
     def norm(self) -> torch.Tensor:
-        """[width]: the root of the mean over texts of the sum over tokens of x squared, as Wanda's code has ||X||."""
+        """[width]: the root of the mean over texts of the sum over tokens of x squared, as ||X|| in Wanda's code."""
         return (self.squares / self.texts).sqrt()
 
     @property
@@ -68,9 +67,9 @@ class Sums:
 
 
 class Gram:
-    """A running sum of x x^T over tokens, [width, width] in float64; products are in a dtype of their own.
+    """A running sum of x x^T over tokens, [width, width] in float64; products are computed in `dtype`.
 
-    It is symmetric, so only panels of rows from the diagonal on are multiplied: five eighths of the work.
+    The sum is symmetric, so only row panels from the diagonal on are multiplied: five eighths of the work.
     """
 
     def __init__(self, width: int, dtype: torch.dtype) -> None:
@@ -92,7 +91,7 @@ class Gram:
             self._add_up()
 
     def total(self) -> torch.Tensor:
-        """Return the sum so far, whole."""
+        """Return the full matrix of the sum so far."""
         self._add_up()
         return self._total.triu() + self._total.triu(1).mT
 
@@ -103,7 +102,7 @@ class Gram:
         return both
 
     def _add_up(self) -> None:
-        """Add what was summed up in a dtype of fewer digits before it has lost any."""
+        """Add the partial sum in the lower precision to the float64 total, before it loses digits."""
         if self._part is not self._total:
             self._total += exact(self._part).cpu()
             self._part.zero_()

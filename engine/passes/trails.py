@@ -1,8 +1,8 @@
-"""The states along the candidates of Algorithm 1, kept where the next candidates part from them.
+"""Cache the states along the candidates of Algorithm 1, up to the points where later candidates branch off.
 
-Algorithm 1 comes down from the top again and again. What it folds at a pointer differs from what it folded there before only
-further up, so that the states up to there are those of before. With all trails in one queue, as `Trails` has them, a deep model's
-candidates drive each other out before any of them is asked for again; here each pointer keeps its own last ones.
+Algorithm 1 restarts from the top repeatedly. A candidate at a pointer differs from the previous one at that pointer only further up, so the
+states up to there can be reused. In the single queue of `Trails`, the candidates of a deep model evict each other before they are reused;
+here each pointer has its own recent paths.
 """
 
 from collections import Counter, OrderedDict
@@ -14,20 +14,20 @@ from engine.passes.forward import Capture, Trails
 from engine.types import Block
 
 _KEPT = 32  # paths that start with the same fold
-_SPARSEST = 8  # of so many states along a path at least one is kept, until whole paths must go
+_SPARSEST = 8  # at least one in this many states along a path is kept, until whole paths are evicted
 
 
 @dataclass(eq=False, slots=True)
 class _Path:
-    """Blocks that were run one after another, and the states after some of them, by the number of blocks."""
+    """Blocks run one after another, and the states after some of them, by the number of blocks."""
 
     blocks: tuple[Block, ...]
     states: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 class FoldTrails(Trails):
-    """`Trails` whose paths are kept by where they leave the source. Holds `budget` bytes at most: where more would be held every
-    other state goes, and in the end the paths that were used least recently."""
+    """`Trails` with paths grouped by where they leave the source. It holds at most `budget` bytes: beyond that every other state is
+    evicted, and finally the least recently used paths."""
 
     def __init__(self, budget: int) -> None:
         super().__init__(budget)
@@ -37,7 +37,7 @@ class FoldTrails(Trails):
         self._now: _Path | None = None
 
     def longest(self, record: Capture, blocks: tuple[Block, ...], start: int, state: torch.Tensor) -> tuple[int, torch.Tensor]:
-        """See `Trails.longest`; what `leave` is told of next goes on from there."""
+        """See `Trails.longest`; the next calls of `leave` continue this path."""
         self._now = None
         if start >= len(blocks):
             return start, state
@@ -59,7 +59,7 @@ class FoldTrails(Trails):
             self._shrink()
 
     def _branch(self, paths: list[_Path], blocks: tuple[Block, ...]) -> _Path:
-        """Return a path that begins as these blocks do, the last of `paths`; the one that it leaves stays, unless it ends there."""
+        """Return a path that begins like these blocks, now the last of `paths`; the path it branches from is kept unless it ends there."""
         shared = [_shared(path.blocks, blocks) for path in paths]
         best = max(range(len(paths)), key=shared.__getitem__, default=None)
         if best is None:
@@ -94,7 +94,7 @@ class FoldTrails(Trails):
             self._let_go(path, place)
 
     def _shrink(self) -> None:
-        """Hold less: every other state goes, or else the paths that were used least recently."""
+        """Free memory: evict every other state, or else the least recently used paths."""
         if self._stride < _SPARSEST:
             self._stride *= 2
             for path in [path for paths in self._paths.values() for path in paths]:
@@ -108,5 +108,5 @@ class FoldTrails(Trails):
 
 
 def _shared(a: tuple[Block, ...], b: tuple[Block, ...]) -> int:
-    """Return how many leading blocks two paths have in common."""
+    """Return how many leading blocks two paths share."""
     return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x is not y and x != y), min(len(a), len(b)))

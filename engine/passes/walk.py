@@ -1,6 +1,6 @@
-"""A plan run block by block over texts: what enters its projections is watched, and a block may change before the walk goes on.
+"""Run a plan block by block over texts, observing the inputs of its projections; a block may be changed before the walk continues.
 
-Only the states between two blocks are kept, and what the watcher sums up; no block of the source is run to begin with.
+Only the states between two blocks are kept, and the observer's sums. No pass over the source is needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from engine.passes.forward import Called, run_block
 from engine.plans.surgery import Mixer
 from engine.types import Block, Model
 
-# Is told a reader's name (see `readers`), what it reads [tokens, width] in the trimmed shape, and the pack.
+# Called with a reader's name (see `readers`), its input [tokens, width] in the trimmed shape, and the pack.
 See = Callable[[str, torch.Tensor, Pack], object]
 
 
 def readers(row: Architecture) -> dict[str, tuple[str, ...]]:
-    """Return the distinct inputs of a block's projections, in the order of running: by the first projection that reads one, all
-    that read the same."""
+    """Return the distinct inputs of a block's projections in execution order: the first projection that reads an input, and all that read
+    the same."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, (_, reads) in row.projections.items():
         found.setdefault((name.rpartition(".")[0], reads), []).append(name)
@@ -34,8 +34,8 @@ def readers(row: Architecture) -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BlockInputs:
-    """What a model's blocks are called with over a pack: the state [1, tokens, hidden] before the first, and each block's other
-    arguments (positions, masks by its type)."""
+    """The inputs of a model's blocks over a pack: the state [1, tokens, hidden] before the first, and each block's other arguments
+    (positions, masks by its type)."""
 
     pack: Pack
     state: torch.Tensor
@@ -44,7 +44,7 @@ class BlockInputs:
 
 @torch.no_grad()
 def block_inputs(model: Model, pack: Pack) -> BlockInputs:
-    """Return what the source's blocks would be called with; none of them is run."""
+    """Return the inputs of the source's blocks; no block is run."""
     states: list[torch.Tensor] = []
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
@@ -63,11 +63,11 @@ def block_inputs(model: Model, pack: Pack) -> BlockInputs:
 
 
 class _EnoughError(Exception):
-    """The last input was seen; what the block makes of it is not needed."""
+    """The last watched input was seen; the block's output is not needed."""
 
 
 class Walk:
-    """Walks over the blocks of a plan, all packs through one block before the next."""
+    """Walks over the blocks of a plan; all packs go through one block before the next."""
 
     def __init__(self, model: Model, packs: Sequence[Pack], blocks: Sequence[Block]) -> None:
         self.model, self.mixer = model, Mixer(model.network, keep=0)
@@ -79,23 +79,23 @@ class Walk:
 
     @property
     def packs(self) -> list[Pack]:
-        """The packs it runs over."""
+        """The packs of the walk."""
         return [one.pack for one in self.openings]
 
     def watch(self, block: Block, see: See, only: Sequence[str] | None = None) -> Job[None]:
-        """Show what the projections of a block read, without going on; `only` some of the inputs (see `readers`).
+        """Show the inputs of a block's projections without advancing; `only` selects some of the inputs (see `readers`).
 
-        It stops before the last projection that is watched computes anything.
+        It stops before the last watched projection computes anything.
         """
         yield from self._run(block, see, tuple(only or self._inputs), keep=False)
 
     def step(self, block: Block, see: See | None = None) -> Job[None]:
-        """Go on over a block, showing what its projections read."""
+        """Advance over a block, showing its projections' inputs."""
         yield from self._run(block, see, self._inputs if see else (), keep=True)
         self.place += 1
 
     def go_on(self, states: Sequence[torch.Tensor]) -> None:
-        """Go on over a block that somebody has run already, to the states [1, tokens, hidden] that it left, a pack each."""
+        """Advance over a block that was run elsewhere, to the states [1, tokens, hidden] after it, one per pack."""
         self.states = list(states)
         self.place += 1
 
@@ -142,8 +142,8 @@ class Walk:
 def traced(
     model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Called, names: Sequence[str], before: str | None = None
 ) -> tuple[torch.Tensor | None, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
-    """Run a block; return its output and, for some of its projections, what each read and wrote: [1, tokens, width] in the
-    source's shapes. It stops `before` a projection, of which what it would read is returned twice, and then there is no output."""
+    """Run a block; return its output and, for the named projections, input and output: [1, tokens, width] in the source's shapes. With
+    `before`, stop before that projection: its input is returned twice, and the block's output is None."""
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     layer = blocks_of(model.network)[block.home]
 

@@ -1,4 +1,4 @@
-"""A plan's file and its tensors, together: in one zip of NAME.json and NAME.tensors.safetensors, or as files beside each other."""
+"""Save a plan with its tensors: one zip of NAME.json and NAME.tensors.safetensors, or two files in the same folder."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ from engine.errors import PlanError, reason_of
 from engine.plans.files import BROKEN_ZIP, read_json
 from engine.plans.tensor_store import pack_tensors, unpack_tensors
 
-TENSORS = ".tensors.safetensors"  # what the tensors' file is called after its plan's
+TENSORS = ".tensors.safetensors"  # suffix of the tensor file, after the plan's name
 
 
 def write_bundle(value: Any, marks: Iterable[str], file: Path) -> None:
-    """Write a plan's JSON and the tensors of these fingerprints into one zip, uncompressed, since weights hardly shrink.
+    """Write a plan's JSON and its tensors (by fingerprint) into one zip, uncompressed because weights hardly compress.
 
     Raises:
-        PlanError: a tensor is not known here, or the file cannot be written.
+        PlanError: a tensor is not on this machine, or the file cannot be written.
     """
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         tensors = Path(folder, f"{file.stem}{TENSORS}")
@@ -30,10 +30,10 @@ def write_bundle(value: Any, marks: Iterable[str], file: Path) -> None:
 
 
 def read_saved(files: Sequence[Path]) -> Any:
-    """Return the JSON of the plan that lies in some files, a zip or a .json with or without its .safetensors; its tensors are kept.
+    """Return a plan's JSON from its files: a zip, or a .json with or without its .safetensors. Tensors are copied into the store.
 
     Raises:
-        PlanError: there is no plan among them or more than one, a file is broken, or a tensor in it is not the one its name says.
+        PlanError: there is no plan or more than one, a file is broken, or a tensor does not match its fingerprint.
     """
     tensors = [file for file in files if file.suffix == ".safetensors"]
     plans = [file for file in files if file not in tensors]
@@ -51,7 +51,7 @@ def read_saved(files: Sequence[Path]) -> Any:
 
 
 def _unpack(file: Path) -> None:
-    """Keep the tensors of a zip. Its members are written under a name of ours, wherever their own may lead."""
+    """Store the tensors of a zip. Members are extracted under a fixed name, because their own names may contain paths."""
     with zipfile.ZipFile(file) as whole, tempfile.TemporaryDirectory() as folder:
         for name in whole.namelist():
             if name.endswith(".safetensors"):

@@ -1,4 +1,4 @@
-"""A plan in words, and what can be said of it without running it."""
+"""Describe a plan in sentences, and compute its size without running it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -9,17 +9,17 @@ from engine.models.shapes import parameters_at
 from engine.plans.trimming import new_biases, trimmed_shape
 from engine.types import Block, ModelSpec, Plan, Shape, Trim
 
-Say = Callable[..., str]  # a sentence, and by name what its braces are told of
+Say = Callable[..., str]  # a function of a sentence with placeholders and their values by name
 
 
 def require_depth(plan: Plan, depth: int) -> None:
-    """Raise PlanError when a plan was made for a model of another depth."""
+    """Raise PlanError if a plan was made for a model of another depth."""
     if plan.source_depth != depth:
         raise PlanError(f"this plan is for a model of {plan.source_depth} layers; the open model has {depth}")
 
 
 def weigh(spec: ModelSpec, plan: Plan) -> tuple[int, int]:
-    """Return the parameters and the bytes in memory of the model a plan describes."""
+    """Return the number of parameters of a plan's model, and its bytes in memory."""
     trim = plan.blocks[0].trim
     if trim is None or spec.shape is None:
         outside = spec.parameters - sum(spec.block_parameters)
@@ -31,27 +31,27 @@ def weigh(spec: ModelSpec, plan: Plan) -> tuple[int, int]:
 
 
 def _new_biases(spec: ModelSpec, shape: Shape, plan: Plan) -> int:
-    """Return how many parameters a block has in biases that the source's blocks have not."""
+    """Return the number of bias parameters per block that the source's blocks do not have."""
     row, terms = row_of(spec.model_type), dict(spec.block_terms)
 
     def has(switch: str) -> bool:
         writes, _ = row.projections[row.biases[switch][0]]
-        return (writes,) in terms  # only a bias is counted by this axis alone
+        return (writes,) in terms  # only a bias has this axis alone
 
     return sum(shape.size(row.projections[name][0]) for names in new_biases(row, plan, has).values() for name in names)
 
 
 def in_english(sentence: str, **values: object) -> str:
-    """Return a sentence with what it is told of; whoever speaks another language offers a function like this one."""
+    """Fill a sentence's placeholders in English; a translation passes another function of this signature."""
     return sentence.format(**values) if values else sentence
 
 
 def describe(plan: Plan, say: Say = in_english) -> tuple[str, ...]:
-    """Return a plan in plain words, a sentence for each fold and each run of dropped layers."""
+    """Return a plan's description: one sentence per fold and per run of dropped layers, then repairs, width and masks."""
     sentences, gone = [], set(plan.dropped)
     for block in plan.folds:
         if block.mix == ((block.home, 1.0),):
-            continue  # whole, but repaired
+            continue  # not folded, only repaired
         sentences.append(_fold_said(plan, block, say))
         gone -= set(range(block.home, max(block.home, *(layer for layer, _ in block.mix))))
     sentences.extend(
@@ -96,8 +96,8 @@ def _width_said(plan: Plan, say: Say) -> Iterator[str]:
 
 
 def done_beside(plan: Plan) -> tuple[str, ...]:
-    """Return what was done to a plan's width beside cutting, of "refit", "bias", "redistributed" (see engine/methods/widths.py) and
-    "learned" (engine/methods/sheared.py)."""
+    """Return what was done to a plan's width besides cutting: "refit", "bias", "redistributed" (see engine/methods/widths.py), "learned"
+    (engine/methods/sheared.py)."""
     if plan.width is None or not any(block.trim.refits for block in plan.blocks if block.trim):
         return ()
     told = dict(plan.width.settings)
@@ -146,7 +146,7 @@ def span_name(first: int, last: int) -> str:
 
 
 def type_conflicts(plan: Plan, layer_types: tuple[str, ...] | None) -> tuple[int, ...]:
-    """Return the homes whose block takes projections from a layer of another type; the home's type wins there."""
+    """Return the homes of blocks whose projections come from a layer of another type; the block keeps its home's type."""
     if layer_types is None:
         return ()
     return tuple(b.home for b in plan.folds if any(layer_types[layer] != layer_types[b.home] for layer, _ in b.mix))

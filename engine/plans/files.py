@@ -1,4 +1,4 @@
-"""How a plan becomes JSON and comes back."""
+"""Write plans as JSON, and read them back."""
 
 import zipfile
 import zlib
@@ -23,7 +23,7 @@ from engine.plans.parts import (
 from engine.types import Model, Plan
 from engine.untrusted import LARGE, ForeignError, json_in, json_of, require_regular
 
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # what zipfile raises; encrypted ones too
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # raised by zipfile, also for encrypted files
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def signed(value: Any, model: Model) -> Any:
-    """Return what a verb answers with the name and the fingerprint of its model in every plan that it holds."""
+    """Return a result with the model's name and fingerprint added to every plan in it."""
     if isinstance(value, Mapping):
         own = {"model": {"name": model.spec.name, "fingerprint": model.fingerprint}} if "source_depth" in value else {}
         return {key: signed(item, model) for key, item in value.items()} | own
@@ -48,8 +48,7 @@ def signed(value: Any, model: Model) -> Any:
 
 
 def model_of_plan(value: Any) -> tuple[str, str] | None:
-    """Return the name and the fingerprint of the model that a saved plan says it was made for, if it says so; what an export
-    keeps says so beside its plan."""
+    """Return the name and fingerprint of the model a saved plan was made for, or None; an export stores them outside its plan."""
     held = value if isinstance(value, dict) else {}
     plan = held["plan"] if isinstance(held.get("plan"), dict) else held
     for model in (plan.get("model"), held.get("source")):
@@ -59,8 +58,7 @@ def model_of_plan(value: Any) -> tuple[str, str] | None:
 
 
 def of_another_model(value: Any, fingerprint: str) -> str:
-    """Return the sentence that tells that a saved plan was made for another model than the open one; empty where it was not, or
-    does not say."""
+    """Return a warning if a saved plan was made for another model than the open one; "" if not, or if the plan does not name its model."""
     made_for = model_of_plan(value)
     if made_for is None or made_for[1] == fingerprint:
         return ""
@@ -68,10 +66,10 @@ def of_another_model(value: Any, fingerprint: str) -> str:
 
 
 def plan_from_json(value: Any) -> Plan:
-    """Read a plan: a bare one, or whatever holds one under "plan" (a proposal's file, one step of a map).
+    """Read a plan, bare or under the key "plan" (the file of a proposal, or one step of a map).
 
     Raises:
-        PlanError: it is no plan, or names layers that its own source depth does not have.
+        PlanError: the value is not a plan, or names layers that its source depth does not have.
     """
     if isinstance(value, dict) and isinstance(value.get("plan"), dict):
         value = value["plan"]
@@ -116,16 +114,16 @@ def read_plan(path: Path) -> Plan:
     """Read a plan file.
 
     Raises:
-        PlanError: the file is missing, no JSON, or no plan.
+        PlanError: the file is missing, is not JSON, or is not a plan.
     """
     return plan_from_json(read_json(path))
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file: a plan, or what else a verb wrote; of a zip that the page saved, the one in it.
+    """Read a JSON file: a plan or another saved result. From a zip saved by the page, read the one .json in it.
 
     Raises:
-        PlanError: the file is missing or no JSON.
+        PlanError: the file is missing or is not JSON.
     """
     try:
         require_regular(path)

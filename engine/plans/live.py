@@ -1,7 +1,7 @@
-"""A plan as an ordinary transformers model in memory, made of the source's own tensors wherever it can be.
+"""Build a plan as an ordinary transformers model in memory, from the source's own tensors where possible.
 
-Judging needs states only and resumes from a recorded pass (engine/passes/forward.py); generation, timing and foreign harnesses
-want a whole network with a cache. Building one costs no weights but the mixed and repaired projections.
+Evaluation needs only states and resumes from a recorded pass (engine/passes/forward.py). Generation, timing and external harnesses need a
+whole network with a cache. Building one allocates memory only for mixed and repaired projections.
 """
 
 import copy
@@ -23,15 +23,15 @@ from engine.types import Model, Plan, Trim
 
 @torch.no_grad()
 def live_network(model: Model, plan: Plan, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Return the network of a plan: of the source's class and device, in evaluation mode, without gradients; of the source's dtype, or of
-    one that what is summed, scaled and cut is then rounded to but once.
+    """Return the network of a plan in evaluation mode, without gradients, of the source's class and on its device. Its dtype is the
+    source's, or `dtype`, to which sums, scaled and cut tensors are then rounded only once.
 
-    Its tensors are views of the source's storage, except what is summed, repaired, cut or masked; weights that are tied in
-    the source are tied in it. It is read-only in spirit: what is written into a tensor in place is written into the
-    source, but replacing tensors (`to`, `float`) leaves the source alone.
+    Tensors are views of the source's storage, except those that are mixed, repaired, cut or masked; weights tied in the source are tied
+    here. Writing into a tensor in place would change the source, so treat the network as read-only. Replacing tensors (`to`, `float`) does
+    not affect the source.
 
     Raises:
-        PlanError: the plan is for another depth, a tensor of it is not on this machine, or the family has no such shape.
+        PlanError: the plan is for another depth, one of its tensors is not on this machine, or the family does not support its shape.
     """
     require_depth(plan, len(blocks_of(model.network)))
     with model.lock:
@@ -42,7 +42,7 @@ def live_network(model: Model, plan: Plan, dtype: torch.dtype | None = None) -> 
             _fill(blocks_of(network)[place], blocks_of(model.network)[block.home], partial(mixer.parameter, block, dtype=dtype))
     network.generation_config = copy.deepcopy(model.network.generation_config)
     for layer in blocks_of(network):
-        layer.register_forward_pre_hook(lambda *_: check_cancelled())  # whoever drives it, a harness or generate, can be stopped
+        layer.register_forward_pre_hook(lambda *_: check_cancelled())  # so that every caller, a harness or generate, can be cancelled
     assert not [name for name, tensor in network.state_dict().items() if tensor.is_meta]
     return network.eval()
 
@@ -50,17 +50,17 @@ def live_network(model: Model, plan: Plan, dtype: torch.dtype | None = None) -> 
 def _skeleton(source: Any, plan: Plan) -> Any:
     """Return a network of the plan's shape with every tensor on the meta device.
 
-    By torch's device context and not accelerate's `init_empty_weights`, which patches torch.nn.Module for all threads of
-    the process: another tab may be opening a model.
+    This uses torch's device context, not accelerate's `init_empty_weights`: that patches torch.nn.Module for all threads, and another tab
+    may be opening a model.
     """
     config = plan_config(source.config, plan)
-    config._attn_implementation = source.config._attn_implementation  # no part of a config's dictionary
+    config._attn_implementation = source.config._attn_implementation  # not included in the config's dictionary
     with torch.device("meta"):
         return type(source)(config)
 
 
 def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim | None, dtype: torch.dtype | None) -> None:
-    """Give embeddings, final norm, head and rotary tables the source's tensors; what is one tensor there is one here."""
+    """Set the source's tensors for embeddings, final norm, head and rotary tables; tied tensors stay tied."""
     inside = f"{cutter.row.blocks}."
     twins: dict[int, nn.Parameter] = {}
     for path, module in network.named_modules():
@@ -77,7 +77,7 @@ def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim
 
 
 def _fill(block: nn.Module, home: nn.Module, made: Callable[[str], torch.Tensor]) -> None:
-    """Give a block its parameters, each `made` by its name, and its home's buffers."""
+    """Set a block's parameters, each from `made(name)`, and its home's buffers."""
     for path, module in block.named_modules():
         for name, there in module._parameters.items():
             if there is not None:
@@ -89,10 +89,10 @@ def _borrow_buffers(source: nn.Module, module: nn.Module) -> None:
     if module._buffers:
         for name in module._buffers:
             module._buffers[name] = source._buffers[name]
-        # a rotary table that grew with a long text keeps its length beside itself, as a plain number
+        # A rotary table that grew with a long text keeps its length in a plain attribute next to the buffer.
         module.__dict__.update({name: value for name, value in vars(source).items() if name.endswith("max_seq_len_cached")})
 
 
 def _view(tensor: torch.Tensor) -> nn.Parameter:
-    """Return a parameter of its own over the same storage, so that casting one network does not cast the other."""
+    """Return a new parameter over the same storage, so that casting one network does not cast the other."""
     return nn.Parameter(tensor.detach(), requires_grad=False)

@@ -1,4 +1,4 @@
-"""Which tensors the checkpoint of a plan holds, and how each is made of the source's."""
+"""The tensors of a plan's checkpoint, and how each is made from the source's."""
 
 import re
 from functools import partial
@@ -16,13 +16,13 @@ from engine.types import Block, Plan, Trim
 
 
 def plan_outputs(config: Any, plan: Plan, places: dict[str, TensorPlace], dtype: str) -> dict[str, Output]:
-    """Return what to write, by name, made of the tensors that lie at `places`. Numbers that are not floating point keep their dtype.
+    """Return the tensors to write, by name, made from the source tensors at `places`. Integer and boolean tensors keep their dtype.
 
     Raises:
-        ExportError: the checkpoint lacks a tensor that the plan needs, or has names that are not the family's.
+        ExportError: the checkpoint lacks a tensor that the plan needs, or does not use the family's tensor names.
     """
     row = architecture_of(config)
-    stems = (row.blocks, row.blocks.split(".", 1)[1])  # base-model checkpoints leave the first word out
+    stems = (row.blocks, row.blocks.split(".", 1)[1])  # base-model checkpoints omit the first word
     stem = next((s for s in stems if any(name.startswith(f"{s}.0.") for name in places)), None)
     if stem is None:
         raise ExportError(f"no tensor of the checkpoint is named {row.blocks}.0.…, so its layers cannot be told apart")
@@ -50,7 +50,7 @@ class _Maker:
         self._shape = shape_of(config)
 
     def outside(self, name: str, trim: Trim | None) -> Output:
-        """A tensor that lies outside the blocks, such as the embedding."""
+        """Return a tensor outside the blocks, such as the embedding."""
         place, role = self._places[name], role_of(self._cutter.row, name)
         shape = place.shape
         if trim is not None and trim.channels is not None and role:
@@ -59,7 +59,7 @@ class _Maker:
         return Output(kind, shape, lambda: self._cutter.outside(role, read_tensor(name, place), trim, kind))
 
     def inside(self, block: Block, rest: str) -> Output:
-        """A tensor of a block, `rest` its name there."""
+        """Return a tensor of a block; `rest` is its name in the block."""
         projection = rest.rpartition(".")[0] in self._cutter.row.projections
         sources = [block.home, *(layer for layer, _ in block.mix if projection)]
         for layer in sources:
@@ -73,7 +73,7 @@ class _Maker:
         return Output(kind, shape, partial(made, self._cutter, block, rest, lambda layer: self._read(layer, rest), kind))
 
     def new_bias(self, block: Block, projection: str) -> Output:
-        """The bias of a projection that has none in the source."""
+        """Return the bias of a projection that has none in the source."""
         kind, name = self._kind(self._places[self._named(block.home, f"{projection}.weight")]), f"{projection}.bias"
         (axis,) = self._cutter.axes(name)
         shape = (trimmed_shape(self._shape, block.trim).size(axis),)

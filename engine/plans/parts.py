@@ -1,4 +1,4 @@
-"""What a plan's JSON is made of: blocks, the width and the masks of each, repairs; as they are written and as they are read."""
+"""Write and read the parts of a plan's JSON: blocks with their width and masks, and repairs."""
 
 import re
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ AXES = ("heads", "neurons", "channels")
 
 
 def block_to_json(block: Block) -> dict[str, Any]:
-    """Return the depth of a block as it stands in a plan's JSON; "repair" and "refits" only where there are some."""
+    """Return a block's depth part as JSON; "repair" and "refits" only if present."""
     repair = {"repair": block.repair} if block.repair else {}
     return {"home": block.home, "mix": [list(part) for part in block.mix], **repair, **_refits(block.refits)}
 
 
 def width_to_json(plan: Plan, part: Part) -> dict[str, Any]:
-    """Return the width of a plan: how it came to be, the model's channels, each block's heads, neurons and refits."""
+    """Return a plan's width as JSON: method and settings, the kept channels, and each block's heads, neurons and refits."""
     trims = [block.trim or Trim() for block in plan.blocks]
     layers = [{"heads": trim.heads, "neurons": trim.neurons, **_refits(trim.refits)} for trim in trims]
     return {
@@ -31,7 +31,7 @@ def width_to_json(plan: Plan, part: Part) -> dict[str, Any]:
 
 
 def masks_to_json(plan: Plan, part: Part) -> dict[str, Any]:
-    """Return the masks of a plan: how they came to be, and each block's by the names of its parameters."""
+    """Return a plan's masks as JSON: method and settings, and each block's masks by parameter name."""
     return {"method": part.method, "settings": dict(part.settings), "layers": [dict(block.masks) for block in plan.blocks]}
 
 
@@ -40,7 +40,7 @@ def _refits(tensors: Tensors) -> dict[str, Any]:
 
 
 def blocks_from_json(value: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Read the blocks of a plan with their width and masks; what is none raises what `plan_from_json` catches."""
+    """Read a plan's blocks with their width and masks; invalid values raise what `plan_from_json` catches."""
     blocks = []
     for block in value["blocks"]:
         mix = tuple((whole(layer), _number(weight)) for layer, weight in block["mix"])
@@ -53,19 +53,23 @@ def blocks_from_json(value: Mapping[str, Any]) -> tuple[Block, ...]:
 
 
 def repair_from_json(value: Any) -> Repair:
-    """Read what a plan tells of one repair."""
+    """Read a plan's record of one repair."""
     strength, before, after = (float("nan") if value[key] is None else _number(value[key]) for key in ("strength", "before", "after"))
     return Repair(whole(value["place"]), str(value["kind"]), strength, before, after, _mark(value, "fingerprint"))
 
 
 def part_from_json(value: Mapping[str, Any]) -> Part:
-    """Read how a part came to be; what is none raises what `plan_from_json` catches."""
+    """Read a part's method and settings; invalid values raise what `plan_from_json` catches."""
     settings = (value.get("settings") or {}).items()
     return Part(str(value["method"]), tuple((str(key), _COUNTED.get(key, _frozen)(item)) for key, item in settings))
 
 
 def whole(value: Any) -> int:
-    """Read a whole number."""
+    """Return a value, which must be an integer.
+
+    Raises:
+        ValueError: it is not an integer.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{value!r} is no whole number")
     return value
@@ -103,7 +107,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-_COUNTED = {"sparsity": _number, "tokens": whole, "practice_tokens": whole}  # settings that sentences are made of
+_COUNTED = {"sparsity": _number, "tokens": whole, "practice_tokens": whole}  # settings used in descriptions
 
 
 def width_of(block: Block, axis: str) -> int | None:
@@ -113,7 +117,7 @@ def width_of(block: Block, axis: str) -> int | None:
 
 
 def require_kept(block: Block) -> None:
-    """Raise PlanError where a block's width is no rising list of at least one."""
+    """Raise PlanError where the heads, neurons or channels a block keeps are not a non-empty ascending list."""
     for axis in AXES:
         kept = None if block.trim is None else getattr(block.trim, axis)
         if kept is not None and (not kept or list(kept) != sorted(set(kept)) or kept[0] < 0):

@@ -1,4 +1,4 @@
-"""How each part of a plan came to be, from what it tells of itself: method, settings, texts, and whether weights were solved again."""
+"""How each part of a plan was made, from the plan itself: method, settings, texts, and whether weights were refitted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from typing import Any
 
 from engine.types import Part, Plan
 
-_TOLD = ("texts", "practice", "practice_tokens", "tokens", "refit")  # what stands in fields of its own, and fingerprints
+_TOLD = ("texts", "practice", "practice_tokens", "tokens", "refit")  # settings shown in separate fields, and fingerprints
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One part: "depth", "width" or "masks".
+    """How one part was made: "depth", "width" or "masks".
 
-    `texts` names what its method read and `tokens` how many of them; "" and None where it read none, or does not say. `refit` is true
-    where weights of this part were solved again.
+    `texts` names the texts its method read, `tokens` how many tokens of them; "" and None where it read none or did not record it. `refit`
+    is true where weights of this part were refitted.
     """
 
     part: str
@@ -26,11 +26,11 @@ class Made:
 
 
 def made(plan: Plan) -> tuple[Made, ...]:
-    """Return how the parts that a plan has came to be, in their order."""
+    """Return how each part of a plan was made, in order."""
     solved = {
         "depth": any(block.refits for block in plan.blocks),
         "width": any(block.trim.refits for block in plan.blocks if block.trim),
-        "masks": False,  # a method that changes weights says so by its name
+        "masks": False,  # a method that changes weights has another name
     }
     return tuple(_made(name, part, solved[name]) for name, part in parts(plan))
 

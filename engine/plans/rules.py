@@ -1,4 +1,4 @@
-"""Rules: what one block of a group of consecutive blocks becomes, and how blocks fold. All are affine: coefficients add up to 1."""
+"""Rules that fold a group of consecutive blocks into one. All are affine: the coefficients add up to 1."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,55 +19,55 @@ def _compose(home: int, parts: Sequence[tuple[float, Block]]) -> Block:
 
 @RULES.register("reference", "the last layer's projections under the first one's norms: what LaCo's code computes", reference="2402.11187")
 def reference(group: Sequence[Block]) -> Block:
-    """The last block's projections under the first block's norms: what LaCo's published code computes.
+    """Return the last block's projections under the first block's norms: the result of LaCo's published code.
 
-    Its loop adds (W_d - W) to W for each absorbed d, so that every step overwrites the one before (METHODS 1.2 of the
-    project's notes; LaCo issue 5). We write the outcome, which also spares its rounding noise.
+    Its loop adds (W_d - W) to W for each absorbed d, so each step overwrites the previous one (METHODS 1.2 of the project's notes; LaCo
+    issue 5). We compute the result directly, without the loop's rounding errors.
     """
     return _compose(group[0].home, [(1.0, group[-1])])
 
 
 @RULES.register("paper", "Eq. 1 as printed", reference="2402.11187")
 def paper(group: Sequence[Block]) -> Block:
-    """2402.11187, Eq. 1 as printed: W + sum over absorbed d of (W_d - W). Equals `reference` for two blocks only."""
+    """Return W + sum over absorbed d of (W_d - W): 2402.11187, Eq. 1 as printed. It equals `reference` for two blocks only."""
     return _compose(group[0].home, [(2.0 - len(group), group[0]), *((1.0, block) for block in group[1:])])
 
 
 @RULES.register("mean", "the mean of the projections")
 def mean(group: Sequence[Block]) -> Block:
-    """The plain mean of the projections, under the first block's norms."""
+    """Return the mean of the projections, under the first block's norms."""
     return _compose(group[0].home, [(1.0 / len(group), block) for block in group])
 
 
 @RULES.register("keep-first", "the first layer whole, the others dropped")
 def keep_first(group: Sequence[Block]) -> Block:
-    """The first block whole; the others are dropped."""
+    """Return the first block unchanged; the others are dropped."""
     return group[0]
 
 
 @RULES.register("keep-last", "the last layer whole, the others dropped")
 def keep_last(group: Sequence[Block]) -> Block:
-    """The last block whole; the others are dropped."""
+    """Return the last block unchanged; the others are dropped."""
     return group[-1]
 
 
 def untouched(depth: int) -> Plan:
-    """Return the plan that leaves a model of this depth as it is."""
+    """Return the plan that changes nothing in a model of this depth."""
     return Plan(depth, tuple(Block(layer, ((layer, 1.0),)) for layer in range(depth)), "untouched")
 
 
 def fold(blocks: tuple[Block, ...], first: int, count: int, rule: str) -> tuple[Block, ...]:
-    """Return blocks with `count` of them, from index `first` on, folded into one by a rule."""
+    """Return blocks with `count` of them, starting at index `first`, folded into one by a rule."""
     if count < 2 or first < 0 or first + count > len(blocks):
         raise PlanError(f"cannot fold {count} blocks from {first} on in a model of {len(blocks)}")
     return (*blocks[:first], RULES.require(rule).run(blocks[first : first + count]), *blocks[first + count :])
 
 
 def fold_spans(depth: int, spans: Sequence[tuple[int, int]], rule: str) -> Plan:
-    """Return the plan that folds each span (first, last) of source layers, both included; overlapping spans join.
+    """Return the plan that folds each span (first, last) of source layers, both included; overlapping spans are joined.
 
     Raises:
-        PlanError: a span lies outside the model or holds fewer than two layers.
+        PlanError: a span is outside the model or has fewer than two layers.
     """
     joined: list[list[int]] = []
     for first, last in sorted(spans):

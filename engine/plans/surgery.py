@@ -1,4 +1,4 @@
-"""The only weight arithmetic: what each parameter of a plan's block is made of, and what differs from its home layer's."""
+"""The only weight arithmetic: how each parameter of a plan's block is made, and which parameters differ from its home layer's."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ _KEEP = 1 << 30
 def mix_tensors(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype) -> torch.Tensor:
     """Return the weighted sum of equally shaped tensors, summed in float32 and cast to `dtype`.
 
-    A single tensor of weight 1 is only cast, so that at its own dtype it is returned bit for bit, without a copy.
+    A single tensor of weight 1 is only cast; if it already has `dtype`, it is returned itself, without a copy.
 
     Raises:
         PlanError: the shapes differ, so the layers cannot be mixed.
@@ -32,15 +32,15 @@ def mix_tensors(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype)
     for weight, tensor in rest:
         if tensor.shape != first.shape:
             raise PlanError(f"layers of different shapes cannot be mixed: {tuple(first.shape)} and {tuple(tensor.shape)}")
-        total += tensor.to(torch.float32) * weight  # no fused step: so each element is the same on every processor
+        total += tensor.to(torch.float32) * weight  # no fused multiply-add, so that every processor gives the same bits
     return total.to(dtype)
 
 
 def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, mark: str, transposed: bool) -> torch.Tensor:
-    """Return a mix (see `mix_tensors`) of projections' weights ([out, in], or [in, out] where `transposed`) or biases
-    [out] with a repair's map folded in.
+    """Return a mix (see `mix_tensors`) of projection weights ([out, in], or [in, out] if `transposed`) or biases [out] with a repair's map
+    folded in.
 
-    The map is applied in float64 and the outcome cast once, so that every process finds the same bits.
+    The map is applied in float64 and the result is cast once, so that every process gets the same bits.
     """
     mixed = mix_tensors(parts, torch.float32)
     values = exact(mixed)
@@ -58,12 +58,12 @@ def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, ma
 
 
 def pack_mask(left: torch.Tensor) -> torch.Tensor:
-    """Return which weights are left (bool) as one bit each: uint8, by the flattened tensor."""
+    """Return a bool mask of kept weights packed to one bit each: uint8, in the order of the flattened tensor."""
     return torch.from_numpy(np.packbits(left.cpu().numpy().reshape(-1)))
 
 
 def unpack_mask(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return what `pack_mask` packed, as bool of a shape."""
+    """Return a mask packed by `pack_mask` as bool of a shape."""
     size = int(torch.Size(shape).numel())
     if bits.numel() != -(-size // 8):
         raise PlanError(f"a mask of this plan is for a tensor of another size than {tuple(shape)}")
@@ -73,13 +73,13 @@ def unpack_mask(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 def made(
     cutter: Cutter, block: Block, name: str, read: Callable[[int], torch.Tensor], dtype: torch.dtype, device: Any = "cpu"
 ) -> torch.Tensor:
-    """Return a parameter of a plan's block in the trimmed shape: mixed, repaired or solved again, cut, masked.
+    """Return a parameter of a plan's block in the trimmed shape: mixed, repaired or refitted, cut, masked.
 
-    `read` gives the parameter of this name of a source layer, on `device`; `dtype` is what comes out: what is computed is rounded once,
-    to that, and never to the source's.
+    `read` returns the parameter of this name of a source layer, on `device`. The result is rounded once, to `dtype`, and never to the
+    source's dtype.
 
     Raises:
-        PlanError: a tensor of the plan is missing, or of another shape than the block needs.
+        PlanError: a tensor of the plan is missing, or has the wrong shape for the block.
     """
     if name.rpartition(".")[0] not in cutter.row.projections:
         return cutter.cut(name, read(block.home), block.trim, dtype)
@@ -95,7 +95,8 @@ def made(
 
 
 def new_bias(cutter: Cutter, block: Block, name: str, dtype: torch.dtype, device: Any = "cpu") -> torch.Tensor:
-    """Return a bias that no source layer has, in the trimmed shape: the plan's own, or zeros where it only goes with one that is."""
+    """Return a bias that no source layer has, in the trimmed shape: the plan's own, or zeros where another projection of the same config
+    switch has one."""
     own = _named(block.trim.refits, name) if block.trim else None
     (axis,) = cutter.axes(name)
     return (
@@ -106,7 +107,7 @@ def new_bias(cutter: Cutter, block: Block, name: str, dtype: torch.dtype, device
 
 
 def _mixed(cutter: Cutter, block: Block, name: str, read: Callable[[int], torch.Tensor], dtype: torch.dtype, device: Any) -> torch.Tensor:
-    """Return a projection's parameter before anything is cut."""
+    """Return a projection's parameter before cutting."""
     refit = _named(block.refits, name)
     if refit is not None:
         return refit.to(device, dtype)
@@ -121,10 +122,10 @@ def _named(tensors: Tensors, name: str) -> torch.Tensor | None:
 
 
 class Mixer:
-    """Builds what differs between a plan's block and its home layer; keeps some of what it builds."""
+    """Builds the parameters of a plan's block that differ from its home layer's, with a cache."""
 
     def __init__(self, network: Any, keep: int = _KEEP) -> None:
-        """`keep` bytes of tensors that are not the source's own stay in memory, the least recently used going first."""
+        """`keep` is the cache size in bytes for tensors other than the source's own; the least recently used are evicted first."""
         self._layers = blocks_of(network)
         self.cutter = Cutter(network.config)
         self._left = keep
@@ -132,10 +133,11 @@ class Mixer:
         self._mixed: OrderedDict[Block, dict[str, torch.Tensor]] = OrderedDict()
 
     def overrides(self, block: Block) -> dict[str, torch.Tensor]:
-        """Return the block's parameters that are not its home's, by their names in the block, in the source's shapes: what is
-        cut is zero (see engine/plans/trimming.py). Where only a few make the difference they include some that are its home's.
+        """Return the block's parameters that differ from its home's, by their names in the block, in the source's shapes with cut parts set
+        to zero (see engine/plans/trimming.py).
 
-        For a block with one source they are that layer's own tensors; what is built has the weights' dtype.
+        Some returned parameters may equal the home's. For a block with a single source layer they are that layer's own tensors; built
+        tensors have the weights' dtype.
         """
         if block.untouched:
             return {}
@@ -145,15 +147,15 @@ class Mixer:
         names = self.projection_parameters(block.home)
         if block.trim is not None and block.trim.plain:
             names += [f"{norm}.weight" for norm in self.cutter.row.norms]
-        names += [name for name, _ in (block.trim.refits if block.trim else ()) if name not in names]  # biases that are new
+        names += [name for name, _ in (block.trim.refits if block.trim else ()) if name not in names]  # new biases
         tensors = {name: self._masked(name, block) for name in names}
         if len(block.mix) > 1 or block.tensors or block.trim is not None:
             self._remember(block, tensors)
         return tensors
 
     def parameter(self, block: Block, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return one of the block's parameters in the trimmed shape, in a dtype or in its home's; without a copy where it is a source
-        layer's own."""
+        """Return one of the block's parameters in the trimmed shape, in `dtype` or its home's dtype; no copy is made of a source layer's
+        own tensor."""
         module, _, kind = name.rpartition(".")
         home = self._layers[block.home].get_submodule(module)._parameters[kind]
         if home is None:

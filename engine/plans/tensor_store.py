@@ -1,6 +1,6 @@
-"""What a plan cannot compute again from its source: tensors, kept beside it on the disk and named by their fingerprints.
+"""Tensors that a plan cannot recompute from its source, stored on disk by fingerprint.
 
-The map of a repair, a projection that was solved again, which weights a mask leaves, the weights that SparseGPT wrote.
+They are the maps of repairs, refitted projections, masks, and the weights that SparseGPT changed.
 """
 
 import functools
@@ -22,7 +22,7 @@ from engine.untrusted import ForeignError, require_regular
 
 _FRESH = 16
 _READ = 16
-_fresh: OrderedDict[str, torch.Tensor] = OrderedDict()  # tensors that were made and may yet be thrown away; the last few
+_fresh: OrderedDict[str, torch.Tensor] = OrderedDict()  # the last few new tensors, in memory until they are kept
 
 
 _scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)
@@ -30,8 +30,8 @@ _scratch: ContextVar[Path | None] = ContextVar("scratch", default=None)
 
 @contextmanager
 def for_now() -> Iterator[None]:
-    """Keep what this thread keeps meanwhile in a folder that goes in the end: for plans that are only measured."""
-    cache_folder().mkdir(parents=True, exist_ok=True)  # there is room; /tmp may lie in memory
+    """Store this thread's tensors in a temporary folder during the block: for plans that are only measured."""
+    cache_folder().mkdir(parents=True, exist_ok=True)  # the cache has room; /tmp may be in memory
     with making(cache_folder(), "for-now-") as folder:
         token = _scratch.set(folder)
         try:
@@ -41,9 +41,9 @@ def for_now() -> Iterator[None]:
 
 
 def name_tensor(tensor: torch.Tensor) -> str:
-    """Return the fingerprint of a tensor, by which a plan names it, and remember the tensor for a while; see `keep_tensor`.
+    """Return a tensor's fingerprint, which names it in plans, and hold the tensor in memory for a while; see `keep_tensor`.
 
-    It is the SHA-256 over shape and bytes, and over the dtype where that is not float32. Float64 is kept as float32.
+    The fingerprint is the SHA-256 over shape and bytes, and over the dtype unless it is float32. Float64 is stored as float32.
     """
     tensor = tensor.detach().cpu()
     tensor = (tensor.to(torch.float32) if tensor.dtype == torch.float64 else tensor).contiguous()
@@ -60,34 +60,34 @@ def _mark(tensor: torch.Tensor) -> str:
 
 
 def keep_tensor(mark: str) -> str:
-    """Write a tensor that `name_tensor` has named to the disk, to stay; return its name."""
+    """Write a tensor named by `name_tensor` to disk; return its fingerprint."""
     _write(mark, tensor_file(mark))
     return mark
 
 
 def keep_longer(marks: Iterable[str]) -> None:
-    """Keep tensors that were kept `for_now` beyond it.
+    """Keep tensors stored during `for_now` after it ends.
 
     Raises:
-        PlanError: one of them is gone.
+        PlanError: a tensor is missing.
     """
     for mark in marks:
         _write(mark, _lasting_file(mark))
 
 
 def tensor_file(mark: str) -> Path:
-    """Return where the tensor of a fingerprint is kept, or would be."""
+    """Return the path of a fingerprint's tensor, whether or not it exists."""
     kept, folder = _lasting_file(mark), _scratch.get()
     return kept if folder is None or kept.is_file() else folder / f"{mark}.safetensors"
 
 
 def _lasting_file(mark: str) -> Path:
-    before = cache_folder() / "repairs" / f"{mark}.safetensors"  # where repairs' maps lay when there was nothing else
+    before = cache_folder() / "repairs" / f"{mark}.safetensors"  # the folder of older versions, which stored only the maps of repairs
     return before if before.is_file() else cache_folder() / "tensors" / f"{mark}.safetensors"
 
 
 def _write(mark: str, path: Path) -> None:
-    with suppress(PlanError):  # what is there and not the tensor gives way to it
+    with suppress(PlanError):  # a broken file is replaced
         _read(path)
         return
     try:
@@ -102,7 +102,7 @@ def tensor_of(mark: str) -> torch.Tensor:
     """Return the tensor of a fingerprint.
 
     Raises:
-        PlanError: it is not kept on this machine, or its file is broken.
+        PlanError: the tensor is not on this machine, or its file is broken.
     """
     fresh = _fresh.get(mark)
     return _read(tensor_file(mark)) if fresh is None else fresh
@@ -115,7 +115,7 @@ def _read(path: Path) -> torch.Tensor:
         (tensor,) = load_file(path).values()
         if _mark(tensor) != path.stem:
             raise ForeignError("it is not as it was written")
-    except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a type of numbers that torch has not
+    except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a dtype that torch lacks
         raise PlanError(
             f"the tensor {path.stem[:12]} of this plan is not on this machine; "
             "bring the plan's .tensors.safetensors with its file, or make the plan again"
@@ -124,7 +124,7 @@ def _read(path: Path) -> torch.Tensor:
 
 
 def require_tensors(marks: Iterable[str]) -> None:
-    """Raise PlanError where a tensor of these fingerprints is not kept on this machine; only the files' headers are read."""
+    """Raise PlanError if the tensor of a fingerprint is not on this machine; only file headers are read."""
     for mark in marks:
         if mark not in _fresh:
             try:
@@ -132,14 +132,14 @@ def require_tensors(marks: Iterable[str]) -> None:
                 with safe_open(tensor_file(mark), framework="pt") as opened:
                     opened.keys()
             except (OSError, ForeignError, SafetensorError):
-                tensor_of(mark)  # which says so
+                tensor_of(mark)  # raises PlanError
 
 
 def pack_tensors(marks: Iterable[str], file: Path) -> None:
     """Write the tensors of these fingerprints into one safetensors file.
 
     Raises:
-        PlanError: one is not known here, or the file cannot be written.
+        PlanError: a tensor is not on this machine, or the file cannot be written.
     """
     try:
         with replacing(file) as beside:
@@ -149,17 +149,17 @@ def pack_tensors(marks: Iterable[str], file: Path) -> None:
 
 
 def unpack_tensors(file: Path) -> None:
-    """Keep the tensors of a file that `pack_tensors` wrote; a file that is not there holds none.
+    """Store the tensors of a file written by `pack_tensors`; a missing file is ignored.
 
     Raises:
-        PlanError: the file is broken, or a tensor in it is not the one its name says.
+        PlanError: the file is broken, or a tensor does not match its fingerprint.
     """
     if not file.exists():
         return
     try:
         require_regular(file)
         found = load_file(file)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a type of numbers that torch has not
+    except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a dtype that torch lacks
         raise PlanError(f"{file} holds the plan's tensors and cannot be read: {error}") from error
     for mark, tensor in found.items():
         if name_tensor(tensor) != mark:

@@ -1,13 +1,13 @@
-"""Width in numbers: which rows and columns of a tensor stay, and how norms and embeddings make up for channels that go.
+"""Width arithmetic: which rows and columns of a tensor are kept, and how norms and embeddings compensate for removed channels.
 
-Two forms of the same model. In the trimmed one tensors are really smaller: that is what is exported and what a live network has.
-In the masked one they keep the source's shape, with zeros where something was cut: that is what judging runs, so that states stay
-comparable with the source's. RMSNorm divides by the root of the mean square over its channels: over H' instead of H of them it
-gives sqrt(H' / H) of what the masked model has, so gains are multiplied by sqrt(H / H') and the epsilon by H / H'; then both forms
-compute the same. `plain` leaves the gains as they are (Minitron's trimming); its masked form has them times sqrt(H' / H).
+There are two forms of the same model. In the trimmed form tensors are really smaller; exports and live networks use it. In the masked form
+tensors keep the source's shape, with zeros where something was cut; evaluation uses it, so that states stay comparable with the source's.
+RMSNorm divides by the root mean square over its channels: over H' instead of H channels it gives sqrt(H' / H) of the masked result. Gains
+are therefore multiplied by sqrt(H / H') and the epsilon by H / H', and both forms compute the same. `plain` leaves the gains unchanged
+(Minitron's trimming); its masked form multiplies them by sqrt(H' / H).
 
-Gemma multiplies its embedding by sqrt(hidden_size), which becomes sqrt(H'): the embedding is multiplied by sqrt(H / H'). Where the
-head is tied to it, so is the head, and the final norm needs no factor of its own.
+Gemma multiplies its embedding by sqrt(hidden_size), which becomes sqrt(H'), so the embedding is multiplied by sqrt(H / H'). A head tied to
+it is scaled too, and the final norm then needs no factor.
 """
 
 import math
@@ -25,10 +25,10 @@ from engine.types import Plan, Trim
 
 
 def plan_config(config: Any, plan: Plan) -> Any:
-    """Return the config of the model that a plan describes: its depth, and its widths where it has some.
+    """Return the config of a plan's model, with its depth and its widths.
 
     Raises:
-        PlanError: the family's stock class has no such shape.
+        PlanError: the family's stock class does not support the shape.
     """
     resized = resized_config(config, plan.kept)
     trim = plan.blocks[0].trim
@@ -40,8 +40,8 @@ def plan_config(config: Any, plan: Plan) -> Any:
 
 
 def new_biases(row: Architecture, plan: Plan, has: Callable[[str], bool]) -> dict[str, tuple[str, ...]]:
-    """Return the projections that have a bias in a plan and none in its source, by the config's switch that gives it to them: all of
-    a switch go together. `has` tells whether a switch is on in the source."""
+    """Return the projections that have a bias in a plan but not in its source, by config switch. A switch adds biases to all of its
+    projections. `has(switch)` is whether the source sets it."""
     named = {name for block in plan.blocks if block.trim for name, _ in block.trim.refits}
     return {
         switch: projections
@@ -51,7 +51,7 @@ def new_biases(row: Architecture, plan: Plan, has: Callable[[str], bool]) -> dic
 
 
 def trimmed_shape(shape: Shape, trim: Trim | None) -> Shape:
-    """Return the shape that a trim leaves of one."""
+    """Return a shape after a trim."""
     if trim is None:
         return shape
     heads = range(shape.heads) if trim.heads is None else trim.heads
@@ -62,7 +62,7 @@ def trimmed_shape(shape: Shape, trim: Trim | None) -> Shape:
 
 
 class Cutter:
-    """Cuts the tensors of one model's blocks, and of what lies outside them, to a trim."""
+    """Cuts the tensors of a model, in its blocks and outside them, to a trim."""
 
     def __init__(self, config: Any) -> None:
         self.row: Architecture = architecture_of(config)
@@ -94,7 +94,7 @@ class Cutter:
         return (torch.tensor(heads)[:, None] * self.shape.head_dim + torch.arange(self.shape.head_dim)).flatten()
 
     def axes(self, name: str) -> tuple[str, ...]:
-        """Return the axes of a block's parameter, by the dimensions of its tensor; () where none of them is ever cut."""
+        """Return the axes of a block's parameter, one per dimension; () where none can be cut."""
         module, _, kind = name.rpartition(".")
         if module in self.row.projections:
             writes, reads = self.row.projections[module]
@@ -102,12 +102,12 @@ class Cutter:
         return ("channel",) if module in self.row.norms else ()
 
     def oriented(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return a projection's weight as [out, in] from how it is stored, or the other way: it is the same turn."""
+        """Return a projection's weight as [out, in] from its stored layout, or back: both are the same transposition."""
         return weight.mT if self.row.transposed else weight
 
     def cut(self, name: str, tensor: torch.Tensor, trim: Trim | None, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return a parameter of a block in the trimmed shape, in a dtype or in its own; without a copy where nothing of it is changed.
-        Gains are scaled in float64 and rounded once, to what comes out."""
+        """Return a parameter of a block in the trimmed shape, in `dtype` or its own dtype; no copy is made if nothing changes. Gains are
+        scaled in float64 and rounded once, to the result's dtype."""
         dtype = dtype or tensor.dtype
         if trim is None:
             return tensor.to(dtype)
@@ -115,7 +115,7 @@ class Cutter:
         return self._scaled(tensor, self._gain(trim), dtype) if name.rpartition(".")[0] in self.row.norms else tensor.to(dtype)
 
     def spread(self, name: str, tensor: torch.Tensor, trim: Trim | None) -> torch.Tensor:
-        """Return a projection's parameter of the trimmed shape in the source's, with zeros where it was cut."""
+        """Return a projection's trimmed parameter in the source's shape, with zeros where it was cut."""
         if trim is None:
             return tensor
         for dim, axis in enumerate(self.axes(name)):
@@ -125,8 +125,8 @@ class Cutter:
         return tensor
 
     def blanked(self, name: str, tensor: torch.Tensor, trim: Trim | None) -> torch.Tensor:
-        """Return a parameter of the source's shape as the masked form has it: what writes to cut channels or reads cut heads or
-        neurons is zero; that zeros are read elsewhere needs no zeros of its own. Without a copy where nothing changes."""
+        """Return a parameter of the source's shape in the masked form: rows that write to cut channels, and columns that read cut heads or
+        neurons, are zero. Columns that read cut channels stay, because they read zeros. No copy is made if nothing changes."""
         if trim is None:
             return tensor
         module, _, kind = name.rpartition(".")
@@ -139,13 +139,13 @@ class Cutter:
         return tensor
 
     def silenced(self, state: torch.Tensor, trim: Trim | None) -> torch.Tensor:
-        """Return a state [..., H] with zeros in the channels that a trim does not keep."""
+        """Return a state [..., H] with zeros in the channels that a trim removes."""
         channels = None if trim is None else self.kept("channel", trim)
         return state if channels is None else _zero_but(state, -1, channels)
 
     def outside(self, role: str, tensor: torch.Tensor, trim: Trim | None, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return the weight of the "embedding", of the final "norm" or of the "head" in the trimmed shape, in a dtype or in its own; like
-        all that lies outside the blocks, it is scaled in float64 and rounded once."""
+        """Return the weight of the "embedding", the final "norm" or the "head" in the trimmed shape, in `dtype` or its own dtype, scaled in
+        float64 and rounded once."""
         dtype = dtype or tensor.dtype
         if trim is None or trim.channels is None or not role:
             return tensor.to(dtype)
@@ -179,13 +179,13 @@ class Cutter:
 
 
 def _zero_but(tensor: torch.Tensor, dim: int, indices: torch.Tensor) -> torch.Tensor:
-    """Return a tensor with zeros along a dimension, but for some indices."""
+    """Return a tensor with zeros along a dimension, except at some indices."""
     indices = indices.to(tensor.device)
     return torch.zeros_like(tensor).index_copy_(dim, indices, tensor.index_select(dim, indices))
 
 
 def role_of(row: Architecture, name: str) -> str:
-    """Return which of "embedding", "norm" and "head" a checkpoint's tensor is the weight of; "" for none of them."""
+    """Return the role of a checkpoint's tensor, "embedding", "norm" or "head"; "" for any other tensor."""
     for role, path in (("embedding", row.embedding), ("norm", row.norm), ("head", "lm_head")):
         if name in (f"{path}.weight", f"{path.partition('.')[2]}.weight"):
             return role
