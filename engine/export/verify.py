@@ -1,7 +1,6 @@
 """Check an exported checkpoint: run as `python -m engine.export.verify`, so that nothing of the exporting process can help it."""
 
 import math
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     A target that is a GGUF file is compared with the one it was made from too, request["gguf"].
     """
     from engine.export.logit_comparison import compare_logits
+    from engine.models.convert import load_gguf
     from engine.passes.probe import probing
     from engine.plans.files import plan_from_json
 
@@ -36,7 +36,7 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
         return {"checks": [unable]}
     yield Progress(f"Loading the checkpoint with transformers, within {needed / 1e9:.1f} GB", 0.88)
     try:
-        network, info, tokenizer = _load_gguf(target) if "gguf" in request else _load(target, device_map={"": "disk"})
+        network, info, tokenizer = load_gguf(target) if "gguf" in request else _load(target, device_map={"": "disk"})
     except Exception as error:  # whatever keeps it from loading is the finding
         note("loads", False, f"{type(error).__name__}: {error}")
         return {"checks": checks}
@@ -122,8 +122,7 @@ def _load(folder: Path, dtype: str = "auto", **options: Any) -> tuple[Any, Any, 
     from engine.models.loading import load_with_transformers, read_tokenizer
 
     network, info = load_with_transformers(folder, dtype, **options)
-    named = {name: value for name, value in options.items() if name == "gguf_file"}
-    return network, info, read_tokenizer(folder, **named)
+    return network, info, read_tokenizer(folder)
 
 
 def _unable(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
@@ -163,17 +162,6 @@ def _sizes(places: Mapping[str, Any]) -> list[int]:
 def _fits(request: dict[str, Any]) -> bool:
     """Return whether the source is so small that the plan is run on it whole."""
     return sum(file.stat().st_size for file in Path(request["source"]).glob("*.safetensors")) <= IN_MEMORY
-
-
-def _load_gguf(file: Path) -> tuple[Any, Any, Any]:
-    """Return what transformers makes of a GGUF file in float32, away from whatever else lies in its folder."""
-    from engine.models.convert import forget_quantization
-
-    with tempfile.TemporaryDirectory() as alone:
-        Path(alone, file.name).symlink_to(file.resolve())
-        network, info, tokenizer = _load(Path(alone), "float32", gguf_file=file.name)
-    forget_quantization(network)
-    return network, info, tokenizer
 
 
 def _compare_tokenizers(tokenizer: Any, folder: Path) -> tuple[bool, str]:

@@ -26,23 +26,13 @@ _NUMBER = re.compile(r"\.\d+\.")
 _FREQUENCIES = "rotary_emb.inv_freq"
 # Settings that describe a file or a run, or that are read though no class has a field for them (an older name, head_dim).
 _NOT_ARITHMETIC = {
-    *(
-        "architectures",
-        "attn_implementation",
-        "auto_map",
-        "dtype",
-        "head_dim",
-        "id2label",
-        "is_llama_config",
-        "label2id",
-        "language_model",
-        "name",
-    ),
-    *("max_window_layers", "model_type", "num_labels", "original_max_position_embeddings", "partial_rotary_factor", "pretraining_tp"),
-    *("reorder_and_upcast_attn", "rope_local_base_freq", "rope_scaling", "rope_theta", "sliding_window_pattern", "summary_activation"),
-    *("summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "task_specific_params", "torch_dtype"),
-    *("transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache", "use_return_dict"),
-}
+    "architectures", "attn_implementation", "auto_map", "dtype", "head_dim", "id2label", "is_llama_config", "label2id",
+    "language_model", "max_window_layers", "model_type", "name", "num_labels", "original_max_position_embeddings",
+    "partial_rotary_factor", "pretraining_tp", "reorder_and_upcast_attn", "rope_local_base_freq", "rope_scaling",
+    "rope_theta", "sliding_window_pattern", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
+    "summary_type", "summary_use_proj", "task_specific_params", "torch_dtype", "transformers.js_config",
+    "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache", "use_return_dict",
+}  # fmt: skip
 _OF_A_RUN = (
     "output_",
     "_num_",

@@ -11,10 +11,11 @@ from gguf import GGUFValueType
 
 from engine.errors import ExportError, LayerscopeError, PlanError, SourceError, UnsupportedModelError
 from engine.export.gguf import Gguf, copied_tensors, export_gguf, read_gguf, require_pattern, write_gguf
-from engine.export.verify import _load_gguf, check
+from engine.export.verify import check
 from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
 from engine.model_lock import Turn
+from engine.models.convert import load_gguf
 from engine.models.families import row_of
 from engine.models.loading import converted
 from engine.plans.files import plan_from_json, plan_to_json
@@ -126,9 +127,9 @@ def test_transformers_makes_of_it_what_the_plan_is(family: str, tmp_path: Path) 
     source = save_gguf(tmp_path / "source.gguf", family)
     depth = read_gguf(source).depth
     plan = plan_of_kept(12, {0, 1, 2, 9, 10, 11}, "by hand") if family == "gemma3_text" else fold_spans(depth, [(2, 4)], "reference")
-    network, _, tokenizer = _load_gguf(source)
+    network, _, tokenizer = load_gguf(source)
     model = Model(ModelSource("gguf", str(source)), None, tmp_path, network.config, network, tokenizer, "", Turn())  # type: ignore[arg-type]
-    found, info, _ = _load_gguf(written(source, plan, tmp_path / "out.gguf"))
+    found, info, _ = load_gguf(written(source, plan, tmp_path / "out.gguf"))
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     ids = tokenizer(TEXTS[2], return_tensors="pt").input_ids
