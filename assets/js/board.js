@@ -1,18 +1,18 @@
-// The board: pinned plans as a table with their strips, depth against perplexity with the Pareto front, parallel
-// coordinates over what made them, and everything that was measured of the plan that is chosen.
+// The board: pinned plans as a table with their strips, depth against perplexity with the Pareto front, parallel coordinates over
+// the settings, and all measurements of the selected plan.
 "use strict";
 
 (({views, plot, fill, number, times, rated, size, ratioAxis, element, part, theme, strip, grid}) => {
   const ratio = (entry) => entry.evaluation?.perplexity.ratio;
   const judged = (entry) => Number.isFinite(ratio(entry) ?? NaN);
 
-  // Plans that no other beats in both size and perplexity; `large` is layers or parameters.
+  // The Pareto front in size and perplexity; `large` is layers or parameters.
   const front = (entries, large) => entries.filter((a) => !entries.some((b) => b !== a && large(b) <= large(a) && ratio(b) <= ratio(a) && (large(b) < large(a) || ratio(b) < ratio(a))))
     .sort((a, b) => large(a) - large(b));
 
   const button = (text, act) => { const made = element("button", {type: "button", class: "ls-button"}, text); made.onclick = act; return made; };
 
-  const marked = (entry) => (entry.mark ? ` (${entry.mark})` : ""); // judged differently from most
+  const marked = (entry) => (entry.mark ? ` (${entry.mark})` : ""); // another protocol than most
 
   const table = (box, data, words, local, choose) => {
     const by = (key, cell, ...more) => ({label: words[`col_${key}`], cell, keys: more});
@@ -48,8 +48,8 @@
   };
 
   const scatter = (box, data, words, chosen, choose) => {
-    const wide = data.entries.some((e) => e.plan.width), large = (e) => (wide ? e.parameters / 1e6 : e.depth); // layers say all where no plan was trimmed
-    const t = theme(), known = data.entries.filter(judged), best = front(known.filter((e) => !e.mark), large); // only plans judged alike compete
+    const wide = data.entries.some((e) => e.plan.width), large = (e) => (wide ? e.parameters / 1e6 : e.depth); // layers are enough where no plan was trimmed
+    const t = theme(), known = data.entries.filter(judged), best = front(known.filter((e) => !e.mark), large); // only plans of one protocol are compared
     const sizes = [large(data), ...known.map(large)], ends = [Math.min(...sizes), Math.max(...sizes)], room = wide ? .06 * ends[1] : 1, highest = Math.max(2, ...known.map(ratio));
     plot(box, [
       {type: "scatter", mode: "lines", x: best.map(large), y: best.map(ratio), line: {color: t.accent, width: 1.5, shape: "hv", dash: "dot"}, hoverinfo: "skip"},
@@ -72,7 +72,7 @@
     const cost = known.map((e) => Math.log10(ratio(e))), worst = Math.max(.1, ...cost);
     const counted = (label, of) => { const values = known.map(of), tickvals = [...new Set(values)], at = [Math.min(...values), Math.max(...values)]; return {label, values, tickvals, range: at[0] === at[1] ? [at[0] - 1, at[1] + 1] : at}; };
     const measured = [1, 1.5, 2, 5, 10, 20, 50, 100, 1000, 1e4, 1e6].filter((v) => Math.log10(v) <= worst);
-    plot(box, [{type: "parcoords", meta: {columns: Object.fromEntries([["plan", (e) => e.label || e.plan.method], ...["C", "I", "T"].map((name) => [name, (e) => e.plan.settings[name]]), ["layers", (e) => e.depth], ["ratio", ratio]].map(([name, of]) => [name, known.map(of)]))}, line: {color: cost, colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {size: 1, color: "rgba(0,0,0,0)"}, // the ticks tell the range
+    plot(box, [{type: "parcoords", meta: {columns: Object.fromEntries([["plan", (e) => e.label || e.plan.method], ...["C", "I", "T"].map((name) => [name, (e) => e.plan.settings[name]]), ["layers", (e) => e.depth], ["ratio", ratio]].map(([name, of]) => [name, known.map(of)]))}, line: {color: cost, colorscale: "Cividis", reversescale: true}, labelfont: {color: t.text}, tickfont: {color: t.text}, rangefont: {size: 1, color: "rgba(0,0,0,0)"}, // the ticks show the range
       dimensions: [
         counted("C", (e) => e.plan.settings.C), counted("I", (e) => e.plan.settings.I), {label: "T", values: known.map((e) => e.plan.settings.T)}, counted(words.layers, (e) => e.depth),
         {label: words.perplexity, values: cost, range: [Math.min(0, ...cost), worst], tickvals: measured.map(Math.log10), ticktext: measured.map((v) => `×${v}`)},
@@ -101,7 +101,7 @@
     return [element("p", {class: "ls-prompt"}, `${sample.prompt} … (${words[`decoding_${sample.decoding}`]})`), pair];
   };
 
-  const spread = (box, entry, words) => { // every text's own rise, so that nobody reads noise as signal
+  const spread = (box, entry, words) => { // the rise on every text, so that noise is not read as signal
     const t = theme(), texts = entry.evaluation.texts, rise = texts.map((s) => (s.plan_nll - s.source_nll) / s.tokens);
     plot(box, [{type: "scatter", mode: "markers", x: rise.map((r) => Math.exp(r)), y: texts.map((_, index) => index), marker: {color: t.accent, size: 7, opacity: .7}, hovertemplate: `${words.text} %{y}: ×%{x:.2f}<extra></extra>`}],
       {xaxis: {title: {text: words.ratio_by_text}, type: "log"}, yaxis: {title: {text: words.text}, showgrid: false}}, 220);
@@ -124,7 +124,7 @@
     });
     const [first, ...others] = (entry.samples ?? []).map((sample) => beside(sample, words));
     if (first) made.push(...first);
-    if (others.length) { // folded away: what stands below is to be seen
+    if (others.length) { // closed by default, so that the parts below stay visible
       const rest = element("details", {class: "ls-samples"});
       rest.append(element("summary", {}, fill(words.samples_more, {count: others.length})), ...others.flat());
       rest.open = Boolean(local.samples);
@@ -149,8 +149,8 @@
   views.board = (box, {data, words, trigger, local, draw, width}) => {
     if (!data.entries.length) { box.replaceChildren(element("p", {class: "ls-waiting"}, words.board_empty)); return; }
     if (box.querySelector(".ls-waiting")) box.replaceChildren();
-    data.entries.forEach((entry, row) => { entry.row ??= row; }); // its row in the sheet, whatever the order here
-    data.entries.sort((a, b) => b.depth - a.depth || (ratio(a) ?? Infinity) - (ratio(b) ?? Infinity)); // deep first, and the best of each depth
+    data.entries.forEach((entry, row) => { entry.row ??= row; }); // its row in the sheet, before sorting
+    data.entries.sort((a, b) => b.depth - a.depth || (ratio(a) ?? Infinity) - (ratio(b) ?? Infinity)); // most layers first, then the lowest ratio
     const choose = (name) => { local.chosen = name; draw(); };
     const act = (what, name) => trigger("row", {what, name});
     const entry = data.entries.find((one) => one.name === local.chosen);

@@ -1,18 +1,18 @@
-// What plans cost: told by the server a plan at a time, kept by the names of their blocks. Words and colours are the report's.
+// Costs of plans: the server sends them one by one, keyed by the names of their blocks. Words and colours are the report's.
 "use strict";
 
 (({views, plot, fill, number, times, between, ratioAxis, element, theme, redraw}) => {
   const ls = window.layerscope;
   let told = {of: {}, limits: []};
-  ls.costOf = (plan) => told.of[plan?.name]; // undefined where nobody has measured it yet
+  ls.costOf = (plan) => told.of[plan?.name]; // undefined where it is not measured yet
 
-  // A level in words; the places are those of LEVELS in engine/judge/cost.py.
+  // A level in words, in the order of LEVELS in engine/judge/cost.py.
   const levels = ls.levels = (words) => [words.cost_little, words.cost_small, words.cost_clear, words.cost_heavy, words.cost_broken];
   ls.costWords = (cost, words) => (cost.ratio === null ? words.broken : `${times(cost.ratio)}, ${levels(words)[cost.level]}`);
   ls.costInterval = (cost) => (cost.ratio === null ? "" : [between(cost.low, cost.high), `KL ${number(cost.kl, 2)}`].filter(Boolean).join(" · "));
   ls.costFrom = (words) => (told.tokens ? fill(words.cost_from, {tokens: told.tokens, texts: told.texts}) : "");
 
-  // The figure as it stands on Fold and under the landscape; `measure` asks for one that nobody is measuring.
+  // The cost on Fold and under the landscape; `measure` requests it where no job measures it.
   ls.costFigure = (plan, words, measure) => {
     const cost = ls.costOf(plan), made = element("div", {class: "ls-cost", "aria-live": "polite"});
     if (cost) {
@@ -27,12 +27,12 @@
     return made;
   };
 
-  // The cheapest measured of some steps; of equals the one with the highest T.
+  // The cheapest measured step; of equals the one with the highest T.
   ls.cheapest = (steps) => steps.filter((step) => Number.isFinite(ls.costOf(step)?.ratio ?? NaN))
     .reduce((best, step) => (best && ls.costOf(best).ratio <= ls.costOf(step).ratio ? best : step), null);
 
-  // Curves of cost, a line a name, over points {x, name, ratio, low, high}; `at` is where a slider stands on the axis `xaxis`. Charts
-  // side by side share their `names`, and with them the colours.
+  // Cost curves, one line per name, over points {x, name, ratio, low, high}; `at` is the slider's value on the axis `xaxis`.
+  // Charts side by side share `names`, and so the colours.
   ls.costCurves = (box, points, words, at, xaxis, names = points.map((point) => point.name)) => {
     const t = theme(), lines = [...new Set(names)].sort(), highest = 1.3 * Math.max(2, ...points.map((point) => point.ratio));
     const inks = [t.fold, t.accent, ls.ink.good, ls.ink.warn, t.faint], dashes = ["solid", "dash", "dot", "dashdot", "longdash"], symbols = ["circle", "diamond", "square", "triangle-up", "x"];
@@ -56,6 +56,6 @@
     ["fold", "landscape", "sweep", "making"].forEach(redraw);
   };
 
-  // While nobody is at work, "measuring" would be a lie.
+  // Redraw when a job starts or ends: without a job, nothing is being measured.
   ls.atWork = (busy) => { if (ls.busy !== busy) { ls.busy = busy; ["fold", "landscape", "zeros"].forEach(redraw); } };
 })(window.layerscope);

@@ -1,4 +1,4 @@
-// Fold: T answered from the map without asking anybody; the cost, the strip, the charts, the plan in words.
+// Fold: looks T up in the map without the server; draws the cost, the strip, the charts, and the plan in words.
 "use strict";
 
 (({views, fill, number, times, size, element, part, theme, parse, strip, redraw}) => {
@@ -6,40 +6,40 @@
   const stepAt = (map, T) => map.steps.find((step) => T >= step.t_from) ?? map.steps.at(-1);
   const steps = (map, layers) => map.steps.filter((step) => step.depth === layers);
 
-  // A T of four decimals that lies in the step, or its exact lower end where the step is narrower than that.
+  // A T of four decimals within the step, or its exact lower end where the step is narrower.
   const shortest = (step) => { const T = Math.ceil(step.t_from * 1e4) / 1e4; return T < step.t_to ? T : step.t_from; };
 
-  // Neighbouring intervals of T joined into one where only the folds differ, not the depth.
+  // Join neighbouring intervals of T with the same depth; their folds may differ.
   const joined = (found) => found.reduce((done, step) => {
     if (done.length && done.at(-1)[0] === step.t_to) done.at(-1)[0] = step.t_from; else done.push([step.t_from, step.t_to]);
     return done;
   }, []);
 
-  ls.map = null; // the map the page shows; the sliders' handlers below look things up in it
-  const whole = () => ls.map && !ls.map.filling; // else it is one step, and the rest is being worked out
+  ls.map = null; // the map shown; the slider handlers below read it
+  const whole = () => ls.map && !ls.map.filling; // otherwise one step, while the others are computed
   const holds = (step, T) => T >= step.t_from && (T < step.t_to || T === 1);
   ls.snap = (T, on) => (on && whole() ? shortest(stepAt(ls.map, T)) : T);
   ls.depthAt = (T) => (whole() || (ls.map && holds(ls.map.steps[0], T)) ? stepAt(ls.map, T).depth : null);
-  const nearest = (map, layers) => { // the steps of the depth that comes nearest
+  const nearest = (map, layers) => { // the steps with the nearest depth
     const best = Math.min(...map.steps.map((step) => Math.abs(step.depth - layers)));
     return map.steps.filter((step) => Math.abs(step.depth - layers) === best);
   };
-  // The T of the cheapest step measured; of the highest T where none is.
+  // The T of the cheapest measured step; without any, of the highest T.
   ls.nearest = (layers) => {
     if (!whole()) return null;
     const found = nearest(ls.map, layers);
     return shortest(ls.cheapest(found) ?? found[0]);
   };
   Object.assign(ls, {stepAt, shortest});
-  ls.choose = (step, following = false) => { // T goes to a step that somebody clicked, or that was found to be cheaper
+  ls.choose = (step, following = false) => { // moves T to a step that the user clicked, or that is cheaper
     ls.following = following;
     if (!following) ls.touched();
     ls.picked = shortest(step);
     ls.pick?.();
   };
 
-  // A person who asked for a number of layers, or who has touched nothing yet, is shown the cheapest step of that depth, also
-  // when a cheaper one is measured later. Any hand on the controls ends that.
+  // After a choice of depth, and before any input, T follows the cheapest step of that depth, also when a cheaper one is measured
+  // later. Any input on the controls ends that.
   ls.pursued = null;
   ls.touched = () => { ls.pursued = null; ls.first = false; };
   ls.aim = (layers) => { ls.pursued = layers; return ls.nearest(layers); };
@@ -50,7 +50,7 @@
   };
   ["input", "click"].forEach((kind) => document.addEventListener(kind, (event) => { if (event.target.closest?.("#fold-controls")) ls.touched(); }, true));
 
-  // A plan is saved from here; one that has tensors is packed by the server, with them.
+  // Plans are saved here; the server packs a plan that has tensors.
   const planFile = (plan) => ({source_depth: ls.map.depth, blocks: plan.blocks, method: plan.method, settings: plan.settings, ...(plan.repairs ? {repairs: plan.repairs} : {}), ...(plan.parts ?? {}), model: {name: ls.map.model, fingerprint: ls.map.fingerprint}});
   ls.savePlan = () => {
     if (ls.shown?.tensors) ls.keepPlan?.();
@@ -64,7 +64,7 @@
   }, []);
   const name = ls.layerNames = (first, last) => (first === last ? `${first}` : `${first}–${last}`);
 
-  // The same sentences as engine/plans/files.py describe(), in the page's language.
+  // The same sentences as describe() in engine/plans/files.py, in the page's language.
   const sentences = (depth, blocks, words) => {
     const used = new Set(blocks.flatMap((block) => [block.home, ...block.mix.map(([layer]) => layer)]));
     const gone = new Set([...Array(depth).keys()].filter((layer) => !used.has(layer)));
@@ -104,7 +104,7 @@
     );
   };
 
-  // Whether another step of the same depth is known to be cheaper, and which; of a plan that is no step there is nothing to say.
+  // Says whether a cheaper step of the same depth is known. Empty for a plan that is not from the map.
   const compared = (box, data, step, hand, words) => {
     if (hand) { box.textContent = ""; return; }
     if (data.filling || data.stopped) { box.textContent = fill(ls.busy ? words.map_filling : words.map_stopped, {from: number(step.t_from, 4), to: number(step.t_to, 4)}); return; }
@@ -116,7 +116,7 @@
     box.replaceChildren(go);
   };
 
-  // A plan that is not of the map is named, and the controls are told that they do not describe it.
+  // Names a plan that is not from the map, and marks the controls as not describing it.
   const named = (box, choice, plan, words) => {
     const from = {"hand-made": words["plan_hand-made"], file: words.plan_file, found: words.plan_found}[choice];
     const settings = plan?.settings ?? {}, told = ["C", "I", "T"].filter((key) => settings[key] !== undefined).map((key) => `${key} ${settings[key]}`).join(", ");
@@ -141,7 +141,7 @@
     }
   };
 
-  // A part that is folded away; what it holds is drawn when somebody opens it.
+  // A closed part; its content is drawn when it is opened.
   const away = (box, name, title, draw) => {
     if (box.querySelector(`.${name}`)) return box.querySelector(`.${name}`);
     const made = element("details", {class: `ls-more ${name}`});
@@ -150,7 +150,7 @@
     return box.appendChild(made);
   };
 
-  // What was cancelled is asked for again when a hand moves something, not by itself.
+  // After a cancel, T must change before the map is requested again.
   document.addEventListener("click", (event) => { if (event.target.closest?.("#cancel")) ls.giveUp?.(); }, true);
 
   views.fold = (box, {data, value, words, props, trigger, local, width, draw}) => {
@@ -160,10 +160,10 @@
     ls.stand = (plan, T) => trigger("stand", {plan, T});
     if (local.judgedText !== props.judged) [local.judgedText, local.judged] = [props.judged, parse(props.judged, {})];
     const rest = () => ls.stand(hand ? choice : "map", T);
-    const standing = `${choice} ${plan.name} ${T}`, open = data.filling || data.stopped || props.stale === "yes"; // then the server wants to know where T is
+    const standing = `${choice} ${plan.name} ${T}`, open = data.filling || data.stopped || props.stale === "yes"; // then the server needs to know T
     clearTimeout(local.rest);
     ls.giveUp = () => { clearTimeout(local.rest); local.stood = standing; };
-    if ((open || !ls.costOf(plan)) && local.stood !== standing) local.rest = setTimeout(() => { local.stood = standing; rest(); }, 600); // the hand has come to rest
+    if ((open || !ls.costOf(plan)) && local.stood !== standing) local.rest = setTimeout(() => { local.stood = standing; rest(); }, 600); // T has rested for 600 ms
     box.classList.toggle("ls-behind", !hand && !holds(step, T));
     figures(part(box, "ls-costbox"), part(box, "ls-figures"), plan, data, words, rest);
     named(part(box, "ls-named"), choice, hand, words);
@@ -176,21 +176,21 @@
     const tried = away(box, "ls-tried", words.every_try, draw);
     if (tried.open) ls.trace(tried.lastChild, data, step, T, words, tried.lastChild.clientWidth || width);
   };
-  // The plan shown, of the map or another; known also while Fold is not looked at.
+  // The plan shown, from the map or elsewhere; also set while Fold is hidden.
   views.fold.told = ({data, value, props, trigger, local}) => {
     if (!data) { views.fold.none(); return; }
     const T = Number(value.T), choice = value.plan ?? "map";
-    if (local.drawn !== props.data) { // a new map: what depends on it outside this view follows
+    if (local.drawn !== props.data) { // a new map: update what depends on it outside this view
       [ls.map, local.drawn, local.stood] = [data, props.data, null];
       setTimeout(() => trigger("synced", {}), 0);
     }
     [ls.T, ls.choice] = [T, choice];
     ls.firstT ??= T;
     const step = stepAt(data, T);
-    const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // else the map's
+    const hand = {"hand-made": parse(props.hand), file: parse(props.file), found: parse(props.found)}[choice] ?? null; // otherwise the map's
     ls.shown = hand ?? {...step, method: "laco", settings: {...data.settings, T: step.t_from}};
     [local.hand, local.step] = [hand, step];
     if (local.told !== (local.told = `${choice} ${ls.shown.name} ${T} ${props.data?.length}`)) setTimeout(() => ["making", "status", "widths", "zeros", "shapes", "search", "lineage", "summary"].forEach(redraw), 0);
   };
-  views.fold.none = () => { ls.map = ls.shown = null; ["making", "zeros", "summary"].forEach(redraw); }; // of a model that is no longer open
+  views.fold.none = () => { ls.map = ls.shown = null; ["making", "zeros", "summary"].forEach(redraw); }; // their model is no longer open
 })(window.layerscope);

@@ -4,7 +4,7 @@
 (({views, plot, colorbar, fill, number, element, part, theme, parse}) => {
   const ls = window.layerscope;
 
-  // A cell cursor for the keyboard: arrows move it, Page Up and Page Down by a tenth of a row, Enter does what a click does.
+  // A cell cursor for the keyboard: arrows move it, Page Up and Page Down by a tenth of a row, Enter acts as a click.
   const cursor = (box, label, rows, columns, local, changed, chosen) => {
     box.tabIndex = 0;
     box.setAttribute("role", "application");
@@ -23,7 +23,7 @@
 
   ls.cursor = cursor;
 
-  // Round numbers on a log axis: 1, 2 and 5 of each power of ten, powers alone where the range is wide, every digit within one.
+  // Ticks on a log axis: 1, 2 and 5 of each power of ten; powers alone in a wide range, every digit within one power.
   const ticks = (values) => {
     const finite = values.filter((v) => v > 0);
     const [low, high] = [Math.floor(Math.log10(Math.min(...finite))), Math.ceil(Math.log10(Math.max(...finite)))];
@@ -99,7 +99,7 @@
     box.on("plotly_click", (event) => act(event.points[0].x));
   };
 
-  // What the hand-made plan has become, and what each of its folds costs alone.
+  // The hand-made plan, and the cost of each of its folds alone.
   const byHand = (box, plan, spans, names, words, width, depth) => {
     if (!plan) { box.replaceChildren(); return; }
     const row = element("div", {class: "ls-figures"}), figure = element("div", {class: "ls-figure"}), bar = element("div", {});

@@ -1,13 +1,13 @@
-// Importance: heads, curves of neurons and channels, projections, and how far the scores agree, from what was measured.
+// Importance: heads, curves of neurons and channels, projections, and the agreement of the measured scores.
 "use strict";
 
 (({views, plot, colorbar, parse, fill, number, element, part, theme, transposed, projectionNames}) => {
   const ls = window.layerscope;
   const shares = (rows) => rows.map((row) => { const most = Math.max(...row); return row.map((v) => (most > 0 ? v / most : 0)); });
-  const wanted = () => ls.widths ?? {}; // what the sliders on Width say
+  const wanted = () => ls.widths ?? {}; // the sliders' values on Width
   const clicked = (box, act) => { box.removeAllListeners?.("plotly_click"); box.on("plotly_click", (event) => act(event.points[0])); };
 
-  // Which units of a layer go when so many are left: heads within their KV group.
+  // The units of a layer that are cut where `left` remain: heads within their KV group.
   const going = (scores, left, group) => {
     const gone = new Set();
     for (let start = 0; start < scores.length; start += group) {
@@ -46,7 +46,7 @@
     range.oninput = () => { own.cell = [Number(range.value), own.cell?.[1] ?? 0]; draw(); };
   };
 
-  // Units of a layer by their rank; a neuron can be opened.
+  // Units of a layer by rank; a neuron can be opened.
   const curve = (box, {found: rows, axis, words, own, draw, trigger}) => {
     const t = theme(), layer = own.cell?.[0] ?? 0, scores = rows[layer], rank = own.cell?.[1];
     const units = scores.map((_, unit) => unit).sort((a, b) => scores[b] - scores[a] || a - b), sorted = units.map((unit) => scores[unit]);
@@ -82,7 +82,7 @@
     return [words.projection_says];
   };
 
-  // How far the scores agree with each other, and with the losses that were measured.
+  // The agreement of the scores with each other, and with the measured losses.
   const agreement = (box, pairs, lost, least, words) => {
     box.hidden = !pairs.length && !lost.length;
     const table = element("table", {class: "ls-board-table ls-agreement"}), top = element("tr", {});
@@ -102,7 +102,7 @@
 
   views.importance = (box, {data, value, words, props, local, draw, trigger}) => {
     const {axis, score} = value, found = data.measured?.[axis]?.[score], told = parse(props.opened, {}), of = JSON.stringify(data.shape);
-    if (local.of !== of) Object.assign(local, {of, cells: {}}); // in a model of another shape nothing is chosen
+    if (local.of !== of) Object.assign(local, {of, cells: {}}); // another shape clears the selection
     const own = (local.cells[axis] ??= {});
     const map = part(box, "ls-map"), layers = part(box, "ls-layer-row"), says = part(box, "ls-says");
     const [unit, projection, stream] = ["ls-one-unit", "ls-one-projection", "ls-one-stream"].map((name) => below(box, name)), beside = part(box, "ls-agree");

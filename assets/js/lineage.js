@@ -1,4 +1,4 @@
-// What the open model went through, as a chain of boxes: its first source, a plan of it, what it learned again, and last the plan shown.
+// The open model's lineage as a chain of boxes: its first source, its plans and training runs, and last the plan shown.
 "use strict";
 
 (({views, fill, times, element}) => {

@@ -1,13 +1,14 @@
-// Weights: what a sparsity takes follows the slider at once, from the scores that were summed up; and what sparsities cost.
+// Weights: the share of the score that a sparsity removes, from the measured scores as the slider moves; and the cost of
+// sparsities.
 "use strict";
 
 (({views, plot, colorbar, fill, element, part, transposed, percent, projectionNames}) => {
   const ls = window.layerscope;
 
-  // The share of the score that goes at a sparsity, between the two nearest of those that were summed up.
+  // The share of the score that a sparsity removes, interpolated between the two nearest measured ones.
   const lost = (row, sparsity) => { const at = Math.min(sparsity * row.length, row.length - 1), low = Math.floor(at), high = Math.min(low + 1, row.length - 1); return row[low] + (row[high] - row[low]) * (at - low); };
 
-  // The share of weights that the controls on Weights would cut.
+  // The share of weights that the controls on Weights would set to zero.
   const sparsityOf = ls.sparsityOf = ({pattern, sparsity}) => (pattern ? pattern.split(":").reduce((n, m) => n / m) : Number(sparsity));
 
   views.masks = (box, {data, value, words}) => {

@@ -1,13 +1,13 @@
-// The menu of every chart: save it as SVG, as PNG for a slide or a paper's column, or its data as CSV. One list for all charts;
-// a picture is drawn anew in the paper's colours, whatever the page's theme, and nothing is asked of anybody.
+// The menu of every chart: save it as SVG, as PNG for a slide or a paper's column, or its data as CSV. All charts share one menu.
+// A picture is drawn again in the paper's colours, in any theme, without the server.
 "use strict";
 
 (() => {
   const ls = window.layerscope, {element} = ls;
   const PAPER = {text: "#1f2328", faint: "#57606a", line: "#d5d8de", kept: "#b9c0cb", accent: "#0072B2", fold: "#D55E00"};
   const FONT = "Arial, 'Noto Sans KR', 'Noto Sans CJK KR', 'Apple SD Gothic Neo', 'Malgun Gothic', sans-serif";
-  const SLIDE = [640, 360, 5]; // 3200 x 1800 dots: a slide of 1600 x 900 at twice its dots, with letters of 30 on it
-  const COLUMN = [335, null, 3]; // 1005 dots: 3.35 inches at 300 a inch, with letters of nine points
+  const SLIDE = [640, 360, 5]; // 3200 x 1800 pixels: a slide of 1600 x 900 at double resolution, with letters of 30 pixels on it
+  const COLUMN = [335, null, 3]; // 1005 pixels: 3.35 inches at 300 dpi, with letters of nine points
 
   const onPaper = (text) => { const t = ls.theme(); return Object.entries(PAPER).reduce((done, [name, color]) => done.replaceAll(t[name], color), text); };
   const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -15,7 +15,7 @@
   const plotly = (box) => ({
     svg: () => picture(box, box.clientWidth, box.clientHeight, 1, "svg"),
     png: async ([width, height, scale]) => bytes(await picture(box, width, height ?? Math.round(width * Math.min(1, Math.max(.62, box.clientHeight / box.clientWidth))), scale, "png")),
-    rows: () => box.data.filter((trace) => trace.hoverinfo !== "skip").flatMap((trace) => rowsOf(trace, box.layout)), // what cannot be pointed at is decoration
+    rows: () => box.data.filter((trace) => trace.hoverinfo !== "skip").flatMap((trace) => rowsOf(trace, box.layout)), // traces without hover are decoration
   });
   const picture = (box, width, height, scale, format) => {
     const {data, layout} = JSON.parse(onPaper(JSON.stringify({data: box.data, layout: box.layout})));
@@ -60,10 +60,10 @@
   const csv = (rows) => {
     const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
     const text = [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(quoted).join(",")).join("\n") + "\n";
-    return /[^\x00-\x7f]/.test(text) ? `\ufeff${text}` : text; // without the mark Excel misreads all but ASCII
+    return /[^\x00-\x7f]/.test(text) ? `\ufeff${text}` : text; // without a byte order mark Excel misreads all but ASCII
   };
 
-  // A chart's name: its view, and what it is within it.
+  // A chart's name: its view, and its part of the view.
   const nameOf = (box) => {
     const view = box.closest(".ls-view")?.parentElement.closest("[id^=ls-]")?.id.slice(3) ?? "chart";
     const inside = [...box.classList].find((name) => name.startsWith("ls-") && !["ls-map", "ls-chart"].includes(name))?.slice(3).replace(/box$/, "");
@@ -72,7 +72,7 @@
   };
 
   const list = element("div", {class: "ls-menu", role: "menu", id: "ls-menu"});
-  list.popover = "auto"; // closes by Escape and by a click elsewhere, and gives the focus back
+  list.popover = "auto"; // closes on Escape and on a click elsewhere, and returns the focus
   let from = null;
   const open = (box) => {
     const name = nameOf(box), kind = () => (box.savedRows ? strip(box, box.savedRows) : plotly(box));
@@ -104,7 +104,7 @@
   });
   addEventListener("scroll", (event) => { if (event.target !== list && list.matches(":popover-open")) list.hidePopover(); }, {capture: true, passive: true});
 
-  // Give a chart its button, once. `rows` gives the data of what Plotly has not drawn.
+  // Add the menu button to a chart, once. `rows` gives the data of a chart without Plotly.
   ls.saving = (box, rows = null) => {
     box.savedRows = rows;
     if (box.savedBy?.isConnected) return;
@@ -112,7 +112,7 @@
     const button = box.savedBy = element("button", {type: "button", class: "ls-save", "aria-label": ls.words.save_chart, title: ls.words.save_chart, "aria-haspopup": "menu"}, "⋯");
     button.popoverTargetElement = list;
     button.onclick = (event) => { event.stopPropagation(); from = button; open(box); };
-    button.onkeydown = (event) => event.stopPropagation(); // the charts have keys of their own
+    button.onkeydown = (event) => event.stopPropagation(); // the charts have their own keys
     box.classList.add("ls-chart");
     box.append(button);
   };

@@ -1,4 +1,4 @@
-// What Importance shows below its chart: an opened head or neuron, a projection's scores, what the stream's directions hold.
+// The part of Importance below its chart: an opened head or neuron, a projection's scores, the stream's principal directions.
 "use strict";
 
 (({plot, fill, number, element, part, theme, percent}) => {
@@ -6,7 +6,7 @@
   const rule = (text) => element("p", {class: "ls-rule"}, text);
   const small = (value) => (Number.isFinite(value ?? NaN) ? `${Number(value.toPrecision(2))}` : "–");
 
-  // Where a head looks, the first token set apart.
+  // A head's attention, with the first token shown separately.
   const pattern = (unit, words) => {
     const text = element("div", {class: "ls-pattern", "aria-label": words.head_edges});
     unit.tokens.forEach((token, place) => {
@@ -22,7 +22,7 @@
     return [element("p", {}, fill(words.head_role, told)), rule(words.head_rule), rule(words.head_edges), pattern(unit, words)];
   };
 
-  // The tokens that excite a neuron, each in what stands around it.
+  // The tokens that excite a neuron, each in its context.
   const excited = (unit, words) => {
     const list = element("ol", {class: "ls-excited"});
     unit.excited.forEach((one) => {
@@ -34,7 +34,7 @@
     return [rule(fill(words.neuron_excited, {tokens: unit.read})), list];
   };
 
-  // What the model loses without each unit of the open one's layer that was measured.
+  // The model's loss without each measured unit of the open unit's layer.
   const losses = (box, known, unit, words) => {
     const own = known.filter(([layer]) => layer === unit.layer), t = theme(), open = (at) => at === unit.unit;
     box.hidden = own.length < 2;
@@ -45,7 +45,7 @@
     }], {xaxis: {title: {text: fill(words.unit_of_layer, {layer: unit.layer})}, tickvals: own.length > 16 ? undefined : own.map(([, at]) => at)}, yaxis: {title: {text: words.loss_axis}, type: "log", ...ls.ticks(own.map(([,, loss]) => loss))}}, 220);
   };
 
-  // An opened head or neuron: what it does, and what the model loses without it.
+  // An opened head or neuron: its role, and the model's loss without it.
   ls.openedUnit = (box, {axis, unit, told, words, trigger}) => {
     box.hidden = !unit;
     if (!unit) return;
@@ -60,7 +60,8 @@
     more.replaceChildren(...(!seen ? [] : heads ? head(unit, words) : excited(unit, words)));
   };
 
-  // Below which score so large a share of a projection's weights lies, in powers of ten: within a bin its weights are spread evenly.
+  // The score (in powers of ten) below which this share of a projection's weights lies. Weights within a bin are taken as evenly
+  // spread.
   const cutAt = ({low, high, counts, zeros}, share) => {
     const step = (high - low) / counts.length;
     let left = share * counts.reduce((sum, n) => sum + n, zeros) - zeros;
@@ -68,7 +69,7 @@
     return left > 0 ? high : low + step * (bin + (counts[bin] ? Math.max(0, 1 + left / counts[bin]) : 0));
   };
 
-  // A projection's scores, with the line below which the present sparsity on Weights would cut.
+  // A projection's scores, with a line at the cut of the present sparsity on Weights.
   ls.openedProjection = (box, {found, cell, words}) => {
     box.hidden = !cell;
     if (!cell) return;
@@ -83,7 +84,8 @@
 
   const sum = (values) => values.reduce((total, value) => total + value, 0);
 
-  // Of the stream before each layer, what so many principal directions hold, beside as many channels by a score.
+  // The share of the residual stream before each layer that `left` principal directions hold, and that as many channels chosen by
+  // a score hold.
   ls.openedStream = (box, {directions, rows, left, words}) => {
     const count = rows[0].length, all = left >= count, t = theme();
     box.hidden = !directions;

@@ -20,7 +20,7 @@
     ]));
     window.layerscope.opened({model: value.source});
     if (value.terminal) window.layerscope.terminal(value.terminal);
-    window.layerscope.model = value.name; // what files saved from here are named after
+    window.layerscope.model = value.name; // used in the names of saved files
   };
 
   const duration = window.layerscope.duration = (seconds, words) => {
@@ -36,14 +36,15 @@
     return `${jobName(value.kind, words)}${percent === null ? "" : ` ${percent} %`}${rest}`;
   };
 
-  // Of two answers the later one is shown, whichever comes first; one that was overtaken may have told the page to stop asking.
+  // Show the later of two answers, in any order of arrival. An answer that arrives too late may have stopped the timer, so wake
+  // it.
   const latest = (value, local, trigger) => {
     if (!(value.at < local.latest?.at)) local.latest = value;
     else if (value.at !== local.late) { local.late = value.at; trigger("wake", {}); }
     return local.latest;
   };
 
-  // What sticks below the status line has to know how high that is: a notice makes it higher.
+  // Elements that stick below the status line need its height, which a notice changes.
   const underneath = (row) => { new ResizeObserver(() => document.body.style.setProperty("--ls-status", `${row.offsetHeight}px`)).observe(row); return true; };
 
   views.status = (box, {value: told, words, local, trigger}) => {
@@ -52,7 +53,7 @@
     if (value.gone) location.reload();
     local.sized ??= underneath(document.querySelector(".ls-status-row"));
     box.replaceChildren();
-    if (document.body.classList.contains("ls-away")) { // a change of that class draws all views again
+    if (document.body.classList.contains("ls-away")) { // a change of this class redraws all views
       box.append(element("p", {class: "ls-problem", role: "alert"}, words.away));
       return;
     }
@@ -71,15 +72,15 @@
     box.append(element("p", {class: "ls-job"}, line), element("p", {class: "ls-detail"}, detail), bar);
   };
 
-  // How long what some buttons do will take; asked for while somebody looks at them.
+  // The estimated time of some buttons' jobs, requested while they are visible.
   const takes = (button, called, says, wanted = () => true) => (box, {value, words, local, trigger, draw}) => {
-    const looked = () => document.getElementById(button)?.clientWidth > 0; // nobody is asked while the buttons are folded away
+    const looked = () => document.getElementById(button)?.clientWidth > 0; // no request while the buttons are hidden
     window.layerscope.whenMoved(draw, () => { if (looked() && wanted(local)) trigger("browse", {}); });
     const known = Object.entries(value.seconds ?? {}).filter(([, seconds]) => seconds > 0 && Number.isFinite(seconds));
     const took = known.map(([kind, seconds]) => `${called(words, kind)}: ${duration(seconds, words)}`).join(" · ");
     box.replaceChildren(...(took ? [element("p", {class: "ls-hint"}, says(words, value.tokens, took))] : []));
   };
-  const once = (local) => { const first = local.facts !== window.layerscope.facts; local.facts = window.layerscope.facts; return first; }; // for a model that was opened
+  const once = (local) => { const first = local.facts !== window.layerscope.facts; local.facts = window.layerscope.facts; return first; }; // true once per opened model
   views["repair-times"] = takes("repair-ridge", (words, kind) => words[`repair_${kind}`] ?? kind, (words, tokens, times) => fill(words.repair_takes, {tokens, times}));
   views["importance-times"] = takes("measure-score", (words, kind) => (kind === "all" ? words.importance_all : words.importance_button), (words, tokens, times) => fill(words.importance_takes, {tokens, times}));
   views["trim-times"] = takes("trim-button", (words) => words.width_button, (words, tokens, times) => fill(words.importance_takes, {tokens, times}), once);
@@ -99,13 +100,13 @@
     box.append(undo);
   };
 
-  views.download = (box, {data}) => { // a file made on the server is saved by the browser, once
+  views.download = (box, {data}) => { // the browser saves a file of the server, once
     if (!data || sessionStorage.getItem("layerscope-saved") === data.id) return;
     sessionStorage.setItem("layerscope-saved", data.id);
     window.layerscope.save(data.name, data.text, "text/html");
   };
 
-  // What will be written, and under which name where nobody gives one.
+  // The checkpoint that Export will write, with its default name.
   views.summary = (box, {value, words}) => {
     const ls = window.layerscope, {shown} = ls, name = document.querySelector("#export-name :is(input, textarea)");
     if (name) name.placeholder = !shown ? "" : value.form === "gguf" ? `${shown.folder}.gguf` : [shown.folder, value.dtype === "auto" ? "" : value.dtype].filter(Boolean).join("-");
@@ -123,7 +124,7 @@
       table.append(row);
     });
     const name = value.path.split(/[\\/]/).pop(), command = `hf upload <you>/${name} ${/\s/.test(value.path) ? `"${value.path}"` : value.path}`;
-    const upload = value.passed ? [element("p", {}, words.upload), element("pre", {class: "ls-command"}, command)] : []; // a failure is not shared
+    const upload = value.passed ? [element("p", {}, words.upload), element("pre", {class: "ls-command"}, command)] : []; // a failed export is not offered for upload
     const files = rows(value.files.map(([file, bytes]) => [file, size(bytes)]));
     const whole = value.checks.every((check) => check.ran);
     const verdict = !value.passed ? words.not_verified : whole ? words.verified : words.not_all_run;

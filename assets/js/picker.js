@@ -1,9 +1,9 @@
-// The list below the Model box: a combobox whose box is Gradio's own, so that a typed path stays what it was.
+// The list below the Model box: a combobox on Gradio's own text box, so that typed paths keep working.
 "use strict";
 
 (({views, element, part, size}) => {
   const GROUPS = ["demo", "recent", "export", "hub"];
-  const set = (input, text) => { // as if it had been typed, which is what Gradio listens to
+  const set = (input, text) => { // as if typed: Gradio listens to input events
     Object.getOwnPropertyDescriptor(Object.getPrototypeOf(input), "value").set.call(input, text);
     input.dispatchEvent(new Event("input", {bubbles: true}));
   };
@@ -29,7 +29,7 @@
     refill(local);
   };
 
-  // What is shown: every model, or while something is being typed those whose name or source holds it.
+  // The models shown: all, or those whose name or source contains the typed text.
   const refill = (local) => {
     const {models, list, words, typed} = local;
     const found = (model) => !typed || `${model.name} ${model.source} ${model.model_type}`.toLowerCase().includes(typed.toLowerCase());
@@ -43,7 +43,7 @@
       members.forEach(([model, index]) => {
         const row = option(model, index, words);
         local.rows.push([row, model]);
-        row.onpointerdown = (event) => event.preventDefault(); // the focus stays in the box
+        row.onpointerdown = (event) => event.preventDefault(); // keeps the focus in the box
         row.onclick = () => choose(local, model);
         group.append(row);
       });
@@ -72,11 +72,11 @@
     if (local.open) return;
     Object.assign(local, {typed: "", active: null, open: true});
     refill(local);
-    local.trigger("browse", {}); // what was opened or exported meanwhile comes with the answer
+    local.trigger("browse", {}); // the answer adds models opened or exported meanwhile
   };
 
   const choose = (local, model) => {
-    if (!model.supported) return; // its reason stands beside it
+    if (!model.supported) return; // the list shows the reason
     local.choosing = true;
     set(local.input, model.source);
     local.choosing = false;
@@ -84,7 +84,7 @@
     local.input.focus({preventScroll: true});
   };
 
-  // Open a model as a hand would that types its name; Gradio hears of what is typed a moment later.
+  // Open a model as a user who types its name would; Gradio receives typed text a moment later.
   window.layerscope.openModel = (source) => {
     set(document.querySelector("#model input, #model textarea"), source);
     setTimeout(() => document.getElementById("open").click(), 100);
@@ -98,7 +98,7 @@
     button.onclick = () => {
       if (local.open) { show(local, false); return; }
       opened(local);
-      if (!matchMedia("(pointer: coarse)").matches) input.focus(); // on a phone that would bring its keyboard up over the list
+      if (!matchMedia("(pointer: coarse)").matches) input.focus(); // on a phone its keyboard would cover the list
     };
     input.addEventListener("input", () => {
       if (local.choosing || !local.open) return;
@@ -120,7 +120,7 @@
         if (picked) { event.preventDefault(); event.stopImmediatePropagation(); choose(local, picked); } else if (event.target === input) show(local, false);
       }
     };
-    input.addEventListener("keydown", keys, true); // before Gradio's own, for which Enter opens what is typed
+    input.addEventListener("keydown", keys, true); // before Gradio's handler, where Enter opens the typed text
     button.addEventListener("keydown", keys);
     document.addEventListener("pointerdown", (event) => { if (local.open && !box.contains(event.target) && event.target !== input) show(local, false); });
     input.addEventListener("blur", (event) => { if (!box.contains(event.relatedTarget)) show(local, false); });

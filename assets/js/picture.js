@@ -1,4 +1,4 @@
-// One fold as a picture with large letters: the layers that go in with their neighbours above, what is left below.
+// One fold as a picture with large letters: the source layers with their neighbours above, the remaining layers below.
 "use strict";
 
 (({theme}) => {
@@ -10,8 +10,8 @@
     return made;
   };
 
-  // The runs of source layers of which fewer are left, in order: {first, last, kind, lost, block}. A layer that is left out
-  // belongs to the block whose rule put it out; where no rule says so it is `dropped`, and no block is its own.
+  // The groups of source layers that become fewer, in order: {first, last, kind, lost, block}. A removed layer belongs to the
+  // block whose rule removed it. Without such a rule its kind is `dropped` and its block null.
   ls.groups = (depth, blocks, rule) => {
     const groups = blocks.map((block) => {
       const layers = [block.home, ...block.mix.map(([layer]) => layer)], [[layer, weight]] = block.mix;
@@ -28,7 +28,7 @@
       .map((group) => ({...group, lost: [...Array(group.last - group.first + 1).keys()].map((place) => group.first + place).filter((layer) => !used.has(layer))}));
   };
 
-  // The layers that are drawn: the group and a neighbour on either side; null stands for those in the middle for whom there is no room.
+  // The layers drawn: the group and a neighbour on either side; null stands for layers left out in the middle for lack of room.
   const shownIn = ({first, last}, depth, most) => {
     const layers = [...Array(last - first + 1).keys()].map((place) => first + place), side = Math.max(1, Math.floor((most - 3) / 2));
     const inner = layers.length > most - 2 ? [...layers.slice(0, side), null, ...layers.slice(-side)] : layers;
@@ -68,7 +68,7 @@
     box.replaceChildren(root);
   };
 
-  // What goes over into the new block: an arrow from each layer that gives something, and what it gives.
+  // The parts of the new block: an arrow from each layer that contributes, labelled with its contribution.
   const gives = (root, {block, kind, cells, place, x, from, to, cell, small, t}, words) => {
     const arrow = (layer, color, text, side) => {
       const at = place(layer) + cell / 2, end = x + side * cell * .2, half = (from + to) / 2;

@@ -1,5 +1,5 @@
-// Present: a guided view for guests over the whole page. It draws what the page knows already and asks for nothing by itself but
-// the command lines; what is missing is measured when somebody presses the button. `?present=1` in the link while it is open.
+// Present: a guided view for guests over the whole page. It draws the page's data and requests only the command lines by itself;
+// a button measures what is missing. The link has `?present=1` while it is open.
 "use strict";
 
 (({views, fill, element, knows}) => {
@@ -41,19 +41,19 @@
       if (status.problem) local.asked = false;
       show.model.textContent = [ls.model, plan ? fill(words.present_plan, {left: plan.depth, source: ls.map.depth}) : ""].filter(Boolean).join(" · ");
       show.job.textContent = status.kind ? ls.jobLine(status, words) : "";
-      show.body.classList.toggle("ls-stale", Boolean(knows("fold").stale)); // as on the page: of settings that have moved since
+      show.body.classList.toggle("ls-stale", Boolean(knows("fold").stale)); // greyed as on the page: the settings have changed since
       show.body.querySelectorAll(".ls-wait").forEach((one) => one.remove());
       const room = innerWidth < 700 ? 320 : show.body.clientHeight - 8;
       titles[at][1](show.body, {
         words, status, plan, entry, local, room, draw, go, map: ls.map, profile: knows("similarity").data, rule: plan?.settings?.rule ?? (ls.choice === "map" ? ls.map?.rule : null),
         waiting: status.kind ? words.present_working : words.present_stopped,
-        ask: (also) => { local.asked = true; trigger("ask", {also}); setTimeout(() => { local.asked = false; later(); }, 15000); draw(); }, // a server that is gone answers nothing
+        ask: (also) => { local.asked = true; trigger("ask", {also}); setTimeout(() => { local.asked = false; later(); }, 15000); draw(); }, // a server that is down answers nothing
         take: (step) => { ls.picked = ls.shortest(step); trigger("take", {}); setTimeout(told, 600); },
       });
     };
-    const told = () => knows("terminal-fold").trigger?.("browse", {}); // the command lines, for the controls as they stand
+    const told = () => knows("terminal-fold").trigger?.("browse", {}); // the command lines for the present controls
     const later = () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(() => { if (show.open) underneath(); draw(); }); };
-    const underneath = () => { // Fold holds the plan shown; it draws only while its tab is open
+    const underneath = () => { // Fold holds the plan shown, and draws only while its tab is open
       const tab = document.getElementById("tab-fold");
       if (tab && location.hash !== "#fold") tab.click();
     };
@@ -83,9 +83,9 @@
     return draw;
   };
 
-  // Keys and a swipe turn the steps, but for what the slider or a button makes of them.
+  // Keys and swipes change the step, unless the slider or a button uses them.
   const keys = (show, turn) => {
-    document.addEventListener("keydown", (event) => { // on the page: a button that was pressed may be gone, and the focus with it
+    document.addEventListener("keydown", (event) => { // on the document: a pressed button may be removed, and the focus with it
       if (!show.open || event.altKey || event.ctrlKey || event.metaKey || (event.key === " " && event.target.closest("button"))) return;
       const by = {ArrowRight: 1, PageDown: 1, " ": 1, ArrowLeft: -1, PageUp: -1, Home: -Infinity, End: Infinity}[event.key];
       if (by) { event.preventDefault(); turn(by); }

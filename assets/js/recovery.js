@@ -1,5 +1,5 @@
-// Recover's lower half: the runs as a table, and of the one that is looked at how it learns: the training loss, both held-out texts, and
-// what it says on the way.
+// Recover's lower half: the runs as a table, and the training of the selected run: training loss, both held-out losses, and its
+// sample texts.
 "use strict";
 
 (({views, several, plot, fill, times, size, ratioAxis, element, part, theme}) => {
@@ -7,10 +7,10 @@
   const many = ls.many = (count) => (count >= 1e6 ? `${(count / 1e6).toFixed(1)} M` : count >= 1e4 ? `${Math.round(count / 1e3)} k` : `${Math.round(count)}`);
   const alone = (path) => path.split(/[\\/]/).pop();
   const textNames = ls.textNames = (texts, words) => texts.map((text) => ({self: words.learn_from_self, practice: words.learn_from_practice})[text] ?? (text.startsWith("hub:") ? text : alone(text))).join(", ");
-  const named = {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44}}; // a chart whose curves have names above it
+  const named = {showlegend: true, legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0}, margin: {l: 58, r: 14, t: 44, b: 44}}; // a chart with a legend above it
   const button = (what, text, act) => { const made = element("button", {type: "button", class: "ls-button", "data-deed": what}, text); made.onclick = act; return made; };
 
-  // Draw a part only where what it was drawn from has changed, so that a focus or a selection stays where it is.
+  // Draw a part only if its data has changed, so that focus and selection stay.
   const anew = (box, told, make) => { const from = JSON.stringify(told); if (box.drawnFrom !== from) { box.drawnFrom = from; box.replaceChildren(...make()); } };
 
   const stateOf = (run, words) => `${words[`state_${run.state}`]}${run.state === "running" && run.total ? ` ${Math.floor((100 * run.tokens) / run.total)} %` : ""}`;
@@ -40,7 +40,7 @@
     train: of.target ? fill(words.train_shear, {target: kindsOf(of.target, words)}) : words[`train_${of.train}`] ?? of.train,
   });
 
-  // Where it stands, with what is known of its pace as soon as a step was measured.
+  // The run's state, with its pace once a step was measured.
   const toGo = (run, words) => {
     const time = ls.duration(run.left, words);
     return run.state === "running" ? [fill(words.time_left, {time})] : run.state === "paused" ? [fill(words.run_to_go, {time})] : [];
@@ -67,10 +67,10 @@
     return offered.map((what) => button(what, words[`run_${what}`], does[what] ?? (() => act(what))));
   };
 
-  // The whole budget while it is not spent, so that the curves grow into it.
+  // The axis covers the whole budget until it is spent, so that the curves grow into it.
   const tokensAxis = (run, words) => { const end = (run.state === "done" ? run.tokens : run.total ?? run.tokens) || 1; return {title: {text: words.run_tokens_axis}, range: [-.02 * end, 1.03 * end]}; };
 
-  // Ratios near 1 as they are, wide ones by powers of ten; and where a ratio stands on that axis.
+  // A linear axis for ratios near 1, a log axis for wide ones; and a ratio's position on that axis.
   const ratioScale = (ratios) => {
     const [least, highest] = [Math.min(1, ...ratios), Math.max(1.02, ...ratios)], room = .08 * (highest - least);
     return highest > 8 ? {axis: ratioAxis(ratios, highest, [.02, .02]), at: Math.log10} : {axis: {range: [least - room, highest + room], tickprefix: "×"}, at: (ratio) => ratio};
@@ -82,7 +82,7 @@
       {xaxis: tokensAxis(run, words), yaxis: {title: {text: words.run_loss}}}, 280);
   };
 
-  // Both held-out texts, always: a small text is soon known by heart.
+  // Always both held-out texts: a small training text is soon memorised.
   const ratios = (box, run, words) => {
     const t = theme(), {until} = run.asked, x = run.looks.map((look) => look.tokens), all = run.looks.flatMap((look) => [...look.kind, ...look.other]).filter((ratio) => ratio > 0);
     const curve = (name, label, color, symbol, dash) => {
@@ -98,7 +98,7 @@
     }, 280);
   };
 
-  // How much of each domain is read, where that follows what they cost.
+  // The proportion of each domain, where it follows the loss.
   const domains = (box, run, words) => {
     const names = Object.keys(run.domains);
     plot(box, names.map((name, place) => ({
@@ -107,7 +107,7 @@
     })), {...named, xaxis: tokensAxis(run, words), yaxis: {title: {text: words.run_share}, tickformat: ".0%", rangemode: "tozero"}}, 280);
   };
 
-  // Of a shearing: the shares that are expected to stay and wanted to, the masks that are undecided, the multipliers.
+  // A shearing: the expected and the wanted share kept, the undecided masks, the multipliers.
   const masks = (box, run, words) => {
     const kinds = Object.entries(run.masks), told = (name) => words[`shear_${name}`] ?? name;
     const line = (place, name, x, y, dash) => ({type: "scatter", mode: "lines", name, x, y, line: {color: several[place % several.length], width: 2, dash}, hovertemplate: "%{y:.3g}<extra>%{fullData.name}</extra>"});
@@ -125,7 +125,7 @@
     }
   };
 
-  // The runs of one source beside each other, on text of the training kind (line) and on other text (dashes).
+  // The runs of one source in one chart, on text of the training kind (line) and on other text (dashes).
   const BESIDE = 6;
   const beside = (box, runs, words) => {
     const all = runs.flatMap((run) => run.looks.flatMap((look) => [look.kind[0], look.other[0]])).filter((ratio) => ratio > 0), scale = ratioScale(all);
@@ -178,7 +178,7 @@
     anew(part(box, "ls-says"), run.looks.map((look) => look.spoken), () => (run.looks.length ? spoken(run, prompt, words) : []));
   };
 
-  // Whoever comes to look is told how the runs stand now: another tab, or a terminal, may have changed them.
+  // Request the runs when they become visible: another tab or a terminal may have changed them.
   const watched = (box, trigger) => { const seen = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) trigger("browse", {}); }); seen.observe(box); return seen; };
 
   views.recovery = (box, {value, words, trigger, local, draw}) => {

@@ -1,4 +1,4 @@
-// Search: the best score so far against time, the baselines beside it, and the best plan as a strip.
+// Search: the best score over time, the baselines' scores, and the best plan as a strip.
 "use strict";
 
 (({views, plot, fill, number, times, element, part, theme, strip}) => {

@@ -1,4 +1,4 @@
-// Shapes for a budget: what each costs over its parameters and over its decode speed, the two rankings beside what was measured.
+// Shapes for a budget: cost over parameters and over decode speed, and both rankings against the measurements.
 "use strict";
 
 (({views, plot, fill, number, times, rated, ratioAxis, element, part, theme, grid}) => {
@@ -9,11 +9,11 @@
   const arm = (value, end) => (end === null || end === undefined ? 0 : Math.abs(value - end));
   const arms = (rows, value, low, high, color) => ({type: "data", symmetric: false, array: rows.map((row) => arm(value(row), high(row))), arrayminus: rows.map((row) => arm(value(row), low(row))), thickness: 1, width: 3, color});
 
-  // Room at both ends, so that a name beside the outermost point can be read; a bar that leads beyond says no more.
+  // Padding at both ends for the names of the outermost points; longer error bars are cut off.
   const roomy = (values, share) => { const ends = [Math.min(...values), Math.max(...values)], room = Math.max(share * (ends[1] - ends[0]), .01 * ends[1]); return [ends[0] - room, ends[1] + room]; };
 
-  // One cloud: cost over what a shape is worth; the front as a line, the first of each ranking named: of two names the lower one stands
-  // below its point, so that neither is printed over the other.
+  // Cost over a second figure: the front as a line, the first of each ranking named. The lower of two names goes below its point,
+  // so that they do not overlap.
   const cloud = (box, rows, {title, x, spread, front, named}, words, choose) => {
     const t = theme(), ratios = rows.map(ratioOf), chosen = (row) => row.name === ls.shown?.name, best = rows.filter((row) => front.includes(row)).sort((a, b) => x(a) - x(b));
     const names = rows.filter((row) => named(row)), lowest = [...names].sort((a, b) => ratioOf(a) - ratioOf(b))[0];
@@ -23,7 +23,7 @@
         hovertext: rows.map((row) => `${says(row, words)}<br>${ls.costWords({...row.cost, level: row.level}, words)}`), hovertemplate: "%{hovertext}<extra></extra>",
         error_y: arms(rows, ratioOf, (row) => row.cost.low, (row) => row.cost.high, t.faint), ...(spread ? {error_x: arms(rows, x, (row) => spread(row)[0], (row) => spread(row)[1], t.faint)} : {}),
         marker: {size: rows.map((row) => (chosen(row) ? 15 : 10)), symbol: rows.map((row) => (front.includes(row) ? "diamond" : "circle-open")), color: rows.map((row) => (chosen(row) ? t.fold : t.accent)), line: {width: 2}}},
-      // By themselves: Plotly takes the label of a point that has none away for good.
+      // A trace of their own: once a point has no label, Plotly never shows one again.
       {type: "scatter", mode: "text", x: names.map(x), y: names.map(ratioOf), text: names.map(named), textposition: names.map((row) => (names.length > 1 && row === lowest ? "bottom center" : "top center")), textfont: {color: t.faint, size: 11}, cliponaxis: false, hoverinfo: "skip"},
     ], {
       xaxis: {title: {text: title}, range: roomy(rows.map(x), spread ? .4 : .16)}, margin: {l: 58, r: 16, t: 24, b: 44}, hovermode: "closest",

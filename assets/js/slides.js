@@ -1,5 +1,5 @@
-// The six steps of Present. Each paints what the page knows into its box; `s` is {words, plan, map, profile, entry, status, take,
-// ask, go, draw, local, room}: the plan shown, its row on the board, what stands free of height, and what a button may do.
+// The six steps of Present. Each draws the page's data into its box. `s` is {words, plan, map, profile, entry, status, take, ask,
+// go, draw, local, room}: the plan shown, its row on the board, the height available (room), and the actions of buttons.
 "use strict";
 
 (({plot, colorbar, fill, number, times, rated, size, ratioAxis, element, part, theme, knows}) => {
@@ -10,7 +10,7 @@
   const say = (text, kind = "ls-point") => element("p", {class: kind}, text);
   const two = (box) => { const pair = part(box, "ls-two"); return [part(pair, "ls-scene"), part(pair, "ls-points")]; };
 
-  // What nobody has measured is offered; who is measured already, and how far, is told.
+  // Offers to measure what is missing; shows the progress of a running measurement.
   const MEASURES = ["judge", "samples", "speed"];
   const offer = (box, what, s) => {
     const {words, status, local} = s, made = element("div", {class: "ls-offer", role: "status"});
@@ -73,7 +73,7 @@
   };
 
   const middleOf = (map, step) => (Math.max(step.t_from, map.t_min) + Math.min(step.t_to, 1)) / 2;
-  const leftOf = (width) => (width < 700 ? 64 : 96); // the slider's ends stand under the axis' ends
+  const leftOf = (width) => (width < 700 ? 64 : 96); // aligns the slider's ends with the axis
   const drawCosts = (box, map, T, words, width, height) => {
     const t = theme(), costs = map.steps.map(ls.costOf), limits = knows("costs").value.limits ?? [], known = costs.map((cost) => cost?.ratio).filter(Number.isFinite);
     const highest = Math.min(1e6, Math.max(4, ...known) * 1.3), y = (cost) => (cost ? Math.min(cost.ratio ?? highest, highest) : null);
@@ -106,7 +106,7 @@
       top.before(say(words.present_slider_read));
       line.append(element("span", {}, words.present_gentle), range, element("span", {}, words.present_too_far));
       range.oninput = () => { still(); local.T = 1 - Number(range.value); s.draw(); };
-      range.onpointerup = () => range.blur(); // the arrow keys turn the steps again
+      range.onpointerup = () => range.blur(); // so that the arrow keys change the step again
       range.onkeydown = (event) => {
         const by = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
         if (by) { event.preventDefault(); event.stopPropagation(); still(); local.by(by); }
@@ -116,7 +116,7 @@
     const range = box.querySelector("input"), figure = (value, label) => { const made = element("div", {class: "ls-figure"}); made.append(element("b", {}, value), element("span", {}, label)); return made; };
     Object.assign(range, {min: 0, max: 1 - map.t_min});
     if (Math.abs(1 - Number(range.value) - T) > 1e-9) range.value = 1 - T;
-    local.by = (by) => { to(at + by); s.draw(); }; // of the step that is drawn, whichever map it is of
+    local.by = (by) => { to(at + by); s.draw(); }; // from the step drawn, of any map
     range.setAttribute("aria-valuetext", `T ${number(T, 4)}, ${step.depth} ${words.layers}, ${cost ? ls.costWords(cost, words) : words.cost_measuring}`);
     part(box, "ls-told").replaceChildren(figure(number(T, 4), "T"), figure(`${step.depth} / ${map.depth}`, words.layers_left), ls.costFigure(step, words, () => ls.stand("map", T)));
     drawCosts(part(box, "ls-plotted"), map, T, words, width, Math.max(240, s.room - part(box, "ls-told").clientHeight - 280));

@@ -1,13 +1,13 @@
-// The charts under the strip: cost and depth over T, and every fold that was tried. What follows T is laid over them by
-// arithmetic, so that moving T draws neither anew.
+// The charts under the strip: cost and depth over T, and every trial. Marks that follow T are positioned over the charts, so that
+// moving T redraws neither.
 "use strict";
 
 (({plot, fill, number, times, ratioAxis, element, theme}) => {
   const ls = window.layerscope;
 
-  // The charts keep their room and their ranges from map to map, so that nothing jumps and no second layout is needed.
+  // Fixed margins and ranges from map to map, so that nothing jumps and no second layout is needed.
   const HEIGHT = window.innerHeight >= 1000 ? 380 : 290, LOW = 230, ROOM = {l: 58, r: 14, t: 8, b: 40, autoexpand: false}, TOP = {...ROOM, t: 34};
-  const COST = [.43, 1], DEPTH = [0, .36]; // where the two panels stand, in parts of the height
+  const COST = [.43, 1], DEPTH = [0, .36]; // the two panels, as fractions of the height
   const still = {automargin: false};
   const across = (value, [from, to], width) => ROOM.l + ((value - from) / (to - from)) * (width - ROOM.l - ROOM.r);
   const down = (value, [from, to], height, room, [low, high] = [0, 1]) => {
@@ -20,7 +20,7 @@
     if (made.textContent !== text) made.textContent = text;
     return made;
   };
-  const redrawn = (box, ...as) => { // true where what the chart was drawn from has changed
+  const redrawn = (box, ...as) => { // true if the chart's data has changed
     const same = box.drawnAs?.every((value, index) => value === as[index]);
     box.drawnAs = as;
     return !same;
@@ -28,7 +28,7 @@
 
   const trace = (box, map, step, T, words, width) => {
     const t = theme();
-    const range = map.range ??= (() => { // of all that was ever tried, so that the axis stands still
+    const range = map.range ??= (() => { // over all trials, so that the axis does not move
       const all = map.steps.flatMap((s) => s.trials).filter((r) => r.similarity !== null);
       return [Math.min(.9, ...all.map((r) => r.similarity - r.spread)) - .03, 1.02];
     })();
@@ -40,7 +40,7 @@
         text: trials.map((r) => fill(words.trial, {first: r.pointer + 1, last: r.pointer + r.absorbed, pointer: r.pointer, depth: r.depth_after})),
         hovertemplate: `%{text}<br>${words.cosine} %{y:.4f}<extra>${title}</extra>`,
       });
-      const spread = { // over texts, as one broken line: error bars would be a path each
+      const spread = { // over texts, as one broken line: error bars would be one path each
         type: "scatter", mode: "lines", showlegend: false, hoverinfo: "skip", line: {color: t.faint, width: 1},
         x: step.trials.flatMap((r) => [r.pointer, r.pointer, null]), y: step.trials.flatMap((r) => [r.similarity - r.spread, r.similarity + r.spread, null]),
       };
@@ -56,7 +56,7 @@
     mark(box, "ls-t", {left: `${TOP.l}px`, right: `${TOP.r}px`, top: `${down(T, range, LOW, TOP)}px`, borderTop: `2px dashed ${t.accent}`, color: t.accent}, `T = ${number(T, 4)}`);
   };
 
-  // Told apart without colour too.
+  // Distinct without colour too.
   const SYMBOLS = ["circle", "circle-open", "diamond", "triangle-up", "x"];
 
   const stairs = (map, costs, judged, words, t, highest) => {
@@ -76,7 +76,7 @@
       {type: "scatter", mode: "markers", yaxis: "y2", x: known.map(({s}) => middle(s)), y: known.map(({cost}) => height(cost)), text: known.map(({s, cost}) => says(s, cost)), hovertemplate: "%{text}<extra></extra>",
         marker: {size: 8, line: {width: 1.5}, color: known.map(({cost}) => t.costs[cost.level]), symbol: known.map(({cost}) => SYMBOLS[cost.level])}},
       {type: "scatter", mode: "markers", yaxis: "y2", x: beside.map(({s}) => middle(s)), y: beside.map((one) => Math.min(one.judged, highest)), text: beside.map((one) => times(one.judged)), hovertemplate: `${words.perplexity_ratio} %{text}<extra></extra>`,
-        marker: {size: 9, symbol: "star", color: t.text}}, // on the evaluation texts, where the board knows it
+        marker: {size: 9, symbol: "star", color: t.text}}, // on the evaluation texts, if it is on the board
       {type: "scatter", mode: "markers", x: steps.map(({s}) => middle(s)), y: steps.map(({s}) => s.depth), text: steps.map(({s, cost}) => says(s, cost)), hovertemplate: "%{text}<extra></extra>", marker: {size: 4, color: steps.map(({cost}) => (cost ? t.costs[cost.level] : t.faint))}},
     ];
   };

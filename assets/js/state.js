@@ -1,4 +1,4 @@
-// The page's state outside Python: the address bar, undo and redo, one workbench for each tab of the browser.
+// The page's state in the browser: the address bar, undo and redo, and one session per browser tab.
 "use strict";
 
 (() => {
@@ -6,25 +6,27 @@
   const past = [], future = [];
   let now = null, restoring = false, waiting = null;
 
-  // A first view: the link names no setting, and nobody has touched one. It is in no address, so that it stays one.
+  // A first view: the link names no setting and the user has changed none. The address stays empty, so that a reload is a first
+  // view again.
   const given = new URLSearchParams(location.search);
   ls.first = !["T", "C", "I", "L", "H", "rule", "similarity"].some((name) => given.get(name));
 
-  // A tab keeps its workbench through a reload and through a change of language.
+  // A tab keeps its session through a reload and a change of language.
   ls.session = () => {
     const id = sessionStorage.getItem("layerscope") ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
     sessionStorage.setItem("layerscope", id);
-    if (innerWidth < 768) document.querySelector(".sidebar.open .toggle-button")?.click(); // on a phone it would cover the page
+    if (innerWidth < 768) document.querySelector(".sidebar.open .toggle-button")?.click(); // on a phone the side bar would cover the page
     return [id, location.search, stored().own ?? ""];
   };
 
-  // What was typed stays in this tab of the browser, through a reload and a change of language.
+  // Typed inputs stay in this browser tab, through a reload and a change of language.
   const stored = () => ls.parse(sessionStorage.getItem("layerscope-typed"), null) ?? {};
   ls.keep = (names, values) => sessionStorage.setItem("layerscope-typed", JSON.stringify(Object.fromEntries(names.map((name, index) => [name, values[index]]))));
   ls.kept = (names, values) => { const known = stored(); return names.map((name, index) => known[name] ?? values[index]); };
 
-  // While nothing is asked of the server, nobody would notice that it is gone. One that was started anew knows nobody. And it forgets
-  // who has not been seen for long: a page that is looked at says so once a minute, and at once after it was hidden or asleep.
+  // Poll the server while the page is visible. This detects a server that is down and one that restarted, which has lost the
+  // session. The server also closes idle sessions, so a visible page wakes it once a minute, and at once after the page was
+  // hidden or the machine asleep.
   let served = null, missed = 0, here = Date.now();
   const away = (is) => { if (document.body.classList.contains("ls-away") !== is) document.body.classList.toggle("ls-away", is); };
   const look = async () => {
@@ -32,7 +34,7 @@
       try {
         const answer = await fetch("/gradio_api/app_id", {cache: "no-store", signal: AbortSignal.timeout(20000)});
         if (!answer.ok && answer.status !== 401) throw new Error(answer.status);
-        const {app_id} = answer.ok ? await answer.json() : {}; // signed out: the page asks for the password
+        const {app_id} = answer.ok ? await answer.json() : {}; // signed out: the reload shows the login page
         if (served !== null && served !== app_id) location.reload();
         if (Date.now() - here > 60000) { here = Date.now(); ls.wake?.(); }
         [served, missed] = [app_id, 0];
@@ -49,14 +51,14 @@
     history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
   };
 
-  // Every control's change ends here: the address follows at once, the history when the hand has come to rest.
+  // Every control's change ends here: the address is updated at once, the history after a pause.
   ls.changed = (names, values) => {
     const state = Object.fromEntries(names.map((name, index) => [name, values[index]]));
     if (state.plan !== "map" || state.spans !== "[]") ls.first = false;
     if (!ls.first) write(state);
     ls.moved(state);
     clearTimeout(waiting);
-    const byItself = ls.first || ls.following; // nobody's step to go back to
+    const byItself = ls.first || ls.following; // not a user's step, so no undo step
     ls.following = false;
     waiting = setTimeout(() => {
       const text = JSON.stringify(values);
@@ -83,5 +85,5 @@
     download(name, href);
     URL.revokeObjectURL(href);
   };
-  ls.fetched = (file) => { if (file) download(file.orig_name, file.url); }; // null where the server had nothing to give
+  ls.fetched = (file) => { if (file) download(file.orig_name, file.url); }; // null where the server refused
 })();

@@ -1,4 +1,4 @@
-// The strip: source layers above, the plan's blocks below, and which folds into which. On a wide page its menu stands beside it.
+// The strip: source layers above, the plan's blocks below, and the folds between them. On a wide page its menu is to the right.
 "use strict";
 
 window.layerscope.strip = (box, depth, blocks, words, width) => {
@@ -15,7 +15,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
   const high = 30, between = 46, top = cell > 11 ? 1 : 14, below = top + high + between;
   const root = svg("svg", {width, height: below + high + 6, role: "img", class: "ls-strip", "aria-label": fill(words.strip_label, {from: depth, to: blocks.length})});
 
-  // What each source layer still gives: its place (home), its projections (donor), both, or nothing.
+  // What each source layer contributes: its place (home), its projections (donor), both, or nothing.
   const homes = new Set(blocks.map((block) => block.home));
   const donors = new Set(blocks.flatMap((block) => block.mix.map(([layer]) => layer)));
   const folded = (block) => !(block.mix.length === 1 && block.mix[0][0] === block.home && block.mix[0][1] === 1);
@@ -26,7 +26,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
   };
   const paint = {kept: t.kept, home: t.fold, donor: t.accent, gone: "none"};
   const x = (place, count) => 1 + place * cell + ((depth - count) * cell) / 2; // the plan's row is centred
-  if (cell <= 11) { // too narrow for numbers inside: every fifth stands above
+  if (cell <= 11) { // too narrow for numbers inside: every fifth is written above
     for (let layer = 0; layer < depth; layer += 5) root.append(svg("text", {x: x(layer, depth) + cell / 2, y: 10, "text-anchor": "middle", "font-size": 9, fill: t.faint}, layer));
   }
 
@@ -52,7 +52,7 @@ window.layerscope.strip = (box, depth, blocks, words, width) => {
     if (block.repair) root.append(svg("path", {d: `M${x(place, blocks.length) + gap / 2},${below + high + 4} h${Math.max(2, cell - gap)}`, stroke: t.accent, "stroke-width": 3, class: "ls-repair"}));
   });
   const [before] = box.getElementsByTagName("svg");
-  if (before) before.replaceWith(root); else box.replaceChildren(root); // the menu keeps its place and the focus
+  if (before) before.replaceWith(root); else box.replaceChildren(root); // keeps the menu in place, and its focus
   window.layerscope.saving(box, () => blocks.map((block, place) => ({
     block: place, norms_of: block.home, projections_of: block.mix.map(([layer, weight]) => (weight === 1 ? layer : `${weight}*${layer}`)).join(" + "), repair: block.repair ?? "",
   })));

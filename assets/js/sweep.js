@@ -1,4 +1,4 @@
-// The sweep: cost against depth for every plan that Layer Collapse can reach, and what others found, on the same texts.
+// The sweep: cost over depth for every plan that Layer Collapse can reach, and for other methods' plans on the same texts.
 "use strict";
 
 (({views, plot, fill, number, times, rated, ratioAxis, element, part, theme}) => {
@@ -13,7 +13,7 @@
 
   const chart = (box, data, best, words, take) => {
     const t = theme(), known = data.entries.filter(finite), same = data.others.filter(finite), apart = data.others.filter((one) => !finite(one) && Number.isFinite(one.judged ?? NaN));
-    const highest = Math.max(4, ...best.map((one) => one.ratio), ...same.map((one) => one.ratio)) * 3; // what lies above says nothing more
+    const highest = Math.max(4, ...best.map((one) => one.ratio), ...same.map((one) => one.ratio)) * 3; // larger ratios are cut off: they add nothing
     const inside = known.filter((one) => one.ratio <= highest), depths = [data.depth, ...known.map((one) => one.depth), ...data.others.map((one) => one.depth)];
     const says = (one) => `${named(one)}<br>${one.depth} ${words.layers}: ${ls.costWords(one, words)}`;
     plot(box, [

@@ -1,10 +1,10 @@
-// A table that Python made: sorted by any column, without what is the same in all rows, copied as Markdown and as CSV.
+// A table from Python: sorted by any column, without columns that are the same in all rows, copied as Markdown or CSV.
 "use strict";
 
 (() => {
   const ls = window.layerscope, {element, fill} = ls;
 
-  // Where the page may not write to the clipboard (an address that is neither https nor this machine), the old way.
+  // Without clipboard access (an address that is neither https nor this machine), copy by execCommand.
   ls.copy = async (text) => {
     try { await navigator.clipboard.writeText(text); } catch {
       const area = element("textarea", {style: "position:fixed;opacity:0"});
@@ -26,13 +26,13 @@
   };
 
   const compare = (a, b) => {
-    if (a === null || b === null) return (a === null) - (b === null); // what is missing stands last, whichever way
+    if (a === null || b === null) return (a === null) - (b === null); // missing values last, in both directions
     return typeof a === "string" ? a.localeCompare(b, undefined, {numeric: true}) : a - b;
   };
 
-  // `columns` are {label, keys, text(row)}: `keys` the columns of the sheet that one shows, the first of them to sort by.
-  // `dress(element, row)` may give a row more; `under` are elements that stand below. `rest` is the order of rows before
-  // anybody chose one.
+  // `columns` are {label, keys, text(row)}: `keys` are the sheet's columns that it shows, the first of them to sort by.
+  // `dress(element, row)` may add to a row; `under` are elements below the table. `rest` is the order of rows before the user
+  // sorts.
   ls.grid = (box, {sheet, columns, words, local, rest, dress = () => {}, under = []}) => {
     const value = (row, key) => sheet.rows[row][sheet.columns.indexOf(key)] ?? null;
     const has = (key) => sheet.columns.includes(key);

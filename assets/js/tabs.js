@@ -1,4 +1,4 @@
-// The tabs, in groups by what a person does, and the strip of the plan that is being made, in sight through all of them.
+// The tabs in groups, and the strip of the current plan, visible on all of them.
 "use strict";
 
 (({views, fill, element, size}) => {
@@ -7,7 +7,7 @@
   const NAMES = Object.values(GROUPS).flat();
   const groupOf = (name) => Object.keys(GROUPS).find((group) => GROUPS[group].includes(name));
 
-  // Arrow keys go to the next button that can be seen.
+  // Arrow keys go to the next visible button.
   const arrows = (row) => { row.onkeydown = (event) => {
     const step = {ArrowRight: 1, ArrowLeft: -1}[event.key], all = [...row.querySelectorAll("button:not([hidden])")], at = all.indexOf(document.activeElement);
     if (step && at >= 0) { const next = all[(at + step + all.length) % all.length]; next.click(); next.focus(); }
@@ -15,7 +15,7 @@
 
   views.tabs = (box, {words}) => {
     if (box.childElementCount) return;
-    const last = {}; // the tab of each group that was open last
+    const last = {}; // each group's last open tab
     const groups = element("div", {class: "ls-tabrow ls-groups", role: "tablist"}), tabs = element("div", {class: "ls-tabrow ls-inner", role: "tablist"});
     const button = (id, text, panel) => element("button", {type: "button", role: "tab", id, class: "ls-tab", ...(panel ? {"aria-controls": panel} : {})}, text);
     const buttons = Object.fromEntries(NAMES.map((name) => [name, button(`tab-${name}`, words[name], `panel-${name}`)]));
@@ -43,7 +43,7 @@
     open(NAMES.includes(asked) ? asked : NAMES[0]);
   };
 
-  // The parts of a plan in words; one that it lacks is left out, but for a width and masks that it has none of.
+  // The parts of a plan in words. Parts that it lacks are left out, except width and masks.
   ls.partsOf = (plan, depth, words) => {
     const shape = ls.knows("widths").data?.shape ?? {}, width = plan.width ?? {}, masks = plan.masks;
     const said = {
@@ -62,7 +62,7 @@
     };
   };
 
-  // The plan that is being made: its three parts, its size, its cost.
+  // The current plan: its three parts, its size, its cost.
   views.making = (box, {words}) => {
     const plan = ls.shown, data = ls.map;
     if (!plan || !data) { box.replaceChildren(); return; }

@@ -1,5 +1,5 @@
-// Width: parameters, bytes and the picture of a block follow the sliders at once, and the neurons follow a target, from what is known
-// of the model's shape.
+// Width: parameters, bytes and the picture of a block follow the sliders, and the neurons follow a target, from the model's
+// shape, without the server.
 "use strict";
 
 (({views, fill, size, element, part, theme, redraw}) => {
@@ -13,7 +13,7 @@
   };
   const sizesOf = (s) => ({query: s.heads * s.head_dim, key: s.groups * s.head_dim, neuron: s.neurons, channel: s.channels});
 
-  // What a shape comes to at a depth; and what of it a target counts, as the page says it.
+  // A shape's parameters, bytes and KV cache at a depth; and what each target counts of them, in the page's words.
   const weight = (data, shape, depth) => {
     const sizes = sizesOf(shape), parameters = count(data.outer, sizes) + depth * count(data.block, sizes);
     return {parameters, bytes: parameters * data.unit, kv: 2 * CONTEXT * shape.groups * shape.head_dim * depth * data.unit};
@@ -25,8 +25,8 @@
     memory: {of: ({bytes, kv}) => bytes + kv, say: size},
   };
 
-  // The most neurons a layer with which a plan of these heads, channels and layers comes to at most so many millions; 0 where one is
-  // too many. `kept_for` of engine/methods/widths.py does the same in the terminal.
+  // The most neurons per layer for which a plan of these heads, channels and layers stays within `millions` of the target's unit;
+  // 0 if one neuron exceeds it. `kept_for` of engine/methods/widths.py does the same in the terminal.
   ls.neuronsFor = (data, asked, depth, by, millions) => {
     const of = (neurons) => TARGETS[by].of(weight(data, shapeOf(data, {...asked, neurons}), depth)), least = of(1);
     return Math.max(0, Math.min(data.shape.neurons, Math.floor((1e6 * millions - least) / (of(2) - least)) + 1));
@@ -34,7 +34,7 @@
   const depthOf = (data) => ls.shown?.depth ?? data.shape.depth;
   const askedOf = (data, value) => Object.fromEntries(AXES.filter((axis) => value[axis] && value[axis] < data.shape[axis]).map((axis) => [axis, value[axis]]));
 
-  // What the sliders come to by a target's measure, in millions: where a target begins. Rounded up, so that it is met as it stands.
+  // The sliders' size by a target's measure, in millions: the target's initial value. Rounded up, so that the sliders meet it.
   ls.weighs = (by) => {
     const {data, value} = ls.knows("widths");
     if (!data || !TARGETS[by]) return null;
@@ -42,7 +42,7 @@
     return Number((Math.ceil(millions / digit) * digit).toPrecision(4));
   };
 
-  // Moves the neurons to what meets the target; returns what there is to say of it, and whether it is met.
+  // Moves the neurons slider to meet the target; returns the message, and whether the target is met.
   const meet = (data, asked, {by, amount, neurons}, words, trigger) => {
     if (!TARGETS[by]) return {met: true};
     if (!(amount > 0)) return {met: false, said: words.width_no_amount};
@@ -63,7 +63,7 @@
     box.innerHTML = `<svg width="${full + 4}" height="150" role="img" aria-label="${words.width_picture}">${bar(20, whole.heads, shape.heads, whole.head_dim, attention)}${bar(68, whole.neurons, shape.neurons, 1, mlp)}${bar(116, whole.channels, shape.channels, 1, stream)}</svg>`;
   };
 
-  // Why a stock class would not load such a shape, in words; "" where it would.
+  // Why a stock class could not load such a shape, in words; "" if it could.
   const refused = (data, shape, words) => {
     if (AXES.some((axis) => !Number.isInteger(shape[axis]))) return words.width_whole_numbers;
     if (shape.heads % data.groups_of) return fill(words.width_uneven, {groups: data.groups_of});

@@ -1,4 +1,5 @@
-// Zeros: that they change neither size nor speed, and what was measured of it; on Weights and on Export, for a plan with masks.
+// Zeros: they change neither size nor speed by themselves; shows the measurements, on Weights and on Export, for a plan with
+// masks.
 "use strict";
 
 (({views, fill, times, number, size, element, redraw}) => {
@@ -8,7 +9,7 @@
   const measured = ({speed, memory}, words) => element("p", {class: "ls-rule"}, fill(words.zeros_measured, {decode: ratio(speed, "decode", words), prefill: ratio(speed, "prefill", words), plan: size(memory.plan_weights), source: size(memory.source_weights)}));
   const offer = (words, ask) => { const button = element("button", {type: "button", class: "ls-button"}, words.zeros_measure); button.onclick = ask; return button; };
 
-  // The lines for a plan; none where it has no masks.
+  // The lines for a plan; empty without masks.
   ls.zerosOf = (plan, words) => {
     if (!plan?.masks) return [];
     const {value, trigger} = ls.knows("zeros"), known = value.of?.[plan.name], lines = [element("p", {class: "ls-hint"}, words.zeros_kept)];
