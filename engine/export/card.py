@@ -1,4 +1,4 @@
-"""The model card that goes with an exported checkpoint."""
+"""The model card of an exported checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ _INHERITED = ("license", "license_name", "license_link", "language")
 
 
 def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, record: dict[str, Any]) -> str:
-    """Return the text of README.md: where the model comes from, what was folded under which rule, and what was not done.
+    """Return the text of README.md: the model's origin, what was folded under which rule, and what was not done.
 
-    `base_model` is named only where it is known to be a Hub id; licence and language come from the source's own card.
+    `base_model` is named only if it is known to be a Hub id; licence and language come from the source's own card.
     """
     base = base_model(source, folder)
     inherited = {"license": "apache-2.0", "language": "en"} if source.kind == "demo" else _from_card(folder)
@@ -76,7 +76,7 @@ def _tags(plan: Plan) -> list[str]:
 
 
 def _results(evaluation: dict[str, Any] | None) -> list[EvalResult]:
-    """The model-index: what the plan was measured to cost, on which texts, by which protocol. Broken plans have none."""
+    """Return the model-index: the plan's measured cost with texts and protocol. Broken plans get none."""
     if evaluation is None or evaluation["perplexity"]["plan"] is None:
         return []
     protocol = evaluation["protocol"]
@@ -107,6 +107,6 @@ def _from_card(folder: Path) -> dict[str, Any]:
         return {}
     try:
         data = ModelCard(text_in(card), ignore_metadata_errors=True).data.to_dict()
-    except Exception:  # whatever YAML leads its reader to
+    except Exception:  # YAML parsers raise many kinds of errors
         return {}
     return {key: data[key] for key in _INHERITED if data.get(key)}

@@ -1,4 +1,4 @@
-"""A plan becomes a checkpoint: streamed from the source's files, whole or not at all, then checked by a fresh process."""
+"""Export a plan as a checkpoint: streamed from the source's files, complete or not at all, then checked in a fresh process."""
 
 import json
 import math
@@ -21,6 +21,7 @@ from engine.export.lineage import hub_id, lineage_of, pruned
 from engine.export.mergekit import mergekit_config
 from engine.export.target import appearing, require_disk, require_free, set_aside
 from engine.jobs import Job, Progress, in_fresh_process
+from engine.messages import Message
 from engine.models.loading import fingerprint_of, generation_config_in
 from engine.models.sources import COMPANIONS, inspect_folder, lies_within
 from engine.models.tensors import places_in, write_shards
@@ -37,7 +38,7 @@ DEFAULT_SHARD_BYTES = 5_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was checked of an exported checkpoint; not `ran` where the machine has no room for it, and `detail` says so."""
+    """The result of one check of an exported checkpoint. `ran` is False if the machine lacks the memory for it; `detail` explains."""
 
     name: str
     passed: bool
@@ -47,7 +48,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """Where a checkpoint was written, what was checked of it and which files it has (name, bytes)."""
+    """An exported checkpoint's path, its checks and its files (name, bytes)."""
 
     path: str
     checks: tuple[Check, ...]
@@ -55,7 +56,7 @@ class ExportReport:
 
     @property
     def passed(self) -> bool:
-        """True when every check passed that could be run."""
+        """Whether every check that ran has passed."""
         return all(check.passed or not check.ran for check in self.checks)
 
 
@@ -68,15 +69,15 @@ def export(
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     provenance: dict[str, Any] | None = None,
 ) -> Job[ExportReport]:
-    """Write the checkpoint that a plan describes, from the safetensors in `folder`, and check it in a fresh process.
+    """Write the checkpoint of a plan from the safetensors in `folder`, and check it in a fresh process.
 
-    Tensors of single-source blocks are copied byte for byte; sums are made in float32 and cast. Memory stays at a few
-    tensors. `target` must not exist; it appears complete and checked. What fails a check is kept under another name beside
-    it, NAME.failed; which checks could not be run, the checkpoint's card says. `provenance` (settings, trials, calibration)
-    is kept in layerscope.json.
+    Tensors of single-source blocks are copied byte for byte; sums are computed in float32 and cast. Memory holds only a few tensors at a
+    time. `target` must not exist; it appears only when complete and checked. A checkpoint that fails a check is kept next to it as
+    NAME.failed; checks that could not run are listed in the model card. `provenance` (settings, trials, calibration set) is stored in
+    layerscope.json.
 
     Raises:
-        ExportError: the target exists or cannot be written, or a file to be copied is a link that leads out of `folder`.
+        ExportError: the target exists or cannot be written, or a file to copy is a link to outside `folder`.
         PlanError: the plan is for another depth.
     """
     config, spec = inspect_folder(folder, source)
@@ -85,7 +86,7 @@ def export(
     new_config = plan_config(config, plan)
     companions = companions_of(folder)
     require_free(target)
-    yield Progress("Planning the files", 0.0)
+    yield Progress(Message("Planning the files"), 0.0)
     outputs = plan_outputs(config, plan, {name: place for name, place in places_in(folder).items() if name not in spec.left_out}, dtype)
     total = sum(output.bytes for output in outputs.values())
     require_disk(target, total)
@@ -93,7 +94,10 @@ def export(
     with appearing(target) as partial:
         partial.mkdir()
         for written in write_shards(partial, outputs, shard_bytes):
-            yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.8 * written / max(total, 1))
+            yield Progress(
+                Message("Writing weights: {written:.0f} of {total:.0f} MB", written=written / 1e6, total=total / 1e6),
+                0.8 * written / max(total, 1),
+            )
         new_config.dtype = config.dtype if dtype == "auto" else getattr(torch, dtype)
         new_config.save_pretrained(partial)
         record = record_of(source, spec, plan, fingerprint, folder, new_config.dtype, provenance or {})
@@ -101,7 +105,7 @@ def export(
         name = (hub_id(source) or spec.name) + (f"@{source.revision}" if source.revision else "")
         if merge := mergekit_config(plan, name, record["dtype"]):
             (partial / "mergekit.yml").write_text(merge, encoding="utf-8")
-        yield Progress("Checking the checkpoint in a fresh process", 0.85)
+        yield Progress(Message("Checking the checkpoint in a fresh process"), 0.85)
         checks = (*(yield from verify(folder, plan, partial, source.trust_remote_code)), *notes)
         _tell_unchecked(partial, checks)
         files = tuple((path.name, path.stat().st_size) for path in sorted(partial.iterdir()))
@@ -109,13 +113,13 @@ def export(
 
 
 def reported(partial: Path, target: Path, checks: tuple[Check, ...], files: tuple[tuple[str, int], ...]) -> ExportReport:
-    """Return what came of an export; where a check failed, what was made is set aside under a name that says so."""
+    """Return the report of an export; if a check failed, the checkpoint is renamed first."""
     report = ExportReport(str(target), checks, files)
     return report if report.passed else replace(report, path=str(set_aside(partial, target)))
 
 
 def _tell_unchecked(partial: Path, checks: Sequence[Check]) -> None:
-    """Say in a checkpoint's card and record which of its checks could not be run."""
+    """List the checks that could not run in the checkpoint's card and record."""
     if unchecked := [check for check in checks if not check.ran]:
         with (partial / "README.md").open("a", encoding="utf-8") as card:
             card.write("\n## Not checked\n\n" + "".join(f"- {check.name}: {check.detail}\n" for check in unchecked))
@@ -134,8 +138,7 @@ def furnish(
     record: dict[str, Any],
     config: Any,
 ) -> tuple[Check, ...]:
-    """Put beside a checkpoint's weights and config what goes with them: the tokenizer's files, the record, the card; return what there
-    is to note of them."""
+    """Add to a checkpoint's weights and config the tokenizer's files, the record and the card; return notes about them."""
     for path in companions:
         shutil.copyfile(path, partial / path.name)
     _forget_code(partial)
@@ -157,10 +160,10 @@ def furnish(
 def verify(
     folder: Path, plan: Plan, target: Path, trust_remote_code: bool = False, gguf: Path | None = None, probe: Path | None = None
 ) -> Job[tuple[Check, ...]]:
-    """Return the checks of an exported checkpoint, made in a process of their own (engine/export/verify.py).
+    """Return the checks of an exported checkpoint, run in a separate process (engine/export/verify.py).
 
-    Where a file was made from a GGUF file, `gguf` is that one, and `folder` holds its dequantised weights. Where weights have learned,
-    `probe` holds the logits that they had before they were written.
+    For a file made from a GGUF file, `gguf` is that file and `folder` holds its dequantised weights. For trained weights, `probe` holds
+    their logits before they were written.
     """
     request = {"source": str(folder), "plan": plan_to_json(plan), "target": str(target), "trust_remote_code": trust_remote_code}
     request |= {name: str(path) for name, path in (("gguf", gguf), ("probe", probe)) if path is not None}
@@ -169,31 +172,36 @@ def verify(
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes that a size such as "5GB", "500MB" or "1000000" names, by powers of ten.
+    """Return the bytes of a size such as "5GB", "500MB" or "1000000", in powers of ten.
 
     Raises:
-        ExportError: it is no size, or less than a megabyte.
+        ExportError: the text is not a size, or is below one megabyte.
     """
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)B?\s*", text.upper())
     size = int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
     if size < 10**6:
-        raise ExportError(f"'{text}' is no shard size; write one of at least 1MB, such as 5GB or 500MB")
+        raise ExportError("'{text}' is no shard size; write one of at least 1MB, such as 5GB or 500MB", text=text)
     return size
 
 
 def companions_of(folder: Path) -> list[Path]:
-    """Return the files that go into a checkpoint as they are; a link to anything outside the model is refused, not copied."""
+    """Return the files copied into a checkpoint unchanged.
+
+    Raises:
+        ExportError: a file is a link to outside the model's folder.
+    """
     files = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern) if path.is_file()})
     for path in files:
         if not lies_within(path, folder):
             raise ExportError(
-                f"{path} is a link that leads out of the model's folder, so it is not copied; put the file in its place, or remove the link"
+                "{path} is a link that leads out of the model's folder, so it is not copied; put the file in its place, or remove the link",
+                path=path,
             )
     return files
 
 
 def _rewritten(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Change the JSON object in a file, if it is there, and return it."""
+    """Change the JSON object in a file, if the file exists, and return it."""
     if not file.exists():
         return {}
     before = json.loads(file.read_text(encoding="utf-8"))
@@ -204,7 +212,7 @@ def _rewritten(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -
 
 
 def _cleaned_generation_config(partial: Path, config: Any) -> tuple[Check, ...]:
-    """Leave a checkpoint's generation config as it is where it is sound, else its special tokens alone, with a note of it."""
+    """Keep a checkpoint's generation config if it is valid; otherwise keep only its special tokens, and return a note."""
     tokens, fault = generation_config_in(partial, config)
     if not fault:
         return ()
@@ -213,14 +221,14 @@ def _cleaned_generation_config(partial: Path, config: Any) -> tuple[Check, ...]:
 
 
 def _forget_code(partial: Path) -> None:
-    """Leave a source's own Python files out of a checkpoint, and what asks for them: it is read by transformers' own classes."""
+    """Remove a source's Python files and `auto_map` from a checkpoint: it loads with transformers' own classes."""
     for path in partial.glob("*.py"):
         path.unlink()
     for path in (partial / "config.json", partial / "tokenizer_config.json"):
         try:
             content = object_in(path) if path.exists() else {}
         except ForeignError as error:
-            raise ExportError(f"{path.name} cannot be read: {error}") from error
+            raise ExportError("{path} cannot be read: {error}", path=path.name, error=error) from error
         if content.pop("auto_map", None):
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -228,7 +236,7 @@ def _forget_code(partial: Path) -> None:
 def record_of(
     source: ModelSource, spec: ModelSpec, plan: Plan, fingerprint: str, folder: Path, dtype: torch.dtype, provenance: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what layerscope.json says of a checkpoint."""
+    """Return the content of a checkpoint's layerscope.json."""
     return {
         "layerscope": 1,
         "plan": plan_to_json(plan),
@@ -242,7 +250,7 @@ def record_of(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on, by name."""
+    """Return the versions of Python and the packages that a result depends on, by name."""
     found = {"python": platform.python_version()}
     for name in ("layerscope", "torch", "transformers", "safetensors"):
         try:

@@ -1,4 +1,4 @@
-"""What was done, as lines for a terminal: the verbs of the command line with their options, quoted for a shell."""
+"""The terminal commands that repeat an export, with options quoted for a shell."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from engine.types import ModelSource, Plan
 
 
 def model_option(source: ModelSource) -> str:
-    """Return how a terminal names a model, a revision of the Hub's included."""
+    """Return the terminal's --model option of a source, including a Hub revision."""
     return "--model " + shlex.quote(str(source) + (f"@{source.revision}" if source.kind == "hub" and source.revision else ""))
 
 
 def commands(source: ModelSource, plan: Plan, evaluation: Evaluation | None, facts: Mapping[str, Any]) -> list[str]:
-    """Return the lines that repeat this in a terminal; a line that begins with # says what to bring."""
+    """Return the commands that repeat a result; lines that begin with # name files the user must supply."""
     opened = f"{model_option(source)} --dtype {source.dtype}"
     settings, lines = dict(plan.settings), []
     bare = not (plan.repairs or plan.width or plan.masks)
@@ -36,7 +36,7 @@ def commands(source: ModelSource, plan: Plan, evaluation: Evaluation | None, fac
 
 
 def texts_named(record: Mapping[str, Any], purpose: str) -> tuple[str, list[str]]:
-    """Return what names these texts to the terminal, and a remark where they are no file that it knows of."""
+    """Return the terminal's name for these texts, and a remark if they are neither bundled nor a file."""
     name = str(record.get("name", "english")).removeprefix(f"{purpose}-")
     if name in BUNDLED or "/" in name or "." in name:
         return shlex.quote(name), []
@@ -44,5 +44,5 @@ def texts_named(record: Mapping[str, Any], purpose: str) -> tuple[str, list[str]
 
 
 def records(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return facts with their records as mappings."""
+    """Return facts with dataclass records as mappings."""
     return {key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value for key, value in facts.items()}

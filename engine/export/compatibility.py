@@ -1,47 +1,47 @@
-"""What a checkpoint says of itself to older versions of transformers: keys of version 4 beside those of version 5.
+"""Make checkpoints readable by older versions of transformers: version 4's keys alongside version 5's.
 
-Version 5 keeps all rotary settings in `rope_parameters`, which version 4 does not read: it would take theta 10000 and no scaling,
-without a word. Version 5 reads the keys of version 4 too, and comes to the same settings: `rope_scaling` wins over
-`rope_parameters`, and what is not in it (theta, the rotary share of a head) comes from the keys beside it.
+Version 5 keeps all rotary settings in `rope_parameters`, which version 4 ignores: it would silently use theta 10000 and no scaling. Version
+5 also reads version 4's keys, with the same result: `rope_scaling` takes precedence over `rope_parameters`, and settings missing from it
+(theta, the rotary share of a head) are read from the top-level keys.
 """
 
 from typing import Any
 
 Values = dict[str, Any]
 
-# The oldest release from which on all that were tried gave the logits of 5.23 (to 1e-5 of the largest, on 50 and on 200 tokens, beyond
-# the context). Tiny exports of every family, scaling and cut were read with 4.43.4, 4.45.2, 4.48.3, 4.50.3, 4.51.3, 4.52.4, 4.53.3,
-# 4.54.1, 4.55.4, 4.56.2, 4.57.1, 4.57.6, 5.0.0 and 5.23.0. Token ids, texts and chats were compared in 4.43.4, 4.45.2, 4.48.3, 4.51.3,
-# 4.53.3, 4.56.2 and 4.57.6 alone.
-_OLDEST = "4.48.3"  # 4.45.2 does not read chat_template.jinja; 4.43.4 decodes other spaces
+# The oldest release from which all tested releases gave the logits of 5.23 (to 1e-5 of the largest, on 50 and on 200 tokens, beyond the
+# context). Tiny exports of every family, scaling and cut were read with 4.43.4, 4.45.2, 4.48.3, 4.50.3, 4.51.3, 4.52.4, 4.53.3, 4.54.1,
+# 4.55.4, 4.56.2, 4.57.1, 4.57.6, 5.0.0 and 5.23.0. Token ids, texts and chats were compared only in 4.43.4, 4.45.2, 4.48.3, 4.51.3, 4.53.3,
+# 4.56.2 and 4.57.6.
+_OLDEST = "4.48.3"  # 4.45.2 does not read chat_template.jinja; 4.43.4 decodes spaces differently
 _FAMILIES = {
     "gemma3_text": "4.50.3",  # 4.48.3 has no such model
     "qwen3": "4.51.3",  # 4.50.3 has no such model
 }
 _FEATURES = {
-    "partial": "4.49.0",  # where Phi-3 alone was read; 4.48.3 rotates whole heads of Phi-3, and fails
-    "longrope": "4.51.3",  # outside Phi-3, 4.50.3 never takes the long factors
+    "partial": "4.49.0",  # tested there with Phi-3 only; 4.48.3 rotates whole heads of Phi-3 and fails
+    "longrope": "4.51.3",  # outside Phi-3, 4.50.3 never uses the long factors
     "mscale": "4.51.3",  # YaRN's; 4.50.3 does not read it
-    "layer_types": "4.53.3",  # 4.52.4 goes by a number, which it reads otherwise for Qwen
+    "layer_types": "4.53.3",  # 4.52.4 uses a number instead, with another meaning for Qwen
     "truncate": "4.55.4",  # YaRN's; 4.54.1 always rounds the range
-    "factor": "4.56.2",  # 4.55.4 takes YaRN's factor from the lengths, whatever is written
+    "factor": "4.56.2",  # 4.55.4 computes YaRN's factor from the lengths and ignores the written one
     "bidirectional": "4.57.1",  # 4.56.2 gives other logits
-    "version 5": "5.0.0",  # no version of 4 can be told
-    "yarn in some layers": "5.23.0",  # 4.57.6 reads it, 5.0.0, 5.1.0, 5.3.0 and 5.6.2 stop with a KeyError
+    "version 5": "5.0.0",  # version 4 has no keys for it
+    "yarn in some layers": "5.23.0",  # 4.57.6 reads it; 5.0.0, 5.1.0, 5.3.0 and 5.6.2 raise a KeyError
 }
 
-_PADS_LEFT = ("LlamaTokenizer", "GemmaTokenizer")  # classes of version 5 that pad left where nothing is written
+_PADS_LEFT = ("LlamaTokenizer", "GemmaTokenizer")  # version 5 classes that pad left by default
 
 
 def legacy_config(values: Values) -> Values:
-    """Return a config.json's values with the keys of version 4 beside those of version 5, wherever version 4 can say the same."""
+    """Return config.json with version 4's keys added to version 5's, wherever version 4 can express them."""
     added = {"torch_dtype": values["dtype"]} if values.get("dtype") else {}
     kept = {key: value for key, value in values.items() if key != "sliding_window_pattern"}
     return {**kept, **added, **_rotary_keys(values), **_layer_keys(values)}
 
 
 def _rotary_keys(values: Values) -> Values:
-    """Return theta and scaling as version 4 reads them; where layers of two types have their own, theirs in full attention."""
+    """Return theta and scaling in version 4's keys; if layer types differ, those of full attention."""
     rope, local = _rope_of(values)
     if rope is None:
         return {}
@@ -55,7 +55,7 @@ def _rotary_keys(values: Values) -> Values:
 
 
 def _rope_of(values: Values) -> tuple[Values | None, Values | None]:
-    """Return the rotary settings of all layers, or those in full attention, and then those in sliding attention too."""
+    """Return the rotary settings of all layers and None, or those of full attention and of sliding attention."""
     rope = values.get("rope_parameters") or None
     if rope is None or "full_attention" not in rope:
         return rope, None
@@ -63,23 +63,24 @@ def _rope_of(values: Values) -> tuple[Values | None, Values | None]:
 
 
 def _scaling(values: Values, rope: Values) -> Values:
-    """Return `rope_scaling`. Phi-3 of version 4 takes three keys there and no more; what needs others it refuses."""
+    """Return `rope_scaling`. Phi-3 in version 4 accepts exactly three keys there and refuses any others."""
     if values["model_type"] == "phi3" and _said_by_4(values):
         return {"type": "longrope", "short_factor": rope["short_factor"], "long_factor": rope["long_factor"]}
     apart = {"rope_theta", "partial_rotary_factor"}
     if rope["rope_type"] == "yarn" and _same_lengths(values, rope):
-        apart.add("original_max_position_embeddings")  # both versions take it so; some of version 4 compute the factor from it
+        # both versions use this value by default; some of version 4 compute the factor from it
+        apart.add("original_max_position_embeddings")
     return {key: value for key, value in rope.items() if key not in apart}
 
 
 def _said_by_4(values: Values) -> bool:
-    """Tell whether the keys of version 4 can say what the rotary settings say."""
+    """Return whether version 4's keys can express the rotary settings."""
     rope, local = _rope_of(values)
     kind = (rope or {}).get("rope_type", "default")
     if rope is None or kind == "default":
         return local is None or local.get("rope_type", "default") == "default"
     if local is not None and (local.get("rope_type", "default") != "default" or not rope.get("truncate", True)):
-        return False  # of sliding layers it knows theta alone; version 5 does not read `truncate` where layers differ
+        return False  # version 4 has only theta for sliding layers; version 5 ignores `truncate` where layer types differ
     if values["model_type"] == "phi3":
         return kind == "longrope" and not {"factor", "attention_factor"} & rope.keys()
     return kind != "longrope" or _same_lengths(values, rope) or _factor_follows(values, rope)
@@ -90,14 +91,14 @@ def _same_lengths(values: Values, rope: Values) -> bool:
 
 
 def _factor_follows(values: Values, rope: Values) -> bool:
-    """Tell whether version 4, where it takes a factor from the lengths, comes to the factor that version 5 has."""
+    """Return whether version 4, where it computes a factor from the lengths, gets version 5's factor."""
     longest, original = values.get("max_position_embeddings") or 0, rope.get("original_max_position_embeddings") or 0
     return "factor" not in rope or rope.get("attention_factor") is not None or not original or rope["factor"] * original == longest
 
 
 def _original_length(values: Values, rope: Values) -> int | None:
-    """Return what version 4 needs beside a `rope_scaling` of LongRoPE; it then takes the factor from the ratio of the lengths, which
-    is no use where they are the same and the factor is written out."""
+    """Return the original context length, which version 4 needs besides a LongRoPE `rope_scaling`. It then computes the factor from the
+    ratio of the lengths, so the key is left out if the lengths are equal and the factor is given."""
     original = rope.get("original_max_position_embeddings")
     if rope["rope_type"] != "longrope" or ("factor" in rope and _same_lengths(values, rope)):
         return None
@@ -105,7 +106,7 @@ def _original_length(values: Values, rope: Values) -> int | None:
 
 
 def _layer_keys(values: Values) -> Values:
-    """Return the number that says which layers slide, for versions that know no `layer_types`; nothing where no number can say it."""
+    """Return the number that describes which layers slide, for versions without `layer_types`; {} if no number fits."""
     slides = [kind == "sliding_attention" for kind in values.get("layer_types") or ()]
     if values.get("model_type") == "gemma3_text":
         patterns = range(1, len(slides) + 2)
@@ -117,10 +118,11 @@ def _layer_keys(values: Values) -> Values:
 
 
 def legacy_tokenizer_config(values: Values) -> Values:
-    """Return a tokenizer_config.json's values in words of version 4, where version 5 wrote them; what version 4 wrote is left as it is.
+    """Return a tokenizer_config.json in version 4's terms if version 5 wrote it; one written by version 4 is not changed.
 
-    The class that both know reads tokenizer.json as it stands; version 4's own class of a family would add a token before each text.
-    Both pad on the family's side, and give a model the two inputs that it takes."""
+    PreTrainedTokenizerFast exists in both versions and reads tokenizer.json unchanged; version 4's class for the family would prepend a
+    token to each text. The result keeps the family's padding side and names the two model inputs.
+    """
     if values.get("backend") != "tokenizers" and values.get("tokenizer_class") != "TokenizersBackend":
         return dict(values)
     told = {"model_input_names": ["input_ids", "attention_mask"], **values, "tokenizer_class": "PreTrainedTokenizerFast"}
@@ -134,13 +136,13 @@ def legacy_tokenizer_config(values: Values) -> Values:
 
 
 def oldest_transformers(values: Values) -> str:
-    """Return the oldest version of transformers that reads a checkpoint correctly, from its config.json's values in either form."""
+    """Return the oldest version of transformers that reads a checkpoint correctly, from its config.json in either form."""
     needs = [_FAMILIES.get(values.get("model_type", ""), _OLDEST), *(_FEATURES[feature] for feature in _features(values))]
     return max(needs, key=lambda version: tuple(map(int, version.split("."))))
 
 
 def _features(values: Values) -> set[str]:
-    """Return which of what came later than its family a checkpoint uses."""
+    """Return the features of a checkpoint that older transformers versions lack."""
     rope, local = _rope_of(values)
     rope = rope or {}
     kind, family = rope.get("rope_type", "default"), values.get("model_type")

@@ -1,4 +1,4 @@
-"""Figures as people read them: as many digits as their uncertainty supports, units, and words for what is no number."""
+"""Format numbers for readers: as many digits as their uncertainty supports, units, and words for NaN and infinity."""
 
 import math
 
@@ -6,10 +6,10 @@ NOT_A_NUMBER, BEYOND = "not a number", "beyond any number"
 
 
 def number(value: float | None, unsure: float = math.nan) -> str:
-    """Return a figure with the digits that an uncertainty of it supports, or three significant ones where none is known.
+    """Return a number with the digits that its uncertainty supports, or three significant digits if that is unknown.
 
-    Of the uncertainty one digit counts, two where it begins with less than 3.55: the rounding rule of the Particle Data
-    Group (Review of Particle Physics, 5.3). NaN and infinity come in words.
+    The uncertainty counts with one digit, or two if it begins with less than 3.55: the rounding rule of the Particle Data Group (Review of
+    Particle Physics, 5.3). NaN and infinity are written as words.
     """
     if value is None or math.isnan(value):
         return NOT_A_NUMBER
@@ -24,17 +24,17 @@ def number(value: float | None, unsure: float = math.nan) -> str:
 
 
 def _place(size: float) -> int:
-    """Return the decimal place of a figure's first digit: 1 for 0.2, 0 for 2, -1 for 20."""
+    """Return the decimal place of a number's first digit: 1 for 0.2, 0 for 2, -1 for 20."""
     return -math.floor(math.log10(abs(size)))
 
 
 def spread(value: float, low: float, high: float) -> float:
-    """Return the uncertainty that an interval leaves: the distance to its nearer end, since ratios' upper ends run far."""
+    """Return an interval's uncertainty: the distance to its nearer end, because the upper end of a ratio may be far away."""
     return min(value - low, high - value)
 
 
 def many(value: float) -> str:
-    """Return a count as people say it: 134.5 M."""
+    """Return a count in millions or billions: 134.5 M."""
     for unit, name in ((1e9, " B"), (1e6, " M")):
         if value >= unit:
             return f"{value / unit:,.1f}{name}"
@@ -55,5 +55,5 @@ def percent(share: float | None) -> str:
 
 
 def change(before: float, after: float) -> str:
-    """Return by how much a figure changed, in percent."""
+    """Return the change of a number in percent."""
     return f"{100 * (after / before - 1):+.1f} %".replace("-", "−") if before else "–"

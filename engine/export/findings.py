@@ -1,4 +1,4 @@
-"""What a report says first: the verdict, the gains, and the one sample that shows most."""
+"""The first part of a report: the verdict, the gains, and the most informative sample."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from engine.judge.evaluation import Evaluation
 from engine.plans.description import Say, in_english, weigh
 from engine.types import ModelSpec, Plan
 
-Row = tuple[str, str, str, str]  # what, of the source, of the plan, what has changed
+Row = tuple[str, str, str, str]  # label, source, plan, change
 
 
 # --- The verdict ---
@@ -29,7 +29,7 @@ def verdict(plan: Plan, evaluation: Evaluation | None, say: Say = in_english) ->
 
 
 def _broken(e: Evaluation, say: Say) -> tuple[str, ...] | None:
-    """Return a headline and sentences where there is no ratio to speak of."""
+    """Return a headline and sentences if the ratio is not a finite number, else None."""
     if not math.isfinite(e.source_perplexity):
         headline = say("Nothing can be said: the source model itself fails on these texts")
         return headline, say("Its perplexity is not a finite number.")
@@ -57,7 +57,7 @@ def _level(plan: Plan, e: Evaluation, say: Say) -> tuple[str, str]:
         close = e.ratio_high <= LEVELS[1][0]
         level = "good" if close else "fair"
         headline = say("These texts cannot tell it from its source") if close else say("Not settled: too few texts to tell")
-    if level == "good" and e.top1_agreement < 0.5:  # perplexity alone would praise a model that says other things
+    if level == "good" and e.top1_agreement < 0.5:  # perplexity alone would approve a model with different predictions
         return "fair", say("Its perplexity is close to the source's, but it says other things")
     return level, headline
 
@@ -92,7 +92,7 @@ def _has_interval(e: Evaluation) -> bool:
 def gains(
     spec: ModelSpec, plan: Plan, speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None, say: Say = in_english
 ) -> list[Row]:
-    """Return the rows of what gets smaller and faster."""
+    """Return the rows of sizes and speeds."""
     parameters, size = weigh(spec, plan)
     rows = [
         (say("Layers"), str(plan.source_depth), str(plan.depth), change(plan.source_depth, plan.depth)),
@@ -111,7 +111,7 @@ def gains(
 
 
 def faster(before: float, after: float, rounds: Sequence[float] | None, say: Say = in_english) -> str:
-    """Return how much faster, by the two figures shown; `rounds` are the lowest and highest ratio of any round, if known."""
+    """Return the speed-up from the two figures shown; `rounds` are the lowest and highest ratio of any round, if known."""
     ratio = after / before
     if rounds is None or rounds[0] == rounds[1]:
         return say("{ratio}× as fast", ratio=number(ratio))
@@ -123,7 +123,7 @@ def faster(before: float, after: float, rounds: Sequence[float] | None, say: Say
 
 
 def further(speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None, say: Say = in_english) -> list[Row]:
-    """Return the rows that only who looks closer needs."""
+    """Return the rows of further details."""
     rows = []
     if memory is not None:
         rows.append((say("Checkpoint on disk"), "–", bytes_of(memory["plan_disk"]), "–"))
@@ -140,10 +140,10 @@ def further(speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None, s
 
 
 def telling(samples: Sequence[Mapping[str, Any]], say: Say = in_english) -> tuple[Mapping[str, Any], str] | None:
-    """Return the sample that shows most of what changed, and why it was chosen; None where there is none.
+    """Return the most informative sample and why it was chosen; None without samples.
 
-    First comes one in which only the plan is stuck in a loop, then one in which only the plan writes nothing, then one in
-    which the two differ; of equals a greedy one, which no dice have made.
+    In order of preference: only the plan loops, only the plan writes nothing, the texts differ. Among equals, a greedy sample is preferred,
+    because it involves no randomness.
     """
     if not samples:
         return None

@@ -1,6 +1,6 @@
-"""A GGUF file and a plan become a smaller GGUF file: tensors renamed and copied byte for byte in their quantised form.
+"""Export a plan of a GGUF file as a smaller GGUF file: tensors are renamed and copied byte for byte in their quantised form.
 
-Nothing is computed, so it serves the plans whose blocks each take one source layer, whole or by its projections.
+Nothing is computed, so every block of the plan must take its projections from a single source layer.
 """
 
 import json
@@ -15,6 +15,7 @@ from engine.errors import ExportError, PlanError, SourceError, UnsupportedModelE
 from engine.export.checkpoint import ExportReport, reported, verify
 from engine.export.target import appearing, require_disk, require_free
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.models.families import Architecture, row_of
 from engine.models.gguf_file import FAMILIES, read_header
 from engine.models.loading import converted
@@ -22,20 +23,20 @@ from engine.plans.description import require_depth
 from engine.plans.files import plan_to_json
 from engine.types import ModelSource, Plan
 
-# What llama.cpp decides by a layer's position alone, by general.architecture (set_swa_pattern, n_no_rope_layer_step): the last
-# layer of every so many is of another kind than the rest, with full attention or without rotary positions.
+# What llama.cpp derives from a layer's position alone, by general.architecture (set_swa_pattern, n_no_rope_layer_step): every n-th layer
+# differs from the others, with full attention or without rotary positions.
 PERIODS = {"cohere2": 4, "exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "llama4": 4, "olmo2": 4, "smollm3": 4}
-# At exactly this depth it takes the model for the 27B one, whose attention is scaled in another way.
+# At exactly this depth llama.cpp assumes the 27B model, which scales attention differently.
 SCALED_AT = {"gemma2": 46, "gemma3": 62}
 
-_NOT_PER_LAYER = (Keys.Rope.DIMENSION_SECTIONS,)  # arrays that say nothing of layers, whatever their length
+_NOT_PER_LAYER = (Keys.Rope.DIMENSION_SECTIONS,)  # arrays that are never per layer, whatever their length
 _RECIPE = "layerscope.plan"
 _CHUNK = 16 << 20
 _LAYER = re.compile(r"blk\.(\d+)\.((.+)\.[^.]+)")
 
 
 class Gguf(NamedTuple):
-    """A GGUF file's header: nothing of its tensors is read before it is copied."""
+    """A GGUF file's header; tensor data is read only when it is copied."""
 
     path: Path
     reader: GGUFReader
@@ -44,55 +45,61 @@ class Gguf(NamedTuple):
     depth: int
 
     def value(self, key: str) -> Any:
-        """Return what a metadata key holds, None where there is none."""
+        """Return a metadata key's value, or None if the key is missing."""
         field = self.reader.get_field(key.format(arch=self.architecture))
         return None if field is None else field.contents()
 
 
 def export_gguf(source: ModelSource, plan: Plan, target: Path) -> Job[ExportReport]:
-    """Write the GGUF file that a plan of a GGUF source describes, and check it in a fresh process.
+    """Write the GGUF file of a plan of a GGUF source, and check it in a fresh process.
 
-    Memory stays at the file's header. `target` must not exist; it appears complete and checked; what fails a
-    check is kept as NAME.failed.gguf. The plan is kept in the file's metadata.
+    Memory holds only the file's header. `target` must not exist; it appears only when complete and checked; a file that fails a check is
+    kept as NAME.failed.gguf. The plan is stored in the file's metadata.
 
     Raises:
-        ExportError: the source is no GGUF file, the target cannot be written, or llama.cpp would run the layers kept as others.
-        PlanError: the plan needs new weights, or is for another depth. SourceError: the source cannot be read.
+        ExportError: the source is not a GGUF file, the target cannot be written, or llama.cpp would run kept layers as another kind.
+        PlanError: the plan needs new weights, or is for another depth.
+        SourceError: the source cannot be read.
     """
     require_copies(plan)
     if source.kind not in ("demo", "gguf"):
-        raise ExportError(f"a GGUF file is made from a GGUF file, and {source} is none; export it as safetensors")
+        raise ExportError("a GGUF file is made from a GGUF file, and {source} is none; export it as safetensors", source=source)
     if target.suffix != ".gguf":
-        raise ExportError(f"a GGUF file's name ends in .gguf, and {target.name} does not")
+        raise ExportError("a GGUF file's name ends in .gguf, and {target_name} does not", target_name=target.name)
     require_free(target)
-    yield Progress(f"Reading {Path(source.location).name}", 0.0)
+    yield Progress(Message("Reading {name}", name=Path(source.location).name), 0.0)
     gguf = read_gguf(Path(source.location))
     require_pattern(gguf, plan)
     tensors = copied_tensors(gguf, plan)
     total = sum(tensor.n_bytes for tensor in tensors.values())
     require_disk(target, total + gguf.reader.data_offset)
-    folder = yield from converted(source)  # what the copy is held against
+    folder = yield from converted(source)  # the copy is compared with these weights
     with appearing(target) as partial:
         for written in write_gguf(gguf, plan, tensors, partial):
-            yield Progress(f"Writing weights: {written / 1e6:.0f} of {total / 1e6:.0f} MB", 0.1 * written / max(total, 1))
-        yield Progress("Checking the checkpoint in a fresh process", 0.1)
+            yield Progress(
+                Message("Writing weights: {written:.0f} of {total:.0f} MB", written=written / 1e6, total=total / 1e6),
+                0.1 * written / max(total, 1),
+            )
+        yield Progress(Message("Checking the checkpoint in a fresh process"), 0.1)
         checks = yield from verify(folder, plan, partial, gguf=gguf.path)
         return reported(partial, target, checks, ((target.name, partial.stat().st_size),))
 
 
 def require_copies(plan: Plan) -> None:
-    """Raise PlanError where a plan's blocks are not made of one source layer each."""
+    """Raise PlanError unless each of a plan's blocks is made of one source layer."""
     for place, block in enumerate(plan.blocks):
         reasons = {
-            "the sum of its layers": len(block.mix) > 1 or block.mix[0][1] != 1.0,
-            "its repair": block.repair or block.refits,
-            "its width": block.trim is not None,
-            "its mask": block.masks,
+            Message("the sum of its layers"): len(block.mix) > 1 or block.mix[0][1] != 1.0,
+            Message("its repair"): block.repair or block.refits,
+            Message("its width"): block.trim is not None,
+            Message("its mask"): block.masks,
         }
         if why := next((reason for reason, true in reasons.items() if true), None):
             raise PlanError(
-                f"block {place} of this plan needs float weights ({why}), and a GGUF file's are copied as they are; "
-                "export it as safetensors"
+                "block {place} of this plan needs float weights ({why}), and a GGUF file's are copied as they are; "
+                "export it as safetensors",
+                place=place,
+                why=why,
             )
 
 
@@ -100,39 +107,50 @@ def read_gguf(path: Path) -> Gguf:
     """Read a GGUF file's header.
 
     Raises:
-        SourceError: it is no such file, one part of several, or does not say its depth. UnsupportedModelError: its family cannot be folded.
+        SourceError: the file is broken, part of a split file, or lacks its depth.
+        UnsupportedModelError: the family is not supported.
     """
     header = read_header(path)
     depth = header.whole(Keys.LLM.BLOCK_COUNT)
     if not depth:
-        raise SourceError(f"{path}: {header.architecture}.block_count is missing, and no model can be without it")
+        raise SourceError(
+            "{path}: {architecture}.block_count is missing, and no model can be without it", path=path, architecture=header.architecture
+        )
     row = row_of(FAMILIES.get(header.architecture, header.architecture))
     return Gguf(path, header.reader, header.architecture, row, depth)
 
 
 def require_pattern(gguf: Gguf, plan: Plan) -> None:
-    """Raise ExportError where llama.cpp, which knows a layer's kind by its position, would run a layer kept as one of another."""
+    """Raise ExportError if llama.cpp, which derives a layer's kind from its position, would run a kept layer as another kind."""
     name = gguf.architecture
-    written = gguf.value(Keys.Attention.SLIDING_WINDOW_PATTERN)  # a number where the file says it; what else it holds goes unread there
+    written = gguf.value(Keys.Attention.SLIDING_WINDOW_PATTERN)  # llama.cpp reads it only as a number
     period = (written or 1) if isinstance(written, int) and name in PERIODS else PERIODS.get(name, 1)
     for place, home in enumerate(plan.kept):
         if ((home + 1) % period == 0) != ((place + 1) % period == 0):
             raise ExportError(
-                f"llama.cpp takes every {period}th layer of {name} for one of another kind, by its position alone: source layer {home} "
-                f"would run as the wrong kind at {place}; keep the pattern, or export as safetensors"
+                "llama.cpp takes every {period}th layer of {name} for one of another kind, by its position alone: "
+                "source layer {home} would run as the wrong kind at {place}; keep the pattern, or export as "
+                "safetensors",
+                period=period,
+                name=name,
+                home=home,
+                place=place,
             )
     if (plan.source_depth == SCALED_AT.get(name)) != (plan.depth == SCALED_AT.get(name)):
         raise ExportError(
-            f"llama.cpp scales the attention of {name} in another way at exactly {SCALED_AT[name]} layers, so a model cannot come to "
-            "that depth or leave it; export as safetensors"
+            "llama.cpp scales the attention of {name} in another way at exactly {scaled_at} layers, so a model "
+            "cannot come to that depth or leave it; export as safetensors",
+            name=name,
+            scaled_at=SCALED_AT[name],
         )
 
 
 def copied_tensors(gguf: Gguf, plan: Plan) -> dict[str, ReaderTensor]:
-    """Return the tensors of a plan's GGUF file by name, in the source's order: each is the source's, under another name.
+    """Return the tensors of a plan's GGUF file by name, in the source's order; each is a tensor of the source.
 
     Raises:
-        PlanError: the plan is for another depth, or layers differ in shape. ExportError: a tensor is missing.
+        PlanError: the plan is for another depth, or layers differ in shape.
+        ExportError: a tensor is missing.
     """
     require_depth(plan, gguf.depth)
     source = {tensor.name: tensor for tensor in gguf.reader.tensors}
@@ -145,11 +163,15 @@ def copied_tensors(gguf: Gguf, plan: Plan) -> dict[str, ReaderTensor]:
             layer = plan.blocks[places[home]].mix[0][0] if match[3] in projections else home
             origin = _needed(source, f"blk.{layer}.{match[2]}")
             if origin.shape.tolist() != tensor.shape.tolist():
-                raise PlanError(f"layers of different shapes cannot be mixed: {tuple(origin.shape)} and {tuple(tensor.shape)}")
+                raise PlanError(
+                    "layers of different shapes cannot be mixed: {shape} and {shape2}",
+                    shape=tuple(origin.shape),
+                    shape2=tuple(tensor.shape),
+                )
             found[f"blk.{places[home]}.{match[2]}"] = origin
     for block in plan.blocks:
         for projection in projections:
-            _needed(source, f"blk.{block.home}.{projection}.weight")  # another layout, such as experts, has none of this name
+            _needed(source, f"blk.{block.home}.{projection}.weight")  # other layouts, such as experts, have no tensor of this name
     return found
 
 
@@ -157,19 +179,19 @@ def _projections(gguf: Gguf) -> set[str]:
     """Return GGUF's names of the projections in a block, such as "attn_q"."""
     known = {name: key for key, name in MODEL_ARCH_NAMES.items()}
     if gguf.architecture not in known:
-        raise UnsupportedModelError(f"the GGUF library has no names for the tensors of '{gguf.architecture}'")
+        raise UnsupportedModelError("the GGUF library has no names for the tensors of '{architecture}'", architecture=gguf.architecture)
     names = get_tensor_name_map(known[gguf.architecture], gguf.depth)
     return {names[f"{gguf.row.blocks}.0.{projection}"].removeprefix("blk.0.") for projection in gguf.row.projections}
 
 
 def _needed(tensors: dict[str, ReaderTensor], name: str) -> ReaderTensor:
     if name not in tensors:
-        raise ExportError(f"the source holds no tensor {name}, which the plan needs")
+        raise ExportError("the source holds no tensor {name}, which the plan needs", name=name)
     return tensors[name]
 
 
 def write_gguf(gguf: Gguf, plan: Plan, tensors: dict[str, ReaderTensor], file: Path) -> Iterator[int]:
-    """Write a GGUF file of tensors that lie in another one; yields the bytes written so far."""
+    """Write a GGUF file with tensors copied from another one; yields the bytes written so far."""
     writer = GGUFWriter(file, gguf.architecture, endianess=gguf.reader.endianess)
     writer.data_alignment = int(gguf.reader.alignment)
     for name, tensor in tensors.items():
@@ -194,16 +216,16 @@ def write_gguf(gguf: Gguf, plan: Plan, tensors: dict[str, ReaderTensor], file: P
 
 
 def _copy_field(writer: GGUFWriter, gguf: Gguf, plan: Plan, field: ReaderField, changed: dict[str, Any]) -> None:
-    """Add a key of the source's metadata as it is, with the value that `changed` has for it, or cut to the layers kept."""
+    """Copy a metadata key: unchanged, with its new value in `changed`, or reduced to the kept layers."""
     if field.name.startswith(("GGUF.", "split.")) or field.name in (Keys.General.ARCHITECTURE, _RECIPE):
-        return  # what the reader and the writer count themselves, and the recipe of a model that this one is made of
+        return  # written by the library itself, or the plan of an earlier export
     if GGUFValueType.ARRAY in field.types[1:]:
-        raise ExportError(f"the GGUF key {field.name} holds arrays of arrays, which the GGUF library cannot copy")
+        raise ExportError("the GGUF key {field_name} holds arrays of arrays, which the GGUF library cannot copy", field_name=field.name)
     kind, parts = field.types[-1], [field.parts[index] for index in field.data]
     values: list[Any] = [part.tobytes() if kind == GGUFValueType.STRING else part.tolist()[0] for part in parts]
     if field.types[0] != GGUFValueType.ARRAY:
         writer.add_key_value(field.name, changed.get(field.name, values[0]), kind)
-    elif values:  # the library has no way to write an empty array
+    elif values:  # the library cannot write an empty array
         if len(values) == gguf.depth and _is_per_layer(gguf, field.name):
             values = [values[home] for home in plan.kept]
         writer.add_key_value(field.name, values, GGUFValueType.ARRAY, kind)
@@ -214,7 +236,8 @@ def _is_per_layer(gguf: Gguf, key: str) -> bool:
 
 
 def _copy_bytes(path: Path, tensors: dict[str, ReaderTensor], writer: GGUFWriter, out: Any) -> Iterator[int]:
-    """Copy each tensor's bytes behind the header, through the file and not its map, whose pages would count as our memory."""
+    """Copy each tensor's bytes after the header, reading through the file rather than its memory map, whose pages would count as memory in
+    use."""
     written = 0
     writer.write_padding(out, out.tell())
     with path.open("rb") as source:

@@ -1,4 +1,4 @@
-"""The languages a report comes in: every sentence stands in English where it is said, and is looked up in a file of words."""
+"""Translate reports: sentences are written in English in the code and looked up in one JSON file per language."""
 
 import json
 from functools import cache
@@ -9,19 +9,19 @@ from engine.plans.description import Say, in_english
 
 
 def languages() -> tuple[str, ...]:
-    """Return what a report can be written in: English, and every language that has a file of words."""
+    """Return the languages of reports: English, and every language with a translation file."""
     return ("en", *sorted(file.stem for file in (assets_folder() / "report").glob("*.json")))
 
 
 def require_language(language: str) -> None:
-    """Raise SettingsError unless a report can be written in this language."""
+    """Raise SettingsError unless reports exist in this language."""
     if language not in languages():
-        raise SettingsError(f"unknown language '{language}'; choose one of {', '.join(languages())}")
+        raise SettingsError("unknown language '{language}'; choose one of {choices}", language=language, choices=", ".join(languages()))
 
 
 @cache
 def speaker(language: str) -> Say:
-    """Return the function from an English sentence, and what its braces are told of, to that sentence in a language.
+    """Return the function that translates an English sentence into a language and fills its placeholders.
 
     Raises:
         SettingsError: there is no such language.

@@ -1,4 +1,4 @@
-"""What a checkpoint went through: a model, a plan of it, what it learned again, a plan of that. Kept in layerscope.json, oldest first."""
+"""A checkpoint's history: a model, a plan of it, further training, a plan of that. Stored in layerscope.json, oldest first."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,32 +16,31 @@ Lineage = list[dict[str, Any]]
 
 
 def lineage_of(source: ModelSource, folder: Path, spec: ModelSpec, fingerprint: str) -> Lineage:
-    """Return what an open model went through: what its folder says, or that it is a first source."""
+    """Return an open model's history from its folder, or a single entry for a first source."""
     if kept := _kept(folder):
         return kept
     return [{"step": "source", "name": spec.name, "base_model": hub_id(source), "depth": spec.depth, "fingerprint": fingerprint}]
 
 
 def pruned(plan: Plan) -> dict[str, Any]:
-    """Return the step that a plan is."""
+    """Return the history entry of a plan."""
     parts = {name: part.method for name, part in (("width", plan.width), ("masks", plan.masks)) if part}
     return {"step": "plan", "method": plan.method, "depth": plan.depth, "of": plan.source_depth, **parts}
 
 
 def told(lineage: Sequence[Mapping[str, Any]], say: Say = in_english) -> tuple[str, ...]:
-    """Return what a model went through in plain words, a sentence a step; a step of a kind that is not known here is left out."""
+    """Return a history as sentences, one per step; unknown kinds of steps are left out."""
     return tuple(_SAID[one["step"]](one, say) for one in lineage if one["step"] in _SAID)
 
 
 def before(lineage: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return what a checkpoint's source went through: all but its own plan, and what it learned after that; nothing where that source
-    is the first."""
+    """Return the history of a checkpoint's source: all steps before its own plan; () if that source is the first model."""
     plans = [place for place, one in enumerate(lineage) if one["step"] == "plan"]
     return lineage[: plans[-1]] if len(plans) > 1 else ()
 
 
 def learned(lineage: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether weights were trained on the way."""
+    """Return whether a step trained weights."""
     return any(one["step"] == "recovery" for one in lineage)
 
 
@@ -71,18 +70,18 @@ _SAID = {"source": _source_said, "plan": _plan_said, "recovery": _recovery_said}
 
 
 def base_model(source: ModelSource, folder: Path) -> str | None:
-    """Return the Hub id of the first source that a model was made from, None where it is not known."""
+    """Return the Hub id of the first model in the history, or None if unknown."""
     first = next(iter(_kept(folder)), {}).get("base_model")
     return first if isinstance(first, str) else hub_id(source)
 
 
 def hub_id(source: ModelSource) -> str | None:
-    """Return what an open model itself is called on the Hub, None where it is not from there."""
+    """Return an open model's own Hub id, or None if it is not from the Hub."""
     return {"demo": DEMO_BASE_MODEL, "hub": source.location}.get(source.kind)
 
 
 def _kept(folder: Path) -> Lineage:
-    """Return the lineage that a folder tells of itself; none where it says nothing, or nothing that can be read."""
+    """Return the history stored in a folder; [] if there is none, or none that is valid."""
     found = json_in(folder / RECORD).get("lineage") if lies_within(folder / RECORD, folder) else None
     return found if isinstance(found, list) and _can_be_told(found) else []
 

@@ -1,8 +1,8 @@
-"""Whether a checkpoint's logits are its plan's.
+"""Compare a checkpoint's logits with its plan's.
 
-They are held against the masked form of the plan, which engine/export/reference.py makes of the source's files and which is run block by
-block, whatever the model's size. Without a width both compute the same, bit for bit. With one, sums have fewer terms and round
-elsewhere: so both are run in float64, on weights that are rounded alike, where `NEAR` tells rounding from anything else.
+The reference is the plan's masked form, which engine/export/reference.py builds from the source's files and which runs block by block,
+whatever the model's size. Without width changes both must agree bit for bit. With them, sums have fewer terms and round differently, so
+both run in float64 on equally rounded weights, where `NEAR` separates rounding from errors.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from engine.export.reference import Reference
+from engine.messages import Message
 from engine.models.sources import read_config
 from engine.models.tensors import places_in
 from engine.models.texts import Pack
@@ -19,21 +20,21 @@ from engine.passes.probe import logits_on, read_probe
 from engine.passes.streamed import Loaded, streamed_logits
 from engine.types import Plan
 
-NEAR = 1e-6  # of the largest logit, where both were run in float64 and written down in float32
-_Logits = Sequence[torch.Tensor]  # of each pack
+NEAR = 1e-6  # of the largest logit; both run in float64 and are stored in float32
+_Logits = Sequence[torch.Tensor]  # one tensor per pack
 
 
 def reference_of(network: Any, request: dict[str, Any], plan: Plan) -> Reference:
-    """Return the weights that a checkpoint should have, rounded as its files hold them."""
+    """Return the weights that a checkpoint should have, rounded to the dtypes of its files."""
     folder = Path(request["source"])
     stem, places = f"{network.base_model_prefix}.", {} if "gguf" in request else places_in(Path(request["target"]))
-    names = network.state_dict().keys()  # with the word that base-model checkpoints leave out
+    names = network.state_dict().keys()  # with the first word, which base-model checkpoints omit
     stored = {name: places[found].dtype for name in names for found in (name, name.removeprefix(stem)) if found in places}
     return Reference(folder, read_config(folder, request.get("trust_remote_code", False)), plan, network.dtype, stored)
 
 
 def compare_logits(network: Any, packs: Sequence[Pack], request: dict[str, Any], plan: Plan) -> tuple[bool, str]:
-    """Return whether the checkpoint's logits are those that are wanted, and what there is to say of it."""
+    """Return whether the checkpoint's logits match the reference, and a sentence about the difference."""
     found = logits_on(network, packs)
     if fault := _not_finite(found):
         return False, fault
@@ -52,20 +53,22 @@ def compare_logits(network: Any, packs: Sequence[Pack], request: dict[str, Any],
 
 
 def _not_finite(found: _Logits) -> str:
-    """Return what is wrong with logits of which some are no numbers, as in a dtype too narrow for a model's states; else nothing."""
+    """Return an error message if some logits are not finite, as happens in a dtype too narrow for a model's states; else ""."""
     if all(bool(logits.isfinite().all()) for logits in found):
         return ""
-    return f"the model's logits are not finite numbers in {str(found[0].dtype).removeprefix('torch.')}; try float32 or bfloat16"
+    return Message(
+        "the model's logits are not finite numbers in {dtype}; try float32 or bfloat16", dtype=str(found[0].dtype).removeprefix("torch.")
+    )
 
 
 def _same(found: _Logits, expected: _Logits) -> tuple[bool, str]:
-    """Return whether logits are equal, bit for bit."""
+    """Return whether logits are equal bit for bit, and a sentence."""
     equal = all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     return equal, f"{'equal bit for bit' if equal else f'largest difference {_apart(found, expected):.3g}'} on {_tokens(found)} tokens"
 
 
 def _near(found: _Logits, expected: _Logits) -> tuple[bool, str]:
-    """Return whether logits differ by no more than rounding."""
+    """Return whether logits differ only by rounding, and a sentence."""
     share = _apart(found, expected) / max(float(logits.abs().max()) for logits in expected)
     return share <= NEAR, (
         f"largest difference {share:.2g} of the largest logit on {_tokens(found)} tokens in float64, where at most {NEAR:g} is rounding"
@@ -73,10 +76,10 @@ def _near(found: _Logits, expected: _Logits) -> tuple[bool, str]:
 
 
 def _apart(found: _Logits, expected: _Logits) -> float:
-    """Return the largest difference between logits, and no number where one of them is none."""
+    """Return the largest difference between logits; NaN if any is NaN."""
     return float(torch.stack([(a.float() - b.float()).abs().max() for a, b in zip(expected, found, strict=True)]).max())
 
 
 def _tokens(found: _Logits) -> int:
-    """Return on how many tokens logits were told."""
+    """Return the number of tokens compared."""
     return sum(one.shape[1] for one in found)

@@ -1,4 +1,4 @@
-"""What a report draws: the strip of layers as shapes, and the figures of its charts."""
+"""The drawings of a report: the layer strip as shapes, and the data of its charts."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from engine.plans.description import Say, in_english, runs, weigh
 from engine.search.frontier import Frontier
 from engine.types import Block, ModelSpec, Plan
 
-Other = tuple[str, int, int, float, float, float]  # another plan judged alike: label, depth, parameters, ratio, low, high
+# another plan evaluated with the same protocol: label, depth, parameters, ratio, low, high
+Other = tuple[str, int, int, float, float, float]
 
 KINDS = {
     "kept": ("kept", "kept as it is"),
@@ -31,7 +32,7 @@ def strip(plan: Plan, upright: bool, say: Say = in_english) -> dict[str, Any]:
     cell, high, between = (22.0, 128.0, 64.0) if upright else (max(min(960 / depth, 56.0), 8.0), 34.0, 48.0)
     gap = 3.0 if cell > 14 else 1.5
     homes, donors = {block.home: block for block in plan.blocks}, {layer for block in plan.blocks for layer, _ in block.mix}
-    shift = (depth - plan.depth) * cell / 2  # the plan's row is centred
+    shift = (depth - plan.depth) * cell / 2  # centres the plan's row
 
     def cell_of(along: float, row: int, kind: str, layer: int, **more: Any) -> dict[str, Any]:
         a, b = along + gap / 2, row * (high + between) + 2
@@ -65,12 +66,12 @@ def strip(plan: Plan, upright: bool, say: Say = in_english) -> dict[str, Any]:
 
 
 def folded(block: Block) -> bool:
-    """True where a block's projections are not simply those of its home layer."""
+    """Return whether a block's projections differ from its home layer's."""
     return block.mix != ((block.home, 1.0),)
 
 
 def charts(profile: Profile, plan: Plan, evaluation: Evaluation | None, frontier: Frontier | None) -> dict[str, Any]:
-    """Return what the page's script draws: plain JSON, floats to six digits, NaN and infinity as null."""
+    """Return the data for the page's script: plain JSON, floats to six digits, NaN and infinity as null."""
     touched = sorted(set(range(plan.source_depth)) - {b.home for b in plan.blocks} | {b.home for b in plan.blocks if folded(b)})
     shown: dict[str, Any] = {
         "similarity": profile.similarity,
@@ -93,9 +94,9 @@ def charts(profile: Profile, plan: Plan, evaluation: Evaluation | None, frontier
 def cost_against_size(
     spec: ModelSpec, plan: Plan, evaluation: Evaluation | None, others: Sequence[Other], say: Say = in_english
 ) -> dict[str, Any]:
-    """Return the points of the picture of cost against size: the plan, where it has a cost, and the others that have one.
+    """Return the points of the chart of cost against size: the plan and the other plans, as far as their cost is known.
 
-    Sizes are counted as `axis` says; `limits` are the ratios at which a cost is called by another word.
+    `axis` is the unit of the sizes; `limits` are the ratios between cost levels.
     """
     units = ((1e9, say("billions of parameters")), (1e6, say("millions of parameters")), (1.0, say("parameters")))
     unit, axis = next(known for known in units if spec.parameters >= known[0])

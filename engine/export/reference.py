@@ -1,8 +1,8 @@
-"""What a checkpoint is held against: the masked form of its plan, made without any of the code that writes checkpoints.
+"""The reference for checking a checkpoint: its plan's masked form, built without any of the code that writes checkpoints.
 
-Its tensors have the source's shapes, with zeros where something is cut, and the source's scale: no width and no factor that a writer
-may have got wrong is in them. They are rounded as a checkpoint rounds them. It stores some of them times sqrt(H / H') (see
-engine/plans/trimming.py): so they are rounded at that scale, which moves no value by more than the rounding.
+Its tensors have the source's shapes, with zeros where something is cut, and the source's scale, so an error in a writer's widths or factors
+cannot be repeated here. They are rounded like the checkpoint's. A checkpoint stores some of them times sqrt(H / H') (see
+engine/plans/trimming.py); these are rounded at that scale, which changes no value by more than the rounding.
 """
 
 import math
@@ -26,7 +26,7 @@ class Reference:
     """A plan's masked form, as weights of the source's stock network (see `engine.passes.streamed.Weights`)."""
 
     def __init__(self, folder: Path, config: Any, plan: Plan, dtype: torch.dtype, stored: Mapping[str, torch.dtype]) -> None:
-        """`dtype` is what a checkpoint is run in, `stored` what its files hold each tensor in where that is another."""
+        """`dtype` is the dtype in which the checkpoint runs, `stored` the dtypes in its files where they differ."""
         self._row, self._plan, self._dtype, self._stored = architecture_of(config), plan, dtype, stored
         self._places, self._kept = places_in(folder), _Kept(shape_of(config))
         self._tied = bool(getattr(config, "tie_word_embeddings", False))
@@ -50,7 +50,7 @@ class Reference:
         return self._kept.spread(value, ("", "channel"), trim)
 
     def inside(self, place: int, name: str) -> torch.Tensor | None:
-        """Return a block's parameter by its name there."""
+        """Return a block's parameter by its name in the block."""
         block, module, written = self._plan.blocks[place], name.rpartition(".")[0], f"{self._row.blocks}.{place}.{name}"
         if module in self._row.projections:
             value = self._projection(block, name)
@@ -61,7 +61,7 @@ class Reference:
         return self._gains(value, written, block.trim, at_scale=True)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Return the shape of a tensor of the checkpoint by its name in the network; None where the plan has none of this name."""
+        """Return the shape of a checkpoint's tensor by its name in the network; None if the plan has no such tensor."""
         trim, axes = self._plan.blocks[0].trim, tuple[str, ...]()
         if name.startswith(f"{self._row.blocks}."):
             place, _, rest = name.removeprefix(f"{self._row.blocks}.").partition(".")
@@ -76,7 +76,7 @@ class Reference:
         return tuple(len(kept) if kept is not None else size for size, kept in zip(whole, self._kept.along(axes, trim), strict=True))
 
     def _projection(self, block: Block, name: str) -> torch.Tensor | None:
-        """Return a projection's parameter in the trimmed shape before it is rounded: mixed, repaired or solved again, cut, masked."""
+        """Return a projection's parameter in the trimmed shape before rounding: mixed, repaired or refitted, cut, masked."""
         left = _named(block.masks, name)
         if left is not None and left.dtype != torch.uint8:
             return left
@@ -90,7 +90,7 @@ class Reference:
         return value * torch.from_numpy(np.unpackbits(left.numpy(), count=value.numel()).reshape(value.shape))
 
     def _mixed(self, block: Block, name: str) -> torch.Tensor | None:
-        """Return the sum of a projection's parameter over layers, in float32 and in their order, with what a repair makes of it."""
+        """Return a projection's parameter summed over layers, in float32 and in order, with a repair's map applied."""
         layers = [(weight, self._read(f"{self._row.blocks}.{layer}.{name}")) for layer, weight in block.mix]
         parts = [(weight, value) for weight, value in layers if value is not None]
         repair = block.repair if name.rpartition(".")[0] == self._row.writes else ""
@@ -105,7 +105,7 @@ class Reference:
         return total @ matrix.mT if self._row.transposed and total.dim() > 1 else matrix @ total
 
     def _gains(self, value: torch.Tensor, name: str, trim: Trim, at_scale: bool) -> torch.Tensor:
-        """Return a norm's gains over all channels, rounded at the scale at which a checkpoint has them or at their own."""
+        """Return a norm's gains over all channels, rounded at the scale of the checkpoint or at their own."""
         stretch, unit = self._kept.stretch(trim), 1.0 if self._row.unit_gains else 0.0
         if not trim.plain:
             return self._rounded(value, name, stretch if at_scale else 1.0, unit)
@@ -114,14 +114,14 @@ class Reference:
         return value if at_scale else self._rounded(value, name)
 
     def _rounded(self, value: torch.Tensor, name: str, factor: float = 1.0, unit: float = 0.0) -> torch.Tensor:
-        """Return a value as it comes out of a checkpoint that stores it, plus `unit`, times a factor."""
+        """Return a value as read from a checkpoint that stores (value + unit) * factor - unit, scaled back."""
         stored = value if factor == 1.0 else (value.double() + unit) * factor - unit
         kind = self._stored.get(name, self._stored.get(self._twins.get(name, ""), self._dtype))
         stored = stored.to(kind).to(self._dtype)
         return stored if factor == 1.0 else (stored.double() + unit) / factor - unit
 
     def _read(self, name: str) -> torch.Tensor | None:
-        """Return a tensor of the source: where two are tied, under either name; base-model checkpoints leave the first word out."""
+        """Return a tensor of the source; a tied tensor is found under either name, and base-model checkpoints omit the first word."""
         for one in (name, self._twins.get(name, name) if self._tied else name):
             for found in (one, one.partition(".")[2]):
                 if found in self._places:
@@ -129,7 +129,7 @@ class Reference:
         return None
 
     def _axes(self, name: str) -> tuple[str, ...]:
-        """Return what each dimension of a block's parameter is, as far as it can be cut."""
+        """Return the axis of each dimension of a block's parameter; () if none can be cut."""
         module, _, kind = name.rpartition(".")
         if module in self._row.norms:
             return ("channel",)
@@ -144,7 +144,7 @@ def _named(tensors: Tensors, name: str) -> torch.Tensor | None:
 
 
 class _Kept:
-    """Which places along an axis a trim keeps, and what is at them."""
+    """The indices that a trim keeps along each axis."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -154,22 +154,22 @@ class _Kept:
         return 1.0 if trim.channels is None else math.sqrt(self._shape.channels / len(trim.channels))
 
     def size(self, axis: str) -> int:
-        """Return how long an axis is in the source."""
+        """Return the length of an axis in the source."""
         return self._shape.size(axis)
 
     def along(self, axes: tuple[str, ...], trim: Trim) -> list[torch.Tensor | None]:
-        """Return the places that are kept along each dimension; None for all of one that is not cut."""
+        """Return the kept indices along each dimension; None for a dimension that cannot be cut."""
         return [torch.tensor(self._places(axis, trim)) if axis else None for axis in axes]
 
     def cut(self, value: torch.Tensor, axes: tuple[str, ...], trim: Trim | None) -> torch.Tensor:
-        """Return what of a tensor is kept."""
+        """Return a tensor reduced to the kept indices."""
         for dim, places in enumerate(self.along(axes, trim) if trim else ()):
             if places is not None and len(places) < value.shape[dim]:
                 value = value.index_select(dim, places)
         return value
 
     def spread(self, value: torch.Tensor, axes: tuple[str, ...], trim: Trim | None) -> torch.Tensor:
-        """Return what is kept at its places in the source's shape, zeros around it."""
+        """Return a reduced tensor in the source's shape, with zeros in the cut places."""
         for dim, (axis, places) in enumerate(zip(axes, self.along(axes, trim), strict=True) if trim else ()):
             if places is not None and len(places) < self.size(axis):
                 shape = (*value.shape[:dim], self.size(axis), *value.shape[dim + 1 :])

@@ -1,7 +1,7 @@
-"""A report of a plan for people who were not there: one HTML file that opens anywhere, offline, and fetches nothing.
+"""Write a plan's report: one HTML file that opens anywhere, offline, without loading anything.
 
-The words, tables and the strip are plain HTML and SVG; the charts are drawn by one copy of plotly.js, taken as text from
-plotly's wheel. What is drawn stands in the file as JSON, so that every figure can be read back.
+Text, tables and the strip are plain HTML and SVG; the charts are drawn by one embedded copy of plotly.js from plotly's wheel. Their data
+are stored in the file as JSON, so that every number can be read back.
 """
 
 import json
@@ -49,16 +49,16 @@ def report_html(
     language: str = "en",
     lineage: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Return the whole page, about 5 MB of UTF-8 text: two pages that say what matters, and all figures folded away below.
+    """Return the HTML, about 5 MB of UTF-8 text: a two-page summary, and all figures in collapsed sections below.
 
-    `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.judge. `facts` holds what else a
-    repetition needs: "versions" (a mapping), "calibration", "practice" and "evaluation" (a Calibration, or a mapping with
-    name, fingerprint and texts, either the texts themselves or their number), "commands" (lines that replace the terminal
-    commands made here); anything else is listed as it is. `others` are plans of the same model judged as `evaluation` was;
-    `lineage` is what the model went through before (see engine/export/lineage.py).
+    `samples`, `speed`, `memory` and `tasks` are `dataclasses.asdict` of the records of engine.judge. `facts` holds what a repetition needs:
+    "versions" (a mapping), "calibration", "practice" and "evaluation" (a TextSet, or a mapping with name, fingerprint and texts, either the
+    texts themselves or their number), "commands" (lines that replace the terminal commands generated here); other entries are listed
+    unchanged. `others` are plans of the same model evaluated like `evaluation`; `lineage` is the model's history (see
+    engine/export/lineage.py).
 
     Raises:
-        SettingsError: there is no report in this language.
+        SettingsError: there are no reports in this language.
     """
     say = speaker(language)
     parameters, size = weigh(spec, plan)
@@ -89,13 +89,13 @@ def report_html(
         "recipe": recipe,
         "download": "data:application/json;charset=utf-8," + quote(recipe),
         "commands": facts.get("commands") or commands(source, plan, evaluation, facts),
-        "plotly": Markup(script),  # as it is: it is a script
+        "plotly": Markup(script),  # a script must not be escaped
     }
     return _environment(say).get_template("page.html.j2").render(**given, **worked_out)
 
 
 def _environment(say: Say) -> Environment:
-    """Return where the report's templates are rendered: `_` says a sentence, and figures come with the words of a language."""
+    """Return the environment of the report's templates: `_` translates a sentence, and number filters use a language's words."""
     environment = Environment(
         loader=FileSystemLoader(assets_folder() / "report"),
         autoescape=True,
@@ -134,6 +134,6 @@ def _told(value: Any) -> Any:
 
 
 def _fitted_to(plan: Plan, facts: Mapping[str, Any]) -> set[Any]:
-    """Return the fingerprints of the texts that the plan was made with."""
+    """Return the fingerprints of the texts used to make the plan."""
     named = {value for _, part in parts(plan) for key, value in part.settings if key in ("calibration", "practice")}
     return named | {records(facts)[key].get("fingerprint") for key in ("calibration", "practice") if facts.get(key)}

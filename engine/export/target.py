@@ -1,4 +1,4 @@
-"""Where an export may be written, and how it appears there: whole or not at all, and never over anything."""
+"""Where an export is written: the target appears complete or not at all, and nothing is ever overwritten."""
 
 import itertools
 import os
@@ -10,41 +10,50 @@ from pathlib import Path
 from engine.atomic import making
 from engine.errors import ExportError, reason_of
 
-ASIDE = ".layerscope-"  # how the folders begin that exports are made in
+ASIDE = ".layerscope-"  # name prefix of the folders in which exports are made
 
 
 def require_free(target: Path) -> None:
-    """Make the folders above a target, and raise ExportError where something is there already or nothing can be written."""
+    """Create the parent folders of a target.
+
+    Raises:
+        ExportError: the target exists, or nothing can be written there.
+    """
     try:
         there = target.exists() or target.is_symlink()
         if "\0" in str(target):
             raise ValueError("null byte")
     except (OSError, ValueError) as error:
-        raise ExportError(f"{str(target)[:200]!r} cannot be a folder's name") from error
+        raise ExportError("{target!r} cannot be a folder's name", target=str(target)[:200]) from error
     if there:
-        raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
+        raise ExportError("{target} exists already; choose another name, nothing is ever overwritten", target=target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError(f"{target.parent} cannot be made: {error.strerror}") from error
+        raise ExportError("{parent} cannot be made: {reason}", parent=target.parent, reason=error.strerror) from error
     if not os.access(target.parent, os.W_OK):
-        raise ExportError(f"{target.parent} cannot be written to")
+        raise ExportError("{folder} cannot be written to", folder=target.parent)
 
 
 def require_disk(target: Path, total: int) -> None:
-    """Raise ExportError where `total` bytes do not fit."""
+    """Raise ExportError if `total` bytes do not fit on the disk."""
     free = shutil.disk_usage(target.parent).free
     if total + (64 << 20) > free:
-        raise ExportError(f"the checkpoint needs {total / 1e9:.2f} GB, but {free / 1e9:.2f} GB are free in {target.parent}")
+        raise ExportError(
+            "the checkpoint needs {total:.2f} GB, but {free:.2f} GB are free in {parent}",
+            total=total / 1e9,
+            free=free / 1e9,
+            parent=target.parent,
+        )
 
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """Give a path beside `target` to make a file or a folder at. It becomes `target` in the end, unless it was `set_aside`; after an
-    error nothing is left, and what killed exports have left there is removed.
+    """Yield a path next to `target` for a file or a folder. At the end it is renamed to `target`, unless it was `set_aside`; after an error
+    nothing is left. Leftovers of killed exports are removed.
 
     Raises:
-        ExportError: something has come to be at `target` meanwhile, or the disk is full.
+        ExportError: `target` has been created meanwhile, or the disk is full.
     """
     try:
         with making(target.parent, ASIDE) as beside:
@@ -53,11 +62,13 @@ def appearing(target: Path) -> Iterator[Path]:
                 require_free(target)
                 os.rename(beside / target.name, target)
     except OSError as error:
-        raise ExportError(f"{target} cannot be written: {error.strerror or reason_of(error)}; nothing is left of it") from error
+        raise ExportError(
+            "{target} cannot be written: {reason}; nothing is left of it", target=target, reason=error.strerror or reason_of(error)
+        ) from error
 
 
 def set_aside(partial: Path, target: Path) -> Path:
-    """Give what failed its checks a name that says so, and return it."""
+    """Rename a failed export to NAME.failed, and return the new path."""
     names = (target.with_name(f"{target.stem}.failed{f'-{number}' if number else ''}{target.suffix}") for number in itertools.count())
     aside = next(name for name in names if not name.exists())
     os.rename(partial, aside)

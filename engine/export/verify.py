@@ -1,4 +1,4 @@
-"""Check an exported checkpoint: run as `python -m engine.export.verify`, so that nothing of the exporting process can help it."""
+"""Check an exported checkpoint. Run as `python -m engine.export.verify`: a fresh process shares no state with the export."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -7,18 +7,19 @@ from typing import Any
 
 from engine.errors import LayerscopeError, reason_of
 from engine.jobs import Job, Progress, answer_request
+from engine.messages import Message
 
 _PROMPT_TOKENS, _NEW_TOKENS, _FEW = 8, 16, 4
 _ROUNDING = 2**-6  # of the largest logit: a few steps of bfloat16
 _BASE = 900_000_000  # bytes of the interpreter, its libraries, and the logits
-_EXACT = 16  # bytes of an element in float64, and of those that it is made of
-IN_MEMORY = 600_000_000  # bytes of a source's files, up to which a network of it is generated with whole and in float32
+_EXACT = 16  # bytes per element in float64, including the source tensors it is made from
+IN_MEMORY = 600_000_000  # bytes of a source's files; up to this size generation is checked in memory, in float32
 
 
 def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     """Load request["target"] with plain transformers and compare it with the plan run on request["source"].
 
-    A target that is a GGUF file is compared with the one it was made from too, request["gguf"].
+    A GGUF target is also compared with the file it was made from, request["gguf"].
     """
     from engine.export.logit_comparison import compare_logits
     from engine.models.convert import load_gguf
@@ -34,10 +35,10 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
     unable, needed = _unable(request)
     if unable:
         return {"checks": [unable]}
-    yield Progress(f"Loading the checkpoint with transformers, within {needed / 1e9:.1f} GB", 0.88)
+    yield Progress(Message("Loading the checkpoint with transformers, within {needed:.1f} GB", needed=needed / 1e9), 0.88)
     try:
         network, info, tokenizer = load_gguf(target) if "gguf" in request else _load(target, device_map={"": "disk"})
-    except Exception as error:  # whatever keeps it from loading is the finding
+    except Exception as error:  # a failure to load is a result
         note("loads", False, f"{type(error).__name__}: {error}")
         return {"checks": checks}
     note("loads", True, f"{type(network).__name__}, {str(network.dtype).removeprefix('torch.')}")
@@ -46,24 +47,24 @@ def check(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
     if plan.width is not None:
         note("shapes", *_compare_shapes(network, request, plan))
-    if info["missing_keys"]:  # what is not there cannot be run
+    if info["missing_keys"]:  # an incomplete model cannot be run
         return {"checks": checks}
     packs = probing(tokenizer, network.config)
-    yield Progress("Running the plan in memory", 0.92)
+    yield Progress(Message("Running the plan in memory"), 0.92)
     note("logits", *_tried(lambda: compare_logits(network, packs, request, plan)))
 
     if "gguf" in request:
         note("tokenizer", *_compare_tokenizers(tokenizer, Path(request["source"])))
         note("bytes", *_compare_bytes(target, Path(request["gguf"]), plan))
 
-    yield Progress("Generating with and without cache", 0.96)
+    yield Progress(Message("Generating with and without cache"), 0.96)
     prompt = packs[0].ids[:, :_PROMPT_TOKENS]
     note("generation", *_tried(lambda: _compare_generation(network, tokenizer, prompt, whole=_fits(request))))
     return {"checks": checks}
 
 
 def _tried(compare: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
-    """Return what a comparison comes to; whatever keeps the checkpoint from running is a finding too."""
+    """Return the result of a comparison; an error while running the checkpoint is a failed check."""
     try:
         return compare()
     except LayerscopeError:
@@ -73,17 +74,18 @@ def _tried(compare: Callable[[], tuple[bool, str]]) -> tuple[bool, str]:
 
 
 def _compare_keys(info: Mapping[str, Any]) -> tuple[bool, str]:
-    """Return whether transformers found each tensor that it wanted, and no other."""
+    """Return whether transformers found exactly the tensors it expected."""
     missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
     said = f"{len(missing)} missing, {len(unexpected)} unexpected {(missing + unexpected)[:3] or ''}"
     return not missing and not unexpected, said.strip()
 
 
 def _compare_generation(network: Any, tokenizer: Any, prompt: Any, whole: bool) -> tuple[bool, str]:
-    """Return whether a network writes the same with a cache and without, which shows that its layers are numbered as they lie.
+    """Return whether a network generates the same tokens with and without a cache, which shows that its layers are numbered correctly.
 
-    In half precision rounding alone may turn a greedy choice: so it is float32, or where there is no room for that (not `whole`) a choice
-    counts as the same that is as good as the other but for rounding."""
+    In half precision rounding alone can change a greedy choice, so this runs in float32. Without memory for that (not `whole`), choices
+    count as equal if their logits differ only by rounding.
+    """
     import torch
     from transformers import GenerationConfig
 
@@ -94,7 +96,7 @@ def _compare_generation(network: Any, tokenizer: Any, prompt: Any, whole: bool) 
         network.float()
     greedy = decoding_config(network.generation_config, new, sampled=False)
     greedy.min_new_tokens, greedy.return_dict_in_generate, greedy.output_logits = new, True, True
-    network.generation_config = GenerationConfig()  # transformers fills with it whatever is left unsaid
+    network.generation_config = GenerationConfig()  # transformers takes unset options from it
     cached, uncached = (
         network.generate(prompt, attention_mask=torch.ones_like(prompt), generation_config=greedy, use_cache=use) for use in (True, False)
     )
@@ -108,7 +110,7 @@ def _compare_generation(network: Any, tokenizer: Any, prompt: Any, whole: bool) 
 
 
 def _compare_depth(network: Any, plan: Any) -> tuple[bool, str]:
-    """Return whether blocks, config and the layers' numbers agree with the plan."""
+    """Return whether blocks, config and layer indices agree with the plan."""
     from engine.models.families import blocks_of, depth_of
 
     blocks, said = blocks_of(network), depth_of(network.config)
@@ -118,7 +120,7 @@ def _compare_depth(network: Any, plan: Any) -> tuple[bool, str]:
 
 
 def _load(folder: Path, dtype: str = "auto", **options: Any) -> tuple[Any, Any, Any]:
-    """Return what transformers makes of a folder: the network, its account of the keys, the tokenizer."""
+    """Load a folder with transformers: the network, the loading info, the tokenizer."""
     from engine.models.loading import load_with_transformers, read_tokenizer
 
     network, info = load_with_transformers(folder, dtype, **options)
@@ -126,7 +128,7 @@ def _load(folder: Path, dtype: str = "auto", **options: Any) -> tuple[Any, Any, 
 
 
 def _unable(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return why a checkpoint cannot be loaded, as the check that tells it, else nothing; and the bytes that checking it takes."""
+    """Return a failed check if the checkpoint cannot be loaded, else {}; and the bytes that checking needs."""
     from engine.models.devices import free_bytes
 
     try:
@@ -140,8 +142,8 @@ def _unable(request: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 
 def room(request: dict[str, Any]) -> int:
-    """Return the bytes that checking takes at most: of a GGUF file what it comes to in float32, twice; of a folder a source that is small,
-    and what is made of it, or the largest tensor of both, or the largest of a block in float64 with what it is made of."""
+    """Return the maximum bytes that checking needs: for a GGUF file twice its float32 size; for a small source its size and the plan's;
+    otherwise the largest tensors of source and checkpoint, or a block's largest tensor in float64 with its sources."""
     from engine.models.tensors import places_in
 
     places = places_in(Path(request["source"]))
@@ -160,12 +162,12 @@ def _sizes(places: Mapping[str, Any]) -> list[int]:
 
 
 def _fits(request: dict[str, Any]) -> bool:
-    """Return whether the source is so small that the plan is run on it whole."""
+    """Return whether the source is small enough to check generation in memory."""
     return sum(file.stat().st_size for file in Path(request["source"]).glob("*.safetensors")) <= IN_MEMORY
 
 
 def _compare_tokenizers(tokenizer: Any, folder: Path) -> tuple[bool, str]:
-    """Return whether a tokenizer makes the same tokens as a folder's, and has the same chat template."""
+    """Return whether a tokenizer gives the same tokens as a folder's, and has the same chat template."""
     from engine.models.loading import read_tokenizer
     from engine.models.texts import BUNDLED, bundled
 
@@ -178,7 +180,7 @@ def _compare_tokenizers(tokenizer: Any, folder: Path) -> tuple[bool, str]:
 
 
 def _compare_bytes(file: Path, source: Path, plan: Any) -> tuple[bool, str]:
-    """Return whether each tensor of a GGUF file is the source's that the plan names, byte for byte."""
+    """Return whether each tensor of a GGUF file equals the plan's source tensor, byte for byte."""
     import numpy as np
 
     from engine.export.gguf import copied_tensors, read_gguf
@@ -194,7 +196,7 @@ def _compare_bytes(file: Path, source: Path, plan: Any) -> tuple[bool, str]:
 
 
 def _compare_shapes(network: Any, request: dict[str, Any], plan: Any) -> tuple[bool, str]:
-    """Return whether each tensor that transformers built has the plan's shape: a stock class may build others in silence."""
+    """Return whether each tensor that transformers built has the plan's shape: a stock class may silently use other shapes."""
     from engine.export.logit_comparison import reference_of
 
     reference = reference_of(network, request, plan)

@@ -1,7 +1,7 @@
-"""Other measures by which Algorithm 1 could accept a fold: what LaCo (2402.11187) tried before it chose the cosine.
+"""Other acceptance measures for Algorithm 1: those LaCo (2402.11187) tried before choosing the cosine.
 
-The paper reports that the KL divergence stays near 0 and CKA near 1 for whatever is folded, so that neither tells plans
-apart. Each meter here stands in for a `SimilarityMeter` in `propose` and `frontier` and shares one's pass over the source.
+The paper reports that the KL divergence stays near 0 and CKA near 1 for every fold, so that neither separates plans. Each meter here
+replaces a `SimilarityMeter` in `propose` and `frontier` and shares its pass over the source.
 """
 
 import math
@@ -18,17 +18,17 @@ from engine.passes.forward import Capture, normed, resume
 from engine.passes.logits import SourceLogs, divergence
 from engine.types import Block
 
-_FEWEST = 3  # tokens: the CKA of one is undefined, and of any two it is 1
+_FEWEST = 3  # tokens: CKA is undefined for one token, and always 1 for two
 
 
 class AcceptanceMeter(SimilarityMeter):
-    """A measure that has one value a text, which both definitions of similarity then give: higher is more alike.
+    """A measure with one value per text, returned for both definitions of similarity: higher is more alike.
 
-    It shares the captures, the mixed blocks and the trails of `cosine`, and remembers its values in a ledger of its own.
+    It shares the captures, mixed blocks and trails of `cosine`, and stores its values in a separate ledger.
     """
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1  # of the formula
+    version: ClassVar[int] = 1  # version of the formula
 
     def __init__(self, cosine: SimilarityMeter) -> None:
         super().__init__(cosine.model, cosine.calibration)
@@ -38,11 +38,11 @@ class AcceptanceMeter(SimilarityMeter):
 
     @cached_property
     def captures(self) -> tuple[Capture, ...]:
-        """The cosine meter's own pass over the source."""
+        """The cosine meter's pass over the source."""
         return self._cosine.captures
 
     def share_trails(self) -> None:
-        """See `SimilarityMeter.share_trails`; the states along a plan are the same whatever is measured at their end."""
+        """See `SimilarityMeter.share_trails`; the states along a plan do not depend on the measure."""
         self._cosine.share_trails()
         self._trails = self._cosine._trails
 
@@ -61,15 +61,16 @@ class AcceptanceMeter(SimilarityMeter):
         return 1
 
     def _value(self, text: int, source: torch.Tensor, plan: torch.Tensor) -> float:
-        """Compare one text's final states [tokens, hidden]; NaN where they cannot be compared."""
+        """Compare one text's final states [tokens, hidden]; NaN if they cannot be compared."""
         raise NotImplementedError
 
 
 class KLMeter(AcceptanceMeter):
-    """exp(-KL), in (0, 1], with KL the divergence of a plan's next-token distribution from the source's over the text's
-    tokens, in nats a token. T is then exp of minus the nats a token that are allowed: 0.9 allows 0.105, 0.5 allows 0.693.
+    """exp(-KL), in (0, 1], where KL is the divergence of a plan's next-token distribution from the source's over the text's tokens, in nats
+    per token.
 
-    Algorithm 1 takes the mean over texts of exp(-KL), which is never below exp of minus the mean KL.
+    T is then exp of minus the allowed nats per token: 0.9 allows 0.105, 0.5 allows 0.693. Algorithm 1 takes the mean over texts of
+    exp(-KL), which is never below exp of minus the mean KL.
     """
 
     name = "kl"
@@ -86,7 +87,7 @@ class KLMeter(AcceptanceMeter):
 class CKAMeter(AcceptanceMeter):
     """Linear CKA (Kornblith et al. 2019, 1905.00414) of the final states (after the final norm) over a text's tokens.
 
-    Texts of one or two tokens are left out: CKA says nothing of them.
+    Texts of one or two tokens are left out, because their CKA carries no information.
 
     Raises:
         TextError: no text has three tokens.
@@ -97,7 +98,11 @@ class CKAMeter(AcceptanceMeter):
     def __init__(self, cosine: SimilarityMeter) -> None:
         super().__init__(cosine)
         if all(stop - start < _FEWEST for pack in self._packs for _, start, stop in pack.spans):
-            raise TextError(f"no text of {self.calibration.name} has {_FEWEST} tokens, and CKA compares tokens; write longer texts")
+            raise TextError(
+                "no text of {calibration_name} has {fewest} tokens, and CKA compares tokens; write longer texts",
+                calibration_name=self.calibration.name,
+                fewest=_FEWEST,
+            )
 
     def _fewest(self) -> int:
         return _FEWEST
@@ -109,8 +114,8 @@ class CKAMeter(AcceptanceMeter):
 def linear_cka(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the linear CKA of [tokens, features] states, centred per feature: |B'A|^2 / (|A'A| |B'B|), in float64.
 
-    Worked out from the tokens' Gram matrices, since a text has fewer tokens than a state has features. NaN where all
-    tokens' states are the same. Source: Kornblith et al. 2019, 1905.00414, section 3.
+    It is computed from the tokens' Gram matrices, because a text has fewer tokens than a state has features. NaN if all tokens' states are
+    equal. Source: Kornblith et al. 2019, 1905.00414, section 3.
     """
     x, y = (states - states.mean(0) for states in (exact(a), exact(b)))
     k, l = x @ x.T, y @ y.T

@@ -1,5 +1,5 @@
-"""How far two scores of the same units agree, and how far a score agrees with what was measured: Spearman's rank correlation, layer by
-layer, since scores rank the units of a layer and no more."""
+"""Agreement between two scores of the same units, or between a score and measured losses: Spearman's rank correlation per layer, because
+scores rank units only within a layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,12 @@ from itertools import combinations
 import torch
 
 Layers = Sequence[Sequence[float]]
-LEAST = 4  # units of a layer; the ranks of fewer say nothing
+LEAST = 4  # units per layer; fewer ranks carry no information
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of two scores, a rank correlation a layer in [-1, 1]; NaN where one of them is the same for all units. `units` were compared
-    in all."""
+    """The rank correlation of two scores per layer, in [-1, 1]; NaN if a score is constant. `units` is the total number compared."""
 
     first: str
     second: str
@@ -23,13 +22,13 @@ class Agreement:
 
 
 def agreements(scores: Mapping[str, Layers]) -> tuple[Agreement, ...]:
-    """Return how far any two of some scores agree."""
+    """Return the agreement of every pair of scores."""
     return tuple(_agreement(a, b, scores[a], scores[b]) for a, b in combinations(scores, 2))
 
 
 def with_losses(scores: Mapping[str, Layers], losses: Mapping[tuple[int, int], float]) -> tuple[Agreement, ...]:
-    """Return how far each score agrees with what the model loses without single units, by (layer, unit), in those layers of which at
-    least LEAST units were measured; nothing where there is no such layer. The second of each is called "loss"."""
+    """Return each score's agreement with the loss of removing single units, given by (layer, unit), in layers with at least LEAST measured
+    units; () if there are none. `second` is "loss" in each."""
     measured: dict[int, list[int]] = {}
     for layer, unit in sorted(losses):
         measured.setdefault(layer, []).append(unit)
@@ -48,7 +47,7 @@ def _agreement(first: str, second: str, scores: Layers, others: Layers) -> Agree
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return the correlation of the ranks of two lists, equal values sharing the mean of their ranks."""
+    """Return the correlation of the ranks of two lists; equal values share the mean of their ranks."""
     return float(torch.corrcoef(torch.stack([_ranks(x), _ranks(y)]))[0, 1])
 
 

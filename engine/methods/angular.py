@@ -1,4 +1,4 @@
-"""The Unreasonable Ineffectiveness of the Deeper Layers (Gromov et al. 2024, 2403.17887): one run of layers goes."""
+"""The Unreasonable Ineffectiveness of the Deeper Layers (Gromov et al. 2024, 2403.17887): drop one run of consecutive layers."""
 
 from engine.jobs import Job
 from engine.judge.objectives import Objective
@@ -10,7 +10,7 @@ from engine.types import Plan
 
 @BASELINES.register("angular", "the run of layers that turns the last token's state least", reference="2403.17887")
 def contiguous(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
-    """Return the plan that drops the run of layers with the least angular distance between its two ends."""
+    """Return the plan that drops the run of layers with the least angular distance between its input and its output."""
     depth = objective.model.spec.depth
     drop = depth - keep
     found = yield from profile(objective.records)

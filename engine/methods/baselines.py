@@ -1,4 +1,4 @@
-"""Which layers others would drop: every baseline is an ordinary plan that keeps some layers whole. Each is a file of this room."""
+"""Baselines: published rules for dropping layers. Each returns an ordinary plan of whole layers and is a file in this package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.jobs import Job
 from engine.settings import Registry
 from engine.types import Block, Plan
 
-if TYPE_CHECKING:  # torch comes with it, which help in the terminal can do without
+if TYPE_CHECKING:  # imports torch, which the terminal's help does not need
     from engine.judge.objectives import Objective
 
 BASELINES: Registry[Callable[..., Job[Plan]]] = Registry("baseline", __package__)
@@ -27,13 +27,15 @@ def plan_without(depth: int, gone: Iterable[int], method: str, **settings: objec
 
 
 def require_target(depth: int, keep: int) -> None:
-    """Raise SettingsError unless between 1 and `depth` layers are to be kept."""
+    """Raise SettingsError unless `keep` is between 1 and `depth` layers."""
     if not 1 <= keep <= depth:
-        raise SettingsError(f"{keep} layers cannot be kept of {depth}; the nearest that can is {min(max(keep, 1), depth)}")
+        raise SettingsError(
+            "{keep} layers cannot be kept of {depth}; the nearest that can is {min}", keep=keep, depth=depth, min=min(max(keep, 1), depth)
+        )
 
 
 def baseline(objective: Objective, method: str, keep: int, **settings: Any) -> Job[Plan]:
-    """Return a baseline's plan for a number of layers to keep; `settings` that it does not have are passed over.
+    """Return a baseline's plan that keeps `keep` layers; `settings` that the baseline does not have are ignored.
 
     Raises:
         SettingsError: the method is unknown, or the model does not have so many layers.

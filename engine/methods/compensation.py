@@ -1,12 +1,12 @@
-"""FLAP's bias (An et al. 2023, 2312.11983): what was cut is replaced by its mean, which is a constant and fits into a bias.
+"""FLAP's bias (An et al. 2023, 2312.11983): cut inputs are replaced by their mean, a constant that is added to a bias.
 
-With x what a consumer (o_proj, down_proj) reads, and P what was cut of it,
+With x the input of a consumer (o_proj, down_proj), and P its cut elements,
 
     b += W_P mean(x_P),
 
-the mean over the tokens of practice text in the plan before it is trimmed, as the published code takes it. A bias must be one that
-the family's stock class has: gpt2 has them anyway, llama where its config says attention_bias or mlp_bias, which are then turned on
-and the other biases of the same switch are zero, qwen3 and gemma3_text in attention alone, the other families none.
+the mean over the tokens of practice texts in the untrimmed plan, as in the published code. The family's stock class must have the bias:
+gpt2 always has it; llama has it with attention_bias or mlp_bias, which are turned on (other biases of the same switch are zero); qwen3 and
+gemma3_text have it only in attention; the other families have none.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,11 +26,11 @@ from engine.plans.surgery import Mixer
 from engine.types import Block, Model, Plan
 
 BIAS = Definition("bias", 1)
-_READ = {"heads": "query", "neurons": "neuron"}  # the axes that have a consumer, as families name them
+_READ = {"heads": "query", "neurons": "neuron"}  # axes that have a consumer, by the families' names
 
 
 def has_bias(model: Model, axis: str) -> bool:
-    """True where the stock class has a bias that can make up for what is cut of an axis."""
+    """Return whether the stock class has a bias that can compensate for what is cut of an axis."""
     row = architecture_of(model.config)
     if axis not in _READ:
         return False
@@ -40,18 +40,23 @@ def has_bias(model: Model, axis: str) -> bool:
 
 
 def require_biases(model: Model, axes: Iterable[str]) -> None:
-    """Raise SettingsError where the stock class has no bias that could make up for what is cut of these axes."""
+    """Raise SettingsError if the stock class lacks a bias that could compensate for cutting these axes."""
     consumers = [axis for axis in axes if axis in _READ]
     if not consumers:
         raise SettingsError("a bias makes up for heads or neurons that are cut, and none are")
     for axis in consumers:
         if not has_bias(model, axis):
             name, family = architecture_of(model.config).reader_of(_READ[axis]), model.config.model_type
-            raise SettingsError(f"a bias cannot make up for {axis} of {family}: its stock class has none in {name}; solve it again instead")
+            raise SettingsError(
+                "a bias cannot make up for {axis} of {family}: its stock class has none in {name}; solve it again instead",
+                axis=axis,
+                family=family,
+                name=name,
+            )
 
 
 def compensate(model: Model, before: Plan, after: Plan, packs: Sequence[Pack], axes: Iterable[str]) -> Job[Plan]:
-    """Return a trimmed plan, `after`, with biases for what `before` has beside it of these axes.
+    """Return the trimmed plan `after` with biases that compensate for what it lacks of `before` on these axes.
 
     Raises:
         SettingsError: the stock class has no such bias.
@@ -76,7 +81,7 @@ def compensate(model: Model, before: Plan, after: Plan, packs: Sequence[Pack], a
 
 
 def _bias(mixer: Mixer, old: Block, new: Block, name: str, mean: torch.Tensor) -> torch.Tensor:
-    """Return a consumer's bias in the trimmed shape of `new`, from the mean [inputs] of what it reads in `old`."""
+    """Return a consumer's bias in the trimmed shape of `new`, from the mean [inputs] of its input in `old`."""
     assert new.trim is not None
     cutter, whole, axis = mixer.cutter, replace(old, trim=None), mixer.cutter.row.projections[name][1]
     there = None if old.trim is None else cutter.kept(axis, old.trim)

@@ -1,4 +1,4 @@
-"""By which formulas a trimmed or pruned plan is made: what is measured of such a plan depends on their versions."""
+"""The formula versions behind trimmed and pruned plans; cached measurements of such plans depend on them."""
 
 from engine.cache import Definition
 from engine.methods.compensation import BIAS
@@ -10,7 +10,7 @@ _BESIDE = {"refit": (REFIT,), "bias": (BIAS,), "nothing": ()}
 
 
 def trim_by(score: str, beside: str) -> Definition:
-    """Return the definition of a trim by a score, with what is done beside it (see widths.py)."""
+    """Return the definition of a trim by a score with its compensation `beside` (see widths.py)."""
     return Definition("trim", 1, (Definition(f"score {score}", _version(SCORES[score].settings)), *_BESIDE[beside]))
 
 

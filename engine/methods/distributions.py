@@ -1,4 +1,5 @@
-"""How a mask method's scores are distributed over the weights of each projection: what a sparsity takes, without keeping the scores."""
+"""The distribution of a mask method's scores over the weights of each projection: the score lost at each sparsity, without storing the
+scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from engine.methods.masks import weight_scores
 from engine.models.texts import Pack
 from engine.types import Model, Plan
 
-SHARES = 20  # of a projection's weights, lowest first, whose share of the score is summed up
-BINS = 48  # of a histogram
+SHARES = 20  # steps of the share of a projection's weights, lowest scores first
+BINS = 48  # bins of a histogram
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How many weights have a score, in BINS equal steps of log10 of the score from `low` to `high`; `zeros` have a score of 0."""
+    """The number of weights per score, in BINS equal steps of log10 of the score from `low` to `high`; `zeros` counts scores of 0."""
 
     low: float
     high: float
@@ -27,8 +28,8 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Of the scores of a projection's weights: their mean, for SHARES growing shares of the weights what share of the score goes with
-    the lowest of each output, and the histogram."""
+    """The scores of a projection's weights: their mean, the share of the total score lost at each of SHARES sparsities (lowest of each
+    output first), and the histogram."""
 
     mean: float
     lost: tuple[float, ...]
@@ -37,14 +38,14 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Distributions:
-    """A row a layer, in it a distribution for each of `projections`."""
+    """One row per layer, with a distribution for each of `projections`."""
 
     projections: tuple[str, ...]
     layers: tuple[tuple[Distribution, ...], ...]
 
 
 def distributions(model: Model, plan: Plan, packs: Sequence[Pack], method: str) -> Job[Distributions]:
-    """Return how a method's scores are distributed in a plan; a projection's are let go before the next one's come."""
+    """Return the distribution of a method's scores in a plan; each projection's scores are freed before the next one's are computed."""
     found: dict[tuple[int, str], Distribution] = {}
 
     def take(place: int, name: str, scored: torch.Tensor) -> None:
@@ -57,7 +58,7 @@ def distributions(model: Model, plan: Plan, packs: Sequence[Pack], method: str) 
 
 
 def _lost(values: np.ndarray) -> tuple[float, ...]:
-    """Return the shares of the score, from sorted rows [out, in]."""
+    """Return the lost shares of the score, from sorted rows [out, in]."""
     together = values.sum(0, dtype=np.float64).cumsum()
     ends = [int(values.shape[1] * part / SHARES) for part in range(SHARES)]
     return tuple(float(together[end - 1] / together[-1]) if end else 0.0 for end in ends)

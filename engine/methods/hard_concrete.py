@@ -1,12 +1,12 @@
-"""Masks that learn which parts of a model stay, and the Lagrangian that brings them to an exact number (Sheared LLaMA, 2310.06694, section
-2.1, after Louizos et al., 1712.01312). The constants are those of the published code.
+"""Learned masks that select the parts of a model to keep, and the Lagrangian that drives them to an exact number (Sheared LLaMA,
+2310.06694, section 2.1, after Louizos et al., 1712.01312). The constants are those of the published code.
 
-A mask of a part is z in [0, 1], drawn anew for every pass from its parameter a by
+A part's mask is z in [0, 1], drawn anew for every pass from its parameter a by
 
     u ~ U(0, 1),   s = sigmoid((log u - log(1 - u) + a) / beta),   z = min(1, max(0, s (1.1 + 0.1) - 0.1))
 
-so that both ends have a chance of their own: P(z > 0) = sigmoid(a - beta log(0.1 / 1.1)). With s the share of parts that is expected to
-be gone, t the one that is wanted, and two multipliers that ascend while all else descends, each kind of part adds
+so that both ends have positive probability: P(z > 0) = sigmoid(a - beta log(0.1 / 1.1)). With s the expected share of removed parts, t its
+target, and two multipliers that ascend while all other parameters descend, each kind of part adds
 
     lambda_1 (s - t) + lambda_2 (s - t)^2,   the mean over its rows
 """
@@ -21,19 +21,19 @@ from torch import nn
 
 BETA = 2 / 3
 LOW, HIGH = -0.1, 1.1
-EDGE = 1e-6  # how near u and P(z > 0) come to 0 and 1
-START, SPREAD = 5.0, 0.01  # of the parameters in the beginning
-BOUNDS = (math.log(0.01), math.log(100))  # of the parameters in every pass
-SOFT = 0.8  # of the published code: how steep the mask is where nothing is drawn
-SURE = (0.01, 0.99)  # a mask between them is undecided
+EDGE = 1e-6  # the distance of u and P(z > 0) from 0 and 1
+START, SPREAD = 5.0, 0.01  # mean and deviation of the initial parameters
+BOUNDS = (math.log(0.01), math.log(100))  # limits of the parameters, applied in every pass
+SOFT = 0.8  # slope of the mask without drawing, from the published code
+SURE = (0.01, 0.99)  # a mask between these is undecided
 
 Values = Mapping[str, torch.Tensor]  # masks by kind: [rows, units]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of part: `rows` of `units` masks each, of which every row keeps `kept`. One mask stands for `each` of what is told of,
-    such as the query heads of a layer that has a row for each of its KV groups."""
+    """A kind of part: `rows` of `units` masks each, of which every row keeps `kept`. One mask stands for `each` reported parts, such as the
+    query heads of a layer that has one row per KV group."""
 
     name: str
     rows: int
@@ -43,41 +43,41 @@ class Kind:
 
 
 def stretched(a: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-    """Return masks, given their parameters and what was drawn from U(0, 1)."""
+    """Return masks from their parameters and draws from U(0, 1)."""
     s = torch.sigmoid((u.log() - torch.log1p(-u) + a) / BETA)
     return (s * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
 def drawn(a: torch.Tensor) -> torch.Tensor:
-    """Return masks by torch's generator."""
+    """Return masks drawn with torch's generator."""
     return stretched(a, torch.empty_like(a).uniform_(EDGE, 1 - EDGE))
 
 
 def chance(a: torch.Tensor) -> torch.Tensor:
-    """Return the chance that a mask is not 0."""
+    """Return the probability that a mask is not 0."""
     return torch.sigmoid(a - BETA * math.log(-LOW / HIGH)).clamp(EDGE, 1 - EDGE)
 
 
 def soft(a: torch.Tensor) -> torch.Tensor:
-    """Return what a mask is where nothing is drawn, unless it is among those that are cut."""
+    """Return the value of a kept mask without drawing."""
     return torch.sigmoid(a / BETA * SOFT)
 
 
 def topmost(a: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Return masks [rows, units] where nothing is drawn: soft in the `kept` [rows] highest of each row, the first of equal ones, and 0
-    in the others."""
+    """Return masks [rows, units] without drawing: soft values for the `kept` [rows] highest parameters of each row (the first of equal
+    ones), and 0 for the others."""
     ranks = a.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     return soft(a) * (ranks < kept[:, None])
 
 
 def lagrangian(gone: torch.Tensor, wanted: float, multipliers: torch.Tensor) -> torch.Tensor:
-    """Return what a kind adds to the loss: of each row the share that is expected to be gone [rows], and the one that is wanted."""
+    """Return the term that a kind adds to the loss: `gone` is the expected share of removed parts per row [rows], `wanted` its target."""
     off = gone - wanted
     return (multipliers[0] * off + multipliers[1] * off.square()).mean()
 
 
 class Masks(nn.Module):
-    """The masks of some kinds of parts: their parameters `a` and the two multipliers of each."""
+    """The masks of some kinds of parts: their parameters `a`, and two multipliers per kind."""
 
     def __init__(self, kinds: Iterable[Kind], seed: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Masks(nn.Module):
             self.a[kind.name], self.multipliers[kind.name] = nn.Parameter(start), nn.Parameter(torch.zeros(2))
 
     def drawn(self) -> Values:
-        """Return masks for a pass that learns. The parameters are brought back within their bounds first."""
+        """Return masks for a training pass. The parameters are first clamped to their bounds."""
         with torch.no_grad():
             for a in self.a.values():
                 a.clamp_(*BOUNDS)
@@ -98,24 +98,24 @@ class Masks(nn.Module):
 
     @torch.no_grad()
     def expected(self) -> Values:
-        """Return masks for a pass that judges on the way: as many parts as are expected to stay."""
+        """Return masks for an evaluation during training, which keep as many parts as expected."""
         return {name: topmost(a, chance(a).sum(1).round()) for name, a in self.a.items()}
 
     @torch.no_grad()
     def exact(self) -> Values:
-        """Return masks of which each row keeps as many parts as are wanted."""
+        """Return masks of which each row keeps exactly the target number of parts."""
         rows = {kind.name: self.a[kind.name].new_full((kind.rows,), kind.kept) for kind in self.kinds}
         return {name: topmost(self.a[name], kept) for name, kept in rows.items()}
 
     def lagrangian(self, way: float) -> torch.Tensor:
-        """Return what all kinds add to the loss, `way` of the way from the whole model to what is wanted of it."""
+        """Return the loss terms of all kinds, when the target has moved `way` of the way from the whole model to the final target."""
         each = [lagrangian(1 - chance(self.a[kind.name]).mean(1), way * _gone(kind), self.multipliers[kind.name]) for kind in self.kinds]
         return torch.stack(each).sum()
 
     @torch.no_grad()
     def told(self, way: float) -> dict[str, dict[str, Any]]:
-        """Return how far each kind is: how many parts are expected to stay of each layer (or of all layers, of the model's channels),
-        how many are wanted by now, the multipliers, and how many masks are undecided."""
+        """Return the state of each kind: the parts expected to stay per layer (or of all layers, or of the model's channels), the current
+        target, the multipliers, and the number of undecided masks."""
         return {kind.name: self._told(kind, way) for kind in self.kinds}
 
     def _told(self, kind: Kind, way: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What hardly matters: the scores of one axis of a plan, layer by layer."""
+"""The importance of units: the scores of one axis of a plan, layer by layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DEFAULTS = {"heads": "weighted", "neurons": "weighted", "channels": "weighted", 
 
 @dataclass(frozen=True, slots=True)
 class Importance:
-    """The scores of an axis: a row a layer; of weights the mean of each of `projections`. `tokens` of text were read."""
+    """The scores of an axis, one row per layer; for weights, the mean of each of `projections`. `tokens` is the text read."""
 
     layers: tuple[tuple[float, ...], ...]
     tokens: int
@@ -26,36 +26,36 @@ class Importance:
 
 
 def scores_of(axis: str) -> tuple[str, ...]:
-    """Return the scores that an axis has."""
+    """Return the names of an axis's scores."""
     return tuple(MASKS) if axis == "weights" else scores_for(axis)
 
 
 def needs_gradients(axis: str, score: str) -> bool:
-    """True where a score takes backward passes, which are slow."""
+    """Return whether a score needs backward passes, which are slow."""
     needs = (MASKS if axis == "weights" else SCORES)[score].settings.needs  # type: ignore[attr-defined]
     return bool(needs & {"gradients", "full", "local"})
 
 
 def require_importance(axis: str, score: str | None) -> str:
-    """Return the score, or the axis's own where none is named.
+    """Return the score, or the axis's default score for None.
 
     Raises:
         SettingsError: there is no such axis, or it has no such score.
     """
     if axis not in DEFAULTS:
-        raise SettingsError(f"unknown axis '{axis}'; choose one of {', '.join(DEFAULTS)}")
+        raise SettingsError("unknown axis '{axis}'; choose one of {choices}", axis=axis, choices=", ".join(DEFAULTS))
     score = score or DEFAULTS[axis]
     if axis in AXES:
         require_score(score, axis)
     elif score not in MASKS:
-        raise SettingsError(f"{score} is no score of {axis}; choose one of {', '.join(MASKS)}")
+        raise SettingsError("{score} is no score of {axis}; choose one of {choices}", score=score, axis=axis, choices=", ".join(MASKS))
     return score
 
 
 def importance(
     model: Model, plan: Plan, packs: Sequence[Pack], axis: str, score: str, settings: Mapping[str, Any] | None = None
 ) -> Job[Importance]:
-    """Return what each unit of an axis scores (see engine/methods/scores.py and masks.py) in a plan, its masks left out."""
+    """Return the score of each unit of an axis in a plan without its masks (see engine/methods/scores.py and masks.py)."""
     tokens = tokens_in(packs)
     if axis != "weights":
         found = yield from scores(model, plan.dense, packs, (axis,), score, settings)

@@ -1,10 +1,9 @@
 """LaCo, Layer Collapse (Yang, Cao, Zhao 2024, 2402.11187), Algorithm 1.
 
-A pointer l starts at H - C and moves down. At each l the layers l+1 .. l+C-1 are folded into l; where the final hidden
-states of the candidate stay similar to the source's (strictly above T), the candidate becomes the model and the pointer
-moves down by I, otherwise by one. It ends below L. Near the top fewer than C-1 layers may be left to absorb; then those
-are, as in the published code. (The code's clamp `if lay >= len(layers)` cannot fire: a fold at l leaves at least l + 1
-layers and l falls.)
+A pointer l starts at H - C and moves down. At each l the layers l+1 .. l+C-1 are folded into l. If the candidate's final hidden states stay
+similar to the source's (strictly above T), the candidate becomes the model and the pointer moves down by I, otherwise by one. The search
+ends below L. Near the top there may be fewer than C-1 layers to absorb; then all of them are absorbed, as in the published code. (The
+code's clamp `if lay >= len(layers)` cannot take effect: a fold at l leaves at least l + 1 layers, and l decreases.)
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.plans.rules import RULES, fold, untouched
 from engine.settings import control
 from engine.types import Plan, SimilarityDefinition
 
-if TYPE_CHECKING:  # torch comes with it, which help in the terminal can do without
+if TYPE_CHECKING:  # imports torch, which the terminal's help does not need
     from engine.judge.similarity import Similarity, SimilarityMeter
 
 DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")
@@ -28,7 +28,7 @@ DEFINITIONS: tuple[SimilarityDefinition, ...] = ("flattened", "per-token")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One candidate of Algorithm 1: fold `absorbed` layers into the one at `pointer`; accepted when strictly above T.
+    """One candidate of Algorithm 1: fold `absorbed` layers into the one at `pointer`; accepted if strictly above T.
 
     `similarity` is the mean over texts, `spread` their standard deviation.
     """
@@ -44,7 +44,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What Algorithm 1 did at one T, and the plan it ended with."""
+    """The result of Algorithm 1 at one T: its plan and its trials."""
 
     plan: Plan
     trials: tuple[Trial, ...]
@@ -52,7 +52,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Landscape:
-    """Similarity after one fold of layers base .. base + width - 1, for widths[i] and base j; NaN where none fits."""
+    """Similarity after a single fold of layers base .. base + width - 1, for widths[i] and base j; NaN where the fold does not fit."""
 
     rule: str
     definition: str
@@ -62,7 +62,7 @@ class Landscape:
 
 @dataclass(frozen=True, slots=True)
 class LacoSettings:
-    """Everything LaCo's Algorithm 1 depends on besides the model and the texts. Layers are counted from 0.
+    """The settings of LaCo's Algorithm 1. Layers are counted from 0.
 
     `lowest` (L) is the lowest base tried, `highest` (H) the exclusive end of the first window; None means the depth.
     """
@@ -95,27 +95,29 @@ class LacoSettings:
     )
 
     def checked(self, depth: int) -> LacoSettings:
-        """Return the settings for a model of this depth, `highest` filled in.
+        """Return the settings for a model of this depth, with `highest` filled in.
 
         Raises:
-            SettingsError: a value lies outside what Algorithm 1 and this depth allow.
+            SettingsError: a value is outside the range that Algorithm 1 and this depth allow.
         """
         highest = depth if self.highest is None else self.highest
         if not 2 <= self.C <= depth:
-            raise SettingsError(f"C is {self.C}; it must lie between 2 and the model's depth, {depth}")
+            raise SettingsError("C is {c}; it must lie between 2 and the model's depth, {depth}", c=self.C, depth=depth)
         if self.I < 1:
-            raise SettingsError(f"I is {self.I}; it must be at least 1")
+            raise SettingsError("I is {i}; it must be at least 1", i=self.I)
         if not -1.0 <= self.T <= 1.0:  # also refuses NaN
-            raise SettingsError(f"T is {self.T}; it must be a number between -1 and 1")
+            raise SettingsError("T is {t}; it must be a number between -1 and 1", t=self.T)
         if not 0 <= self.lowest < depth:
-            raise SettingsError(f"L is {self.lowest}; it must lie between 0 and {depth - 1}")
+            raise SettingsError("L is {lowest}; it must lie between 0 and {depth}", lowest=self.lowest, depth=depth - 1)
         if not 1 <= highest <= depth:
-            raise SettingsError(f"H is {highest}; it must lie between 1 and the model's depth, {depth}")
+            raise SettingsError("H is {highest}; it must lie between 1 and the model's depth, {depth}", highest=highest, depth=depth)
         if self.lowest > highest:
-            raise SettingsError(f"L ({self.lowest}) lies above H ({highest})")
+            raise SettingsError("L ({lowest}) lies above H ({highest})", lowest=self.lowest, highest=highest)
         RULES.require(self.rule)
         if self.similarity not in DEFINITIONS:
-            raise SettingsError(f"unknown similarity '{self.similarity}'; choose one of {', '.join(DEFINITIONS)}")
+            raise SettingsError(
+                "unknown similarity '{similarity}'; choose one of {choices}", similarity=self.similarity, choices=", ".join(DEFINITIONS)
+            )
         return LacoSettings(self.C, self.I, float(self.T), self.lowest, highest, self.rule, self.similarity)
 
     def items(self) -> tuple[tuple[str, Any], ...]:
@@ -124,7 +126,7 @@ class LacoSettings:
 
 
 def mean_and_spread(similarity: Similarity, definition: SimilarityDefinition) -> tuple[float, float]:
-    """Return mean and standard deviation over texts; NaN where any text's value is."""
+    """Return mean and standard deviation over texts; NaN if any text's value is NaN."""
     values = similarity.of(definition)
     if any(math.isnan(value) for value in values):
         return math.nan, math.nan
@@ -132,7 +134,7 @@ def mean_and_spread(similarity: Similarity, definition: SimilarityDefinition) ->
 
 
 def propose(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
-    """Run Algorithm 1 and return its plan and every trial. Only plans not measured before cost anything.
+    """Run Algorithm 1 and return its plan and every trial. Cached measurements cost nothing.
 
     Raises:
         SettingsError: see `LacoSettings.checked`.
@@ -145,9 +147,12 @@ def propose(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
         absorbed = min(settings.C - 1, len(blocks) - pointer - 1)
         candidate = fold(blocks, pointer, absorbed + 1, settings.rule)
         if not meter.known(candidate):
-            yield Progress(f"Folding {absorbed} layers into layer {pointer}", (first - pointer) / (first + 1 - settings.lowest))
+            yield Progress(
+                Message("Folding {absorbed} layers into layer {pointer}", absorbed=absorbed, pointer=pointer),
+                (first - pointer) / (first + 1 - settings.lowest),
+            )
         similarity, spread = mean_and_spread(meter.measure(candidate, pointer), settings.similarity)
-        accepted = similarity > settings.T  # NaN is not above anything
+        accepted = similarity > settings.T  # False for NaN
         if accepted:
             blocks = candidate
         trials.append(Trial(len(trials), pointer, absorbed, similarity, spread, accepted, len(blocks)))
@@ -170,7 +175,7 @@ def landscape(
             done += 1
             candidate = fold(source, base, width, rule)
             if not meter.known(candidate):
-                yield Progress(f"Folding {width} layers at layer {base}", done / total)
+                yield Progress(Message("Folding {width} layers at layer {base}", width=width, base=base), done / total)
             row[base], _ = mean_and_spread(meter.measure(candidate, base), definition)
         rows.append(tuple(row))
     return Landscape(rule, definition, widths, tuple(rows))

@@ -1,8 +1,8 @@
-"""Magnitude pruning (Han et al. 2015, 1506.02626): the weights nearest to zero go. No text is needed.
+"""Magnitude pruning (Han et al. 2015, 1506.02626): prune the weights nearest to zero. No text is needed.
 
-Exactly int(numel * s) weights of a matrix go, the first of equal ones. The functions published with SparseGPT and Wanda take as a
-threshold the sorted size at that place and remove all that is not above it: at least one weight more, and every weight that ties
-with it. A matrix with many equal weights, such as one that was quantised, therefore keeps ties here that they remove.
+Exactly int(numel * s) weights of a matrix are pruned, the first of equal ones. The functions published with SparseGPT and Wanda use the
+sorted magnitude at that index as a threshold and prune every weight not above it: at least one more, and all ties. A matrix with many equal
+weights, such as a formerly quantised one, therefore keeps ties here that they prune.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from engine.methods.masks import MASKS, MaskSettings, PruningInput
 
 @dataclass(frozen=True, slots=True)
 class MagnitudeSettings(MaskSettings):
-    """Of magnitude pruning, which reads no text."""
+    """Settings of magnitude pruning, which reads no text."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    group: ClassVar[str] = "layer"  # one threshold a matrix, as the baselines of SparseGPT and Wanda have it
+    group: ClassVar[str] = "layer"  # one threshold per matrix, as in the baselines of SparseGPT and Wanda
 
 
 @MASKS.register("magnitude", "the smallest weights go", MagnitudeSettings, reference="1506.02626")
 def magnitude(reading: PruningInput, settings: MagnitudeSettings) -> torch.Tensor:
-    """|W|."""
+    """Return |W|."""
     return reading.weight.abs()

@@ -1,8 +1,8 @@
-"""Masks: which weights of a plan's projections are zero. Every method is a file of this room; what all share is here.
+"""Masks: the weights of a plan's projections that are set to zero. Each method is a file in this package; the shared code is here.
 
-Block by block, in the order of running: what a block reads comes from the pruned blocks before it, and what its projections read
-is measured on the block as it was (so the published code does it); then it is pruned, and run once more. `sequential` prunes each
-projection before the next one's input is measured instead.
+Blocks are pruned in execution order. A block's input comes from the pruned blocks before it; the inputs of its projections are measured on
+the unpruned block, as in the published code; then the block is pruned and run once more. With `sequential`, each projection is pruned
+before the next one's input is measured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ import torch
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, T, retold, scaled
+from engine.messages import Message
 from engine.methods.owl import LOWEST, outliers, sparsities
 from engine.methods.selection import Wanted, chosen, lowest
 from engine.models.devices import exact
@@ -29,8 +30,8 @@ from engine.types import Block, Model, Part, Plan
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PruningInput:
-    """A projection that is to be pruned: its weight [out, in] in float64, what was summed up of its input, and where the method
-    asks for gradients what they came to over the texts [out, in]."""
+    """A projection to prune: its weight [out, in] in float64, the sums over its input, and, for methods that need them, the gradients
+    summed over the texts [out, in]."""
 
     weight: torch.Tensor
     sums: Sums | None = None
@@ -38,7 +39,7 @@ class PruningInput:
 
     @property
     def norm(self) -> torch.Tensor:
-        """||X|| of its input [in], as Wanda's code has it."""
+        """||X|| of its input [in], as in Wanda's code."""
         assert self.sums is not None
         return self.sums.norm
 
@@ -51,7 +52,7 @@ class PruningInput:
 
 
 class Updated(NamedTuple):
-    """Which weights of a projection go (bool), the new weights [out, in], and what there is to say of how they were found."""
+    """The pruned weights of a projection (bool), its new weights [out, in], and a note on how they were found."""
 
     gone: torch.Tensor
     weight: torch.Tensor
@@ -60,23 +61,23 @@ class Updated(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MaskSettings:
-    """Of every method that makes masks."""
+    """Settings shared by all mask methods."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"sums"})  # of "sums", "gram", "full" and "local" gradients
-    group: ClassVar[str] = "output"  # what competes where nobody says
-    updates: ClassVar[bool] = False  # whether `update` makes new weights
-    version: ClassVar[int] = 1  # of the formula, see `engine.cache.Definition`
+    group: ClassVar[str] = "output"  # the default group of competing weights
+    updates: ClassVar[bool] = False  # whether `update` returns new weights
+    version: ClassVar[int] = 1  # version of the formula, see `engine.cache.Definition`
     sequential: bool = field(
         default=False, metadata=control("measure what each projection reads after those before it in its block were pruned")
     )
     owl: bool = field(default=False, metadata=control("cut layers with many outliers less than others (OWL), from a sparsity of 0.6 on"))
 
     def update(self, reading: PruningInput, want: Wanted) -> Updated:
-        """Return the new weights of a projection."""
+        """Return a projection's pruned and new weights."""
         raise NotImplementedError
 
     def summed(self, gradient: torch.Tensor, before: torch.Tensor | None) -> torch.Tensor:
-        """Return what the gradients of texts come to, with one more."""
+        """Return the running sum of the texts' gradients with one more added."""
         raise NotImplementedError
 
 
@@ -86,18 +87,24 @@ MASKS: Registry[Callable[[PruningInput, Any], torch.Tensor]] = Registry("mask me
 def prune(
     model: Model, plan: Plan, packs: Sequence[Pack], method: str, want: Wanted, settings: Mapping[str, Any] | None = None
 ) -> Job[Plan]:
-    """Return the plan with masks by a method, in place of those that it had; its tensors are kept.
+    """Return the plan with new masks by a method, replacing any earlier ones; its tensors are kept.
 
     Raises:
-        SettingsError: the method or a setting is unknown, a pattern does not divide a projection's inputs, or the method has no
-            such group.
+        SettingsError: the method or a setting is unknown, a pattern does not divide a projection's inputs, or the method does not support
+            the group.
     """
     found = MASKS.require(method)
     record = found.asked(settings or {})
     if record.updates and want.group != record.group:
-        raise SettingsError(f"{method} lets the weights of 128 columns compete and has no group '{want.group}'; leave the group out")
+        raise SettingsError(
+            "{method} lets the weights of 128 columns compete and has no group '{group}'; leave the group out",
+            method=method,
+            group=want.group,
+        )
     if record.owl and (want.m or want.group == "global" or want.sparsity < LOWEST):
-        raise SettingsError(f"OWL spreads a sparsity of {LOWEST:g} or more over the layers; it needs one, no pattern and no global group")
+        raise SettingsError(
+            "OWL spreads a sparsity of {lowest:g} or more over the layers; it needs one, no pattern and no global group", lowest=LOWEST
+        )
     run = _Pruning(model, plan.dense, packs, found.run, want, record)
     blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())
     told = {"sparsity": want.sparsity, **({"pattern": f"{want.n}:{want.m}"} if want.m else {"group": want.group}), **asdict(record)}
@@ -114,7 +121,7 @@ def weight_scores(
     take: Callable[[int, str, torch.Tensor], object],
     settings: Mapping[str, Any] | None = None,
 ) -> Job[None]:
-    """Show what a method scores the weights of each projection of a plan before anything is pruned: place, name, [out, in]."""
+    """Pass the scores of each projection's weights in the unpruned plan to `take`: place, name, [out, in]."""
     found = MASKS.require(method)
     run = _Pruning(model, plan.dense, packs, found.run, Wanted(0.0), found.asked(settings or {}))
     yield from run.scored(take)
@@ -129,10 +136,10 @@ class _Pruning:
         self._row = architecture_of(model.config)
         self._mixer = Mixer(model.network, keep=0)
         self._gradients: dict[tuple[int, str], torch.Tensor] = {}
-        self.notes: dict[str, str] = {}  # what there is to say of a projection, by its place and name
+        self.notes: dict[str, str] = {}  # notes on projections, by place and name
 
     def block_by_block(self) -> Job[tuple[Block, ...]]:
-        """Return the blocks with their masks, each chosen after those before it."""
+        """Return the blocks with their masks, each chosen after the blocks before it."""
         begins, wants = 0.0, [self._want] * self._plan.depth
         if self._settings.owl:
             begins, wants = 0.3, (yield from scaled(self._owl(), 0.0, 0.3))
@@ -147,7 +154,7 @@ class _Pruning:
         return tuple(blocks)
 
     def _owl(self) -> Job[list[Wanted]]:
-        """Return what is wanted of each block by its share of outliers, all measured on the plan before it."""
+        """Return each block's target by its share of outliers, all measured on the unpruned plan."""
         walk, found = Walk(self._model, self._packs, self._plan.blocks), list[float]()
         for place, block in enumerate(self._plan.blocks):
             sums = yield from scaled(self._sums(walk, block, place), place / self._plan.depth, (place + 1) / self._plan.depth)
@@ -157,7 +164,7 @@ class _Pruning:
         return [replace(self._want, sparsity=share) for share in sparsities(found, self._want.sparsity)]
 
     def everywhere(self) -> Job[tuple[Block, ...]]:
-        """Return the blocks with masks whose weights competed with those of all other blocks, by scores of the plan before it."""
+        """Return the blocks with masks for which the weights of all blocks compete, by scores of the unpruned plan."""
         scores: dict[tuple[int, str], torch.Tensor] = {}
         yield from self.scored(lambda place, name, score: scores.update({(place, name): score.float()}))
         together = torch.cat([score.flatten() for score in scores.values()])
@@ -169,13 +176,13 @@ class _Pruning:
         )
 
     def scored(self, take: Callable[[int, str, torch.Tensor], object]) -> Job[None]:
-        """Show the scores [out, in] of every projection's weights in the plan as it stands, nothing pruned, by place and name."""
+        """Pass the scores [out, in] of every projection's weights in the unpruned plan to `take`, with place and name."""
         begins = 0.6 if "full" in self._settings.needs else 0.0
         if begins:
             yield from scaled(gradients.full(self._model, self._plan, self._packs, self._take), 0.0, begins)
         walk = Walk(self._model, self._packs, self._plan.blocks) if self._settings.needs else None
         for place, block in enumerate(self._plan.blocks):
-            yield Progress(f"Layer {block.home}", begins + (1 - begins) * place / self._plan.depth)
+            yield Progress(Message("Layer {home}", home=block.home), begins + (1 - begins) * place / self._plan.depth)
             sums = (yield from _quietly(self._sums(walk, block, place))) if walk else {}
             for name in self._row.projections:
                 take(place, name, self._score(self._reading(block, place, name, sums), self._settings))
@@ -184,7 +191,7 @@ class _Pruning:
 
     def _block(self, walk: Walk | None, block: Block, place: int, want: Wanted) -> Job[Block]:
         if walk is None:
-            yield Progress(f"Layer {block.home}", 0.0)
+            yield Progress(Message("Layer {home}", home=block.home), 0.0)
             return self._pruned(block, place, want, {}, tuple(self._row.projections))
         if self._settings.sequential:
             for reader, names in readers(self._row).items():
@@ -198,7 +205,7 @@ class _Pruning:
         return block
 
     def _sums(self, walk: Walk, block: Block, place: int, only: Sequence[str] | None = None) -> Job[dict[str, Sums]]:
-        """Return what is summed up of the inputs of a block's projections, by the names of all that read them."""
+        """Return the sums over the inputs of a block's projections, by the name of each projection."""
         found: dict[str, Sums] = {}
         gram = torch.float64 if "gram" in self._settings.needs else None
 
@@ -234,7 +241,7 @@ class _Pruning:
         return self._with(block, found)
 
     def _masked(self, name: str, left: torch.Tensor, weight: torch.Tensor | None = None) -> tuple[str, str]:
-        """Keep a mask, or the new weights with their zeros, and return the parameter with its fingerprint."""
+        """Store a mask, or the new weights with their zeros; return the parameter's name and the fingerprint."""
         oriented = self._mixer.cutter.oriented
         tensor = pack_mask(oriented(left)) if weight is None else oriented((weight * left).to(self._model.network.dtype))
         return f"{name}.weight", keep_tensor(name_tensor(tensor))
@@ -245,5 +252,5 @@ class _Pruning:
 
 
 def _quietly(job: Job[T]) -> Job[T]:
-    """Run a job as a small part of another, whose place in the whole is told by that one."""
+    """Run a job as part of another without its progress fraction."""
     return retold(job, lambda step: Progress(step.label))

@@ -10,6 +10,7 @@ import torch
 from engine.cache import Definition, Ledger
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
+from engine.messages import Message
 from engine.methods.scores import SCORES, AxisStatistics, ScoreSettings
 from engine.passes.forward import Capture, logits_of, normed, resume
 from engine.passes.sums import AGGREGATIONS
@@ -50,8 +51,8 @@ def perplexity(parts: list[tuple[float, int]]) -> float:
 
 
 def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
-    """Return the calibration texts' perplexity with each layer alone removed. Costs about depth / 2 forward passes,
-    once: what was measured is remembered."""
+    """Return the calibration texts' perplexity with each layer alone removed. The cost is about depth / 2 forward passes, once: results are
+    cached."""
     model = meter.model
     depth, mixer, ledger = model.spec.depth, Mixer(model.network), Ledger(meter.key_of(REMOVAL))
     blocks = untouched(depth).blocks
@@ -63,12 +64,12 @@ def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
             return perplexity([negative_log_likelihood(model, record, final) for record, final in finals])
 
     if ledger.get("source") is None:
-        yield Progress("Perplexity of the source", 0.0)
+        yield Progress(Message("Perplexity of the source"), 0.0)
         with model.lock:
             ledger.add("source", perplexity([negative_log_likelihood(model, record, record.final) for record in meter.captures]))
     for layer in range(depth):
         if ledger.get(str(layer)) is None:
-            yield Progress(f"Perplexity without layer {layer}", layer / depth)
+            yield Progress(Message("Perplexity without layer {layer}", layer=layer), layer / depth)
             ledger.add(str(layer), without(layer))
     source, *removed = (float(ledger.get(name) or math.nan) for name in ("source", *map(str, range(depth))))
     return RemovalPerplexity(source, tuple(removed))
@@ -76,7 +77,7 @@ def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
 
 @dataclass(frozen=True, slots=True)
 class MinitronSettings(ScoreSettings):
-    """Of Minitron's scores of width: how activations are aggregated over tokens, then over texts."""
+    """Settings of Minitron's width scores: how activations are aggregated over tokens, then over texts."""
 
     axes: ClassVar[tuple[str, ...]] = ("heads", "neurons", "channels")
     batch: str = field(default="l2", metadata=control("how texts are aggregated", choices=AGGREGATIONS))
@@ -85,9 +86,10 @@ class MinitronSettings(ScoreSettings):
 
 @SCORES.register("minitron", "the size of its activations", MinitronSettings, reference="2407.14679")
 def minitron(reading: AxisStatistics, settings: MinitronSettings) -> torch.Tensor:
-    """|X| aggregated over tokens, then over texts; a head has the L2 norm of its elements, a channel the sum over the block's norms.
+    """Return |X| aggregated over tokens, then over texts; a head gets the L2 norm of its elements, a channel the sum over the block's
+    norms.
 
-    As the published code has it, a neuron's activation is what down_proj reads, after gate and activation function.
+    As in the published code, a neuron's activation is the input of down_proj, after gate and activation function.
     """
     sizes = torch.stack([sums.aggregated(settings.batch, settings.sequence) for sums in reading.sums]).sum(0)
     return reading.folded(sizes.square()).sqrt() if reading.axis == "heads" else sizes

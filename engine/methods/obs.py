@@ -1,4 +1,5 @@
-"""Scores by what is read and by the weights that read it: their product, and what its loss costs once the rest makes up for it."""
+"""Scores of a unit from its activations and the weights that read them: their product, and the loss after the remaining weights are
+adjusted."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,22 +13,22 @@ _DAMPING = 0.01  # of the mean of the diagonal of X^T X
 
 @dataclass(frozen=True, slots=True)
 class WeightedSettings(ScoreSettings):
-    """Of the product of sizes."""
+    """Settings of the product score."""
 
     axes: ClassVar[tuple[str, ...]] = ("heads", "neurons", "channels")
 
 
 @dataclass(frozen=True, slots=True)
 class ObsSettings(ScoreSettings):
-    """Of the Optimal Brain Surgeon's score."""
+    """Settings of the Optimal Brain Surgeon's score."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 
 
 @SCORES.register("weighted", "the norm of what is read times that of the weights that read it", WeightedSettings, reference="2306.11695")
 def weighted(reading: AxisStatistics, settings: WeightedSettings) -> torch.Tensor:
-    """||X_j|| ||W_:j||, W all the projections that read it (Wanda's score of a whole column, 2306.11695); a head has the root of the
-    sum of its elements' squares."""
+    """Return ||X_j|| ||W_:j||, W all the projections that read it (Wanda's score of a whole column, 2306.11695); a head gets the root of
+    the sum of its elements' squares."""
     pairs = zip(reading.sums, reading.read, strict=True)
     squares = [sums.norm.square() * sum(weight.square().sum(0) for weight in read) for sums, read in pairs]
     return reading.folded(torch.stack(squares).sum(0)).sqrt()
@@ -35,7 +36,7 @@ def weighted(reading: AxisStatistics, settings: WeightedSettings) -> torch.Tenso
 
 @SCORES.register("obs", "what its loss costs when the others make up for it", ObsSettings, reference="2412.18110")
 def obs(reading: AxisStatistics, settings: ObsSettings) -> torch.Tensor:
-    """trace(W_u [G^-1]_uu^-1 W_u^T) for the columns u of a unit, G = X^T X, damped by 1 % of its mean diagonal: the least squared
+    """Return trace(W_u [G^-1]_uu^-1 W_u^T) for the columns u of a unit, G = X^T X, damped by 1 % of its mean diagonal: the least squared
     error of the projection without them (SlimGPT, 2412.18110; for one column ||W_:j||^2 / [G^-1]_jj)."""
     (sums,), ((weight,),) = reading.sums, reading.read
     assert sums.gram is not None

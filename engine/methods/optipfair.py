@@ -1,6 +1,6 @@
-"""OptiPFair's maximum absolute weight (github.com/peremartra/optipfair): a score of neurons that reads no text, here to compare.
+"""OptiPFair's maximum absolute weight (github.com/peremartra/optipfair): a score of neurons that reads no text, for comparison.
 
-On the models that were tried it is no better than chance; people come from it, so it stands beside the others.
+On the models tested it was no better than chance; it is included for users who come from OptiPFair.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from engine.methods.scores import SCORES, AxisStatistics, ScoreSettings
 
 @dataclass(frozen=True, slots=True)
 class MawSettings(ScoreSettings):
-    """Of the maximum absolute weight."""
+    """Settings of the maximum absolute weight."""
 
     axes: ClassVar[tuple[str, ...]] = ("neurons",)
 
 
 @SCORES.register("maw", "its largest weights, for comparison", MawSettings)
 def maw(reading: AxisStatistics, settings: MawSettings) -> torch.Tensor:
-    """max(w) + |min(w)| of the neuron's rows of gate and up, summed."""
+    """Return max(w) + |min(w)| of the neuron's rows of gate and up, summed."""
     return torch.stack([rows.max(1).values + rows.min(1).values.abs() for rows in reading.written]).sum(0)

@@ -1,14 +1,14 @@
 """OWL (Yin et al. 2023, 2310.05175): layers with many outliers of Wanda's score keep more of their weights.
 
-D of a layer is the share of its weights whose |W| ||X|| is above five times the mean over the layer; it moves the layer's sparsity
-by at most 0.08 either way, and the mean over layers stays what was asked for.
+D of a layer is the share of its weights whose |W| ||X|| exceeds five times the layer's mean. It changes the layer's sparsity by at most
+0.08 in either direction; the mean over layers stays the requested sparsity.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-LOWEST = 0.6  # below it nothing is gained
+LOWEST = 0.6  # at lower sparsities there is no gain
 _TIMES = 5.0  # M
 _MOST = 0.08  # lambda
 
@@ -20,7 +20,7 @@ def outliers(scores: Sequence[torch.Tensor]) -> float:
 
 
 def sparsities(shares: Sequence[float], sparsity: float) -> list[float]:
-    """Return each layer's sparsity, given its D; all the same where the D are. None is above 0.99."""
+    """Return each layer's sparsity, given its D; equal if all D are equal. None exceeds 0.99."""
     low, high = min(shares), max(shares)
     if high == low:
         return [sparsity] * len(shares)

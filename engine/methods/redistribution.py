@@ -1,14 +1,14 @@
-"""What pruned heads had is added to heads that stay (Minitron, Muralidharan et al. 2024, 2407.14679, section 2.2).
+"""Residuals of pruned heads are added to kept heads (Minitron, Muralidharan et al. 2024, 2407.14679, section 2.2).
 
-Of L heads in order of importance, the highest first, K stay, and the lowest of those take on what they lack of the pruned:
+Of L heads in order of importance, the highest first, K are kept, and the least important of those are changed by
 
     head_i += head_i - head_{2K-i+1}    for i in (K - (L - K), K], counted from 1,
 
-so the last that stays goes with the first that goes, the one before it with the next, and where more go than stay the least
-important of them are let go. A head is what the paper's own definition of attention has of it, its rows of W^Q, W^K and W^V with
-their biases; W^O reads all heads and is none of them, and is sliced. Where several query heads share a key and a value, only their
-rows of W^Q change, each within its KV group, as the paper says for grouped queries. It prepares a plan for training: without any, on
-the demo with 6 of 9 heads, perplexity is more than ten times that of slicing alone.
+so the last kept head is paired with the first pruned one, the one before it with the next. If more heads are pruned than kept, the least
+important pruned heads are ignored. A head is, by the paper's definition of attention, its rows of W^Q, W^K and W^V with their biases; W^O
+reads all heads and is only sliced. Where several query heads share a key and a value, only their rows of W^Q change, each within its KV
+group, as the paper says for grouped queries. This prepares a plan for training: without training, on the demo with 6 of 9 heads, perplexity
+is more than ten times that of slicing alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ from engine.types import Block, Model, Plan
 
 
 def redistribute(model: Model, before: Plan, after: Plan, scores: Sequence[torch.Tensor]) -> Plan:
-    """Return a trimmed plan, `after`, whose heads take on what those had that `before` has beside them.
+    """Return the trimmed plan `after` with the residuals of the heads that only `before` has added to its kept heads.
 
-    `scores` has what the heads of `before` score, a tensor [heads] a layer; they must be those that the plan was trimmed by.
+    `scores` are the scores of the heads of `before`, a tensor [heads] per layer; the plan must have been trimmed by them.
     """
     mixer, shape = Mixer(model.network, keep=0), shape_of(model.config)
     groups, blocks = shape.sharing, list[Block]()
@@ -39,7 +39,7 @@ def redistribute(model: Model, before: Plan, after: Plan, scores: Sequence[torch
 
 
 def pairs(scores: torch.Tensor, groups: int, kept: int) -> Iterator[tuple[int, int]]:
-    """Yield, for heads that score [heads] and of which each of some groups keeps so many, which head takes on what it lacks of which."""
+    """Yield (kept head, pruned head) pairs from scores [heads], where each group keeps `kept` heads."""
     for start, group in enumerate(scores.reshape(groups, -1)):
         order = (group.argsort(descending=True, stable=True) + start * len(group)).tolist()
         for place in range(max(0, 2 * kept - len(order)), kept):
@@ -47,7 +47,7 @@ def pairs(scores: torch.Tensor, groups: int, kept: int) -> Iterator[tuple[int, i
 
 
 def _with_partners(mixer: Mixer, old: Block, new: Block, partners: Sequence[tuple[int, int]]) -> Block:
-    """Return a trimmed block in which each of some heads has twice its own less its partner's; `old` is what it was trimmed from."""
+    """Return the trimmed block `new` in which each paired head is twice its own rows minus its partner's; `old` is the untrimmed block."""
     whole, result = replace(old, trim=None), new
     for parameter in mixer.projection_parameters(old.home):
         projection, _, kind = parameter.rpartition(".")
@@ -62,7 +62,7 @@ def _with_partners(mixer: Mixer, old: Block, new: Block, partners: Sequence[tupl
 
 
 def _rows(mixer: Mixer, projection: str, heads: Sequence[int]) -> list[int]:
-    """Return the rows of a projection that are some heads' own; none where it writes none."""
+    """Return the rows of a projection that belong only to these heads; [] if there are none."""
     shape, start, found = mixer.cutter.shape, 0, list[int]()
     for part in mixer.cutter.row.projections[projection][0].split("+"):
         if part == "query" or (part == "key" and shape.per_group == 1):

@@ -1,17 +1,17 @@
-"""What reads the parts that were cut is solved again on those that are left, so that the plan's stream follows the source's.
+"""Refit the projections that read cut parts to the remaining parts, so that the plan's residual stream follows the source's.
 
-A block writes to the stream r twice: W x of its attention (o_proj) and W x of its MLP (down_proj). With x what reaches the
-projection in the plan, and y what would have to be written for the stream to be the source's at the same point,
+A block writes to the residual stream r twice: W x of its attention (o_proj) and W x of its MLP (down_proj). With x the projection's input
+in the plan, and y the output that would make the stream equal the source's at the same point,
 
     W' = W + (Y^T X - W X^T X) (X^T X + strength * diagonal of X^T X)^-1
 
-is the ridge solution that shrinks towards the W it has, each input by its own size (closed form of OBS for a whole set of columns, as
-in SlimGPT 2412.18110 and ZipLM 2302.04089; that y is the source's stream and not W x alone is ours: it makes up for what blocks below
-have lost, cut width or left-out layers alike). From the bottom up, in float64; the strength is chosen on practice text that is held
-out, and a projection stays as it is where that text does not improve; what has chosen is then fitted too. Only stock weights change,
-and no bias is needed.
+is the ridge solution that shrinks towards the existing W, each input in proportion to its own size. This is the closed form of OBS for a
+whole set of columns, as in SlimGPT 2412.18110 and ZipLM 2302.04089. Taking y from the source's stream instead of W x is ours: it also
+corrects the errors of the blocks below, from cut width as well as from dropped layers. Blocks are refitted from the bottom up, in float64.
+The strength is chosen by the error on held-out practice text, and a projection is left unchanged if that error does not improve; the final
+fit includes the held-out text. Only stock weights change, and no bias is needed.
 
-Where a norm stands between the projection and the stream (Gemma), y is what the source's own projection writes.
+Where a norm follows the projection (Gemma), y is the output of the source's own projection.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,6 +22,7 @@ import torch
 from engine.cache import Definition
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, scaled
+from engine.messages import Message
 from engine.model_lock import check_cancelled
 from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
@@ -34,8 +35,8 @@ from engine.types import Block, Model, Plan, Trim
 
 REFIT = Definition("refit", 1)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-HELD_OUT = 3  # every third pack chooses
-_LEAST = 1e-6  # of what would have to be written: less is rounding
+HELD_OUT = 3  # every third pack is held out
+_LEAST = 1e-6  # relative to the size of y; smaller improvements are rounding
 
 
 class Normal:
@@ -72,7 +73,7 @@ class Normal:
         """Yield the ridge solution that shrinks towards a weight [out, in] for each strength."""
         xx = self.xx
         missing, sizes = (self.yx - weight @ xx).mT, xx.diagonal()
-        sizes = sizes.clamp_min(_LEAST * sizes.mean().clamp_min(1e-30))  # of inputs that never occur
+        sizes = sizes.clamp_min(_LEAST * sizes.mean().clamp_min(1e-30))  # for inputs that are always zero
         for strength in strengths:
             check_cancelled()
             damped = xx.clone()
@@ -81,12 +82,12 @@ class Normal:
 
 
 def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
-    """Return a plan without masks whose projections that write to the stream are solved again, each where held-out text improves.
+    """Return a plan without masks whose consumers are refitted, each only if the held-out error improves.
 
-    What was done to those projections before is dropped; a repair's map is what they start from.
+    Earlier refits of these projections are dropped; a repair's map is included in the starting weights.
 
     Raises:
-        SettingsError: there are fewer than two packs, so that none can be held out.
+        SettingsError: there are fewer than two packs, so none can be held out.
     """
     if len(packs) < 2:
         raise SettingsError("a refit needs more practice text: some is fitted, some is held out")
@@ -104,14 +105,14 @@ def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
 
 
 def _bare(block: Block, consumers: Sequence[str]) -> Block:
-    """Return a block without masks whose consumers are as they were before anything was done to them."""
+    """Return a block without masks and without refits of its consumers."""
     trim = block.trim and replace(block.trim, refits=tuple(one for one in block.trim.refits if one[0].rpartition(".")[0] not in consumers))
     return replace(block, refits=(), trim=trim, masks=())
 
 
 def with_tensor(block: Block, parameter: str, tensor: torch.Tensor) -> Block:
-    """Return a block with a projection's parameter replaced: of the trimmed shape where there is one, and as it is stored. The
-    tensor is kept beside the plan."""
+    """Return a block with a projection's parameter replaced, in the trimmed shape if there is one and in the stored layout. The tensor is
+    stored with the plan."""
     named = (parameter, keep_tensor(name_tensor(tensor)))
     if block.trim is not None:
         return replace(block, trim=replace(block.trim, refits=(*block.trim.refits, named)))
@@ -120,8 +121,8 @@ def with_tensor(block: Block, parameter: str, tensor: torch.Tensor) -> Block:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Wanted:
-    """What the source has over a pack where a block of the plan stands: after the attention of the block's home and where the next
-    block begins, and what the home's two consumers write; [tokens, hidden]."""
+    """The source's states and outputs over a pack at the place of a plan's block: the stream after the attention of the block's home, the
+    stream where the next block begins, and the outputs of the home's two consumers; [tokens, hidden]."""
 
     middle: torch.Tensor
     end: torch.Tensor
@@ -129,7 +130,7 @@ class _Wanted:
 
 
 class _Refit:
-    """The source's stream and the plan's, side by side."""
+    """Walks over the source's and the plan's residual streams in parallel."""
 
     def __init__(self, model: Model, packs: Sequence[Pack], blocks: Sequence[Block]) -> None:
         self._model, self._row = model, architecture_of(model.config)
@@ -139,12 +140,12 @@ class _Refit:
         self.consumers = self._row.consumers
 
     def same(self, block: Block) -> Job[None]:
-        """Go on over a block up to which the plan is the source."""
+        """Advance over a block up to which the plan equals the source."""
         yield from self._theirs.step(block)
         self._ours.go_on(self._theirs.states)
 
     def block(self, block: Block, end: int) -> Job[Block]:
-        """Return a block whose consumers are solved again, and go on after it; `end` is the source's point that it leads to."""
+        """Return a block with refitted consumers, and advance over it; `end` is the source layer where the next block begins."""
         wanted = yield from self._wanted(block.home, end)
         for name in self.consumers:
             block = yield from self._solved(block, name, wanted)
@@ -152,13 +153,13 @@ class _Refit:
         return block
 
     def _wanted(self, home: int, end: int) -> Job[list[_Wanted]]:
-        """Take the source on to a point, and return what it had on the way."""
+        """Advance the source to layer `end`, and return its states and outputs at `home`."""
         source = untouched(self._model.spec.depth).blocks
         while self._theirs.place < home:
             yield from self._theirs.step(source[self._theirs.place])
         found, states = [], []
         for opening, state in zip(self._theirs.openings, self._theirs.states, strict=True):
-            yield Progress(f"Layer {home} of the source")
+            yield Progress(Message("Layer {home} of the source", home=home))
             with self._model.lock:
                 output, seen = traced(self._model, self._theirs.mixer, source[home], state, opening, self.consumers)
             written = {name: one[0] for name, (_, one) in seen.items()}
@@ -171,25 +172,26 @@ class _Refit:
         return [_Wanted(middle, state[0], written) for (middle, written), state in zip(found, self._theirs.states, strict=True)]
 
     def _solved(self, block: Block, name: str, wanted: Sequence[_Wanted]) -> Job[Block]:
-        """Return a block with the weight of one of its consumers solved again, where that helps."""
+        """Return a block with one of its consumers refitted, if the held-out error improves."""
         weight = self._ours.mixer.weight(block, name)
         fitted, held = (Normal(*weight.shape[::-1]) for _ in range(2))
         for number, want in enumerate(wanted):
-            yield Progress(f"Solving layer {block.home} again", number / len(wanted))
+            yield Progress(Message("Solving layer {home} again", home=block.home), number / len(wanted))
             with self._model.lock:
                 (held if number % HELD_OUT == 0 else fitted).add(*self._pair(number, block, name, want))
         errors = [held.error(one) for one in fitted.solved(weight, STRENGTHS)]
         best = min(range(len(errors)), key=errors.__getitem__)
         if held.error(weight) - errors[best] <= _LEAST * held.yy:
             return block
-        (solved,) = fitted.joined(held).solved(weight, (STRENGTHS[best],))  # what was held out has chosen, and is fitted too
+        # the held-out text has chosen the strength and is now fitted too
+        (solved,) = fitted.joined(held).solved(weight, (STRENGTHS[best],))
         return with_tensor(block, f"{name}.weight", self._cutter.oriented(solved).to(self._model.network.dtype))
 
     def _pair(self, number: int, block: Block, name: str, want: _Wanted) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what a consumer reads over a pack in the plan, and what it would have to write; in the trimmed shapes."""
+        """Return a consumer's input over a pack in the plan, and its wanted output; in the trimmed shapes."""
         state, opening = self._ours.states[number], self._ours.openings[number]
         attention, plain = name == self.consumers[0], self._row.writes is not None
-        short = name if attention or not plain else None  # what it writes is not asked for
+        short = name if attention or not plain else None  # the consumer's own output is not needed
         output, seen = traced(self._model, self._ours.mixer, block, state, opening, (name,), short)
         read, wrote = seen[name]
         if not plain:

@@ -1,6 +1,6 @@
-"""Scores of query heads, neurons and channels. Every score is a file of this room; what all share is here.
+"""Scores of query heads, neurons and channels. Each score is a file in this package; the shared code is here.
 
-Scores are of one pass over practice text through the plan as it stands, with running sums only.
+Scores come from one pass of practice texts through the current plan, with running sums only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +22,16 @@ from engine.plans.trimming import trimmed_shape
 from engine.settings import Registry
 from engine.types import Block, Model, Plan
 
-AXES = {"heads": "query", "neurons": "neuron", "channels": "channel"}  # as families name them
+AXES = {"heads": "query", "neurons": "neuron", "channels": "channel"}  # by the families' names
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class AxisStatistics:
-    """An axis of one block: for each place where it is read the sums over what is read there and the weights [out, in] that read
-    it, the weights [out, in] whose outputs it is, and the gradients of both where a score needs them. All in float64.
+    """One axis of a block: for each place that reads it the sums over its values and the weights [out, in] that read them, the weights
+    [out, in] that write the axis, and the gradients of both if a score needs them. All are in float64.
 
-    What writes a head is its query, and its key and value where it shares them with no other head.
-
-    `unit` is how many elements of the axis make one of what is scored: a head's width, or 1.
+    A head is written by its query projection, and by its key and value if no other head shares them. `unit` is the number of elements per
+    scored unit: a head's width, or 1.
     """
 
     axis: str
@@ -44,40 +43,42 @@ class AxisStatistics:
     written_gradients: tuple[torch.Tensor, ...] = ()
 
     def folded(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of what each unit's elements have."""
+        """Return the sum over each unit's elements."""
         return values.reshape(-1, self.unit).sum(1)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreSettings:
-    """Of every score of a width."""
+    """Settings shared by all width scores."""
 
     axes: ClassVar[tuple[str, ...]] = ("heads", "neurons")
     needs: ClassVar[frozenset[str]] = frozenset()  # of "gram", "gradients"
-    version: ClassVar[int] = 1  # of the formula, see `engine.cache.Definition`
+    version: ClassVar[int] = 1  # version of the formula, see `engine.cache.Definition`
 
 
 SCORES: Registry[Callable[[AxisStatistics, Any], torch.Tensor]] = Registry("score", __package__)  # each scores an axis of a block: [units]
-Scores = dict[str, tuple[torch.Tensor, ...]]  # by axis, a layer each: [units]
+Scores = dict[str, tuple[torch.Tensor, ...]]  # by axis, one tensor [units] per layer
 
 
 def scores_for(axis: str) -> tuple[str, ...]:
-    """Return the scores that an axis has."""
+    """Return the names of an axis's scores."""
     return tuple(name for name, method in SCORES.items() if axis in getattr(method.settings, "axes", ()))
 
 
 def require_score(score: str, axis: str) -> None:
-    """Raise SettingsError where a score is unknown, or is none of an axis."""
+    """Raise SettingsError if a score is unknown, or is not defined for an axis."""
     SCORES.require(score)
     if score not in scores_for(axis):
-        raise SettingsError(f"{score} is no score of {axis}; choose one of {', '.join(scores_for(axis))}")
+        raise SettingsError(
+            "{score} is no score of {axis}; choose one of {choices}", score=score, axis=axis, choices=", ".join(scores_for(axis))
+        )
 
 
 def scores(
     model: Model, plan: Plan, packs: Sequence[Pack], axes: Sequence[str], score: str, settings: Mapping[str, Any] | None = None
 ) -> Job[Scores]:
-    """Return what each unit of some axes of a plan scores, layer by layer, from one pass over practice text (and one backward pass
-    a text where the score needs gradients)."""
+    """Return the scores of all units on some axes of a plan, layer by layer, from one pass over practice texts (and one backward pass per
+    text if the score needs gradients)."""
     for axis in axes:
         require_score(score, axis)
     method = SCORES[score]
@@ -103,7 +104,7 @@ def scores(
 
 
 class _Scoring:
-    """What scores need of a plan's weights."""
+    """Collects a plan's weights and gradients for scores."""
 
     def __init__(self, model: Model, plan: Plan) -> None:
         self._mixer = Mixer(model.network, keep=0)
@@ -112,12 +113,12 @@ class _Scoring:
         self.consumers = self._row.consumers
 
     def take(self, place: int, name: str, gradient: torch.Tensor) -> None:
-        """Sum up the gradient of another text."""
+        """Add the gradient of another text."""
         before = self._gradients.get((place, name))
         self._gradients[place, name] = gradient.float().clone() if before is None else before.add_(gradient.float())
 
     def reading(self, block: Block, place: int, axis: str, seen: Mapping[str, Sums]) -> AxisStatistics:
-        """Return an axis of a block with what was seen of it."""
+        """Return an axis of a block with its sums and weights."""
         together = {reader: names for reader, names in readers(self._row).items() if self._row.projections[reader][1] == AXES[axis]}
         weights = {name: self._mixer.weight(block, name) for name in self._row.projections}
         known = {name: self._gradients.get((place, f"{name}.weight")) for name in weights}
@@ -133,7 +134,7 @@ class _Scoring:
         )
 
     def _writers(self, weights: Mapping[str, torch.Tensor], axis: str, block: Block) -> list[torch.Tensor]:
-        """Return the rows of weights whose outputs are the axis; of a fused projection only those."""
+        """Return the rows of weights that write the axis; of a fused projection only those rows."""
         if axis == "channels":
             return []
         shape, found = trimmed_shape(self._shape, block.trim), list[torch.Tensor]()

@@ -1,4 +1,4 @@
-"""Which weights go, given a score for each: the lowest of a row, of a matrix, of everything, or of every few in a row."""
+"""Select the weights to prune from their scores: the lowest of a row, of a matrix, of the model, or of every m in a row."""
 
 import re
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ GROUPS = ("output", "layer", "global")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How many weights are to go: a share of them, or `n` of every `m` in a row where `m` is not 0; and what competes: the weights
-    of one `output` (a row), of one projection (`layer`), or of all projections of the model (`global`)."""
+    """How many weights to prune: a share, or `n` of every `m` in a row if `m` is not 0; and which compete: the weights of one `output` (a
+    row), of one projection (`layer`), or of all projections of the model (`global`)."""
 
     sparsity: float
     n: int = 0
@@ -23,28 +23,28 @@ class Wanted:
 
 
 def wanted(sparsity: float | None, pattern: str | None, group: str) -> Wanted:
-    """Read what a person asks for: a share in [0, 1), or a pattern such as 2:4, which cuts 2 of every 4.
+    """Parse a share in [0, 1), or a pattern such as 2:4, which prunes 2 of every 4.
 
     Raises:
-        SettingsError: it is neither, or both, or makes no sense.
+        SettingsError: neither or both are given, or a value is invalid.
     """
     if group not in GROUPS:
-        raise SettingsError(f"unknown group '{group}'; choose one of {', '.join(GROUPS)}")
+        raise SettingsError("unknown group '{group}'; choose one of {choices}", group=group, choices=", ".join(GROUPS))
     if (sparsity is None) == (not pattern):
         raise SettingsError("name one of the two: a sparsity such as 0.5, or a pattern such as 2:4")
     if sparsity is not None:
         if not 0 <= sparsity < 1:
-            raise SettingsError(f"a sparsity lies in [0, 1), and {sparsity:g} does not")
+            raise SettingsError("a sparsity lies in [0, 1), and {sparsity:g} does not", sparsity=sparsity)
         return Wanted(sparsity, group=group)
     found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", pattern or "")
     n, m = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 0 < n < m:
-        raise SettingsError(f"'{pattern}' is no pattern; write one such as 2:4, which cuts 2 of every 4 weights")
+        raise SettingsError("'{pattern}' is no pattern; write one such as 2:4, which cuts 2 of every 4 weights", pattern=pattern)
     return Wanted(n / m, n, m, group)
 
 
 def chosen(scores: torch.Tensor, want: Wanted) -> torch.Tensor:
-    """Return which weights go (bool, of the scores' shape [out, in]): those with the lowest scores, the first of equal ones.
+    """Return the weights to prune (bool, in the scores' shape [out, in]): those with the lowest scores, the first of equal ones.
 
     A row loses int(in * sparsity) weights, a matrix int(out * in * sparsity).
 
@@ -54,7 +54,7 @@ def chosen(scores: torch.Tensor, want: Wanted) -> torch.Tensor:
     rows, columns = scores.shape
     if want.m:
         if columns % want.m:
-            raise SettingsError(f"the pattern {want.n}:{want.m} does not divide a projection's {columns} inputs")
+            raise SettingsError("the pattern {n}:{m} does not divide a projection's {columns} inputs", n=want.n, m=want.m, columns=columns)
         return lowest(scores.reshape(-1, want.m), want.n).reshape(rows, columns)
     if want.group == "output":
         return lowest(scores, int(columns * want.sparsity))
@@ -62,9 +62,9 @@ def chosen(scores: torch.Tensor, want: Wanted) -> torch.Tensor:
 
 
 def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Return a bool tensor with the `count` lowest of each row of a matrix; of equal ones the first, as a stable sort has them.
+    """Return a bool tensor that marks the `count` lowest of each row of a matrix; of equal ones the first, as in a stable sort.
 
-    By a partition, which is several times quicker than a sort.
+    It uses a partition, which is several times faster than a sort.
     """
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)

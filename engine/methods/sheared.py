@@ -1,18 +1,18 @@
-"""Sheared LLaMA (Xia et al. 2023, 2310.06694), section 2.1: targeted structured pruning. Which layers, heads, neurons and channels stay is
-learned by masks (see engine/methods/hard_concrete.py) while the weights learn too; every layer comes to the same shape, a given one.
+"""Sheared LLaMA (Xia et al. 2023, 2310.06694), section 2.1: targeted structured pruning. Masks learn which layers, heads, neurons and
+channels to keep (see engine/methods/hard_concrete.py) while the weights are trained too; every layer ends with the same given shape.
 
-The masks stand in the weights, so that no forward pass is changed. With h of the channels, l of the layers, and a mask of the heads or the
-neurons on what the projection reads that mixes them:
+The masks are applied to the weights, so that no forward pass changes. With h the masks of channels, l those of layers, and a mask of the
+heads or the neurons on the input of the projection that mixes them:
 
     embedding * h        o_proj, down_proj: rows * h * l, columns * their mask        gains of norms * h * sqrt(kept / width)
 
-The root makes up for a norm's mean, which is taken over all channels and not over those that are left; a norm that closes a block (Gemma's)
-has l, since it would undo any factor before it. The published code masks what flows between: the same, but that a KV group of several query
-heads, which it does not know, has a row of masks of its own here, or one mask for all of it. The head has no mask.
+The root compensates for a norm's mean, which is taken over all channels instead of the kept ones. A norm that closes a block (Gemma's) gets
+l, because it would undo any factor before it. The published code masks activations instead: the result is the same, except for KV groups of
+several query heads, which it does not support. Here each group has its own row of masks, or one mask for the whole group. The head has no
+mask.
 
-In the end the masks are exact. Those of heads and neurons keep their soft values, which are folded into the projections; those of
-layers and channels are 1 where they stay, since a plan has its norms and its embedding from the source: all that has learned are
-projections.
+At the end the masks are exact. Those of heads and neurons keep their soft values, which are folded into the projections. Those of layers
+and channels are 1 where kept, because a plan takes its norms and its embedding from the source: only projections have been trained.
 """
 
 import functools
@@ -39,24 +39,32 @@ TARGETS = ("layers", "heads", "groups", "neurons", "channels")
 
 
 def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
-    """Return the shape that a model is to be sheared to: so many of some of TARGETS, all of the others. Heads are as many of each KV
-    group; `groups` are KV groups, which go with all of their heads.
+    """Return the target shape of a model: the given numbers of some of TARGETS, all of the others. Every KV group keeps equally many heads;
+    `groups` are KV groups, each removed with all of its heads.
 
     Raises:
-        SettingsError: a target is unknown, no number, or more than there is. PlanError: the family's stock class has no such shape.
+        SettingsError: a target is unknown, not an integer, or more than the model has.
+        PlanError: the family's stock class does not support the shape.
     """
     now = shape_of(config)
     for name, value in target.items():
         if name not in TARGETS:
-            raise SettingsError(f"'{name[:40]}' is nothing that a model is sheared to; choose from {', '.join(TARGETS)}")
+            raise SettingsError(
+                "'{name}' is nothing that a model is sheared to; choose from {choices}", name=name[:40], choices=", ".join(TARGETS)
+            )
         if isinstance(value, bool) or not isinstance(value, int):
-            raise SettingsError(f"{name} is {value!r}; write a whole number, such as {getattr(now, name, now.depth)}")
+            raise SettingsError(
+                "{name} is {value!r}; write a whole number, such as {getattr}",
+                name=name,
+                value=value,
+                getattr=getattr(now, name, now.depth),
+            )
     if {"heads", "groups"} <= target.keys():
         raise SettingsError("name heads or groups, not both: a KV group goes with all of its query heads")
     require_target(now.depth, target.get("layers", now.depth))
     groups = target.get("groups", now.groups)
     if not 1 <= groups <= now.groups:
-        raise SettingsError(f"{groups} groups cannot be kept of {now.groups}")
+        raise SettingsError("{groups} groups cannot be kept of {groups2}", groups=groups, groups2=now.groups)
     shape = narrowed(now, Kept(target.get("heads"), target.get("neurons"), target.get("channels")))
     if "groups" in target:
         shape = replace(shape, groups=groups, heads=groups * now.per_group)
@@ -65,7 +73,7 @@ def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
 
 
 def kinds_between(now: Shape, wanted: Shape) -> tuple[Kind, ...]:
-    """Return the kinds of masks that lead from a shape to another: of what is to become less, and no others."""
+    """Return the kinds of masks needed between two shapes: only of what is to be reduced."""
     if wanted.groups < now.groups and now.sharing > 1:
         heads = Kind("heads", now.depth, now.groups, wanted.groups, now.per_group)
     else:
@@ -76,8 +84,8 @@ def kinds_between(now: Shape, wanted: Shape) -> tuple[Kind, ...]:
 
 
 class Masked(nn.Module):
-    """A network under masks, for whoever runs a causal language model: drawn while it trains, as many parts as are expected to stay
-    while it is evaluated, exact ones once it is `settled`. Only its projections are to learn."""
+    """A network under masks, usable as a causal language model: masks are drawn during training, keep the expected number of parts during
+    evaluation, and are exact once `settled`. Only its projections are trained."""
 
     def __init__(self, network: Any, masks: Masks) -> None:
         super().__init__()
@@ -86,11 +94,11 @@ class Masked(nn.Module):
 
     @property
     def config(self) -> Any:
-        """The network's own."""
+        """The network's own config."""
         return self.network.config
 
     def get_output_embeddings(self) -> Any:
-        """Return the network's own, which has no mask."""
+        """Return the network's own output embeddings, which have no mask."""
         return self.network.get_output_embeddings()
 
     def base_model(self, **inputs: Any) -> Any:
@@ -99,7 +107,7 @@ class Masked(nn.Module):
         return functional_call(self.network.base_model, weights, kwargs=inputs, tie_weights=True)
 
     def forward(self, **inputs: Any) -> Any:
-        """Run the whole network. Its head is masked along with an embedding that it is tied to."""
+        """Run the whole network. Its head is masked too if it is tied to the embedding."""
         return functional_call(self.network, self.weights(self.values()), kwargs=inputs, tie_weights=True)
 
     def projections(self) -> dict[str, nn.Parameter]:
@@ -130,7 +138,7 @@ class Masked(nn.Module):
         return found
 
     def _written(self, place: int, block: nn.Module, values: Values) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield the projections that read heads and neurons, and write to the stream."""
+        """Yield the projections that read heads and neurons and write to the residual stream."""
         row = self._cutter.row
         factors = [values["channels"][0]] if "channels" in values else []
         factors += [values["layers"][0, place]] if "layers" in values and not row.closing else []
@@ -153,7 +161,8 @@ class Masked(nn.Module):
         for name in row.norms:
             closing = name in row.closing
             factors = [_root(values["channels"])] if "channels" in values else []
-            factors += [values["channels"][0]] if "channels" in values and not closing else []  # what it closes has them already
+            # the input of a closing norm has them already
+            factors += [values["channels"][0]] if "channels" in values and not closing else []
             factors += [values["layers"][0, place]] if "layers" in values and closing else []
             if factors:
                 yield f"{name}.weight", self._gained(block.get_parameter(f"{name}.weight"), *factors)
@@ -164,9 +173,10 @@ class Masked(nn.Module):
 
     @torch.no_grad()
     def plan(self, dtype: torch.dtype, told: Mapping[str, Any]) -> Plan:
-        """Return what is left as a plan, its projections in `dtype` as tensors that are kept beside it; `told` is how it came to be.
+        """Return the kept parts as a plan, its projections in `dtype` as tensors stored with it; `told` are the settings it records.
 
-        Its gains are plain: its norms are those of the masks, over the channels that are left (see engine/plans/trimming.py)."""
+        Its gains are plain: its norms are those under the masks, over the kept channels (see engine/plans/trimming.py).
+        """
         self.settled = True
         values, depth = self.values(), self._cutter.shape.depth
         weights = dict(self.projections()) | self.weights(values)
@@ -195,5 +205,5 @@ class Masked(nn.Module):
 
 
 def _root(channels: torch.Tensor) -> torch.Tensor:
-    """Return sqrt(kept / width): a norm's mean is over all channels, of which these are not 0."""
+    """Return sqrt(kept / width): a norm's mean is over all channels, of which only these are not 0."""
     return (channels.count_nonzero() / channels.numel()).sqrt()

@@ -1,4 +1,4 @@
-"""ShortGPT (Men et al. 2024, 2403.03853): the layers of least block influence go, all at once."""
+"""ShortGPT (Men et al. 2024, 2403.03853): drop the layers of least block influence, all at once."""
 
 from engine.jobs import Job
 from engine.judge.objectives import Objective
@@ -10,7 +10,7 @@ from engine.types import Plan
 
 @BASELINES.register("bi", "ShortGPT: the layers of least block influence, all at once", reference="2403.03853")
 def least_influence(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
-    """Return the plan that drops the layers whose input and output are most alike (1 - mean cosine is least)."""
+    """Return the plan that drops the layers whose input and output are most alike (least 1 - mean cosine)."""
     depth = objective.model.spec.depth
     found = yield from profile(objective.records)
     ranked = sorted(range(depth), key=lambda layer: found.layers[layer].block_influence)

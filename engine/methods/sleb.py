@@ -1,13 +1,14 @@
-"""SLEB (Song et al. 2024, 2402.09025): again and again the layer whose removal costs least goes, measured each time.
+"""SLEB (Song et al. 2024, 2402.09025): repeatedly drop the layer whose removal costs least, measured each time.
 
-The published code never removes the first layer nor the last one of those left (its two barriers are 1), and measures the loss of
-the texts. Here any layer may go, and the objective is KL to the source where nobody names another; `perplexity` is the published one.
+The published code never removes the first or the last remaining layer (its two barriers are 1), and measures the loss of the texts. Here
+any layer may be dropped, and the default objective is KL to the source; `perplexity` is the published one.
 """
 
 import math
 
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
+from engine.messages import Message
 from engine.methods.baselines import BASELINES, plan_of_kept, require_target
 from engine.settings import NoSettings
 from engine.types import Plan
@@ -20,7 +21,7 @@ def sleb(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
 
 
 def greedy(objective: Objective, keep: int) -> Job[Found]:
-    """Return SLEB's plan: in each round every layer left is tried, and the one goes without which the score is best."""
+    """Return SLEB's plan: each round tries every remaining layer and drops the one without which the score is best."""
     depth = objective.model.spec.depth
     require_target(depth, keep)
     left = tuple(range(depth))
@@ -30,7 +31,7 @@ def greedy(objective: Objective, keep: int) -> Job[Found]:
     while len(left) > keep:
         best: tuple[float, int] | None = None
         for layer in left:
-            yield Progress(f"Trying without layer {layer}, {len(left)} left", tried / max(total, 1))
+            yield Progress(Message("Trying without layer {layer}, {count} left", layer=layer, count=len(left)), tried / max(total, 1))
             tried += 1
             rest = plan_of_kept(depth, (other for other in left if other != layer), "sleb")
             value = objective.score(rest)

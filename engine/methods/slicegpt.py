@@ -1,10 +1,10 @@
-"""SliceGPT (Ashkboos et al. 2024, 2401.15024), section 3: how much of the residual stream's variance stays where the stream keeps
-only its k principal directions. An analysis: its checkpoint is nothing that a stock class loads.
+"""SliceGPT (Ashkboos et al. 2024, 2401.15024), section 3: the share of the residual stream's variance kept by its k principal directions.
+This is an analysis only: no stock class loads such a checkpoint.
 
-C = sum over tokens of x^T x, x what the layer's first norm makes of the stream without its gain, so that every token counts alike
-(the paper's definition; of the raw stream, which the published code takes, few tokens with massive values are nearly all). Of C's
-eigenvalues the k largest stay. Rotated to its own eigenvectors each layer would need the product of two layers' rotations on every
-residual connection, and norms without gains, which are folded into the projections that read them.
+C = sum over tokens of x^T x, where x is the output of the layer's first norm without its gain, so that every token counts equally. This is
+the paper's definition; in the raw stream, which the published code uses, a few tokens with massive values dominate. The k largest
+eigenvalues of C are kept. To rotate each layer to its own eigenvectors, every residual connection would need the product of two layers'
+rotations, and norms would need their gains folded into the projections that read them.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ Rows = tuple[tuple[float, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Directions:
-    """Of the stream that enters each layer, shares of its variance (uncentred): of its `principal` directions, the largest first,
-    and of its `channels` as they stand. A row a layer, each of which adds up to 1."""
+    """Shares of the (uncentred) variance of the residual stream that enters each layer: of its `principal` directions, the largest first,
+    and of its `channels`. One row per layer; each adds up to 1."""
 
     principal: Rows
     channels: Rows
 
 
 def directions(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Directions]:
-    """Return what the stream's directions and channels hold of its variance in a plan, from one pass; in float64."""
+    """Return the variance shares of the residual stream's directions and channels in a plan, from one pass; in float64."""
     walk, principal, channels = Walk(model, packs, plan.blocks), list[tuple[float, ...]](), list[tuple[float, ...]]()
     for place, block in enumerate(plan.blocks):
         gram = _gram(model, walk, block.home)

@@ -1,9 +1,9 @@
-"""SparseGPT (Frantar and Alistarh 2023, 2301.00774), Algorithm 1: columns are pruned in order, and those after make up for it.
+"""SparseGPT (Frantar and Alistarh 2023, 2301.00774), Algorithm 1: prune columns in order, and adjust the later ones to compensate.
 
-H = 2 / N sum X X^T over N texts, damped; U the upper Cholesky factor of its inverse. In blocks of 128 columns the weights with the
-lowest W^2 / U_ii^2 go: of all rows together, or N of every M of a row; each column's error, over U_ii, is taken from the columns
-after it. Computed in float64. An input that never occurs loses its weights. Where H has no factor, the damping grows tenfold until
-it has one (other code falls back to magnitude in silence).
+H = 2 / N sum X X^T over N texts, damped; U is the upper Cholesky factor of its inverse. In blocks of 128 columns the weights with the
+lowest W^2 / U_ii^2 are pruned: of all rows together, or N of every M of a row. Each column's error, divided by U_ii, is subtracted from the
+later columns. Computed in float64. An input that is always zero loses its weights. If H has no factor, the damping grows tenfold until it
+has one (other code silently falls back to magnitude).
 """
 
 from dataclasses import dataclass, field
@@ -18,19 +18,19 @@ from engine.model_lock import check_cancelled
 from engine.settings import control
 
 COLUMNS = 128
-_MOST = 10.0  # a damping of ten times the mean of the diagonal leaves nothing of H
+_MOST = 10.0  # a damping of ten times the mean of the diagonal makes H meaningless
 
 
 @dataclass(frozen=True, slots=True)
 class SparseGptSettings(MaskSettings):
-    """Of SparseGPT."""
+    """Settings of SparseGPT."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"sums", "gram"})
     updates: ClassVar[bool] = True
     damping: float = field(default=0.01, metadata=control("added to the diagonal of H, as a share of its mean", 1e-6, 1.0, 0.01))
 
     def update(self, reading: PruningInput, want: Wanted) -> Updated:
-        """Return which weights go, what the others become, and the damping where it had to be raised."""
+        """Return the pruned weights, the new weights, and the damping if it had to be raised."""
         gone, weight, damping = solve(reading, want, self.damping)
         return Updated(gone, weight, f"damping {damping:g}" if damping > self.damping else "")
 
@@ -39,13 +39,13 @@ class SparseGptSettings(MaskSettings):
     "sparsegpt", "weights go by their saliency, and those that stay make up for them", SparseGptSettings, reference="2301.00774"
 )
 def saliency(reading: PruningInput, settings: SparseGptSettings) -> torch.Tensor:
-    """W_ij^2 / U_jj^2, before any weight is updated."""
+    """Return W_ij^2 / U_jj^2, before any weight is updated."""
     factor, *_ = factored(reading, settings.damping)
     return (reading.weight / factor.diagonal()).square()
 
 
 def factored(reading: PruningInput, damping: float) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Return the upper Cholesky factor U [in, in] of the damped H's inverse, which inputs never occur (bool [in]), and the damping.
+    """Return the upper Cholesky factor U [in, in] of the damped H's inverse, the inputs that are always zero (bool [in]), and the damping.
 
     Raises:
         SettingsError: no damping up to ten times the diagonal's mean makes H positive definite.
@@ -68,15 +68,15 @@ def factored(reading: PruningInput, damping: float) -> tuple[torch.Tensor, torch
 
 
 def solve(reading: PruningInput, want: Wanted, damping: float = 0.01) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Return which weights go (bool), the weights [out, in] afterwards, zeros where they went, and the damping that it took."""
+    """Return the pruned weights (bool), the new weights [out, in] with zeros where pruned, and the damping used."""
     factor, dead, damping = factored(reading, damping)
     weight = reading.weight.clone()
     weight[:, dead] = 0.0
     rows, columns = weight.shape
     if want.m and columns % want.m:
-        raise SettingsError(f"the pattern {want.n}:{want.m} does not divide a projection's {columns} inputs")
+        raise SettingsError("the pattern {n}:{m} does not divide a projection's {columns} inputs", n=want.n, m=want.m, columns=columns)
     gone = torch.zeros(rows, columns, dtype=torch.bool)
-    wide = COLUMNS - COLUMNS % want.m if want.m else COLUMNS  # no few of a pattern lie in two blocks
+    wide = COLUMNS - COLUMNS % want.m if want.m else COLUMNS  # no group of a pattern spans two blocks
     for start in range(0, columns, wide):
         check_cancelled()
         stop = min(start + wide, columns)
@@ -97,7 +97,7 @@ def solve(reading: PruningInput, want: Wanted, damping: float = 0.01) -> tuple[t
 
 
 def _below(part: torch.Tensor, upper: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """Return the weights at or below the sorted score of number int(numel * sparsity), all rows together: one more than that many."""
+    """Return the weights whose score is at most the sorted score at index int(numel * sparsity), over all rows: one more than that many."""
     if sparsity == 0:
         return torch.zeros_like(part, dtype=torch.bool)
     scores = (part / upper.diagonal()).square()

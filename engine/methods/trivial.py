@@ -1,4 +1,4 @@
-"""What a choice without any measurement gives: the last layers dropped, or layers at random."""
+"""Baselines without any measurement: drop the last layers, or random layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.methods.baselines import BASELINES, plan_of_kept, plan_without
 from engine.settings import NoSettings, control
 from engine.types import Plan
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RandomSettings:
-    """Of the random choice."""
+    """Settings of the random choice."""
 
     seed: int = field(default=0, metadata=control("which of the random choices to make", 0, None, 1))
 
@@ -25,7 +26,7 @@ class RandomSettings:
 @BASELINES.register("tail", "the last layers dropped")
 def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that keeps the first layers."""
-    yield Progress("Choosing layers")
+    yield Progress(Message("Choosing layers"))
     depth = objective.model.spec.depth
     return plan_without(depth, range(keep, depth), "tail", keep=keep)
 
@@ -33,7 +34,7 @@ def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
 @BASELINES.register("random", "layers at random", RandomSettings)
 def at_random(objective: Objective, keep: int, settings: RandomSettings) -> Job[Plan]:
     """Return the plan that keeps a seeded sample of the layers."""
-    yield Progress("Choosing layers")
+    yield Progress(Message("Choosing layers"))
     depth = objective.model.spec.depth
     kept = random.Random(settings.seed).sample(range(depth), keep)
     return plan_of_kept(depth, kept, "random", keep=keep, seed=settings.seed)

@@ -1,4 +1,4 @@
-"""Wanda (Sun et al. 2023, 2306.11695), Eq. 1: a weight matters by its size times the length of what it reads."""
+"""Wanda (Sun et al. 2023, 2306.11695), Eq. 1: a weight's importance is its magnitude times the norm of its input."""
 
 import torch
 
@@ -7,5 +7,5 @@ from engine.methods.masks import MASKS, MaskSettings, PruningInput
 
 @MASKS.register("wanda", "weights go by |W| times the norm of their input", MaskSettings, reference="2306.11695")
 def wanda(reading: PruningInput, settings: MaskSettings) -> torch.Tensor:
-    """|W_ij| ||X_j||, X the projection's inputs over all tokens; compared within each output."""
+    """Return |W_ij| ||X_j||, X the projection's inputs over all tokens; compared within each output."""
     return reading.weight.abs() * reading.norm

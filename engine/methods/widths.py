@@ -1,6 +1,6 @@
-"""Width: which query heads, neurons and channels of a plan are kept, by a score (see engine/methods/scores.py).
+"""Width: select the query heads, neurons and channels of a plan to keep, by a score (see engine/methods/scores.py).
 
-Heads are ranked within their KV group, neurons within their layer, channels by the sum over layers; every layer keeps as many.
+Heads are ranked within their KV group, neurons within their layer, channels by the sum over layers; every layer keeps equally many.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from engine.models.texts import Pack, read_in
 from engine.plans.trimming import trimmed_shape
 from engine.types import Block, Model, Part, Plan, Shape, Trim
 
-# What is done for what reads the cut parts, and the share of a trim that scoring is then.
+# How projections that read cut parts are compensated, and the share of the work that scoring then is.
 BESIDE = {"refit": 0.3, "bias": 0.6, "nothing": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How many query heads, neurons and channels are to be left; None leaves all that there are."""
+    """The numbers of query heads, neurons and channels to keep; None keeps all."""
 
     heads: int | None = None
     neurons: int | None = None
@@ -34,10 +34,11 @@ class Kept:
 
 
 def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
-    """Return the shape that a plan comes to, so trimmed.
+    """Return a plan's shape after a trim.
 
     Raises:
-        SettingsError: nothing would be cut, or there is no such number. PlanError: the stock class has no such shape.
+        SettingsError: nothing would be cut, or a number is out of range.
+        PlanError: the stock class does not support the shape.
     """
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     shape = narrowed(now, kept)
@@ -48,32 +49,34 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
 
 
 def narrowed(now: Shape, kept: Kept) -> Shape:
-    """Return a shape with what is kept of it.
+    """Return a shape reduced to what is kept.
 
     Raises:
-        SettingsError: there is no such number of an axis.
+        SettingsError: a number is out of range for its axis.
     """
     for axis in AXES:
         wanted, there = getattr(kept, axis), getattr(now, axis)
         if wanted is not None and not 1 <= wanted <= there:
-            raise SettingsError(f"{wanted} {axis} cannot be kept of {there}")
+            raise SettingsError("{wanted} {axis} cannot be kept of {there}", wanted=wanted, axis=axis, there=there)
     heads = now.heads if kept.heads is None else kept.heads
     if heads % now.sharing:
-        raise SettingsError(f"{heads} query heads cannot be kept: each of the {now.groups} KV groups keeps as many")
+        raise SettingsError(
+            "{heads} query heads cannot be kept: each of the {groups} KV groups keeps as many", heads=heads, groups=now.groups
+        )
     return replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
 
 
 def require_beside(beside: str) -> None:
-    """Raise SettingsError where nothing is done by this word for what reads the cut parts."""
+    """Raise SettingsError if the compensation is unknown."""
     if beside not in BESIDE:
-        raise SettingsError(f"'{beside}' cannot be done beside a trim; choose one of {', '.join(BESIDE)}")
+        raise SettingsError("'{beside}' cannot be done beside a trim; choose one of {choices}", beside=beside, choices=", ".join(BESIDE))
 
 
 def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
-    """Return what is to be kept so that a plan comes to at most so many parameters: beside what is asked for, the most neurons.
+    """Return `kept` with the most neurons for which a plan has at most so many parameters.
 
     Raises:
-        SettingsError: neurons are asked for too, or even one a layer is too many.
+        SettingsError: `kept` already names neurons, or even one per layer is too many.
     """
     if kept.neurons is not None:
         raise SettingsError("name neurons or parameters, not both: neurons are what is cut to meet a number of parameters")
@@ -82,7 +85,10 @@ def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
     for neurons in range(now.neurons, 0, -1):
         if parameters_at(model.spec, replace(shape, neurons=neurons)) <= parameters:
             return replace(kept, neurons=neurons if neurons < now.neurons else None)
-    raise SettingsError(f"{parameters / 1e6:.4g} million parameters cannot be met by cutting neurons; cut heads, channels or layers too")
+    raise SettingsError(
+        "{parameters:.4g} million parameters cannot be met by cutting neurons; cut heads, channels or layers too",
+        parameters=parameters / 1e6,
+    )
 
 
 def trim(
@@ -96,13 +102,13 @@ def trim(
     plain: bool = False,
     redistributed: bool = False,
 ) -> Job[Plan]:
-    """Return a plan with less width, its masks and earlier refits dropped. `beside` says what is done for what reads the cut parts: it is
-    solved again ("refit"), given a bias ("bias", FLAP's) or left ("nothing"). `plain` leaves norm gains as they are (Minitron's
-    trimming); `redistributed` adds what pruned heads had to those that stay (Minitron's).
+    """Return a plan of less width, without its masks and earlier refits. `beside` is the compensation of projections that read cut parts: a
+    refit ("refit"), a bias ("bias", FLAP's) or none ("nothing"). `plain` leaves norm gains unchanged (Minitron's trimming); `redistributed`
+    adds the residuals of pruned heads to the kept ones (Minitron's).
 
     Raises:
-        SettingsError: the score is unknown or none of an axis that is cut, there is no such width, no such bias, or no such word.
-        PlanError: the family's stock class has no such shape.
+        SettingsError: the score is unknown or not defined for a cut axis, or the width, the bias or the compensation is not available.
+        PlanError: the family's stock class does not support the shape.
     """
     require_beside(beside)
     require_width(model, plan, kept)
@@ -151,7 +157,7 @@ def _picked(axis: str, found: Sequence[torch.Tensor], count: int, shape: Shape) 
 
 
 def _trim(before: Trim | None, picked: Mapping[str, tuple[int, ...]], plain: bool) -> Trim:
-    """Return the trim of a block: of what it had, what was picked."""
+    """Return a block's trim: the picked subset of what it kept before."""
     before = before or Trim()
 
     def kept(axis: str, there: tuple[int, ...] | None) -> tuple[int, ...] | None:
