@@ -1,4 +1,4 @@
-"""The command line as tests use it: what it answered, and what a refusal looks like."""
+"""Run the command line in tests, and check its answers and refusals."""
 
 import json
 from typing import Any, NamedTuple

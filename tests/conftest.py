@@ -1,4 +1,4 @@
-"""What the tests stand on: a cache of their own, the demo model, and tiny models that are opened once a session."""
+"""Shared fixtures: a cache for the tests alone, the demo model, and tiny models that are opened once per session."""
 
 import os
 

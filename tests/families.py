@@ -1,4 +1,4 @@
-"""A tiny random model a family, with a real tokenizer, saved where a test asks for it."""
+"""A tiny random model per family, with a real tokenizer, saved where a test asks for it."""
 
 from pathlib import Path
 from typing import Any

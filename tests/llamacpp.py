@@ -1,4 +1,4 @@
-"""llama.cpp itself, as a truth that owes nothing to transformers: what it makes of a GGUF file, in float32 as far as it can."""
+"""llama.cpp as a reference independent of transformers: its output on a GGUF file, in float32 where possible."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""LaCo as its authors published it, written down naively: deep copies, one sentence at a time, two whole forwards a trial."""
+"""LaCo as its authors published it, transcribed naively: deep copies, one sentence at a time, two full forward passes per trial."""
 
 import copy
 from typing import Any

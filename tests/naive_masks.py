@@ -1,8 +1,8 @@
-"""Wanda, GBLM, magnitude and SparseGPT written down naively: float64, one text at a time, a hook on every Linear, sorts.
+"""Wanda, GBLM, magnitude and SparseGPT transcribed naively: float64, one text at a time, a hook on every Linear, sorts.
 
-Both conventions of the published code that is still maintained: statistics inside a block are those of the block before it is
-pruned, on inputs from the pruned blocks before it; and SparseGPT's threshold is "at or below the sorted score of number
-int(numel * sparsity)", so that each block of 128 columns loses one weight more than that.
+Both conventions follow the published, maintained code. Statistics inside a block are those before it is pruned, on inputs from the pruned
+blocks before it. SparseGPT's threshold is "at or below the sorted score of number int(numel * sparsity)", so each block of 128 columns
+loses one weight more than that.
 """
 
 import copy

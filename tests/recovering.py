@@ -1,7 +1,7 @@
-"""Runs of tiny models that learn again: begun, gone on with, stopped.
+"""Runs of tiny models for tests: started, resumed, stopped.
 
-`python -m tests.recovering FOLDER...` goes on with some to their ends, in a process that may be killed; `--replicated FOLDER` takes the
-steps of one by torch's own means instead.
+`python -m tests.recovering FOLDER...` resumes some to their ends, in a process that may be killed; `--replicated FOLDER` takes one run's
+steps with torch's own data parallelism instead.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""A plan with seams, texts to repair it with, and what a repair makes of it."""
+"""A plan with seams, texts to repair it with, and its repair."""
 
 from engine.jobs import drain
 from engine.judge.objectives import Objective

@@ -1,4 +1,4 @@
-"""Folders that things are made in: gone in the end, and removed by who comes next where the maker was killed."""
+"""Temporary folders: removed at the end, or by the next process where their owner was killed."""
 
 import os
 import subprocess

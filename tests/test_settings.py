@@ -1,4 +1,4 @@
-"""Methods register themselves, and the terminal's help names all that have."""
+"""Methods register themselves, and the terminal's help lists all of them."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the lab of width and weights takes, as ratios within one run: importance, Wanda, the memory of GBLM."""
+"""Time and memory of the width and weight studies, as ratios within one run: importance, Wanda, the memory of GBLM."""
 
 import copy
 import time

@@ -1,6 +1,6 @@
-"""What learning again brings the demo, pruned to 24 layers by block influence: the losses at equal tokens, what learns in equal minutes,
-two seeds each, and what a step costs beside one of the student alone. Half of the text is the source's own, half Python's manual, which
-every Python has. Ratios are perplexity as a multiple of the source's on held-out text: of that kind / the bundled evaluation text."""
+"""What recovery brings the demo, pruned to 24 layers by block influence: losses at equal tokens and in equal minutes (two seeds each),
+and the cost of a step relative to one of the student alone. Half of the text is the source's own, half Python's manual, which every
+Python has. Ratios are perplexity as a multiple of the source's on held-out text: of the training kind / the bundled evaluation text."""
 
 import json
 import statistics

@@ -1,4 +1,4 @@
-"""A run that learns again, killed a hundred times: nothing may be lost, and nothing different in the end."""
+"""A recovery run killed a hundred times: it must lose nothing and end with the same result."""
 
 import random
 import subprocess

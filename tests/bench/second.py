@@ -1,6 +1,6 @@
-"""Width and weights on a second family: a small qwen3 over bytes that learns the practice texts first, judged on the evaluation texts.
+"""Width and weights on a second family: a small qwen3 over bytes, trained on the practice texts and judged on the evaluation texts.
 
-It is small enough to be trained here in minutes, and has KV groups of three heads, so that a third of them can go as in the demo.
+It trains here in minutes, and has KV groups of three heads, so that a third of them can be cut as in the demo.
 """
 
 from pathlib import Path

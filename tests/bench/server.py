@@ -1,5 +1,5 @@
-"""Eight visitors of one server, in real pages, while one of them searches: how soon the seven others see what is cached, whether anybody
-is shown somebody else's map, whether who waits is told for what, and what memory is left six minutes after they have gone."""
+"""Eight sessions on one server, in real pages, while one of them searches. Measures how soon the other seven see cached results, whether
+a session sees another one's map, whether a waiting page shows the reason, and the memory left six minutes after all sessions closed."""
 
 import os
 import statistics

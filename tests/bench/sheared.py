@@ -1,5 +1,6 @@
-"""One shape three ways from as many tokens: learned by masks (Sheared LLaMA), by Minitron's scores, by ours with what reads the cut parts
-solved again. Perplexity on the evaluation texts as a multiple of the source's. The first learns from its tokens once, forth and back."""
+"""One shape made in three ways from equally many tokens: by learned masks (Sheared LLaMA), by Minitron's scores, and by our scores with
+a refit of the layers that read the cut parts. Perplexity on the evaluation texts as a multiple of the source's. The first trains on its
+tokens once, forward and backward."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""The real page in a real browser: the app in a process of its own, Chromium from the system."""
+"""The real page in a real browser: the app in its own process, Chromium from the system."""
 
 import os
 import socket

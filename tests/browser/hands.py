@@ -1,4 +1,4 @@
-"""What a visitor does on the page, and reads there."""
+"""User actions on the page, and reading its content."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a visit must never do again: two models on one page, text that nobody can read, a server that is gone and called ready."""
+"""Regressions seen in a browser: two models on one page, unreadable text, a dead server shown as ready."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Fold in a real browser, on a small random model: what a person sees of costs, and that it stands on one screen."""
+"""Fold in a real browser, on a small random model: the costs shown, and that the tab fits one screen."""
 
 import json
 from collections.abc import Iterator

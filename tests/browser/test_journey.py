@@ -1,4 +1,4 @@
-"""One visit, from the first look at a model to a verified export, and the ways a visit goes wrong."""
+"""A whole session, from opening a model to a verified export, and its error paths."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Present in a real browser, on a small random model: six steps by keys, the board's own figures, and nothing measured unasked."""
+"""Present in a real browser, on a small random model: six steps by keys, the board's figures, and no measurement without a request."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Recovery in a browser: a plan learns again, pauses, outlives a reload, ends early, and is opened like any model."""
+"""Recovery in a browser: a run starts, pauses, outlives a reload, ends early, and its checkpoint opens like any model."""
 
 import re
 

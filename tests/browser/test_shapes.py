@@ -1,4 +1,4 @@
-"""Shapes for a budget in a browser, what zeros change of size and speed, and a plan that goes out and comes back with its tensors."""
+"""Shapes for a budget in a browser, the size and speed of plans with masks, and a plan saved and loaded with its tensors."""
 
 import re
 import zipfile

@@ -1,4 +1,4 @@
-"""What can be taken away from the page: charts as pictures and data, the board as Markdown and CSV, commands for a terminal."""
+"""Exports from the page: charts as pictures and data, the board as Markdown and CSV, commands for a terminal."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What a checkpoint says to older versions: the keys of version 4, which this version reads to the same model."""
+"""Checkpoints readable by older transformers: the keys of version 4, which this version reads to the same model."""
 
 import json
 from pathlib import Path

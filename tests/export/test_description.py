@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself is true of its files: dtype, tied head, sizes, what was left out, who can read it."""
+"""A checkpoint's description agrees with its files: dtype, tied head, sizes, what was left out, which programs can read it."""
 
 import json
 from pathlib import Path

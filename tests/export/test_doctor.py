@@ -1,4 +1,4 @@
-"""What is wrong with a machine is found, said with how to mend it, and cleared where that is safe."""
+"""The doctor finds problems of a machine, says how to fix them, and clears what is safe to remove."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""An export that is killed leaves nothing that looks like a checkpoint, and the next one removes what it did leave.
+"""A killed export leaves nothing that looks like a checkpoint, and the next export removes its remains.
 
 `make soak` kills two hundred; here it is a few.
 """

@@ -1,4 +1,4 @@
-"""What a model went through is told in its report and card, read from what a folder says, and never taken on trust."""
+"""The report and the card contain a model's lineage. It is read from its folder and checked, never trusted."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The card and the report name of each part of a plan its method, its settings, what it read, and what was solved again."""
+"""The card and the report name the method, settings, texts and refits of each part of a plan."""
 
 from collections.abc import Callable
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""mergekit's reading of the file, transcribed: the slices' layers, one after another."""
+"""A transcription of how mergekit reads the file: the slices' layers, one after another."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The report says what the records say, quotes what people typed as text, and fetches nothing."""
+"""The report states what the records contain, escapes user input, and loads nothing from the network."""
 
 import html
 import json

@@ -1,4 +1,4 @@
-"""What an export computes is rounded once, to what it writes; and its checks do not believe the code that writes."""
+"""An export computes in a wider dtype and rounds once, to the dtype it writes; its checks are independent of the writing code."""
 
 from collections.abc import Callable
 from dataclasses import replace

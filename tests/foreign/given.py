@@ -1,4 +1,4 @@
-"""Sound files of every kind that is read, tiny, for others to spoil."""
+"""Tiny valid files of every kind that is read, for other tests to corrupt."""
 
 import json
 import shutil

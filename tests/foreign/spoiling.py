@@ -1,4 +1,4 @@
-"""How files that come from elsewhere are spoilt: bytes, JSON values, and the kind of file, each told by plain numbers and text."""
+"""Corrupt foreign files: their bytes, JSON values and file types, each corruption described by plain numbers and text."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is read from elsewhere: files of each kind, and the verbs that read them, with the files' names in a stock of sound ones."""
+"""The inputs from elsewhere: file kinds, the commands that read them, and the names of valid examples."""
 
 MODEL = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "README.md", "model.safetensors")
 SHARDED = ("model.safetensors.index.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

@@ -1,7 +1,7 @@
-"""Files that come from elsewhere, broken in ways that hypothesis finds: each is opened or refused in one line, in bounded time and memory.
+"""Foreign files, corrupted by hypothesis: each is opened, or refused in one line, in bounded time and memory.
 
-`make soak` tries ten thousand, and one by one each file as another kind and each value as another; here it is a few of them, the same
-ones each time, and those that once were found to break something.
+`make soak` tries ten thousand, and each file and value replaced by each other kind. Here it is a fixed sample, and the cases that once
+failed.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What is known of a foreign file before anybody works with it."""
+"""Checks of a foreign file before it is used."""
 
 import json
 import os

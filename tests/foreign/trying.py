@@ -1,4 +1,4 @@
-"""A verb is tried on files that come from elsewhere, in a process of its own whose time and memory are bounded."""
+"""Run a command on foreign files in a process of its own with limited time and memory."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""Under which keys measurements are remembered: all kinds that there are, each with its definition's version, device and dtype."""
+"""Cache keys of measurements: every kind, with its definition's version, device and dtype."""
 
 import re
 from collections.abc import Callable

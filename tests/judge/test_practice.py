@@ -1,4 +1,4 @@
-"""What is fitted to and what costs are measured on do not meet."""
+"""Texts that plans are fitted on and texts that costs are measured on are disjoint."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What is done beside cutting: FLAP's biases and Minitron's redistribution of heads, against naive transcriptions."""
+"""Compensations for cut parts: FLAP's biases and Minitron's redistribution of heads, against naive transcriptions."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Masks against values worked out by hand, and a Lagrangian that leads to an answer that is known."""
+"""Masks against values computed by hand, and a Lagrangian with a known solution."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Masks against naive float64 transcriptions, of the methods that are published and of what we add to all of them."""
+"""Masks against naive float64 transcriptions: the published methods, and our additions to them."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Masks in weights against hooks on what flows, the masked model against the one that is left, and targets that make no sense."""
+"""Masks in weights against hooks on activations, the masked model against the cut one, and invalid targets."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Scores of heads, neurons and channels against naive transcriptions; what a trim keeps; what solving again gains."""
+"""Scores of heads, neurons and channels against naive transcriptions; what a trim keeps; what a refit gains."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whatever lies in a model's files is used, or named in a refusal or a note; see the cases of public bug reports."""
+"""Every file and key of a model is used, or named in a refusal or a note; see the cases of public bug reports."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Configs that ask for more than their tensors can be of are refused before anything is built."""
+"""Configs that claim more than their tensors can hold are refused before anything is built."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Devices: what torch and the machine say of them. The processor is always there; what a card would say is torch's own word."""
+"""Devices as torch and the machine report them. The CPU is always there; a GPU's data are torch's."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every key that the GGUF library knows is mapped, harmless or refused, and it is said here which. What is refused is told by its name."""
+"""Every key that the GGUF library knows is listed here as mapped, harmless or refused. A refusal names its key."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What is converted computes what llama.cpp computes on the same file, whose code shares nothing with ours or transformers'."""
+"""A converted model computes what llama.cpp computes on the same file; its code is independent of ours and transformers'."""
 
 import json
 import urllib.request

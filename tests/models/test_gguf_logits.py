@@ -1,6 +1,6 @@
-"""What is converted computes what the model computed that the GGUF file was made of: logits against the network itself.
+"""A converted model has the logits of the model that the GGUF file was made from.
 
-Every file is written as llama.cpp's converter writes it, with the keys and tensors of a case by hand.
+Every file is written as llama.cpp's converter writes it, with a case's keys and tensors by hand.
 """
 
 import math

@@ -1,5 +1,5 @@
-"""What can be picked: a Hugging Face cache laid out by hand, exports, what was opened. Listing runs in a process of its own,
-because huggingface_hub reads HF_HOME when it is imported."""
+"""The models offered: a Hugging Face cache laid out by hand, exports, and recent models. Listing runs in its own process, because
+huggingface_hub reads HF_HOME at import."""
 
 import hashlib
 import json

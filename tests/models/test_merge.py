@@ -1,4 +1,4 @@
-"""An adapter's folder opens merged into its model where that is asked for, and says what is wrong where it cannot."""
+"""An adapter's folder opens merged into its model on request, and explains where that is impossible."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Code that comes with a model: refused unless it is trusted, and never asked for."""
+"""Code that comes with a model is refused unless it is trusted, and no prompt offers to trust it."""
 
 import ast
 import json

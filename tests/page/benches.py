@@ -1,4 +1,4 @@
-"""What the tests of a workbench share: its texts and settings, and how to read what it told the page."""
+"""Shared parts of the workbench tests: texts, settings, and reading the updates sent to the page."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A page without a browser: its handlers, asked as Gradio asks them."""
+"""A page without a browser: calls its handlers as Gradio does."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A runner whose tasks do what a test says."""
+"""A runner whose tasks a test controls."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What visitors may name on the machine that serves them."""
+"""The paths that visitors may open on the server's machine."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The costs that Fold shows: measured in the background on the practice texts, from where T stands outwards."""
+"""The costs on Fold: measured in the background on the practice texts, nearest to T first."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""The board, the search and what Compare asks for, on a desk that has a tiny model open."""
+"""The board, the search and Compare, on a desk with a tiny model."""
 
 import sys
 from pathlib import Path

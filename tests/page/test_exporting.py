@@ -1,4 +1,4 @@
-"""What is chosen on Fold, and its export."""
+"""The plan shown on Fold, and its export."""
 
 import json
 import re

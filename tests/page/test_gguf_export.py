@@ -1,4 +1,4 @@
-"""The GGUF format on Export: offered for a model that came from a GGUF file, and written there."""
+"""The GGUF format on Export: offered and written for a model from a GGUF file."""
 
 import json
 from pathlib import Path

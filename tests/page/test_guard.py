@@ -1,4 +1,4 @@
-"""Who gets an answer of the page's server: nobody under a foreign name or from a foreign page, whatever the route."""
+"""The page's server refuses every request under a foreign host name or from a foreign page, on every route."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Importance, Width and Weights: what the lab tells the page, and the plans it makes."""
+"""Importance, Width and Weights: their updates to the page, and the plans they make."""
 
 import json
 from pathlib import Path

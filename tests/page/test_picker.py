@@ -1,4 +1,4 @@
-"""What the side bar offers: the models of this machine in groups, the devices with their memory, and a device that is gone."""
+"""The side bar's offers: this machine's models in groups, devices with their memory, and a device that has disappeared."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs on the page: a plan learns again, stops, goes on, ends early, and becomes a model that is opened, pruned again and exported."""
+"""Runs on the page: a run starts, pauses, resumes, ends early, and its checkpoint is opened, pruned again and exported."""
 
 import json
 import threading

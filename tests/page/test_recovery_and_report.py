@@ -1,4 +1,4 @@
-"""What searches and repairs leave on a desk, and its report."""
+"""The results of searches and repairs on a desk, and its report."""
 
 import json
 import re

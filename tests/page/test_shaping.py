@@ -1,4 +1,4 @@
-"""Shapes for a budget on Search, and what zeros change of size and speed."""
+"""Shapes for a budget on Search, and the size and speed of plans with masks."""
 
 from pathlib import Path
 from typing import Any

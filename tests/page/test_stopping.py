@@ -1,4 +1,4 @@
-"""How a job is looked at, stopped and abandoned, and what is told of its time."""
+"""A job's progress, cancel, abandonment and time estimate."""
 
 import os
 import sys

@@ -1,5 +1,5 @@
-"""The real server, asked by strangers: every route and every event, without the password, under foreign names, from foreign pages, and
-for files that are nobody's business."""
+"""Attacks on the real server: every route and event without the password, under foreign host names, from foreign pages, and for files
+outside the allowed folders."""
 
 import http.client
 import json

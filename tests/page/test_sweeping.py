@@ -1,4 +1,4 @@
-"""The sweep on the page: Layer Collapse's plans as they come, and what others found beside them, on the same texts."""
+"""The sweep on the page: Layer Collapse's plans as they come, and other methods' plans on the same texts."""
 
 from pathlib import Path
 from typing import Any

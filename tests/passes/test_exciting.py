@@ -1,4 +1,4 @@
-"""The tokens that excite neurons, against every activation of a model that runs a text at a time."""
+"""The tokens that excite neurons, against every activation of a model that runs one text at a time."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What heads look at, on attention that is known."""
+"""Patterns and roles of heads, on known attention."""
 
 from collections.abc import Callable
 

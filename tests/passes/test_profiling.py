@@ -1,4 +1,4 @@
-"""The figures, once more, token by token in plain Python floats."""
+"""The profile's figures, recomputed token by token in plain Python floats."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Running sums over what projections read."""
+"""Running sums over the inputs of projections."""
 
 import pytest
 import torch

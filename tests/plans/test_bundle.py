@@ -1,4 +1,4 @@
-"""A plan and its tensors in one file, or beside each other, go to a machine that has none of them; what is no such file is refused."""
+"""A plan and its tensors, in one file or in two, load on a machine that has none of the tensors; invalid files are refused."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Tiny models that have something to lose."""
+"""Tiny models that are trained enough to lose something by pruning."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A source that reads the text first: what it gains, that the judge stays the source as it was, and that stopping changes nothing."""
+"""A teacher corrected on the text first: its gain, that judging still uses the unchanged source, and that a pause changes nothing."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Domains by cost in a run that learns again: read as they cost, told, and read the same by a run that was stopped."""
+"""Domains weighted by cost in a recovery run: read in proportion to cost, recorded, and read the same after a pause."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Two processes that learn as one: on CPU, where torch shards over gloo as it does over nccl."""
+"""Two processes that train one model, on CPU: torch shards over gloo as it does over nccl."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""A whole run: what it learns, that it is never worse for it, and that stopping it anywhere changes nothing."""
+"""A whole run: what it learns, that it never ends worse than it began, and that a stop at any point changes nothing."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""What a run refuses and what stops it: one clear line each, and nothing of it is lost."""
+"""What a run refuses and what stops it: one clear line each, and no progress is lost."""
 
 import resource
 import subprocess

@@ -1,4 +1,4 @@
-"""What a repair is expected to take, held against what it runs."""
+"""The estimated work of a repair against the passes it runs."""
 
 import math
 from collections.abc import Callable

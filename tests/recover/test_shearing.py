@@ -1,4 +1,4 @@
-"""A shearing from text to plan: better than chance, resumed as if it had not been stopped, domains weighed as they cost."""
+"""A shearing from text to plan: better than chance, the same after a pause, domains weighted by cost."""
 
 import random
 from collections.abc import Callable

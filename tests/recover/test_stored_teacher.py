@@ -1,4 +1,4 @@
-"""A teacher that was written down: what is in the file, that a student learns from it as from the source, and that a kill costs nothing."""
+"""A stored teacher: the content of its file, that a student learns from it as from the source, and that a kill loses nothing."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What is told of measured shapes: their speed, those that no other beats, and how well rankings foretold their costs."""
+"""Figures of measured shapes: their speed, their Pareto fronts, and how well rankings predicted their costs."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What depth and width are estimated to cost, beside least squares and gradients taken by hand."""
+"""Estimated costs of depth and width, against least squares and gradients computed by hand."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The search over shapes: which are legal, what their estimates say, and that the measured ones are judged by their cost."""
+"""The search over shapes: the legal ones, their estimates, and that measured shapes are ranked by cost."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A tiny model, its texts, and plans: good ones and such that are none."""
+"""A tiny model, its texts, and valid and invalid plans."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests of the terminal share: the installed command, the texts, plans of whole layers."""
+"""Shared parts of the terminal tests: the installed command, the texts, plans of whole layers."""
 
 import subprocess
 import sys

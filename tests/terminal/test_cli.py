@@ -1,4 +1,4 @@
-"""The terminal as a person meets it: what its verbs write, its help, and how it ends when it is interrupted."""
+"""The terminal for a user: what its commands write, its help, and how it ends on an interrupt."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What plans cost, from the terminal: a judged map, and a sweep over all settings."""
+"""Costs of plans in the terminal: a judged map, and a sweep over all settings."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""A map, a search and a measuring that are killed leave nothing torn, and end, asked again, as if nobody had killed them.
+"""A killed map, search or measurement leaves no partial file; run again, it ends as if it had never been killed.
 
-`make soak` tries a hundred, each killed once to three times; here it is a few.
+`make soak` tries a hundred, each killed one to three times; here it is a few.
 """
 
 import json

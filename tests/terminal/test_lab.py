@@ -1,4 +1,4 @@
-"""The terminal's verbs for width and weights: what they write, together and with the verbs of before, and what they refuse."""
+"""The terminal's width and weight commands: what they write, alone and after the older commands, and what they refuse."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A plan's file names the model that it was made for, and whoever reads it on another one is told."""
+"""A plan's file names the model that it was made for; reading it on another model gives a warning."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The verb `models`: JSON of what can be opened, each by what one types for it."""
+"""The command `models`: JSON of what can be opened, each with the source to type."""
 
 from collections.abc import Callable
 from pathlib import Path

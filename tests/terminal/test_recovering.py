@@ -1,4 +1,4 @@
-"""What the terminal writes of a model's own text, which runs it goes on with, what it shears, and what it refuses."""
+"""Training commands in the terminal: a model's own text, resumed runs, shearing, and refusals."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the terminal refuses: options, texts, models and places that make no sense, each with one line."""
+"""What the terminal refuses: invalid options, texts, models and paths, each with one line."""
 
 import importlib.util
 import shutil

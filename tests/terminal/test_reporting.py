@@ -1,4 +1,4 @@
-"""What the terminal writes: a report in a language, with other plans beside it; and where an answer goes."""
+"""Reports in the terminal, in each language and with other plans; and where output goes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Serving the page to other machines: never by accident. And the doctor's verb."""
+"""Serving the page to other machines: never by accident. Also the command `doctor`."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The lines that the page shows are run by the terminal itself, on a tiny model."""
+"""The terminal runs the commands that the page shows, on a tiny model."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tables: someone else's CSV reader reads what was written, and Markdown's own rules say what a row is."""
+"""Tables: another CSV reader reads what was written, and rows follow Markdown's own rules."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The loop, its rate and its checkpoints: a run that was stopped anywhere ends with the bits of one that was not."""
+"""The training loop, its learning rate and its checkpoints: a stopped and resumed run is bit-identical to one that was not stopped."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Losses in pieces against the same written down naively: values and gradients."""
+"""Losses computed in pieces against naive transcriptions: values and gradients."""
 
 import pytest
 import torch
