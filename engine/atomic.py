@@ -1,6 +1,7 @@
-"""Places to make something at, aside from where it will be: gone in the end, or removed by who comes next where the maker was killed.
+"""Temporary folders and files for atomic writes. They are removed at the end, or by the next process if their owner was killed.
 
-The maker holds a lock on such a folder, which the system lets go of when a process dies, however it dies."""
+The owner locks such a folder; the system releases the lock when the process dies, for whatever reason.
+"""
 
 import os
 import secrets
@@ -14,12 +15,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _LOCK = ".lock"
-_YOUNG = 60.0  # seconds in which a folder may be without its lock: it is made before it is locked
+_YOUNG = 60.0  # seconds for which a folder may have no lock yet: it is created before it is locked
 
 
 @contextmanager
 def making(parent: Path, prefix: str) -> Iterator[Path]:
-    """Give a new folder in `parent`, which is there; those of this prefix that others left when they were killed are removed."""
+    """Create a temporary folder in `parent`, which must exist; folders with this prefix left by killed processes are removed."""
     sweep(parent, prefix)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
     try:
@@ -31,7 +32,7 @@ def making(parent: Path, prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside a file to write at. It takes the file's place in the end; after an error what was there before still is."""
+    """Yield a temporary path next to a file. At the end it replaces the file; after an error the old file is still there."""
     beside = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.tmp")
     try:
         yield beside
@@ -41,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(parent: Path, prefix: str) -> list[Path]:
-    """Remove the folders of a prefix that nobody holds any more; return them."""
+    """Remove the folders of a prefix that no process has locked; return them."""
     gone = abandoned(parent, prefix)
     for folder in gone:
         shutil.rmtree(folder, ignore_errors=True)
@@ -49,7 +50,7 @@ def sweep(parent: Path, prefix: str) -> list[Path]:
 
 
 def abandoned(parent: Path, prefix: str) -> list[Path]:
-    """Return the folders of a prefix that nobody holds any more."""
+    """Return the folders of a prefix that no process has locked."""
     return [folder for folder in sorted(parent.glob(f"{prefix}*")) if folder.is_dir() and not folder.is_symlink() and not _held(folder)]
 
 

@@ -1,7 +1,7 @@
-"""Content-addressed results on disk. JSON only, never pickle; a result appears whole or not at all.
+"""Content-addressed results on disk. JSON only, never pickle; results are written atomically.
 
-What was measured of a model lies under a `Key`, which says everything that the numbers depend on. A formula that is corrected gets
-another version, and with it another key: an old number is never returned for it.
+Measurements of a model are stored under a `Key`, which includes everything that the numbers depend on. A corrected formula gets a new
+version and therefore a new key, so that its old numbers are never returned.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from engine.errors import LayerscopeError
 if TYPE_CHECKING:
     from engine.types import Model
 
-SCHEMA = 1  # of what the cache holds: how keys are made, and how values are written
+SCHEMA = 1  # version of the cache: how keys are made, and how values are written
 log = logging.getLogger("layerscope")
-_said = False  # that the cache cannot be written
+_said = False  # whether the warning about an unwritable cache was shown
 
 
 def cache_folder() -> Path:
-    """Return the folder of all cached results: $LAYERSCOPE_CACHE, or what platformdirs says."""
+    """Return the folder of all cached results: $LAYERSCOPE_CACHE, or platformdirs' default."""
     return Path(os.environ.get("LAYERSCOPE_CACHE") or platformdirs.user_cache_dir("layerscope"))
 
 
 def content_key(*parts: Any) -> str:
-    """Return the SHA-256 of JSON-able parts, in a canonical form."""
+    """Return the SHA-256 of the canonical JSON of some parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """What is measured: its name, and the version of its formula, which rises whenever the formula would give another number.
+    """What is measured: its name, and the version of its formula, which increases whenever the formula's numbers change.
 
-    `uses` are the definitions that its numbers come from.
+    `uses` are the definitions that its numbers depend on.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a measurement depends on: the model's fingerprint, where and in which dtype it ran, the texts (the fingerprint of their
-    tokens), the definition with its version and those of what it uses, and the schema of the cache. `kind` names its folder."""
+    """Everything that a measurement depends on: the model's fingerprint, device and dtype, the texts (the fingerprint of their tokens), the
+    definition with its version and those it uses, and the schema of the cache. `kind` names its folder."""
 
     kind: str
     model: str
@@ -71,18 +71,19 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """The name of the file that holds what is known."""
+        """The file name of the measurement."""
         return content_key(*astuple(self))
 
 
 def key_of(model: Model, definition: Definition, texts: Any = ()) -> Key:
-    """Return the key of what is measured of a model by a definition; `texts` are the tokens, JSON-able, none where none are read."""
+    """Return the key of a measurement of a model; `texts` are its tokens as JSON values, or () if it reads none."""
     device, dtype = model.source.device, model.spec.dtype
     return Key(definition.name, model.fingerprint, device, dtype, content_key(texts), str(definition), SCHEMA)
 
 
 def plain(value: Any, digits: int | None = None) -> Any:
-    """Return what JSON can hold of a value: mappings, lists, floats (of so many digits where given); NaN and infinity as None."""
+    """Return a value as JSON values: mappings, lists, floats (rounded to `digits` significant digits if given); NaN and infinity become
+    None."""
     if isinstance(value, Mapping):
         return {key: plain(item, digits) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -93,11 +94,10 @@ def plain(value: Any, digits: int | None = None) -> Any:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old one or the new one, never half of it. A link, a pipe or a device in its place gives
-    way to it.
+    """Write a text file atomically: a reader sees the old one or the new one. A link, a pipe or a device in its place is replaced.
 
     Raises:
-        OSError: it cannot be written; what was there before is.
+        OSError: the file cannot be written; the old one is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
@@ -105,16 +105,16 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_marked(path: Path, value: Any) -> None:
-    """Write a JSON-able value into a file of its own, with a mark by which `read_marked` knows that it is as it was written.
+    """Write a JSON value into a file with a checksum for `read_marked`.
 
     Raises:
-        OSError: it cannot be written; what was there before is.
+        OSError: the file cannot be written; the old one is kept.
     """
     write_whole(path, json.dumps({"mark": _mark(value), "value": value}))
 
 
 def read_marked(path: Path) -> Any | None:
-    """Return what `write_marked` wrote into a file; None where there is none, or it is not as it was written."""
+    """Return the value that `write_marked` wrote into a file; None if the file is missing or corrupted."""
     try:
         found = json.loads(_text(path))
         return found["value"] if found["mark"] == _mark(found["value"]) else None
@@ -123,12 +123,12 @@ def read_marked(path: Path) -> Any | None:
 
 
 def load_result(kind: str, key: str) -> Any | None:
-    """Return the cached JSON value of this kind and key, or None where there is none, or it is not as it was written."""
+    """Return the cached JSON value of this kind and key; None if it is missing or corrupted."""
     return read_marked(cache_folder() / kind / f"{key}.json")
 
 
 def save_result(kind: str, key: str, value: Any) -> None:
-    """Keep a JSON-able value under its kind and key.
+    """Store a JSON value under its kind and key.
 
     Raises:
         LayerscopeError: the cache cannot be written.
@@ -138,22 +138,22 @@ def save_result(kind: str, key: str, value: Any) -> None:
         write_marked(path, value)
     except OSError as error:
         raise LayerscopeError(
-            f"{path} cannot be written: {error.strerror}; make room, or set LAYERSCOPE_CACHE to another folder"
+            "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder", path=path, reason=error.strerror
         ) from error
 
 
 def load_measured(key: Key) -> Any | None:
-    """Return what was measured under a key, or None, as `load_result` does."""
+    """Return the measurement under a key, or None, as `load_result` does."""
     return load_result(key.kind, key.digest)
 
 
 def save_measured(key: Key, value: Any) -> None:
-    """Keep what was measured, if it can be kept (see `spare`)."""
+    """Store a measurement, if the cache can be written (see `spare`)."""
     spare(lambda: save_result(key.kind, key.digest, value))
 
 
 def spare(keep: Callable[[], None]) -> None:
-    """Keep what can be measured again, if it can be kept; where it cannot, that is said once, and the work goes on."""
+    """Store something that can be recomputed; if that fails, warn once and continue."""
     global _said
     try:
         keep()
@@ -164,18 +164,18 @@ def spare(keep: Callable[[], None]) -> None:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""  # neither a pipe nor a device, which may not end
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""  # a pipe or a device may never end
 
 
 def _mark(value: Any) -> str:
-    """Return a fingerprint of a value as JSON holds it: one that was read and is as it was written has the same."""
+    """Return a checksum of a value's JSON, which reading and writing do not change."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 class Ledger:
-    """An append-only memo of many small measurements under one key: one JSON line each, so that an interrupted task loses none.
+    """An append-only cache of many small measurements under one key: one JSON line each, so that an interrupted task loses none.
 
-    A line that was cut off by a crash, or is not as it was written, is passed over. Several processes may append to one ledger.
+    Truncated and corrupted lines are skipped. Several processes may append to one ledger.
     """
 
     def __init__(self, key: Key) -> None:
@@ -194,17 +194,17 @@ class Ledger:
         return len(self._known)
 
     def get(self, name: str) -> Any | None:
-        """Return what is known under a name, or None."""
+        """Return the value stored under a name, or None."""
         return self._known.get(name)
 
     def add(self, name: str, value: Any) -> None:
-        """Remember a value, in memory and on disk."""
+        """Store a value, in memory and on disk."""
         self._known[name] = value
         spare(lambda: self._append(json.dumps([name, value, _mark([name, value])])))
 
     def _append(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(self._path) and not self._path.is_file():  # a pipe would be waited for
+        if os.path.lexists(self._path) and not self._path.is_file():  # opening a pipe would block
             self._path.unlink()
         with self._path.open("a", encoding="utf-8") as file:
             file.write("\n" * (file.tell() > 0 and not self._ends_a_line()) + line + "\n")
@@ -216,7 +216,7 @@ class Ledger:
 
 
 def file_digest(path: Path) -> str:
-    """Return a file's SHA-256, remembered as long as its size and time of change stay the same."""
+    """Return a file's SHA-256, cached while its size and modification time stay the same."""
     status = path.stat()
     key = content_key(str(path.resolve()), status.st_size, status.st_mtime_ns)
     known = load_result("digests", key)

@@ -1,8 +1,10 @@
-"""The errors a person may see. Each says what is wrong with its value, what was expected, and what to do."""
+"""The errors shown to users. Each states what is wrong with the value, what was expected, and what to do."""
+
+from engine.messages import MessageError
 
 
-class LayerscopeError(Exception):
-    """A person's mistake or a limit of the machine, told in one line; never a bug."""
+class LayerscopeError(MessageError):
+    """A user's mistake or a limit of the machine, stated in one line; never a bug."""
 
 
 class SourceError(LayerscopeError):
@@ -10,19 +12,19 @@ class SourceError(LayerscopeError):
 
 
 class UnsupportedModelError(SourceError):
-    """The model is sound, but its family or a setting of it cannot be folded."""
+    """The model is valid, but its family or one of its settings is not supported."""
 
 
 class MemoryLimitError(LayerscopeError):
-    """The model does not fit in the memory that is free."""
+    """The model does not fit in the free memory."""
 
 
 class TextError(LayerscopeError):
-    """The calibration texts cannot be used."""
+    """The texts cannot be used."""
 
 
 class SettingsError(LayerscopeError):
-    """A setting lies outside what the method or the model allows."""
+    """A setting is outside the range that the method or the model allows."""
 
 
 class PlanError(LayerscopeError):
@@ -30,13 +32,13 @@ class PlanError(LayerscopeError):
 
 
 class TrainingError(LayerscopeError):
-    """A run cannot go on learning; what it had learned is kept."""
+    """A run cannot continue training; its progress is kept."""
 
 
 class ExportError(LayerscopeError):
-    """A checkpoint cannot be written where it was asked for."""
+    """A checkpoint cannot be written to the requested place."""
 
 
 def reason_of(error: BaseException) -> str:
-    """Return a library's whole error on one line, for one of ours to quote; the end of a very long one is cut off."""
+    """Return a library's error message on one line, to quote in ours; very long messages are truncated."""
     return (" ".join(str(error).split()) or type(error).__name__)[:500]

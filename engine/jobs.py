@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from engine import errors
+from engine.messages import Message, decode_message, encode_message
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a task is: `fraction` in [0, 1], or None while nobody can know; `label` names the step."""
+    """The progress of a task: `fraction` in [0, 1], or None if unknown; `label` names the step."""
 
     label: str
     fraction: float | None = None
@@ -31,7 +32,7 @@ Job = Generator[Progress, None, T]
 
 
 def drain(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
-    """Run a job to its end in this thread, telling `report` of every step, and return its result."""
+    """Run a job to its end in this thread, calling `report` with every step, and return its result."""
     with closing(job):
         while True:
             try:
@@ -43,7 +44,7 @@ def drain(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
 
 
 def retold(job: Job[T], tell: Callable[[Progress], Progress]) -> Job[T]:
-    """Run a job as a part of another, `tell` turning each of its steps into one of the whole's; return its result."""
+    """Run a job as part of another: `tell` converts each of its steps; return its result."""
     with closing(job):
         while True:
             try:
@@ -54,7 +55,7 @@ def retold(job: Job[T], tell: Callable[[Progress], Progress]) -> Job[T]:
 
 
 def within(job: Job[T], seconds: float) -> Job[T | None]:
-    """Run a job until the time is up; return its result, or None where it had to stop before."""
+    """Run a job until the time is up; return its result, or None if it was stopped."""
     end_at = time.monotonic() + seconds
     with closing(job):
         while True:
@@ -67,30 +68,36 @@ def within(job: Job[T], seconds: float) -> Job[T | None]:
             yield step
 
 
+def within_label(label: str, step: str) -> str:
+    """Return the label of a step within a longer job: both, or the one that is not empty."""
+    return Message("{label}: {step}", label=label, step=step) if label and step else label or step
+
+
 def as_part(job: Job[T], label: str, place: int, parts: int) -> Job[T]:
-    """Run a job as one of `parts` equal parts of a longer one: its steps are told as the whole's, after the label if there is one."""
-    return retold(job, lambda step: Progress(": ".join(filter(None, (label, step.label))), (place + (step.fraction or 0.0)) / parts))
+    """Run a job as one of `parts` equal parts of a longer one; its progress is converted to the whole's and prefixed with the label, if
+    any."""
+    return retold(job, lambda step: Progress(within_label(label, step.label), (place + (step.fraction or 0.0)) / parts))
 
 
 def scaled(job: Job[T], start: float, stop: float) -> Job[T]:
-    """Run a job as the part of a longer one that goes from `start` to `stop` of it, both in [0, 1]."""
+    """Run a job as the part of a longer one from `start` to `stop`, both in [0, 1]."""
     return retold(job, lambda step: Progress(step.label, start + (stop - start) * (step.fraction or 0.0)))
 
 
 def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
-    """Run `python -P -m module` on a JSON request in a process of its own and return the JSON it answers.
+    """Run `python -P -m module` on a JSON request in a new process and return its JSON answer.
 
-    The child writes one JSON object a line: {"label", "fraction"} on the way, then {"result"} or {"error", "kind"}.
-    Closing the job kills the child. Used where memory must be given back, or where "it loads in a fresh process" is
-    the very thing to be shown. The child imports this package, and never a file of the folder the person is in.
+    The child writes one JSON object per line: {"label", "fraction"} for progress, then {"result"} or {"error", "kind"}. Closing the job
+    kills the child. This is used where memory must be freed, or where loading in a fresh process is itself the test. The child imports this
+    package, never a file of the user's current folder.
 
     Raises:
-        LayerscopeError: what the child reported as a person's mistake, with its kind kept.
-        RuntimeError: the child died; its standard error is in the message.
+        LayerscopeError: the error that the child reported, with its class.
+        RuntimeError: the child died; the message contains its standard error.
     """
     with tempfile.TemporaryFile("w+") as log:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],  # without -P the current folder, perhaps a stranger's model, comes before all else
+            [sys.executable, "-P", "-m", module],  # without -P the current folder, perhaps an untrusted model, comes first
             env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -103,7 +110,7 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
         reader = threading.Thread(target=lambda: lines.extend(_messages(answers)), daemon=True)
         try:
             reader.start()
-            with contextlib.suppress(BrokenPipeError):  # a child that died already is reported below
+            with contextlib.suppress(BrokenPipeError):  # a child that has already died is reported below
                 child.stdin.write(json.dumps(request))
                 child.stdin.close()
             began, seen, told = time.monotonic(), 0, None
@@ -112,8 +119,8 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
                 news = [line for line in lines[seen:] if "label" in line]
                 seen = len(lines)
                 if news:
-                    told = Progress(news[-1]["label"], news[-1]["fraction"])
-                yield told or Progress(f"{label} ({time.monotonic() - began:.0f} s)")
+                    told = Progress(decode_message(news[-1]["label"]), news[-1]["fraction"])
+                yield told or Progress(Message("{label} ({seconds:.0f} s)", label=label, seconds=time.monotonic() - began))
             child.wait()
         finally:
             child.kill()
@@ -122,13 +129,13 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
         if "result" in answer:
             return answer["result"]
         if "error" in answer:
-            raise getattr(errors, answer["kind"], errors.LayerscopeError)(answer["error"])
+            raise getattr(errors, answer["kind"], errors.LayerscopeError)(decode_message(answer["error"]))
         log.seek(0)
         raise RuntimeError(f"{module} ended with code {child.returncode}: {log.read()[-4000:]}")
 
 
 def _messages(lines: Iterable[str]) -> Iterator[dict]:
-    """The JSON objects among lines; a library may have written to the child's file descriptor behind our back."""
+    """Yield the JSON objects among lines; libraries may also write to the child's file descriptor."""
     for line in lines:
         with contextlib.suppress(ValueError):
             message = json.loads(line)
@@ -137,16 +144,16 @@ def _messages(lines: Iterable[str]) -> Iterator[dict]:
 
 
 def answer_request(task: Callable[[dict], Job[dict]]) -> None:
-    """The child's side of `in_fresh_process`: read the request, run the task, answer on standard output."""
+    """Run the child's side of `in_fresh_process`: read the request, run the task, answer on standard output."""
     out = sys.stdout
-    sys.stdout = sys.stderr  # whatever a library prints must not land among the answers
+    sys.stdout = sys.stderr  # library output must not mix with the answers
 
-    def say(message: dict) -> None:
+    def send(message: dict) -> None:
         out.write(json.dumps(message) + "\n")
         out.flush()
 
     try:
-        result = drain(task(json.load(sys.stdin)), lambda p: say({"label": p.label, "fraction": p.fraction}))
-        say({"result": result})
+        result = drain(task(json.load(sys.stdin)), lambda p: send({"label": encode_message(p.label), "fraction": p.fraction}))
+        send({"result": result})
     except errors.LayerscopeError as error:
-        say({"error": str(error), "kind": type(error).__name__})
+        send({"error": encode_message(error.message), "kind": type(error).__name__})

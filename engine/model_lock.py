@@ -1,7 +1,7 @@
-"""Whose turn it is: one model, many jobs, each in a thread of its own, any of which may be told to stop.
+"""Turns on a model: several jobs, each in its own thread, share one model, and any of them may be cancelled.
 
-A job stops where it yields. In between it may be deep in a forward pass, or wait for a model that another job is using:
-there `check_cancelled` stops it, and `Turn` says whom it waits for.
+A job can be cancelled where it yields. In between it may be deep in a forward pass, or waiting for a model that another job uses: there
+`check_cancelled` cancels it, and `Turn` reports which job it waits for.
 """
 
 import threading
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_LOOK = 0.05  # seconds between two looks at whether a job that waits is still wanted
-_RECENT = 2.0  # seconds for which a job that had to wait counts as waiting: turns are short, and there are many
+_LOOK = 0.05  # seconds between two checks whether a waiting job was cancelled
+_RECENT = 2.0  # seconds for which a job that had to wait counts as waiting: turns are short and frequent
 
 
 class Cancelled(BaseException):
-    """The running job is no longer wanted. No Exception, so that nobody takes it for something that went wrong."""
+    """The running job was cancelled. It is not an Exception, so that no handler mistakes it for a failure."""
 
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """What a thread works on: its name, whether it is to stop, and whose turn it last had to wait for, and when."""
+    """A thread's work: its name, whether it is cancelled, and which work it last waited for, and when."""
 
     name: str = ""
     stopped: Callable[[], bool] = lambda: False
@@ -30,7 +30,7 @@ class Work:
 
     @property
     def waits_for(self) -> str | None:
-        """The name of the work that this one is kept waiting by, or None."""
+        """The name of the work that this one is waiting for, or None."""
         return self.behind if time.monotonic() - self.waited < _RECENT else None
 
 
@@ -44,7 +44,7 @@ _here = _Here()
 
 @contextmanager
 def working(name: str, stopped: Callable[[], bool]) -> Iterator[Work]:
-    """Make this thread's work known by a name, and able to be stopped."""
+    """Register this thread's work under a name, and make it cancellable."""
     before, _here.work = _here.work, Work(name, stopped)
     try:
         yield _here.work
@@ -53,25 +53,25 @@ def working(name: str, stopped: Callable[[], bool]) -> Iterator[Work]:
 
 
 def check_cancelled() -> None:
-    """Stop here if this thread's work is no longer wanted: for loops that cannot yield.
+    """Raise if this thread's work was cancelled: for loops that cannot yield.
 
     Raises:
-        Stopped: it is not.
+        Cancelled: the work was cancelled.
     """
     if _here.work.stopped():
         raise Cancelled
 
 
 class Turn:
-    """A lock that is taken in the order it was asked for, so that two jobs on one model take turns; one may take it again.
+    """A reentrant lock granted in the order of requests, so that two jobs on one model alternate.
 
     Raises on entering:
-        Stopped: the work is no longer wanted, while it waits.
+        Cancelled: the work was cancelled while waiting.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._queue: deque[Work] = deque()  # whose turn it is, and who waits
+        self._queue: deque[Work] = deque()  # the current holder, then those that wait
         self._times = 0
 
     def __enter__(self) -> "Turn":

@@ -1,6 +1,6 @@
-"""How a method declares itself: its name, a frozen record of settings whose fields know what a control needs, its function.
+"""How a method declares itself: its name, a frozen record of settings with control metadata, and its function.
 
-A registry names the methods of one kind; the page and the terminal draw their controls from it. Imports no torch.
+A registry contains the methods of one kind; the page and the terminal generate their controls from it. Imports no torch.
 """
 
 import importlib
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def control(
     help: str, low: float | None = None, high: float | None = None, step: float | None = None, choices: Iterable[str] = ()
 ) -> Mapping[str, Any]:
-    """Return the metadata of a settings field: what it does, and the bounds and step of a slider for it, or what to choose from."""
+    """Return the metadata of a settings field: its help text, the bounds and step of its slider, or its choices."""
     return {"help": help, "low": low, "high": high, "step": step, "choices": choices}
 
 
@@ -34,8 +34,7 @@ class NoSettings:
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[F]):
-    """A method: what it is called, what it does in a few words, its function, the record of its settings, and the arXiv id of its paper
-    (empty where it has none)."""
+    """A method: its name, a short description, its function, its settings record, and the arXiv id of its paper ("" if it has none)."""
 
     name: str
     help: str
@@ -44,13 +43,13 @@ class Method(Generic[F]):
     reference: str = ""
 
     def asked(self, values: Mapping[str, Any]) -> Any:
-        """Return the record of its settings; values that are no setting of its own are passed over."""
+        """Return the method's settings record; values that it does not have are ignored."""
         return self.settings(**{entry.name: values[entry.name] for entry in fields(self.settings) if entry.name in values})
 
 
 class Registry(Mapping[str, Method[F]]):
-    """The methods of one kind, by name. Those of a `package` register when one of its modules is imported, which is done
-    when somebody first asks: a new method is a new file there and touches no other. They stand in the order of their files."""
+    """The methods of one kind, by name. Those of a `package` register when its modules are imported, which happens on first use: a new
+    method is a new file in the package and touches no other. They are in the order of their files."""
 
     def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
@@ -58,7 +57,7 @@ class Registry(Mapping[str, Method[F]]):
         self._methods: dict[str, Method[F]] = {}
 
     def register(self, name: str, help: str, settings: type = NoSettings, reference: str = "") -> Callable[[F], F]:
-        """Return the decorator that makes a function the method of this name; `reference` is the arXiv id of its paper."""
+        """Return the decorator that registers a function as a method; `reference` is the arXiv id of its paper."""
 
         def add(run: F) -> F:
             self._methods[name] = Method(name, help, run, settings, reference)
@@ -70,10 +69,10 @@ class Registry(Mapping[str, Method[F]]):
         """Return the method of this name.
 
         Raises:
-            SettingsError: there is none.
+            SettingsError: there is no such method.
         """
         if name not in self:
-            raise SettingsError(f"unknown {self.kind} '{name}'; choose one of {', '.join(self)}")
+            raise SettingsError("unknown {kind} '{name}'; choose one of {choices}", kind=self.kind, name=name, choices=", ".join(self))
         return self[name]
 
     def controls(self) -> tuple[tuple[type, str], ...]:
@@ -82,7 +81,7 @@ class Registry(Mapping[str, Method[F]]):
         return tuple((record, entry.name) for record in records for entry in fields(record))
 
     def given(self, name: str, values: Iterable[Any]) -> dict[str, Any]:
-        """Return the settings of one method by name, of values in the order of `controls`; what is None is left out."""
+        """Return the settings of one method by name, from values in the order of `controls`; None values are left out."""
         record, known = self.require(name).settings, zip(self.controls(), values, strict=True)
         return {field: value for (owner, field), value in known if owner is record and value is not None}
 
@@ -91,7 +90,7 @@ class Registry(Mapping[str, Method[F]]):
             package, self._package = self._package, ""
             for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
                 importlib.import_module(f"{package}.{module.name}")
-            by_file = sorted(self._methods.values(), key=lambda method: method.run.__module__)  # whoever was imported first
+            by_file = sorted(self._methods.values(), key=lambda method: method.run.__module__)  # independent of the order of imports
             self._methods = {method.name: method for method in by_file}
         return self._methods
 

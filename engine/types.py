@@ -1,4 +1,4 @@
-"""The frozen records that everything else passes around. Imports nothing from the project."""
+"""The frozen records shared by all modules. Imports nothing from the project."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PACES = 9  # passes whose times are remembered
+_PACES = 9  # passes whose times are kept
 
 SimilarityDefinition = Literal["flattened", "per-token"]
 
@@ -21,8 +21,8 @@ class ModelSource:
     """Where a model comes from: `demo`, a `folder` with safetensors, a `gguf` file, a `hub` id, or the folder of an `adapter` that is
     merged into its model.
 
-    `dtype` is a torch dtype's name, or "auto" for the one the weights are stored in.
-    `trust_remote_code` lets Python files that come with the model run on this machine; only the terminal can set it.
+    `dtype` is a torch dtype's name, or "auto" for the stored one. `trust_remote_code` allows Python files of the model to run on this
+    machine; only the terminal can set it.
     """
 
     kind: Literal["demo", "folder", "gguf", "hub", "adapter"]
@@ -36,12 +36,12 @@ class ModelSource:
         return {"demo": "demo", "hub": f"hub:{self.location}", "adapter": f"merged:{self.location}"}.get(self.kind, self.location)
 
 
-Terms = tuple[tuple[tuple[str, ...], int], ...]  # products of axes, each with how often it occurs: a count of parameters
+Terms = tuple[tuple[tuple[str, ...], int], ...]  # products of axes, each with its number of occurrences: a count of parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model's layers, and the widths that are the same in all of them: query heads, KV groups, neurons of the MLP, channels."""
+    """A model's number of layers, and the widths common to all of them: query heads, KV groups, neurons of the MLP, channels."""
 
     depth: int
     heads: int
@@ -52,20 +52,20 @@ class Shape:
 
     @property
     def per_group(self) -> int:
-        """Query heads that share one key and value."""
+        """The number of query heads that share one key and value."""
         return self.heads // self.groups
 
     @property
     def sharing(self) -> int:
-        """How many groups of query heads must keep as many each: the KV groups, or one where no two heads share a key and value."""
+        """The number of groups of query heads that must keep equally many: the KV groups, or 1 if no two heads share a key and value."""
         return self.groups if self.per_group > 1 else 1
 
     def with_heads(self, heads: int) -> Shape:
-        """Return it with so many query heads: as many in each KV group, or, where each has its own key and value, as many of those."""
+        """Return the shape with so many query heads: equally many per KV group, or, if each has its own key and value, as many of those."""
         return replace(self, heads=heads, groups=self.groups if self.per_group > 1 else heads)
 
     def size(self, axis: str) -> int:
-        """Return how wide an axis of a projection is (see engine/models/families.py): elements of a row or of a column."""
+        """Return the width of a projection's axis in elements (see engine/models/families.py)."""
         widths = {"query": self.heads * self.head_dim, "key": self.groups * self.head_dim, "neuron": self.neurons, "channel": self.channels}
         return sum(widths[part] for part in axis.split("+"))
 
@@ -74,10 +74,10 @@ class Shape:
 class ModelSpec:
     """What is known of a model before any weight is read. Parameters count shared storage once.
 
-    `block_parameters[i]` are the parameters of layer i; `parameters` those of the whole model; `bytes_per_parameter`
-    belongs to the dtype asked for, `available_bytes` is the memory that was free when somebody looked. `block_terms` and
-    `outer_terms` count the parameters of a block, and of all that is no block, at any shape. `left_out` are tensors in the files that
-    no part of the model reads; `notes` say what else of the files and settings is not read.
+    `block_parameters[i]` are the parameters of layer i; `parameters` those of the whole model. `bytes_per_parameter` refers to the
+    requested dtype; `available_bytes` is the free memory at the time of inspection. `block_terms` and `outer_terms` count the parameters of
+    a block, and of everything outside the blocks, at any shape. `left_out` are tensors in the files that the model does not read; `notes`
+    describe other unread files and settings.
     """
 
     model_type: str
@@ -104,7 +104,7 @@ class ModelSpec:
 
 @dataclass(eq=False)
 class Model:
-    """An open model: the one holder of weights. Take `lock` around anything that runs or reads them."""
+    """An open model: the only owner of its weights. Hold `lock` while running or reading them."""
 
     source: ModelSource
     spec: ModelSpec
@@ -114,17 +114,17 @@ class Model:
     tokenizer: Any
     fingerprint: str
     lock: Any  # an engine.model_lock.Turn
-    paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # of its last passes over the source on this machine
+    paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # of the last passes over the source on this machine
 
     @property
     def pace(self) -> float:
-        """Seconds a token and a parameter: the median of its last passes, since one may fall into a busy moment; NaN before the first."""
+        """Seconds per token and parameter: the median of the last passes, because one may be slow by chance; NaN before the first."""
         return median(self.paces) if self.paces else math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class TextSet:
-    """Texts that a model is measured on; the fingerprint is the SHA-256 of the texts."""
+    """Texts to measure a model on; the fingerprint is the SHA-256 of the texts."""
 
     name: str
     texts: tuple[str, ...]
@@ -136,10 +136,10 @@ Tensors = tuple[tuple[str, str], ...]  # pairs of a projection's parameter ("mlp
 
 @dataclass(frozen=True, slots=True)
 class Trim:
-    """What is left of a block's width: the source's query heads, neurons and channels that are kept, in order; None keeps all.
+    """The kept width of a block: the source's query heads, neurons and channels, in order; None keeps all.
 
-    Every block of a plan has the same channels, which are the model's. `plain` slices norm gains as they are, else they are
-    multiplied by sqrt(H / H') (see engine/plans/trimming.py). `refits` are weights of the trimmed shape, solved again.
+    Every block of a plan has the same channels, which are the model's. With `plain`, norm gains are only sliced; otherwise they are
+    multiplied by sqrt(H / H') (see engine/plans/trimming.py). `refits` are refitted weights in the trimmed shape.
     """
 
     heads: tuple[int, ...] | None = None
@@ -151,13 +151,12 @@ class Trim:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of a pruned model, in terms of source layers. What is done to it is done in the order of the fields.
+    """One block of a pruned model, in terms of source layers. Changes apply in the order of the fields.
 
-    `home` gives norms, layer type and place; `mix` gives the projections (weight and bias) as a weighted sum of the
-    projections of source layers: pairs of (layer, coefficient) in order of layer. `repair` is the fingerprint of a map
-    that is folded into the projection which writes to the residual stream last (see engine/recover/repair.py), or empty;
-    `refits` are weights that take the place of projections. `trim` is what is left of its width. `masks` name for a
-    projection either which of its weights are left (uint8, one bit a weight) or the weights themselves, zeros among them;
+    `home` gives norms, layer type and place; `mix` gives the projections (weight and bias) as a weighted sum of the projections of source
+    layers: pairs of (layer, coefficient) in order of layer. `repair` is the fingerprint of a map folded into the last projection that
+    writes to the residual stream (see engine/recover/repair.py), or ""; `refits` are weights that replace projections. `trim` is the kept
+    width. `masks` give for a projection either the kept weights (uint8, one bit per weight) or the weights themselves with their zeros;
     both in the trimmed shape.
     """
 
@@ -170,27 +169,27 @@ class Block:
 
     @property
     def whole(self) -> bool:
-        """True where its projections are its home layer's, before anything is trimmed or masked."""
+        """Whether its projections are its home layer's, before trimming and masking."""
         return self.mix == ((self.home, 1.0),) and not self.repair and not self.refits
 
     @property
     def untouched(self) -> bool:
-        """True where the block is its home layer in everything."""
+        """Whether the block equals its home layer."""
         return self.whole and self.trim is None and not self.masks
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The fingerprints of all tensors that it names."""
+        """The fingerprints of all tensors that it references."""
         named = (*self.refits, *(self.trim.refits if self.trim else ()), *self.masks)
         return (*([self.repair] if self.repair else []), *(mark for _, mark in named))
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One seam's repair: which block carries it, what it is, and what it did on texts it was not fitted to.
+    """One seam's repair: the block that carries it, its kind, and its effect on held-out texts.
 
-    `kind` is "scalar" or "ridge"; `strength` the scalar itself, or the ridge penalty as a share of the mean squared
-    input. `before` and `after` are the KL divergence from the source (nats a token) with the seams below repaired.
+    `kind` is "scalar" or "ridge"; `strength` is the scalar itself, or the ridge penalty as a share of the mean squared input. `before` and
+    `after` are the KL divergence from the source (nats per token) with the seams below repaired.
     """
 
     place: int
@@ -203,7 +202,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """How the width or the masks of a plan came to be; what they are stands in its blocks. `settings` are the method's."""
+    """How the width or the masks of a plan were made; the values are in its blocks. `settings` are the method's."""
 
     method: str
     settings: tuple[tuple[str, Any], ...] = ()
@@ -211,9 +210,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a pruned model is, in terms of its source: depth, then width, then masks. Nothing is pruned until export.
+    """A pruned model in terms of its source: depth, then width, then masks. Nothing is pruned until export.
 
-    `method`, `settings` and `repairs` tell of its depth; `width` and `masks` are None where it has no such part.
+    `method`, `settings` and `repairs` describe its depth; `width` and `masks` are None if it has no such part.
     """
 
     source_depth: int
@@ -226,7 +225,7 @@ class Plan:
 
     @property
     def depth(self) -> int:
-        """Layers left."""
+        """The number of layers."""
         return len(self.blocks)
 
     @property
@@ -236,33 +235,33 @@ class Plan:
 
     @property
     def folds(self) -> tuple[Block, ...]:
-        """The blocks whose projections are not simply their home layer's."""
+        """The blocks whose projections differ from their home layer's."""
         return tuple(block for block in self.blocks if not block.whole)
 
     @property
     def deep(self) -> Plan:
-        """Its depth alone, without width and masks."""
+        """The plan's depth alone, without width and masks."""
         return replace(self, blocks=tuple(replace(b, trim=None, masks=()) for b in self.blocks), width=None, masks=None)
 
     @property
     def dense(self) -> Plan:
-        """Its depth and width, without masks."""
+        """The plan's depth and width, without masks."""
         return replace(self, blocks=tuple(replace(b, masks=()) for b in self.blocks), masks=None)
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The fingerprints of all tensors that it names, which are kept beside it."""
+        """The fingerprints of all tensors that it references, which are stored separately."""
         return tuple(dict.fromkeys(mark for block in self.blocks for mark in block.tensors))
 
     @property
     def dropped(self) -> tuple[int, ...]:
-        """Source layers of which nothing is left."""
+        """The source layers that no block uses."""
         used = {layer for block in self.blocks for layer, _ in block.mix} | set(self.kept)
         return tuple(layer for layer in range(self.source_depth) if layer not in used)
 
     @property
     def prefix(self) -> int:
-        """How many leading layers are exactly the source's; their hidden states are the source's too."""
+        """The number of leading layers identical to the source's; their hidden states are the source's too."""
         for index, block in enumerate(self.blocks):
             if block != Block(index, ((index, 1.0),)):
                 return index

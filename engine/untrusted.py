@@ -1,8 +1,8 @@
-"""Files that come from elsewhere, read so that whatever they hold is known before anybody works with it: regular files alone, of a size
-that is bounded, UTF-8, and JSON without what JSON cannot mean (NaN, a number beyond all floats, half a character, lists
-too deep to walk).
+"""Read untrusted files safely: only regular files of bounded size, UTF-8, and JSON without values that JSON cannot represent (NaN, numbers
+beyond float range, lone surrogates, excessive nesting).
 
-Every reader of such a file begins here, and says in its own error what is wrong."""
+Every reader of such a file starts here, and reports the problem with its own error.
+"""
 
 import json
 import math
@@ -12,40 +12,44 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from engine.messages import Message, MessageError
+
 SMALL = 16 << 20  # bytes: configs, cards, plans, indices
-LARGE = 256 << 20  # bytes: tokenizers, and what verbs write of many plans
-_DIGITS = 300  # of whole numbers, so that each has a float; tokenizers write 1e30 in full
-DEEPEST = 64  # lists and objects in one another
+LARGE = 256 << 20  # bytes: tokenizers, and results with many plans
+_DIGITS = 300  # digits of an integer, so that it fits a float; tokenizers write 1e30 in full
+DEEPEST = 64  # nested lists and objects
 
 
-class ForeignError(ValueError):
+class ForeignError(MessageError, ValueError):
     """What is wrong with a file, in words that follow "cannot be read:"."""
 
 
 def real_path(path: str | Path) -> Path:
-    """Return where a path leads, "~" and links followed: as far as that is known, for somebody's home may be nowhere, and links may go
-    round in circles.
+    """Return a path with "~" and links resolved as far as possible: the home folder may be unknown, and links may be circular.
 
     Raises:
-        ValueError: it is no path at all.
+        ValueError: it is not a valid path.
     """
     path = Path(path)
     with suppress(RuntimeError):
         path = path.expanduser()
-    return Path(os.path.realpath(path))  # Path.resolve raises on circles
+    return Path(os.path.realpath(path))  # Path.resolve raises on circular links
 
 
 def require_regular(path: Path, most: int | None = None) -> int:
-    """Return how many bytes a file has.
+    """Return a file's size in bytes.
 
     Raises:
-        ForeignError: it is no regular file (a pipe and a device may never end), or has more than `most` bytes. OSError: as open does.
+        ForeignError: it is not a regular file (a pipe or a device may never end), or exceeds `most` bytes.
+        OSError: as for `open`.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ForeignError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is a pipe or a device")
+        raise ForeignError(Message("it is a folder") if stat.S_ISDIR(status.st_mode) else Message("it is a pipe or a device"))
     if most is not None and status.st_size > most:
-        raise ForeignError(f"it has {status.st_size / 1e6:.0f} MB, and at most {most / 1e6:.0f} MB are read")
+        raise ForeignError(
+            "it has {file_size:.0f} MB, and at most {large:.0f} MB are read", file_size=status.st_size / 1e6, large=most / 1e6
+        )
     return status.st_size
 
 
@@ -53,28 +57,28 @@ def text_in(path: Path, most: int = SMALL) -> str:
     """Return the text of a UTF-8 file, without its byte order mark.
 
     Raises:
-        ForeignError: as `require_regular`, or it is not UTF-8. OSError: it cannot be read.
+        ForeignError: as `require_regular`, or the file is not UTF-8.
+        OSError: the file cannot be read.
     """
     require_regular(path, most)
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ForeignError(f"it is not UTF-8 (byte {error.start})") from error
+        raise ForeignError("it is not UTF-8 (byte {start})", start=error.start) from error
 
 
 def json_of(text: str) -> Any:
-    """Return the JSON value that a text holds.
+    """Return the JSON value of a text.
 
     Raises:
-        ForeignError: it is no JSON, or holds NaN, a number beyond what a float can be, half a character, or more than DEEPEST lists in
-            one another.
+        ForeignError: it is not JSON, or contains NaN, a number beyond float range, a lone surrogate, or more than DEEPEST nested lists.
     """
     try:
         value = json.loads(text, parse_constant=_no_number, parse_int=_whole, parse_float=_fraction)
     except ForeignError:
         raise
     except (ValueError, RecursionError) as error:
-        raise ForeignError(f"it is no JSON ({str(error)[:100]})") from error
+        raise ForeignError("it is no JSON ({error})", error=str(error)[:100]) from error
     _require_sound(value)
     return value
 
@@ -88,7 +92,7 @@ def object_in(path: Path, most: int = SMALL) -> dict[str, Any]:
     """Return the JSON object in a file; see `json_in`.
 
     Raises:
-        ForeignError: it is another value.
+        ForeignError: the value is not an object.
     """
     value = json_in(path, most)
     if not isinstance(value, dict):
@@ -98,27 +102,27 @@ def object_in(path: Path, most: int = SMALL) -> dict[str, Any]:
 
 def _whole(digits: str) -> int:
     if len(digits) > _DIGITS:
-        raise ForeignError(f"it holds a number of {len(digits)} digits")
+        raise ForeignError("it holds a number of {count} digits", count=len(digits))
     return int(digits)
 
 
 def _fraction(digits: str) -> float:
     if math.isinf(found := float(digits)):
-        raise ForeignError(f"it holds {digits[:20]}, which is beyond what a float can be")
+        raise ForeignError("it holds {digits}, which is beyond what a float can be", digits=digits[:20])
     return found
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ForeignError(f"it is no JSON ({name} is no finite number)")
+    raise ForeignError("it is no JSON ({name} is no finite number)", name=name)
 
 
 def _require_sound(value: Any) -> None:
-    """Raise ForeignError where a value is too deep to walk, or holds text that cannot be written again."""
+    """Raise ForeignError if a value is nested too deeply, or contains text that cannot be encoded."""
     waiting = [(value, 1)]
     while waiting:
         one, depth = waiting.pop()
         if depth > DEEPEST:
-            raise ForeignError(f"it has more than {DEEPEST} lists in one another")
+            raise ForeignError("it has more than {deepest} lists in one another", deepest=DEEPEST)
         if isinstance(one, dict):
             waiting += [(part, depth + 1) for item in one.items() for part in item]
         elif isinstance(one, list):

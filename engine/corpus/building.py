@@ -1,4 +1,4 @@
-"""From what a person names to rows of tokens: read once, tokenised once, found again by content."""
+"""Build rows of tokens from texts: each text is read and tokenised once, and found again by its content."""
 
 import itertools
 import json
@@ -20,34 +20,39 @@ from engine.corpus.settings import WritingSettings
 from engine.corpus.writing import own_file, write_own
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.models.texts import BUNDLED, bundled, require_known
 from engine.types import Model
 
 SELF = "self"
 WRITING = WritingSettings()
 LIMIT = 100_000_000  # tokens
-_FORM = 1  # of the files; another one is not found again
-_AT_ONCE = 64  # documents that are tokenised together
-_PIECE = 200_000  # letters of a document that are tokenised at once
-_BEGINNINGS = 5  # of the documents that were dropped
+_FORM = 1  # version of the file format; other versions are rebuilt
+_AT_ONCE = 64  # documents tokenised together
+_PIECE = 200_000  # characters of a document tokenised at once
+_BEGINNINGS = 5  # number of dropped documents whose beginnings are reported
 
 
 def corpus(
     model: Model, choice: str | Sequence[str], length: int, folder: Path, limit: int = LIMIT, own: WritingSettings = WRITING
 ) -> Job[Rows]:
-    """Read what a choice names (see `documents`; `self` is what the source writes, see `write_own`) into rows of `length` tokens.
+    """Read texts (see `documents`; `self` is text written by the source, see `write_own`) into rows of `length` tokens.
 
-    Of several choices each is a domain of its own, named after it where its documents name none. Reading ends after `limit` tokens.
-    The tokens lie in `folder`, where the same texts for the same tokenizer are found again. Documents that share text with the
-    evaluation texts are dropped.
+    Each of several choices is a domain named after it, unless its documents name their own. Reading stops after `limit` tokens. The tokens
+    are stored in `folder`, where the same texts with the same tokenizer are found again. Documents that overlap with the evaluation texts
+    are dropped.
 
     Raises:
-        TextError: a text is missing, cannot be read, shares all its documents with the evaluation texts, or is shorter than one row.
-        SettingsError: the model has no context of that length.
+        TextError: a text is missing or cannot be read, overlaps with the evaluation texts in all its documents, or is shorter than one row.
+        SettingsError: the model's context is shorter than `length`.
     """
     longest = getattr(model.config, "max_position_embeddings", None) or length
     if not 2 <= length <= longest:
-        raise SettingsError(f"rows of {length} tokens cannot be trained on: they have at least 2, and the model's context is {longest}")
+        raise SettingsError(
+            "rows of {length} tokens cannot be trained on: they have at least 2, and the model's context is {longest}",
+            length=length,
+            longest=longest,
+        )
     choices = (choice,) if isinstance(choice, str) else tuple(choice)
     read = list(choices)
     if SELF in read:
@@ -67,14 +72,15 @@ def corpus(
 
 
 def _tokenizer_key(tokenizer: Any) -> str:
-    """Return a fingerprint of all that a tokenizer makes of text."""
+    """Return a fingerprint of everything that determines a tokenizer's output."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"vocabulary": tokenizer.get_vocab()}
-    made = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # what the last caller asked for
+    made = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # settings of the last call
     return content_key(made, tokenizer.chat_template, tokenizer.eos_token_id, type(tokenizer).__name__)
 
 
 def _each(named: dict[str, str], tokenizer: Any) -> Iterator[Document]:
-    """Yield the documents of some choices, each in the domain that it names, else in its choice's where there are several."""
+    """Yield the documents of some choices, each in the domain that it names; without one, in its choice's domain if there are several
+    choices."""
     for name, path in named.items():
         for document in documents(path, tokenizer):
             domain = document.domain or (name if len(named) > 1 else "")
@@ -82,7 +88,7 @@ def _each(named: dict[str, str], tokenizer: Any) -> Iterator[Document]:
 
 
 def _build(model: Model, read: Iterator[Document], name: str, made: Path, limit: int) -> Job[None]:
-    """Write the tokens of documents into a folder, which appears whole or not at all."""
+    """Write the tokens of documents into a folder, which appears complete or not at all."""
     try:
         made.parent.mkdir(parents=True, exist_ok=True)
         with making(made.parent, ".corpus-") as aside:
@@ -92,10 +98,10 @@ def _build(model: Model, read: Iterator[Document], name: str, made: Path, limit:
             try:
                 os.rename(begun, made)
             except OSError:
-                if not made.exists():  # somebody else was quicker
+                if not made.exists():  # another process finished first
                     raise
     except OSError as error:
-        raise TextError(f"the tokens cannot be written to {made.parent}: {error.strerror}") from error
+        raise TextError("the tokens cannot be written to {parent}: {reason}", parent=made.parent, reason=error.strerror) from error
 
 
 def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit: int) -> Job[None]:
@@ -103,7 +109,7 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
     starts, domains, places, dropped = array("q", [0]), array("I"), dict[str, int](), list[str]()
     with (folder / TOKENS).open("wb") as file:
         while starts[-1] < limit and (some := list(itertools.islice(read, _AT_ONCE))):
-            yield Progress(f"Reading the text: {starts[-1]} tokens")
+            yield Progress(Message("Reading the text: {starts} tokens", starts=starts[-1]))
             judging = {document for document in some if judged_on(document.text)}
             dropped += [" ".join(document.text[:200].split()[:8]) for document in some if document in judging]
             for document, ids in _tokenised(model.tokenizer, model.config, [document for document in some if document not in judging]):
@@ -111,7 +117,11 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
                 starts.append(starts[-1] + len(ids))
                 domains.append(places.setdefault(document.domain, len(places)))
     if not domains:
-        raise TextError(f"all {len(dropped)} documents of {name} share text with the evaluation texts, which only judge; bring other text")
+        raise TextError(
+            "all {count} documents of {name} share text with the evaluation texts, which only judge; bring other text",
+            count=len(dropped),
+            name=name,
+        )
     np.save(folder / STARTS, np.asarray(starts))
     np.save(folder / DOMAINS, np.asarray(domains))
     told = {"dtype": dtype.name, "domains": list(places), "dropped": len(dropped), "beginnings": dropped[:_BEGINNINGS]}
@@ -119,7 +129,7 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
 
 
 def _tokenised(tokenizer: Any, config: Any, some: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:
-    """Yield documents with their tokens as the tokenizer makes them by default, and the one that ends a text, where it has one."""
+    """Yield documents with their tokens by the tokenizer's defaults, ending with the end-of-text token if there is one."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for templated, group in itertools.groupby(some, lambda document: document.templated):
         alike = list(group)
@@ -130,6 +140,6 @@ def _tokenised(tokenizer: Any, config: Any, some: Iterable[Document]) -> Iterato
 
 
 def _rest(tokenizer: Any, text: str) -> Iterator[int]:
-    """Yield the tokens of what comes after a text's first piece: a whole book at once would take a hundred times its bytes."""
+    """Yield the tokens after a text's first piece: tokenising a whole book at once would take a hundred times its bytes."""
     for start in range(_PIECE, len(text), _PIECE):
         yield from tokenizer(text[start : start + _PIECE], add_special_tokens=False, verbose=False)["input_ids"]

@@ -1,6 +1,6 @@
-"""Text to train on that is also text to judge on is left out: a model that has read the test is not judged by it.
+"""Remove training text that overlaps with the evaluation texts: a model trained on the test cannot be evaluated with it.
 
-Two texts share text where they share 13 words in a row (as GPT-3's data was cleaned, 2005.14165, appendix C).
+Two texts overlap if they share 13 consecutive words (as in the cleaning of GPT-3's data, 2005.14165, appendix C).
 """
 
 import re
@@ -12,13 +12,13 @@ WORDS = 13
 
 
 def grams(text: str) -> set[str]:
-    """Return all runs of 13 words of a text, in small letters and without punctuation; none where it has fewer words."""
+    """Return all runs of 13 words of a text, in lower case and without punctuation; empty if it has fewer words."""
     words = re.findall(r"\w+", text.lower())
     return {" ".join(words[start : start + WORDS]) for start in range(len(words) - WORDS + 1)}
 
 
 def judged_on(text: str) -> bool:
-    """True where a text shares 13 words in a row with the bundled evaluation texts of either language."""
+    """Return whether a text shares 13 consecutive words with the bundled evaluation texts of either language."""
     return not grams(text).isdisjoint(_evaluation())
 
 

@@ -1,7 +1,7 @@
 """How much of each domain a run reads, and how that changes: dynamic batch loading (Sheared LLaMA, 2310.06694, section 2.2).
 
-Which domain a row of the run comes from is drawn by a generator of (seed, row) from the proportions that hold at its step; each domain then
-gives its next row. So a run that goes on needs the proportions and one integer a domain.
+The domain of each row of the run is drawn by a generator of (seed, row) from the proportions at its step; the domain then supplies its next
+row. A resumed run therefore needs only the proportions and one integer per domain.
 """
 
 import math
@@ -16,7 +16,7 @@ from engine.corpus.rows import Batch, Rows
 from engine.corpus.settings import Update
 from engine.errors import SettingsError, TextError
 
-SMOOTHING = 1e-4  # of the published code: no domain's proportion ever comes to nothing
+SMOOTHING = 1e-4  # from the published code: no domain's proportion ever becomes zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +28,38 @@ class Mixture:
     read: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as what JSON holds, to the last digit."""
+        """Return the mixture as JSON values, without rounding."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Mixture":
-        """Return what `to_json` made."""
+        """Return a mixture from the result of `to_json`."""
         return cls(tuple(value["domains"]), tuple(value["proportions"]), tuple(value["read"]))
 
 
 def mixture(rows: Rows, proportions: Sequence[float] | None = None) -> Mixture:
-    """Return the beginning of reading a corpus' domains in some proportions; left out, by how many rows each has.
+    """Return the initial mixture of a corpus's domains with some proportions, by default by their number of rows.
 
     Raises:
-        SettingsError: they are not one number a domain, none below 0 and not all 0.
+        SettingsError: there is not one number per domain, one is negative or infinite, or all are 0.
     """
     given = [float(len(rows.of(domain))) for domain in rows.domains] if proportions is None else list(proportions)
     if len(given) != len(rows.domains) or not all(0 <= one < math.inf for one in given) or not sum(given):
-        raise SettingsError(f"{given} are no proportions of {len(rows.domains)} domains: write one number from 0 on for each")
+        raise SettingsError(
+            "{given} are no proportions of {count} domains: write one number from 0 on for each", given=given, count=len(rows.domains)
+        )
     return Mixture(rows.domains, tuple(one / sum(given) for one in given), (0,) * len(given))
 
 
 def draw(mix: Mixture, step: int, size: int, seed: int) -> tuple[int, ...]:
-    """Return the domains [size], as places in the mixture, that the run's rows step * size up to (step + 1) * size come from."""
+    """Return the domains [size], as indices in the mixture, of the run's rows step * size up to (step + 1) * size."""
     edges = np.cumsum(mix.proportions)
     thrown = [np.random.default_rng((seed, k)).random() for k in range(step * size, (step + 1) * size)]
     return tuple(int(place) for place in np.searchsorted(edges / edges[-1], thrown, "right"))
 
 
 def mixed_batch(rows: Rows, mix: Mixture, step: int, size: int, seed: int) -> tuple[Batch, Mixture]:
-    """Return a batch of rows from the domains that are drawn, and the mixture after it."""
+    """Return a batch of rows from the drawn domains, and the mixture after it."""
     read, found = list(mix.read), []
     for place in draw(mix, step, size, seed):
         found.append(rows.number_in(place, read[place], seed))
@@ -66,17 +68,23 @@ def mixed_batch(rows: Rows, mix: Mixture, step: int, size: int, seed: int) -> tu
 
 
 def reweighted(mix: Mixture, losses: Sequence[float], references: Sequence[float], update: Update = "as printed") -> Mixture:
-    """Return the mixture in which domains that are further above their reference loss (nats a token) get more.
+    """Return the mixture after giving more weight to domains further above their reference loss (nats per token).
 
-    "as printed": proportions times exp(max(loss - reference, 0)), made to sum to 1 (the paper's Algorithm 1). "as coded": without the
-    max, so that a domain below its reference loses. Then both are smoothed: (1 - 1e-4) of that and 1e-4 of equal shares, as coded.
+    "as printed": proportions times exp(max(loss - reference, 0)), normalised to sum to 1 (the paper's Algorithm 1). "as coded": without the
+    max, so that a domain below its reference loses weight. Both are then smoothed as in the code: (1 - 1e-4) of the result and 1e-4 of
+    equal shares.
 
     Raises:
-        TextError: a loss is no finite number, which a domain with too little held-out text has.
+        TextError: a loss is not finite, because the domain has too little held-out text.
     """
     for domain, loss, reference in zip(mix.domains, losses, references, strict=True):
         if not math.isfinite(loss) or not math.isfinite(reference):
-            raise TextError(f"the domain '{domain}' has a held-out loss of {loss} and a reference of {reference}; bring more text of it")
+            raise TextError(
+                "the domain '{domain}' has a held-out loss of {loss} and a reference of {reference}; bring more text of it",
+                domain=domain,
+                loss=loss,
+                reference=reference,
+            )
     excess = np.subtract(losses, references)
     excess = np.maximum(excess, 0) if update == "as printed" else excess
     grown = np.asarray(mix.proportions) * np.exp(excess - excess.max())
@@ -85,16 +93,16 @@ def reweighted(mix: Mixture, losses: Sequence[float], references: Sequence[float
 
 
 class Reader:
-    """Reads a corpus for a run, batch after batch: its domains take turns, or, where there is a mixture, come as it says."""
+    """Reads a corpus for a run batch by batch: its domains alternate or, with a mixture, are drawn from it."""
 
     def __init__(self, rows: Rows, seed: int, mix: Mixture | None = None) -> None:
         self.rows, self.seed, self.mix, self._first = rows, seed, mix, mix
 
     def batch(self, number: int, size: int) -> Batch:
-        """Return the run's batch of that number; of a mixture, they are read in order.
+        """Return the run's batch of that number; with a mixture, batches must be read in order.
 
         Raises:
-            TextError: there are fewer rows than one batch has.
+            TextError: there are fewer rows than a batch has.
         """
         if self.mix is None:
             return self.rows.batch(number, size, self.seed)
@@ -102,20 +110,20 @@ class Reader:
         return batch
 
     def weigh(self, costs: Mapping[str, float], references: Mapping[str, float], update: Update) -> None:
-        """Let a mixture follow what its domains cost; see `reweighted`."""
+        """Update the mixture from the losses of its domains; see `reweighted`."""
         if self.mix is not None:
             names = self.mix.domains
             self.mix = reweighted(self.mix, [costs[name] for name in names], [references[name] for name in names], update)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return what reading hands on, by name: nothing where domains take turns."""
+        """Return the state for a checkpoint, by name; {} if domains alternate."""
         if self.mix is None:
             return {}
         proportions = torch.tensor(self.mix.proportions, dtype=torch.float64)
         return {"mixture.proportions": proportions, "mixture.read": torch.tensor(self.mix.read)}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on with what `state` returned, among whatever else; where there is nothing of it, from the beginning."""
+        """Resume from what `state` returned, ignoring other entries; without any, start from the beginning."""
         self.mix = self._first
         if self.mix is not None and "mixture.read" in state:
             proportions, read = (tuple(state[f"mixture.{name}"].tolist()) for name in ("proportions", "read"))

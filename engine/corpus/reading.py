@@ -1,6 +1,6 @@
-"""Documents to train on, one after another, from whatever a person has: files, folders, a set of the Hub, the bundled texts.
+"""Read training documents one after another from files, folders, Hub data sets or the bundled texts.
 
-Documents are read one at a time, so that a file may be larger than memory.
+Documents are read one at a time, so a file may be larger than memory.
 """
 
 import itertools
@@ -12,6 +12,7 @@ from typing import Any
 from engine.cache import content_key, file_digest
 from engine.errors import TextError, reason_of
 from engine.judge.practice import kept_apart
+from engine.messages import Message
 from engine.models.texts import BUNDLED, bundled
 from engine.untrusted import LARGE, ForeignError, json_of, require_regular
 
@@ -23,8 +24,7 @@ _COLUMNS = ("text", "messages", "domain")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text and the named domain that it belongs to, "" where there is none; `templated` where a chat template has already
-    written its special tokens."""
+    """One text and its domain ("" if unnamed); `templated` if a chat template has already added its special tokens."""
 
     text: str
     domain: str = ""
@@ -32,35 +32,35 @@ class Document:
 
 
 def name_of(choice: str) -> str:
-    """Return what a choice is called in what others read: without the folders that it lies in, which are nobody else's business."""
+    """Return the name of a choice for published records: without its parent folders, which are private."""
     return choice if choice.startswith(HUB) else Path(choice).name
 
 
 def documents(choice: str, tokenizer: Any) -> Iterator[Document]:
-    """Yield the documents of a choice, blank ones left out: `practice`, `english` or `korean` for the bundled texts, `hub:org/name` (or
-    `hub:org/name/config`) for the training split of a set of the Hub, or a path to a file or folder.
+    """Yield the documents of a choice, without blank ones: `practice`, `english` or `korean` for the bundled texts, `hub:org/name` (or
+    `hub:org/name/config`) for the training split of a Hub data set, or a path to a file or folder.
 
-    A .txt file's documents are separated by blank lines; where it has no blank line each line is one. A .jsonl file or a .parquet file
-    holds `text`, or `messages`, which go through the tokenizer's chat template. A record's `domain`, else the sub-folder that a file
-    lies in, names the document's domain.
+    A .txt file's documents are separated by blank lines; without a blank line, each line is a document. A .jsonl or .parquet file contains
+    `text`, or `messages`, which go through the tokenizer's chat template. A document's domain is its record's `domain`, or else the
+    subfolder of its file.
 
     Raises:
-        TextError: it is missing, cannot be read as what it should be, or holds no text.
+        TextError: the choice is missing, cannot be read in its format, or contains no text.
     """
     found = (document for document in _read(choice, tokenizer) if document.text.strip())
     first = next(found, None)
     if first is None:
-        raise TextError(f"{choice} holds no text to train on")
+        raise TextError("{choice} holds no text to train on", choice=choice)
     yield first
     yield from found
 
 
 def content_of(choice: str) -> str:
-    """Return the fingerprint of what a choice holds, by content; a set of the Hub is told by its name, which is all that can be known of
-    it before it is read.
+    """Return the fingerprint of a choice's content; a Hub data set is identified by its name, because its content is unknown before
+    reading.
 
     Raises:
-        TextError: it is missing or cannot be read.
+        TextError: the choice is missing or cannot be read.
     """
     if choice in BUNDLES:
         return content_key([bundled(language, "practice").fingerprint for language in BUNDLES[choice]])
@@ -72,9 +72,9 @@ def content_of(choice: str) -> str:
             require_regular(path)
         return content_key([(domain, path.suffix.lower(), file_digest(path)) for path, domain in found])
     except ForeignError as error:
-        raise TextError(f"{path} cannot be read: {error}") from error
-    except (OSError, ValueError) as error:  # a NUL in its name is the latter
-        raise TextError(f"{choice!r} cannot be read: {reason_of(error)}") from error
+        raise TextError("{path} cannot be read: {error}", path=path, error=error) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise TextError("{path!r} cannot be read: {error}", path=choice, error=reason_of(error)) from error
 
 
 def _read(choice: str, tokenizer: Any) -> Iterator[Document]:
@@ -89,17 +89,19 @@ def _read(choice: str, tokenizer: Any) -> Iterator[Document]:
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
-    """Return a file, or the files of a folder in order, each with the sub-folder that it lies in."""
+    """Return a file, or the files of a folder in order, each with its subfolder."""
     if not path.exists():
-        raise TextError(f"{path} does not exist; name a .txt, .jsonl or .parquet file, a folder of those, hub:org/name, practice or self")
+        raise TextError(
+            "{path} does not exist; name a .txt, .jsonl or .parquet file, a folder of those, hub:org/name, practice or self", path=path
+        )
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            raise TextError(f"{path} is no text to train on; its name ends in none of {', '.join(SUFFIXES)}")
+            raise TextError("{path} is no text to train on; its name ends in none of {choices}", path=path, choices=", ".join(SUFFIXES))
         return [(path, "")]
     inside = ((file, file.relative_to(path).parts) for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
     found = [(file, parts[0] if len(parts) > 1 else "") for file, parts in inside if not any(part.startswith(".") for part in parts)]
     if not found:
-        raise TextError(f"{path} holds none of {', '.join(SUFFIXES)}")
+        raise TextError("{path} holds none of {choices}", path=path, choices=", ".join(SUFFIXES))
     return found
 
 
@@ -107,7 +109,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a UTF-8 file, without their ends, and their numbers from 1 on."""
+    """Yield the line numbers of a UTF-8 file, starting at 1, and its lines without their ends."""
     number = 0
     try:
         require_regular(path)
@@ -115,24 +117,24 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             while line := file.readline(LARGE + 1):
                 number += 1
                 if len(line) > LARGE:
-                    raise ForeignError(f"line {number} has more than {LARGE / 1e6:.0f} MB")
+                    raise ForeignError("line {number} has more than {large:.0f} MB", number=number, large=LARGE / 1e6)
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise TextError(f"{path} is not UTF-8 (line {number}); save it as UTF-8") from error
+        raise TextError("{path} is not UTF-8 (line {number}); save it as UTF-8", path=path, number=number) from error
     except ForeignError as error:
-        raise TextError(f"{path} cannot be read: {error}") from error
+        raise TextError("{path} cannot be read: {error}", path=path, error=error) from error
     except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}") from error
+        raise TextError("{path} cannot be read: {error}", path=path, error=error.strerror) from error
 
 
 def _paragraphs(path: Path) -> Iterator[Iterator[str]]:
-    """Yield the lines of each run of lines that are not blank."""
+    """Yield the lines of each run of non-blank lines."""
     lines = (line for _, line in _lines(path))
     return (run for written, run in itertools.groupby(lines, lambda line: bool(line.strip())) if written)
 
 
 def _txt(path: Path, domain: str, _tokenizer: Any) -> Iterator[Document]:
-    apart = next(itertools.islice(_paragraphs(path), 1, None), None) is not None  # a blank line stands between two that are not
+    apart = next(itertools.islice(_paragraphs(path), 1, None), None) is not None  # whether a blank line separates two paragraphs
     for paragraph in _paragraphs(path):
         for text in ["\n".join(paragraph)] if apart else paragraph:
             yield Document(text, domain)
@@ -144,59 +146,61 @@ def _jsonl(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
             try:
                 record = json_of(line)
             except ForeignError as error:
-                raise TextError(f"{path}: line {number} is no JSON that can be read: {error}") from error
-            yield _document(record, domain, tokenizer, f"{path}: line {number}")
+                raise TextError(
+                    "{path}: line {number} is no JSON that can be read: {error}", path=path, number=number, error=error
+                ) from error
+            yield _document(record, domain, tokenizer, Message("{path}: line {number}", path=path, number=number))
 
 
 def _parquet(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise TextError(f"{path} needs pyarrow to be read: pip install 'layerscope[train]'") from error
+        raise TextError("{path} needs pyarrow to be read: pip install 'layerscope[train]'", path=path) from error
     try:
         with ParquetFile(path) as file:
             columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
             for number, record in enumerate(
                 record for rows in file.iter_batches(batch_size=256, columns=columns) for record in rows.to_pylist()
             ):
-                yield _document(record, domain, tokenizer, f"{path}: row {number}")
-    except (OSError, ValueError) as error:  # pyarrow's own errors are one or the other
-        raise TextError(f"{path} cannot be read: {reason_of(error)}") from error
+                yield _document(record, domain, tokenizer, Message("{choice}: row {number}", choice=path, number=number))
+    except (OSError, ValueError) as error:  # pyarrow's own errors are subclasses of these
+        raise TextError("{path} cannot be read: {error}", path=path, error=reason_of(error)) from error
 
 
 def _hub(choice: str, tokenizer: Any) -> Iterator[Document]:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise TextError(f"{choice} needs datasets to be read: pip install 'layerscope[train]'") from error
+        raise TextError("{choice} needs datasets to be read: pip install 'layerscope[train]'", choice=choice) from error
     organisation, *rest = choice.removeprefix(HUB).split("/", 2)
     if not rest:
-        raise TextError(f"'{choice}' is no set of the Hub; write hub:org/name, or hub:org/name/config")
+        raise TextError("'{choice}' is no set of the Hub; write hub:org/name, or hub:org/name/config", choice=choice)
     try:
         for number, record in enumerate(load_dataset(f"{organisation}/{rest[0]}", *rest[1:], split="train", streaming=True)):
-            yield _document(record, "", tokenizer, f"{choice}: row {number}")
+            yield _document(record, "", tokenizer, Message("{choice}: row {number}", choice=choice, number=number))
     except TextError:
         raise
-    except Exception as error:  # whatever goes wrong far away
-        raise TextError(f"{choice} cannot be fetched: {reason_of(error)}") from error
+    except Exception as error:  # downloads may fail with any error
+        raise TextError("{choice} cannot be fetched: {reason}", choice=choice, reason=reason_of(error)) from error
 
 
 def _document(record: Any, domain: str, tokenizer: Any, where: str) -> Document:
-    """Return what a record says: its `text`, else its `messages` in the tokenizer's chat template."""
+    """Return the document of a record: its `text`, or else its `messages` in the tokenizer's chat template."""
     text, messages = (record.get(key) if isinstance(record, dict) else None for key in _COLUMNS[:2])
     if not isinstance(text, str) and not isinstance(messages, list):
-        raise TextError(f"{where} has neither a text nor messages")
+        raise TextError("{where} has neither a text nor messages", where=where)
     own = str(record.get("domain") or domain)
     return Document(text, own) if isinstance(text, str) else Document(_in_template(messages, tokenizer, where), own, templated=True)
 
 
 def _in_template(messages: Any, tokenizer: Any, where: str) -> str:
     if not tokenizer.chat_template:
-        raise TextError(f"{where} holds messages, and the model's tokenizer has no chat template; write them as text")
+        raise TextError("{where} holds messages, and the model's tokenizer has no chat template; write them as text", where=where)
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
-    except Exception as error:  # a template is a program of somebody else's
-        raise TextError(f"{where} holds messages that the chat template refuses: {reason_of(error)}") from error
+    except Exception as error:  # templates are arbitrary programs
+        raise TextError("{where} holds messages that the chat template refuses: {reason}", where=where, reason=reason_of(error)) from error
 
 
 _READERS = {".txt": _txt, ".jsonl": _jsonl, ".parquet": _parquet}

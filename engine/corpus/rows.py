@@ -1,7 +1,7 @@
-"""Text as rows of tokens: packed end to end without padding, drawn in an order that is a function of seed and place.
+"""Text as rows of tokens: packed end to end without padding, in an order that depends only on the seed and the position.
 
-All documents lie in one memory-mapped file in the order they were read. Which of them are held out, and which domain they belong to, is
-arithmetic on their numbers; so is which row comes next, and a run that goes on needs one integer to know its place.
+All documents are in one memory-mapped file in the order they were read. Held-out documents and domains are computed from document numbers,
+and so is the next row; a resumed run needs one integer for its position.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from engine.errors import SettingsError, TextError
 from engine.models.texts import PACK_TOKENS, Pack, pack_rows
 from engine.untrusted import ForeignError, require_regular
 
-HELD_OUT = 20  # every so many documents one is held out
+HELD_OUT = 20  # every 20th document is held out
 TOKENS, STARTS, DOMAINS, INDEX = "tokens.bin", "starts.npy", "domains.npy", "index.json"
 
 
@@ -27,8 +27,9 @@ TOKENS, STARTS, DOMAINS, INDEX = "tokens.bin", "starts.npy", "domains.npy", "ind
 class Batch:
     """Rows of tokens: ids and positions int64 [rows, tokens], and each row's number in its corpus.
 
-    Positions start anew at each document and at each row; called with them (and `use_cache=False`, without which it does not look),
-    transformers masks the documents of a row from each other."""
+    Positions restart at each document and at each row. Given these positions and `use_cache=False` (it checks them only then), transformers
+    masks the documents of a row from each other.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor
@@ -37,8 +38,8 @@ class Batch:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Laid:
-    """Some documents of a file of tokens, laid end to end: `starts` [documents] says where each starts in the file, `edges`
-    [documents + 1] where in the row of them."""
+    """Some documents of a token file, laid end to end: `starts` [documents] are their offsets in the file, `edges` [documents + 1] their
+    boundaries in the concatenation."""
 
     tokens: np.ndarray
     starts: np.ndarray
@@ -48,7 +49,7 @@ class Laid:
         return int(self.edges[-1])
 
     def window(self, begin: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return ids and positions [length] from `begin` on."""
+        """Return ids and positions [length] starting at `begin`."""
         first, last = np.searchsorted(self.edges, (begin, begin + length - 1), "right") - 1
         pieces = []
         for place in range(first, last + 1):
@@ -57,7 +58,7 @@ class Laid:
         return np.concatenate(pieces).astype(np.int64), np.concatenate([np.arange(len(piece)) for piece in pieces])
 
     def pieces(self, length: int, tokens: int) -> Iterator[list[int]]:
-        """Yield the documents in order, in pieces of 2 to `length` tokens, until there are so many tokens."""
+        """Yield the documents in order, in pieces of 2 to `length` tokens, up to so many tokens in total."""
         for begin, end in pairwise(self.edges.tolist()):
             for start in range(begin, end, length):
                 size = min(length, end - start, tokens)
@@ -68,7 +69,7 @@ class Laid:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DomainRows:
-    """The documents of one domain: those that are trained on, and those that are held out."""
+    """The documents of one domain, for training and held out."""
 
     domain: str
     train: Laid
@@ -77,7 +78,7 @@ class DomainRows:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """How many documents were left out because they share text with the evaluation texts, and how the first of them begin."""
+    """The number of documents dropped because they overlap with the evaluation texts, and the beginnings of the first of them."""
 
     count: int = 0
     beginnings: tuple[str, ...] = ()
@@ -85,7 +86,7 @@ class Dropped:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Rows:
-    """A corpus as rows of `length` tokens; `fingerprint` is that of its texts and of the tokenizer."""
+    """A corpus as rows of `length` tokens; `fingerprint` covers its texts and the tokenizer."""
 
     name: str
     fingerprint: str
@@ -98,25 +99,25 @@ class Rows:
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The names of the domains; one, "", where none is named."""
+        """The names of the domains; a single "" if none is named."""
         return tuple(part.domain for part in self.parts)
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are to train on, before any is seen twice."""
+        """The number of training tokens before any is repeated."""
         return sum(len(part.train) for part in self.parts)
 
     def of(self, domain: str) -> "Rows":
-        """Return the rows of one domain alone."""
+        """Return the rows of one domain only."""
         return replace(self, parts=tuple(part for part in self.parts if part.domain == domain))
 
     def number(self, k: int, seed: int) -> int:
-        """Return the number of the run's row k: domains take turns."""
+        """Return the corpus number of the run's row k, with alternating domains."""
         turn, part = divmod(k, len(self.parts))
         return self.number_in(part, turn, seed)
 
     def number_in(self, part: int, turn: int, seed: int) -> int:
-        """Return the number of the row that a domain gives at its turn: it goes through all its rows, in another order each time."""
+        """Return the corpus number of a domain's row at its turn: it goes through all its rows, in a new order each time."""
         ends = self._ends()
         begin = ends[part - 1] if part else 0
         epoch, place = divmod(turn, ends[part] - begin)
@@ -127,17 +128,23 @@ class Rows:
         return self._at(self.number(k, seed))
 
     def reading(self, count: int, seed: int) -> list[int]:
-        """Return the numbers of the rows that a run's first `count` are, in order, each once."""
+        """Return the distinct corpus numbers of a run's first `count` rows, in order."""
         return list(dict.fromkeys(self.number(k, seed) for k in range(count)))
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """Return the run's rows step * size up to (step + 1) * size.
 
         Raises:
-            TextError: there are fewer rows than one batch has.
+            TextError: there are fewer rows than a batch has.
         """
         if len(self) < size:
-            raise TextError(f"{self.name} has {len(self)} rows of {self.length} tokens, which is less than one batch of {size}")
+            raise TextError(
+                "{self_name} has {count} rows of {length} tokens, which is less than one batch of {size}",
+                self_name=self.name,
+                count=len(self),
+                length=self.length,
+                size=size,
+            )
         return self.some(self.number(k, seed) for k in range(step * size, (step + 1) * size))
 
     def some(self, numbers: Iterable[int]) -> Batch:
@@ -147,15 +154,15 @@ class Rows:
         return Batch(torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(positions)), torch.tensor(wanted))
 
     def held_out(self, tokens: int) -> tuple[Pack, ...]:
-        """Return packs of the held-out documents, up to so many tokens, as many of each domain; documents are cut into pieces of
+        """Return packs of the held-out documents, up to so many tokens, equally many of each domain; documents are cut into pieces of
         `length` tokens.
 
         Raises:
-            SettingsError: no token can be predicted in so few.
+            SettingsError: `tokens` is too small for any prediction.
         """
         pieces = [piece for part in self.parts for piece in part.held.pieces(self.length, tokens // len(self.parts))]
         if not pieces:
-            raise SettingsError(f"{tokens} tokens of {len(self.parts)} domains are none to judge on")
+            raise SettingsError("{tokens} tokens of {count} domains are none to judge on", tokens=tokens, count=len(self.parts))
         packs = pack_rows(list(enumerate(pieces)), max(self.length, PACK_TOKENS))
         return tuple(replace(pack, name=self.name, fingerprint=self.fingerprint) for pack in packs)
 
@@ -174,7 +181,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def is_whole(folder: Path) -> bool:
-    """Return whether a corpus lies in a folder, as it was written there."""
+    """Return whether a folder contains a complete and unchanged corpus."""
     found = read_marked(folder / INDEX)
     try:
         return found is not None and all(
@@ -185,12 +192,12 @@ def is_whole(folder: Path) -> bool:
 
 
 def write_index(folder: Path, told: dict[str, Any]) -> None:
-    """Write what is told of a corpus, whose other files lie in the folder."""
+    """Write the index of a corpus whose other files are in the folder."""
     write_marked(folder / INDEX, {**told, "files": {name: file_digest(folder / name) for name in (TOKENS, STARTS, DOMAINS)}})
 
 
 def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
-    """Open the corpus that lies in a folder (see engine/corpus/building.py).
+    """Open the corpus in a folder (see engine/corpus/building.py).
 
     Raises:
         TextError: a domain is shorter than one row.
@@ -203,12 +210,17 @@ def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
     for part in parts:
         if len(part.train) < length:
             told = f"{name} ({part.domain})" if part.domain else name
-            raise TextError(f"{told} has {len(part.train)} tokens to train on, which is less than one row of {length}; bring more text")
+            raise TextError(
+                "{told} has {count} tokens to train on, which is less than one row of {length}; bring more text",
+                told=told,
+                count=len(part.train),
+                length=length,
+            )
     return Rows(name, fingerprint, length, parts, Dropped(index["dropped"], tuple(index["beginnings"])))
 
 
 def _part(domain: str, tokens: np.ndarray, starts: np.ndarray, numbers: np.ndarray) -> DomainRows:
-    """Return a domain of these documents: every 20th is held out, the last where there are fewer, of a single one its last 20th."""
+    """Return a domain of these documents: every 20th is held out, or the last if there are fewer; of a single document its last 20th."""
     begin, end = starts[numbers], starts[numbers + 1]
     if len(numbers) == 1:
         cut = np.maximum(begin, end - np.maximum(2, (end - begin) // HELD_OUT))

@@ -1,4 +1,4 @@
-"""How much the source is to write, and how; how domains are weighed. Imports no torch."""
+"""Settings of the text that the source writes, and of the weighting of domains. Imports no torch."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,7 +12,7 @@ UPDATES: tuple[Update, ...] = ("as printed", "as coded")
 
 @dataclass(frozen=True, slots=True)
 class WritingSettings:
-    """What the source is to write: about so many tokens, in documents of at most `length`, `together` at once."""
+    """The amount of text that the source writes: about so many tokens, in documents of at most `length`, `together` at once."""
 
     tokens: int = field(default=30_000, metadata=control("how many tokens to write; the last document is written to its end", 1))
     seed: int = field(default=0, metadata=control("the same seed writes the same text", 0))
@@ -21,7 +21,7 @@ class WritingSettings:
 
     @property
     def batch(self) -> tuple[int, int]:
-        """Documents that are written at once, and tokens of each at most: no more than are asked for."""
+        """The number of documents written at once, and the most tokens of each: no more than requested."""
         return min(self.together, -(-self.tokens // self.length)), min(self.length, self.tokens)
 
     def checked(self) -> "WritingSettings":
@@ -31,5 +31,9 @@ class WritingSettings:
             SettingsError: nothing is to be written, or the seed is negative.
         """
         if min(self.tokens, self.length, self.together) < 1 or self.seed < 0:
-            raise SettingsError(f"{self.tokens} tokens with seed {self.seed} cannot be written: ask for at least 1, with a seed from 0 on")
+            raise SettingsError(
+                "{tokens} tokens with seed {seed} cannot be written: ask for at least 1, with a seed from 0 on",
+                tokens=self.tokens,
+                seed=self.seed,
+            )
         return self

@@ -1,7 +1,7 @@
-"""The source writes its own text, to learn again from: no licence, no download, and just what distillation asks about.
+"""Let the source write its own training text: no licence, no download, and exactly the distribution that distillation compares.
 
-Each document is sampled from the token that begins a text alone, at temperature 1 and without cutting the tail of the distribution, so
-that the text is the source's own distribution (data-free distillation, LLM-QAT, 2305.17888).
+Each document is sampled from the begin token alone, at temperature 1 and without truncating the distribution, so that the text follows the
+source's own distribution (data-free distillation, LLM-QAT, 2305.17888).
 """
 
 import json
@@ -20,17 +20,18 @@ from engine.corpus.settings import WritingSettings
 from engine.errors import TextError
 from engine.jobs import Job, Progress, retold
 from engine.judge.generation import Generated, generate
+from engine.messages import Message
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import Model
 from engine.untrusted import ForeignError, json_of, require_regular
 
-_PATIENCE = 16  # batches in a row without a word
+_PATIENCE = 16  # blank batches in a row before an error
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a file holds, and the seconds that writing the last of it took."""
+    """The documents and tokens in a file, and the seconds of the last writing."""
 
     documents: int
     tokens: int
@@ -38,13 +39,13 @@ class Written:
 
 
 def write_own(model: Model, out: Path, settings: WritingSettings) -> Job[Written]:
-    """Let the source write into a .jsonl file, a document a line (`text`, `tokens`, and `by`: model, seed, batch and its number).
+    """Let the source write into a .jsonl file, one document per line (`text`, `tokens`, and `by`: model, seed, batch and its number).
 
-    A file that such a run left goes on where it ended, and comes to what a run that was not stopped would have written; the seed
-    of each batch is a function of the seed and the batch's number.
+    An unfinished file is continued, with the same result as an uninterrupted run: each batch's seed depends only on the seed and the
+    batch's number.
 
     Raises:
-        TextError: the file holds something else or cannot be written, or the source writes nothing.
+        TextError: the file contains something else or cannot be written, or the source writes nothing.
     """
     by, began = _by(model, settings.checked()), time.monotonic()
     documents, tokens, number = _begun(out, by, settings.tokens)
@@ -59,7 +60,9 @@ def write_own(model: Model, out: Path, settings: WritingSettings) -> Job[Written
                 documents, tokens = documents + 1, tokens + text.tokens
         number, silent = number + 1, 0 if texts else silent + 1
         if silent == _PATIENCE:
-            raise TextError(f"the source has written nothing in {_PATIENCE * settings.batch[0]} documents; bring text of your own")
+            raise TextError(
+                "the source has written nothing in {patience} documents; bring text of your own", patience=_PATIENCE * settings.batch[0]
+            )
     return Written(documents, tokens, time.monotonic() - began)
 
 
@@ -73,20 +76,23 @@ def _batch(model: Model, network: Any, settings: WritingSettings, number: int) -
 
 
 def _told(settings: WritingSettings, before: int, start: int, began: float, step: Progress) -> Progress:
-    """Return how far writing is when a batch that began with `before` tokens in the file is at `step`."""
+    """Return the progress of writing for a batch at `step` that began with `before` tokens in the file."""
     together, length = settings.batch
     now = before + int((step.fraction or 0.0) * min(together * length, settings.tokens - before))
     speed = (now - start) / max(time.monotonic() - began, 1e-9)
-    return Progress(f"Writing text: {now} of {settings.tokens} tokens, {speed:.0f} a second", now / settings.tokens)
+    return Progress(
+        Message("Writing text: {now} of {tokens} tokens, {speed:.0f} a second", now=now, tokens=settings.tokens, speed=speed),
+        now / settings.tokens,
+    )
 
 
 def own_file(model: Model, folder: Path, settings: WritingSettings) -> Path:
-    """Return the file in a folder for what the model writes with these settings."""
+    """Return the file in a folder for the text that the model writes with these settings."""
     return folder / f"self-{content_key(_by(model, settings), settings.tokens)[:16]}.jsonl"
 
 
 def beginning_of(tokenizer: Any) -> int:
-    """Return the token that a text begins with by default, else the one that ends the text before it.
+    """Return the tokenizer's default begin token, or else the end-of-text token.
 
     Raises:
         TextError: there is neither.
@@ -99,7 +105,7 @@ def beginning_of(tokenizer: Any) -> int:
 
 
 def _by(model: Model, settings: WritingSettings) -> dict[str, Any]:
-    """Return how a text comes to be: the same model, seed and batch write the same."""
+    """Return what determines a text: the same model, seed and batch write the same."""
     return {"model": model.fingerprint[:16], "dtype": model.spec.dtype, "seed": settings.seed, "batch": list(settings.batch)}
 
 
@@ -110,15 +116,15 @@ def _append(out: Path, text: Generated, by: dict[str, Any]) -> None:
         with out.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
-        with suppress(OSError):  # nothing empty stays
+        with suppress(OSError):  # remove an empty file
             if not out.stat().st_size:
                 out.unlink()
-        raise TextError(f"{out} cannot be written: {error.strerror}") from error
+        raise TextError("{out} cannot be written: {reason}", out=out, reason=error.strerror) from error
 
 
 def _begun(out: Path, by: dict[str, Any], wanted: int) -> tuple[int, int, int]:
-    """Return how many documents and tokens a file holds, and the number of the batch to go on with. Where more is wanted, what is
-    there of the last batch is cut off, since a killed run may have left a part of it."""
+    """Return the documents and tokens in a file, and the number of the next batch. If more is wanted, the last batch is removed, because a
+    killed run may have written only a part of it."""
     lines = _lines(out, by)
     if not lines or sum(tokens for _, tokens, _ in lines) >= wanted:
         return len(lines), sum(tokens for _, tokens, _ in lines), 0
@@ -129,13 +135,13 @@ def _begun(out: Path, by: dict[str, Any], wanted: int) -> tuple[int, int, int]:
 
 
 def _lines(out: Path, by: dict[str, Any]) -> list[tuple[int, int, int]]:
-    """Return the bytes, the tokens and the batch of each whole line."""
+    """Return the bytes, the tokens and the batch of each complete line."""
     try:
         lines = out.read_bytes().splitlines(keepends=True) if out.exists() and require_regular(out) else []
     except ForeignError as error:
-        raise TextError(f"{out} cannot be read: {error}") from error
+        raise TextError("{path} cannot be read: {error}", path=out, error=error) from error
     except OSError as error:
-        raise TextError(f"{out} cannot be read: {error.strerror}") from error
+        raise TextError("{path} cannot be read: {error}", path=out, error=error.strerror) from error
     whole = [line for line in lines if line.endswith(b"\n")]
     try:
         told = [(len(line), json_of(line.decode())) for line in whole]
@@ -145,5 +151,5 @@ def _lines(out: Path, by: dict[str, Any]) -> list[tuple[int, int, int]]:
         ):
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
-        raise TextError(f"{out} holds another text; choose another name, nothing is ever overwritten") from error
+        raise TextError("{out} holds another text; choose another name, nothing is ever overwritten", out=out) from error
     return [line[:3] for line in found]

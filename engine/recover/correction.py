@@ -1,7 +1,8 @@
-"""Teacher correction (Minitron, 2408.11796, section 3.1): a source that was not trained on such text reads it first, and teaches better.
+"""Teacher correction (Minitron, 2408.11796, section 3.1): a source that was not trained on such text first adapts to it, and teaches
+better.
 
-Adapters on the source learn the text by cross entropy for a share of the run's steps, and stop when held-out text of its kind is told worse
-than at the look before. The best of them stay where they gain enough. What judges is the source as it was.
+Adapters on the source learn the text by cross entropy for a share of the run's steps, and stop when the held-out loss rises. The best of
+them are kept if they gain enough. Evaluation uses the unchanged source.
 """
 
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 
 from engine.corpus.domains import Reader
 from engine.jobs import Job, Progress, retold
+from engine.messages import Message
 from engine.plans.rules import untouched
 from engine.recover.learning import learn
 from engine.recover.runs import Run
@@ -20,12 +22,12 @@ from engine.training.checkpoints import about, read_tensors
 from engine.training.recipe import Recipe
 from engine.types import Model
 
-GAIN = 0.01  # of the perplexity on held-out text; a source that gains less has read such text before
-RATE = 3e-4  # of adapters that learn text by cross entropy: torchtune's, in its recipe for distilling
+GAIN = 0.01  # of the perplexity on held-out text; a source that gains less was trained on such text
+RATE = 3e-4  # learning rate of adapters trained by cross entropy, from torchtune's distillation recipe
 
 
 def corrected(school: TrainingContext, model: Model, recipe: Recipe) -> Job[bool]:
-    """Give an open source the adapters that read the run's text, and return True; False where somebody asked for a pause on the way."""
+    """Train adapters of the source on the run's text, and return True; False if a pause was requested."""
     run, plan, part = school.run, untouched(model.spec.depth), school.run.part("teacher")
     adapters = trained(model.network, plan, "lora", recipe.seed)
     cast(model.network, recipe.autocast)
@@ -48,16 +50,16 @@ def corrected(school: TrainingContext, model: Model, recipe: Recipe) -> Job[bool
 
 
 def share_of(recipe: Recipe, share: float) -> int:
-    """Return the source's steps, where the student's are what is left of the budget without this share."""
+    """Return the source's steps, given the student's steps after this share of the budget was subtracted."""
     return max(1, round(recipe.steps * share / (1 - share)))
 
 
 def _told(step: Progress) -> Progress:
-    return Progress(f"The source reads the text: {step.label}", 0.0)
+    return Progress(Message("The source reads the text: {label}", label=step.label), 0.0)
 
 
 def _gained(part: Run) -> dict[str, Any]:
-    """Return what reading has brought: perplexity on held-out text of its kind before and after, and what was spent on it."""
+    """Return the result of the correction: perplexity on held-out text before and after, and what was spent."""
     lines, best = part.lines(), int(about(part.best)["step"])
     taken = [line for line in lines if "loss" in line]
     look = next(line for line in lines if "kind" in line and line["step"] == best)

@@ -1,4 +1,4 @@
-"""How a student is taught: a sum of losses on rows of text, each with its weight, against a teacher that is there or was stored."""
+"""The training objective of a student: a weighted sum of losses on rows of text, against a live or a stored teacher."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ LOSSES = {
     "mse": "squared distance of those states, relative to the source's",
     "local": "squared distance of what a block at a seam makes of the source's state, as LLM-Streamline fits it",
 }
-_DEEP = 2 / 3  # with less of the depth than this left, states are taught too (Minitron, 2407.14679)
+_DEEP = 2 / 3  # below this share of the depth, states are compared too (Minitron, 2407.14679)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,54 +36,58 @@ class Terms:
         return "+".join(name if weight == 1 else f"{weight:g}*{name}" for name, weight in self.weights)
 
     def of(self, name: str) -> float:
-        """Return the weight of a loss, 0 where it is no part."""
+        """Return the weight of a loss, 0 if it is not included."""
         return dict(self.weights).get(name, 0.0)
 
     @property
     def states(self) -> bool:
-        """True where states between the blocks are taught."""
+        """Whether states between the blocks are compared."""
         return any(self.of(name) for name in ("cosine", "mse", "local"))
 
     @property
     def teacher(self) -> bool:
-        """True where a teacher is needed."""
+        """Whether a teacher is needed."""
         return bool(self.of("kl")) or self.states
 
 
 def terms_of(text: str) -> Terms:
-    """Read a sum of losses such as kl, ce, kl+cosine or 0.5*kl+0.5*ce.
+    """Parse a sum of losses such as kl, ce, kl+cosine or 0.5*kl+0.5*ce.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: the text is not a valid sum.
     """
     found: dict[str, float] = {}
     for part in text.replace(" ", "").split("+"):
         match = re.fullmatch(r"(?:(\d{0,4}\.?\d{1,6})\*)?([a-z]+)", part)
         if not match or match[2] not in LOSSES or match[2] in found:
-            raise SettingsError(f"'{text}' is no loss; write one of {', '.join(LOSSES)}, or a sum such as 0.5*kl+0.5*ce")
+            raise SettingsError(
+                "'{text}' is no loss; write one of {choices}, or a sum such as 0.5*kl+0.5*ce", text=text, choices=", ".join(LOSSES)
+            )
         found[match[2]] = float(match[1] or 1)
     if not any(found.values()):
-        raise SettingsError(f"'{text}' weighs every loss with 0; nothing would be learned")
+        raise SettingsError("'{text}' weighs every loss with 0; nothing would be learned", text=text)
     return Terms(tuple((name, found[name]) for name in LOSSES if found.get(name)))
 
 
 def default_terms(plan: Plan) -> Terms:
-    """Return what a plan is taught by where nobody says: the source's distribution, and its states where more than a third of the
-    depth is gone and there are any between its blocks."""
+    """Return a plan's default losses: the source's distribution, plus its states if more than a third of the depth is gone and the plan has
+    more than one block."""
     return terms_of("kl" if plan.depth == 1 or plan.depth >= _DEEP * plan.source_depth else "kl+cosine")
 
 
 def require_teachable(terms: Terms, plan: Plan, recompute: bool, stored: bool) -> None:
-    """Raise SettingsError where blocks are to be fitted one by one, and cannot be, or where states are to be stored."""
+    """Raise SettingsError if the losses do not fit the plan, the stored teacher or recomputation."""
     trim = plan.blocks[0].trim
     if stored and terms.states:
-        raise SettingsError(f"the states that '{terms}' compares are too much to be stored; choose kl, or let the source stay (live)")
+        raise SettingsError(
+            "the states that '{terms}' compares are too much to be stored; choose kl, or let the source stay (live)", terms=terms
+        )
     if terms.states and plan.depth == 1 and not terms.of("local"):
-        raise SettingsError(f"'{terms}' compares states between blocks, and this plan has one block; choose kl")
+        raise SettingsError("'{terms}' compares states between blocks, and this plan has one block; choose kl", terms=terms)
     if not terms.of("local"):
         return
     if len(terms.weights) > 1:
-        raise SettingsError(f"'{terms}' adds to local, which runs each block on the source's states; name it alone")
+        raise SettingsError("'{terms}' adds to local, which runs each block on the source's states; name it alone", terms=terms)
     if trim is not None and trim.channels is not None:
         raise SettingsError("blocks cannot be fitted one by one to states that are wider than theirs; choose another loss than local")
     if not local_ends(plan):
@@ -93,10 +97,12 @@ def require_teachable(terms: Terms, plan: Plan, recompute: bool, stored: bool) -
 
 
 def require_shareable(processes: int, rows: int, terms: Terms, plan: Plan, correction: float) -> None:
-    """Raise SettingsError where several processes cannot learn together."""
+    """Raise SettingsError if several processes cannot train together."""
     trim = plan.blocks[0].trim
     if rows % processes:
-        raise SettingsError(f"{rows} rows cannot be shared by {processes} processes; ask for a multiple of them (--rows)")
+        raise SettingsError(
+            "{rows} rows cannot be shared by {processes} processes; ask for a multiple of them (--rows)", rows=rows, processes=processes
+        )
     if processes > 1 and correction:
         raise SettingsError("a source reads the text in one process alone; leave --correct-teacher out, or begin without torchrun")
     if processes > 1 and terms.states and trim is not None and trim.channels is not None:
@@ -104,35 +110,35 @@ def require_shareable(processes: int, rows: int, terms: Terms, plan: Plan, corre
 
 
 def local_ends(plan: Plan) -> dict[int, int]:
-    """Return the blocks that can be fitted by themselves: each before a seam, with the source's point that it is to come to. At the last
-    point the source's states are after the final norm."""
+    """Return the blocks that can be fitted separately, each before a seam, with the source's point whose state they should produce. At the
+    last point the source's states are after the final norm, so it is excluded."""
     return {place: end for place, end in seams(plan) if end < plan.source_depth}
 
 
-Heard = tuple[Lesson, tuple[torch.Tensor, ...]]  # a lesson, and the states that enter each layer where they are asked for
+Heard = tuple[Lesson, tuple[torch.Tensor, ...]]  # a lesson, and the states that enter each layer if requested
 
 
 class Teacher(Protocol):
-    """What a student is compared with."""
+    """The teacher that a student is compared with."""
 
     def hear(self, ids: torch.Tensor, positions: torch.Tensor, numbers: torch.Tensor | None, states: bool) -> Heard:
-        """Return the lesson on rows of text [rows, tokens] of these numbers, flattened, and the states that enter each layer where they
-        are asked for."""
+        """Return the lesson on rows of text [rows, tokens] with these corpus numbers, flattened, and the states that enter each layer if
+        `states`."""
 
 
 class Present:
-    """The source itself, run beside the student."""
+    """The source itself, in memory next to the student."""
 
     def __init__(self, network: Any, autocast: str) -> None:
         self.network, self._autocast = network.eval(), autocast
 
     def hear(self, ids: torch.Tensor, positions: torch.Tensor, _numbers: torch.Tensor | None, states: bool) -> Heard:
-        """Run it over the rows."""
+        """Run the source over the rows."""
         found = self._run(ids, positions, states)
         return self._lesson(found), tuple(found.hidden_states or ())
 
     def distribution(self, ids: torch.Tensor, positions: torch.Tensor) -> Distribution:
-        """Return what it says of rows of text [rows, tokens], flattened."""
+        """Return the source's distribution on rows of text [rows, tokens], flattened."""
         return self._lesson(self._run(ids, positions, False))
 
     @torch.no_grad()
@@ -146,9 +152,8 @@ class Present:
 
 
 class Teaching(nn.Module):
-    """A student and what it learns by, as one module: what it returns is the loss of some rows, of which a step learns from `count`
-    tokens in all. `chart` [kept, all] maps the student's channels to the source's `width` where some were cut; it is trained along
-    and thrown away."""
+    """A student with its losses as one module, which returns the loss of some rows as a share of a step of `count` tokens. `chart` [kept,
+    all] maps the student's channels to the source's `width` if some were cut; it is trained too and then discarded."""
 
     def __init__(self, student: Any, teacher: Teacher | None, terms: Terms, plan: Plan, width: int, count: int, autocast: str = "") -> None:
         super().__init__()
@@ -158,7 +163,7 @@ class Teaching(nn.Module):
         self.chart = _chart(plan, width, student.device) if terms.states else None
 
     def forward(self, ids: torch.Tensor, positions: torch.Tensor, numbers: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the loss of rows of token ids [rows, tokens] of these numbers in their corpus; see `Terms`."""
+        """Return the loss of rows of token ids [rows, tokens] with these corpus numbers; see `Terms`."""
         with casting(ids.device.type, self.autocast):
             lesson, points = (None, ()) if self._teacher is None else self._teacher.hear(ids, positions, numbers, self.terms.states)
             if self.terms.of("local"):
@@ -175,7 +180,7 @@ class Teaching(nn.Module):
         return ids.numel() / self._count
 
     def _between(self, own: tuple[torch.Tensor, ...], points: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return how far the states that enter each block but the first are from what enters its home in the source."""
+        """Return the distance between the states that enter each block except the first and those that enter its home in the source."""
         total = torch.zeros((), device=own[0].device)
         for kind in ("cosine", "mse"):
             if weight := self.terms.of(kind):
@@ -185,8 +190,8 @@ class Teaching(nn.Module):
         return total * self._share(own[0][..., 0])
 
     def _local(self, ids: torch.Tensor, positions: torch.Tensor, points: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Run each block at a seam on the state that enters its home in the source, and compare what it makes of it with what leaves
-        the seam there."""
+        """Run each block at a seam on the state that enters its home in the source, and compare its output with the source's state after
+        the seam."""
         ends, found = local_ends(self.plan), list[torch.Tensor]()
         layers = blocks_of(self.student)
         hooks = [layers[place].register_forward_pre_hook(_entering(points[self.plan.kept[place]]), with_kwargs=True) for place in ends]
@@ -210,7 +215,7 @@ def _entering(state: torch.Tensor) -> Callable[..., Any]:
 
 
 def _chart(plan: Plan, width: int, device: torch.device) -> nn.Parameter | None:
-    """Return the map of a plan's channels as it begins, when each stands for itself; None where all are there."""
+    """Return the initial map of a plan's channels, the identity on the kept ones; None if no channel was cut."""
     trim = plan.blocks[0].trim
     if trim is None or trim.channels is None:
         return None

@@ -1,6 +1,6 @@
-"""Domains by cost in a run: what held-out text of each domain costs the network that learns, told, and how much of each is read next.
+"""Weight domains by cost during a run: measure the held-out loss of each domain, report it, and change how much of each is read.
 
-The proportions themselves are engine/corpus/domains.py's.
+The proportions themselves are computed in engine/corpus/domains.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from engine.recover.heldout import Held, Within, domain_costs, plainly
 from engine.recover.runs import Run
 from engine.training.parallel import agreed
 
-HELD = 2000  # tokens that are held out of each domain
+HELD = 2000  # held-out tokens per domain
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Weighing:
-    """Of a run's text, every so many steps; the references that costs are held against stand in the run's record."""
+    """Reweights a run's domains every so many steps; the reference losses are stored in the run's record."""
 
     run: Run
     reader: Reader
@@ -29,11 +29,11 @@ class Weighing:
     every: int
 
     def due(self, step: int) -> bool:
-        """Return whether domains are weighed before the step of that number."""
+        """Return whether domains are reweighted before the step of that number."""
         return step > 0 and step % self.every == 0
 
     def look(self, network: Any, step: int, autocast: str, device: str, within: Within = plainly) -> Job[dict[str, float]]:
-        """Return what the text that is held out of each domain costs, in nats a token, and tell of it."""
+        """Return the held-out loss of each domain in nats per token, and record it."""
         mix, references = self.reader.mix, self.run.record["references"]
         assert mix is not None
         found = agreed((yield from domain_costs(network, self.held, autocast, device, within)))
@@ -43,17 +43,19 @@ class Weighing:
         return found
 
     def weigh(self, network: Any, step: int, autocast: str, device: str, within: Within = plainly) -> Job[None]:
-        """Look, and let the proportions follow."""
+        """Measure the losses and update the proportions."""
         costs = yield from self.look(network, step, autocast, device, within)
         self.reader.weigh(costs, self.run.record["references"], self.update)
 
 
 def known_references(given: Mapping[str, float], domains: Sequence[str]) -> dict[str, float]:
-    """Return the reference losses that a person gave, by domain.
+    """Return the reference losses given by the user, by domain.
 
     Raises:
-        SettingsError: there is no such domain.
+        SettingsError: a domain does not exist.
     """
     if unknown := sorted(set(given) - set(domains)):
-        raise SettingsError(f"there is no domain '{unknown[0]}' in the text; its domains are {', '.join(domains)}")
+        raise SettingsError(
+            "there is no domain '{unknown}' in the text; its domains are {choices}", unknown=unknown[0], choices=", ".join(domains)
+        )
     return dict(given)

@@ -1,6 +1,6 @@
-"""How far a network that learns still is from its source, on text that it does not learn from: of the training kind, and of another.
+"""Measure the gap between a trained network and its source on held-out text: of the training kind, and of another kind.
 
-Two curves, always: a small text is soon known by heart, and only other text shows it.
+Both curves are always needed: a small text is soon memorised, which only other text shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,19 +13,19 @@ import torch
 from engine.corpus.rows import Rows
 from engine.jobs import Job, Progress
 from engine.judge.evaluation import exp_of, rise, windows
+from engine.messages import Message
 from engine.models.texts import Pack, beginning, bundled
 from engine.training.losses import ROWS, head_of
 from engine.training.precision import casting
 from engine.types import Model
 
 T = TypeVar("T")
-Within = Callable[[Callable[[], Any]], Any]  # what runs work on networks, which may be sharded over several processes
+Within = Callable[[Callable[[], Any]], Any]  # runs a function on networks, which may be sharded over several processes
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Perplexity of a network beside its source's on some text, the quotient with its 95 % interval over texts, and how many tokens
-    that was measured on."""
+    """Perplexity of a network and of its source on some text, their ratio with its 95 % interval over texts, and the number of tokens."""
 
     perplexity: float
     source: float
@@ -35,29 +35,29 @@ class Gap:
     tokens: int
 
 
-Sums = tuple[tuple[int, int, float], ...]  # of each text: its number, its tokens that were scored, their negative log-likelihood
+Sums = tuple[tuple[int, int, float], ...]  # for each text: its number, its scored tokens, and their negative log-likelihood
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Held:
-    """Text that is held out: its packs, and for each how many leading tokens of each span are not scored."""
+    """Held-out text: its packs, and for each how many leading tokens of each span are not scored."""
 
     packs: tuple[Pack, ...]
     skips: tuple[tuple[int, ...], ...]
 
     def first(self, tokens: int) -> "Held":
-        """Return its leading packs that lie within so many tokens; at least one."""
+        """Return the leading packs that fit into so many tokens; at least one."""
         count = beginning(self.packs, tokens)
         return replace(self, packs=self.packs[:count], skips=self.skips[:count])
 
 
 def held_packs(packs: Sequence[Pack]) -> Held:
-    """Return packs of which all but each text's first token is scored."""
+    """Return packs in which every token except each text's first is scored."""
     return Held(tuple(packs), tuple((1,) * len(pack.spans) for pack in packs))
 
 
 def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -> dict[str, Held]:
-    """Return the two texts: held-out packs of the training kind, and at most so many tokens of the bundled evaluation texts."""
+    """Return both held-out texts: packs of the training kind, and at most so many tokens of the bundled evaluation texts."""
     _, packs, skips = windows(model.tokenizer, model.config, bundled(language, "evaluation"), limit=tokens)
     return {
         "kind": held_packs(kind),
@@ -66,18 +66,18 @@ def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -
 
 
 def plainly(work: Callable[[], T]) -> T:
-    """Run work where everything that it needs is whole."""
+    """Run a function on unsharded networks."""
     return work()
 
 
 def likelihoods(network: Any, held: Held, autocast: str = "", device: str = "cpu", within: Within = plainly) -> Job[Sums]:
-    """Measure a network on held-out text, in evaluation mode; `within` runs what has to do with it."""
+    """Measure a network on held-out text, in evaluation mode; `within` runs the forward passes."""
     found: dict[int, tuple[int, float]] = {}
     training = network.training
     network.eval()
     try:
         for number, (pack, skips) in enumerate(zip(held.packs, held.skips, strict=True)):
-            yield Progress("Looking at held-out text", number / len(held.packs))
+            yield Progress(Message("Looking at held-out text"), number / len(held.packs))
             for text, tokens, loss in within(partial(_scored, network, pack, skips, autocast, device)):
                 there = found.get(text, (0, 0.0))
                 found[text] = (there[0] + tokens, there[1] + loss)
@@ -101,14 +101,14 @@ def _scored(network: Any, pack: Pack, skips: Sequence[int], autocast: str, devic
 
 
 def held_of_domains(rows: Rows, tokens: int) -> dict[str, Held]:
-    """Return what is held out of each domain, at most so many tokens."""
+    """Return the held-out text of each domain, at most so many tokens."""
     return {name: held_packs(rows.of(name).held_out(tokens)) for name in rows.domains}
 
 
 def domain_costs(
     network: Any, held: Mapping[str, Held], autocast: str = "", device: str = "cpu", within: Within = plainly
 ) -> Job[dict[str, float]]:
-    """Return the mean loss of a network, in nats a token, on what is held out of each domain."""
+    """Return a network's mean held-out loss of each domain, in nats per token."""
     found = {}
     for name, texts in held.items():
         sums = yield from likelihoods(network, texts, autocast, device, within)
@@ -117,7 +117,7 @@ def domain_costs(
 
 
 def gap(source: Sums, network: Sums) -> Gap:
-    """Return how far a network is from its source, given what both scored on the same text."""
+    """Return the gap between a network and its source, from the scores of both on the same text."""
     tokens = sum(count for _, count, _ in source)
     ours, theirs = (sum(loss for _, _, loss in sums) / tokens for sums in (network, source))
     mean, spread = rise([(count, after - before) for (_, count, before), (_, _, after) in zip(source, network, strict=True)])

@@ -1,4 +1,4 @@
-"""A run's steps: how long one takes, one after another, a look at held-out text now and then, checkpoints on the way."""
+"""The steps of a run: measuring a step's time, taking the steps, evaluating held-out text, saving checkpoints."""
 
 import statistics
 import time
@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from engine.jobs import Job, Progress, retold
+from engine.messages import Message
 from engine.models.devices import peak_bytes
 from engine.recover.distillation import Teaching
 from engine.recover.heldout import Held, gaps
@@ -21,23 +22,23 @@ from engine.training.parallel import agreed, first, whole
 from engine.training.precision import quickest
 from engine.training.recipe import Recipe
 
-LOOKS = 20  # at held-out text on the way at most, beside those at the start and at the end
-LOOKING = 0.2  # what all looks may cost at most, as a share of what learning costs
-_PASSES = 4  # what a token costs that is learned from, in passes of one that is looked at: there, back (two), and the source's
+LOOKS = 20  # most evaluations during a run, in addition to the first and the last
+LOOKING = 0.2  # most time for all evaluations, as a share of training time
+_PASSES = 4  # cost of a trained token relative to an evaluated one: forward, backward (two), and the source's
 LOOK_TOKENS = 2000  # of each of the two texts
 SAVE = 120.0  # seconds between two checkpoints
 
 
 def settled(school: TrainingContext) -> Job[Recipe]:
-    """Return how a run learns: as run.json says, or else chosen and measured now, and written there.
+    """Return a run's recipe: as stored in run.json, or else chosen and measured now, and stored.
 
-    The quicker of two number formats is taken; then a few steps that change nothing tell how long one takes and what memory, and so
-    how many there are in a budget of minutes.
+    The faster of two number formats is chosen. Then a few steps at learning rate 0 measure time and memory, which gives the number of steps
+    in a budget of minutes.
     """
     run, record = school.run, school.run.record
     if "recipe" in record:
         return Recipe(**record["recipe"])
-    yield Progress("Measuring a step", 0.1)
+    yield Progress(Message("Measuring a step"), 0.1)
     asked = Recipe(**record["asked"])
     teaching = school.teaching(asked)
     (loss,) = list(school.losses(teaching, replace(asked, accumulate=1), 0))
@@ -52,7 +53,7 @@ def settled(school: TrainingContext) -> Job[Recipe]:
         began = time.perf_counter()
         learner.learn(school.losses(teaching, recipe, step))
         took.append(time.perf_counter() - began)
-        yield Progress("Measuring a step", 0.1)
+        yield Progress(Message("Measuring a step"), 0.1)
     seconds, budget = statistics.median(took), record["budget"]
     steps = budget["tokens"] / recipe.tokens if "tokens" in budget else budget["minutes"] * 60 / seconds
     recipe = replace(recipe, steps=max(1, round(steps * (1 - record["correct_teacher"]))))
@@ -61,8 +62,8 @@ def settled(school: TrainingContext) -> Job[Recipe]:
 
 
 def learn(school: TrainingContext, recipe: Recipe) -> Job[str]:
-    """Take the steps that are left; return "paused", or "learned" at the end of the budget, at the ratio that was asked for, or when
-    somebody asks for the end."""
+    """Take the remaining steps; return "paused", or "learned" at the end of the budget, at the requested ratio, or when finishing is
+    requested."""
     run, teaching = school.run, school.teaching(recipe)
     learner = Learner(_with_chart(school.parameters, teaching), recipe, zeros_of(school.student, school.plan, school.parameters))
 
@@ -89,7 +90,7 @@ def learn(school: TrainingContext, recipe: Recipe) -> Job[str]:
             saved = time.monotonic()
         if pausing:
             return "paused"
-        if school.weighing and school.weighing.due(learner.step):  # after the checkpoint: who goes on weighs again
+        if school.weighing and school.weighing.due(learner.step):  # after the checkpoint, so that a resumed run repeats it
             yield from retold(
                 school.weighing.weigh(school.student, learner.step, recipe.autocast, school.device, school.within), partial(_at, done)
             )
@@ -97,7 +98,7 @@ def learn(school: TrainingContext, recipe: Recipe) -> Job[str]:
         learned = learner.learn(school.losses(teaching, recipe, learner.step))
         seconds, aside = time.perf_counter() - began, school.missing(recipe, learner.step - 1)
         run.tell({"step": learner.step, "tokens": learner.step * recipe.tokens, **asdict(learned), "seconds": seconds, **aside})
-        yield Progress(f"Learning: step {learner.step} of {recipe.steps}", learner.step / recipe.steps)
+        yield Progress(Message("Learning: step {step} of {steps}", step=learner.step, steps=recipe.steps), learner.step / recipe.steps)
 
 
 def _at(done: float, step: Progress) -> Progress:
@@ -109,13 +110,13 @@ def _with_chart(parameters: Mapping[str, torch.nn.Parameter], teaching: Teaching
 
 
 def looks(held: Mapping[str, Held]) -> dict[str, Held]:
-    """Return the beginnings of the held-out texts that are looked at on the way."""
+    """Return the beginnings of the held-out texts, used for evaluations during a run."""
     return {name: texts.first(LOOK_TOKENS) for name, texts in held.items()}
 
 
 class Looker:
-    """Looks at held-out text in a run's own number format, and keeps what learns as it was when text of the training kind was told
-    best: the result is never worse there than what it began with."""
+    """Evaluates held-out text in a run's own number format, and saves the trained weights whenever the held-out loss of the training kind
+    is lowest: there the result is never worse than the start."""
 
     def __init__(self, school: TrainingContext, recipe: Recipe, learner: Learner) -> None:
         self._school, self._recipe, self._learner = school, recipe, learner
@@ -124,8 +125,8 @@ class Looker:
         self.every = max(1, recipe.steps // LOOKS, min(recipe.steps, round(cost / LOOKING)))
 
     def look(self) -> Job[bool]:
-        """Measure both gaps and let the student speak; return whether the ratio that was asked for is reached, or rises where learning is
-        to end with that."""
+        """Measure both gaps and generate a sample; return whether the requested ratio is reached, or the ratio rises in a run that ends
+        then."""
         run, school, autocast = self._school.run, self._school, self._recipe.autocast
         began = time.perf_counter()
         found = yield from gaps(school.student, self._held, self._source, autocast, school.device, school.within)

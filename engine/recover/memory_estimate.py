@@ -1,6 +1,6 @@
-"""What learning takes in memory, counted on a student without weights, before anything is slow.
+"""Estimate the memory of training by counting on a student without weights, before anything slow starts.
 
-Activations and the logits of a few tokens come on top; how much they are depends on rows and length, and is measured later.
+Activations and the logits of a few tokens are extra; they depend on rows and length and are measured later.
 """
 
 from dataclasses import dataclass
@@ -19,32 +19,32 @@ _FLOAT = 4  # bytes; weights, gradients and moments are float32
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes: of the student's weights, of the gradients and moments of what learns, of the source as it is opened."""
+    """Bytes of the student's weights, of the gradients and moments of trained parameters, and of the source."""
 
     student: int
     learning: int
     source: int
 
     def shared(self, processes: int) -> "MemoryEstimate":
-        """Return the part of it that each of some processes takes."""
+        """Return each process's share."""
         return MemoryEstimate(self.student // processes, self.learning // processes, self.source // processes)
 
     @property
     def live(self) -> int:
-        """All of it, which is what a source that teaches beside the student takes."""
+        """The total, with the source in memory next to the student."""
         return self.student + self.learning + self.source
 
     @property
     def stored(self) -> int:
-        """The most at one time where the source says first what it has to say, and goes before the student learns."""
+        """The peak if the source's outputs are stored first and the source is freed before training."""
         return self.student + max(self.learning, self.source)
 
 
 def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code: bool = False) -> MemoryEstimate:
-    """Return what it takes to train the student of a plan of a model.
+    """Return the memory for training the student of a plan.
 
     Raises:
-        SettingsError: the plan cannot be trained so.
+        SettingsError: the plan cannot be trained this way.
     """
     with torch.device("meta"):
         student = AutoModelForCausalLM.from_config(plan_config(config, plan), trust_remote_code=trust_remote_code).requires_grad_(False)
@@ -53,11 +53,11 @@ def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code
 
 
 def way_to_teach(needed: MemoryEstimate, free: int, asked: str, storable: bool) -> str:
-    """Return "live" where the source teaches beside the student, "stored" where it says first what it has to say: as asked for, or
-    ("auto") the first where it fits.
+    """Return "live" if the source stays in memory next to the student, "stored" if its outputs are stored first; with "auto", "live" if it
+    fits.
 
     Raises:
-        MemoryLimitError: neither fits; with the numbers.
+        MemoryLimitError: neither fits; the message gives the numbers.
     """
     if asked != "stored" and needed.live <= free:
         return "live"
@@ -67,6 +67,12 @@ def way_to_teach(needed: MemoryEstimate, free: int, asked: str, storable: bool) 
     parts = (most, needed.student, needed.learning, needed.source, free)
     whole, student, learning, source, there = (f"{part / 1e9:.3g}" for part in parts)
     raise MemoryLimitError(
-        f"learning takes about {whole} GB ({student} for the student, {learning} for its gradients and moments, {source} for the "
-        f"source), but {there} GB are free; let fewer parameters learn (lora, seams), or free some memory"
+        "learning takes about {whole} GB ({student} for the student, {learning} for its gradients and "
+        "moments, {source} for the source), but {there} GB are free; let fewer parameters learn (lora, "
+        "seams), or free some memory",
+        whole=whole,
+        student=student,
+        learning=learning,
+        source=source,
+        there=there,
     )

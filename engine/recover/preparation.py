@@ -1,5 +1,5 @@
-"""What only the source can tell, before the steps begin: how it scores on what is looked at on the way, what it gains by reading the text
-first, and what it says of the text where it cannot stay beside the student. Each is done once, and kept in the run's folder."""
+"""Work that needs the source before training: its held-out scores, its correction on the text, and its stored outputs if it cannot stay in
+memory. Each is done once and stored in the run's folder."""
 
 from engine.jobs import Job
 from engine.models.loading import open_model
@@ -16,17 +16,17 @@ from engine.types import Model
 
 
 def prepared(school: TrainingContext, recipe: Recipe) -> Job[bool]:
-    """Do what is not done of it; the source is opened again for that where it is gone, and is gone again afterwards. Return False where
-    somebody asked for a pause on the way.
+    """Do the missing preparation, reopening the source if it is not in memory and freeing it afterwards. Return False if a pause was
+    requested.
 
     Raises:
-        TrainingError: the disk has no room for what the source says.
+        TrainingError: the disk has no room for the source's outputs.
     """
     run, record, device = school.run, school.run.record, school.device
     if not school.present and terms_of(record["loss"]).teacher:
         vocabulary = school.model.config.vocab_size
         school.stored = Stored(run.said, school.rows, recipe, record["top"], vocabulary)
-    if not school.present and not first():  # which opens it alone, while the others wait
+    if not school.present and not first():  # only the first process opens it; the others wait
         return True
     corrects = bool(record["correct_teacher"])
     if "look_scores" in record and (school.stored.whole if school.stored else not (corrects and school.present)):

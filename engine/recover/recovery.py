@@ -1,6 +1,6 @@
-"""A pruned model learns again: a run from its first look at the model to weights that are the best it has had, resumable at any step.
+"""Recover a pruned model by training: a run from opening the model to its best weights, resumable at any step.
 
-Run as `python -m engine.recover.recovery`: in a process of its own, so that memory comes back, and a crash is told and resumable.
+Run as `python -m engine.recover.recovery`: its memory is freed when the process exits, and a crash can be reported and resumed.
 """
 
 import os
@@ -18,6 +18,7 @@ from engine.corpus.rows import Rows
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError, TrainingError
 from engine.jobs import Job, Progress, answer_request, retold, scaled
+from engine.messages import Message
 from engine.models.devices import free_bytes
 from engine.models.loading import open_model, resolve
 from engine.models.sources import read_config
@@ -41,11 +42,11 @@ JUDGE_TOKENS = 6000  # of each held-out text, before and after
 
 
 def recover(request: dict[str, Any]) -> Job[dict[str, Any]]:
-    """Go on with the run in a folder, to its end or to a pause; return its state, and in the end what came of it: the gaps before and
-    after, and the weights in the folder `weights`.
+    """Continue the run in a folder to its end or to a pause. Return its state and, at the end, the gaps before and after; the weights are
+    in the folder `weights`.
 
     Raises:
-        LayerscopeError: what is wrong with the request, the text or the machine; it is kept in the folder too.
+        LayerscopeError: the request, the text or the machine is unsuitable; the error is stored in the folder too.
     """
     run = Run(Path(request["folder"]))
     with run.held():
@@ -56,13 +57,13 @@ def recover(request: dict[str, Any]) -> Job[dict[str, Any]]:
             finishes = state == "learned" and parallel.first()
             return {"state": state, **((yield from scaled(_finished(run), 0.95, 1.0)) if finishes else {})}
         except LayerscopeError as error:
-            run.failed(str(error))
+            run.failed(error.message)
             raise
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Opened:
-    """What a run is about: the source, the plan, the text, and what is held out."""
+    """A run's inputs: the source, the plan, the text, and the held-out texts."""
 
     model: Model
     plan: Plan
@@ -71,11 +72,11 @@ class _Opened:
 
 
 def _opened(run: Run) -> Job[_Opened]:
-    """Open what a run is about.
+    """Open a run's inputs.
 
     Raises:
-        TrainingError: the source or the text is no longer what the run began with.
-        TextError: the text is shorter than a batch, or all of it judges.
+        TrainingError: the source or the text has changed since the run began.
+        TextError: the text is shorter than a batch, or all of it is held out.
     """
     record = run.record
     model = yield from scaled(open_model(run.source), 0.0, 0.5)
@@ -84,15 +85,19 @@ def _opened(run: Run) -> Job[_Opened]:
     rows = yield from scaled(corpus(model, record["text"], asked["length"], cache_folder() / "corpus", own=own), 0.5, 1.0)
     rows.batch(0, asked["rows"], asked["seed"])
     if record.get("fingerprint", model.fingerprint) != model.fingerprint:
-        raise TrainingError(f"the source of {run.folder} has changed since it began; put back what was there, or begin another run")
+        raise TrainingError(
+            "the source of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
+        )
     if record.get("corpus", rows.fingerprint) != rows.fingerprint:
-        raise TrainingError(f"the text of {run.folder} has changed since it began; put back what was there, or begin another run")
+        raise TrainingError(
+            "the text of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
+        )
     run.note(fingerprint=model.fingerprint, corpus=rows.fingerprint)
     return _Opened(model, plan, rows, held_texts(model, rows.held_out(JUDGE_TOKENS), record["language"], JUDGE_TOKENS))
 
 
 def _learned(run: Run) -> Job[str]:
-    """Learn until the budget is spent or somebody asks for a pause; return "learned" or "paused"."""
+    """Train until the budget is spent or a pause is requested; return "learned" or "paused"."""
     yield from _fits(run)
     with parallel.turn():
         opened = yield from scaled(_opened(run), 0.0, 0.05)
@@ -116,7 +121,7 @@ def _learned(run: Run) -> Job[str]:
 
 
 def _weighing(run: Run, rows: Rows) -> Weighing | None:
-    """Return how domains are weighed by cost, from equal shares on; None where they take turns."""
+    """Return the reweighting of domains by cost, starting from equal shares; None if domains alternate."""
     record, parts = run.record, len(rows.domains)
     if record["update"] == "none" or parts == 1:
         return None
@@ -125,7 +130,7 @@ def _weighing(run: Run, rows: Rows) -> Weighing | None:
 
 
 def _fits(run: Run) -> Job[None]:
-    """See that all that learning needs fits in memory, before any of it is there, and note whether the source can stay."""
+    """Check that training fits in memory before anything is loaded, and record whether the source can stay."""
     record = run.record
     source, plan = run.source, run.plan()
     require_shareable(parallel.size(), record["asked"]["rows"], terms_of(record["loss"]), plan, record["correct_teacher"])
@@ -139,7 +144,7 @@ def _fits(run: Run) -> Job[None]:
 
 
 def _judged(run: Run, opened: _Opened) -> Job[None]:
-    """Note what the source and the plan score on the held-out texts before anything is learned, both in the source's number format."""
+    """Record the scores of source and plan on the held-out texts before training, in the source's number format."""
     scores, device = {}, opened.model.source.device
     for name, texts in opened.held.items():
         scores[name] = yield from likelihoods(opened.model.network, texts, device=device)
@@ -148,8 +153,8 @@ def _judged(run: Run, opened: _Opened) -> Job[None]:
 
 
 def _finished(run: Run) -> Job[dict[str, Any]]:
-    """Write the best weights that a run has had as stock ones, judged as they are written. They are those of the plan where those are
-    better: in the source's number format, on more text than the looks on the way read."""
+    """Write a run's best weights as stock weights and evaluate them as written. The plan's own weights are written if those are better, in
+    the source's number format and on more text than during the run."""
     opened = yield from scaled(_opened(run), 0.0, 0.3)
     model, scores, before = opened.model, run.record["source_scores"], run.record["before"]
     network, best = _stock(opened, run, read_tensors(run.best)), int(about(run.best)["step"])
@@ -157,19 +162,19 @@ def _finished(run: Run) -> Job[dict[str, Any]]:
     if not after["kind"].ratio <= before["kind"]["ratio"]:
         network, best = _stock(opened, run, {}), 0
         after = yield from gaps(network, opened.held, scores, device=model.source.device)
-    yield Progress("Writing the weights", 0.9)
+    yield Progress(Message("Writing the weights"), 0.9)
     network.save_pretrained(run.weights)
     result = {"best": best, "before": before, "after": _told(after)}
     run.note(**result)
     aside = run.probe.with_name(".probe")
     write_probe(logits_on(network.to("cpu"), probing(model.tokenizer, network.config)), aside)
-    os.replace(aside, run.probe)  # which says that all the rest is there
+    os.replace(aside, run.probe)  # the probe marks everything else as complete
     return result
 
 
 @torch.no_grad()
 def _stock(opened: _Opened, run: Run, learned: Mapping[str, torch.Tensor]) -> Any:
-    """Return a plan's network with what was learned, in stock weights of the source's number format, in evaluation mode."""
+    """Return a plan's network with the trained weights, as stock weights in the source's number format, in evaluation mode."""
     record, model = run.record, opened.model
     network = student_of(model, opened.plan)
     for name, parameter in trained(network, opened.plan, record["train"], record["asked"]["seed"]).items():

@@ -1,15 +1,15 @@
-"""Repair without training: what a seam loses, given back by a map that folds into the projection before it.
+"""Repair without training: compensate a seam's loss by a map that is folded into the projection before it.
 
-A seam is a block after which source layers are missing or stand under another's norms. The state there is r + u, with u
-what the block's last projection wrote and r the stream it wrote to; the source has x there. Two closed forms:
+A seam is a block after which source layers are missing or were folded under another layer's norms. The state there is r + u, with u the
+output of the block's last projection and r the residual stream it is added to; the source's state is x. There are two closed forms:
 
 `scalar`  one factor s: u becomes s u, with s = <u, x - r> / <u, u> (magnitude compensation, after 2507.18212)
 `ridge`   a matrix M: u becomes M u, with M the ridge solution of M u = x - r that shrinks towards the identity
-          (after ReplaceMe, 2505.02819, whose plain inverse it replaces by a regularised solve)
+          (after ReplaceMe, 2505.02819, with a regularised solve in place of its plain inverse)
 
-Either folds into the projection's weight and bias, so the checkpoint stays an ordinary one. Everything is fitted in
-float64 on one part of the practice texts; the other part chooses the ridge penalty and throws a repair out that does not
-lower the KL divergence there: a seam after a layer with massive activations may do better as it is.
+Both fold into the projection's weight and bias, so the checkpoint stays an ordinary one. Everything is fitted in float64 on one part of the
+practice texts. The other part chooses the ridge penalty and rejects a repair that does not lower the KL divergence: a seam after a layer
+with massive activations may be better without one.
 """
 
 import math
@@ -23,6 +23,7 @@ from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective
 from engine.judge.practice import practice_packs
+from engine.messages import Message
 from engine.methods.refit import refit
 from engine.methods.runtime_estimate import REFIT
 from engine.models.devices import exact
@@ -34,15 +35,15 @@ from engine.recover.seams import held_out, seams
 from engine.settings import Registry, control
 from engine.types import Block, Model, Plan, Repair
 
-REPAIRS: Registry[Callable[..., Any]] = Registry("repair")  # maps to choose from at a seam, but for those of WHOLE
-WHOLE = ("refit",)  # these are jobs from the plan to the repaired one
+REPAIRS: Registry[Callable[..., Any]] = Registry("repair")  # each gives the candidate maps of a seam, except for those in WHOLE
+WHOLE = ("refit",)  # jobs that turn a plan into the repaired one
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
-_NAMES = ("repair", "texts", "practice", "practice_tokens")  # what a repair adds to a plan's settings
+_NAMES = ("repair", "texts", "practice", "practice_tokens")  # settings that a repair adds to a plan
 
 
 @dataclass(frozen=True, slots=True)
 class RepairSettings:
-    """Of a repair."""
+    """Settings of a repair."""
 
     tokens: int = field(
         default=12_000, metadata=control("how many practice tokens to use at most; two thirds are fitted, the rest chooses", 1, None, 500)
@@ -50,13 +51,13 @@ class RepairSettings:
 
 
 def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
-    """Return the plan with its seams repaired, from the bottom up, each where it helps; what it had before is dropped.
+    """Return the plan with its seams repaired from the bottom up, each only if it helps; earlier repairs are dropped.
 
-    A first layer that is missing has no block before it and stays as it is.
+    Missing first layers have no block before them and are not repaired.
 
     Raises:
         SettingsError: the kind is unknown, or there are too few practice texts to hold some out.
-        PlanError: the family has nothing before a seam that a map could fold into.
+        PlanError: the family has no projection before a seam that a map could be folded into.
     """
     require_repair(objective, kind)
     require_repairable(objective.model, plan, kind)
@@ -65,7 +66,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
         return _told((yield from REPAIRS[kind].run(objective, bare)), kind, objective)
     work, done = effort(objective.model, bare, choices(kind), objective.tokens), 0.0
     for index in objective.every:
-        yield Progress("Running the practice texts through the model", done / work.total)
+        yield Progress(Message("Running the practice texts through the model"), done / work.total)
         objective.record(index)
         done += work.source * objective.share((index,))
     held = held_out(len(objective.packs))
@@ -74,7 +75,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
     done += work.bare
     repairs: list[Repair] = []
     for (place, point), fitting, trying in zip(seams(bare), work.fits, work.judged, strict=True):
-        yield Progress(f"Repairing the seam after block {place}", done / work.total)
+        yield Progress(Message("Repairing the seam after block {place}", place=place), done / work.total)
         before = best
         options = REPAIRS[kind].run(*_pairs(objective, found, place, point, fitted))
         done += fitting
@@ -83,7 +84,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
             blocks = list(found.blocks)
             blocks[place] = replace(blocks[place], repair=mark)
             candidate = replace(bare, blocks=tuple(blocks))
-            yield Progress(f"Judging the seam after block {place}", min(1.0, done / work.total))
+            yield Progress(Message("Judging the seam after block {place}", place=place), min(1.0, done / work.total))
             after = objective.score(candidate, held)
             done += trying
             if after < best or (math.isnan(best) and not math.isnan(after)):
@@ -101,7 +102,7 @@ def _told(plan: Plan, kind: str, objective: Objective) -> Plan:
 
 
 def require_repairable(model: Model, plan: Plan, kind: str) -> None:
-    """Raise PlanError where a plan has parts that a repair of this kind would have to come before, or its family has no place for one."""
+    """Raise PlanError if a plan has parts that must come after a repair of this kind, or its family does not support the kind."""
     _require_place(model, kind)
     if plan.masks is not None:
         raise PlanError("a repair would fill the zeros of the masks; repair the plan before its weights are pruned")
@@ -110,7 +111,7 @@ def require_repairable(model: Model, plan: Plan, kind: str) -> None:
 
 
 def require_repair(objective: Objective, kind: str = "ridge") -> None:
-    """Raise what `repair` would, before anything is run."""
+    """Raise the errors of `repair` before anything is run."""
     REPAIRS.require(kind)
     _require_place(objective.model, kind)
     if len(objective.packs) < 2:
@@ -119,18 +120,18 @@ def require_repair(objective: Objective, kind: str = "ridge") -> None:
 
 def _require_place(model: Model, kind: str) -> None:
     if architecture_of(model.config).writes is None and kind not in WHOLE:
-        raise PlanError(f"{model.config.model_type} normalises after its last projection, so no repair folds into it")
+        raise PlanError("{model_type} normalises after its last projection, so no repair folds into it", model_type=model.config.model_type)
 
 
 def objective_for_repair(objective: Objective, tokens: int = RepairSettings().tokens) -> Objective:
-    """Return a KL objective on more of the same texts, for repairs of plans that were found with another one."""
+    """Return a KL objective on more of the same texts, for repairs of plans found with another one."""
     if objective.name == "kl" and objective.protocol.tokens >= tokens:
         return objective
     return Objective(objective.model, objective.texts, "kl", tokens)
 
 
 def repair_best(objective: Objective, plans: Sequence[Plan], kind: str = "ridge") -> Job[Found]:
-    """Repair a few plans and return the one whose KL divergence is least on the practice text that was held out."""
+    """Repair a few plans and return the one with the lowest KL divergence on held-out practice text."""
     watch, best = objective.watch(), list[tuple[float, int, Plan]]()
     for number, plan in enumerate(plans):
         found = yield from repair(objective, plan, kind)
@@ -141,15 +142,15 @@ def repair_best(objective: Objective, plans: Sequence[Plan], kind: str = "ridge"
 
 
 def choices(kind: str) -> int:
-    """Return how many maps a kind of repair chooses from at each seam; none where it is no map."""
+    """Return the number of candidate maps per seam for a kind of repair; 0 if it is not a map."""
     if kind in WHOLE:
         return 0
     return len(REPAIRS[kind].run(torch.ones(2, 1, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)))
 
 
 def seconds_for(model: Model, plan: Plan, kind: str, tokens: int, judged: int = 0) -> float:
-    """Return how long a repair takes at the pace of the model's last passes, and judging it before and after on `judged` tokens; NaN
-    for a model that has not run yet."""
+    """Return the estimated seconds of a repair at the pace of the model's last passes, including evaluation before and after on `judged`
+    tokens; NaN for a model that has not run yet."""
     return model.pace * (work_of(model, plan, kind, tokens) + judging(model, plan, judged))
 
 
@@ -176,7 +177,7 @@ def _pairs(objective: Objective, plan: Plan, place: int, point: int, packs: tupl
 
 @torch.no_grad()
 def _written(objective: Objective, block: Block, state: torch.Tensor, record: Capture) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a block; return its output and what its last projection wrote into it."""
+    """Run a block; return its output and the output of its last projection."""
     caught: list[torch.Tensor] = []
     module = blocks_of(objective.model.network)[block.home].get_submodule(architecture_of(objective.model.config).writes or "")
     hook = module.register_forward_hook(lambda _module, _args, output: caught.append(output))
@@ -189,35 +190,35 @@ def _written(objective: Objective, block: Block, state: torch.Tensor, record: Ca
 
 @REPAIRS.register("ridge", "a ridge map at each seam", RepairSettings, reference="2505.02819")
 def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
-    """Return the maps to choose from, with their penalties."""
+    """Return the candidate maps with their penalties."""
     return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
 
 
 @REPAIRS.register("refit", "the layers above each seam solved again", RepairSettings, reference="2412.18110")
 def refitted(objective: Objective, plan: Plan) -> Job[Plan]:
-    """Return the plan with its consumers solved again, on the objective's texts but for those that quick costs are measured on."""
+    """Return the plan with refitted consumers, on the objective's texts without those used for quick costs."""
     packs = practice_packs(objective.model, objective.texts, objective.protocol.tokens)
     return (yield from refit(objective.model, plan, packs))
 
 
 @REPAIRS.register("scalar", "one factor at each seam", RepairSettings, reference="2507.18212")
 def scalar(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
-    """Return the one factor there is, as its strength and as a map."""
+    """Return the single factor, as its strength and as a map."""
     factor = scalar_fit(written, wanted)
     return [(factor, torch.tensor([factor], dtype=torch.float32))]
 
 
 def scalar_fit(written: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Return the s that makes |s u - (x - r)| smallest over all tokens, each weighed by the inverse of its size, so that
-    no massive activation decides alone."""
+    """Return the s that minimises |s u - (x - r)| over all tokens, each weighted by the inverse of its size, so that massive activations do
+    not dominate."""
     weight = 1.0 / wanted.square().sum(-1).clamp_min(1e-30)
     return float((weight * (written * wanted).sum(-1)).sum() / (weight * written.square().sum(-1)).sum())
 
 
 def ridge_fit(written: torch.Tensor, wanted: torch.Tensor, strength: float) -> torch.Tensor:
-    """Return M [hidden, hidden] that makes sum w |M u - y|^2 + penalty |M - 1|^2 smallest, w the inverse square of each
-    token's |y|; the penalty is `strength` times the mean eigenvalue of sum w u u^T. Solved, never inverted; the identity where u is
-    nothing, NaN where it is not finite."""
+    """Return the M [hidden, hidden] that minimises sum w |M u - y|^2 + penalty |M - 1|^2, w the inverse square of each token's |y|; the
+    penalty is `strength` times the mean eigenvalue of sum w u u^T. It is solved, never inverted; the identity if u is zero, NaN if u is not
+    finite."""
     weight = 1.0 / wanted.square().sum(-1, keepdim=True).clamp_min(1e-30)
     gram = written.mT @ (weight * written)
     penalty = strength * gram.diagonal().mean().clamp_min(1e-30)

@@ -1,4 +1,5 @@
-"""A run in a process of its own: its memory comes back, whoever asked stays quick, and a crash is told and resumable."""
+"""Continue a run in a separate process: its memory is freed at the end, the caller stays responsive, and a crash can be reported and
+resumed."""
 
 from typing import Any
 
@@ -8,13 +9,16 @@ from engine.recover.runs import Run
 
 
 def apart(run: Run, module: str) -> Job[dict[str, Any]]:
-    """Go on with a run by a module that answers requests for a folder, and return its answer.
+    """Continue a run with a module that answers requests for a folder, and return its answer.
 
     Raises:
-        LayerscopeError: what it reports. TrainingError: it died.
+        LayerscopeError: the error it reports.
+        TrainingError: the process died.
     """
     try:
         return dict((yield from in_fresh_process(module, {"folder": str(run.folder)}, "Starting")))
     except RuntimeError as error:
         why = str(error).strip().splitlines()[-1][:300]
-        raise TrainingError(f"the process that learned has died ({why}); resume it, and it goes on from its last checkpoint") from error
+        raise TrainingError(
+            "the process that learned has died ({why}); resume it, and it goes on from its last checkpoint", why=why
+        ) from error

@@ -1,15 +1,15 @@
-"""A run is a folder: what was asked for, where it stands, what each step was. It outlives whoever started it.
+"""A run is a folder with its settings, its state and its metrics. Runs outlive the process that started them.
 
-run.json        what was asked for, and, once measured, how it learns; written whole, with a mark that it is as it was written
-metrics.jsonl   a line a step, and a line a look at held-out text
-plan.zip        the plan that learns; or that came of a shearing
+run.json        the settings and, once measured, the recipe; written atomically, with a checksum
+metrics.jsonl   one line per step, and one per evaluation of held-out text
+plan.zip        the plan that is trained, or the result of a shearing
 steps/          the last checkpoints
-teacher/        the same of the source, where it reads the text first
-teacher.bin     what the source says of the text, where it cannot stay beside the student
-best.safetensors  what learns, as it was when held-out text of the training kind was told best
-pause           somebody asks for a pause
-finish          somebody asks for the end, with the best that there is
-error.txt       why it stopped, where it did
+teacher/        the same for the source, if it is corrected first
+teacher.bin     the source's stored outputs, if it cannot stay next to the student
+best.safetensors  the trained weights with the lowest held-out loss of the training kind
+pause           requests a pause
+finish          requests an early end with the best weights so far
+error.txt       the error that stopped the run, if any
 """
 
 import json
@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from engine.cache import plain, read_marked, write_marked, write_whole
 from engine.errors import TrainingError, reason_of
+from engine.messages import decode_message, encode_message
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_from_json
 from engine.training.parallel import device_of, first
@@ -35,11 +36,11 @@ State = Literal["running", "paused", "failed", "done"]
 
 
 class Run:
-    """A run's folder. Of several processes that learn together only the first holds it and writes."""
+    """A run's folder. Of several processes that train together, only the first locks it and writes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.also: Callable[[dict[str, Any]], None] | None = None  # who else is told its lines
+        self.also: Callable[[dict[str, Any]], None] | None = None  # a second receiver of its lines
         self.plan_file, self.steps, self.best = folder / "plan.zip", folder / "steps", folder / "best.safetensors"
         self.said = folder / "teacher.bin"
         self.weights, self.probe = folder / "weights", folder / "probe.safetensors"
@@ -48,32 +49,32 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What run.json holds.
+        """The content of run.json.
 
         Raises:
-            TrainingError: it is missing, or not as it was written.
+            TrainingError: the file is missing or corrupted.
         """
         found = read_marked(self._record)
         if not found:
-            raise TrainingError(f"{self.folder} holds no run that can be resumed: run.json is missing or broken")
+            raise TrainingError("{folder} holds no run that can be resumed: run.json is missing or broken", folder=self.folder)
         return dict(found)
 
     @property
     def source(self) -> ModelSource:
-        """The source that its plan is of, and that teaches; on the device of this process, where several learn together."""
+        """The source of the plan, which is also the teacher; on this process's device if several train together."""
         source = ModelSource(**self.record["source"])
         return replace(source, device=device_of(source.device))
 
     def plan(self) -> Plan:
-        """Read the plan that learns; its tensors are kept.
+        """Read the plan that is trained; its tensors are stored.
 
         Raises:
-            PlanError: the file is gone or broken.
+            PlanError: the file is missing or broken.
         """
         return plan_from_json(read_saved([self.plan_file]))
 
     def note(self, **more: Any) -> None:
-        """Add to run.json."""
+        """Add entries to run.json."""
         if not first():
             return
         before = self.record if self._record.exists() else {}
@@ -84,12 +85,12 @@ class Run:
 
     @property
     def shears(self) -> bool:
-        """Whether it learns what to leave out, so that a plan comes of it and no checkpoint."""
+        """Whether this is a shearing, which ends with a plan instead of a checkpoint."""
         return "shear" in self.record
 
     @property
     def state(self) -> State:
-        """Where it stands."""
+        """The run's state."""
         if (self.folder / "config.json").exists() or (self.shears and self.plan_file.exists()):
             return "done"
         try:
@@ -100,8 +101,8 @@ class Run:
 
     @property
     def measured(self) -> dict[str, Any] | None:
-        """What was foretold of a run that has only measured a step, and waits: its steps, tokens and seconds, and bytes of memory; None of
-        any other."""
+        """The estimate of a run that has only measured a step and waits: its steps, tokens and seconds, and bytes of memory; None for any
+        other run."""
         record = self.record
         if not record.get("measure") or "recipe" not in record or self.lines():
             return None
@@ -111,25 +112,29 @@ class Run:
 
     @property
     def error(self) -> str:
-        """Why it stopped; empty where it did not."""
+        """The error that stopped the run; "" if there is none."""
         with suppress(OSError, ForeignError):
-            return text_in(self._error)
+            text = text_in(self._error)
+            try:
+                return decode_message(json_of(text))
+            except ForeignError:  # written by an earlier version
+                return text
         return ""
 
     def failed(self, why: str) -> None:
-        """Keep why it stopped."""
+        """Record the error that stopped the run."""
         if not first():
             return
         with suppress(OSError):
-            write_whole(self._error, why)
+            write_whole(self._error, json.dumps(encode_message(why)))
 
     @contextmanager
     def held(self, wait: float = 2.0) -> Iterator[None]:
-        """Hold the run, so that nobody else learns in its folder; the system lets go of it when the process is gone. Who only looks at
-        its state holds it for a moment too, so that it is worth some seconds to wait.
+        """Lock the run, so that no other process trains in its folder; the system releases the lock when the process dies. Reading the
+        state also locks it briefly, so waiting a few seconds is worthwhile.
 
         Raises:
-            TrainingError: somebody else does.
+            TrainingError: another process holds the lock.
         """
         if not first():
             yield
@@ -138,32 +143,32 @@ class Run:
             with FileLock(self.folder / ".lock", timeout=wait):
                 yield
         except Timeout as error:
-            raise TrainingError(f"{self.folder} is learning already, in another process; pause it there first") from error
+            raise TrainingError("{folder} is learning already, in another process; pause it there first", folder=self.folder) from error
 
     def ask_to_pause(self) -> None:
-        """Ask whoever runs it to stop after a checkpoint."""
+        """Request that the run pauses after a checkpoint."""
         self._pause.touch()
 
     def pausing(self) -> bool:
-        """Return whether somebody asks for a pause."""
+        """Return whether a pause is requested."""
         return self._pause.exists()
 
     def ask_to_finish(self) -> None:
-        """Ask whoever runs it, or will, to end it as if its budget were spent."""
+        """Request that the run, now or when resumed, ends as if its budget were spent."""
         self._finish.touch()
 
     def finishing(self) -> bool:
-        """Return whether somebody asks for the end."""
+        """Return whether an early end is requested."""
         return self._finish.exists()
 
     def part(self, name: str) -> "Run":
-        """Return the part of this run that has a folder of its own in it; it heeds what is asked of the whole."""
+        """Return a part of this run in a subfolder; it shares the run's pause requests."""
         part = Run(self.folder / name)
         part._pause = self._pause
         return part
 
     def begin(self) -> None:
-        """Forget earlier requests for a pause, and errors."""
+        """Remove earlier pause requests and errors."""
         for path in (self._pause, self._error) if first() else ():
             path.unlink(missing_ok=True)
 
@@ -180,10 +185,10 @@ class Run:
             self.also(line)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the metrics; a line that was cut off, or is none of ours, is passed over.
+        """Return the metrics; truncated and foreign lines are skipped.
 
         Raises:
-            TrainingError: they cannot be read.
+            TrainingError: the file cannot be read.
         """
         found = []
         try:
@@ -194,11 +199,11 @@ class Run:
         except FileNotFoundError:
             return []
         except (ForeignError, OSError) as error:
-            raise TrainingError(f"{self._metrics} cannot be read: {reason_of(error)}") from error
+            raise TrainingError("{path} cannot be read: {error}", path=self._metrics, error=reason_of(error)) from error
         return [line for line in found if _is_told(line)]
 
     def back_to(self, step: int) -> None:
-        """Leave only the lines of steps up to one, and of looks before it: what comes after will come again."""
+        """Keep only the lines of steps up to `step`, and of evaluations before it: the later ones will be repeated."""
         if not first():
             return
         kept = [line for line in self.lines() if line["step"] < step or (line["step"] == step and "loss" in line)]
@@ -208,10 +213,12 @@ class Run:
             raise self._full(error) from error
 
     def _full(self, error: OSError) -> TrainingError:
-        return TrainingError(f"{self.folder} cannot be written to: {error.strerror}; what was there before is kept")
+        return TrainingError(
+            "{folder} cannot be written to: {reason}; what was there before is kept", folder=self.folder, reason=error.strerror
+        )
 
     def tidy(self) -> None:
-        """Remove what only a run that goes on needs."""
+        """Remove the files that only an unfinished run needs."""
         for folder in (self.steps, self.weights, self.folder / "teacher" / "steps"):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (
@@ -222,24 +229,24 @@ class Run:
             self._error,
             self.folder / ".lock",
             self.probe,
-        ):  # the probe says that this is to be done
+        ):  # the probe is removed last, because it shows that tidying is unfinished
             file.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder, with the model that came of the run if there is one.
+        """Remove the folder, including the model that the run produced.
 
         Raises:
-            TrainingError: it is learning, or cannot be removed.
+            TrainingError: the run is training, or the folder cannot be removed.
         """
         with self.held(0):
             try:
                 shutil.rmtree(self.folder)
             except OSError as error:
-                raise TrainingError(f"{self.folder} cannot be removed: {error.strerror}") from error
+                raise TrainingError("{folder} cannot be removed: {reason}", folder=self.folder, reason=error.strerror) from error
 
 
 def _is_told(line: Any) -> bool:
-    """Return whether a line is one that runs tell: of a step, of a look at both texts, or of domains."""
+    """Return whether a line was written by a run: a step, an evaluation of both texts, or domain losses."""
     if not _holds(line, "step") or line["step"] is None:
         return False
     looked = all(_holds(line.get(text), "ratio") for text in ("kind", "other"))
@@ -247,11 +254,11 @@ def _is_told(line: Any) -> bool:
 
 
 def _holds(value: Any, *keys: str) -> bool:
-    """Return whether a value holds numbers of these names; null is one that JSON has no word for."""
+    """Return whether a value is an object with numbers under these names; null stands for NaN and infinity."""
     return isinstance(value, dict) and all(type(value.get(key, "")) in (int, float, NoneType) for key in keys)
 
 
 def runs_in(folder: Path) -> list[Run]:
-    """Return the runs below a folder, the latest first."""
+    """Return the runs in a folder, the latest first."""
     found = [path.parent for path in folder.glob("*/run.json")] if folder.is_dir() else []
     return [Run(path) for path in sorted(found, key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)]

@@ -1,7 +1,7 @@
-"""How much work a repair is, and how long it takes at the pace of the model's own last passes.
+"""Estimate the work of a repair, and its time at the pace of the model's last passes.
 
-Work is counted in parameters times tokens: a block's for each token that it is run over, and the head's where the next token's
-distribution is needed. Solving for the maps is little beside it.
+Work is counted in parameters times tokens: a block's for each token it is run over, and the head's where next-token distributions are
+needed. Solving for the maps is negligible.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from engine.types import Model, Plan
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The work of a repair's steps: the passes over the source, the bare plan's score, and for each seam fitting once and judging
-    each of its `options`."""
+    """The work of a repair: the passes over the source, the bare plan's score, and for each seam one fit and the evaluation of each of its
+    `options`."""
 
     source: float
     bare: float
@@ -26,12 +26,12 @@ class Effort:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The total work."""
         return self.source + self.bare + sum(self.fits) + self.options * sum(self.judged)
 
 
 def effort(model: Model, plan: Plan, options: int, tokens: int) -> Effort:
-    """Return the work of repairing a plan on so many practice tokens, with so many maps to choose from at each seam."""
+    """Return the work of repairing a plan on so many practice tokens, with so many candidate maps per seam."""
     blocks, head = _sizes(model, plan)
     held = tokens * held_share(-(-tokens // PACK_TOKENS))
     fitted, places = tokens - held, [place for place, _ in seams(plan)]
@@ -42,7 +42,7 @@ def effort(model: Model, plan: Plan, options: int, tokens: int) -> Effort:
 
 
 def judging(model: Model, plan: Plan, tokens: int) -> float:
-    """Return the work of judging a plan before and after on so many tokens."""
+    """Return the work of evaluating a plan before and after on so many tokens."""
     blocks, head = _sizes(model, plan)
     return work_of_pass(model, tokens) + tokens * (2 * sum(blocks[plan.prefix :]) + 3 * head)
 

@@ -1,4 +1,4 @@
-"""What a student says at fixed points of a run: a person sees it learn to speak again."""
+"""Samples of a student's text during a run, which show its progress."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ PROMPT, NEW_TOKENS = PROMPTS[0], 24
 
 @torch.no_grad()
 def spoken(school: TrainingContext) -> str:
-    """Return how the student goes on from a prompt, greedily."""
+    """Return the student's greedy continuation of a prompt."""
     network: Any = school.student
     ids = torch.tensor([encode(school.model, PROMPT, NEW_TOKENS)], device=school.device)
     own, training = network.generation_config, network.training

@@ -1,12 +1,12 @@
-"""Where a plan can be repaired, and on which of the practice texts."""
+"""The seams of a plan, where it can be repaired, and the practice texts held out from a repair."""
 
 from engine.types import Plan
 
-_HELD_OUT = 3  # every third pack chooses, the others are fitted
+_HELD_OUT = 3  # every third pack is held out
 
 
 def seams(plan: Plan) -> tuple[tuple[int, int], ...]:
-    """Return (place, point) of every seam: the block, and the source's point that its output stands for."""
+    """Return (place, point) of every seam: the block, and the source's point that its output replaces."""
     ends = [block.home for block in plan.blocks[1:]] + [plan.source_depth]
     return tuple(
         (place, end)
@@ -16,10 +16,10 @@ def seams(plan: Plan) -> tuple[tuple[int, int], ...]:
 
 
 def held_out(packs: int) -> tuple[int, ...]:
-    """Return which of so many packs a repair is not fitted to."""
+    """Return the indices of the packs that are held out from a repair."""
     return tuple(range(0, packs, _HELD_OUT))
 
 
 def held_share(packs: int) -> float:
-    """Return the share of so many packs of one size that is held out."""
+    """Return the held-out share of so many packs of equal size."""
     return len(held_out(packs)) / packs

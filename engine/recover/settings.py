@@ -1,4 +1,4 @@
-"""What a person asks of a recovery, and what is taken where they say nothing. Imports no torch."""
+"""Settings of a recovery, with their defaults. Imports no torch."""
 
 from dataclasses import dataclass, field
 
@@ -9,8 +9,8 @@ from engine.settings import control
 TEACHERS = ("auto", "live", "stored")
 TRACKED = ("none", "trackio", "tensorboard", "wandb")  # see engine/recover/tracking.py, which imports torch
 LANGUAGES = ("english", "korean")  # of the bundled texts; see engine/models/texts.py, which imports torch
-# The highest learning rate, by how many parameters the student has: the first was measured on the demo, the others are Minitron's rule,
-# a fifth of what such models are trained from the beginning with.
+# The highest learning rate, by the student's number of parameters: the first was measured on the demo, the others follow Minitron's rule, a
+# fifth of the rate used to train such models from scratch.
 _RATES = ((3e8, 3e-4), (2e9, 1e-4), (float("inf"), 5e-5))
 _LORA_RATES = ((1e9, 2e-3), (float("inf"), 5e-4))
 _ROWS, _LENGTH = control("rows of text in a pass", 1), control("tokens in a row", 2)
@@ -27,7 +27,7 @@ _OWN = control("tokens that the source writes where it is to (self)", 1)
 
 @dataclass(frozen=True, slots=True)
 class RecoverySettings:
-    """Of a recovery. Its budget is one of `minutes` and `tokens`."""
+    """Settings of a recovery. Its budget is either `minutes` or `tokens`."""
 
     train: str = field(default="all", metadata=control("what learns: all, lora, or seams"))
     loss: str | None = field(default=None, metadata=control("kl, ce, cosine, mse, local, or a sum such as 0.5*kl+0.5*ce; left out, kl"))
@@ -69,25 +69,31 @@ class RecoverySettings:
         """Return these settings.
 
         Raises:
-            SettingsError: there is no budget or two, or a number makes no sense.
+            SettingsError: there is not exactly one budget, or a value is invalid.
         """
         if (self.minutes is None) == (self.tokens is None):
             raise SettingsError("name one budget: minutes or tokens")
         if self.language not in LANGUAGES:
-            raise SettingsError(f"unknown language '{self.language}'; choose one of {', '.join(LANGUAGES)}")
+            raise SettingsError(
+                "unknown language '{language}'; choose one of {choices}", language=self.language, choices=", ".join(LANGUAGES)
+            )
         if self.teacher not in TEACHERS:
-            raise SettingsError(f"unknown teacher '{self.teacher}'; choose one of {', '.join(TEACHERS)}")
+            raise SettingsError("unknown teacher '{teacher}'; choose one of {choices}", teacher=self.teacher, choices=", ".join(TEACHERS))
         if self.update not in ("none", *UPDATES):
-            raise SettingsError(f"unknown update '{self.update}'; choose one of {', '.join(('none', *UPDATES))}")
+            raise SettingsError(
+                "unknown update '{update}'; choose one of {choices}", update=self.update, choices=", ".join(("none", *UPDATES))
+            )
         if self.update != "none" and self.teacher == "stored":
             raise SettingsError("which rows are read by what domains cost is not known when a source is stored; leave --update out")
         _require_positive(self, "minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top", "every")
         if not 0 <= self.correct_teacher <= 0.5:
-            raise SettingsError(f"a share of {self.correct_teacher:g} of the budget for the source is not between 0 and 0.5")
+            raise SettingsError(
+                "a share of {correct_teacher:g} of the budget for the source is not between 0 and 0.5", correct_teacher=self.correct_teacher
+            )
         if not 0 <= self.seed < 1 << 31:
-            raise SettingsError(f"seed is {self.seed}, and has to lie between 0 and 2147483647")
+            raise SettingsError("seed is {seed}, and has to lie between 0 and 2147483647", seed=self.seed)
         if self.until is not None and self.until < 1:
-            raise SettingsError(f"a ratio of {self.until:g} is below the source's own; name one from 1 on, such as 1.2")
+            raise SettingsError("a ratio of {until:g} is below the source's own; name one from 1 on, such as 1.2", until=self.until)
         return self
 
     def rate_for(self, parameters: int) -> float:
@@ -98,7 +104,7 @@ class RecoverySettings:
 
 @dataclass(frozen=True, slots=True)
 class ShearSettings:
-    """Of a shearing (see engine/recover/shearing.py). The rates, the schedule and the loss are those of Sheared LLaMA's published runs."""
+    """Settings of a shearing (see engine/recover/shearing.py). Rates, schedule and loss are those of Sheared LLaMA's published runs."""
 
     tokens: int = field(default=100_000, metadata=control("how many tokens to learn from", 1))
     loss: str = field(
@@ -130,19 +136,23 @@ class ShearSettings:
         """Return these settings.
 
         Raises:
-            SettingsError: a number makes no sense, or there is no such update.
+            SettingsError: a value is invalid, or the update is unknown.
         """
         _require_positive(self, "tokens", "rate", "pull", "rows", "accumulate", "own", "every")
         if not (self.ramp >= 0 and self.settle >= 0 and self.ramp + self.settle < 1):
-            raise SettingsError(f"a ramp of {self.ramp:g} and a settling of {self.settle:g} leave no steps between; both are shares of 1")
+            raise SettingsError(
+                "a ramp of {ramp:g} and a settling of {settle:g} leave no steps between; both are shares of 1",
+                ramp=self.ramp,
+                settle=self.settle,
+            )
         if self.update not in UPDATES:
-            raise SettingsError(f"unknown update '{self.update}'; choose one of {', '.join(UPDATES)}")
+            raise SettingsError("unknown update '{update}'; choose one of {choices}", update=self.update, choices=", ".join(UPDATES))
         return self
 
 
 def _require_positive(settings: RecoverySettings | ShearSettings, *names: str) -> None:
-    """Raise SettingsError where one of these settings is there and no finite number above 0."""
+    """Raise SettingsError unless each of these settings is None or a finite number above 0."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and not 0 < value < float("inf"):
-            raise SettingsError(f"{name} is {value:g}, and has to be above 0")
+            raise SettingsError("{name} is {value:g}, and has to be above 0", name=name, value=value)

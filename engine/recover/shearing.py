@@ -1,9 +1,9 @@
-"""A model learns which parts to leave out while its weights learn what is left (see engine/methods/sheared.py): a run of steps in a folder
-of its own, resumable at any of them, that ends with a plan.
+"""Learn which parts of a model to remove while its weights are trained (see engine/methods/sheared.py): a run of steps in its own folder,
+resumable at any step, that ends with a plan.
 
-Three groups learn along one course: the weights of the projections, the masks, and, upwards, the multipliers. What the text of each domain
-has cost so far says how much of it is read next (see engine/corpus/domains.py). In the last steps the masks are the exact ones that the
-plan will have, and only weights learn: so what was trained last is what comes out.
+Three groups are trained on the same schedule: the projections' weights, the masks, and, by gradient ascent, the multipliers. The held-out
+loss of each domain determines how much of it is read next (see engine/corpus/domains.py). In the last steps the masks are exactly those of
+the plan and only weights are trained, so that the result is what was trained last.
 """
 
 import json
@@ -23,6 +23,7 @@ from engine.corpus.domains import Reader, mixture
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError, SettingsError, TrainingError
 from engine.jobs import Job, Progress, answer_request, scaled
+from engine.messages import Message
 from engine.methods.hard_concrete import Masks
 from engine.methods.sheared import Masked, kinds_between, wanted_shape
 from engine.models.loading import open_model
@@ -49,15 +50,16 @@ WARMUP = FLOOR = 0.1  # of the published runs
 
 
 def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str], settings: ShearSettings, folder: Path) -> Run:
-    """Write a run's folder; one in which the same has learned already is gone on with.
+    """Write a run's folder; an existing run of the same shearing is continued.
 
     Raises:
-        TrainingError: another shearing has learned in it, or it cannot be made. TextError: a text is missing.
-        SettingsError, PlanError: what is asked for makes no sense.
+        TrainingError: the folder contains another shearing, or cannot be created.
+        TextError: a text is missing.
+        SettingsError, PlanError: the settings or the target are invalid.
     """
     wanted_shape(model.config, target)
     if terms_of(settings.checked().loss).states:
-        raise SettingsError(f"'{settings.loss}' compares states, which masks change; choose ce, kl or a sum of them")
+        raise SettingsError("'{loss}' compares states, which masks change; choose ce, kl or a sum of them", loss=settings.loss)
     require_texts(texts)
     asked = {"shear": model.fingerprint, "target": dict(target), "text": list(texts), "settings": asdict(settings)}
     about = {"name": model.spec.name, "source": asdict(model.source), "depth": model.spec.depth}
@@ -68,17 +70,18 @@ def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str]
     with run.held():
         if json.loads(json.dumps(asked)) != {key: run.record.get(key) for key in asked}:
             if checkpoints(run.steps):
-                raise TrainingError(f"{folder} is the run of another shearing; name another file, or remove the folder")
+                raise TrainingError("{folder} is the run of another shearing; name another file, or remove the folder", folder=folder)
             (folder / "run.json").unlink()
             run.note(**asked, **about)
     return run
 
 
 def shear(model: Model, run: Run) -> Job[Plan | None]:
-    """Go on with a shearing to its end or to a pause; return the plan, None for a pause. A target that is the whole model is met already.
+    """Continue a shearing to its end or to a pause; return the plan, or None for a pause. If the target is the whole model, nothing is
+    trained.
 
     Raises:
-        LayerscopeError: what is wrong with the text or the machine; it is kept in the folder too.
+        LayerscopeError: the text or the machine is unsuitable; the error is stored in the folder too.
     """
     kinds = kinds_between(shape_of(model.config), wanted_shape(model.config, run.record["target"]))
     if not kinds:
@@ -89,34 +92,36 @@ def shear(model: Model, run: Run) -> Job[Plan | None]:
             shearing = yield from scaled(_opened(model, run, Masks(kinds, run.record["settings"]["seed"])), 0.0, 0.1)
             return (yield from scaled(shearing.learn(), 0.1, 1.0))
         except LayerscopeError as error:
-            run.failed(str(error))
+            run.failed(error.message)
             raise
 
 
 def sheared(run: Run) -> Job[None]:
-    """Go on with a shearing in a process of its own, to its end, where the plan lies in the run's folder, or to a pause.
+    """Continue a shearing in a separate process to its end, when the plan is in the run's folder, or to a pause.
 
     Raises:
-        LayerscopeError: what went wrong, which the folder keeps; it can be resumed.
+        LayerscopeError: the run failed; the error is stored in its folder, and it can be resumed.
     """
     try:
         yield from apart(run, "engine.recover.shearing")
     except LayerscopeError as error:
         if run.state != "running":
-            run.failed(str(error))
+            run.failed(error.message)
         raise
 
 
 def answer(request: dict[str, Any]) -> Job[dict[str, Any]]:
-    """Go on with the shearing in a folder, whose source is opened for it; its plan is there in the end, whole or not at all.
+    """Open the source of the shearing in a folder and continue it; at the end the folder contains its plan, complete or not at all.
 
     Raises:
-        LayerscopeError: as `shear`; or the source is no longer what the run began with.
+        LayerscopeError: as `shear`, or the source has changed since the run began.
     """
     run = Run(Path(request["folder"]))
     model = yield from scaled(open_model(run.source), 0.0, 0.05)
     if model.fingerprint != run.record["shear"]:
-        raise TrainingError(f"the source of {run.folder} has changed since it began; put back what was there, or begin another run")
+        raise TrainingError(
+            "the source of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
+        )
     plan = yield from scaled(shear(model, run), 0.05, 1.0)
     if plan is not None:
         keep_plan(run, plan, model)
@@ -124,7 +129,7 @@ def answer(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
 
 def keep_plan(run: Run, plan: Plan, model: Model) -> None:
-    """Keep the plan that came of a shearing in its run's folder, whole or not at all, and remove what only a run that goes on needs."""
+    """Write the plan of a finished shearing to its run's folder atomically, and remove the files that only an unfinished run needs."""
     aside = run.folder / "plan.part"
     write_bundle(signed(plan_to_json(plan), model), plan.tensors, aside)
     os.replace(aside, run.plan_file)
@@ -132,7 +137,7 @@ def keep_plan(run: Run, plan: Plan, model: Model) -> None:
 
 
 def _opened(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
-    """Open all that a shearing works with, and measure what only the beginning can."""
+    """Open a shearing's inputs and make the initial measurements."""
     record = run.record
     settings, device = ShearSettings(**record["settings"]), model.source.device
     own = WritingSettings(settings.own, settings.seed)
@@ -156,14 +161,14 @@ def _opened(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
     weighing = Weighing(run, Reader(rows, recipe.seed, mixture(rows)), held, settings.update, settings.every)
     shearing = Shearing(model, run, settings, masked, teaching, weighing, recipe)
     if "autocast" not in record:
-        yield Progress("Measuring a step", 0.9)
+        yield Progress(Message("Measuring a step"), 0.9)
         run.note(autocast=quickest(shearing.forth_and_back, device)[0])
     teaching.autocast = run.record["autocast"]
     return shearing
 
 
 def recipe_of(settings: ShearSettings) -> Recipe:
-    """Return how a shearing with these settings learns."""
+    """Return the recipe of a shearing with these settings."""
     rows, length, accumulate = settings.rows, settings.length, settings.accumulate
     steps = max(1, round(settings.tokens / (rows * length * accumulate)))
     return Recipe(steps, settings.rate, rows, length, accumulate, seed=settings.seed, warmup=WARMUP, floor=FLOOR)
@@ -171,7 +176,7 @@ def recipe_of(settings: ShearSettings) -> Recipe:
 
 @dataclass(eq=False)
 class Shearing:
-    """A shearing under way."""
+    """A shearing in progress."""
 
     model: Model
     run: Run
@@ -190,7 +195,7 @@ class Shearing:
         self.learner = Learner(self.masked.projections(), self.recipe, beside=beside)
 
     def learn(self) -> Job[Plan | None]:
-        """Take the steps that are left; see `shear`."""
+        """Take the remaining steps; see `shear`."""
         self._go_on()
         saved, steps = time.monotonic(), self.recipe.steps
         while self.learner.step < steps:
@@ -200,7 +205,7 @@ class Shearing:
             if pausing:
                 return None
             self._settle()
-            if self.weighing.due(self.learner.step):  # after the checkpoint: who goes on looks again
+            if self.weighing.due(self.learner.step):  # after the checkpoint, so that a resumed run repeats it
                 yield from self.weighing.weigh(*self._now())
             yield from self._step()
         self._save()
@@ -214,12 +219,12 @@ class Shearing:
         self._losses()[0]().backward()
 
     def _settle(self) -> None:
-        """Make the masks exact in the last steps, and after them."""
+        """Make the masks exact in the last steps and afterwards."""
         steps = self.recipe.steps
         self.masked.settled = self.learner.step >= steps - round(self.settings.settle * steps)
 
     def _step(self) -> Job[None]:
-        """Take a step, and tell of it."""
+        """Take a step and record it."""
         began, step, masks = time.perf_counter(), self.learner.step, self.masked.masks
         way, pulled = min(1.0, step / max(1.0, self.settings.ramp * self.recipe.steps)), list[float]()
 
@@ -232,7 +237,7 @@ class Shearing:
         step = self.learner.step
         told = {"text": learned.loss - sum(pulled), "seconds": time.perf_counter() - began, "masks": masks.told(way)}
         self.run.tell({"step": step, "tokens": step * self.recipe.tokens, **asdict(learned), **told})
-        yield Progress(f"Shearing: step {step} of {self.recipe.steps}", step / self.recipe.steps)
+        yield Progress(Message("Shearing: step {step} of {steps}", step=step, steps=self.recipe.steps), step / self.recipe.steps)
 
     def _losses(self) -> list[Callable[[], torch.Tensor]]:
         """Return the losses of the next step's passes."""
@@ -243,14 +248,14 @@ class Shearing:
         return losses
 
     def _now(self) -> tuple[Masked, int, str, str]:
-        """Return what a look at the domains is about."""
+        """Return the arguments for measuring the domains."""
         return self.masked, self.learner.step, self.teaching.autocast, self.model.source.device
 
     def _save(self) -> None:
         save_checkpoint(self.run.steps, self.learner.step, {**self.learner.state(), **self.weighing.reader.state()})
 
     def _go_on(self) -> None:
-        """Go on from the last checkpoint, where there is one."""
+        """Resume from the last checkpoint, if there is one."""
         step, state = latest(self.run.steps) or (0, {})
         if step:
             self.learner.restore(step, state)

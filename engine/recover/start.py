@@ -1,4 +1,4 @@
-"""How a run begins: what is asked for is checked, and written into a folder of its own before anything is slow."""
+"""Start a run: check its settings and write its folder before anything slow begins."""
 
 import os
 from collections.abc import Sequence
@@ -23,11 +23,13 @@ from engine.types import ModelSource, ModelSpec, Plan
 
 
 def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str], settings: RecoverySettings, folder: Path) -> Run:
-    """Write a run's folder, of a plan of the source that learns from some texts (see engine/corpus/building.py); nothing learns yet.
+    """Write the folder of a run that trains a plan of the source on some texts (see engine/corpus/building.py); training does not start
+    yet.
 
     Raises:
-        TrainingError: the folder is there already and not empty, or cannot be made. PlanError: the plan is of another depth.
-        SettingsError, TextError: what is asked for makes no sense or does not go with the plan, or a text is missing.
+        TrainingError: the folder exists and is not empty, or cannot be created.
+        PlanError: the plan is for another depth.
+        SettingsError, TextError: the settings are invalid or do not fit the plan, or a text is missing.
     """
     require_depth(plan, spec.depth)
     settings = settings.checked()
@@ -78,34 +80,36 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
 
 
 def _require_correctable(spec: ModelSpec, terms: Terms, texts: Sequence[str]) -> None:
-    """Raise SettingsError where the source has nothing to read, or nobody to teach."""
+    """Raise SettingsError if the source has nothing to read, or no loss uses a teacher."""
     require_trainable(untouched(spec.depth), "lora")
     if set(texts) == {SELF}:
         raise SettingsError(
             "the source has nothing to learn from text that it wrote itself; bring other text, or leave --correct-teacher out"
         )
     if not terms.teacher:
-        raise SettingsError(f"'{terms}' needs no teacher, so that there is none to correct; leave --correct-teacher out")
+        raise SettingsError("'{terms}' needs no teacher, so that there is none to correct; leave --correct-teacher out", terms=terms)
 
 
 def require_texts(texts: Sequence[str]) -> None:
-    """Raise TextError where one of some texts to learn from is missing."""
+    """Raise TextError if one of the texts is missing."""
     for text in texts:
         if text != SELF:
             content_of(text)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for a run.
+    """Create a folder for a run.
 
     Raises:
-        TrainingError: it is there already and not empty, or cannot be made.
+        TrainingError: the folder exists and is not empty, or cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise TrainingError(f"{folder} is not empty; name another folder, or resume the run that is in it")
+            raise TrainingError("{folder} is not empty; name another folder, or resume the run that is in it", folder=folder)
         if not os.access(folder, os.W_OK):
-            raise TrainingError(f"{folder} cannot be written to")
+            raise TrainingError("{folder} cannot be written to", folder=folder)
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{str(folder)[:200]} cannot be made: {getattr(error, 'strerror', None) or error}") from error
+        raise TrainingError(
+            "{parent} cannot be made: {reason}", parent=str(folder)[:200], reason=getattr(error, "strerror", None) or error
+        ) from error

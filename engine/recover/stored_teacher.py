@@ -1,8 +1,8 @@
-"""The teacher where it does not fit beside the student: its likeliest tokens, written down once row by row, and read from a file.
+"""A teacher that does not fit in memory next to the student: its most likely tokens are stored row by row in a file.
 
-A record is a row: log-probabilities (float16) and ids of the `top` likeliest tokens at each place, and how much chance lies on none of
-them. Records lie in the order in which the run first reads its rows, so that a short run needs few. How many are whole is the file's
-size, so that a run that was killed goes on where it was.
+A record is one row: log-probabilities (float16) and ids of the `top` most likely tokens at each position, and the remaining probability.
+Records are in the order in which the run first reads its rows, so a short run needs few. The file size gives the number of complete
+records, so a killed run can be resumed.
 """
 
 import shutil
@@ -15,6 +15,7 @@ import torch
 from engine.corpus.rows import Batch, Rows
 from engine.errors import TrainingError
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.recover.distillation import Heard, Present
 from engine.training.losses import ROWS, Likeliest
 from engine.training.precision import casting
@@ -23,7 +24,7 @@ from engine.untrusted import ForeignError, require_regular
 
 
 class Stored:
-    """A teacher that was written down, on the rows that a run reads."""
+    """A stored teacher for the rows that a run reads."""
 
     def __init__(self, file: Path, rows: Rows, recipe: Recipe, top: int, vocabulary: int) -> None:
         self._file, self._rows, self._recipe, self._top = file, rows, recipe, min(top, vocabulary)
@@ -37,25 +38,28 @@ class Stored:
 
     @property
     def done(self) -> int:
-        """Rows that are written down whole."""
+        """The number of complete rows."""
         return self._file.stat().st_size // self._kind.itemsize if self._file.exists() else 0
 
     @property
     def whole(self) -> bool:
-        """True where all rows are that the run reads."""
+        """Whether all rows that the run reads are stored."""
         return self.done >= self._needed
 
     def fill(self, source: Present, device: str) -> Job[None]:
-        """Write down what the source says of the rows that are missing.
+        """Store the source's outputs for the missing rows.
 
         Raises:
-            TrainingError: the disk has no room for it.
+            TrainingError: there is not enough disk space.
         """
         left = (self._needed - self.done) * self._kind.itemsize
         if left > (free := shutil.disk_usage(self._file.parent).free):
             raise TrainingError(
-                f"the likeliest tokens take {left / 1e9:.3g} GB in {self._file.parent}, where {free / 1e9:.3g} GB are free; "
-                "store fewer of them (--top), or free some space"
+                "the likeliest tokens take {left:.3g} GB in {parent}, where {free:.3g} GB are free; store fewer of "
+                "them (--top), or free some space",
+                left=left / 1e9,
+                parent=self._file.parent,
+                free=free / 1e9,
             )
         try:
             if self._file.exists():
@@ -67,11 +71,16 @@ class Stored:
                     batch = self._rows.some(self._numbers[done : done + self._recipe.rows])
                     file.write(self._told(source, batch, device).tobytes())
                     file.flush()
-                    yield Progress(f"Writing down what the source says: row {self.done} of {self._needed}", self.done / self._needed)
+                    yield Progress(
+                        Message("Writing down what the source says: row {done} of {needed}", done=self.done, needed=self._needed),
+                        self.done / self._needed,
+                    )
         except ForeignError as error:
-            raise TrainingError(f"{self._file} cannot be read: {error}") from error
+            raise TrainingError("{path} cannot be read: {error}", path=self._file, error=error) from error
         except OSError as error:
-            raise TrainingError(f"{self._file} cannot be written: {error.strerror}; what was there before is kept") from error
+            raise TrainingError(
+                "{file} cannot be written: {reason}; what was there before is kept", file=self._file, reason=error.strerror
+            ) from error
 
     @torch.no_grad()
     def _told(self, source: Present, batch: Batch, device: str) -> np.ndarray:
@@ -85,16 +94,16 @@ class Stored:
         return records
 
     def hear(self, ids: torch.Tensor, _positions: torch.Tensor, numbers: torch.Tensor | None, _states: bool) -> Heard:
-        """Return what was written down of rows of these numbers in the corpus."""
+        """Return the stored outputs for rows with these corpus numbers."""
         assert numbers is not None
         found = self._read()[self._places[numbers.cpu().numpy()]]
         logs, likeliest = torch.from_numpy(found["logs"]), torch.from_numpy(found["ids"].astype(np.int64))
         if likeliest.max() >= self._vocabulary:
-            raise TrainingError(f"{self._file} is broken; remove it, and the source says the same again")
+            raise TrainingError("{file} is broken; remove it, and the source says the same again", file=self._file)
         return Likeliest(logs.flatten(0, 1).to(ids.device), likeliest.flatten(0, 1).to(ids.device)), ()
 
     def missing(self, numbers: Sequence[int] | None = None) -> float:
-        """Return the chance, on the mean over tokens, that lies on none of the tokens that were kept; of all rows, or of some."""
+        """Return the mean probability over tokens outside the stored ones, of all rows or of some."""
         there = self._read()["missing"]
         return float(there.mean() if numbers is None else there[self._places[list(numbers)]].mean())
 

@@ -1,4 +1,4 @@
-"""The student: a plan's network with weights of its own, and which of them learn."""
+"""The student: a plan's network with its own weights, and the selection of trained parameters."""
 
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ RANK, ALPHA = 32, 64
 
 
 def student_of(model: Model, plan: Plan) -> Any:
-    """Return the network of a plan with float32 weights of its own, in training mode, none of which learns yet."""
+    """Return the network of a plan with its own float32 weights, in training mode, none of them trainable yet."""
     network = live_network(model, plan, torch.float32)
     for parameter in network.parameters():
         parameter.data = parameter.data.to(torch.float32, copy=True)
@@ -28,14 +28,14 @@ def student_of(model: Model, plan: Plan) -> Any:
 
 
 def trained(network: Any, plan: Plan, kind: str, seed: int = 0) -> Trained:
-    """Return the parameters that learn, by name; embeddings and head never do. What is new among them is drawn by the seed, so that a run
-    that begins again begins alike.
+    """Return the trained parameters by name; embeddings and head are never trained. New ones are initialised from the seed, so that a
+    restarted run starts identically.
 
     Raises:
-        SettingsError: there is no such kind, or it does not go with the plan.
+        SettingsError: the kind is unknown, or does not fit the plan.
     """
     require_trainable(plan, kind)
-    with torch.random.fork_rng(devices=[]):  # adapters are made on the CPU
+    with torch.random.fork_rng(devices=[]):  # adapters are created on the CPU
         torch.manual_seed(seed)
         found = TRAINS[kind].run(network, plan)
     for parameter in found.values():
@@ -44,7 +44,7 @@ def trained(network: Any, plan: Plan, kind: str, seed: int = 0) -> Trained:
 
 
 def require_trainable(plan: Plan, kind: str) -> None:
-    """Raise SettingsError unless there is such a kind of training, and it goes with the plan and with what is installed."""
+    """Raise SettingsError unless the kind of training exists, fits the plan and is installed."""
     TRAINS.require(kind)
     if kind == "seams" and not seams(plan):
         raise SettingsError("this plan has no seam: no layer is missing or folded; let everything learn, or adapters")
@@ -72,7 +72,7 @@ def around_seams(network: Any, plan: Plan) -> Trained:
 
 @TRAINS.register("lora", f"adapters of rank {RANK} on every projection, merged in the end (LoRA, 2106.09685)", reference="2106.09685")
 def adapters(network: Any, plan: Plan) -> Trained:
-    """Put adapters on the projections of the blocks, in place, and return their parameters."""
+    """Add adapters to the projections of the blocks, in place, and return their parameters."""
     from peft import LoraConfig, inject_adapter_in_model
 
     row = architecture_of(network.config)
@@ -83,7 +83,7 @@ def adapters(network: Any, plan: Plan) -> Trained:
 
 
 def merged(network: Any) -> Any:
-    """Return a network whose adapters are merged into the stock weights; one without adapters is returned as it is."""
+    """Return a network with its adapters merged into the stock weights; without adapters it is returned unchanged."""
     for _, module in _adapted(network):
         module.merge(safe_merge=True)
     return bare(network)
@@ -101,7 +101,7 @@ def _adapted(network: Any) -> list[tuple[str, Any]]:
 
 
 def zeros_of(network: Any, plan: Plan, learning: Trained) -> dict[str, torch.Tensor]:
-    """Return where a plan's masks have zeros (bool), by the names of those parameters that learn: they stay zero."""
+    """Return where a plan's masks have zeros (bool), by the names of the trained parameters, which must stay zero there."""
     row = architecture_of(network.config)
     names = [f"{row.blocks}.{place}.{name}" for place, block in enumerate(plan.blocks) for name, _ in block.masks]
     return {name: learning[name] == 0 for name in names if name in learning}

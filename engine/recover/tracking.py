@@ -1,4 +1,4 @@
-"""A run's lines, told to a tracker as well: the same numbers as in metrics.jsonl, a step each. Trackers are imported when they are used."""
+"""Send a run's metrics to a tracker too: the same numbers as in metrics.jsonl, by step. Trackers are imported only when used."""
 
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
@@ -10,21 +10,23 @@ from engine.recover.runs import Run
 from engine.settings import Registry
 
 Numbers = Mapping[str, float]
-Opened = tuple[Callable[[Numbers, int], object], Callable[[], object]]  # what takes the numbers of a step, and what ends it
+# a function that logs the numbers of a step, and one that ends the tracking
+Opened = tuple[Callable[[Numbers, int], object], Callable[[], object]]
 TRACKERS: Registry[Callable[[Run], Opened]] = Registry("tracker")
 _PROJECT = "layerscope"
 
 
 def require_tracker(name: str) -> None:
-    """Raise SettingsError unless there is such a tracker, and it is installed."""
+    """Raise SettingsError unless the tracker exists and is installed."""
     TRACKERS.require(name)
     if importlib.util.find_spec(name) is None:
-        raise SettingsError(f"--track {name} needs {name}, which is not installed; pip install {name}")
+        raise SettingsError("--track {name} needs {name2}, which is not installed; pip install {name3}", name=name, name2=name, name3=name)
 
 
 @contextmanager
 def tracked(run: Run) -> Iterator[None]:
-    """Tell a run's lines to the tracker that was asked for, if any. One that fails is told in run.json and no more; the run goes on."""
+    """Send a run's metrics to the requested tracker, if any. If it fails, the error is recorded in run.json and the run continues without
+    it."""
     name = run.record["track"]
     if name == "none":
         yield
@@ -32,7 +34,7 @@ def tracked(run: Run) -> Iterator[None]:
     end: Callable[[], object] = str
     try:
         tell, end = TRACKERS.require(name).run(run)
-    except Exception as error:  # a tracker is a program of somebody else's
+    except Exception as error:  # trackers may raise anything
         run.note(track_error=reason_of(error))
     else:
         run.also = _guarded(run, tell)
@@ -56,7 +58,7 @@ def _guarded(run: Run, tell: Callable[[Numbers, int], object]) -> Callable[[Mapp
 
 
 def numbers_in(line: Mapping[str, Any], under: str = "") -> dict[str, float]:
-    """Return the numbers of a line, those within others by both names: kind/ratio."""
+    """Return the numbers in a line; nested ones are named by both keys: kind/ratio."""
     found: dict[str, float] = {}
     for name, value in line.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""All that a run works with: the source that teaches, the student, the text, and what is held out of it."""
+"""The objects of a run: the teaching source, the student, the text, and the held-out texts."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from engine.types import Model, Plan
 
 @dataclass(eq=False, slots=True)
 class TrainingContext:
-    """All that a run works with; `held` are the texts that only judge. Where the source does not fit beside the student its network is
-    gone, and `stored` is what it said."""
+    """The objects of a run; `held` are the held-out texts. If the source does not fit next to the student, its network is None and `stored`
+    contains its outputs."""
 
     run: Run
     model: Model
@@ -35,39 +35,39 @@ class TrainingContext:
     held: Mapping[str, Held]
     stored: Stored | None = None
     within: Within = plainly
-    weighing: Weighing | None = None  # of domains by cost
+    weighing: Weighing | None = None  # reweighting of domains by cost
 
     @property
     def rows(self) -> Rows:
-        """The text."""
+        """The training text."""
         return self.reader.rows
 
     @property
     def device(self) -> str:
-        """Where it all lies."""
+        """The device of all networks."""
         return self.model.source.device
 
     @property
     def present(self) -> bool:
-        """True where the source is beside the student."""
+        """Whether the source is in memory next to the student."""
         return self.model.network is not None
 
     def share(self) -> None:
-        """Shard the student, and the source where it is beside it, over the processes that learn together."""
+        """Shard the student, and the source if in memory, over the processes that train together."""
         networks = [self.student, *([self.model.network] if self.present else [])]
         self.within = sharded({network: blocks_of(network) for network in networks}, self.device)
         self.parameters = {name: self.student.get_parameter(name) for name in self.parameters}
 
     def teaching(self, recipe: Recipe) -> Teaching:
-        """Return the student and its teacher in a recipe's number format. Where the source is gone and has said nothing yet, the text
-        stands in for it, by which a step takes as long."""
+        """Return the student and its teacher in a recipe's number format. If the source is not in memory and nothing is stored yet, cross
+        entropy is used instead, because a step then takes as long."""
         if recipe.recompute:
             self.student.activation_checkpointing_enable()
         terms = terms_of(self.run.record["loss"])
         teacher = self._teacher(recipe.autocast) if terms.teacher else None
         if terms.teacher and teacher is None:
             terms = terms_of("ce")
-        tokens = recipe.tokens // size()  # each process learns from a part of them, and gradients are the mean of all
+        tokens = recipe.tokens // size()  # each process trains on a part, and gradients are averaged over all
         return Teaching(self.student, teacher, terms, self.plan, self.model.spec.hidden_size, tokens, recipe.autocast)
 
     def _teacher(self, autocast: str) -> Teacher | None:
@@ -77,14 +77,14 @@ class TrainingContext:
         return self.stored
 
     def losses(self, teaching: Teaching, recipe: Recipe, step: int) -> Iterator[Callable[[], torch.Tensor]]:
-        """Yield the losses whose sum a step follows: of each of its passes."""
+        """Yield the losses of a step's passes, whose sum it minimises."""
         for part in range(recipe.accumulate):
             batch = self.reader.batch(step * recipe.accumulate + part, recipe.rows)
             rows = [own(part).to(self.device) for part in (batch.ids, batch.positions, batch.numbers) if part is not None]
             yield partial(self.within, partial(teaching, *rows))
 
     def missing(self, recipe: Recipe, step: int) -> dict[str, float]:
-        """Return how much chance lies on no token that was stored of the rows of a step, for its line; nothing where all is heard."""
+        """Return the mean probability outside the stored tokens on the rows of a step, for its metrics; {} for a live teacher."""
         if self.stored is None:
             return {}
         size = recipe.rows * recipe.accumulate
@@ -93,8 +93,8 @@ class TrainingContext:
 
 
 def cast(network: Any, autocast: str) -> None:
-    """Give a source that only teaches the number format that passes run in, for good: nothing else of this process needs it. Buffers
-    stay as they are, since rotary tables want float32, and so do what learns and what is sharded."""
+    """Cast a source that only teaches to the number format of the passes, permanently: nothing else in this process needs it. Buffers are
+    not cast, because rotary tables need float32; neither are trained and sharded parameters."""
     if autocast and size() == 1:
         for parameter in network.parameters():
             if not parameter.requires_grad:

@@ -1,4 +1,4 @@
-"""What an ablation answers: rows of plans, each judged, and how well a measure tells them apart."""
+"""The results of ablations: rows of evaluated plans, and how well a measure ranks them."""
 
 import math
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from engine.types import Plan
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One plan of an ablation and what it costs.
+    """One plan of an ablation and its cost.
 
-    `similarity` is the mean over the user's own calibration texts, by the settings' definition; `measures` are other
-    figures by name. NaN where the plan's states are not finite.
+    `similarity` is the mean over the user's own calibration texts, by the settings' definition; `measures` are other figures by name. NaN
+    where the plan's states are not finite.
     """
 
     label: str
@@ -33,14 +33,14 @@ class Row:
 
     @property
     def folds(self) -> tuple[str, ...]:
-        """The plan in words."""
+        """The plan's description."""
         return describe(self.plan)
 
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """How well a measure tells the `plans` of a T map apart: Spearman's rank correlation with the judged perplexity
-    ratio (-1 is best: the more alike, the cheaper; NaN for fewer than three plans), and the range of its values."""
+    """How well a measure ranks the `plans` of a T map: Spearman's rank correlation with the measured perplexity ratio (-1 is best: the more
+    alike, the cheaper; NaN for fewer than three plans), and the range of its values."""
 
     measure: str
     correlation: float
@@ -51,7 +51,7 @@ class Telling:
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """The rows that answer one question; `telling` is there for the acceptance measures only."""
+    """The rows that answer one question; `telling` is used only for the acceptance measures."""
 
     name: str
     question: str
@@ -60,13 +60,13 @@ class Ablation:
 
 
 def row_of(meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings, plan: Plan) -> Job[Row]:
-    """Judge a plan and measure its similarity."""
+    """Evaluate a plan and measure its similarity."""
     evaluation = yield from judge.judge(plan)
     return Row(label, settings, plan, plan.depth, mean_similarity(meter, plan, settings), evaluation)
 
 
 def proposed(own: SimilarityMeter, meter: SimilarityMeter, judge: Judge, label: str, settings: LacoSettings) -> Job[Row]:
-    """Run Algorithm 1 on one meter's texts and measure and judge its plan; another meter gives the row's similarity."""
+    """Run Algorithm 1 on the texts of `own` and evaluate its plan; the row's similarity is measured by `meter`."""
     plan = (yield from as_part(propose(own, settings), "", 0, 2)).plan
     return (yield from as_part(row_of(meter, judge, label, settings, plan), "", 1, 2))
 
@@ -75,11 +75,11 @@ def folding(meter: SimilarityMeter, settings: LacoSettings) -> Job[Proposal]:
     """Run Algorithm 1.
 
     Raises:
-        SettingsError: nothing is folded, so an ablation of folds has nothing to compare.
+        SettingsError: no fold is accepted, so an ablation of folds has nothing to compare.
     """
     proposal = yield from propose(meter, settings)
     if not any(trial.accepted for trial in proposal.trials):
-        raise SettingsError(f"no fold is accepted at T = {settings.T:g}, so there is nothing to compare; lower T")
+        raise SettingsError("no fold is accepted at T = {t:g}, so there is nothing to compare; lower T", t=settings.T)
     return proposal
 
 
@@ -89,7 +89,7 @@ def mean_similarity(meter: SimilarityMeter, plan: Plan, settings: LacoSettings) 
 
 
 def named(meter: SimilarityMeter, settings: LacoSettings) -> tuple[tuple[str, Any], ...]:
-    """Return the settings as a plan names them, with the texts that similarity is measured on."""
+    """Return the settings as recorded in a plan, with the fingerprint of the calibration texts."""
     return (*settings.items(), ("calibration", meter.calibration.fingerprint))
 
 
@@ -101,5 +101,5 @@ def telling_of(name: str, rows: Sequence[Row]) -> Telling:
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    """Return Spearman's rank correlation; NaN for fewer than three pairs, of which it says nothing, and where one side is all equal."""
+    """Return Spearman's rank correlation; NaN for fewer than three pairs, and if one side is constant."""
     return agreement.spearman(*zip(*pairs, strict=True)) if len(pairs) >= 3 else math.nan

@@ -1,6 +1,6 @@
-"""The LaCo paper's ablations (2402.11187), as jobs over one model: what each choice in Algorithm 1 is worth.
+"""The ablations of the LaCo paper (2402.11187), as jobs on one model: the effect of each choice in Algorithm 1.
 
-Every ablation changes one choice, leaves the others as the settings say, and judges each plan on the judge's texts.
+Every ablation varies one choice, keeps the other settings, and evaluates each plan on the judge's texts.
 """
 
 import math
@@ -12,6 +12,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
+from engine.messages import Message
 from engine.methods.acceptance import METERS
 from engine.methods.laco import LacoSettings, Landscape, Proposal, landscape
 from engine.models.texts import bundled, calibration_of
@@ -20,7 +21,7 @@ from engine.search.ablation_rows import Ablation, Row, folding, mean_similarity,
 from engine.search.frontier import Step, frontier
 from engine.types import Block, Plan, TextSet
 
-MAP_PLANS = 6  # plans of the T map, each of another depth, that the acceptance measures are tried on
+MAP_PLANS = 6  # plans of the T map, each of another depth, on which acceptance measures are compared
 T_MIN = 0.5
 T = TypeVar("T")
 Ablate = Callable[[SimilarityMeter, Judge, LacoSettings], "Job[Ablation]"]
@@ -41,8 +42,7 @@ def ablate(name: str, meter: SimilarityMeter, judge: Judge, settings: LacoSettin
     """Start an ablation by its name.
 
     Raises:
-        SettingsError: the name is unknown, or see `LacoSettings.checked`; while it runs, where the settings fold nothing
-            and the ablation is about folds.
+        SettingsError: the name is unknown, or see `LacoSettings.checked`; while running, if an ablation of folds finds no accepted fold.
     """
     require_ablation(name)
     return ABLATIONS[name](meter, judge, settings.checked(meter.model.spec.depth))
@@ -51,21 +51,30 @@ def ablate(name: str, meter: SimilarityMeter, judge: Judge, settings: LacoSettin
 def require_ablation(name: str) -> None:
     """Raise SettingsError unless an ablation has this name."""
     if name not in ABLATIONS:
-        raise SettingsError(f"unknown ablation '{name}'; choose one of {', '.join(ABLATIONS)}")
+        raise SettingsError("unknown ablation '{name}'; choose one of {choices}", name=name, choices=", ".join(ABLATIONS))
 
 
 # --- The choices of the algorithm ---
 
 
 def drop_or_merge(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
-    """Fold what the settings fold, in the same order, under every rule."""
+    """Apply the folds that the settings accept, in the same order, under every rule."""
     depth, parts = meter.model.spec.depth, len(RULES) + 1
     proposal = yield from as_part(folding(meter, settings), "", 0, parts)
     rows = []
     for place, rule in enumerate(RULES):
         varied = replace(settings, rule=rule)
         plan = Plan(depth, _refolded(proposal, rule), "laco-folds", (*named(meter, varied), ("folds_of", settings.rule)))
-        rows.append((yield from as_part(row_of(meter, judge, f"rule {rule}", varied, plan), f"Rule {rule}", place + 1, parts)))
+        rows.append(
+            (
+                yield from as_part(
+                    row_of(meter, judge, Message("rule {rule}", rule=rule), varied, plan),
+                    Message("Rule {rule}", rule=rule),
+                    place + 1,
+                    parts,
+                )
+            )
+        )
     return _answer("drop-or-merge", rows)
 
 
@@ -78,25 +87,26 @@ def _refolded(proposal: Proposal, rule: str) -> tuple[Block, ...]:
 
 
 def iterative_or_at_once(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
-    """Set Algorithm 1 beside folds of the same size placed where single folds of the source are most similar."""
+    """Compare Algorithm 1 with folds of the same size placed where single folds of the source are most similar."""
     proposal = yield from as_part(folding(meter, settings), "", 0, 4)
-    plan = yield from as_part(at_once(meter, settings, proposal), "At once", 1, 4)
-    iterative = yield from as_part(row_of(meter, judge, "iterative (Algorithm 1)", settings, proposal.plan), "Iterative", 2, 4)
+    plan = yield from as_part(at_once(meter, settings, proposal), Message("At once"), 1, 4)
+    iterative = yield from as_part(row_of(meter, judge, Message("iterative (Algorithm 1)"), settings, proposal.plan), "Iterative", 2, 4)
     return _answer(
-        "iterative-or-at-once", [iterative, (yield from as_part(row_of(meter, judge, "at once", settings, plan), "At once", 3, 4))]
+        "iterative-or-at-once",
+        [iterative, (yield from as_part(row_of(meter, judge, Message("at once"), settings, plan), Message("At once"), 3, 4))],
     )
 
 
 def at_once(meter: SimilarityMeter, settings: LacoSettings, proposal: Proposal) -> Job[Plan]:
-    """Return a plan of the proposal's depth whose folds nothing was measured in between: each goes where the fold alone
-    keeps the source's states most similar.
+    """Return a plan of the proposal's depth with folds placed without measuring in between: each where it alone keeps the source's states
+    most similar.
 
-    Folds have C layers, but the last, which may have fewer. They keep clear of each other while there is room; then the
-    last layer of one may be the first of another, and finally they narrow, so that the depth is always reached.
+    Folds have C layers; the last may have fewer. They stay apart while there is room. After that the last layer of one may be the first of
+    another, and finally they become narrower, so that the depth is always reached.
     """
     depth, left = proposal.plan.source_depth, proposal.plan.source_depth - proposal.plan.depth
     settings = settings.checked(depth)
-    absorbed = set(range(depth)) - {block.home for block in _refolded(proposal, "keep-first")}  # some may lie above H
+    absorbed = set(range(depth)) - {block.home for block in _refolded(proposal, "keep-first")}  # some may be above H
     region = range(settings.lowest, max(settings.highest or depth, max(absorbed, default=-1) + 1))
     spans: list[tuple[int, int]] = []
     known: dict[int, Landscape] = {}
@@ -116,7 +126,7 @@ def at_once(meter: SimilarityMeter, settings: LacoSettings, proposal: Proposal) 
 
 
 def _best_base(scores: Sequence[float], spans: Sequence[tuple[int, int]], region: range, width: int) -> int | None:
-    """The base of the most similar fold that keeps clear of all spans, or else only touches them; None where none fits."""
+    """Return the base of the most similar fold that is apart from all spans, or else only touches them; None if no fold fits."""
     for touch in (0, 1):
         free = [
             base
@@ -129,23 +139,25 @@ def _best_base(scores: Sequence[float], spans: Sequence[tuple[int, int]], region
 
 
 def acceptance(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
-    """Let each measure accept folds down to the same depth; then see how the measures rank the plans of the cosine's T map."""
+    """Accept folds by each measure down to the same depth; then compare how the measures rank the plans of the cosine's T map."""
     meters: dict[str, SimilarityMeter] = {"cosine": meter, **{name: kind(meter) for name, kind in METERS.items()}}
     parts = 1 + 2 * len(meters) + MAP_PLANS
     target = (yield from as_part(folding(meter, settings), "", 0, parts)).plan.depth
     rows, path, floor = list[Row](), tuple[Step, ...](), min(T_MIN, settings.T)
     for place, (name, other) in enumerate(meters.items()):
-        if rows:  # where the cosine's plan lies by this measure is a good guess at how far down its map must go
+        if rows:  # this measure of the cosine's plan estimates how far down the map must go
             value = mean_similarity(other, rows[0].plan, settings)
             floor = 0.0 if math.isnan(value) else value
-        steps = yield from as_part(_down_to(other, settings, target, floor), f"Accepting by {name}", 2 * place + 1, parts)
+        steps = yield from as_part(
+            _down_to(other, settings, target, floor), Message("Accepting by {name}", name=name), 2 * place + 1, parts
+        )
         path = path or steps
         step = min(steps, key=lambda step: abs(step.proposal.plan.depth - target))  # of equal ones the highest T
-        job = _measured(meters, judge, f"accepted by {name}", settings, step, name)
-        rows.append((yield from as_part(job, f"Accepted by {name}", 2 * place + 2, parts)))
+        job = _measured(meters, judge, Message("accepted by {name}", name=name), settings, step, name)
+        rows.append((yield from as_part(job, Message("Accepted by {name}", name=name), 2 * place + 2, parts)))
     mapped = []
     for place, step in enumerate(_spread_out(path)):
-        label = f"T map, T = {step.t_from:.4f}"
+        label = Message("T map, T = {t_from:.4f}", t_from=step.t_from)
         mapped.append(
             (yield from as_part(_measured(meters, judge, label, settings, step, "cosine"), label, parts - MAP_PLANS + place, parts))
         )
@@ -153,7 +165,7 @@ def acceptance(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> 
 
 
 def _down_to(meter: SimilarityMeter, settings: LacoSettings, depth: int, floor: float) -> Job[tuple[Step, ...]]:
-    """Map T down to `floor`, or to 0 where no plan of this depth lies above it."""
+    """Map T down to `floor`, or to 0 if no plan of this depth is above `floor`."""
     found = yield from frontier(meter, settings, floor)
     if floor > 0.0 and all(step.proposal.plan.depth != depth for step in found.steps):
         found = yield from frontier(meter, settings, 0.0)
@@ -167,7 +179,7 @@ def _measured(meters: dict[str, SimilarityMeter], judge: Judge, label: str, sett
 
 
 def _spread_out(steps: Sequence[Step]) -> list[Step]:
-    """Of the steps that fold anything, the first of each depth; of many depths MAP_PLANS, evenly."""
+    """Return the first folding step of each depth; of more than MAP_PLANS depths, an even selection."""
     first = {step.proposal.plan.depth: step for step in reversed(steps) if step.proposal.plan.depth < step.proposal.plan.source_depth}
     found = [first[depth] for depth in sorted(first, reverse=True)]
     if len(found) <= MAP_PLANS:
@@ -206,7 +218,7 @@ def _values_of_t(settings: LacoSettings, depth: int) -> Iterable[float]:
 def calibrations(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> Job[Ablation]:
     """Run Algorithm 1 on the user's own texts, the bundled ones of each language, and each half of the English ones.
 
-    `similarity` is that on the user's own texts; the one that T was held against is the row's measure "on these texts".
+    `similarity` is measured on the user's own texts; the similarity compared with T is the row's measure "on these texts".
     """
     choices = list(_texts(meter.calibration))
     rows = []
@@ -220,8 +232,11 @@ def calibrations(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -
 def _texts(own: TextSet) -> Iterator[tuple[str, TextSet]]:
     english = bundled("english")
     half = len(english.texts) // 2
-    named = [(f"{own.name} (yours)", own), ("english", english), ("korean", bundled("korean"))]
-    named += [("english, first half", calibration_of(english.texts[:half])), ("english, second half", calibration_of(english.texts[half:]))]
+    named = [(Message("{own_name} (yours)", own_name=own.name), own), ("english", english), ("korean", bundled("korean"))]
+    named += [
+        (Message("english, first half"), calibration_of(english.texts[:half])),
+        (Message("english, second half"), calibration_of(english.texts[half:])),
+    ]
     seen = set[str]()
     for label, texts in named:
         if texts.fingerprint not in seen:

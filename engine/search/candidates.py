@@ -1,7 +1,7 @@
-"""What is asked of shapes once some were measured: how fast they are, which no other beats, and how well rankings would have chosen.
+"""After shapes were measured: their speed, the Pareto front, and how well rankings would have chosen.
 
-A ranking is worth what it says of cost before anything is measured: ours by the estimate, and by size as Minitron's code ranks
-(ModelOpt sorts what meets the budget by size, the largest first, and measures the first ten; 2407.14679).
+A ranking is judged by how well it predicts cost before anything is measured: ours by the estimate, and Minitron's by size (ModelOpt sorts
+the shapes within the budget by size, the largest first, and measures the first ten; 2407.14679).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.jobs import Job, as_part
 from engine.judge.speed import measure_speed
+from engine.messages import Message
 from engine.methods.agreement import spearman
 from engine.plans.tensor_store import keep_longer
 from engine.search.shapes import Candidate
@@ -20,8 +21,8 @@ RANKINGS: dict[str, Callable[[Candidate], float]] = {"estimate": lambda one: one
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How well the shapes that were measured are ranked: Spearman's correlation with their cost in [-1, 1] (NaN where there are fewer
-    than two), and which of the candidates comes first, by its place."""
+    """How well the measured shapes are ranked: Spearman's correlation with their cost in [-1, 1] (NaN for fewer than two), and the index of
+    the candidate ranked first."""
 
     name: str
     correlation: float
@@ -31,49 +32,49 @@ class Ranking:
 def timed(
     model: Model, found: Sequence[Candidate], tell: Callable[[Sequence[Candidate]], Any] = lambda _: None
 ) -> Job[tuple[Candidate, ...]]:
-    """Return candidates with the speed of those that were measured, each beside the source, one after another.
+    """Return the candidates with the speed of the measured ones, each timed against the source in turn.
 
-    `tell` hears of all of them whenever one has been timed. Batch 1, as `measure_speed` has it.
+    `tell` is called with all candidates after each timing. Batch 1, as in `measure_speed`.
     """
     known = list(found)
     places = [place for place, one in enumerate(known) if one.cost is not None and one.plan is not None]
     for number, place in enumerate(places):
         plan = known[place].plan
         assert plan is not None
-        label = f"Speed of shape {number + 1} of {len(places)}"
+        label = Message("Speed of shape {number} of {count}", number=number + 1, count=len(places))
         known[place] = replace(known[place], speed=(yield from as_part(measure_speed(model, plan), label, number, len(places))))
         tell(known)
     return tuple(known)
 
 
 def front(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> tuple[int, ...]:
-    """Return the places of the measured candidates that no other beats: none costs less and has as much of what is `worth` something
-    (the fewest parameters as a negative number, the highest speed); NaN has nothing."""
+    """Return the indices of the measured candidates on the Pareto front: no other costs less with at least the same `worth` (minus the
+    parameters, or the speed); NaN is never on it."""
     known = [(place, one.cost.ratio, worth(one)) for place, one in enumerate(found) if one.cost is not None]
     known = [one for one in known if one[1] == one[1] and one[2] == one[2]]
     return tuple(place for place, cost, much in known if not any(c <= cost and m >= much and (c, m) != (cost, much) for _, c, m in known))
 
 
 def keep_fronts(found: Sequence[Candidate]) -> None:
-    """Keep the tensors of the candidates that no other beats beyond `for_now`. A solved plan's are as large as the model, and one that
-    is beaten can be made again (see `shaped`)."""
+    """Keep the tensors of the candidates on the fronts after `for_now`. A refitted plan's tensors are as large as the model, and other
+    candidates can be rebuilt (see `shaped`)."""
     for place in {*front(found, smallest), *front(found, fastest)}:
         plan = found[place].plan
         keep_longer(plan.tensors if plan else ())
 
 
 def smallest(one: Candidate) -> float:
-    """What a shape's size is worth."""
+    """Return minus a shape's parameters."""
     return -one.parameters
 
 
 def fastest(one: Candidate) -> float:
-    """What a shape's speed is worth; NaN where nobody timed it."""
+    """Return a shape's decoding speed relative to the source; NaN if not timed."""
     return float("nan") if one.speed is None else one.speed.decode_ratio
 
 
 def rankings(found: Sequence[Candidate]) -> tuple[Ranking, ...]:
-    """Return how well RANKINGS rank the candidates that were measured."""
+    """Return how well RANKINGS rank the measured candidates."""
     known = [one for one in found if one.cost is not None]
     costs = [one.cost.ratio for one in known if one.cost is not None]
 

@@ -1,16 +1,16 @@
-"""What less depth and width would cost, in nats a token, without running any of it: what the search over shapes ranks by.
+"""Estimate the cost of less depth and width, in nats per token, without running any of it: the ranking of the search over shapes.
 
-At the source the KL divergence and its gradient are zero, so a change d of the stream costs about 1/2 E[(g . d)^2], g the gradient of
-a drawn token's log-likelihood there (see engine/passes/sensitivity.py). One pass over practice text sums up what d would be:
+At the source the KL divergence and its gradient are zero, so a change d of the residual stream costs about 1/2 E[(g . d)^2], g the gradient
+of a drawn token's log-likelihood there (see engine/passes/sensitivity.py). One pass over practice texts sums up d:
 
-layers    what they write, all of those that go together
-channels  what is written to them at any point, all of it together
-heads,    what the residual of the refit's normal equations leaves of what a layer writes: with S the second moments of x_P - x_K B
+layers    their output, of all removed layers together
+channels  what is written to them at any point, summed
+heads,    the part of a layer's output that the refit's normal equations leave: with S the second moments of x_P - x_K B
 neurons   (B the least squares fit of the cut inputs by the kept ones), 1/2 tr(M W_P S W_P^T), M = E[g g^T], summed over layers
 
-Tokens count by 1 / |r|, r the stream that enters the layer, and gradients by |r|: the next norm divides by it, so that a massive
-activation counts as much as any other token. To second order small changes only are told right; `learned` therefore lets every axis
-be worth more or less than it says, as those that were measured tell.
+Tokens are weighted by 1 / |r|, r the stream that enters the layer, and gradients by |r|: the next norm divides by it, so a massive
+activation counts as much as any other token. To second order only small changes are estimated correctly; `learned` therefore fits one scale
+per axis to the measured shapes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.jobs import Job, Progress, scaled
+from engine.messages import Message
 from engine.methods.scores import AXES
 from engine.models.shapes import shape_of
 from engine.models.texts import Pack, beginning
@@ -29,15 +30,15 @@ from engine.passes.walk import Walk
 from engine.plans.rules import untouched
 from engine.types import Block, Model, Shape
 
-DRAFT_TOKENS = 1024  # whose gradients are taken, and whose states at every point are held meanwhile
+DRAFT_TOKENS = 1024  # tokens whose gradients are computed; their states at every point are in memory meanwhile
 _DAMPING = 0.01
-_TRUST = 0.1  # in what the estimates say, beside one that was measured
+_TRUST = 0.1  # the weight of an estimate relative to one measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What a model is estimated to lose, in nats a token: without the first so many layers of `going` (`layers[count]`), and by count
-    of what is left with fewer heads or neurons in a layer (`heads[count][layer]`) and with fewer channels (`channels[count]`)."""
+    """A model's estimated loss in nats per token: without the first so many layers of `going` (`layers[count]`), with fewer heads or
+    neurons in a layer (`heads[count][layer]`), and with fewer channels (`channels[count]`), by the number kept."""
 
     going: tuple[int, ...]
     layers: tuple[float, ...]
@@ -52,16 +53,16 @@ class Estimates:
         return (self.layers[len(self.going) - shape.depth], *by_layer, self.channels[shape.channels])
 
     def kept(self, depth: int) -> tuple[int, ...]:
-        """Return the layers that are left, in order."""
+        """Return the kept layers, in order."""
         return tuple(sorted(self.going[len(self.going) - depth :]))
 
 
 def estimates(model: Model, packs: Sequence[Pack], shapes: Sequence[Shape]) -> Job[Estimates]:
-    """Return what the source is estimated to lose at the depths and widths of some shapes, from one pass over practice text and
-    backward passes over its beginning."""
+    """Return the source's estimated losses at the depths and widths of some shapes, from one pass over practice texts and backward passes
+    over their beginning."""
     source, whole = untouched(model.spec.depth).blocks, shape_of(model.config)
     wanted = {axis: sorted({getattr(shape, axis) for shape in (*shapes, whole)}) for axis in AXES}
-    yield Progress("Gradients of the source", 0.0)
+    yield Progress(Message("Gradients of the source"), 0.0)
     sensitivity = _sensitivity(model, packs)
     going, layers = _going(sensitivity, len(source))
     walk = Walk(model, packs, source)
@@ -84,9 +85,9 @@ def estimates(model: Model, packs: Sequence[Pack], shapes: Sequence[Shape]) -> J
 
 
 def learned(parts: Sequence[Sequence[float]], costs: Sequence[float]) -> tuple[float, ...]:
-    """Return what a nat of each axis is worth: s that makes sum ((parts . s) / cost - 1)^2 + trust |s - 1|^2 smallest, none below 0.
+    """Return a scale per axis: the s >= 0 that minimises sum ((parts . s) / cost - 1)^2 + trust |s - 1|^2.
 
-    `parts` are the estimates of what was measured, an axis each; `costs` [nats] what it came to.
+    `parts` are the estimates of the measured shapes, one per axis; `costs` are the measured costs in nats.
     """
     if not costs:
         return ()
@@ -97,10 +98,11 @@ def learned(parts: Sequence[Sequence[float]], costs: Sequence[float]) -> tuple[f
 
 
 def residuals(gram: torch.Tensor, weight: torch.Tensor, order: torch.Tensor, metric: torch.Tensor) -> torch.Tensor:
-    """Return [in + 1], by how many inputs are kept, the first of an order: the least of sum e^T M e, e the error of W x with only those.
+    """Return [in + 1]: for each number of inputs kept (the first in an order), the least sum of e^T M e, e the error of W x with only
+    those.
 
-    G, the damped sum of x x^T [in, in] in that order, is L L^T; what the kept ones leave of the others' second moments is the lower
-    right part of L times its transpose, so that every place of W L [out, in] adds what it is lost with. W [out, in], M [out, out].
+    G, the damped sum of x x^T [in, in] in that order, is L L^T. The second moments of the other inputs that the kept ones do not explain
+    are the lower right part of L times its transpose, so each column of W L [out, in] adds its own loss. W [out, in], M [out, out].
     """
     ordered = gram[order][:, order]
     sizes = ordered.diagonal().clone()
@@ -117,7 +119,7 @@ def _sensitivity(model: Model, packs: Sequence[Pack]) -> Sensitivity:
 
 
 def _going(sensitivity: Sensitivity, depth: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return the layers in the order in which they go, each the one that costs least beside those before it, and what they cost."""
+    """Return the layers in the order of removal, each the cheapest together with those before it, and the cumulative costs."""
     gone, costs = list[int](), [0.0]
     while len(gone) < depth:
         left = {layer: sensitivity.without({*gone, layer}) for layer in range(depth) if layer not in gone}
@@ -127,14 +129,14 @@ def _going(sensitivity: Sensitivity, depth: int) -> tuple[tuple[int, ...], tuple
 
 
 def _channels(sensitivity: Sensitivity, counts: Sequence[int]) -> dict[int, float]:
-    """Return what is lost with so many channels left, those that would be missed least going first."""
+    """Return the loss by number of channels kept, removing the least important channels first."""
     written = sensitivity.channels()
     order = written.square().sum(0).argsort()
     return {left: float(written[:, order[: len(order) - left]].sum(1).square().mean()) / 2 for left in counts}
 
 
 class _Layer:
-    """What one layer loses."""
+    """Computes the loss of one layer."""
 
     def __init__(self, walk: Walk, whole: Shape) -> None:
         self._walk, self._whole = walk, whole
@@ -142,7 +144,7 @@ class _Layer:
         self._reader = dict(zip(("heads", "neurons"), self.consumers, strict=True))
 
     def lost(self, block: Block, axis: str, counts: Sequence[int], seen: dict[str, Sums], metric: torch.Tensor) -> Iterator[float]:
-        """Yield what a layer loses, in nats a token, with so many heads or neurons left."""
+        """Yield a layer's loss in nats per token for each number of heads or neurons kept."""
         sums, weight = seen[self._reader[axis]], self._walk.mixer.weight(block, self._reader[axis])
         unit, gram = self._whole.head_dim if axis == "heads" else 1, sums.gram
         assert gram is not None
@@ -150,5 +152,5 @@ class _Layer:
         groups = self._whole.sharing if axis == "heads" else 1
         ranked = scores.reshape(groups, -1).argsort(dim=1, descending=True) + torch.arange(groups)[:, None] * (len(scores) // groups)
         order = (ranked.T.reshape(-1, 1) * unit + torch.arange(unit)).flatten()  # the first of every group, then the second of each
-        lost = residuals(gram.float(), weight.float(), order, metric.float()) / (2 * sums.tokens)  # enough digits to choose by
+        lost = residuals(gram.float(), weight.float(), order, metric.float()) / (2 * sums.tokens)  # float32 is precise enough for ranking
         yield from (float(lost[left * unit]) for left in counts)

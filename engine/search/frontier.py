@@ -1,9 +1,9 @@
-"""The T map: every plan that Algorithm 1 can reach when only T moves, exactly.
+"""The T map: every plan that Algorithm 1 can reach when only T changes, exactly.
 
-Similarities do not depend on T, so a run at T decides the same at every T' from its largest rejected similarity up to
-its smallest accepted one. Running again just below the largest rejected similarity gives the next plan. Nothing is
-sampled, nothing is missed; the meter's memory makes each further run cost only the plans it has not seen. Steps come from T = 1
-downwards, so that a map that is stopped holds the upper part, as exact as the whole.
+Similarities do not depend on T, so a run at T makes the same decisions at every T' from its largest rejected similarity up to its smallest
+accepted one. A run just below the largest rejected similarity gives the next plan. Nothing is sampled and no plan is missed; with the
+meter's cache, each further run costs only new plans. Steps are found from T = 1 downwards, so a cancelled map contains its upper part,
+exactly.
 """
 
 import math
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, T, retold
 from engine.judge.similarity import SimilarityMeter
+from engine.messages import Message
 from engine.methods.laco import LacoSettings, Proposal, propose
 from engine.search.runtime_estimate import MapEffort
 from engine.types import Block, Plan
@@ -21,22 +22,22 @@ from engine.types import Block, Plan
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of the T map: every T in [t_from, t_to) gives this proposal; the first step also holds T = 1."""
+    """One step of the T map: every T in [t_from, t_to) gives this proposal; the first step also includes T = 1."""
 
     t_from: float
     t_to: float
     proposal: Proposal
 
     def holds(self, threshold: float) -> bool:
-        """True where this T gives this proposal."""
+        """Return whether this T gives this proposal."""
         return self.t_from <= threshold < self.t_to or threshold == self.t_to == 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """Every plan that Algorithm 1 can reach over T in [t_min, 1], highest T first; of a map that was stopped the steps that it had.
+    """Every plan that Algorithm 1 can reach over T in [t_min, 1], highest T first; of a cancelled map, the steps found so far.
 
-    `complete` says whether the steps come down to t_min; else the last one's `t_from` is how far they come.
+    `complete` is whether the steps reach t_min; otherwise they reach the last one's `t_from`.
     """
 
     t_min: float
@@ -44,20 +45,20 @@ class Frontier:
 
     @property
     def complete(self) -> bool:
-        """True where no step is missing."""
+        """Whether no step is missing."""
         return bool(self.steps) and self.steps[-1].t_from <= self.t_min
 
 
 class Mapping:
-    """One T map over [t_min, 1] for fixed C, I, L, H, rule and similarity. `found` holds the steps it has at any time."""
+    """One T map over [t_min, 1] for fixed C, I, L, H, rule and similarity. `found` contains the steps found so far."""
 
     def __init__(
         self, meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5, tell: Callable[[Step], object] = lambda step: None
     ) -> None:
-        """The settings' own T is ignored; `tell` is told of every step as soon as it is there, the highest T first.
+        """The settings' own T is ignored; `tell` is called with every step as soon as it is found, the highest T first.
 
         Raises:
-            SettingsError: t_min is no number in [-1, 1], or see `LacoSettings.checked`.
+            SettingsError: t_min is not a number in [-1, 1], or see `LacoSettings.checked`.
         """
         require_t_min(t_min)
         self.settings = replace(settings, T=1.0).checked(meter.model.spec.depth)
@@ -66,14 +67,14 @@ class Mapping:
         self.found = Frontier(t_min, ())
 
     def run(self) -> Job[Frontier]:
-        """Find the steps that are missing and return the whole map."""
+        """Find the missing steps and return the whole map."""
         self._meter.share_trails()
         while not self.found.complete:
             yield from self._advance()
         return self.found
 
     def estimated(self, job: Job[T]) -> Job[T]:
-        """Run a job that measures candidates of this map; before its first one it is told, once, what the whole map takes."""
+        """Run a job that measures candidates of this map; once, before the first of them, yield the estimate for the whole map."""
         with closing(job):
             while True:
                 try:
@@ -81,7 +82,7 @@ class Mapping:
                 except StopIteration as end:
                     return end.value
                 if not self._estimated:
-                    yield Progress("Running the texts through the model")
+                    yield Progress(Message("Running the texts through the model"))
                     self._estimated = True
                     yield self._effort.estimate()
                 yield step
@@ -103,9 +104,9 @@ def frontier(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5)
 
 
 def step_below(meter: SimilarityMeter, settings: LacoSettings, upper: float, t_min: float) -> Job[Step]:
-    """Return the step of a T map whose interval ends at `upper`, or the first one where that is infinite.
+    """Return the step of a T map whose interval ends at `upper`, or the first step if that is infinite.
 
-    The last step is the one that begins at t_min.
+    The last step begins at t_min.
     """
     threshold, upper = min(max(math.nextafter(upper, -math.inf), t_min), 1.0), min(upper, 1.0)
     proposal = yield from propose(meter, replace(settings, T=threshold))
@@ -115,13 +116,13 @@ def step_below(meter: SimilarityMeter, settings: LacoSettings, upper: float, t_m
 
 
 def step_around(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5) -> Job[Step]:
-    """Return the step of the T map that holds the settings' own T: one run of Algorithm 1, and exact as every step is.
+    """Return the step of the T map that contains the settings' own T: one run of Algorithm 1, as exact as every step.
 
     Raises:
         SettingsError: see `frontier`.
     """
     require_t_min(t_min)
-    meter.share_trails()  # the whole map is likely to be asked for next
+    meter.share_trails()  # the whole map is likely to follow
     proposal = yield from propose(meter, settings)
     rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
     accepted = [t.similarity for t in proposal.trials if t.accepted]
@@ -132,23 +133,23 @@ def step_around(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0
 def require_t_min(t_min: float) -> None:
     """Raise SettingsError unless t_min is a number in [-1, 1]."""
     if not -1.0 <= t_min <= 1.0:
-        raise SettingsError(f"t_min is {t_min}; it must be a number between -1 and 1")
+        raise SettingsError("t_min is {t_min}; it must be a number between -1 and 1", t_min=t_min)
 
 
 def _at(proposal: Proposal, threshold: float) -> Proposal:
-    """The same proposal, naming the lower end of its interval as its T: a setting that gives it again."""
+    """Return a proposal whose recorded T is the lower end of its interval, which reproduces it."""
     named = tuple((key, threshold if key == "T" else value) for key, value in proposal.plan.settings)
     return replace(proposal, plan=replace(proposal.plan, settings=named))
 
 
 def step_at(frontier: Frontier, threshold: float) -> Step:
-    """Return the step that holds T; a T below the map gives its last step."""
+    """Return the step that contains T; a T below the map gives its last step."""
     return next((step for step in frontier.steps if threshold >= step.t_from), frontier.steps[-1])
 
 
 def outwards(steps: Sequence[Step], shown: int) -> tuple[Plan, ...]:
-    """Return the plans of a T map in the order in which a person at the step `shown` wants their costs: that one's first, then
-    its neighbours', from near to far, the lower T before the higher; plans of the same blocks once."""
+    """Return the plans of a T map in the order in which their costs are measured: that of the step `shown`, then its neighbours from near
+    to far, the lower T before the higher; plans of the same blocks once."""
     order = sorted(range(len(steps)), key=lambda place: (abs(place - shown), place < shown))
     plans: dict[tuple[Block, ...], Plan] = {}
     for place in order:

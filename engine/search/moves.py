@@ -1,4 +1,4 @@
-"""The plans next to a plan: other survivors at its seams, and layers that come back for others that go."""
+"""The neighbours of a plan: other survivors at its seams, and swaps of kept and dropped layers."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from engine.types import Block, Plan
 
 
 def moves(base: Plan, sensitivity: Sensitivity, survivors: tuple[str, ...]) -> Iterator[tuple[Stage, Plan]]:
-    """Yield other survivors at every seam, then runs of missing layers shifted by one, then all swaps by their estimate."""
+    """Yield other survivors at every seam, then shifts of runs of dropped layers by one, then all swaps by their estimate."""
     ends = [block.home for block in base.blocks[1:]] + [base.source_depth]
     for place, (block, end) in enumerate(zip(base.blocks, ends, strict=True)):
         group = [Block(layer, ((layer, 1.0),)) for layer in range(block.home, end)]
@@ -23,7 +23,7 @@ def moves(base: Plan, sensitivity: Sensitivity, survivors: tuple[str, ...]) -> I
             yield "survivor", replace(base, blocks=(*base.blocks[:place], changed, *base.blocks[place + 1 :]))
     kept = set(base.kept)
     gone = set(range(base.source_depth)) - kept
-    for first, last in runs(sorted(gone)):  # a run of missing layers shifted by one: the likeliest neighbours
+    for first, last in runs(sorted(gone)):  # shifts by one are the most promising neighbours
         for back, lost in ((first, last + 1), (last, first - 1)):
             if lost in kept:
                 yield "swap", swapped(base, back, lost)
@@ -33,7 +33,7 @@ def moves(base: Plan, sensitivity: Sensitivity, survivors: tuple[str, ...]) -> I
 
 
 def swapped(base: Plan, back: int, lost: int) -> Plan:
-    """Return a plan in which `back` comes back whole and `lost` goes; a survivor choice that reached over one of them is undone."""
+    """Return a plan in which layer `back` is restored and layer `lost` dropped; a survivor that involved one of them is undone."""
     blocks = {block.home: block for block in base.blocks if block.home != lost}
     for home, block in blocks.items():
         if any(home < layer <= block.mix[-1][0] for layer in (back,)) or block.mix[-1][0] == lost != home:
@@ -54,7 +54,7 @@ def double_swaps(base: Plan, sensitivity: Sensitivity) -> Iterator[tuple[Stage, 
 
 
 def most_influential(records: Sequence[Capture], keep: int) -> tuple[int, ...]:
-    """Return the `keep` layers that turn the states of some passes most: block influence, 2403.03853 eq. 1."""
+    """Return the `keep` layers with the highest block influence over some passes (2403.03853, eq. 1)."""
     turned = [
         -sum(float(cosine(*(record.states[point][0].float() for point in (layer, layer + 1))).sum()) for record in records)
         for layer in range(len(records[0].states) - 1)

@@ -1,16 +1,16 @@
-"""Better plans than greedy ones, for a number of layers to keep: propose cheaply, measure few, improve by swaps.
+"""Find better plans than greedy ones for a number of layers to keep: propose cheaply, measure few, improve by swaps.
 
-1. A bottom-up beam: a state is a prefix plan with its activations; keeping the next layer costs one layer, leaving it out
-   nothing. Among prefixes that left out as many layers, the one survives whose states cost least by `Sensitivity`.
-2. The second-order estimate holds for few missing layers only, so the beam stops at depth / 6 of them; from there one
-   layer more goes at a time, the best of the few that the estimate ranks first, measured.
-3. Swaps (a layer that went comes back for one that is there, which is also how the last layer of a seam survives whole)
-   and survivors (a seam's block takes the projections of the last layer it covers, as `reference` does, or their mean), in
-   the order of the estimate, each measured from the lowest changed layer upwards, until nothing improves or the time is up.
+1. A bottom-up beam: a state is a prefix plan with its activations; keeping the next layer costs one layer, dropping it costs nothing. Of
+the prefixes with equally many dropped layers, the one whose states cost least by `Sensitivity` survives.
+2. The second-order estimate is valid only for few dropped layers, so the beam stops at depth / 6 of them. From there one layer is dropped
+at a time: the few that the estimate ranks first are measured, and the best is taken.
+3. Swaps (a dropped layer returns in place of a kept one, which can also make the last layer of a seam survive) and survivors (a seam's
+block takes the projections of the last layer it covers, as `reference` does, or their mean), in the order of the estimate, each measured
+from the lowest changed layer up, until nothing improves or the time is up.
 
-All that is tried first is tried on a part of the practice tokens (`DRAFT_TOKENS`). A plan races the best one from there
-on, text after text: it is given up where it looks worse on those so far, by a margin that shrinks as there are more, and
-what has run them all is compared. The best plan so far is reported as it is found.
+Everything is first tried on a part of the practice tokens (`DRAFT_TOKENS`). From there a plan races the best one, text after text: it is
+given up if it looks worse so far, by a margin that shrinks with more texts; only plans that have run on all texts are compared. Each new
+best plan is reported when found.
 """
 
 import itertools
@@ -23,6 +23,7 @@ import torch
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective, Stage
+from engine.messages import Message
 from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.models.texts import beginning
 from engine.passes.forward import Capture
@@ -32,11 +33,11 @@ from engine.search.moves import double_swaps, most_influential, moves
 from engine.search.settings import SURVIVORS, SearchSettings
 from engine.types import Block, Plan
 
-MOST_PLANS = 5000  # up to here every plan may be tried
+MOST_PLANS = 5000  # exhaustive search is allowed up to this many plans
 DRAFT_TOKENS = 512
-_FEW = 6  # candidates measured when one layer more is to go
-_HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves looked at together; how many of them are tried; how much worse one may look
-_MARGIN = 0.1  # by how much more of its cost a plan may fall behind the best one, were nothing of the texts run yet
+_FEW = 6  # candidates measured per additional dropped layer
+_HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves estimated together; how many of them are measured; how much worse an estimate may be
+_MARGIN = 0.1  # how far a plan may fall behind the best one, as a share of that one's cost, at the start of the race
 
 Report = Callable[[Found], object]
 Prefix = tuple[float, tuple[int, ...], list[torch.Tensor]]  # in the beam: estimated cost, kept layers, states
@@ -47,7 +48,7 @@ def _rank(score: float) -> float:
 
 
 class Search:
-    """One search for the best plan that keeps `keep` layers. `history` holds every improvement, the best plan last."""
+    """One search for the best plan that keeps `keep` layers. `history` contains every improvement, the best plan last."""
 
     def __init__(
         self,
@@ -59,11 +60,11 @@ class Search:
         report: Report = lambda found: None,
         guess: Report | None = None,
     ) -> None:
-        """`forwards` bounds the blocks run; `report` is told of every improvement. `guess` is told of a first plan as soon as
-        the source was run over the draft: what ShortGPT would leave out, scored on the draft alone and so no part of `history`.
+        """`forwards` limits the blocks run; `report` is called with every improvement. `guess` is called with a first plan once the source
+        has run on the draft: ShortGPT's choice, scored on the draft alone and therefore not in `history`.
 
         Raises:
-            SettingsError: the target or the budget makes no sense.
+            SettingsError: the target or the budget is invalid.
         """
         require_target(objective.model.spec.depth, keep)
         SearchSettings(seconds, survivors).checked()
@@ -74,8 +75,8 @@ class Search:
         self._watch = objective.watch()
         self._before = objective.forwards
         self._most = forwards
-        self._tried: dict[tuple[Block, ...], float] = {}  # measured in full, or all that there was time for
-        self._passed: dict[tuple[Block, ...], float] = {}  # given up in the race, with the score that it was heading for
+        self._tried: dict[tuple[Block, ...], float] = {}  # measured in full, or on the draft if there was no time for more
+        self._passed: dict[tuple[Block, ...], float] = {}  # given up in the race, with the predicted score
         self.draft = objective.every[: beginning(objective.packs, DRAFT_TOKENS)]
 
     @property
@@ -85,20 +86,20 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """True when the time is used up, or the forwards that a plan may take and the passes over the source before it."""
+        """Whether the time is used up, or the forwards left are fewer than one plan and the missing passes over the source may take."""
         return self._watch() >= self.seconds or self.forwards + self.depth * (1 + self.objective.missing) > self._most
 
     def run(self) -> Job[tuple[Found, ...]]:
         """Search, and return every improvement in order."""
         self._watch = self.objective.watch()
-        yield self._progress("Running the practice texts through the model")
+        yield self._progress(Message("Running the practice texts through the model"))
         records, took = self._records, self._watch()
         first = self._plan(most_influential(records, self.keep))
         if self._guess is not None:
             score = self.objective.score(first, self.draft)
             self._guess(Found(first, score, self._watch(), self.forwards, "guess"))
-        yield self._progress("Estimating what each layer is worth")
-        if self._watch() + (1 + DRAWS) * took > self.seconds:  # the estimate alone takes so many passes
+        yield self._progress(Message("Estimating what each layer is worth"))
+        if self._watch() + (1 + DRAWS) * took > self.seconds:  # the estimate alone takes this many passes
             self._measure(first, "guess", hurried=True)
             return tuple(self.history)
         sensitivity = self._sensitivity()
@@ -111,21 +112,26 @@ class Search:
         return tuple(self.history)
 
     def exhaust(self) -> Job[tuple[Found, ...]]:
-        """Try every plan that keeps `keep` whole layers; only for models small enough.
+        """Try every plan that keeps `keep` whole layers; only for small models.
 
         Raises:
             SettingsError: there are too many.
         """
         total = math.comb(self.depth, self.keep)
         if total > MOST_PLANS:
-            raise SettingsError(f"there are {total} ways to keep {self.keep} of {self.depth} layers, too many to try all of them")
+            raise SettingsError(
+                "there are {total} ways to keep {keep} of {depth} layers, too many to try all of them",
+                total=total,
+                keep=self.keep,
+                depth=self.depth,
+            )
         for done, kept in enumerate(itertools.combinations(range(self.depth), self.keep)):
-            yield Progress(f"Trying plan {done + 1} of {total}", done / total)
+            yield Progress(Message("Trying plan {done} of {total}", done=done + 1, total=total), done / total)
             self._measure(self._plan(kept), "exhaustive", all_tokens=True)
         return tuple(self.history)
 
     def best(self, count: int) -> list[Plan]:
-        """Return the best few of all plans that were tried, the best first."""
+        """Return the best few of all plans tried, the best first."""
         scores = self._passed | self._tried
         order = sorted(scores, key=lambda blocks: _rank(scores[blocks]))
         return [replace(self._plan(()), blocks=blocks) for blocks in order[:count]]
@@ -140,19 +146,19 @@ class Search:
         return tuple(self.objective.record(index) for index in self.draft)
 
     def _progress(self, label: str) -> Progress:
-        told = f"{label}; best so far {self.history[-1].score:.4f}" if self.history else label
+        told = Message("{label}; best so far {score:.4f}", label=label, score=self.history[-1].score) if self.history else label
         return Progress(told, min(self._watch() / self.seconds, 1.0))
 
     def _plan(self, kept: tuple[int, ...]) -> Plan:
         return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name, **dict(self.objective.told))
 
     def _cost(self, plan: Plan, packs: tuple[int, ...]) -> float:
-        """What a plan costs on some packs: its score above the source's own, which is not zero for perplexity."""
+        """Return a plan's cost on some packs: its score above the source's, which is not zero for perplexity."""
         return _rank(self.objective.score(plan, packs)) - self.objective.score(untouched(self.depth), packs)
 
     def _measure(self, plan: Plan, stage: Stage, all_tokens: bool = False, hurried: bool = False) -> float:
-        """Score a plan and report it where it is the best so far; infinity where it was given up on the way. Where the
-        time is up before anything was measured, the draft's score has to do."""
+        """Score a plan and report it if it is the best so far; infinity if it was given up. If time is up before anything was measured, use
+        the draft's score."""
         if plan.blocks in self._tried:
             return self._tried[plan.blocks]
         if self.history and not all_tokens and self._falls_behind(plan):
@@ -165,7 +171,7 @@ class Search:
         return score
 
     def _falls_behind(self, plan: Plan) -> bool:
-        """Race a plan against the best one, from the draft on; True as soon as it is too far behind."""
+        """Race a plan against the best one, starting with the draft; return True as soon as it is too far behind."""
         best, every = self.history[-1], self.objective.every
         for packs in (every[:count] for count in range(len(self.draft), len(every))):
             ours, theirs = self._cost(plan, packs), self._cost(best.plan, packs)
@@ -180,7 +186,7 @@ class Search:
         for layer in range(self.depth):
             if self.over:
                 return self._by_estimate(sensitivity, tuple(range(self.depth)))
-            yield self._progress(f"Beam at layer {layer}")
+            yield self._progress(Message("Beam at layer {layer}", layer=layer))
             following: dict[int, Prefix] = {}
             for gone, (_, kept, states) in best.items():
                 point = layer + 1
@@ -202,7 +208,7 @@ class Search:
             ranked = sorted(kept, key=lambda layer: sensitivity.without(gone | {layer}))
             scores: dict[int, float] = {}
             for layer in ranked[:_FEW]:
-                yield self._progress(f"{len(kept) - 1} layers left, without layer {layer}")
+                yield self._progress(Message("{count} layers left, without layer {layer}", count=len(kept) - 1, layer=layer))
                 rest = tuple(other for other in kept if other != layer)
                 scores[layer] = self._cost(self._plan(rest), self.draft)
                 if self.over:
@@ -214,7 +220,7 @@ class Search:
         return kept
 
     def _by_estimate(self, sensitivity: Sensitivity, kept: tuple[int, ...]) -> tuple[int, ...]:
-        """Leave out what the estimate says until the target is met: no time is left to measure, but there must be a plan."""
+        """Drop layers by the estimate until the target is met: there is no time left to measure, but a plan is needed."""
         while len(kept) > self.keep:
             gone = set(range(self.depth)) - set(kept)
             worst = min(kept, key=lambda layer: sensitivity.without(gone | {layer}))
@@ -222,8 +228,8 @@ class Search:
         return kept
 
     def _improve(self, sensitivity: Sensitivity) -> Job[None]:
-        """Take the first move that improves, until none does or the time is up: first those that look well by their
-        estimates, then the others, then two swaps at once."""
+        """Take the first improving move until there is none or the time is up: first moves with good estimates, then the others, then two
+        swaps at once."""
         improved = True
         while improved and not self.over:
             base, score = self.history[-1].plan, self.history[-1].score
@@ -232,8 +238,8 @@ class Search:
             )
 
     def _try_likely(self, base: Plan, score: float, sensitivity: Sensitivity) -> Job[bool]:
-        """Moves come in handfuls in the order of the second-order estimate from the source. Each is run up to where the
-        plan follows the source's layers again; the estimate of the states there says which of the handful to measure."""
+        """Estimate moves in batches, in the order of the second-order estimate, and measure the best of each batch. Each is run up to the
+        point from which the plan follows the source's layers again; the estimate of its states there selects what is measured."""
         likely = (move for move in moves(base, sensitivity, self.survivors) if not self._known(move[1]))
         bar = self._estimate(base, sensitivity) * _SLACK
         while handful := list(itertools.islice(likely, _HANDFUL)):
@@ -241,7 +247,7 @@ class Search:
             for stage, plan in handful:
                 if self.over:
                     return False
-                yield self._progress("Looking at a swap" if stage == "swap" else "Looking at another survivor")
+                yield self._progress(Message("Looking at a swap") if stage == "swap" else Message("Looking at another survivor"))
                 estimated.append((self._estimate(plan, sensitivity), stage, plan))
             chosen = [entry for entry in sorted(estimated, key=lambda entry: entry[0])[:_MEASURED] if entry[0] <= bar]
             if (yield from self._try_all(((stage, plan) for _, stage, plan in chosen), score)):
@@ -254,13 +260,13 @@ class Search:
                 continue
             if self.over:
                 return False
-            yield self._progress("Measuring a plan")
+            yield self._progress(Message("Measuring a plan"))
             if self._measure(plan, stage) < score:
                 return True
         return False
 
     def _estimate(self, plan: Plan, sensitivity: Sensitivity) -> float:
-        """Estimate a plan's cost from its states at the last point where it still differs from the source's layers."""
+        """Estimate a plan's cost from its states at the last point where it differs from the source's layers."""
         place = plan.depth
         while place > 0 and plan.blocks[place - 1] == Block(layer := self.depth - plan.depth + place - 1, ((layer, 1.0),)):
             place -= 1
@@ -271,8 +277,8 @@ class Search:
 
 
 def rivals(objective: Objective, keep: int, optimum: float, seconds: float = 60.0) -> Job[dict[str, tuple[float, float]]]:
-    """Return by name what plans of whole layers a search ("search") and every baseline find: their scores, and how many
-    times the optimum that `Search.exhaust` found each is (of the perplexities themselves where those are scored)."""
+    """Return by name the scores of the plans found by a search ("search") and by every baseline, and their ratios to the optimum of
+    `Search.exhaust` (ratios of perplexities if those are scored)."""
     run = Search(objective, keep, seconds, survivors=())
     scores = {"search": (yield from run.run())[-1].score}
     for method in BASELINES:
@@ -287,5 +293,5 @@ def _times(objective: Objective, score: float, optimum: float) -> float:
 
 
 def states_after(records: tuple[Capture, ...], point: int) -> list[torch.Tensor]:
-    """Return the source's own states at a point, one for each capture."""
+    """Return the source's own states at a point, one per capture."""
     return [record.states[point] for record in records]

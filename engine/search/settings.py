@@ -1,4 +1,4 @@
-"""What a search or a sweep is asked with: its target, its time, and what is done with it. Imports no torch."""
+"""Settings of a search or a sweep: target, time, and options. Imports no torch."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,15 @@ from engine.methods.baselines import require_target
 from engine.settings import control
 
 SURVIVORS = ("keep-first", "reference", "mean")
-TARGETS = ("layers", "parameters", "memory")  # the kinds that one amount can name
+TARGETS = ("layers", "parameters", "memory")  # kinds of targets given by a single amount
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a plan must come down to; exactly one of the first three is given.
+    """The target of a plan; exactly one of the first three is given.
 
-    `keep` layers, or at most so many `parameters`, or at most so many `bytes` of weights and the KV cache of `batch`
-    sequences of `context` tokens.
+    `keep` layers, or at most so many `parameters`, or at most so many `bytes` of weights and the KV cache of `batch` sequences of `context`
+    tokens.
     """
 
     keep: int | None = field(default=None, metadata=control("layers to keep"))
@@ -26,21 +26,25 @@ class Target:
 
     @classmethod
     def of(cls, kind: str, amount: float, context: int = 0) -> "Target":
-        """Return the target of so many of a kind of TARGETS: layers, millions of parameters, or megabytes with a KV cache."""
+        """Return a target of a kind in TARGETS: layers, millions of parameters, or megabytes including a KV cache."""
         if kind == "layers":
             return cls(keep=int(amount))
         return cls(bytes=amount * 1e6, context=context) if kind == "memory" else cls(parameters=amount * 1e6)
 
     def checked(self, depth: int) -> "Target":
-        """Return this target.
+        """Return this target, checked before any weight is read.
 
         Raises:
-            SettingsError: no model of this depth can meet it, or it is none; what is clear before a weight is read.
+            SettingsError: no model of this depth can meet the target, or it is invalid.
         """
         if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
             raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
         if self.context < 0 or self.batch < 1:
-            raise SettingsError(f"a cache of {self.batch} sequences of {self.context} tokens makes no sense; at least 1 and 0 do")
+            raise SettingsError(
+                "a cache of {batch} sequences of {context} tokens makes no sense; at least 1 and 0 do",
+                batch=self.batch,
+                context=self.context,
+            )
         if self.keep is not None:
             require_target(depth, self.keep)
         return self
@@ -48,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """Of a search: its time, and what is done with it."""
+    """Settings of a search."""
 
     seconds: float = field(default=120.0, metadata=control("how long to search at most", 10, 600, 10))
     survivors: tuple[str, ...] = field(default=SURVIVORS, metadata=control("what may stand at a seam", choices=SURVIVORS))
@@ -61,18 +65,20 @@ class SearchSettings:
         """Return these settings.
 
         Raises:
-            SettingsError: there is no time, or what should survive is unknown.
+            SettingsError: the time is not positive, or a survivor is unknown.
         """
         if not self.seconds > 0:
-            raise SettingsError(f"a search needs time; {self.seconds} seconds are none")
+            raise SettingsError("a search needs time; {seconds} seconds are none", seconds=self.seconds)
         if unknown := set(self.survivors) - set(SURVIVORS):
-            raise SettingsError(f"unknown survivors {', '.join(sorted(unknown))}; choose from {', '.join(SURVIVORS)}")
+            raise SettingsError(
+                "unknown survivors {choices}; choose from {choices2}", choices=", ".join(sorted(unknown)), choices2=", ".join(SURVIVORS)
+            )
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class SweepSettings:
-    """Of a sweep over all rules, C and I."""
+    """Settings of a sweep over all rules, C and I."""
 
     seconds: float | None = field(
         default=None, metadata=control("how long to sweep at most; until all is measured when left out", 10, 3600, 10)
@@ -82,8 +88,8 @@ class SweepSettings:
         """Return these settings.
 
         Raises:
-            SettingsError: there is no time.
+            SettingsError: the time is not positive.
         """
         if self.seconds is not None and not self.seconds > 0:
-            raise SettingsError(f"a sweep needs time; {self.seconds} seconds are none")
+            raise SettingsError("a sweep needs time; {seconds} seconds are none", seconds=self.seconds)
         return self

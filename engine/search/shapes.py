@@ -1,7 +1,8 @@
-"""Which shape for a budget of parameters: all legal ones near it over depth, heads, neurons and channels, the most promising measured.
+"""Find a shape for a budget of parameters: list all legal ones near it over depth, heads, neurons and channels, and measure the most
+promising.
 
-The estimates (engine/search/estimates.py) only choose what is measured; a shape is judged by the cost of its plan.
-(Minitron's search, 2407.14679, ranks by size: the largest first. Both ranks are told, and the largest shape is measured too.)
+The estimates (engine/search/estimates.py) only choose what is measured; a shape is judged by the cost of its plan. (Minitron's search,
+2407.14679, ranks by size, the largest first. Both rankings are reported, and the largest shape is measured too.)
 """
 
 import math
@@ -17,6 +18,7 @@ from engine.jobs import Job, as_part, scaled
 from engine.judge.cost import Cost
 from engine.judge.objectives import Objective
 from engine.judge.speed import Speed
+from engine.messages import Message
 from engine.methods.baselines import plan_of_kept
 from engine.methods.refit import refit
 from engine.methods.widths import AXES, Kept, trim
@@ -29,15 +31,15 @@ from engine.types import Model, Plan, Shape
 
 WITHIN = 0.05  # of the budget
 MEASURED = 10
-SECONDS = 30.0  # in which the layers of a depth are searched for
-_NEURON_STEPS = 12  # of the source's neurons
-_SHALLOWEST, _NARROWEST = 0.5, 0.75  # of the source's layers and channels
+SECONDS = 30.0  # time to search for the layers of a depth
+_NEURON_STEPS = 12  # steps in the source's neurons
+_SHALLOWEST, _NARROWEST = 0.5, 0.75  # lower limits, relative to the source's layers and channels
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A shape, the parameters it comes to, its estimate, its rank by size (the largest is 0) and, where it was measured, its plan,
-    what that costs on practice text and how fast it is (see engine/search/candidates.py)."""
+    """A shape, its number of parameters, its estimate, its rank by size (the largest is 0) and, if measured, its plan, the plan's cost on
+    practice texts and its speed (see engine/search/candidates.py)."""
 
     shape: Shape
     parameters: int
@@ -49,8 +51,8 @@ class Candidate:
 
 
 def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
-    """Return every legal shape whose parameters come within 5 % of a budget and not above it: depth by ones, heads as the groups allow,
-    neurons in steps of a 12th, channels in multiples of 8 that the heads divide.
+    """Return every legal shape whose parameters are at most 5 % below a budget and not above it: any depth, heads as the KV groups allow,
+    neurons in steps of a twelfth, channels in multiples of 8 that the heads divide.
 
     Raises:
         SettingsError: there is none.
@@ -69,7 +71,9 @@ def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
                         found.append(shape)
     if not found:
         raise SettingsError(
-            f"no legal shape of this model comes within 5 % of {budget / 1e6:.4g} million parameters; it has {spec.parameters / 1e6:.4g}"
+            "no legal shape of this model comes within 5 % of {budget:.4g} million parameters; it has {parameters:.4g}",
+            budget=budget / 1e6,
+            parameters=spec.parameters / 1e6,
         )
     return tuple(found)
 
@@ -84,13 +88,14 @@ def search_shapes(
     refitted: bool = True,
     layers: Callable[[int], Job[Plan]] | None = None,
 ) -> Job[tuple[Candidate, ...]]:
-    """Return every legal shape near a budget, the measured ones first (the cheapest before all), the rest by their estimate.
+    """Return every legal shape near a budget, the measured ones first (cheapest first), the others by their estimate.
 
-    What is measured is the most promising by the estimates, and each that was measured teaches the estimates of the others; the
-    last is the largest, which is what a ranking by size would choose.
-    `measure` is given the plan of a shape: `layers` of its depth (by the estimates, where that is not said), trimmed by |X||W|, and
-    where `refitted` its consumers solved again, without which heads look far dearer than they are. `tell` hears of the candidates,
-    in this order, whenever one has been measured.
+    The most promising shape by the estimates is measured next, and each measurement corrects the estimates of the others; the last one
+    measured is the largest, which a ranking by size would choose.
+
+    `measure` gets the plan of a shape: `layers` of its depth (by default chosen by the estimates), trimmed by |X||W|, and, if `refitted`,
+    with refitted consumers, without which cutting heads looks far more expensive than it is. `tell` is called with the candidates in this
+    order after each measurement.
     """
     shapes = shapes_near(model, budget)
     found = yield from scaled(estimates(model, packs, shapes), 0.0, 0.2)
@@ -102,7 +107,7 @@ def search_shapes(
     for number in range(wanted):
         chosen = run.next(left, done, last=number > 0 and number + 1 == wanted)
         left.remove(chosen)
-        steps = as_part(run.measured(chosen), f"Shape {number + 1} of {wanted}", number, wanted)
+        steps = as_part(run.measured(chosen), Message("Shape {number} of {wanted}", number=number + 1, wanted=wanted), number, wanted)
         done.append((yield from scaled(steps, 0.2, 1.0)))
         tell(_ordered(done, left))
     return _ordered(done, left)
@@ -114,7 +119,7 @@ def _ordered(done: Sequence[Candidate], left: Sequence[Candidate]) -> tuple[Cand
 
 
 def searched(objective: Objective, seconds: float) -> Callable[[int], Job[Plan]]:
-    """Return what finds the layers of a shape by the search for a plan of its depth, in so many seconds each."""
+    """Return a function that finds the layers of a depth by a search of so many seconds."""
 
     def layers(depth: int) -> Job[Plan]:
         if depth == objective.model.spec.depth:
@@ -125,7 +130,7 @@ def searched(objective: Objective, seconds: float) -> Callable[[int], Job[Plan]]
 
 
 def shaped(model: Model, plan: Plan, shape: Shape, packs: Sequence[Pack], refitted: bool) -> Job[Plan]:
-    """Return a plan of a shape's depth brought to its width, by |X||W|; where `refitted`, what reads the cut parts is solved again."""
+    """Return a plan of a shape's depth trimmed to its width by |X||W|, and, if `refitted`, with refitted consumers."""
     whole = shape_of(model.config)
     kept = Kept(**{axis: getattr(shape, axis) for axis in AXES if getattr(shape, axis) != getattr(whole, axis)})
     if kept != Kept():
@@ -149,7 +154,7 @@ class _Run:
         self._layers, self._deep = layers or self._by_estimate, dict[int, Plan]()
 
     def next(self, left: Sequence[Candidate], done: Sequence[Candidate], last: bool) -> Candidate:
-        """Return what to measure: the most promising, by what the measured ones tell of each axis, and as the last one the largest."""
+        """Return the candidate to measure next: the most promising by the scaled estimates, or the largest if it is the last."""
         if last and (largest := next((one for one in left if one.by_size == 0), None)):
             return largest
         known = [(self._found.of(one.shape), one.cost.kl) for one in done if one.cost and math.isfinite(one.cost.kl)]
@@ -157,7 +162,7 @@ class _Run:
         return min(left, key=lambda one: sum(map(mul, self._found.of(one.shape), worth or repeat(1.0))))
 
     def measured(self, one: Candidate) -> Job[Candidate]:
-        """Make a shape's plan, and measure what it costs."""
+        """Make a shape's plan and measure its cost."""
         depth = one.shape.depth
         if depth not in self._deep:
             self._deep[depth] = yield from scaled(self._layers(depth), 0.0, 0.3)

@@ -1,9 +1,9 @@
-"""Every plan that Layer Collapse can reach, with what it costs: the T maps of all C, I and rules, best first.
+"""Find every plan that LaCo can reach, with its cost: the T maps of all C, I and rules, best first.
 
-Each setting's map goes down from T = 1, step by step, and each new plan is measured at once on the slice of quick costs. The
-setting that goes next is the one whose last plan was nearest to the best of its depth; one that was not tried yet counts as
-its rule's usual plan. So a sweep that is stopped has found what is useful, and a rule that ruins the model waits until the
-others are done. All settings share one memory of similarities; plans of the same blocks are measured once.
+Each setting's map proceeds down from T = 1 step by step, and each new plan is measured immediately on the texts of quick costs. The next
+setting is the one whose last plan was closest to the best of its depth; an untried setting counts as its rule's typical plan. A cancelled
+sweep has therefore found the useful plans, and a rule that ruins the model waits until the others are done. All settings share one cache of
+similarities; plans of the same blocks are measured once.
 """
 
 import itertools
@@ -17,19 +17,20 @@ from engine.jobs import Job, Progress, retold, within
 from engine.judge.cost import Cost, cost_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
+from engine.messages import Message
 from engine.methods.laco import LacoSettings
 from engine.plans.rules import RULES
 from engine.search.frontier import require_t_min, step_below
 from engine.search.settings import SweepSettings
 from engine.types import Block, Plan
 
-WIDTHS = (4, 3, 5, 2, 6, 7, 8)  # C, from the paper's outwards
+WIDTHS = (4, 3, 5, 2, 6, 7, 8)  # C, starting at the paper's value
 INTERVALS = (2, 1, 3, 4)  # I
 
 
 @dataclass(frozen=True, slots=True)
 class SweepEntry:
-    """A plan that the setting (rule, C, I, T) gives, and its cost; `settings` counts the rules, C and I that give it too."""
+    """A plan from the setting (rule, C, I, T), and its cost; `settings` counts the combinations of rule, C and I that give it."""
 
     rule: str
     C: int
@@ -41,7 +42,7 @@ class SweepEntry:
 
 
 class _Map:
-    """One setting's T map, as far as it has come."""
+    """One setting's T map, as far as it is known."""
 
     def __init__(self, settings: LacoSettings) -> None:
         self.settings, self.upper = settings, math.inf
@@ -49,7 +50,7 @@ class _Map:
 
 
 class Sweep:
-    """One sweep over all rules, C and I. `found` holds what it has so far; `entries` is its answer at any time."""
+    """One sweep over all rules, C and I. `found` contains the plans so far; `entries` is the current result."""
 
     def __init__(
         self,
@@ -60,16 +61,16 @@ class Sweep:
         t_min: float = 0.5,
         tell: Callable[[SweepEntry], object] = lambda entry: None,
     ) -> None:
-        """L, H and the similarity are those of `settings`; `tell` is told of every plan as soon as its cost is there.
+        """L, H and the similarity are those of `settings`; `tell` is called with every plan as soon as its cost is known.
 
         Raises:
-            SettingsError: the time or t_min makes no sense, or see `LacoSettings.checked`.
+            SettingsError: the time or t_min is invalid, or see `LacoSettings.checked`.
         """
         SweepSettings(seconds).checked()
         require_t_min(t_min)
         depth = meter.model.spec.depth
         base = replace(settings or LacoSettings(), T=1.0)
-        rules = sorted(RULES, key=lambda rule: rule == "paper")  # which leaves the scale that the model was trained at
+        rules = sorted(RULES, key=lambda rule: rule == "paper")  # last, because it changes the scale that the model was trained at
         chosen = ((c, i, rule) for c, i, rule in itertools.product(WIDTHS, INTERVALS, rules) if c <= depth)
         self.meter, self.judge, self.t_min = meter, judge, t_min
         self.seconds = math.inf if seconds is None else seconds
@@ -84,7 +85,7 @@ class Sweep:
         return tuple(sorted(self.found.values(), key=lambda entry: (-entry.plan.depth, _log_ratio(entry))))
 
     def run(self) -> Job[tuple[SweepEntry, ...]]:
-        """Sweep until every map has come down to t_min or the time is up, and return `entries`."""
+        """Sweep until every map has reached t_min or the time is up, and return `entries`."""
         began, share = time.monotonic(), 0.0
         self.meter.share_trails()
 
@@ -98,7 +99,7 @@ class Sweep:
 
     @property
     def _mapped(self) -> float:
-        """The share of all maps, each over [t_min, 1], that is done."""
+        """The completed share of all maps, each over [t_min, 1]."""
         return fmean((1.0 - min(one.upper, 1.0)) / max(1.0 - self.t_min, 1e-9) for one in self._maps)
 
     def _run(self) -> Job[None]:
@@ -107,19 +108,24 @@ class Sweep:
             usual = {rule: self._usual(rule) for rule in RULES}
             chosen = min(waiting, key=lambda one: self._regret(one.plans[-1]) if one.plans else usual[one.settings.rule])
             now = chosen.settings
-            yield from self._advance(chosen, Progress(f"Sweep: {len(self.found)} plans; now rule {now.rule}, C {now.C}, I {now.I}"))
+            yield from self._advance(
+                chosen,
+                Progress(
+                    Message("Sweep: {count} plans; now rule {rule}, C {c}, I {i}", count=len(self.found), rule=now.rule, c=now.C, i=now.I)
+                ),
+            )
             if chosen.upper <= self.t_min:
                 waiting.remove(chosen)
 
     def _advance(self, one: _Map, told: Progress) -> Job[None]:
         """Take a map's next step."""
-        yield told  # even where all is remembered
+        yield told  # even if everything is cached
         step = yield from retold(step_below(self.meter, one.settings, one.upper, self.t_min), lambda _: told)
         yield from retold(self._take(one, step.proposal.plan, step.t_from), lambda _: told)
         one.upper = step.t_from
 
     def _take(self, one: _Map, plan: Plan, threshold: float) -> Job[None]:
-        """Measure a plan that a map has come to, or count that it comes to one that is known."""
+        """Measure a plan that a map has reached, or count one more setting for a known plan."""
         known = self.found.get(plan.blocks)
         if known is None:
             cost = cost_of((yield from self.judge.judge(plan)))
@@ -132,12 +138,12 @@ class Sweep:
         one.plans.append(plan.blocks)
 
     def _regret(self, blocks: tuple[Block, ...]) -> float:
-        """How much more a plan costs than the best of its depth, as a logarithm of ratios."""
+        """Return how much more a plan costs than the best of its depth, as a logarithm of ratios."""
         cost = _log_ratio(self.found[blocks])
         return math.inf if math.isinf(cost) else cost - self._best[len(blocks)]
 
     def _usual(self, rule: str) -> float:
-        """The median regret of a rule's plans; none where it was not tried."""
+        """Return the median regret of a rule's plans; 0 if it was not tried."""
         regrets = [
             self._regret(blocks)
             for blocks, entry in self.found.items()

@@ -1,4 +1,4 @@
-"""How many layers meet a target: layers, parameters, or the memory of weights and KV cache."""
+"""Convert a target (layers, parameters, or the memory of weights and KV cache) to a number of layers."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ import torch
 
 from engine.errors import SettingsError
 from engine.judge.memory import cache_by_layer
+from engine.messages import Message
 from engine.search.settings import Target
 from engine.types import ModelSpec
 
 
 def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
-    """Return the most layers that meet a target whichever layers they are: the largest ones are counted.
+    """Return the most layers that meet a target whichever layers are kept: the largest ones are counted.
 
     Raises:
-        SettingsError: not even one layer does; the nearest that can be met is named.
+        SettingsError: not even one layer meets it; the message gives the smallest possible size.
     """
     target.checked(spec.depth)
     if target.keep is not None:
@@ -28,6 +29,6 @@ def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
     assert limit is not None
     found = max((keep for keep in range(1, spec.depth + 1) if costs[keep] <= limit), default=0)
     if not found:
-        what = f"{costs[1] / 1e9:.3f} GB" if counted else f"{costs[1]:.0f} parameters"
-        raise SettingsError(f"the target cannot be met by leaving layers out; one layer alone comes to {what}")
+        what = Message("{size:.3f} GB", size=costs[1] / 1e9) if counted else Message("{size:.0f} parameters", size=costs[1])
+        raise SettingsError("the target cannot be met by leaving layers out; one layer alone comes to {what}", what=what)
     return found

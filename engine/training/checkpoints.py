@@ -1,5 +1,5 @@
-"""Where a run stands, on disk: one safetensors file a checkpoint, written aside and renamed, so that a file that is there is whole; where
-several processes learn together, a folder of such files."""
+"""A run's checkpoints: one safetensors file each, written to a temporary name and renamed, so that an existing file is complete; several
+processes write a folder of such files."""
 
 import os
 import shutil
@@ -17,11 +17,11 @@ from engine.untrusted import ForeignError, require_regular
 
 KEEP = 2
 _NAME = "step-{:08d}"
-_MARK = "layerscope"  # beside what is said about tensors: a fingerprint of that, their names and shapes
+_MARK = "layerscope"  # metadata key of the checksum over the other metadata, tensor names and shapes
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, str]) -> None:
-    """Write tensors and what is said about them to a file, which is the old one or all of the new one, whenever the power goes.
+    """Write tensors and metadata to a file atomically: even after a power failure it is the old file or the complete new one.
 
     Raises:
         TrainingError: the disk is full, or the folder cannot be written to.
@@ -35,14 +35,14 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
         os.replace(aside, path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
-        raise TrainingError(f"{path} cannot be written: {error}; what was there before is kept") from error
+        raise TrainingError("{file} cannot be written: {reason}; what was there before is kept", file=path, reason=error) from error
 
 
 def about(path: Path) -> dict[str, str]:
-    """Return what a file that `write_tensors` wrote says about itself.
+    """Return the metadata of a file written by `write_tensors`.
 
     Raises:
-        TrainingError: it is missing or broken.
+        TrainingError: the file is missing or broken.
     """
     try:
         require_regular(path)
@@ -52,15 +52,17 @@ def about(path: Path) -> dict[str, str]:
         if found.pop(_MARK, "") != _mark(found, shapes):
             raise ForeignError("it is not as it was written")
     except (OSError, SafetensorError, ForeignError) as error:
-        raise TrainingError(f"{path} cannot be read: {reason_of(error)}; remove it, and its run goes on without it") from error
+        raise TrainingError(
+            "{path} cannot be read: {reason}; remove it, and its run goes on without it", path=path, reason=reason_of(error)
+        ) from error
     return found
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file that `write_tensors` wrote.
+    """Return the tensors of a file written by `write_tensors`.
 
     Raises:
-        TrainingError: it is missing or broken.
+        TrainingError: the file is missing or broken.
     """
     about(path)
     return load_file(path)
@@ -71,10 +73,10 @@ def _mark(about: Mapping[str, str], shapes: Mapping[str, list[int]]) -> str:
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a checkpoint, and let those before the last KEEP go."""
+    """Write a checkpoint, and remove all but the last KEEP."""
     folder.mkdir(parents=True, exist_ok=True)
     if parallel.first():
-        _remove(folder.glob(".step-*"))  # what a process that was killed had begun
+        _remove(folder.glob(".step-*"))  # leftovers of a killed process
     parallel.wait()
     name = _NAME.format(step)
     if parallel.size() > 1:
@@ -96,8 +98,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def latest(folder: Path, state: Callable[[], dict[str, torch.Tensor]] = dict) -> tuple[int, dict[str, torch.Tensor]] | None:
-    """Return the steps that were done and what `Learner.state` returned, of the last checkpoint that can be read; None without one. Where
-    several processes wrote it, it is read into what `state` returns now."""
+    """Return the number of steps done and the `Learner.state` of the last readable checkpoint; None without one. A checkpoint of several
+    processes is read into the tensors that `state` returns."""
     for path in reversed(parallel.agreed(checkpoints(folder))):
         try:
             if path.is_dir():

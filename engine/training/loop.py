@@ -1,7 +1,7 @@
-"""The loop: one step after another, each a pure function of the weights, their moments and the step's number.
+"""The training loop: each step is a pure function of the weights, their moments and the step's number.
 
-Nothing else is carried from step to step. The order of texts and the rate follow from the step, and so do all random numbers,
-which are seeded anew for each: so a run that was killed and goes on from a checkpoint ends with the bits it would have had.
+Nothing else is carried from step to step. The order of texts and the rate follow from the step, as do all random numbers, which are
+reseeded for each step. A killed run that is resumed from a checkpoint therefore ends with identical bits.
 """
 
 import math
@@ -15,13 +15,13 @@ from engine.errors import TrainingError
 from engine.training.parallel import like, mean, rank, whole
 from engine.training.recipe import Recipe, course_at
 
-BETAS = (0.9, 0.95)  # LLM-Streamline's, Minitron's and Sheared LLaMA's
-_PARTS = ("weight", "first", "second")  # of a parameter in a checkpoint: itself and AdamW's two moments
+BETAS = (0.9, 0.95)  # as in LLM-Streamline, Minitron and Sheared LLaMA
+_PARTS = ("weight", "first", "second")  # of a parameter in a checkpoint: its value and AdamW's two moments
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What a step was: its loss, the length of its gradient before it was clipped, and its rate."""
+    """The record of a step: its loss, the gradient's norm before clipping, and the learning rate."""
 
     loss: float
     gradient: float
@@ -30,8 +30,8 @@ class Learned:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Beside:
-    """Parameters that learn beside the weights and along the same course, at a highest rate of their own. Their gradients are not
-    clipped, and no decay draws them to zero. Upwards, they make the loss larger, as Lagrange's multipliers do."""
+    """Parameters trained along with the weights on the same schedule, with a separate highest rate. Their gradients are not clipped, and
+    they have no weight decay. With `upwards` they maximise the loss, as Lagrange multipliers do."""
 
     parameters: Mapping[str, torch.nn.Parameter]
     rate: float
@@ -39,8 +39,8 @@ class Beside:
 
 
 class Learner:
-    """Parameters that learn, by AdamW; `step` steps are done. `zeros` are where some of them stay zero (bool, True where); those
-    `beside` them have names of their own."""
+    """Parameters trained by AdamW; `step` steps are done. `zeros` marks elements that stay zero (bool); the names in `beside` must be
+    distinct from theirs."""
 
     def __init__(
         self,
@@ -64,10 +64,10 @@ class Learner:
         )
 
     def learn(self, losses: Iterable[Callable[[], torch.Tensor]]) -> Learned:
-        """Take one step by the sum of some losses, each worked out and differentiated by itself.
+        """Take one step on the sum of some losses, each computed and differentiated separately.
 
         Raises:
-            TrainingError: a loss or the gradient is no finite number; nothing was changed.
+            TrainingError: a loss or the gradient is not finite; nothing was changed.
         """
         course, total = course_at(self.recipe, self.step), 0.0
         torch.manual_seed(((self.recipe.seed << 32) + self.step) ^ (rank() << 56))
@@ -79,7 +79,12 @@ class Learner:
         length = float(whole(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip)))
         total = mean(total)
         if not math.isfinite(total + length):
-            raise TrainingError(f"step {self.step + 1} has a loss of {total:g} and a gradient of {length:g}; lower the learning rate")
+            raise TrainingError(
+                "step {step} has a loss of {total:g} and a gradient of {length:g}; lower the learning rate",
+                step=self.step + 1,
+                total=total,
+                length=length,
+            )
         for group, highest in zip(self._optimizer.param_groups, self._highest, strict=True):
             group["lr"] = highest * course
         self._optimizer.step()
@@ -90,11 +95,11 @@ class Learner:
         return Learned(total, length, self.recipe.rate * course)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Return what learns, by name, as it is now."""
+        """Return the trained parameters by name, with their current values."""
         return {name: parameter.detach() for name, parameter in self.trained.items()}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return all that a step hands to the next, by name."""
+        """Return everything that a step passes to the next, by name."""
         found = {}
         for name, parameter in self._all.items():
             moments = self._optimizer.state.get(parameter) or {}
@@ -104,7 +109,7 @@ class Learner:
 
     @torch.no_grad()
     def restore(self, step: int, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on as after that many steps, with what `state` returned then."""
+        """Resume after that many steps, with what `state` returned then."""
         for name, parameter in self._all.items():
             weight, first, second = (like(state[f"{part}.{name}"].to(parameter.device), parameter) for part in _PARTS)
             parameter.copy_(weight)

@@ -1,7 +1,7 @@
-"""What a student is taught by: the teacher's whole distribution, a few of its likeliest tokens, the text itself, or its states.
+"""A student's losses: the teacher's whole distribution, its most likely tokens, the text itself, or the teacher's states.
 
-A vocabulary is wide, so that the logits of all tokens never exist at once: ROWS tokens at a time their gradient is written down in
-closed form (for a softmax it is the difference of two distributions) and taken back to the states; what stays is as large as those.
+A vocabulary is wide, so the logits of all tokens are never in memory at once. For ROWS tokens at a time their gradient is computed in
+closed form (for a softmax, the difference of two distributions) and propagated to the states; the result is only as large as those.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from typing import Any, Protocol
 import torch
 from torch.nn.functional import cosine_similarity
 
-ROWS = 128  # tokens whose logits exist at once
+ROWS = 128  # tokens whose logits are in memory at once
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Head:
-    """What makes logits of final states: a weight [vocabulary, hidden], and the cap of those families that have one."""
+    """The output head: a weight [vocabulary, hidden], and the logit cap of families that have one."""
 
     weight: torch.Tensor
     cap: float | None = None
 
     def cast(self, dtype: torch.dtype) -> "Head":
-        """Return it with its weight in a dtype, without a history."""
+        """Return the head with its weight in a dtype, detached."""
         return Head(self.weight.detach().to(dtype), self.cap)
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ def head_of(network: Any) -> Head:
 
 
 class Lesson(Protocol):
-    """What tokens are taught by."""
+    """A target that tokens are trained towards."""
 
     def slope(self, rows: slice, logs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss summed over some tokens, given the student's log-probabilities [tokens, vocabulary], and its gradient with
@@ -46,8 +46,8 @@ class Lesson(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Distribution:
-    """Forward KL from the teacher over the whole vocabulary at temperature 1 (Minitron, 2407.14679), nats; from the teacher's final
-    states [tokens, hidden] and its head."""
+    """Forward KL from the teacher over the whole vocabulary at temperature 1 (Minitron, 2407.14679), nats; from the teacher's final states
+    [tokens, hidden] and its head."""
 
     states: torch.Tensor
     head: Head
@@ -57,7 +57,7 @@ class Distribution:
         return self.head.logits(self.states[rows]).log_softmax(-1)
 
     def slope(self, rows: slice, logs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """sum p_t (log p_t - log p_s), and p_s - p_t."""
+        """Return sum p_t (log p_t - log p_s), and p_s - p_t."""
         teacher = self.logs(rows)
         chances = teacher.exp()
         return (chances * teacher.sub_(logs)).sum(), logs.exp().sub_(chances)
@@ -65,14 +65,14 @@ class Distribution:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Likeliest:
-    """The same from a few tokens' log-probabilities [tokens, k] that were stored, and their ids: the terms of the others are missing,
-    and how much chance lies on them is what a person is told."""
+    """Forward KL on a few tokens' stored log-probabilities [tokens, k] and ids. The terms of all other tokens are omitted; their total
+    probability is reported."""
 
     logs: torch.Tensor
     ids: torch.Tensor
 
     def slope(self, rows: slice, logs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """sum over the k of p_t (log p_t - log p_s), and (sum p_t) p_s - p_t."""
+        """Return the sum over the k of p_t (log p_t - log p_s), and (sum p_t) p_s - p_t."""
         ids, teacher = self.ids[rows], self.logs[rows].float()
         chances = teacher.exp()
         loss = (chances * (teacher - logs.gather(1, ids))).sum()
@@ -81,12 +81,12 @@ class Likeliest:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Text:
-    """Cross entropy of the next token, nats; `targets` [tokens] are -1 where nothing follows."""
+    """Cross entropy of the next token, nats; `targets` [tokens] are -1 where there is no next token."""
 
     targets: torch.Tensor
 
     def slope(self, rows: slice, logs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """-log p_s of what follows, and p_s less one there."""
+        """Return -log p_s of the target, and p_s minus one at the target."""
         targets = self.targets[rows]
         there = (targets >= 0)[:, None]
         chosen = targets.clamp_min(0)[:, None]
@@ -94,21 +94,21 @@ class Text:
 
 
 def next_tokens(ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Return what follows each token of rows [rows, tokens] in its own document; -1 at the end of a document and of a row."""
+    """Return the next token of each token of rows [rows, tokens] in its own document; -1 at the end of a document and of a row."""
     following, starts = ids.roll(-1, 1), positions.roll(-1, 1) == 0
     starts[:, -1] = True
     return following.masked_fill(starts, -1)
 
 
 def taught(states: torch.Tensor, head: Head, lessons: Sequence[tuple[float, Lesson]], count: int) -> torch.Tensor:
-    """Return the weighted sum of lessons on final states [tokens, hidden], divided by `count` tokens: differentiable with respect
-    to the states, and to the head's weight where it asks for a gradient."""
+    """Return the weighted sum of lessons on final states [tokens, hidden], divided by `count` tokens. It is differentiable with respect to
+    the states, and to the head's weight if that requires a gradient."""
     loss: torch.Tensor = _Taught.apply(states, head.weight, head.cap, tuple(lessons), count)
     return loss
 
 
 class _Taught(torch.autograd.Function):
-    """Works out the gradient on the way forward, while a few tokens' logits are there, and keeps it instead of them."""
+    """Computes the gradient in the forward pass, while a few tokens' logits are in memory, and saves it instead of them."""
 
     @staticmethod
     def forward(
@@ -147,8 +147,8 @@ class _Taught(torch.autograd.Function):
 
 
 def apart(student: torch.Tensor, teacher: torch.Tensor, kind: str = "cosine") -> torch.Tensor:
-    """Return how far states [..., hidden] are from the teacher's: 1 - cosine, or the squared distance relative to the teacher's
-    size, the mean over tokens (Minitron, 2407.14679, table 9)."""
+    """Return the distance of states [..., hidden] to the teacher's: 1 - cosine, or the squared distance relative to the teacher's squared
+    norm, as the mean over tokens (Minitron, 2407.14679, table 9)."""
     student, teacher = student.float(), teacher.float()
     if kind == "cosine":
         return (1 - cosine_similarity(student, teacher, dim=-1)).mean()

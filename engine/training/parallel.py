@@ -1,9 +1,9 @@
-"""Several processes learn as one: torchrun or `accelerate launch` starts them and says so in the environment; torch's FSDP2 shards what
-is large over them. Alone, every function here does nothing, or what it says on plain tensors.
+"""Training in several processes: torchrun or `accelerate launch` starts them and sets the environment; torch's FSDP2 shards large tensors.
+In a single process every function here does nothing, or works on plain tensors.
 
-All processes take the same steps on rows of their own, and come to the same decisions: whatever hangs on a clock, a file or a free byte
-is decided by the first of them (`agreed`). The first alone writes into the run's folder, but for checkpoints, of which each process
-writes its shards.
+All processes take the same steps on separate rows and make the same decisions: everything that depends on a clock, a file or free memory is
+decided by the first process (`agreed`). Only the first writes to the run's folder, except for checkpoints, of which each process writes its
+shards.
 """
 
 import os
@@ -21,35 +21,36 @@ from torch import nn
 from engine.errors import TrainingError, reason_of
 
 T = TypeVar("T")
-_PATIENCE = timedelta(days=1)  # the first judges and writes by itself while the others wait
+_PATIENCE = timedelta(days=1)  # the others wait while the first evaluates and writes
 
 
 def size() -> int:
-    """Return how many processes learn together."""
+    """Return the number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def rank() -> int:
-    """Return which of them this is, from 0 on."""
+    """Return the rank of this process, starting at 0."""
     return int(os.environ["RANK"]) if size() > 1 else 0
 
 
 def first() -> bool:
-    """Return whether this is the one that decides and writes."""
+    """Return whether this is the process that decides and writes."""
     return rank() == 0
 
 
 def device_of(name: str) -> str:
-    """Return the device of this process, where they were asked to learn on one: each has a GPU of its own."""
+    """Return this process's device: with several processes, each has its own GPU."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if size() > 1 and name.startswith("cuda") else name
 
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Join the other processes, if there are any, and part from them; all but the first end with that.
+    """Join the other processes, if there are any, and leave them afterwards; all but the first then exit.
 
-    They end at once: gloo's threads may outlive their group, and an interpreter that takes its time to end is now and then aborted by
-    one of them (torch 2.13), whereupon torchrun stops the first too."""
+    They exit at once: gloo's threads may outlive their group, and now and then one of them aborts an interpreter that shuts down slowly
+    (torch 2.13), after which torchrun also stops the first process.
+    """
     if size() == 1:
         yield
         return
@@ -63,12 +64,12 @@ def together() -> Iterator[None]:
 
 
 def wait() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes reach this point."""
     agreed(None)
 
 
 def agreed(value: T) -> T:
-    """Return what the first process says."""
+    """Return the first process's value."""
     if size() == 1:
         return value
     said = [value]
@@ -78,7 +79,8 @@ def agreed(value: T) -> T:
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """Let the first process do something, then the first of every machine, then all others: what one has put on a disk the next finds."""
+    """Run the block in the first process, then in the first of every machine, then in all others, so that later ones find files that
+    earlier ones wrote."""
     before = 0 if first() else 1 if os.environ.get("LOCAL_RANK") == "0" else 2
     for _ in range(before):
         wait()
@@ -97,12 +99,13 @@ def mean(value: float) -> float:
 
 
 def own(rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows of a batch that this process learns from."""
+    """Return this process's rows of a batch."""
     return rows.chunk(size())[rank()]
 
 
 class _Root(nn.Module):
-    """What is sharded as one, but for the blocks, which are by themselves: whatever runs inside has all of it but the blocks whole."""
+    """The unit sharded as a whole, except for the blocks, which are sharded separately: during its forward everything but the blocks is
+    unsharded."""
 
     def __init__(self, networks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -113,8 +116,8 @@ class _Root(nn.Module):
 
 
 def sharded(networks: Mapping[nn.Module, Iterable[nn.Module]], device: str) -> Callable[[Callable[[], Any]], Any]:
-    """Shard networks over the processes, each of their blocks by itself; return what runs work on them. Their parameters are other
-    objects afterwards."""
+    """Shard networks over the processes, each block separately; return a function that runs work on them. Their parameters are new objects
+    afterwards."""
     from torch.distributed.fsdp import fully_shard
 
     mesh = torch.distributed.init_device_mesh(device.partition(":")[0], (size(),))
@@ -122,12 +125,12 @@ def sharded(networks: Mapping[nn.Module, Iterable[nn.Module]], device: str) -> C
         for block in blocks:
             fully_shard(block, mesh=mesh)
     root = _Root(networks)
-    fully_shard(root, mesh=mesh, reshard_after_forward=True)  # whole once nothing runs in it, it would be stale after the next step
+    fully_shard(root, mesh=mesh, reshard_after_forward=True)  # otherwise its unsharded weights would stay, and be stale after the next step
     return root
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor with the shards of all processes in it; all of them have to ask."""
+    """Return the unsharded tensor; all processes must call this."""
     if size() == 1:
         return tensor
     from torch.distributed.tensor import DTensor
@@ -136,7 +139,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return a tensor sharded as another is."""
+    """Return a tensor sharded like another one."""
     if size() == 1:
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -147,7 +150,7 @@ def like(tensor: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write each process's shards into a folder, which is there when all are; in safetensors, by torch.distributed.checkpoint.
+    """Write each process's shards into a folder, which exists once all are written; as safetensors, by torch.distributed.checkpoint.
 
     Raises:
         TrainingError: the disk is full, or the folder cannot be written to.
@@ -158,15 +161,17 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     try:
         checkpoint.save(dict(tensors), storage_writer=checkpoint.HuggingFaceStorageWriter(str(aside), save_distributed=True))
     except (OSError, checkpoint.CheckpointException) as error:
-        raise TrainingError(f"{folder} cannot be written: {reason_of(error)}; what was there before is kept") from error
+        raise TrainingError(
+            "{file} cannot be written: {reason}; what was there before is kept", file=folder, reason=reason_of(error)
+        ) from error
     wait()
     if first():
-        shutil.rmtree(folder, ignore_errors=True)  # the one that a run went on from, when it comes there again
+        shutil.rmtree(folder, ignore_errors=True)  # the checkpoint a run was resumed from, when it reaches that step again
         os.rename(aside, folder)
 
 
 def read_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Read into tensors what was written of such, by as many processes or by another number of them, and return them."""
+    """Read saved shards into tensors and return them; the number of processes may have changed."""
     from torch.distributed import checkpoint
 
     checkpoint.load(tensors, storage_reader=checkpoint.HuggingFaceStorageReader(str(folder)))
