@@ -1,6 +1,6 @@
 """Temporary folders and files for atomic writes. They are removed at the end, or by the next process if their owner was killed.
 
-The owner locks such a folder; the system releases the lock when the process dies, for whatever reason.
+The owner locks such a folder; the system releases the lock however the process dies.
 """
 
 import os

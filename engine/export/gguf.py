@@ -29,7 +29,7 @@ PERIODS = {"cohere2": 4, "exaone4": 4, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "
 # At exactly this depth llama.cpp assumes the 27B model, which scales attention differently.
 SCALED_AT = {"gemma2": 46, "gemma3": 62}
 
-_NOT_PER_LAYER = (Keys.Rope.DIMENSION_SECTIONS,)  # arrays that are never per layer, whatever their length
+_NOT_PER_LAYER = (Keys.Rope.DIMENSION_SECTIONS,)  # arrays that are never per layer, even if their length is the depth
 _RECIPE = "layerscope.plan"
 _CHUNK = 16 << 20
 _LAYER = re.compile(r"blk\.(\d+)\.((.+)\.[^.]+)")

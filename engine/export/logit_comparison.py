@@ -1,7 +1,7 @@
 """Compare a checkpoint's logits with its plan's.
 
 The reference is the plan's masked form, which engine/export/reference.py builds from the source's files and which runs block by block,
-whatever the model's size. Without width changes both must agree bit for bit. With them, sums have fewer terms and round differently, so
+for models of any size. Without width changes both must agree bit for bit. With them, sums have fewer terms and round differently, so
 both run in float64 on equally rounded weights, where `NEAR` separates rounding from errors.
 """
 

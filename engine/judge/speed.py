@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.memory import PeakMemory
+from engine.messages import Message
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import Model, Plan
@@ -32,17 +33,21 @@ def measure_speed(model: Model, plan: Plan, prompt_tokens: int | None = None, ne
         prompt_tokens = min(128, (longest or 160) - new_tokens)
     if min(prompt_tokens, new_tokens, rounds) < 1 or (longest and prompt_tokens + new_tokens > longest):
         raise SettingsError(
-            f"{prompt_tokens} prompt tokens, {new_tokens} new tokens and {rounds} rounds cannot be timed: "
-            f"each is at least 1, and the model's context is {longest} tokens"
+            "{prompt_tokens} prompt tokens, {new_tokens} new tokens and {rounds} rounds cannot be timed: each is "
+            "at least 1, and the model's context is {longest} tokens",
+            prompt_tokens=prompt_tokens,
+            new_tokens=new_tokens,
+            rounds=rounds,
+            longest=longest,
         )
     networks = [live_network(model, side) for side in (untouched(plan.source_depth), plan)]
     prompt = torch.arange(prompt_tokens, device=model.source.device)[None] % model.config.vocab_size
-    yield Progress("Timing: warming up", 0.0)
+    yield Progress(Message("Timing: warming up"), 0.0)
     with model.lock:
         peaks = [peak_once(network, prompt, new_tokens) for network in networks]
     timed: list[tuple[tuple[float, float], ...]] = []
     for turn in range(1, rounds + 1):
-        yield Progress(f"Timing: round {turn} of {rounds}", turn / (rounds + 1))
+        yield Progress(Message("Timing: round {turn} of {rounds}", turn=turn, rounds=rounds), turn / (rounds + 1))
         with model.lock:
             timed.append(tuple(time_once(network, prompt, new_tokens) for network in networks))
     return _speed(model, plan, timed, peaks, prompt_tokens, new_tokens)
@@ -111,7 +116,7 @@ class Speed:
     """Tokens per second of source and plan, medians over `rounds`, at batch 1 on `threads` threads of a machine with `processors`.
 
     The `_ratio`s of prefill and decode are plan / source of those medians, above 1 where the plan is faster. The `_range`s are the lowest
-    and highest plan / source of any round: with five rounds a 94 % interval of the median round's ratio, whatever the noise distribution,
+    and highest plan / source of any round: with five rounds a 94 % interval of the median round's ratio, for any noise distribution,
     and the ratio of medians is always inside. A range that contains 1 does not show which is faster. `depth_ratio` is the plan's depth
     divided by the source's: the share of the source's time that decoding would take if only blocks cost time, to compare with 1 /
     decode_ratio. The `_peak`s are bytes: the weights plus the peak of torch's other storages while reading the prompt and writing the new

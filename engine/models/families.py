@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.errors import UnsupportedModelError
+from engine.messages import Message
 
 Axes = tuple[str, str]  # the axes a projection writes and reads: "query", "key", "neuron", "channel", joined by + where fused
 
@@ -105,13 +106,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         depth_scaled=("scale_attn_by_inverse_layer_idx",),
         transposed=True,
         fixed={
-            "heads": "its heads are as wide as n_embd / n_head, so with fewer heads a stock class would build wider ones",
-            "channels": "its LayerNorm takes the mean over all channels, so with fewer of them every layer would compute something else",
+            "heads": Message("its heads are as wide as n_embd / n_head, so with fewer heads a stock class would build wider ones"),
+            "channels": Message(
+                "its LayerNorm takes the mean over all channels, so with fewer of them every layer would compute something else"
+            ),
         },
     ),
 }
 
-# Top-level config lists that are never per layer, whatever their length.
+# Top-level config lists that are never per layer, even if their length is the depth.
 _NOT_PER_LAYER = frozenset({"architectures", "bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "begin_suppress_tokens"})
 
 
@@ -126,7 +129,9 @@ def architecture_of(config: Any) -> Architecture:
     for key in row.depth_scaled:
         if getattr(config, key, False):
             raise UnsupportedModelError(
-                f"this {config.model_type} model sets {key}, which ties a layer's arithmetic to its index; its depth cannot change"
+                "this {model_type} model sets {key}, which ties a layer's arithmetic to its index; its depth cannot change",
+                model_type=config.model_type,
+                key=key,
             )
     if getattr(config, "is_heterogeneous", False):
         raise UnsupportedModelError("this model sets per_layer_config, so that its layers are not alike and cannot be mixed")
@@ -150,8 +155,10 @@ def require_text_model(model_type: str | None, text: Any) -> None:
     inner = text.get("model_type") if isinstance(text, Mapping) else getattr(text, "model_type", None)
     if inner in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"this is a multimodal model of type '{model_type}' around a text model of type '{inner}', and only a text model can be "
-            "opened; save its language model with save_pretrained, and open that folder"
+            "this is a multimodal model of type '{model_type}' around a text model of type '{inner}', and only a "
+            "text model can be opened; save its language model with save_pretrained, and open that folder",
+            model_type=model_type,
+            inner=inner,
         )
 
 
@@ -163,7 +170,9 @@ def row_of(model_type: str) -> Architecture:
     """
     if model_type not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
-        raise UnsupportedModelError(f"models of type '{model_type}' are not supported; supported are {known}")
+        raise UnsupportedModelError(
+            "models of type '{model_type}' are not supported; supported are {known}", model_type=model_type, known=known
+        )
     return ARCHITECTURES[model_type]
 
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from engine.cache import cache_folder, content_key, file_digest
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, reason_of
+from engine.messages import Message
 from engine.models.accounting import account, empty_network, settle
 from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
@@ -34,7 +35,7 @@ COMPANIONS = (  # files copied along with a model's weights and config
 _READ = ("config.json", "README.md", *COMPANIONS)  # files of a folder that Layerscope or transformers reads
 # files downloaded from the Hub
 _FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges.txt", "README.md")
-# The caller decides how a model runs and what it returns, whatever its config says: another attention may compile or download code.
+# The caller, not the config, decides how a model runs and what it returns: another attention may compile or download code.
 _OF_A_RUN = {
     "_attn_implementation": None,
     "return_dict": True,
@@ -72,7 +73,7 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     """
     text = text.strip()
     if dtype not in DTYPES:
-        raise SourceError(f"unknown dtype '{dtype}'; choose one of {', '.join(DTYPES)}")
+        raise SourceError("unknown dtype '{dtype}'; choose one of {choices}", dtype=dtype, choices=", ".join(DTYPES))
     require_device(device)
     if not text:
         raise SourceError("no model was named; write demo, a path, or hub:org/name")
@@ -81,35 +82,35 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     if text.startswith("hub:"):
         match = HUB_ID.fullmatch(text)
         if match is None:
-            raise SourceError(f"'{text}' is no Hub id; write hub:org/name")
+            raise SourceError("'{text}' is no Hub id; write hub:org/name", text=text)
         return ModelSource("hub", match[1], match[2], dtype, device)
     merged = text.startswith("merged:")
     try:
         path = real_path(text.removeprefix("merged:"))
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:
-        raise SourceError(f"'{text[:200]}' is no path that can be read") from error
+        raise SourceError("'{text}' is no path that can be read", text=text[:200]) from error
     if merged:
         if not only_adapter(path):
-            raise SourceError(f"{path} is no folder with an adapter alone, so there is nothing to merge; open it without merged:")
+            raise SourceError("{path} is no folder with an adapter alone, so there is nothing to merge; open it without merged:", path=path)
         return ModelSource("adapter", str(path), dtype=dtype, device=device)
     if is_folder:
         return ModelSource("folder", str(path), dtype=dtype, device=device)
     if is_file and path.suffix.lower() == ".gguf":
         return ModelSource("gguf", str(path), dtype=dtype, device=device)
     if is_file:
-        raise SourceError(f"{path} is neither a folder nor a .gguf file")
-    raise SourceError(f"'{text}' does not exist; write demo, a path to a folder or a .gguf file, or hub:org/name")
+        raise SourceError("{path} is neither a folder nor a .gguf file", path=path)
+    raise SourceError("'{text}' does not exist; write demo, a path to a folder or a .gguf file, or hub:org/name", text=text)
 
 
 def converted_folder(gguf: Path) -> Path:
     """Return the cache folder of a GGUF file's dequantised safetensors, whether or not it exists yet; it is named by the file's content and
     the version of the conversion."""
     if not gguf.is_file():  # false for pipes too
-        raise SourceError(f"{gguf} does not exist")
+        raise SourceError("{gguf} does not exist", gguf=gguf)
     with gguf.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise SourceError(f"{gguf} is not a GGUF file: it does not begin with the letters GGUF")
+            raise SourceError("{gguf} is not a GGUF file: it does not begin with the letters GGUF", gguf=gguf)
     return cache_folder() / "converted" / f"{file_digest(gguf)[:24]}-{READING}"
 
 
@@ -134,8 +135,10 @@ def base_of_adapter(adapter: Path) -> Path:
         )
     except Exception as error:  # not in the cache, or not a valid name
         raise SourceError(
-            f"the adapter in {adapter} is for '{named[:200]}', which is not on this machine; fetch that model, or write the path of its "
-            "folder as base_model_name_or_path into adapter_config.json"
+            "the adapter in {adapter} is for '{named}', which is not on this machine; fetch that model, or write "
+            "the path of its folder as base_model_name_or_path into adapter_config.json",
+            adapter=adapter,
+            named=named[:200],
         ) from error
 
 
@@ -144,7 +147,7 @@ def merged_folder(adapter: Path, base: Path) -> Path:
     files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors", base / "config.json", *weight_files(base)]
     for file in files[:2]:
         if not file.is_file():
-            raise SourceError(f"{adapter} holds no {file.name}")
+            raise SourceError("{adapter} holds no {file_name}", adapter=adapter, file_name=file.name)
     return cache_folder() / "converted" / f"merged-{content_key(*((file.name, file_digest(file)) for file in files))[:24]}"
 
 
@@ -191,7 +194,9 @@ def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
         where = folder / options.get("gguf_file", "")
         kind = json_in(folder / "config.json").get("model_type") if not options else None
         about = f" (model_type {kind!r})" if kind else ""
-        raise SourceError(f"the configuration in {where}{about} cannot be read: {reason_of(error)}") from error
+        raise SourceError(
+            "the configuration in {where}{about} cannot be read: {reason}", where=where, about=about, reason=reason_of(error)
+        ) from error
     architecture_of(config)
     for name in [*_OF_A_RUN, *(name for name in vars(config) if name.startswith("output_"))]:
         if hasattr(config, name):
@@ -212,7 +217,7 @@ def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
         require_bounded(values, (place.shape for place in places.values()))
         require_rope_read(values)
     except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{folder}: {error}") from error
+        raise UnsupportedModelError("{folder}: {error}", folder=folder, error=error) from error
     config = settle(_parsed(folder, source.trust_remote_code), places)
     found = account(folder, values, config, places, source.trust_remote_code)
     spec = _describe(config, found.network, source)
@@ -226,16 +231,16 @@ def config_in(folder: Path) -> dict[str, Any]:
         SourceError: the config is missing or cannot be read, or a companion file is not a regular file.
     """
     if not (folder / "config.json").exists():
-        raise SourceError(only_adapter(folder) or f"{folder} holds no model: config.json is missing")
+        raise SourceError(only_adapter(folder) or Message("{folder} holds no model: config.json is missing", folder=folder))
     try:
         for file in sorted({path for pattern in _READ for path in folder.glob(pattern)}):
             require_regular(file, LARGE)
         file = folder / "config.json"
         return object_in(file, CONFIG_BYTES)
     except ForeignError as error:
-        raise SourceError(f"{file} cannot be read: {error}") from error
+        raise SourceError("{path} cannot be read: {error}", path=file, error=error) from error
     except OSError as error:
-        raise SourceError(f"{folder} cannot be read: {reason_of(error)}") from error
+        raise SourceError("{path} cannot be read: {error}", path=folder, error=reason_of(error)) from error
 
 
 def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
@@ -309,14 +314,20 @@ def _named_by_config(folder: Path) -> str | None:
     return name.rstrip("/").split("/")[-1] if isinstance(name, str) else None
 
 
-def require_memory(spec: ModelSpec, what: str = "the model") -> None:
+def require_memory(spec: ModelSpec, what: str = Message("the model")) -> None:
     """Raise MemoryLimitError, with the numbers, if the weights exceed the free memory."""
     needed = int(spec.bytes * _HEADROOM)
     if needed > spec.available_bytes:
-        smaller = " or choose bfloat16" if spec.bytes_per_parameter > 2 else ""
+        smaller = Message(" or choose bfloat16") if spec.bytes_per_parameter > 2 else ""
         raise MemoryLimitError(
-            f"{what} needs about {needed / 1e9:.1f} GB in {spec.dtype} ({spec.parameters / 1e9:.2f} billion parameters), "
-            f"but {spec.available_bytes / 1e9:.1f} GB are free; free some memory{smaller}"
+            "{what} needs about {needed:.1f} GB in {dtype} ({parameters:.2f} billion parameters), but "
+            "{available_bytes:.1f} GB are free; free some memory{smaller}",
+            what=what,
+            needed=needed / 1e9,
+            dtype=spec.dtype,
+            parameters=spec.parameters / 1e9,
+            available_bytes=spec.available_bytes / 1e9,
+            smaller=smaller,
         )
 
 
@@ -347,7 +358,9 @@ def download(source: ModelSource) -> Path:
     try:
         return Path(snapshot_download(source.location, revision=source.revision, allow_patterns=patterns))
     except LocalEntryNotFoundError as error:
-        how = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the Hub cannot be reached"
-        raise SourceError(f"hub:{source.location} is not on this machine and {how}; open a local folder, or connect") from error
+        how = Message("HF_HUB_OFFLINE is set") if os.environ.get("HF_HUB_OFFLINE") else Message("the Hub cannot be reached")
+        raise SourceError(
+            "hub:{location} is not on this machine and {how}; open a local folder, or connect", location=source.location, how=how
+        ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise SourceError(f"hub:{source.location} cannot be fetched: {reason_of(error)}") from error
+        raise SourceError("hub:{location} cannot be fetched: {reason}", location=source.location, reason=reason_of(error)) from error

@@ -1,7 +1,7 @@
 """Find the tokens with the largest activation of each neuron of a layer, for all neurons in one pass. An activation is what the MLP's
 consumer reads; only the largest few are kept.
 
-The first token of each text is left out: the residual stream has massive values there whatever the token is, and they would be every
+The first token of each text is left out: the residual stream has massive values there for any token, and they would be every
 neuron's largest.
 """
 

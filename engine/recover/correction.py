@@ -22,7 +22,7 @@ from engine.training.checkpoints import about, read_tensors
 from engine.training.recipe import Recipe
 from engine.types import Model
 
-GAIN = 0.01  # of the perplexity on held-out text; a source that gains less was trained on such text
+GAIN = 0.01  # of the perplexity on held-out text; a source that gains less was probably trained on such text
 RATE = 3e-4  # learning rate of adapters trained by cross entropy, from torchtune's distillation recipe
 
 

@@ -11,8 +11,8 @@ from engine.passes.forward import work_of_pass
 from engine.plans.rules import fold, untouched
 from engine.types import Block
 
-_SHARED = 8  # a candidate after the first pass runs this fraction of the layers, thanks to shared trails
-_FIRST = _SHARED / 2  # relative cost of a candidate of the first pass
+_SHARED = 8  # a candidate after the first pass runs one in this many layers, thanks to shared trails
+_FIRST = _SHARED / 2  # cost of a candidate of the first pass, relative to a later one
 _USUAL = 0.3  # times the pointers to the power of 2.5: the candidates of a map whose folds are all accepted in the end
 _TRUST = 0.1  # the share of the map at which its own count gets the same weight as the usual one
 

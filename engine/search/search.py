@@ -86,7 +86,7 @@ class Search:
 
     @property
     def over(self) -> bool:
-        """Whether the time is used up, or the forwards left are fewer than one plan and the missing passes over the source may take."""
+        """Whether the time is up, or the remaining forwards may not suffice for one more plan and the missing passes over the source."""
         return self._watch() >= self.seconds or self.forwards + self.depth * (1 + self.objective.missing) > self._most
 
     def run(self) -> Job[tuple[Found, ...]]:
