@@ -61,7 +61,7 @@ class Shape:
         return self.groups if self.per_group > 1 else 1
 
     def with_heads(self, heads: int) -> Shape:
-        """Return the shape with so many query heads: equally many per KV group, or, if each has its own key and value, as many of those."""
+        """Return the shape with `heads` query heads: equally many per KV group, or, if each has its own key and value, as many groups."""
         return replace(self, heads=heads, groups=self.groups if self.per_group > 1 else heads)
 
     def size(self, axis: str) -> int:

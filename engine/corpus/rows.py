@@ -58,7 +58,7 @@ class Laid:
         return np.concatenate(pieces).astype(np.int64), np.concatenate([np.arange(len(piece)) for piece in pieces])
 
     def pieces(self, length: int, tokens: int) -> Iterator[list[int]]:
-        """Yield the documents in order, in pieces of 2 to `length` tokens, up to so many tokens in total."""
+        """Yield the documents in order, in pieces of 2 to `length` tokens, up to `tokens` tokens in total."""
         for begin, end in pairwise(self.edges.tolist()):
             for start in range(begin, end, length):
                 size = min(length, end - start, tokens)
@@ -154,7 +154,7 @@ class Rows:
         return Batch(torch.from_numpy(np.stack(ids)), torch.from_numpy(np.stack(positions)), torch.tensor(wanted))
 
     def held_out(self, tokens: int) -> tuple[Pack, ...]:
-        """Return packs of the held-out documents, up to so many tokens, equally many of each domain; documents are cut into pieces of
+        """Return packs of the held-out documents, up to `tokens` tokens, equally many of each domain; documents are cut into pieces of
         `length` tokens.
 
         Raises:

@@ -12,7 +12,7 @@ UPDATES: tuple[Update, ...] = ("as printed", "as coded")
 
 @dataclass(frozen=True, slots=True)
 class WritingSettings:
-    """The amount of text that the source writes: about so many tokens, in documents of at most `length`, `together` at once."""
+    """The amount of text that the source writes: about `tokens` tokens, in documents of at most `length`, `together` at once."""
 
     tokens: int = field(default=30_000, metadata=control("how many tokens to write; the last document is written to its end", 1))
     seed: int = field(default=0, metadata=control("the same seed writes the same text", 0))

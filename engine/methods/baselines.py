@@ -38,7 +38,7 @@ def baseline(objective: Objective, method: str, keep: int, **settings: Any) -> J
     """Return a baseline's plan that keeps `keep` layers; `settings` that the baseline does not have are ignored.
 
     Raises:
-        SettingsError: the method is unknown, or the model does not have so many layers.
+        SettingsError: the method is unknown, or the model has fewer layers.
     """
     chosen = BASELINES.require(method)
     require_target(objective.model.spec.depth, keep)

@@ -20,26 +20,26 @@ _PRUNED = {"sums": 3.0, "gram": 3.7, "full": 4.3, "local": 1.5}  # passes of mas
 
 
 def scoring_seconds(model: Model, axis: str, score: str, tokens: int) -> float:
-    """Return the estimated seconds of a score of an axis on so many tokens; NaN for a model that has not run yet."""
+    """Return the estimated seconds of a score of an axis on `tokens` tokens; NaN for a model that has not run yet."""
     if axis in AXES:
         return _seconds(model, 1.2 + _added(SCORES[score].settings, _WIDTH), tokens)
     return _seconds(model, _added(MASKS[score].settings, _SCORED), tokens)
 
 
 def directions_seconds(model: Model, tokens: int) -> float:
-    """Return the estimated seconds of the residual stream's directions on so many tokens (see slicegpt.py); NaN as above."""
+    """Return the seconds of the residual stream's directions on `tokens` tokens (see slicegpt.py); NaN for a model not run yet."""
     return _seconds(model, _DIRECTIONS, tokens)
 
 
 def trimming_seconds(model: Model, score: str, beside: str, tokens: int) -> float:
-    """Return the estimated seconds of trimming by a score on so many tokens, with its compensation `beside` (see widths.py); NaN as
-    above."""
+    """Return the estimated seconds of trimming by a score on `tokens` tokens, compensated as `beside` says (see widths.py); NaN as above.
+    """
     more = {"refit": REFIT, "bias": 1.2}.get(beside, 0.0)
     return _seconds(model, 1.2 + _added(SCORES[score].settings, _WIDTH) + more, tokens)
 
 
 def pruning_seconds(model: Model, method: str, tokens: int) -> float:
-    """Return the estimated seconds of masks by a method on so many tokens; NaN for a model that has not run yet."""
+    """Return the estimated seconds of masks by a method on `tokens` tokens; NaN for a model that has not run yet."""
     return _seconds(model, _added(MASKS[method].settings, _PRUNED), tokens)
 
 

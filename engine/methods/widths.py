@@ -73,7 +73,7 @@ def require_beside(beside: str) -> None:
 
 
 def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
-    """Return `kept` with the most neurons for which a plan has at most so many parameters.
+    """Return `kept` with the most neurons for which a plan has at most `parameters` parameters.
 
     Raises:
         SettingsError: `kept` already names neurons, or even one per layer is too many.

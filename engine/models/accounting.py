@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from engine.errors import SourceError, UnsupportedModelError, reason_of
+from engine.messages import Message
 from engine.models.families import Architecture, architecture_of, depth_of
 from engine.models.tensors import TensorPlace
 
@@ -88,7 +89,10 @@ def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mappin
     _require_read(network, row, stray, values)
     if missing := sorted(info["missing_keys"]):
         raise SourceError(
-            f"the weights in {folder} are incomplete: {len(missing)} missing or of the wrong shape, such as {patterns(missing)}"
+            "the weights in {folder} are incomplete: {count} missing or of the wrong shape, such as {patterns}",
+            folder=folder,
+            count=len(missing),
+            patterns=patterns(missing),
         )
     _require_shapes(config, row, sorted(info["mismatched_keys"]))
     _require_floats(places, stray)
@@ -115,7 +119,7 @@ def require_frequencies(network: Any, stored: Mapping[str, torch.Tensor]) -> Non
     computed = [buffer.float().cpu() for name, buffer in network.named_buffers() if name.endswith("inv_freq")]
     for name, tensor in stored.items():
         if not any(one.shape == tensor.shape and torch.allclose(one, tensor.float(), rtol=1e-2) for one in computed):
-            raise SourceError(f"{name} holds other rotary frequencies than the configuration gives; correct its rope settings")
+            raise SourceError("{name} holds other rotary frequencies than the configuration gives; correct its rope settings", name=name)
 
 
 def frequencies_in(names: Iterable[str]) -> list[str]:
@@ -134,7 +138,7 @@ def empty_network(config: Any, trust_remote_code: bool = False) -> Any:
             network = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         network.tie_weights()
     except Exception as error:  # a config may contain anything
-        raise SourceError(f"the configuration describes no model that can be built: {reason_of(error)}") from error
+        raise SourceError("the configuration describes no model that can be built: {reason}", reason=reason_of(error)) from error
     return network
 
 
@@ -147,7 +151,7 @@ def _loaded_headers(config: Any, places: Mapping[str, TensorPlace], trust_remote
             None, config=config, state_dict=tensors, output_loading_info=True, device_map={"": "meta"}, ignore_mismatched_sizes=True
         )
     except Exception as error:  # a config may contain anything
-        raise SourceError(f"the configuration describes no model that can be built: {reason_of(error)}") from error
+        raise SourceError("the configuration describes no model that can be built: {reason}", reason=reason_of(error)) from error
     return loaded
 
 
@@ -165,7 +169,12 @@ def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) ->
     found = re.compile(rf"(?:{re.escape(row.blocks)}|{re.escape(row.blocks.partition('.')[2])})\.(\d+)\.")
     layers = {int(match[1]) for name in names if (match := found.match(name))}
     if layers and max(layers) + 1 != depth_of(config):
-        raise SourceError(f"the configuration says {row.depth_key} = {depth_of(config)}, and the weights hold {max(layers) + 1} layers")
+        raise SourceError(
+            "the configuration says {depth_key} = {depth}, and the weights hold {layers} layers",
+            depth_key=row.depth_key,
+            depth=depth_of(config),
+            layers=max(layers) + 1,
+        )
 
 
 def _require_read(network: Any, row: Architecture, stray: list[str], values: Mapping[str, Any]) -> None:
@@ -175,8 +184,21 @@ def _require_read(network: Any, row: Architecture, stray: list[str], values: Map
         return
     modules = {name.rpartition(".")[0] for name in part if name.endswith(".bias")}
     off = [key for key, projections in row.biases.items() if any(module.endswith(tuple(projections)) for module in modules)]
-    hint = "".join(f"; {key} is {json.dumps(bool(values.get(key, False)))}, so set it to true if the model has these biases" for key in off)
-    raise SourceError(f"the weights hold {len(part)} tensors that {type(network).__name__} does not read: {patterns(part)}{hint}")
+    hint = "".join(
+        Message(
+            "; {key} is {setting}, so set it to true if the model has these biases",
+            key=key,
+            setting=json.dumps(bool(values.get(key, False))),
+        )
+        for key in off
+    )
+    raise SourceError(
+        "the weights hold {count} tensors that {name} does not read: {patterns}{hint}",
+        count=len(part),
+        name=type(network).__name__,
+        patterns=patterns(part),
+        hint=hint,
+    )
 
 
 def _of_the_network(network: Any, name: str) -> bool:
@@ -195,18 +217,25 @@ def _require_shapes(config: Any, row: Architecture, mismatched: list[tuple[str, 
     name, found, wanted = mismatched[0]
     kind = _NUMBER.sub(".*.", name, count=1)
     layers = [int(match[0][1:-1]) for one, *_ in mismatched if _NUMBER.sub(".*.", one, count=1) == kind and (match := _NUMBER.search(one))]
-    asked = f"{name} has shape {tuple(found)}, and the configuration gives {tuple(wanted)}"
+    asked = Message("{name} has shape {found}, and the configuration gives {wanted}", name=name, found=tuple(found), wanted=tuple(wanted))
     if layers and len(layers) < depth_of(config):
         listed = ", ".join(map(str, layers[:_SHOWN]))
-        raise UnsupportedModelError(f"the layers differ in width (layers {listed}: {asked}), and such layers cannot be mixed")
-    raise SourceError(f"{len(mismatched)} tensors are of another shape than the configuration gives: {asked}")
+        raise UnsupportedModelError(
+            "the layers differ in width (layers {listed}: {asked}), and such layers cannot be mixed", listed=listed, asked=asked
+        )
+    raise SourceError("{count} tensors are of another shape than the configuration gives: {asked}", count=len(mismatched), asked=asked)
 
 
 def _require_floats(places: Mapping[str, TensorPlace], stray: list[str]) -> None:
     for name, place in places.items():
         if name not in stray and not place.dtype.is_floating_point and name.endswith((".weight", ".bias")):
             kind = str(place.dtype).removeprefix("torch.")
-            raise UnsupportedModelError(f"{name} in {place.file.name} holds numbers of type {kind}, which are not read here")
+            raise UnsupportedModelError(
+                "{name} in {file_name} holds numbers of type {kind}, which are not read here",
+                name=name,
+                file_name=place.file.name,
+                kind=kind,
+            )
 
 
 def _require_rotary_size(config: Any, network: Any) -> None:
@@ -217,20 +246,32 @@ def _require_rotary_size(config: Any, network: Any) -> None:
         sizes = {buffer.shape[-1] for name, buffer in network.named_buffers() if name.endswith("inv_freq")}
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         if share is not None and int(head * share) // 2 not in sizes:
-            raise SourceError(f"the configuration says partial_rotary_factor = {share}, which {type(network).__name__} does not read")
+            raise SourceError(
+                "the configuration says partial_rotary_factor = {share}, which {name} does not read",
+                share=share,
+                name=type(network).__name__,
+            )
 
 
 def _unread_files(folder: Path, places: Mapping[str, TensorPlace]) -> list[str]:
     read = {place.file.name for place in places.values()}
     unread = sorted(file.name for file in folder.glob("*.safetensors") if file.name not in read and not file.name.startswith("adapter_"))
-    notes = [f"files of weights that are not read: {', '.join(unread[:_SHOWN])}"] if unread else []
+    notes: list[str] = [Message("files of weights that are not read: {choices}", choices=", ".join(unread[:_SHOWN]))] if unread else []
     if (folder / "adapter_config.json").exists():
-        notes.append("an adapter lies in this folder; it is not attached, and the model is the folder's own weights")
+        notes.append(Message("an adapter lies in this folder; it is not attached, and the model is the folder's own weights"))
     return notes
 
 
 def _unread_tensors(network: Any, stray: list[str]) -> list[str]:
-    return [f"tensors that {type(network).__name__} does not read, left out of exports: {patterns(stray)}"] if stray else []
+    return (
+        [
+            Message(
+                "tensors that {name} does not read, left out of exports: {patterns}", name=type(network).__name__, patterns=patterns(stray)
+            )
+        ]
+        if stray
+        else []
+    )
 
 
 def _unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
@@ -239,7 +280,7 @@ def _unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
     unread = [f"{key} = {json.dumps(value)[:60]}" for key, value in values.items() if key not in known and not _silent(key, value)]
     if not unread or not getattr(type(config), "__dataclass_fields__", None):
         return []
-    return [f"settings that {type(config).__name__} does not read: {', '.join(unread[:_SHOWN])}"]
+    return [Message("settings that {name} does not read: {choices}", name=type(config).__name__, choices=", ".join(unread[:_SHOWN]))]
 
 
 def _silent(key: str, value: Any) -> bool:

@@ -39,11 +39,23 @@ def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]
     for name, (least, most) in bounds.items():
         value = config.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
-            raise SourceError(f"the configuration says {name} = {value:.12g}, and its tensors allow {least} to {most}")
+            raise SourceError(
+                "the configuration says {name} = {value:.12g}, and its tensors allow {least} to {most}",
+                name=name,
+                value=value,
+                least=least,
+                most=most,
+            )
     for name in _PER_LAYER:
         listed, layers = config.get(name), config.get(depth)
         if isinstance(listed, list) and isinstance(layers, int) and len(listed) != layers:
-            raise SourceError(f"the configuration says {depth} = {layers}, and {name} lists {len(listed)} layers")
+            raise SourceError(
+                "the configuration says {depth} = {layers}, and {name} lists {count} layers",
+                depth=depth,
+                layers=layers,
+                name=name,
+                count=len(listed),
+            )
 
 
 def require_bounded_gguf(file: Path) -> None:
@@ -55,4 +67,6 @@ def require_bounded_gguf(file: Path) -> None:
         wide = found[1] in b"\n\v"  # types 10 and 11 are 64-bit, 4 and 5 are 32-bit
         blocks = int.from_bytes(found[2][: 8 if wide else 4], "little")
         if not 1 <= blocks <= tensors:
-            raise SourceError(f"{file} says that it has {blocks} blocks, and its tensors are {tensors}")
+            raise SourceError(
+                "{file} says that it has {blocks} blocks, and its tensors are {tensors}", file=file, blocks=blocks, tensors=tensors
+            )

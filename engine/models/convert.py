@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from engine.atomic import making
 from engine.errors import LayerscopeError, SourceError, reason_of
 from engine.jobs import Job, Progress, answer_request
+from engine.messages import Message
 from engine.models.gguf_config import gguf_config
 from engine.models.gguf_file import GgufFile, read_header
 from engine.models.gguf_keys import require_accounted
@@ -39,7 +40,9 @@ def convert(request: dict) -> Job[dict]:
                     os.rename(beside / target.name, target)
     except OSError as error:
         raise SourceError(
-            f"{target.parent} cannot be written: {error.strerror}; make room, or set LAYERSCOPE_CACHE to another folder"
+            "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder",
+            path=target.parent,
+            reason=error.strerror,
         ) from error
     return {"folder": str(target)}
 
@@ -49,16 +52,16 @@ def _convert(gguf: Path, partial: Path) -> Job[None]:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    yield Progress(f"Reading {gguf.name}", 0.05)
+    yield Progress(Message("Reading {name}", name=gguf.name), 0.05)
     with _telling_of(gguf):
         header = described(gguf)
         config, tokenizer = complete_config(header), gguf_tokenizer(header)
-        yield Progress("Dequantising the weights", 0.4)
+        yield Progress(Message("Dequantising the weights"), 0.4)
         needed, free = 4 * sum(one.numel() for one in empty_network(config).parameters()), shutil.disk_usage(partial.parent).free
         if needed > free:
             raise OSError(errno.ENOSPC, f"{needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free")
         network = _filled(header, config)
-    yield Progress("Writing safetensors", 0.85)
+    yield Progress(Message("Writing safetensors"), 0.85)
     try:
         network.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
@@ -86,7 +89,7 @@ def _telling_of(gguf: Path) -> Iterator[None]:
     except (LayerscopeError, OSError):
         raise
     except Exception as error:  # the GGUF reader raises arbitrary errors on broken bytes
-        raise SourceError(f"{gguf} is truncated, corrupted or not a language model: {reason_of(error)}") from error
+        raise SourceError("{gguf} is truncated, corrupted or not a language model: {reason}", gguf=gguf, reason=reason_of(error)) from error
 
 
 def described(gguf: Path) -> GgufFile:
@@ -100,7 +103,7 @@ def complete_config(header: GgufFile) -> Any:
     """Return the config of a file that has all required keys."""
     norm = "{arch}.attention.layer_norm_epsilon" if header.architecture == "gpt2" else "{arch}.attention.layer_norm_rms_epsilon"
     if not header.real(norm):
-        raise SourceError(f"{header.path}: {header.key(norm)} is missing, and no model can be without it")
+        raise SourceError("{path}: {key} is missing, and no model can be without it", path=header.path, key=header.key(norm))
     return gguf_config(header)
 
 

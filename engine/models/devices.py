@@ -58,7 +58,7 @@ def require_device(name: str) -> None:
     """Raise SourceError unless this machine has a device of this name; "cuda" alone means the current GPU."""
     known = device_names()
     if name not in known and not (name == "cuda" and "cuda:0" in known):
-        raise SourceError(f"there is no device '{name}' on this machine; choose one of {', '.join(known)}")
+        raise SourceError("there is no device '{name}' on this machine; choose one of {choices}", name=name, choices=", ".join(known))
 
 
 def require_dtype(name: str, dtype: str) -> None:
@@ -66,7 +66,9 @@ def require_dtype(name: str, dtype: str) -> None:
     try:
         torch.zeros(1, dtype=getattr(torch, dtype), device=name)
     except Exception as error:  # each backend raises its own errors
-        raise SourceError(f"{name} cannot hold {dtype} ({reason_of(error)}); choose another number format or device") from error
+        raise SourceError(
+            "{name} cannot hold {dtype} ({reason}); choose another number format or device", name=name, dtype=dtype, reason=reason_of(error)
+        ) from error
 
 
 def exact(tensor: torch.Tensor) -> torch.Tensor:
@@ -80,7 +82,7 @@ def _memory(name: str) -> tuple[int, int]:
         try:
             free, total = torch.cuda.mem_get_info(name)
         except Exception as error:  # drivers raise many kinds of errors
-            raise SourceError(f"{name} does not answer ({reason_of(error)}); choose another device") from error
+            raise SourceError("{name} does not answer ({reason}); choose another device", name=name, reason=reason_of(error)) from error
         return int(free), int(total)
     machine = psutil.virtual_memory()
     if name != "mps":

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from engine.errors import SourceError
+from engine.messages import Message
 from engine.models.gguf_file import FAMILIES, GgufFile
 from engine.models.gguf_keys import head_size
 from engine.models.gguf_rope import rope_parameters, sliding_parameters
@@ -12,7 +13,7 @@ from engine.models.gguf_rope import rope_parameters, sliding_parameters
 READING = 2  # version of the conversion; raising it makes cached conversions obsolete
 _LATER_SCALED = 62  # at exactly this depth llama.cpp assumes gemma3 27B, which scales attention differently
 _PERIOD = 6  # gemma3's default: every sixth layer has full attention
-_NO_HEADS = "the stock class has no heads of that width beside so many channels"
+_NO_HEADS = Message("the stock class has no heads of that width beside so many channels")
 _NEEDED = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
 _BOUNDED = (
     "embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv", "attention.key_length",
@@ -41,7 +42,7 @@ def gguf_config(gguf: GgufFile) -> Any:
         config = AutoConfig.for_model(family, **values)
     except Exception as error:  # each config class validates in its own way
         last = str(error).strip().splitlines()[-1].strip()
-        raise SourceError(f"{gguf.path}: its metadata describes no {family} model: {last}") from error
+        raise SourceError("{path}: its metadata describes no {family} model: {last}", path=gguf.path, family=family, last=last) from error
     config.architectures = None
     return config
 
@@ -49,9 +50,20 @@ def gguf_config(gguf: GgufFile) -> Any:
 def _needed(gguf: GgufFile, name: str) -> int:
     value = gguf.whole("{arch}." + name)
     if value is None:
-        raise SourceError(f"{gguf.path}: {gguf.architecture}.{name} is missing, and no model can be without it")
+        raise SourceError(
+            "{path}: {architecture}.{name} is missing, and no model can be without it",
+            path=gguf.path,
+            architecture=gguf.architecture,
+            name=name,
+        )
     if value < 1:
-        raise SourceError(f"{gguf.path}: {gguf.architecture}.{name} is {value}, and at least 1 is needed")
+        raise SourceError(
+            "{path}: {architecture}.{name} is {value}, and at least 1 is needed",
+            path=gguf.path,
+            architecture=gguf.architecture,
+            name=name,
+            value=value,
+        )
     return value
 
 
@@ -61,7 +73,7 @@ def _special(gguf: GgufFile, known: int) -> dict[str, int | None]:
     for name, ours in (("bos", "bos"), ("eos", "eos"), ("padding", "pad"), ("unknown", "")):
         token = gguf.whole(f"tokenizer.ggml.{name}_token_id")
         if token is not None and not 0 <= token < known:
-            raise gguf.unread(f"tokenizer.ggml.{name}_token_id", token, f"the model knows {known} tokens")
+            raise gguf.unread(f"tokenizer.ggml.{name}_token_id", token, Message("the model knows {known} tokens", known=known))
         found[f"{ours}_token_id"] = token
     return {name: token for name, token in found.items() if name != "_token_id"}
 
@@ -106,7 +118,7 @@ def _llama(gguf: GgufFile, size: int) -> dict[str, Any]:
     if not (window := window_of(gguf)):
         return values | switches
     if any(switches.values()):
-        raise gguf.unread("{arch}.attention.sliding_window", window, "no stock class has both a window and biases")
+        raise gguf.unread("{arch}.attention.sliding_window", window, Message("no stock class has both a window and biases"))
     return values | {"sliding_window": window}
 
 
@@ -150,7 +162,7 @@ def _period(gguf: GgufFile, depth: int) -> int:
     written = gguf.value("{arch}.attention.sliding_window_pattern")
     if isinstance(written, list):  # llama.cpp ignores a list, so only its default pattern is accepted
         if [bool(one) for one in written] != [place % _PERIOD < _PERIOD - 1 for place in range(depth)]:
-            raise gguf.unread("{arch}.attention.sliding_window_pattern", written, "llama.cpp knows it as one number alone")
+            raise gguf.unread("{arch}.attention.sliding_window_pattern", written, Message("llama.cpp knows it as one number alone"))
         return _PERIOD
     found = gguf.whole("{arch}.attention.sliding_window_pattern")
     return _PERIOD if found is None else found
@@ -175,7 +187,9 @@ def turning(gguf: GgufFile, size: int, part: bool = False) -> int:
     count = gguf.whole("{arch}.rope.dimension_count")
     count = size if count is None else count
     if not 2 <= count <= size or count % 2 or (count != size and not part):
-        raise gguf.unread("{arch}.rope.dimension_count", count, f"a head has {size} channels, and the stock class turns them all")
+        raise gguf.unread(
+            "{arch}.rope.dimension_count", count, Message("a head has {size} channels, and the stock class turns them all", size=size)
+        )
     return count
 
 
@@ -186,7 +200,13 @@ def vocabulary(gguf: GgufFile) -> int:
         return said or _tokens(gguf)
     for what, count in ((f"{gguf.architecture}.vocab_size", said), ("tokenizer.ggml.tokens", _tokens(gguf))):
         if count is not None and (count > shape[0] if what.startswith("tok") else count != shape[0]):
-            raise SourceError(f"{gguf.path}: {what} says {count} tokens, and token_embd.weight has {shape[0]}")
+            raise SourceError(
+                "{path}: {what} says {count} tokens, and token_embd.weight has {shape}",
+                path=gguf.path,
+                what=what,
+                count=count,
+                shape=shape[0],
+            )
     return shape[0]
 
 
@@ -199,7 +219,13 @@ def require_depth(gguf: GgufFile, depth: int) -> None:
     """Raise SourceError where the declared number of blocks differs from the blocks that have tensors."""
     found = {int(parts[1]) for parts in (name.split(".", 2) for name in gguf.tensors) if parts[0] == "blk" and parts[1].isdigit()}
     if (held := max(found, default=-1) + 1) != depth:
-        raise SourceError(f"{gguf.path}: {gguf.architecture}.block_count says {depth} blocks, and its tensors are of {held}")
+        raise SourceError(
+            "{path}: {architecture}.block_count says {depth} blocks, and its tensors are of {held}",
+            path=gguf.path,
+            architecture=gguf.architecture,
+            depth=depth,
+            held=held,
+        )
 
 
 def require_bounded(gguf: GgufFile) -> None:
@@ -208,7 +234,14 @@ def require_bounded(gguf: GgufFile) -> None:
     for name in _BOUNDED:
         value = gguf.whole("{arch}." + name)
         if value is not None and not 0 <= value <= largest:
-            raise SourceError(f"{gguf.path}: {gguf.architecture}.{name} is {value}, and its tensors allow at most {largest}")
+            raise SourceError(
+                "{path}: {architecture}.{name} is {value}, and its tensors allow at most {largest}",
+                path=gguf.path,
+                architecture=gguf.architecture,
+                name=name,
+                value=value,
+                largest=largest,
+            )
 
 
 def require_widths(gguf: GgufFile) -> None:
@@ -217,9 +250,18 @@ def require_widths(gguf: GgufFile) -> None:
     groups = gguf.whole("{arch}.attention.head_count_kv") or heads
     value = gguf.whole("{arch}.attention.value_length")
     if value is not None and value != size:
-        raise gguf.unread("{arch}.attention.value_length", value, f"keys are {size} wide, and the stock class has values as wide as keys")
+        raise gguf.unread(
+            "{arch}.attention.value_length",
+            value,
+            Message("keys are {size} wide, and the stock class has values as wide as keys", size=size),
+        )
     if heads % groups:
-        raise SourceError(f"{gguf.path}: {heads} heads cannot share {groups} keys and values (attention.head_count_kv) evenly")
+        raise SourceError(
+            "{path}: {heads} heads cannot share {groups} keys and values (attention.head_count_kv) evenly",
+            path=gguf.path,
+            heads=heads,
+            groups=groups,
+        )
     channels, neurons = _needed(gguf, "embedding_length"), _needed(gguf, "feed_forward_length")
     expected = (  # tensor, axis, expected size, and the metadata it comes from
         ("token_embd.weight", 1, channels, "embedding_length"),
@@ -233,4 +275,12 @@ def require_widths(gguf: GgufFile) -> None:
     for name, axis, said, how in expected:
         shape = gguf.shape(name)
         if shape is not None and len(shape) == 2 and shape[axis] != said:
-            raise SourceError(f"{gguf.path}: {gguf.architecture}.{how} is {said}, and {name} has {shape[axis]}")
+            raise SourceError(
+                "{path}: {architecture}.{how} is {said}, and {name} has {shape}",
+                path=gguf.path,
+                architecture=gguf.architecture,
+                how=how,
+                said=said,
+                name=name,
+                shape=shape[axis],
+            )

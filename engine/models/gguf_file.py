@@ -8,6 +8,7 @@ import numpy as np
 from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFEndian, GGUFReader, GGUFValueType, Keys, ReaderTensor
 
 from engine.errors import SourceError, UnsupportedModelError, reason_of
+from engine.messages import Message
 from engine.models.families import row_of
 
 FAMILIES = {"gemma3": "gemma3_text"}  # transformers' family names, where they differ from GGUF's
@@ -80,15 +81,17 @@ class GgufFile:
         if held is None:
             return None
         if self.reader.fields[key].types[-1] not in kinds or held == []:
-            raise SourceError(f"{self.path}: {key} is {str(held)[:80]!r}, and a number belongs there")
+            raise SourceError("{path}: {key} is {held!r}, and a number belongs there", path=self.path, key=key, held=str(held)[:80])
         several = held if isinstance(held, list) else [held]
         if len(set(several)) > 1:
-            raise self.unread(key, held, "its layers are not alike, and cannot be mixed")
+            raise self.unread(key, held, Message("its layers are not alike, and cannot be mixed"))
         return several[0]
 
     def unread(self, name: str, value: Any, reason: str) -> UnsupportedModelError:
         """Return the error that refuses a key, with its value and the reason."""
-        return UnsupportedModelError(f"{self.path}: {self.key(name)} = {str(value)[:80]} is not read here: {reason}")
+        return UnsupportedModelError(
+            "{path}: {key} = {value} is not read here: {reason}", path=self.path, key=self.key(name), value=str(value)[:80], reason=reason
+        )
 
     def shape(self, tensor: str) -> tuple[int, ...] | None:
         """Return a tensor's shape in torch's order, or None if there is no such tensor."""
@@ -114,12 +117,12 @@ def read_header(path: Path) -> GgufFile:
         parts = reader.get_field(Keys.Split.LLM_KV_SPLIT_COUNT)
         count = parts.contents() if parts else 1
     except Exception as error:  # the reader raises arbitrary errors on broken bytes
-        raise SourceError(f"{path} is truncated, corrupted or not a language model: {reason_of(error)}") from error
+        raise SourceError("{gguf} is truncated, corrupted or not a language model: {reason}", gguf=path, reason=reason_of(error)) from error
     row_of(FAMILIES.get(architecture, architecture))
     if architecture not in MODEL_ARCH_NAMES.values():
-        raise UnsupportedModelError(f"the GGUF library has no names for the tensors of '{architecture}'")
+        raise UnsupportedModelError("the GGUF library has no names for the tensors of '{architecture}'", architecture=architecture)
     if isinstance(count, int) and count > 1:
-        raise SourceError(f"{path} is one part of a split GGUF file; join the parts first (llama-gguf-split --merge)")
+        raise SourceError("{path} is one part of a split GGUF file; join the parts first (llama-gguf-split --merge)", path=path)
     if reader.endianess != GGUFEndian.LITTLE:
-        raise UnsupportedModelError(f"{path} holds its numbers most significant byte first, which is not read here")
+        raise UnsupportedModelError("{path} holds its numbers most significant byte first, which is not read here", path=path)
     return GgufFile(path, reader, architecture, {tensor.name: tensor for tensor in reader.tensors})

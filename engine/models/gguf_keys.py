@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gguf import MODEL_ARCH_NAMES
 
+from engine.messages import Message
 from engine.models.gguf_file import GgufFile
 
 _ROTARY = ("llama", "qwen2", "qwen3", "gemma3", "phi3")
@@ -84,24 +85,24 @@ HARMLESS: dict[str, str] = {
     "tokenizer.chat_templates": "the names of other templates beside the one that is used",
 }
 
-_SCALES = "it scales what the stock class leaves unscaled"
-_EXPERTS = "it speaks of experts, and a mixture of experts is not read"
-_CAPS = "it caps scores that the stock class leaves uncapped"
-_ATTENTION = "it changes the attention in a way that the stock class does not"
-_OTHER_KIND = "it belongs to another kind of model"
-_NO_MODEL = "the file holds no language model"
-_STRANGER = "what it changes is not known here"
-_WINDOW = "a sliding window of this architecture is read in different ways"
+_SCALES = Message("it scales what the stock class leaves unscaled")
+_EXPERTS = Message("it speaks of experts, and a mixture of experts is not read")
+_CAPS = Message("it caps scores that the stock class leaves uncapped")
+_ATTENTION = Message("it changes the attention in a way that the stock class does not")
+_OTHER_KIND = Message("it belongs to another kind of model")
+_NO_MODEL = Message("the file holds no language model")
+_STRANGER = Message("what it changes is not known here")
+_WINDOW = Message("a sliding window of this architecture is read in different ways")
 _NONE: tuple[Any, ...] = (0, False)  # values of a switch that is off
 
 REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and the values at which it has no effect
     "general.type": (_NO_MODEL, ("model",)),
-    "general.quantization_version": ("its blocks are of another version than 2, the one that is read", (2,)),
+    "general.quantization_version": (Message("its blocks are of another version than 2, the one that is read"), (2,)),
     "adapter.*": (_NO_MODEL, ()),
     "imatrix.*": (_NO_MODEL, ()),
     "clip.*": (_NO_MODEL, ()),
     "split.*": (_NO_MODEL, ()),
-    "split.count": ("it is one part of several", (0, 1)),
+    "split.count": (Message("it is one part of several"), (0, 1)),
     "diffusion.*": (_OTHER_KIND, ()),
     "xielu.*": (_OTHER_KIND, ()),
     "{arch}.logit_scale": (_SCALES, (0, 1)),
@@ -118,19 +119,19 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and 
     "{arch}.attention.causal": (_ATTENTION, (True,)),
     "{arch}.attention.sliding_window": (_WINDOW, (0,)),
     "{arch}.attention.sliding_window_pattern": (_WINDOW, ()),
-    "{arch}.attention.layer_norm_*": ("it belongs to norms of another kind", ()),
+    "{arch}.attention.layer_norm_*": (Message("it belongs to norms of another kind"), ()),
     "{arch}.attention.*": (_ATTENTION, _NONE),
-    "{arch}.use_parallel_residual": ("attention and feed-forward would run side by side", (False,)),
-    "{arch}.rope.scaling.yarn_ext_factor": ("it mixes scaled and plain positions in a way of its own", (1, -1)),
-    "{arch}.rope.scaling.yarn_log_multiplier": ("it scales yarn's factor once more", (0,)),
-    "{arch}.rope.dimension_sections": ("its positions have several axes", ()),
-    "{arch}.rope.*": ("it changes the rotary positions in a way that the stock class does not", ()),
+    "{arch}.use_parallel_residual": (Message("attention and feed-forward would run side by side"), (False,)),
+    "{arch}.rope.scaling.yarn_ext_factor": (Message("it mixes scaled and plain positions in a way of its own"), (1, -1)),
+    "{arch}.rope.scaling.yarn_log_multiplier": (Message("it scales yarn's factor once more"), (0,)),
+    "{arch}.rope.dimension_sections": (Message("its positions have several axes"), ()),
+    "{arch}.rope.*": (Message("it changes the rotary positions in a way that the stock class does not"), ()),
     "{arch}.expert*": (_EXPERTS, _NONE),
     "{arch}.moe*": (_EXPERTS, _NONE),
-    "{arch}.nextn_predict_layers": ("it has layers that predict further tokens, which are not read", (0,)),
+    "{arch}.nextn_predict_layers": (Message("it has layers that predict further tokens, which are not read"), (0,)),
     "{arch}.leading_dense_block_count": (_EXPERTS, _NONE),
     "tokenizer.rwkv.*": (_OTHER_KIND, ()),
-    "tokenizer.ggml.add_sep_token": ("it adds a token to every text that is not added here", (False,)),
+    "tokenizer.ggml.add_sep_token": (Message("it adds a token to every text that is not added here"), (False,)),
 }  # fmt: skip
 
 

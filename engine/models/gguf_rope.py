@@ -13,6 +13,7 @@ import numpy as np
 from gguf import dequantize
 
 from engine.errors import SourceError
+from engine.messages import Message
 from engine.models.gguf_file import GgufFile
 
 _FREQS, _SHORT, _LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
@@ -55,7 +56,11 @@ def rope_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
     if tensors >= {_SHORT, _LONG}:
         return _longrope(gguf, scaling, base, size)
     if scaling.kind == "longrope" or tensors & {_SHORT, _LONG}:
-        raise gguf.unread(_TYPE, scaling.kind, f"longrope needs the tensors {_SHORT} and {_LONG}, and they are not both there")
+        raise gguf.unread(
+            _TYPE,
+            scaling.kind,
+            Message("longrope needs the tensors {short} and {long}, and they are not both there", short=_SHORT, long=_LONG),
+        )
     factors = _factors(gguf, _FREQS, size) if _FREQS in tensors else None
     return _named(gguf, scaling, base, size, factors) or _listed(gguf, scaling, base, _divisors(scaling, base, size, factors))
 
@@ -70,7 +75,7 @@ def sliding_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
 def _base(gguf: GgufFile, name: str) -> float:
     base = _or(gguf.real(name), 10000.0)
     if not 1 < base < math.inf:
-        raise gguf.unread(name, base, "no positions turn by it")
+        raise gguf.unread(name, base, Message("no positions turn by it"))
     return base
 
 
@@ -86,17 +91,17 @@ def scaling_of(gguf: GgufFile) -> Scaling:
     name = "{arch}.rope.scaling."
     kind = gguf.value(_TYPE) or "linear"  # llama.cpp's default, with a factor of one
     if kind not in ("none", "linear", "yarn", "longrope"):
-        raise gguf.unread(_TYPE, kind, "none, linear, yarn and longrope are known")
+        raise gguf.unread(_TYPE, kind, Message("none, linear, yarn and longrope are known"))
     factor = gguf.real(name + "factor") or gguf.real("{arch}.rope.scale_linear") or 1.0
     if not 0 < factor < math.inf:
-        raise gguf.unread(name + "factor", factor, "no positions can be scaled by it")
+        raise gguf.unread(name + "factor", factor, Message("no positions can be scaled by it"))
     factor = 1.0 if kind == "none" else factor
     own, yarn = _or(gguf.real(name + "attn_factor"), 1.0), gguf.real(name + "yarn_attn_factor")
     fast, slow = _or(gguf.real(name + "yarn_beta_fast"), 32.0), _or(gguf.real(name + "yarn_beta_slow"), 1.0)
     if kind != "yarn" and yarn not in (None, 1):
-        raise gguf.unread(name + "yarn_attn_factor", yarn, "it belongs to yarn, and the scaling is another")
+        raise gguf.unread(name + "yarn_attn_factor", yarn, Message("it belongs to yarn, and the scaling is another"))
     if not fast >= slow > 0:
-        raise gguf.unread(name + "yarn_beta_fast", fast, f"it must not lie below yarn_beta_slow, which is {slow}")
+        raise gguf.unread(name + "yarn_beta_fast", fast, Message("it must not lie below yarn_beta_slow, which is {slow}", slow=slow))
     return Scaling(
         kind=kind,
         factor=factor,
@@ -164,7 +169,7 @@ def _llama3(factors: np.ndarray, base: float, size: int) -> dict[str, Any] | Non
 def _longrope(gguf: GgufFile, scaling: Scaling, base: float, size: int) -> dict[str, Any]:
     """Return longrope's parameters: short factors up to the trained context, long factors beyond it."""
     if scaling.kind == "yarn":
-        raise gguf.unread(_TYPE, scaling.kind, f"the tensor {_LONG} is another scaling, and two at once are not read")
+        raise gguf.unread(_TYPE, scaling.kind, Message("the tensor {long} is another scaling, and two at once are not read", long=_LONG))
     short, long = (_factors(gguf, name, size) * scaling.factor for name in (_SHORT, _LONG))
     return _listed(gguf, scaling, base, short, long)
 
@@ -187,7 +192,13 @@ def _factors(gguf: GgufFile, name: str, size: int) -> np.ndarray:
     tensor = gguf.tensors[name]
     values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32).ravel()
     if len(values) != size // 2:
-        raise SourceError(f"{gguf.path}: {name} holds {len(values)} factors, and {size // 2} pairs of a head turn")
+        raise SourceError(
+            "{path}: {name} holds {count} factors, and {size} pairs of a head turn",
+            path=gguf.path,
+            name=name,
+            count=len(values),
+            size=size // 2,
+        )
     if not (np.isfinite(values).all() and (values > 0).all()):
-        raise SourceError(f"{gguf.path}: {name} holds factors that are no positive numbers")
+        raise SourceError("{path}: {name} holds factors that are no positive numbers", path=gguf.path, name=name)
     return np.array([float(str(value)) for value in values])

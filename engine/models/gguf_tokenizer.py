@@ -7,6 +7,7 @@ unknown name is refused, because the text would be split differently and yield o
 from typing import Any
 
 from engine.errors import SourceError, reason_of
+from engine.messages import Message
 from engine.models.gguf_file import GgufFile
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # GPT-2's
@@ -61,7 +62,7 @@ def gguf_tokenizer(gguf: GgufFile) -> Any:
             _prefix(backend, gguf.value("tokenizer.ggml.add_space_prefix") is not False)
         return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
     except Exception as error:  # tokenizers raise many kinds of errors
-        raise SourceError(f"{gguf.path}: its tokenizer cannot be read: {reason_of(error)}") from error
+        raise SourceError("{path}: its tokenizer cannot be read: {reason}", path=gguf.path, reason=reason_of(error)) from error
 
 
 def pre_of(gguf: GgufFile) -> str:
@@ -73,9 +74,9 @@ def require_known(gguf: GgufFile) -> None:
     """Raise UnsupportedModelError for an unknown tokenizer type or split rule."""
     kind, pre = gguf.value("tokenizer.ggml.model"), pre_of(gguf)
     if kind not in ("gpt2", "llama"):
-        raise gguf.unread("tokenizer.ggml.model", kind, "gpt2 and llama are known")
+        raise gguf.unread("tokenizer.ggml.model", kind, Message("gpt2 and llama are known"))
     if kind == "gpt2" and pre not in CUTS:
-        raise gguf.unread("tokenizer.ggml.pre", pre, "how it cuts a text into words is not known")
+        raise gguf.unread("tokenizer.ggml.pre", pre, Message("how it cuts a text into words is not known"))
 
 
 def _cut(backend: Any, pre: str) -> None:

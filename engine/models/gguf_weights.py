@@ -47,11 +47,19 @@ def sources_of(gguf: GgufFile, network: Any) -> dict[str, tuple[str, ...]]:
     strange = [name for name in gguf.tensors if name not in used and not _SPARE.fullmatch(name)]
     if strange:
         raise UnsupportedModelError(
-            f"{gguf.path}: the tensor {strange[0]} is not read here ({len(strange)} such): the stock class of "
-            f"{network.config.model_type} has no place for it"
+            "{path}: the tensor {strange} is not read here ({count} such): the stock class of {model_type} has no place for it",
+            path=gguf.path,
+            strange=strange[0],
+            count=len(strange),
+            model_type=network.config.model_type,
         )
     if missing:  # transformers would initialise them at random
-        raise SourceError(f"{gguf.path} lacks {len(missing)} of the tensors that such a model has, {missing[0]} for one")
+        raise SourceError(
+            "{path} lacks {count} of the tensors that such a model has, {missing} for one",
+            path=gguf.path,
+            count=len(missing),
+            missing=missing[0],
+        )
     return found
 
 
@@ -66,7 +74,13 @@ def _made_of(gguf: GgufFile, tensor: str, wanted: tuple[int, ...]) -> tuple[str,
     if gguf.architecture == "gpt2" and _transposed(tensor):
         shape = shape[::-1]
     if shape != wanted:
-        raise SourceError(f"{gguf.path}: the tensor {tensor} is {shape}, and by its metadata {wanted} is expected")
+        raise SourceError(
+            "{path}: the tensor {tensor} is {shape}, and by its metadata {wanted} is expected",
+            path=gguf.path,
+            tensor=tensor,
+            shape=shape,
+            wanted=wanted,
+        )
     return (tensor,)
 
 
@@ -86,7 +100,9 @@ def _numbers(gguf: GgufFile, name: str) -> np.ndarray:
         values = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
     except NotImplementedError as error:
         kind = tensor.tensor_type.name
-        raise UnsupportedModelError(f"{name} in {gguf.path} holds numbers of type {kind}, which are not read here") from error
+        raise UnsupportedModelError(
+            "{name} in {file_name} holds numbers of type {kind}, which are not read here", name=name, file_name=gguf.path, kind=kind
+        ) from error
     if gguf.architecture == "llama" and ".attn_q." in name:
         return _turned_back(values, gguf.whole("{arch}.attention.head_count") or 1)
     if gguf.architecture == "llama" and ".attn_k." in name:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from engine.cache import load_result, save_result, spare
 from engine.errors import SourceError, reason_of
+from engine.messages import Message
 from engine.models.families import architecture_of
 from engine.types import ModelSource
 from engine.untrusted import ForeignError, object_in, real_path
@@ -88,13 +89,17 @@ def no_weights(folder: Path) -> str:
     if adapter := only_adapter(folder):
         return adapter
     if shards := sorted(path.name for path in folder.glob("*.safetensors")):
-        return (
-            f"{folder} holds {len(shards)} .safetensors files, such as {shards[0]}, and neither model.safetensors nor "
-            "model.safetensors.index.json, which says what lies in which; fetch the index, or rename a single file to model.safetensors"
+        return Message(
+            "{folder} holds {count} .safetensors files, such as {shards}, and neither model.safetensors nor "
+            "model.safetensors.index.json, which says what lies in which; fetch the index, or rename a single "
+            "file to model.safetensors",
+            folder=folder,
+            count=len(shards),
+            shards=shards[0],
         )
     pickled = next((path.name for path in folder.glob("*.bin")), None)
-    hint = f"; {pickled} is a pickle, which is not opened: convert it with save_pretrained" if pickled else ""
-    return f"{folder} holds no model: no .safetensors file in it{hint}"
+    hint = Message("; {pickled} is a pickle, which is not opened: convert it with save_pretrained", pickled=pickled) if pickled else ""
+    return Message("{folder} holds no model: no .safetensors file in it{hint}", folder=folder, hint=hint)
 
 
 def only_adapter(folder: Path) -> str:
@@ -103,9 +108,12 @@ def only_adapter(folder: Path) -> str:
     if whole or not (folder / "adapter_config.json").is_file():
         return ""
     base = str(json_in(folder / "adapter_config.json").get("base_model_name_or_path") or "its model")[:200]
-    return (
-        f"{folder} holds only an adapter for {base}; open merged:{folder} to use it merged into that model, or merge it yourself "
-        "(peft's merge_and_unload, then save_pretrained)"
+    return Message(
+        "{folder} holds only an adapter for {base}; open merged:{folder2} to use it merged into that model, "
+        "or merge it yourself (peft's merge_and_unload, then save_pretrained)",
+        folder=folder,
+        base=base,
+        folder2=folder,
     )
 
 
@@ -126,11 +134,16 @@ def require_code_allowed(folder: Path, trusted: bool) -> None:
         architecture_of(SimpleNamespace(**{**config, "model_type": str(config.get("model_type"))}))
         if not trusted:
             raise SourceError(
-                f"{folder} wants Python files of its own to be run (auto_map in {name}), which is never done unasked; remove auto_map "
-                "to open it with transformers' own classes, or use --trust-remote-code in the terminal if you trust the files"
+                "{folder} wants Python files of its own to be run (auto_map in {name}), which is never done unasked; "
+                "remove auto_map to open it with transformers' own classes, or use --trust-remote-code in the "
+                "terminal if you trust the files",
+                folder=folder,
+                name=name,
             )
         if "--" in json.dumps(wanted):  # transformers would download it
-            raise SourceError(f"{folder} wants code of another repository to be run (auto_map in {name}); put it into the folder")
+            raise SourceError(
+                "{folder} wants code of another repository to be run (auto_map in {name}); put it into the folder", folder=folder, name=name
+            )
 
 
 def json_in(file: Path) -> dict[str, Any]:
@@ -211,14 +224,14 @@ def _family(folder: Path) -> tuple[str, str]:
     """Return a config's model_type, read as plain JSON, and the reason why the model cannot be opened ("" if it can)."""
     path = folder / "config.json"
     if not path.is_file():
-        return "", only_adapter(folder) or f"{folder} holds no model: config.json is missing"
+        return "", only_adapter(folder) or Message("{folder} holds no model: config.json is missing", folder=folder)
     try:
         values = object_in(path, CONFIG_BYTES)
         config = SimpleNamespace(**{**values, "model_type": str(values.get("model_type") or "")})
         require_code_allowed(folder, trusted=False)
         architecture_of(config)
     except SourceError as error:
-        return config.model_type, str(error)
+        return config.model_type, error.message
     except (OSError, ForeignError) as error:
         return "", f"the configuration in {folder} cannot be read: {reason_of(error)}"
     return config.model_type, ""

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from engine.cache import content_key, file_digest
 from engine.errors import SourceError, reason_of
 from engine.jobs import Job, Progress, in_fresh_process
+from engine.messages import Message
 from engine.model_lock import Turn
 from engine.models.accounting import frequencies_in, patterns, require_frequencies
 from engine.models.devices import require_dtype
@@ -63,7 +64,7 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
         MemoryLimitError: there is not enough memory.
     """
     if source.kind == "hub":
-        yield Progress(f"Fetching {source.location}")
+        yield Progress(Message("Fetching {location}", location=source.location))
         folder = download(source)
     elif source.kind == "folder":
         folder = Path(source.location)
@@ -85,7 +86,7 @@ def converted(source: ModelSource) -> Job[Path]:
     gguf = Path(source.location)
     folder = converted_folder(gguf)
     if not folder.exists():
-        yield Progress(f"Looking at {gguf.name}")
+        yield Progress(Message("Looking at {gguf_name}", gguf_name=gguf.name))
         require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
         yield from in_fresh_process("engine.models.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
     return folder
@@ -124,11 +125,11 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     require_dtype(source.device, spec.dtype)
     if check is not None:
         check(spec)
-    yield Progress(f"Reading {spec.parameters / 1e6:.0f} million parameters")
+    yield Progress(Message("Reading {parameters:.0f} million parameters", parameters=spec.parameters / 1e6))
     network = read_network(folder, spec.dtype, source.trust_remote_code).to(source.device)
-    yield Progress("Reading the tokenizer")
+    yield Progress(Message("Reading the tokenizer"))
     tokenizer = read_tokenizer(folder, source.trust_remote_code)
-    yield Progress("Taking the fingerprint")
+    yield Progress(Message("Taking the fingerprint"))
     opened = Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder), Turn())
     remember(source, spec.name, spec.model_type)
     return opened
@@ -144,7 +145,7 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False, **options: Any
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
         tokenizer(_TRIED)
     except Exception as error:  # tokenizer files fail in many ways
-        raise SourceError(f"{folder} has no tokenizer that can be read: {reason_of(error)}") from error
+        raise SourceError("{folder} has no tokenizer that can be read: {reason}", folder=folder, reason=reason_of(error)) from error
     return tokenizer
 
 
@@ -179,11 +180,14 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
     try:
         network, info = load_with_transformers(folder, getattr(torch, dtype), trust_remote_code, config=config, generation_config=tokens)
     except Exception as error:  # malformed checkpoints make transformers raise arbitrary errors
-        raise SourceError(f"the weights in {folder} cannot be read: {reason_of(error)}") from error
+        raise SourceError("the weights in {folder} cannot be read: {reason}", folder=folder, reason=reason_of(error)) from error
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]
     if missing:
         raise SourceError(
-            f"the weights in {folder} are incomplete: {len(missing)} missing or of the wrong shape, such as {patterns(missing)}"
+            "the weights in {folder} are incomplete: {count} missing or of the wrong shape, such as {patterns}",
+            folder=folder,
+            count=len(missing),
+            patterns=patterns(missing),
         )
     places = places_in(folder)
     require_frequencies(network, {name: read_tensor(name, places[name]) for name in frequencies_in(places)})
@@ -206,7 +210,7 @@ def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, s
     for name in _SPECIAL:
         named = [value for value in (written.get(name), getattr(config, name, None)) if value not in (None, [])]
         tokens[name] = next((value for value in named if _may_be(name, value, config)), None)
-    return GenerationConfig(**tokens), "it is no JSON object" if own is None else _fault(own, config)
+    return GenerationConfig(**tokens), Message("it is no JSON object") if own is None else _fault(own, config)
 
 
 def _fault(own: dict[str, Any], config: Any) -> str:

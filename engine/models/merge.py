@@ -7,6 +7,7 @@ from typing import Any
 from engine.atomic import making
 from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.jobs import Job, Progress, answer_request
+from engine.messages import Message
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -30,7 +31,9 @@ def merge(request: dict[str, Any]) -> Job[dict[str, Any]]:
                     os.rename(beside / target.name, target)
     except OSError as error:
         raise SourceError(
-            f"{target.parent} cannot be written: {error.strerror}; make room, or set LAYERSCOPE_CACHE to another folder"
+            "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder",
+            path=target.parent,
+            reason=error.strerror,
         ) from error
     return {"folder": str(target)}
 
@@ -39,12 +42,12 @@ def _merge(adapter: Path, base: Path, partial: Path) -> Job[None]:
     from engine.models.loading import read_network, read_tokenizer
     from engine.models.sources import read_config
 
-    yield Progress("Reading the model below the adapter", 0.1)
+    yield Progress(Message("Reading the model below the adapter"), 0.1)
     network = read_network(base, str(read_config(base).dtype).removeprefix("torch."))
     tokenizer = read_tokenizer(adapter if (adapter / "tokenizer.json").exists() else base)
-    yield Progress("Merging the adapter", 0.5)
+    yield Progress(Message("Merging the adapter"), 0.5)
     merged = _merged(network, adapter)
-    yield Progress("Writing safetensors", 0.8)
+    yield Progress(Message("Writing safetensors"), 0.8)
     merged.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
 
@@ -63,12 +66,17 @@ def _merged(network: Any, adapter: Path) -> Any:
         wrapped = get_peft_model(network, config, autocast_adapter_dtype=False)
         found: Any = set_peft_model_state_dict(wrapped, load_file(adapter / _WEIGHTS))
     except Exception as error:  # an adapter may contain anything
-        raise SourceError(f"the adapter in {adapter} cannot be read: {reason_of(error)}") from error
+        raise SourceError("the adapter in {adapter} cannot be read: {reason}", adapter=adapter, reason=reason_of(error)) from error
     missing = [name for name in found.missing_keys if "lora_" in name or "modules_to_save" in name]
     if unfit := [*found.unexpected_keys, *missing]:
-        raise SourceError(f"the adapter in {adapter} does not fit its model: {len(unfit)} tensors differ, such as {unfit[0]}")
+        raise SourceError(
+            "the adapter in {adapter} does not fit its model: {count} tensors differ, such as {unfit}",
+            adapter=adapter,
+            count=len(unfit),
+            unfit=unfit[0],
+        )
     if not hasattr(wrapped, "merge_and_unload"):
-        raise UnsupportedModelError(f"an adapter of type {config.peft_type} cannot be merged into weights")
+        raise UnsupportedModelError("an adapter of type {peft_type} cannot be merged into weights", peft_type=config.peft_type)
     return wrapped.merge_and_unload(safe_merge=True)
 
 

@@ -39,13 +39,21 @@ def require_rope_read(values: Mapping[str, Any]) -> None:
         unread = [key for key, value in rope.items() if value is not None and key not in _READ[kind] | _ALWAYS | _WITHOUT_EFFECT]
         if unread:
             raise SourceError(
-                f"{where} sets {unread[0]} = {json.dumps(rope[unread[0]])[:60]}, which rotary scaling of type {kind} does not read"
+                "{where} sets {unread} = {rope}, which rotary scaling of type {kind} does not read",
+                where=where,
+                unread=unread[0],
+                rope=json.dumps(rope[unread[0]])[:60],
+                kind=kind,
             )
         if lacking := sorted(key for key in _NEEDED.get(kind, ()) if rope.get(key) is None):
-            raise SourceError(f"{where} has no {lacking[0]}, which rotary scaling of type {kind} needs")
+            raise SourceError(
+                "{where} has no {lacking}, which rotary scaling of type {kind} needs", where=where, lacking=lacking[0], kind=kind
+            )
         factor = rope.get("factor")
         if factor is not None and (isinstance(factor, bool) or not isinstance(factor, int | float) or factor <= 0):
-            raise SourceError(f"{where} has the factor {json.dumps(factor)[:60]}, and a number above 0 is needed")
+            raise SourceError(
+                "{where} has the factor {factor}, and a number above 0 is needed", where=where, factor=json.dumps(factor)[:60]
+            )
     _require_agreement(values)
 
 
@@ -56,7 +64,7 @@ def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
         if rope is None or rope == {}:
             continue
         if not isinstance(rope, dict):
-            raise SourceError(f"{key} is {json.dumps(rope)[:60]}, and an object is needed")
+            raise SourceError("{key} is {rope}, and an object is needed", key=key, rope=json.dumps(rope)[:60])
         nested = {name: part for name, part in rope.items() if isinstance(part, dict)}
         if nested:
             yield from ((f"{key}.{name}", part) for name, part in nested.items())
@@ -67,12 +75,17 @@ def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 def _kind(where: str, rope: Mapping[str, Any]) -> str:
     new, old = (_OLD_NAMES.get(str(rope[key]), str(rope[key])) if rope.get(key) is not None else None for key in ("rope_type", "type"))
     if new and old and new != old:
-        raise SourceError(f"{where} says both rope_type = {new} and type = {old}")
+        raise SourceError("{where} says both rope_type = {new} and type = {old}", where=where, new=new, old=old)
     kind = new or old or "default"
     if kind == "yarn" and "short_factor" in rope:  # early Phi-3 checkpoints write "yarn" for longrope
         kind = "longrope"
     if kind not in _READ:
-        raise SourceError(f"{where} asks for rotary scaling of type '{kind[:40]}', which is not known; known are {', '.join(_READ)}")
+        raise SourceError(
+            "{where} asks for rotary scaling of type '{kind}', which is not known; known are {choices}",
+            where=where,
+            kind=kind[:40],
+            choices=", ".join(_READ),
+        )
     return kind
 
 
@@ -92,4 +105,9 @@ def _require_agreement(values: Mapping[str, Any]) -> None:
         pairs.append(("rope_scaling.rope_type", _kind("rope_scaling", old), _kind("rope_parameters", main)))
     for name, one, other in pairs:
         if one is not None and other is not None and one != other:
-            raise SourceError(f"the configuration says {name} = {json.dumps(one)[:60]}, and rope_parameters says {json.dumps(other)[:60]}")
+            raise SourceError(
+                "the configuration says {name} = {one}, and rope_parameters says {other}",
+                name=name,
+                one=json.dumps(one)[:60],
+                other=json.dumps(other)[:60],
+            )

@@ -35,9 +35,9 @@ def shaped_config(config: Any, shape: Shape) -> Any:
     old = shape_of(config)
     for axis, same in (("heads", shape.heads == old.heads), ("channels", shape.channels == old.channels)):
         if not same and (reason := architecture_of(config).fixed.get(axis)):
-            raise PlanError(f"the {axis} of {config.model_type} cannot be cut: {reason}")
+            raise PlanError("the {axis} of {model_type} cannot be cut: {reason}", axis=axis, model_type=config.model_type, reason=reason)
     if not 1 <= shape.groups <= shape.heads or shape.heads % shape.groups:
-        raise PlanError(f"{shape.heads} query heads cannot share {shape.groups} KV groups evenly")
+        raise PlanError("{heads} query heads cannot share {groups} KV groups evenly", heads=shape.heads, groups=shape.groups)
     values = config.to_dict()
     if "n_inner" in values:
         values["n_inner"] = shape.neurons
@@ -49,8 +49,12 @@ def shaped_config(config: Any, shape: Shape) -> Any:
         return type(config).from_dict(values)
     except Exception as error:  # each config class validates in its own way
         raise PlanError(
-            f"{config.model_type} models have no shape of {shape.heads} heads, {shape.neurons} neurons, {shape.channels} channels: "
-            f"{str(error).strip().splitlines()[-1].strip()}"
+            "{model_type} models have no shape of {heads} heads, {neurons} neurons, {channels} channels: {error}",
+            model_type=config.model_type,
+            heads=shape.heads,
+            neurons=shape.neurons,
+            channels=shape.channels,
+            error=str(error).strip().splitlines()[-1].strip(),
         ) from error
 
 
@@ -63,7 +67,7 @@ def legal_heads(config: Any) -> tuple[int, ...]:
 
 
 def legal_channels(config: Any, heads: int | None = None, step: int = 1) -> tuple[int, ...]:
-    """Return the numbers of channels that can be kept with so many heads, ascending: multiples of `step`, and all channels."""
+    """Return the numbers of channels that can be kept with `heads` query heads, ascending: multiples of `step`, and all channels."""
     shape = shape_of(config)
     if "channels" in architecture_of(config).fixed:
         return (shape.channels,)

@@ -58,7 +58,12 @@ def places_in(folder: Path) -> dict[str, TensorPlace]:
     places: dict[str, TensorPlace] = {}
     for name, file, view in headers_in(folder):
         if view.get_dtype() not in _DTYPES:
-            raise UnsupportedModelError(f"{name} in {file.name} holds numbers of type {view.get_dtype()}, which are not read here")
+            raise UnsupportedModelError(
+                "{name} in {file_name} holds numbers of type {kind}, which are not read here",
+                name=name,
+                file_name=file.name,
+                kind=view.get_dtype(),
+            )
         places[name] = TensorPlace(file, _DTYPES[view.get_dtype()], tuple(view.get_shape()))
     return places
 
@@ -103,7 +108,12 @@ def write_shards(folder: Path, outputs: dict[str, Output], shard_bytes: int) -> 
             for name in names:
                 tensor = outputs[name].make()
                 if tuple(tensor.shape) != outputs[name].shape:
-                    raise ExportError(f"{name} comes to a shape of {tuple(tensor.shape)}, and {outputs[name].shape} is needed")
+                    raise ExportError(
+                        "{name} comes to a shape of {shape}, and {shape2} is needed",
+                        name=name,
+                        shape=tuple(tensor.shape),
+                        shape2=outputs[name].shape,
+                    )
                 _write(file, tensor, outputs[name].dtype)
                 written += outputs[name].bytes
                 yield written

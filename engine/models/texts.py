@@ -52,7 +52,7 @@ def calibration_of(texts: tuple[str, ...], name: str = "texts") -> TextSet:
     """
     texts = tuple(text.strip() for text in texts if text.strip())
     if not texts:
-        raise TextError(f"{name} holds no text; write one text a line, five to ten sentences are enough")
+        raise TextError("{name} holds no text; write one text a line, five to ten sentences are enough", name=name)
     return TextSet(name, texts, hashlib.sha256(json.dumps(texts).encode()).hexdigest())
 
 
@@ -85,13 +85,13 @@ def read_texts(path: Path) -> TextSet:
     try:
         return calibration_of(tuple(text_in(path, LARGE).splitlines()), str(path))
     except FileNotFoundError as error:
-        raise TextError(f"{path} does not exist; name a UTF-8 file with one text a line") from error
+        raise TextError("{path} does not exist; name a UTF-8 file with one text a line", path=path) from error
     except ForeignError as error:
-        raise TextError(f"{path} cannot be read: {error}") from error
+        raise TextError("{path} cannot be read: {error}", path=path, error=error) from error
     except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}") from error
+        raise TextError("{path} cannot be read: {error}", path=path, error=error.strerror) from error
     except ValueError as error:  # a NUL in the path
-        raise TextError(f"{str(path)!r} cannot be read: {error}") from error
+        raise TextError("{path!r} cannot be read: {error}", path=str(path), error=error) from error
 
 
 def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, ...]:
@@ -107,7 +107,7 @@ def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, .
     for text, words in enumerate(calibration.texts):
         row = tokens_of(tokenizer, config, words, limit)
         if not row:
-            raise TextError(f"the tokenizer makes no token of the text {words[:40]!r}")
+            raise TextError("the tokenizer makes no token of the text {words!r}", words=words[:40])
         rows.append((text, row))
     return pack_rows(rows)
 
@@ -132,7 +132,12 @@ def require_known(ids: list[int], config: Any, text: str) -> list[int]:
         TextError: a token has no embedding.
     """
     if ids and max(ids) >= config.vocab_size:
-        raise TextError(f"the tokenizer makes token {max(ids)} of the text {text[:40]!r}, and the model knows {config.vocab_size} tokens")
+        raise TextError(
+            "the tokenizer makes token {layers} of the text {text!r}, and the model knows {vocab_size} tokens",
+            layers=max(ids),
+            text=text[:40],
+            vocab_size=config.vocab_size,
+        )
     return ids
 
 
@@ -142,7 +147,7 @@ def tokens_in(packs: Sequence[Pack]) -> int:
 
 
 def beginning(packs: Sequence[Pack], tokens: int) -> int:
-    """Return how many leading packs fit into so many tokens; at least one."""
+    """Return how many leading packs fit into `tokens` tokens; at least one."""
     return max(1, sum(end <= tokens for end in itertools.accumulate(pack.ids.shape[1] for pack in packs)))
 
 

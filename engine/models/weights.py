@@ -30,11 +30,11 @@ def weight_files(folder: Path) -> list[Path]:
             with safe_open(file, framework="pt") as opened:
                 opened.keys()
         except FileNotFoundError as error:
-            raise SourceError(f"{file} is named by the index but missing") from error
+            raise SourceError("{file} is named by the index but missing", file=file) from error
         except ForeignError as error:
-            raise SourceError(f"{file} cannot be read: {error}") from error
+            raise SourceError("{path} cannot be read: {error}", path=file, error=error) from error
         except (SafetensorError, OSError) as error:
-            raise SourceError(f"{file} is truncated or corrupted: {reason_of(error)}") from error
+            raise SourceError("{file} is truncated or corrupted: {reason}", file=file, reason=reason_of(error)) from error
     return files
 
 
@@ -43,9 +43,9 @@ def _named_by(index: Path) -> list[Path]:
     try:
         names = sorted(set(object_in(index)["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SourceError(f"{index} cannot be read as an index of weights") from error
+        raise SourceError("{index} cannot be read as an index of weights", index=index) from error
     if strange := [name for name in names if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors")]:
-        raise SourceError(f"{index} names {str(strange[0])[:100]!r}, which is no .safetensors file beside it")
+        raise SourceError("{index} names {strange!r}, which is no .safetensors file beside it", index=index, strange=str(strange[0])[:100])
     return [index.parent / name for name in names]
 
 
@@ -61,7 +61,10 @@ def headers_in(folder: Path) -> Iterator[tuple[str, Path, Any]]:
             for name in opened.keys():  # noqa: SIM118  # a safe_open is no dict
                 if name in seen:
                     raise SourceError(
-                        f"both {seen[name].name} and {file.name} hold a tensor named {name}, so it is not clear which is meant"
+                        "both {name} and {file_name} hold a tensor named {name2}, so it is not clear which is meant",
+                        name=seen[name].name,
+                        file_name=file.name,
+                        name2=name,
                     )
                 seen[name] = file
                 yield name, file, opened.get_slice(name)

@@ -20,7 +20,7 @@ HELD = 2000  # held-out tokens per domain
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Weighing:
-    """Reweights a run's domains every so many steps; the reference losses are stored in the run's record."""
+    """Reweights a run's domains every `every` steps; the reference losses are stored in the run's record."""
 
     run: Run
     reader: Reader

@@ -46,7 +46,7 @@ class Held:
     skips: tuple[tuple[int, ...], ...]
 
     def first(self, tokens: int) -> "Held":
-        """Return the leading packs that fit into so many tokens; at least one."""
+        """Return the leading packs that fit into `tokens` tokens; at least one."""
         count = beginning(self.packs, tokens)
         return replace(self, packs=self.packs[:count], skips=self.skips[:count])
 
@@ -57,7 +57,7 @@ def held_packs(packs: Sequence[Pack]) -> Held:
 
 
 def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -> dict[str, Held]:
-    """Return both held-out texts: packs of the training kind, and at most so many tokens of the bundled evaluation texts."""
+    """Return both held-out texts: packs of the training kind, and at most `tokens` tokens of the bundled evaluation texts."""
     _, packs, skips = windows(model.tokenizer, model.config, bundled(language, "evaluation"), limit=tokens)
     return {
         "kind": held_packs(kind),
@@ -101,7 +101,7 @@ def _scored(network: Any, pack: Pack, skips: Sequence[int], autocast: str, devic
 
 
 def held_of_domains(rows: Rows, tokens: int) -> dict[str, Held]:
-    """Return the held-out text of each domain, at most so many tokens."""
+    """Return the held-out text of each domain, at most `tokens` tokens each."""
     return {name: held_packs(rows.of(name).held_out(tokens)) for name in rows.domains}
 
 

@@ -155,7 +155,7 @@ def seconds_for(model: Model, plan: Plan, kind: str, tokens: int, judged: int = 
 
 
 def work_of(model: Model, plan: Plan, kind: str, tokens: int) -> float:
-    """Return the work of a repair on so many practice tokens, in parameters times tokens."""
+    """Return the work of a repair on `tokens` practice tokens, in parameters times tokens."""
     if choices(kind):
         return effort(model, plan, choices(kind), tokens).total
     return REFIT * work_of_pass(model, tokens)

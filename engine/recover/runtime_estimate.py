@@ -31,7 +31,7 @@ class Effort:
 
 
 def effort(model: Model, plan: Plan, options: int, tokens: int) -> Effort:
-    """Return the work of repairing a plan on so many practice tokens, with so many candidate maps per seam."""
+    """Return the work of repairing a plan on `tokens` practice tokens, with `options` candidate maps per seam."""
     blocks, head = _sizes(model, plan)
     held = tokens * held_share(-(-tokens // PACK_TOKENS))
     fitted, places = tokens - held, [place for place, _ in seams(plan)]
@@ -42,7 +42,7 @@ def effort(model: Model, plan: Plan, options: int, tokens: int) -> Effort:
 
 
 def judging(model: Model, plan: Plan, tokens: int) -> float:
-    """Return the work of evaluating a plan before and after on so many tokens."""
+    """Return the work of evaluating a plan before and after repair on `tokens` tokens."""
     blocks, head = _sizes(model, plan)
     return work_of_pass(model, tokens) + tokens * (2 * sum(blocks[plan.prefix :]) + 3 * head)
 

@@ -21,5 +21,5 @@ def held_out(packs: int) -> tuple[int, ...]:
 
 
 def held_share(packs: int) -> float:
-    """Return the held-out share of so many packs of equal size."""
+    """Return the held-out share of `packs` packs of equal size."""
     return len(held_out(packs)) / packs

@@ -97,7 +97,7 @@ class RecoverySettings:
         return self
 
     def rate_for(self, parameters: int) -> float:
-        """Return the highest learning rate for a student of so many parameters."""
+        """Return the highest learning rate for a student of `parameters` parameters."""
         table = _LORA_RATES if self.train == "lora" else _RATES
         return self.rate or next(rate for most, rate in table if parameters <= most)
 

@@ -50,7 +50,7 @@ def _guarded(run: Run, tell: Callable[[Numbers, int], object]) -> Callable[[Mapp
     def guarded(line: Mapping[str, Any]) -> None:
         try:
             tell(numbers_in(line), int(line["step"]))
-        except Exception as error:  # as above
+        except Exception as error:  # trackers may raise anything
             run.also = None
             run.note(track_error=reason_of(error))
 

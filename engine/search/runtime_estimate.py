@@ -81,7 +81,7 @@ class MapEffort:
         return progress
 
     def passed(self, rejected: int, threshold: float) -> None:
-        """Record a finished step that begins at this T, with so many candidates rejected above t_min."""
+        """Record a finished step that begins at T = `threshold`, with `rejected` candidates rejected above t_min."""
         self._look()
         self._begun = self._begun or (rejected, threshold)
         folds, highest = self._begun

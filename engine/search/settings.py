@@ -14,7 +14,7 @@ TARGETS = ("layers", "parameters", "memory")  # kinds of targets given by a sing
 class Target:
     """The target of a plan; exactly one of the first three is given.
 
-    `keep` layers, or at most so many `parameters`, or at most so many `bytes` of weights and the KV cache of `batch` sequences of `context`
+    `keep` layers, at most `parameters` parameters, or at most `bytes` bytes of weights and the KV cache of `batch` sequences of `context`
     tokens.
     """
 

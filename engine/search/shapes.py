@@ -119,7 +119,7 @@ def _ordered(done: Sequence[Candidate], left: Sequence[Candidate]) -> tuple[Cand
 
 
 def searched(objective: Objective, seconds: float) -> Callable[[int], Job[Plan]]:
-    """Return a function that finds the layers of a depth by a search of so many seconds."""
+    """Return a function that finds the layers of a depth by a search of `seconds` seconds."""
 
     def layers(depth: int) -> Job[Plan]:
         if depth == objective.model.spec.depth:
