@@ -1,7 +1,9 @@
-"""One opening of a model has one number; what belongs to another is dropped. And what a page brings with it."""
+"""One opening of a model has one number; requests with another number are dropped. Also the state that a loading page brings."""
 
 import json
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import gradio as gr
 import pytest
@@ -10,6 +12,7 @@ from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from tests.page.pages import KEY, Page
 from tests.waiting import wait_for_jobs
+from ui.page.bench.costing import Costing
 from ui.page.bench.workbench import T_MIN
 
 # --- one opening, one number ---
@@ -58,6 +61,28 @@ def test_the_last_open_wins_whatever_else_was_asked_for(folder: Path, deeper: Pa
     assert bench.map_of is not None
     assert bench.map_of.highest == 6
     assert told["status"]["problem"] is None
+
+
+def test_what_the_old_models_map_has_found_does_not_get_before_the_new_model(
+    folder: Path, deeper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map's job asks for its first step's cost while another model is asked for: the cost came first, failed, and dropped the model."""
+    found, asked, ask = Event(), Event(), Costing.ask
+
+    def late(*plans: Any) -> None:
+        found.set()
+        asked.wait(1)  # in vain: who asks for another model waits for the job
+        ask(*plans)
+
+    monkeypatch.setattr(Costing, "ask", late)
+    page = Page(deeper, tmp_path / "exports")
+    page.enter(query="?C=2&I=1&L=0")
+    assert found.wait(120)
+    page.on.open(KEY, str(folder), "auto", "cpu", "english", "", 2, 1, 0, 9, "reference", "flattened")
+    asked.set()
+    wait_for_jobs()
+    assert json.loads(page.tell()["views"]["spec"]["value"])["source"] == str(folder)
+    assert page.tell()["status"]["problem"] is None
 
 
 def test_nothing_is_asked_of_the_old_model_while_another_is_on_its_way(page: Page, deeper: Path) -> None:

@@ -11,6 +11,7 @@ from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import Similarity, blocks_key
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
+from engine.model_lock import check_cancelled
 from engine.passes.profiling import Profile
 from engine.plans.description import require_depth
 from engine.plans.files import of_another_model, plan_from_json
@@ -186,10 +187,12 @@ class Workbench(Opening):
         self.submit("map", job, lambda found: self._mapped(settings, found), urgent=True, yielding=True, quick=True)
 
     def _glimpsed(self, settings: LacoSettings, step: Step) -> None:
-        self.preview = step
-        self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, Frontier(T_MIN, (step,)), filling=True))
-        for tell in self._on_shown:
-            tell(step.proposal.plan)
+        with self.lock:  # this is the job's thread: another model may have been asked for
+            check_cancelled()  # what is queued for the old model now would run first, and its failure would drop the new one
+            self.preview = step
+            self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, Frontier(T_MIN, (step,)), filling=True))
+            for tell in self._on_shown:
+                tell(step.proposal.plan)
 
     def _stop_short(self, settings: LacoSettings) -> None:
         """Show the steps of a stopped map: those from T = 1 down, and the one that holds T."""
