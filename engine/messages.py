@@ -1,5 +1,6 @@
 """Sentences for users: a template with its values. A message reads as English by itself and is translated where it is displayed."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ def message_of(error: BaseException) -> str:
 
 
 def translate(message: str, gettext: Gettext) -> str:
-    """Return a message in the language of a catalogue; messages, errors and terms among its values are translated too."""
+    """Return a message in the language of a catalogue; messages and errors among its values are translated too, plain text is not."""
     if not isinstance(message, Message):
         return gettext(message) if message else message
     template = gettext(message.template)
@@ -49,7 +50,7 @@ def translate(message: str, gettext: Gettext) -> str:
 def _value(value: Any, gettext: Gettext) -> Any:
     if isinstance(value, BaseException):
         return translate(message_of(value), gettext)
-    return translate(value, gettext) if isinstance(value, str) else value
+    return translate(value, gettext) if isinstance(value, Message) else value
 
 
 def encode_message(message: str) -> Any:
@@ -64,6 +65,8 @@ def _encoded(value: Any) -> Any:
         return encode_message(message_of(value))
     if isinstance(value, Message):
         return encode_message(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": str(value)}  # which JSON has no word for
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
@@ -76,8 +79,13 @@ def decode_message(value: Any) -> str:
     """Return the message that JSON holds; its values may be messages too."""
     if not is_message(value):
         return str(value)
-    values = {name: decode_message(one) if is_message(one) else one for name, one in value["values"].items()}
-    return Message(value["template"], **values)
+    return Message(value["template"], **{name: _decoded(one) for name, one in value["values"].items()})
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == {"number"}:
+        return float(value["number"])
+    return decode_message(value) if is_message(value) else value
 
 
 def encode_messages(value: Any) -> Any:

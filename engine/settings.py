@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from engine.errors import SettingsError
+from engine.messages import Message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,7 +73,9 @@ class Registry(Mapping[str, Method[F]]):
             SettingsError: there is no such method.
         """
         if name not in self:
-            raise SettingsError("unknown {kind} '{name}'; choose one of {choices}", kind=self.kind, name=name, choices=", ".join(self))
+            raise SettingsError(
+                "unknown {kind} '{name}'; choose one of {choices}", kind=Message(self.kind), name=name, choices=", ".join(self)
+            )
         return self[name]
 
     def controls(self) -> tuple[tuple[type, str], ...]:

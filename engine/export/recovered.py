@@ -44,7 +44,7 @@ def recovered(run: Run) -> Job[RecoveryReport | None]:
         return (yield from scaled(_finish(run), 0.95, 1.0))
     except LayerscopeError as error:
         if run.state != "running":  # a running run belongs to another process, so its folder is not touched
-            run.failed(str(error))
+            run.failed(error.message)
         raise
 
 

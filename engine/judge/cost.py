@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from engine.cache import Definition
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import EVALUATION, Evaluation, Judge
+from engine.messages import Message
 from engine.models.texts import BUNDLED, bundled
 from engine.types import Model, Plan, TextSet
 
@@ -53,7 +54,7 @@ def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_T
 def costs(judge: Judge, plans: Sequence[Plan], tell: Callable[[Plan, Cost], object]) -> Job[None]:
     """Measure plans in order and call `tell` with each cost as soon as it is known; remembered costs take no time."""
     for number, plan in enumerate(plans):
-        label = f"Plan {number + 1} of {len(plans)} ({plan.depth} layers)"
+        label = Message("Plan {number} of {count} ({depth} layers)", number=number + 1, count=len(plans), depth=plan.depth)
         tell(plan, cost_of((yield from as_part(judge.judge(plan), label, number, len(plans)))))
 
 

@@ -18,6 +18,7 @@ from engine.cache import Definition, Ledger, key_of
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
 from engine.judge.similarity import blocks_key, cosine
+from engine.messages import Message
 from engine.models.texts import Pack, pack_rows, tokens_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
@@ -92,9 +93,11 @@ def windows(
     context = min(context, longest)
     stride = context if stride is None else stride
     if limit < 1:
-        raise SettingsError(f"{limit} tokens are none to judge on")
+        raise SettingsError("{limit} tokens are none to judge on", limit=limit)
     if context < 2 or not 1 <= stride <= context:
-        raise SettingsError(f"context {context} and stride {stride} make no windows; stride lies between 1 and context")
+        raise SettingsError(
+            "context {context} and stride {stride} make no windows; stride lies between 1 and context", context=context, stride=stride
+        )
     rows: list[tuple[int, list[int]]] = []
     unscored: list[int] = []
     scored, bos = 0, False
@@ -120,7 +123,7 @@ def windows(
             scored += len(window) - skip
             done = start + len(window)
     if not scored:
-        raise TextError(f"{texts.name} is too short to judge on: no text of it has two tokens")
+        raise TextError("{texts_name} is too short to judge on: no text of it has two tokens", texts_name=texts.name)
     packs = pack_rows(rows, max(context, CONTEXT))
     ends = [0]
     for pack in packs:
@@ -173,7 +176,7 @@ class Judge:
         if value is None:
             sums, scored = dict[int, list[float]](), self._scored.setdefault(name, {})
             for index in range(len(self.packs)):
-                yield Progress("Judging the plan", index / len(self.packs))
+                yield Progress(Message("Judging the plan"), index / len(self.packs))
                 for text, scores in self._score(index, plan, scored):
                     sums[text] = [a + b for a, b in zip(sums.get(text, [0.0] * 6), scores, strict=True)]
             value = [[None if not math.isfinite(x) else x for x in sums[text]] for text in sorted(sums)]

@@ -14,6 +14,7 @@ from transformers import DynamicCache, GenerationConfig
 
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress, as_part
+from engine.messages import Message
 from engine.models.texts import require_known
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
@@ -57,7 +58,9 @@ def generate_beside(
     for place, decoding in enumerate(DECODINGS):
         for side, writer in enumerate(writers):
             writing = generate(model, writer, rows, new_tokens, seed if decoding == "sampled" else None)
-            label = f"Writing with {('the source', 'the plan')[side]}, {decoding}"
+            label = Message(
+                "Writing with {writer}, {decoding}", writer=(Message("the source"), Message("the plan"))[side], decoding=Message(decoding)
+            )
             written[decoding].append((yield from as_part(writing, label, 2 * place + side, 4)))
     return tuple(
         Sample(prompt, decoding, *(side[index] for side in written[decoding]))
@@ -76,10 +79,15 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> li
     else:
         ids = tokenizer(prompt)["input_ids"]
     if not ids:
-        raise TextError(f"the tokenizer makes no token of the prompt {prompt[:40]!r}; write at least a word")
+        raise TextError("the tokenizer makes no token of the prompt {prompt!r}; write at least a word", prompt=prompt[:40])
     longest = getattr(model.config, "max_position_embeddings", None)
     if new_tokens < 1 or (longest and len(ids) + new_tokens > longest):
-        raise SettingsError(f"{len(ids)} tokens of prompt and {new_tokens} new ones do not fit in the model's context of {longest}")
+        raise SettingsError(
+            "{count} tokens of prompt and {new_tokens} new ones do not fit in the model's context of {longest}",
+            count=len(ids),
+            new_tokens=new_tokens,
+            longest=longest,
+        )
     return require_known(list(ids), model.config, prompt)
 
 

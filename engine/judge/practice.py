@@ -21,7 +21,12 @@ def practice_packs(model: Model, texts: TextSet, tokens: int) -> tuple[Pack, ...
     protocol, packs, _ = windows(model.tokenizer, model.config, texts, limit=tokens)
     least = min(protocol.context - 1, tokens)
     if protocol.tokens < least:
-        raise TextError(f"{texts.name} has {protocol.tokens} tokens, which is less than one sequence of {least}; bring more text")
+        raise TextError(
+            "{texts_name} has {tokens} tokens, which is less than one sequence of {least}; bring more text",
+            texts_name=texts.name,
+            tokens=protocol.tokens,
+            least=least,
+        )
     return tuple(replace(pack, name=texts.name, fingerprint=fingerprint) for pack in packs)
 
 

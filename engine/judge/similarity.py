@@ -8,6 +8,7 @@ import torch
 
 from engine.cache import Definition, Key, Ledger, content_key, key_of, load_measured, save_measured
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.models.devices import exact
 from engine.models.texts import packs_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
@@ -99,7 +100,7 @@ def profiled(meter: SimilarityMeter) -> Job[Profile]:
     key = meter.key_of(PROFILE)
     known = load_measured(key)
     if known is None:
-        yield Progress("Running the texts through the model")
+        yield Progress(Message("Running the texts through the model"))
         found = yield from profile(meter.captures)
         save_measured(key, asdict(found))
         return found

@@ -17,6 +17,7 @@ import torch
 
 from engine.errors import SettingsError, TextError, reason_of
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.models.texts import assets_folder, pack_rows, tokens_of
 from engine.passes.forward import capture, logits_of, normed, resume
 from engine.plans.description import require_depth
@@ -89,7 +90,13 @@ def split(model: Model, context: str, continuation: str) -> tuple[list[int], lis
     scored = whole[len(model.tokenizer(context)["input_ids"]) :]
     read = whole[:-1][-(getattr(model.config, "max_position_embeddings", None) or len(whole)) :]
     if not scored or len(scored) > len(read):
-        raise TextError(f"{continuation!r} after {context[:40]!r} has {len(scored)} tokens, and {len(read)} can be read before the last")
+        raise TextError(
+            "{continuation!r} after {context!r} has {count} tokens, and {count2} can be read before the last",
+            continuation=continuation,
+            context=context[:40],
+            count=len(scored),
+            count2=len(read),
+        )
     return read, scored
 
 
@@ -100,7 +107,7 @@ def _answer(
     mixer, found = Mixer(model.network), list[tuple[_Answer, _Answer]]()
     packs = pack_rows([(index, read) for index, (read, _) in enumerate(rows)])
     for index, pack in enumerate(packs):
-        yield Progress(f"Scoring {name}", begin + index / len(packs) / len(BUNDLED_TASKS))
+        yield Progress(Message("Scoring {name}", name=name), begin + index / len(packs) / len(BUNDLED_TASKS))
         with model.lock:
             record = capture(model, pack)
             finals = record.final, normed(model, resume(model, mixer, record, plan.blocks, plan.prefix), plan.blocks)
@@ -137,7 +144,7 @@ def _accuracy(marks: Sequence[bool]) -> tuple[float, float]:
 
 def _require_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise SettingsError(f"a limit of {limit} items leaves nothing to score; it is at least 1, or none for all items")
+        raise SettingsError("a limit of {limit} items leaves nothing to score; it is at least 1, or none for all items", limit=limit)
 
 
 # --- lm-evaluation-harness ---
@@ -156,16 +163,19 @@ def evaluate_tasks(model: Model, plan: Plan, tasks: Sequence[str], limit: int | 
     require_depth(plan, model.spec.depth)
     _require_limit(limit)
     if not tasks:
-        raise SettingsError(f"name at least one task, such as {CLOZE}")
+        raise SettingsError("name at least one task, such as {cloze}", cloze=CLOZE)
     harness = _harness()
-    yield Progress("Looking up the tasks", 0.0)
+    yield Progress(Message("Looking up the tasks"), 0.0)
     manager = _manager(harness, tasks)
     sides = [_wrap(harness, model, live_network(model, side)) for side in (untouched(plan.source_depth), plan)]
     found: list[TaskScore] = []
     for index, task in enumerate(tasks):
         results = []
         for side, wrapped in enumerate(sides):
-            yield Progress(f"Running {task} on {('the source', 'the plan')[side]}", (2 * index + side) / (2 * len(tasks)))
+            yield Progress(
+                Message("Running {task} on {value}", task=task, value=("the source", "the plan")[side]),
+                (2 * index + side) / (2 * len(tasks)),
+            )
             results.append(_evaluate(harness, manager, model, wrapped, task, limit))
         found.extend(scores_of(*results))
     return tuple(found)
@@ -181,7 +191,8 @@ def _harness() -> Any:
     except ImportError as error:
         raise SettingsError(
             "install layerscope[eval] to run tasks of lm-evaluation-harness (pip install 'layerscope[eval]'); "
-            f"the bundled tasks run without it ({reason_of(error)})"
+            "the bundled tasks run without it ({reason})",
+            reason=reason_of(error),
         ) from error
     return SimpleNamespace(Dataset=Dataset, simple_evaluate=simple_evaluate, HFLM=HFLM, TaskManager=TaskManager)
 
@@ -192,7 +203,9 @@ def _manager(harness: Any, tasks: Sequence[str]) -> Any:
     manager = harness.TaskManager(include_defaults=bool(foreign))
     unknown = sorted(set(foreign) - set(manager.all_tasks))
     if unknown:
-        raise SettingsError(f"lm-evaluation-harness knows no task {', '.join(unknown)}; `lm_eval ls tasks` lists those it knows")
+        raise SettingsError(
+            "lm-evaluation-harness knows no task {choices}; `lm_eval ls tasks` lists those it knows", choices=", ".join(unknown)
+        )
     return manager
 
 
@@ -209,7 +222,9 @@ def _evaluate(harness: Any, manager: Any, model: Model, wrapped: Any, task: str,
         with model.lock, torch.random.fork_rng():  # the harness seeds torch's global generator
             return harness.simple_evaluate(model=wrapped, tasks=[asked], **options)["results"]
     except Exception as error:  # external tasks may raise anything, for example without a network for their data sets
-        raise SettingsError(f"lm-evaluation-harness could not run {task}: {type(error).__name__}: {reason_of(error)}") from error
+        raise SettingsError(
+            "lm-evaluation-harness could not run {task}: {name}: {reason}", task=task, name=type(error).__name__, reason=reason_of(error)
+        ) from error
 
 
 def task_config(dataset: Any, name: str) -> dict[str, Any]:

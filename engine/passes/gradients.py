@@ -12,6 +12,7 @@ import torch
 from torch.func import functional_call
 
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.model_lock import check_cancelled
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
@@ -38,7 +39,7 @@ def full(model: Model, plan: Plan, packs: Sequence[Pack], take: Take) -> Job[int
                 weight = block.get_parameter(f"{name}.weight").requires_grad_(True)
                 weight.register_post_accumulate_grad_hook(_shown(take, place, f"{name}.weight"))
     for number, ids in enumerate(texts):
-        yield Progress("Gradients, a text at a time", number / len(texts))
+        yield Progress(Message("Gradients, a text at a time"), number / len(texts))
         with model.lock:
             _backward(network, ids.to(model.source.device))
     return len(texts)
@@ -69,7 +70,7 @@ def local(walk: Walk, block: Block, place: int, take: Take) -> Job[int]:
     """Pass to `take` the gradients of the norm of a block's output over each pack, ||block(x)||; return the number of packs."""
     cutter, layer = walk.mixer.cutter, blocks_of(walk.model.network)[block.home]
     for number, opening in enumerate(walk.openings):
-        yield Progress(f"Layer {block.home}: gradients", number / len(walk.openings))
+        yield Progress(Message("Layer {home}: gradients", home=block.home), number / len(walk.openings))
         with walk.model.lock:
             names = [f"{name}.weight" for name in cutter.row.projections]
             found = _local_backward(layer, walk.mixer.overrides(block), names, walk.states[number], opening.calls[block.home])

@@ -9,6 +9,7 @@ import torch
 
 from engine.cache import Definition, Ledger, key_of
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture
 from engine.types import Model
@@ -79,7 +80,7 @@ def profile(captures: Sequence[Capture]) -> Job[Profile]:
     Every mean is over tokens (over texts for the angular distance), equally weighted. If all texts are single tokens, the `_rest` figures
     are NaN.
     """
-    yield Progress("Comparing hidden states", 0.0)
+    yield Progress(Message("Comparing hidden states"), 0.0)
     points = len(captures[0].states)
     every = torch.zeros(points, points, dtype=torch.float64)
     first, angular = torch.zeros_like(every), torch.zeros_like(every)
@@ -96,7 +97,7 @@ def profile(captures: Sequence[Capture]) -> Job[Profile]:
         norms.append(lengths)
         is_first.append(opening)
         texts += len(record.pack.spans)
-        yield Progress("Comparing hidden states", (done + 1) / len(captures))
+        yield Progress(Message("Comparing hidden states"), (done + 1) / len(captures))
     opening, length = torch.cat(is_first), torch.cat(norms, dim=1)
     tokens, others = len(opening), int((~opening).sum())
     similarity = (every / tokens).clamp(-1, 1)
@@ -173,7 +174,7 @@ def weight_distance(model: Model) -> Job[WeightDistance]:
     for row, name in enumerate(names):
         for layer in range(pairs):
             if ledger.get(f"{name} {layer}") is None:
-                yield Progress(f"Comparing {name}", (row * pairs + layer) / (len(names) * pairs))
+                yield Progress(Message("Comparing {name}", name=name), (row * pairs + layer) / (len(names) * pairs))
                 with model.lock:
                     ledger.add(f"{name} {layer}", _compare(model, name, layer))
     values = [[ledger.get(f"{name} {layer}") or (math.nan, math.nan) for layer in range(pairs)] for name in names]

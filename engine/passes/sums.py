@@ -43,7 +43,7 @@ class Sums:
         """Return [width]: |x| aggregated over each text's tokens by `sequence`, then over texts by `batch` (2407.14679, section 2.2)."""
         for name in (batch, sequence):
             if name not in AGGREGATIONS:
-                raise SettingsError(f"unknown aggregation '{name}'; choose one of {', '.join(AGGREGATIONS)}")
+                raise SettingsError("unknown aggregation '{name}'; choose one of {choices}", name=name, choices=", ".join(AGGREGATIONS))
         total, squares = self._by_text[sequence]
         if batch == "l2":
             return squares.sqrt()

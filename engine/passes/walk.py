@@ -12,6 +12,7 @@ import torch
 
 from engine.errors import SourceError
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.model_lock import check_cancelled
 from engine.models.families import Architecture, blocks_of
 from engine.models.texts import Pack
@@ -101,12 +102,14 @@ class Walk:
 
     def _run(self, block: Block, see: See | None, inputs: tuple[str, ...], keep: bool) -> Job[None]:
         for number, one in enumerate(self.openings):
-            yield Progress(f"Layer {block.home}", number / len(self.openings))
+            yield Progress(Message("Layer {home}", home=block.home), number / len(self.openings))
             with self.model.lock:
                 state = self._block(block, number, one, see, inputs, keep)
             if state is not None:
                 if not bool(torch.isfinite(state).all()):
-                    raise SourceError(f"the plan's hidden states are not finite numbers in {self.model.spec.dtype}; try float32")
+                    raise SourceError(
+                        "the plan's hidden states are not finite numbers in {dtype}; try float32", dtype=self.model.spec.dtype
+                    )
                 self.states[number] = state
 
     @torch.no_grad()

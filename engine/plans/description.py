@@ -15,7 +15,9 @@ Say = Callable[..., str]  # a function of a sentence with placeholders and their
 def require_depth(plan: Plan, depth: int) -> None:
     """Raise PlanError if a plan was made for a model of another depth."""
     if plan.source_depth != depth:
-        raise PlanError(f"this plan is for a model of {plan.source_depth} layers; the open model has {depth}")
+        raise PlanError(
+            "this plan is for a model of {source_depth} layers; the open model has {depth}", source_depth=plan.source_depth, depth=depth
+        )
 
 
 def weigh(spec: ModelSpec, plan: Plan) -> tuple[int, int]:

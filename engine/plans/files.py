@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import PlanError
+from engine.messages import Message
 from engine.plans.parts import (
     AXES,
     block_to_json,
@@ -62,7 +63,9 @@ def of_another_model(value: Any, fingerprint: str) -> str:
     made_for = model_of_plan(value)
     if made_for is None or made_for[1] == fingerprint:
         return ""
-    return f"this plan was made for {made_for[0]} ({made_for[1][:12]}), which is not the open model"
+    return Message(
+        "this plan was made for {made_for} ({made_for2}), which is not the open model", made_for=made_for[0], made_for2=made_for[1][:12]
+    )
 
 
 def plan_from_json(value: Any) -> Plan:
@@ -85,29 +88,33 @@ def plan_from_json(value: Any) -> Plan:
         width, masks = (None if value.get(part) is None else part_from_json(value[part]) for part in ("width", "masks"))
         plan = Plan(depth, blocks, told.method, told.settings, repairs, width, masks)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise PlanError(f'this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error!r})') from error
+        raise PlanError('this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error!r})', error=error) from error
     _check(plan)
     return plan
 
 
 def _check(plan: Plan) -> None:
     if not plan.blocks or plan.depth > plan.source_depth:
-        raise PlanError(f"a plan keeps between 1 and source_depth={plan.source_depth} blocks, not {plan.depth}")
+        raise PlanError(
+            "a plan keeps between 1 and source_depth={source_depth} blocks, not {depth}", source_depth=plan.source_depth, depth=plan.depth
+        )
     if list(plan.kept) != sorted(set(plan.kept)):
         raise PlanError("the homes of a plan's blocks must rise from block to block")
     for block in plan.blocks:
         layers = [layer for layer, _ in block.mix]
         if not layers or len(set(layers)) != len(layers):
-            raise PlanError(f"the block of home {block.home} must mix each layer once and at least one")
+            raise PlanError("the block of home {home} must mix each layer once and at least one", home=block.home)
         for layer in (block.home, *layers):
             if not 0 <= layer < plan.source_depth:
-                raise PlanError(f"layer {layer} is outside the source's 0 to {plan.source_depth - 1}")
+                raise PlanError(
+                    "layer {layer} is outside the source's 0 to {source_depth}", layer=layer, source_depth=plan.source_depth - 1
+                )
         if not all(abs(weight) < float("inf") for _, weight in block.mix):
-            raise PlanError(f"the block of home {block.home} has a coefficient that is not a finite number")
+            raise PlanError("the block of home {home} has a coefficient that is not a finite number", home=block.home)
         require_kept(block)
     for axis in AXES:
         if len({width_of(block, axis) for block in plan.blocks}) > 1:
-            raise PlanError(f"a plan keeps as many {axis} in every block, since stock classes have one width")
+            raise PlanError("a plan keeps as many {axis} in every block, since stock classes have one width", axis=axis)
 
 
 def read_plan(path: Path) -> Plan:
@@ -129,18 +136,22 @@ def read_json(path: Path) -> Any:
         require_regular(path)
         return json_of(_zipped(path)) if zipfile.is_zipfile(path) else json_in(path, LARGE)
     except FileNotFoundError as error:
-        raise PlanError(f"{path.name or path} does not exist") from error
+        raise PlanError("{gguf} does not exist", gguf=path.name or path) from error
     except ForeignError as error:
-        raise PlanError(f"{path.name or path} is no JSON file that can be read: {error}") from error
+        raise PlanError("{path_name} is no JSON file that can be read: {error}", path_name=path.name or path, error=error) from error
     except (*BROKEN_ZIP, OSError, ValueError) as error:
-        raise PlanError(f"{path.name or path} is no JSON file that can be read") from error
+        raise PlanError("{path_name} is no JSON file that can be read", path_name=path.name or path) from error
 
 
 def _zipped(path: Path) -> str:
     with zipfile.ZipFile(path) as whole:
         plans = [member for member in whole.infolist() if member.filename.endswith(".json")]
         if len(plans) != 1:
-            raise PlanError(f"{path.name} holds {len(plans)} plans; choose a file with one")
+            raise PlanError("{path_name} holds {count} plans; choose a file with one", path_name=path.name, count=len(plans))
         if plans[0].file_size > LARGE:
-            raise ForeignError(f"it has {plans[0].file_size / 1e6:.0f} MB, and at most {LARGE / 1e6:.0f} MB are read")
+            raise ForeignError(
+                "it has {file_size:.0f} MB, and at most {large:.0f} MB are read",
+                file_size=plans[0].file_size / 1e6,
+                large=LARGE / 1e6,
+            )
         return whole.read(plans[0]).decode("utf-8")

@@ -121,4 +121,6 @@ def require_kept(block: Block) -> None:
     for axis in AXES:
         kept = None if block.trim is None else getattr(block.trim, axis)
         if kept is not None and (not kept or list(kept) != sorted(set(kept)) or kept[0] < 0):
-            raise PlanError(f"the block of home {block.home} must keep its {axis} each once, in order, and at least one")
+            raise PlanError(
+                "the block of home {home} must keep its {axis} each once, in order, and at least one", home=block.home, axis=axis
+            )

@@ -31,7 +31,9 @@ def mix_tensors(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype)
     total = first.to(torch.float32) * weight
     for weight, tensor in rest:
         if tensor.shape != first.shape:
-            raise PlanError(f"layers of different shapes cannot be mixed: {tuple(first.shape)} and {tuple(tensor.shape)}")
+            raise PlanError(
+                "layers of different shapes cannot be mixed: {shape} and {shape2}", shape=tuple(first.shape), shape2=tuple(tensor.shape)
+            )
         total += tensor.to(torch.float32) * weight  # no fused multiply-add, so that every processor gives the same bits
     return total.to(dtype)
 
@@ -47,7 +49,12 @@ def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, ma
     matrix = tensor_of(mark).to(values.device).double()
     width = values.shape[-1] if transposed else values.shape[0]
     if matrix.numel() > 1 and matrix.shape != (width, width):
-        raise PlanError(f"the repair {mark[:12]} is a map of {tuple(matrix.shape)}, made for a model of another width than {width}")
+        raise PlanError(
+            "the repair {mark} is a map of {shape}, made for a model of another width than {width}",
+            mark=mark[:12],
+            shape=tuple(matrix.shape),
+            width=width,
+        )
     if matrix.numel() == 1:
         made = values * matrix
     elif transposed and values.dim() > 1:
@@ -66,7 +73,7 @@ def unpack_mask(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Return a mask packed by `pack_mask` as bool of a shape."""
     size = int(torch.Size(shape).numel())
     if bits.numel() != -(-size // 8):
-        raise PlanError(f"a mask of this plan is for a tensor of another size than {tuple(shape)}")
+        raise PlanError("a mask of this plan is for a tensor of another size than {shape}", shape=tuple(shape))
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=size).reshape(shape)).bool()
 
 

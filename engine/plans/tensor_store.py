@@ -95,7 +95,9 @@ def _write(mark: str, path: Path) -> None:
         with replacing(path) as beside:
             save_file({"tensor": tensor_of(mark)}, beside)
     except (OSError, SafetensorError) as error:
-        raise PlanError(f"{path} cannot be written: {reason_of(error)}; make room, or set LAYERSCOPE_CACHE to another folder") from error
+        raise PlanError(
+            "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder", path=path, reason=reason_of(error)
+        ) from error
 
 
 def tensor_of(mark: str) -> torch.Tensor:
@@ -117,8 +119,9 @@ def _read(path: Path) -> torch.Tensor:
             raise ForeignError("it is not as it was written")
     except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a dtype that torch lacks
         raise PlanError(
-            f"the tensor {path.stem[:12]} of this plan is not on this machine; "
-            "bring the plan's .tensors.safetensors with its file, or make the plan again"
+            "the tensor {stem} of this plan is not on this machine; bring the plan's .tensors.safetensors with "
+            "its file, or make the plan again",
+            stem=path.stem[:12],
         ) from error
     return tensor
 
@@ -145,7 +148,7 @@ def pack_tensors(marks: Iterable[str], file: Path) -> None:
         with replacing(file) as beside:
             save_file({mark: tensor_of(mark).contiguous() for mark in marks}, beside)
     except (OSError, SafetensorError) as error:
-        raise PlanError(f"the plan's tensors cannot be written to {file}: {error}") from error
+        raise PlanError("the plan's tensors cannot be written to {file}: {error}", file=file, error=error) from error
 
 
 def unpack_tensors(file: Path) -> None:
@@ -160,8 +163,8 @@ def unpack_tensors(file: Path) -> None:
         require_regular(file)
         found = load_file(file)
     except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a dtype that torch lacks
-        raise PlanError(f"{file} holds the plan's tensors and cannot be read: {error}") from error
+        raise PlanError("{file} holds the plan's tensors and cannot be read: {error}", file=file, error=error) from error
     for mark, tensor in found.items():
         if name_tensor(tensor) != mark:
-            raise PlanError(f"{file} holds a tensor that is not the one its plan names")
+            raise PlanError("{file} holds a tensor that is not the one its plan names", file=file)
         keep_tensor(mark)

@@ -90,7 +90,9 @@ def iterative_or_at_once(meter: SimilarityMeter, judge: Judge, settings: LacoSet
     """Compare Algorithm 1 with folds of the same size placed where single folds of the source are most similar."""
     proposal = yield from as_part(folding(meter, settings), "", 0, 4)
     plan = yield from as_part(at_once(meter, settings, proposal), Message("At once"), 1, 4)
-    iterative = yield from as_part(row_of(meter, judge, Message("iterative (Algorithm 1)"), settings, proposal.plan), "Iterative", 2, 4)
+    iterative = yield from as_part(
+        row_of(meter, judge, Message("iterative (Algorithm 1)"), settings, proposal.plan), Message("Iterative"), 2, 4
+    )
     return _answer(
         "iterative-or-at-once",
         [iterative, (yield from as_part(row_of(meter, judge, Message("at once"), settings, plan), Message("At once"), 3, 4))],
@@ -149,12 +151,12 @@ def acceptance(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -> 
             value = mean_similarity(other, rows[0].plan, settings)
             floor = 0.0 if math.isnan(value) else value
         steps = yield from as_part(
-            _down_to(other, settings, target, floor), Message("Accepting by {name}", name=name), 2 * place + 1, parts
+            _down_to(other, settings, target, floor), Message("Accepting by {name}", name=Message(name)), 2 * place + 1, parts
         )
         path = path or steps
         step = min(steps, key=lambda step: abs(step.proposal.plan.depth - target))  # of equal ones the highest T
-        job = _measured(meters, judge, Message("accepted by {name}", name=name), settings, step, name)
-        rows.append((yield from as_part(job, Message("Accepted by {name}", name=name), 2 * place + 2, parts)))
+        job = _measured(meters, judge, Message("accepted by {name}", name=Message(name)), settings, step, name)
+        rows.append((yield from as_part(job, Message("Accepted by {name}", name=Message(name)), 2 * place + 2, parts)))
     mapped = []
     for place, step in enumerate(_spread_out(path)):
         label = Message("T map, T = {t_from:.4f}", t_from=step.t_from)
@@ -232,7 +234,7 @@ def calibrations(meter: SimilarityMeter, judge: Judge, settings: LacoSettings) -
 def _texts(own: TextSet) -> Iterator[tuple[str, TextSet]]:
     english = bundled("english")
     half = len(english.texts) // 2
-    named = [(Message("{own_name} (yours)", own_name=own.name), own), ("english", english), ("korean", bundled("korean"))]
+    named = [(Message("{own_name} (yours)", own_name=own.name), own), (Message("english"), english), (Message("korean"), bundled("korean"))]
     named += [
         (Message("english, first half"), calibration_of(english.texts[:half])),
         (Message("english, second half"), calibration_of(english.texts[half:])),

@@ -26,10 +26,10 @@ from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.rules import fold_spans, untouched
 from engine.search.frontier import Frontier, Step
 from engine.types import Block, Model, ModelSource, Plan, Repair
-from tests.export.test_language import KOREAN
 from tests.export.test_lineage import PLAN as STEP
 from tests.export.test_lineage import RECOVERY, SOURCE
 from tests.families import TEXTS
+from ui.text.extraction import messages
 
 PLAN = fold_spans(6, [(1, 3)], "reference")
 EVIL = "<script>alert('x')</script>"
@@ -195,7 +195,8 @@ def test_korean_says_the_same_figures(tiny: Callable[..., Model]) -> None:
     assert "2-3번 레이어를 1번 레이어에 병합" in read
     assert "512 602 오차 안에서 같은 속도(0.97–1.20배)" in read
     assert "샘플 2개 가운데 작아진 모델은 1개, 원본은 0개에서" in read
-    sentences = [sentence for sentence in KOREAN if len(sentence) > 12 and "{" not in sentence]
+    said = [sentence for sentence, place in messages() if place.startswith(("assets/report", "engine/export", "engine/plans/description"))]
+    sentences = [sentence for sentence in said if len(sentence) > 12 and "{" not in sentence]
     assert len([sentence for sentence in sentences if sentence in words(english)]) > 40
     assert [sentence for sentence in sentences if sentence in read] == []
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from engine.messages import Message
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from tests.page.pages import KEY, SETTINGS, SLIDERS, Page
@@ -196,7 +197,7 @@ def test_rows_of_the_board_are_named_in_the_language_of_the_page(folder: Path, t
         bench = page.sessions.of(KEY)
         bench.set_spans([[1, 2]])
         wait_for_jobs()
-        name = bench.comparison.board.pin(bench.hand, "by hand, repaired (ridge)")
+        name = bench.comparison.board.pin(bench.hand, Message("{label}, repaired ({kind})", label=Message("by hand"), kind="ridge"))
         bench.comparison.shown()
         assert [entry["label"] for entry in page.shown("board", "data")["entries"]] == [named]
         bench.comparison.board.remove(name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.messages import Message
 from engine.models.devices import device_names
 from engine.models.library import Listed
 from tests.families import save_tiny
@@ -12,7 +13,7 @@ from tests.page.pages import KEY, SETTINGS, Page
 from tests.waiting import wait_for_jobs
 from ui.page.bench.exporting import start_export
 from ui.page.picker import device_at_hand, device_choices, models_data
-from ui.text.messages import teller
+from ui.text.messages import translator
 from ui.text.words import words
 
 GONE = "mps" if "mps" not in device_names() else "cuda:99"
@@ -43,10 +44,10 @@ def test_what_was_opened_or_exported_meanwhile_is_offered_the_next_time(tmp_path
 
 
 def test_reasons_are_told_in_the_language_of_the_page() -> None:
-    reason = "models of type 'bert' are not supported; supported are llama"
+    reason = Message("models of type '{model_type}' are not supported; supported are {known}", model_type="bert", known="llama")
     listed = (Listed("hub:a/b", "a/b", "hub", "bert", False, reason, 3), Listed("/m", "m", "recent", "llama", True, "", 1, 2.0))
     for language, told in (("en", reason), ("ko", "‘bert’ 계열은 지원하지 않습니다. 지원하는 계열: llama")):
-        first, second = json.loads(models_data(listed, teller(language)))["models"]
+        first, second = json.loads(models_data(listed, translator(language)))["models"]
         assert (first["reason"], first["supported"], first["group"], second["group"]) == (told, False, "hub", "recent")
 
 

@@ -1,17 +1,13 @@
-import json
 import re
 
 import pytest
+from babel.messages.pofile import read_po
 
-from engine.models.texts import assets_folder
+from engine.catalogues import LOCALE
 from ui.text.glossary import GLOSSARY, Term
-from ui.text.messages import _KOREAN
-from ui.text.words import all_words
 
-ENGLISH, KOREAN = all_words("en"), all_words("ko")
-SENTENCES = {(ENGLISH[name], KOREAN[name]) for name in ENGLISH if name != "other_language"} | set(_KOREAN.items())
-REPORT = json.loads((assets_folder() / "report" / "ko.json").read_text(encoding="utf-8"))
-SENTENCES |= set(REPORT.items())
+with (LOCALE / "ko" / "LC_MESSAGES" / "layerscope.po").open("rb") as file:
+    SENTENCES = {(str(entry.id), str(entry.string)) for entry in read_po(file, locale="ko") if entry.id and entry.id != "한국어"}
 SAYS_ANOTHER_THING = {"Layer Collapse": "LaCo"}  # a name, not two terms
 
 
@@ -19,7 +15,7 @@ def bare(sentence: str) -> str:
     """A sentence without what is filled in, code, keys and names, in small letters."""
     for name, short in SAYS_ANOTHER_THING.items():
         sentence = sentence.replace(name, short)
-    return re.sub(r"\{\w*\}|`[^`]*`|\"[^\"]*\"", "…", sentence).lower()
+    return re.sub(r"\{\w*[^{}]*\}|`[^`]*`|\"[^\"]*\"", "…", sentence).lower()
 
 
 def says(term: Term, english: str) -> bool:

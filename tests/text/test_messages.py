@@ -1,140 +1,189 @@
-import ast
+"""Messages are English by themselves and are translated where they are shown; every one stands in every catalogue."""
+
 import json
 import re
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from string import Formatter
 
 import pytest
+from babel.messages.pofile import read_po
 
-import engine.errors
-import ui.text.messages
-from engine.errors import LayerscopeError
+from engine import catalogues
+from engine.catalogues import LOCALE, catalogue, languages
+from engine.errors import PlanError, SettingsError, SourceError
+from engine.export.language import require_language, speaker
+from engine.messages import Message, decode_message, encode_message, encode_messages, message_of, translate
 from engine.methods.baselines import BASELINES
-from ui.text.messages import in_korean, label_teller, labels_told, teller
+from engine.untrusted import ForeignError
+from ui.text import extraction, words
+from ui.text.extraction import messages, untranslated, write
+from ui.text.messages import METHODS, method_title, translated_labels, translator
 
-ROOT = Path(ui.text.messages.__file__).resolve().parents[2]
-OFF_PAGE = (ROOT / "ui" / "terminal", ROOT / "ui" / "page" / "app.py")  # what these say is never on the page
-SOURCES = [file for part in ("engine", "ui") for file in sorted((ROOT / part).rglob("*.py")) if not any(map(file.is_relative_to, OFF_PAGE))]
-TELLING = {"Progress", "_progress"} | {
-    name for name, kind in vars(engine.errors).items() if isinstance(kind, type) and issubclass(kind, LayerscopeError)
-}
-KOREAN = ui.text.messages._KOREAN
+OTHERS = [language for language in languages() if language != "en"]
 
 
-def sentence(words: ast.expr) -> str:
-    """What stands in the code, `{}` for each thing that is filled in."""
-    parts = words.values if isinstance(words, ast.JoinedStr) else [words]
-    doubled = isinstance(words, ast.JoinedStr)
-    return "".join(
-        (part.value.replace("{", "{{").replace("}", "}}") if doubled else part.value) if isinstance(part, ast.Constant) else "{}"
-        for part in parts
-    )
-
-
-def told() -> Iterator[str]:
-    """Every mistake and every step of a task that the page may tell of."""
-    for file in SOURCES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in TELLING:
-                words = node.args[0]
-                chosen = [words.body, words.orelse] if isinstance(words, ast.IfExp) else [words]
-                yield from (sentence(one) for one in chosen if isinstance(one, ast.Constant | ast.JoinedStr) and sentence(one))
-
-
-def written() -> set[str]:
-    """Every string in the code, and every f-string as a sentence."""
-    trees = [
-        ast.parse(file.read_text(encoding="utf-8"))
-        for file in SOURCES
-        if file.name not in ("messages.py", "mistakes.py", "mistakes_gguf.py", "mistakes_learning.py", "steps.py")
-    ]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    return {
-        sentence(node)
-        for node in nodes
-        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
-    }
+def entries(language: str) -> list[tuple[str, str]]:
+    """Return the English and the translation of each message of a catalogue."""
+    with (LOCALE / language / "LC_MESSAGES" / "layerscope.po").open("rb") as file:
+        return [(str(entry.id), str(entry.string)) for entry in read_po(file, locale=language) if entry.id]
 
 
 def fields(text: str) -> list[str]:
-    return [field for _, field, *_ in Formatter().parse(text) if field is not None]
+    return sorted(str(field) for _, field, *_ in Formatter().parse(text) if field is not None)
 
 
-def test_every_mistake_and_every_step_has_a_row() -> None:
-    found = set(told())
-    assert len(found) > 120  # the search itself works
-    assert found - set(KOREAN) == set()
+# --- a message ---
 
 
-def test_every_row_stands_in_the_code() -> None:
-    assert set(KOREAN) - written() == set()
+def test_a_message_is_its_own_english_and_keeps_its_parts() -> None:
+    message = Message("{left} of {depth:.1f} layers", left=3, depth=6)
+    assert message == "3 of 6.0 layers"
+    assert (message.template, message.values) == ("{left} of {depth:.1f} layers", {"left": 3, "depth": 6})
+    assert Message('write {"home"}') == 'write {"home"}'
 
 
-@pytest.mark.parametrize("english", KOREAN)
-def test_a_row_tells_in_korean_all_that_the_sentence_tells(english: str) -> None:
-    count, korean = len(fields(english)), fields(KOREAN[english])
-    assert sorted(korean) in ([""] * count, [str(place) for place in range(count)])
-    filled = english.format(*(f"<{place}>" for place in range(count)))
-    told = in_korean(filled)
-    assert told == KOREAN[english].format(*(f"<{place}>" for place in range(count)))  # its own row, not a more general one
-    assert re.search("[가-힣]", told) or not re.search("[a-z]", english)
+def test_an_error_takes_a_template_or_a_message() -> None:
+    error = PlanError("layer {layer} is missing", layer=3)
+    assert str(error) == message_of(error) == "layer 3 is missing"
+    assert PlanError(error.message).message.values == {"layer": 3}
+    assert message_of(ValueError("plain")) == "plain"
 
 
-def test_what_is_told_within_a_sentence_is_korean_too() -> None:
-    assert in_korean("hub:a/b is not on this machine and the Hub cannot be reached; open a local folder, or connect") == (
-        "hub:a/b: 이 컴퓨터에 없고, 허브에 연결할 수 없습니다. 로컬 폴더를 열거나 인터넷에 연결하세요."
+def test_values_are_translated_with_their_message() -> None:
+    found = {"{file}: {error}": "[{file}] {error}", "no {thing}": "kein {thing}", "rule": "Regel"}
+    inner = ForeignError("no {thing}", thing=Message("rule"))
+    outer = SourceError("{file}: {error}", file="a.json", error=inner)
+    assert str(outer) == "a.json: no rule"
+    assert translate(outer.message, lambda text: found.get(text, text)) == "[a.json] kein Regel"
+
+
+def test_a_message_goes_through_json_with_all_its_parts() -> None:
+    message = Message("{label}: {step}", label=Message("Plan {number}", number=2), step=Path("x"))
+    again = decode_message(json.loads(json.dumps(encode_message(message))))
+    assert isinstance(again, Message)
+    assert again == "Plan 2: x"
+    assert isinstance(again.values["label"], Message)
+    assert decode_message("plain") == "plain"
+    assert encode_messages({"rows": [message, 3]})["rows"][1] == 3
+
+
+# --- the catalogues ---
+
+
+def test_the_messages_of_the_code_are_found() -> None:
+    found = {message for message, _ in messages()}
+    assert len(found) > 1300
+    assert {"no model is open yet", "Pruning {method}"} & found
+    assert "the configuration says {depth_key} = {depth}, and the weights hold {layers} layers" in found
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_every_message_is_translated(language: str) -> None:
+    assert untranslated(language) == []
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_a_catalogue_holds_no_message_that_the_code_has_no_longer(language: str) -> None:
+    assert {english for english, _ in entries(language)} - {message for message, _ in messages()} == set()
+
+
+@pytest.mark.parametrize("language", OTHERS)
+def test_a_translation_has_the_fields_of_its_message(language: str) -> None:
+    assert [english for english, other in entries(language) if set(fields(english)) != set(fields(other))] == []
+
+
+def test_korean_is_korean() -> None:
+    """Only names, units and signs are the same in both."""
+    same = {english for english, korean in entries("ko") if english == korean}
+    assert {re.sub(r"\{[^}]*\}", "", english).strip() for english in same} <= {
+        "Layerscope",
+        "per-token",
+        "LaCo",
+        "Sheared LLaMA",
+        "SVG",
+        "GB",
+        ":",
+        "English",
+    }
+    without = {english for english, korean in entries("ko") if english not in same and not re.search("[가-힣]", korean)}
+    assert {english for english in without if re.search("[a-z]{3}", re.sub(r"\{[^}]*\}", "", english))} == set()
+
+
+# --- what is shown ---
+
+
+def test_what_the_engine_says_is_shown_in_korean() -> None:
+    korean = translator("ko")
+    unreached = Message(
+        "hub:{location} is not on this machine and {how}; open a local folder, or connect",
+        location="a/b",
+        how=Message("the Hub cannot be reached"),
     )
+    assert korean(unreached) == "hub:a/b: 이 컴퓨터에 없고, 허브에 연결할 수 없습니다. 로컬 폴더를 열거나 인터넷에 연결하세요."
+    assert korean(Message("no model is open yet")) == "아직 열린 모델이 없습니다."
+    assert korean("Segmentation fault") == "Segmentation fault"
+    assert translator("en")(unreached) == str(unreached)
 
 
-def test_the_more_telling_row_wins() -> None:
-    assert in_korean("the weights in /m cannot be read: no\nsecond line") == "/m의 가중치를 읽을 수 없습니다: no\nsecond line"
-
-
-def test_a_sentence_of_somebody_elses_stays_as_it_is() -> None:
-    assert in_korean("Segmentation fault") == "Segmentation fault"
-
-
-def test_english_pages_tell_the_sentence_itself() -> None:
-    assert teller("en")("no model is open yet") == "no model is open yet"
-    assert teller("ko")("no model is open yet") == "아직 열린 모델이 없습니다."
-
-
-def test_steps_within_steps_are_told() -> None:
-    assert in_korean("Plan 1 of 5 (28 layers): Judging the plan") == "플랜 1 / 5 (레이어 28개): 플랜 평가 중"
-    assert in_korean("Rule mean: Judging the plan") == "규칙 mean: 플랜 평가 중"
-    assert in_korean("Beam at layer 7; best so far 0.4260") == "빔 탐색, 레이어 7. 현재 최고 점수 0.4260"
-    assert in_korean("Writing with the plan, greedy") == "플랜 생성 중, 그리디"
+def test_steps_within_steps_are_translated() -> None:
+    step = Message("Plan {number} of {count} ({depth} layers)", number=1, count=5, depth=28)
+    assert (
+        translator("ko")(Message("{label}: {step}", label=step, step=Message("Judging the plan")))
+        == "플랜 1 / 5 (레이어 28개): 플랜 평가 중"
+    )
 
 
 def test_rows_of_a_table_are_named_in_the_language_of_the_page() -> None:
-    rows = ["rule mean", "at once", "accepted by cosine", "C = 4", "english, first half", "LaCo mean, C 4, I 2, T 0.6500, repaired (ridge)"]
+    rows = [Message("rule {rule}", rule="mean"), "at once", Message("{label}, repaired ({kind})", label="LaCo mean, C 4", kind="ridge")]
     table = {"rows": [{"label": row, "depth": 5, "plan": {"method": "at once"}} for row in rows], "telling": [{"measure": "cosine"}]}
-    korean = json.loads(labels_told(json.dumps(table), teller("ko")))
-    assert [row["label"] for row in korean["rows"]] == [
-        "규칙 mean",
-        "일괄 병합",
-        "코사인 기준으로 채택",
-        "C = 4",
-        "영어, 앞 절반",
-        "LaCo mean, C 4, I 2, T 0.6500, 복구 (ridge)",
-    ]
+    korean = json.loads(translated_labels(json.dumps(encode_messages(table)), "ko"))
+    assert [row["label"] for row in korean["rows"]] == ["규칙 mean", "일괄 병합", "LaCo mean, C 4, 복구 (ridge)"]
     assert korean["telling"] == [{"measure": "코사인"}]
     assert [(row["depth"], row["plan"]) for row in korean["rows"]] == [(5, {"method": "at once"})] * len(rows)
-    assert json.loads(labels_told(json.dumps(table), teller("en"))) == table
-    assert labels_told("", teller("ko")) == ""  # nothing has been run yet
+    assert [row["label"] for row in json.loads(translated_labels(json.dumps(encode_messages(table)), "en"))["rows"]] == [
+        str(row) for row in rows
+    ]
+    assert translated_labels("", "ko") == ""  # nothing has been run yet
 
 
-def test_a_method_is_named_in_words_in_both_languages() -> None:
-    english, korean = label_teller("en"), label_teller("ko")
-    assert [english(name) for name in BASELINES if english(name) in (name, "")] == ["random"]
-    assert (english("bi"), korean("bi")) == ("block influence", "블록 영향도(BI)")
-    assert (english("file (sleb)"), korean("file (sleb)")) == ("file (greedy (SLEB))", "파일 (그리디 (SLEB))")
-    assert (english("bi, repaired (ridge)"), korean("bi, repaired (ridge)")) == (
-        "block influence, repaired (ridge)",
-        "블록 영향도(BI), 복구 (ridge)",
-    )
-    own = "LaCo mean, C 4, I 2, T 0.6500"
-    assert english(own) == korean(own) == own
-    assert english("by hand") == "by hand"
-    assert (korean("by hand"), korean("at once"), korean("rule bi")) == ("수동", "일괄 병합", "규칙 bi")
+def test_a_method_has_a_title_in_both_languages() -> None:
+    assert [name for name in BASELINES if method_title(name) == name] == ["random"]
+    assert (method_title("bi"), translator("ko")(method_title("bi"))) == ("block influence", "블록 영향도(BI)")
+    assert method_title("something new") == "something new"
+    assert set(METHODS) >= {"laco", "search", "hand-made"}
+
+
+def test_a_report_speaks_the_languages_that_have_a_catalogue() -> None:
+    assert languages() == ("en", "ko")
+    with pytest.raises(SettingsError, match="unknown language 'fr'; choose one of en, ko"):
+        require_language("fr")
+    assert speaker("en")("In {share} of places both name the same next token.", share="60 %").startswith("In 60 % of")
+    assert speaker("ko")("Layer {span} dropped.", span="3") == "3번 레이어를 제거합니다."
+    assert speaker("ko")("never heard of {braces}") == "never heard of {braces}"
+
+
+# --- a third language ---
+
+
+def test_a_third_language_is_one_catalogue_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pseudo-locale: every message in brackets."""
+    shutil.copytree(LOCALE, tmp_path / "locale")
+    for module in (catalogues, extraction):
+        monkeypatch.setattr(module, "LOCALE", tmp_path / "locale")
+    pseudo = extraction.updated("de")
+    for entry in pseudo:
+        if entry.id:
+            entry.string = f"[{entry.id}]"
+    write(pseudo, tmp_path / "locale" / "de" / "LC_MESSAGES" / "layerscope.po")
+    monkeypatch.setitem(words.LANGUAGES, "de", ("/de", "Deutsch"))
+    catalogue.cache_clear()
+    try:
+        assert languages() == ("en", "de", "ko")
+        assert untranslated("de") == []
+        assert words.all_words("de") == {name: f"[{english}]" for name, english in words.TEXT.items()}
+        assert translator("de")(PlanError("no tensor {mark} is kept here", mark=3).message).count("[") <= 1
+        assert translator("de")(Message("no model is open yet")) == "[no model is open yet]"
+        assert speaker("de")("Layer {span} dropped.", span="3") == "[Layer 3 dropped.]"
+    finally:
+        catalogue.cache_clear()

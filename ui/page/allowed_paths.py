@@ -32,4 +32,4 @@ class AllowedPaths:
             LayerscopeError: the path is outside the allowed folders.
         """
         if not self.holds(where):
-            raise LayerscopeError(f"'{where[:200]}' is not in the folders that this server reads from")
+            raise LayerscopeError("'{where}' is not in the folders that this server reads from", where=where[:200])

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from engine.errors import LayerscopeError
+from engine.messages import Message
 from engine.methods.baselines import BASELINES
 from engine.methods.laco import LacoSettings
 from engine.models.library import library
@@ -24,7 +25,7 @@ from ui.page.controls import read_spans, state_from_query, texts_in
 from ui.page.lab_handlers import LabHandlers
 from ui.page.recover_handlers import RecoverHandlers
 from ui.page.responses import of_what_is_open
-from ui.text.messages import label_teller, labels_told
+from ui.text.messages import translated_labels
 
 MORE = ("names", "limit", "context", "batch")  # the fields of More settings on Compare, by their names in `ui.page.bench.measuring`
 _LABELLED = {"ablation": "data", "board": "data", "recovery": "value"}  # components whose labels Python translates
@@ -48,11 +49,11 @@ class Handlers(LabHandlers, RecoverHandlers):
             afar = state.model != self._model and needs_download(state.model)  # a link must not start a download by itself
             bench.open(self._model if afar else state.model, state.dtype, texts_of(state.texts, own), state.settings(), spans, state.device)
             if afar:
-                bench.notify(f"the link names {state.model}, which is not on this machine; press Open to download it")
+                bench.notify(Message("the link names {model}, which is not on this machine; press Open to download it", model=state.model))
 
         answer = self._act(bench, do)
         if forgotten and not bench.notice:
-            bench.notify("this page was away for so long that its workbench was closed; what its address names is open again")
+            bench.notify(Message("this page was away for so long that its workbench was closed; what its address names is open again"))
             answer = self._status(bench)
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
@@ -72,7 +73,7 @@ class Handlers(LabHandlers, RecoverHandlers):
             opened = bench.opened
         for name, prop in _LABELLED.items():
             if name in fresh:
-                fresh[name][prop] = labels_told(fresh[name].get(prop, ""), label_teller(self._language))
+                fresh[name][prop] = translated_labels(fresh[name].get(prop, ""), self._language)
         moved = [gr.update(**fresh.pop(name)) if name in fresh else gr.skip() for name in self._sliders]
         news = json.dumps({"serial": serial, "views": fresh}) if fresh else gr.skip()
         return [*status, serial, news, *moved, f"{session.partition('.')[0]}.{opened}"]

@@ -13,7 +13,7 @@ from engine.cache import plain
 from engine.errors import LayerscopeError
 from ui.page.bench.desk import Desk
 from ui.page.sessions import Sessions
-from ui.text.messages import teller
+from ui.text.messages import translator
 from ui.text.words import words
 
 
@@ -33,7 +33,7 @@ class Answering:
 
     def __init__(self, sessions: Sessions, model: str, sliders: dict[str, Any], language: str = "en") -> None:
         self._sessions, self._model, self._sliders = sessions, model, sliders
-        self._in_words, self._say, self._language = teller(language), words(language), language
+        self._in_words, self._say, self._language = translator(language), words(language), language
 
     def _of(self, session: str) -> Desk:
         """Return the workbench of a session. `session` is the session's key, then after a dot the number of the opening that the page
@@ -81,5 +81,5 @@ class Answering:
                 bench.runner.content(kind)
                 do()
             except LayerscopeError as error:
-                bench.runner.complain(str(error), kind)
+                bench.runner.complain(error.message, kind)
             return self._status(bench)

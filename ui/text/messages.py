@@ -1,80 +1,48 @@
-"""Korean translations of errors and progress, from the rows of ui/text/mistakes*.py and ui/text/steps.py.
-
-Errors and progress are raised in English, and the terminal prints them in English. A sentence without a row stays English.
-"""
+"""Messages of the engine and names of plans, translated where the page shows them."""
 
 import json
-import re
 from collections.abc import Callable
-from functools import cache
-from string import Formatter
 from typing import Any
 
-from ui.text.mistakes import MISTAKES
-from ui.text.mistakes_gguf import GGUF_MISTAKES
-from ui.text.mistakes_learning import LEARNING_MISTAKES
-from ui.text.steps import STEPS
-
-_KOREAN = MISTAKES | GGUF_MISTAKES | LEARNING_MISTAKES | STEPS
-
-
-@cache
-def _patterns() -> list[tuple[re.Pattern[str], str]]:
-    """Every sentence as a pattern, the one with the most words of its own first."""
-    longest = sorted(_KOREAN, key=lambda english: len(english.replace("{}", "")), reverse=True)
-    return [(_pattern(english), _KOREAN[english]) for english in longest]
-
-
-def _pattern(english: str) -> re.Pattern[str]:
-    parts = [re.escape(literal) + ("(.*?)" if field is not None else "") for literal, field, *_ in Formatter().parse(english)]
-    return re.compile("".join(parts), re.DOTALL)
-
-
-def in_korean(message: str) -> str:
-    """Return a sentence of ours in Korean, with what it is told of; one that has no row as it is."""
-    for pattern, korean in _patterns():
-        if found := pattern.fullmatch(message):
-            return korean.format(*map(in_korean, found.groups()))
-    return message
-
-
-def teller(language: str) -> Callable[[str], str]:
-    """Return what turns an error's words into a language."""
-    return in_korean if language == "ko" else str
-
+from engine.catalogues import catalogue
+from engine.messages import Message, decode_message, is_message, translate
 
 # What a plan's method is called in a table.
-_METHODS = {
-    "bi": ("block influence", "블록 영향도(BI)"),
-    "angular": ("contiguous angular", "연속 각거리"),
-    "sleb": ("greedy (SLEB)", "그리디 (SLEB)"),
-    "tail": ("last layers", "마지막 레이어"),
-    "random": ("random", "무작위"),
-    "search": ("search", "탐색"),
-    "shapes": ("shapes", "형상 탐색"),
-    "sheared": ("Sheared LLaMA", "Sheared LLaMA"),
-    "hand-made": ("by hand", "수동"),
-    "laco": ("LaCo", "LaCo"),
-    "laco-folds": ("LaCo's folds", "LaCo의 병합"),
-    "laco-at-once": ("LaCo at once", "LaCo 일괄 병합"),
+METHODS = {
+    "bi": Message("block influence"),
+    "angular": Message("contiguous angular"),
+    "sleb": Message("greedy (SLEB)"),
+    "tail": Message("last layers"),
+    "random": Message("random"),
+    "search": Message("search"),
+    "shapes": Message("shapes"),
+    "sheared": Message("Sheared LLaMA"),
+    "hand-made": Message("by hand"),
+    "laco": Message("LaCo"),
+    "laco-folds": Message("LaCo's folds"),
+    "laco-at-once": Message("LaCo at once"),
 }
-_METHOD = re.compile(rf"^(file \()?({'|'.join(_METHODS)})(?=$|\)$|, (?:repaired|trimmed|pruned))")
+_NAMED = ("label", "measure", "error")  # the keys of a table's rows that hold messages
 
 
-def label_teller(language: str) -> Callable[[str], str]:
-    """Return what turns the name of a table's row into a language: methods in words, the rest as `teller` does."""
-
-    def tell(label: str) -> str:
-        named = _METHOD.sub(lambda found: (found[1] or "") + _METHODS[found[2]][language == "ko"], label)
-        return teller(language)(named)
-
-    return tell
+def translator(language: str) -> Callable[[str], str]:
+    """Return the function that translates messages into a language."""
+    gettext = catalogue(language).gettext
+    return lambda message: translate(message, gettext)
 
 
-def labels_told(data: str, tell: Callable[[str], str]) -> str:
-    """Return a table's JSON with the names of its rows and measures, and what went wrong, told in a language; one of somebody else's stays as it is."""
+def method_title(method: str) -> str:
+    """Return what a plan's method is called; a method without a title is called by its id."""
+    return METHODS.get(method, method)
 
-    def told(row: dict[str, Any]) -> dict[str, Any]:
-        return {key: tell(value) if key in ("label", "measure", "error") else value for key, value in row.items()}
 
-    return data and json.dumps(json.loads(data, object_hook=told))
+def translated_labels(data: str, language: str) -> str:
+    """Return a table's JSON with its encoded messages, and the plain text of labels, measures and errors, in a language."""
+    to_words = translator(language)
+
+    def row(value: dict[str, Any]) -> Any:
+        if is_message(value):
+            return to_words(decode_message(value))
+        return {key: to_words(METHODS.get(item, item)) if key in _NAMED and isinstance(item, str) else item for key, item in value.items()}
+
+    return data and json.dumps(json.loads(data, object_hook=row))

@@ -94,4 +94,6 @@ def _read(kind: type[BaseModel], value: Any, verb: str) -> BaseModel:
     except ValidationError as error:
         first = error.errors()[0]
         where = " ".join(map(str, first["loc"])) or "the file"
-        raise LayerscopeError(f"this is not what {verb} writes: {where[:200]}: {first['msg']}") from error
+        raise LayerscopeError(
+            "this is not what {verb} writes: {where}: {reason}", verb=verb, where=where[:200], reason=first["msg"]
+        ) from error

@@ -1,27 +1,40 @@
-"""Every text of the page in English and Korean; the texts are in this folder, one module per tab."""
+"""The texts of the page by name. They stand in English in the modules of this package, by tab; catalogues translate them."""
 
 from collections.abc import Callable
 
+from engine.catalogues import catalogue
 from ui.text import charts, compare, fold, importance, making, masks, page, present, recovery, search, shapes, shearing, width
 
-LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}
+LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}  # the path of each page, and what its language is called
 
 TABS = (page, making, importance, fold, width, masks, search, shapes, compare, recovery, shearing, charts, present)
-_TEXT: dict[str, tuple[str, str]] = {name: told for tab in TABS for name, told in tab.TEXT.items()}
+TEXT: dict[str, str] = {name: english for tab in TABS for name, english in tab.TEXT.items()}
 
 
 def words(language: str) -> Callable[[str], str]:
-    """Return the function from a text's name to the text in "en" or "ko"."""
-    column = list(LANGUAGES).index(language)
-    return lambda name: _TEXT[name][column]
+    """Return the function from a text's name to the text in a language. A translation whose context is the name comes first.
+
+    Raises:
+        ValueError: the page has no such language.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"there is no page in '{language}'")
+    found = catalogue(language)
+
+    def say(name: str) -> str:
+        english = TEXT[name]
+        own = found.pgettext(name, english)
+        return own if own != english else found.gettext(english)
+
+    return say
 
 
 def told(say: Callable[[str], str], name: str, otherwise: str) -> str:
-    """Return the text of this name, or what stands for it where a method has no words of ours yet."""
-    return say(name) if name in _TEXT else otherwise
+    """Return the text of this name, or `otherwise` where a method has no text here yet."""
+    return say(name) if name in TEXT else otherwise
 
 
 def all_words(language: str) -> dict[str, str]:
-    """Return every text of a language, for the scripts in the page."""
-    of = words(language)
-    return {name: of(name) for name in _TEXT}
+    """Return every text of a language by name, for the scripts in the page."""
+    say = words(language)
+    return {name: say(name) for name in TEXT}

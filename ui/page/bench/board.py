@@ -9,6 +9,7 @@ from typing import Any
 from engine.cache import content_key, load_result, plain, save_result
 from engine.errors import PlanError
 from engine.judge.similarity import blocks_key
+from engine.messages import encode_message
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.types import Plan
 
@@ -32,7 +33,7 @@ class Board:
         name = blocks_key(plan.blocks)
         with _lock:
             entries = self.entries()
-            entry = entries.setdefault(name, {"label": label, "plan": plan_to_json(plan)})
+            entry = entries.setdefault(name, {"label": encode_message(label), "plan": plan_to_json(plan)})
             entry.update(plain(measured))
             save_result("boards", self._key, plain(entries))
         return name

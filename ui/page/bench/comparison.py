@@ -16,6 +16,7 @@ from engine.export.report import report_html
 from engine.jobs import Job, Progress, as_part
 from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.similarity import blocks_key, profiled
+from engine.messages import Message, decode_message, encode_messages
 from engine.methods.laco import mean_and_spread
 from engine.plans.description import weigh
 from engine.plans.files import plan_from_json
@@ -26,7 +27,7 @@ from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.measuring import Measurement, cost, measurement
 from ui.page.bench.timing import Timing
 from ui.page.bench.workbench import Workbench
-from ui.text.messages import label_teller
+from ui.text.messages import method_title, translator
 from ui.text.tables import ON_BOARD, sheet, table
 from ui.text.wire import ablation_to_json
 
@@ -61,10 +62,21 @@ class Comparison:
         for name, entry in entries.items():
             plan = plan_from_json(entry["plan"])
             parameters, size = weigh(spec, plan)
-            rows.append({"name": name, **entry, "depth": plan.depth, "parameters": parameters, "bytes": size, "mark": marks.get(name, "")})
+            label = decode_message(entry["label"] or method_title(plan.method))
+            rows.append(
+                {
+                    "name": name,
+                    **entry,
+                    "label": label,
+                    "depth": plan.depth,
+                    "parameters": parameters,
+                    "bytes": size,
+                    "mark": marks.get(name, ""),
+                }
+            )
         data = {"model": model.spec.name, "depth": spec.depth, "parameters": spec.parameters, "entries": rows, "protocols": protocols}
         data["sheet"] = sheet(table("board", rows), ON_BOARD)
-        self.bench.page.put("board", "data", json.dumps(plain(data)))
+        self.bench.page.put("board", "data", json.dumps(encode_messages(plain(data))))
         self.bench.page.put("board", "stale", "no")
 
     def judge(self, choice: str, threshold: float, texts: TextSet, tokens: int, also: Sequence[str] = (), **options: Any) -> None:
@@ -91,7 +103,12 @@ class Comparison:
         def job() -> Job[None]:
             for number, plan in enumerate(todo):
                 measuring = self._measuring(board, plan, self.bench.label_of("map", plan), [cost(judge, plan)])
-                yield from as_part(measuring, f"Plan {number + 1} of {len(todo)} ({plan.depth} layers)", number, len(todo))
+                yield from as_part(
+                    measuring,
+                    Message("Plan {number} of {count} ({depth} layers)", number=number + 1, count=len(todo), depth=plan.depth),
+                    number,
+                    len(todo),
+                )
 
         self.bench.submit("judge-map", job, lambda _: None, urgent=True, yielding=True)
 
@@ -162,14 +179,15 @@ class Comparison:
 
     def _beside(self, board: Board, name: str, evaluation: Evaluation, language: str) -> list[Other]:
         """Return the board's other plans with the same protocol, for the report's picture."""
-        spec, tell, protocol = self.bench.open_meter().model.spec, label_teller(language), plain(asdict(evaluation.protocol))
+        spec, to_words, protocol = self.bench.open_meter().model.spec, translator(language), plain(asdict(evaluation.protocol))
         found = []
         for other, entry in board.entries().items():
             judged = entry.get("evaluation")
             if other != name and judged and judged["protocol"] == protocol:
                 plan, cost = plan_from_json(entry["plan"]), judged["perplexity"]
                 figures = (math.nan if value is None else value for value in (cost["ratio"], *cost["interval"]))
-                found.append((tell(entry["label"] or plan.method), plan.depth, weigh(spec, plan)[0], *figures))
+                label = to_words(decode_message(entry["label"] or method_title(plan.method)))
+                found.append((label, plan.depth, weigh(spec, plan)[0], *figures))
         return found
 
     def ablate(self, name: str, threshold: float, texts: TextSet, tokens: int) -> None:
@@ -181,7 +199,7 @@ class Comparison:
         def done(found: Ablation) -> None:
             shown = plain(ablation_to_json(found))
             rows = table("ablation", shown["rows"])
-            self.bench.page.put("ablation", "data", json.dumps({**shown, "sheet": sheet(rows, list(rows))}))
+            self.bench.page.put("ablation", "data", json.dumps(encode_messages({**shown, "sheet": sheet(rows, list(rows))})))
 
         self.bench.submit("ablation", lambda: ablate(name, meter, judge, settings), done, urgent=True, yielding=True)
 

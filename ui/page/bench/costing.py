@@ -10,6 +10,7 @@ from engine.jobs import Job, as_part, drain
 from engine.judge.cost import LEVELS, Cost, cost_of, costs, place_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key
+from engine.messages import Message
 from engine.search.frontier import outwards, step_at
 from engine.types import Plan
 from ui.page.bench.shared import shared_judge
@@ -90,7 +91,12 @@ class Costing:
         while (plan := self._nearest()) is not None:
             plans = {blocks_key(step.proposal.plan.blocks) for step in self.bench.map.steps} if self.bench.map else set()
             done, total = len(plans & set(self._costs)), len(plans)
-            yield from as_part(self._measure(plan), f"Plan {done + 1} of {total} ({plan.depth} layers)", done, total)
+            yield from as_part(
+                self._measure(plan),
+                Message("Plan {number} of {count} ({depth} layers)", number=done + 1, count=total, depth=plan.depth),
+                done,
+                total,
+            )
 
     def _nearest(self) -> Plan | None:
         if self.bench.map is None:

@@ -45,10 +45,10 @@ def free_target(bench: Workbench, name: str) -> Path:
         ExportError: the name is invalid, or the path exists.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ExportError(f"'{name}' cannot be a folder's name here; use letters, digits, dots and dashes")
+        raise ExportError("'{name}' cannot be a folder's name here; use letters, digits, dots and dashes", name=name)
     target = bench.export_folder / name
     if target.exists():
-        raise ExportError(f"{target} exists already; choose another name, nothing is ever overwritten")
+        raise ExportError("{target} exists already; choose another name, nothing is ever overwritten", target=target)
     return target
 
 

@@ -178,7 +178,7 @@ class Runner:
                 return
             if not isinstance(error, LayerscopeError):
                 log.error("%s failed", task.kind, exc_info=error)
-            self.complain(str(error) if isinstance(error, LayerscopeError) else "", task.kind)
+            self.complain(error.message if isinstance(error, LayerscopeError) else "", task.kind)
             self._drop()
 
     def _drop(self) -> None:

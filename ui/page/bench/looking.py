@@ -7,6 +7,7 @@ from typing import Any
 from engine.cache import plain
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, as_part, scaled
+from engine.messages import Message
 from engine.methods.agreement import LEAST, with_losses
 from engine.models.shapes import shape_of
 from engine.passes.exciting import Peaks, exciting
@@ -50,7 +51,7 @@ class Looking(Lab):
         model, told = self._model_with(axis, layer, unit), {"layer": layer, "unit": unit}
 
         def job() -> Job[None]:
-            yield Progress(f"Looking at {UNITS[axis]} {unit} of layer {layer}", 0.0)
+            yield Progress(Message("Looking at {units} {unit} of layer {layer}", units=Message(UNITS[axis]), unit=unit, layer=layer), 0.0)
             found = (
                 self._head(model, layer, unit)
                 if axis == "heads"
@@ -73,7 +74,10 @@ class Looking(Lab):
         def job() -> Job[None]:
             for number, unit in enumerate(units):
                 yield from as_part(
-                    self._cost(model, axis, layer, unit), f"Without {UNITS[axis]} {unit} of layer {layer}", number, len(units)
+                    self._cost(model, axis, layer, unit),
+                    Message("Without {units} {unit} of layer {layer}", units=Message(UNITS[axis]), unit=unit, layer=layer),
+                    number,
+                    len(units),
                 )
                 self.tell()
 
@@ -91,7 +95,7 @@ class Looking(Lab):
         """
         model = self.bench.open_meter().model
         if axis not in UNITS or not (0 <= layer < model.spec.depth and 0 <= unit < getattr(shape_of(model.config), axis)):
-            raise SettingsError(f"there is no {UNITS.get(axis, axis)} {unit} of layer {layer}")
+            raise SettingsError("there is no {units} {unit} of layer {layer}", units=UNITS.get(axis, axis), unit=unit, layer=layer)
         return model
 
     def _head(self, model: Model, layer: int, head: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from engine.errors import LayerscopeError
 from engine.jobs import Job
 from engine.judge.similarity import SimilarityMeter, blocks_key
+from engine.messages import Message
 from engine.methods.laco import LacoSettings
 from engine.models.sources import parse_source
 from engine.models.texts import bundled
@@ -121,7 +122,7 @@ class Opening:
             for component in CHARTS:
                 self.page.put(component, "data", "")
         if model.spec.notes:
-            self.notify(reduce(lambda told, note: f"{told}; and {note}", model.spec.notes))
+            self.notify(reduce(lambda told, note: Message("{told}; and {note}", told=told, note=note), model.spec.notes))
         self.take(coming, same)
         for tell in self._on_opened:
             tell()

@@ -7,6 +7,7 @@ from typing import Any
 from engine.cache import plain
 from engine.errors import SettingsError
 from engine.jobs import Job
+from engine.messages import Message
 from engine.methods.definitions import pruning_by
 from engine.methods.distributions import Distributions
 from engine.methods.masks import MASKS, prune
@@ -83,4 +84,10 @@ class Pruning(Lab):
             return prune(model, untouched(model.spec.depth), packs, method, want)
 
         told = (("method", method), ("sparsity", sparsity))
-        return Point(f"{method} {sparsity}", told, f"Sparsity {sparsity:.0%}, {method}", pruning_by(method), make)
+        return Point(
+            f"{method} {sparsity}",
+            told,
+            Message("Sparsity {sparsity:.0%}, {method}", sparsity=sparsity, method=method),
+            pruning_by(method),
+            make,
+        )

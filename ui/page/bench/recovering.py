@@ -12,6 +12,7 @@ from engine.corpus.building import SELF
 from engine.corpus.reading import BUNDLES, HUB
 from engine.errors import LayerscopeError, SettingsError, TextError, TrainingError
 from engine.export.lineage import lineage_of
+from engine.messages import encode_messages
 from engine.plans.bundle import read_saved
 from engine.recover.runs import Run, runs_in
 from engine.recover.samples import PROMPT
@@ -82,7 +83,7 @@ class Recovering:
         """
         run = next((run for run in runs_in(self.bench.export_folder) if run.folder.name == name), None)
         if run is None:
-            raise TrainingError(f"there is no run '{name}' in {self.bench.export_folder}")
+            raise TrainingError("there is no run '{name}' in {export_folder}", name=name, export_folder=self.bench.export_folder)
         if what == "delete":
             self._delete(run)
         else:
@@ -102,11 +103,13 @@ class Recovering:
         rows = [row for run in runs_in(self.bench.export_folder) if (row := self._row(run))]
         shown = self._looked_at(rows)
         found = json.dumps(
-            {
-                "runs": [{**row, "loss": [], "masks": {}, "looks": [_ratios_alone(look) for look in row["looks"]]} for row in rows],
-                "shown": shown,
-                "prompt": PROMPT,
-            }
+            encode_messages(
+                {
+                    "runs": [{**row, "loss": [], "masks": {}, "looks": [_ratios_alone(look) for look in row["looks"]]} for row in rows],
+                    "shown": shown,
+                    "prompt": PROMPT,
+                }
+            )
         )
         if found != self._told:
             self._told = found
@@ -118,7 +121,7 @@ class Recovering:
 
     def _delete(self, run: Run) -> None:
         if self.bench.model is not None and self.bench.model.folder == run.folder:
-            raise TrainingError(f"{run.folder} is the model that is open; open another one before it is deleted")
+            raise TrainingError("{folder} is the model that is open; open another one before it is deleted", folder=run.folder)
         self.learning.remove(run)
 
     def _row(self, run: Run) -> dict[str, Any] | None:

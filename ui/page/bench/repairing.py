@@ -9,6 +9,7 @@ from engine.jobs import Job, scaled
 from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Evaluation
 from engine.judge.objectives import Objective
+from engine.messages import Message
 from engine.recover.repair import REPAIRS, WHOLE, repair, require_repairable, seconds_for, work_of
 from engine.recover.runtime_estimate import judging
 from engine.types import Plan, TextSet
@@ -52,7 +53,7 @@ class Repairing:
         def done(result: tuple[Evaluation, Plan, Evaluation]) -> None:
             before, found, after = result
             board.pin(plan, label, evaluation=evaluation_to_json(before))
-            board.pin(found, f"{label}, repaired ({kind})", evaluation=evaluation_to_json(after))
+            board.pin(found, Message("{label}, repaired ({kind})", label=label, kind=kind), evaluation=evaluation_to_json(after))
             self.comparison.shown()
             self._repaired = (choice, plan, found)
             self.bench.show_found(found)
@@ -91,7 +92,7 @@ class Repairing:
             try:
                 require_repairable(model, plan, kind)
             except PlanError as reason:
-                found[kind] = str(reason)
+                found[kind] = reason.message
         return found
 
     def undo(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.cache import plain
 from engine.jobs import Job, Progress
+from engine.messages import Message
 from engine.passes.forward import capture
 from ui.page.bench.workbench import Workbench
 
@@ -17,7 +18,7 @@ def when_paced(bench: Workbench, component: str, told: Callable[[], dict[str, An
     meter = bench.open_meter()
 
     def job() -> Job[None]:
-        yield Progress("Running the texts through the model")
+        yield Progress(Message("Running the texts through the model"))
         with meter.model.lock:
             capture(meter.model, meter.captures[0].pack)
 

@@ -14,6 +14,7 @@ from engine.jobs import Job, Progress
 from engine.judge.cost import cost_judge
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter, blocks_key
+from engine.messages import Message
 from engine.models.library import remember
 from engine.models.loading import open_model
 from engine.models.texts import BUNDLED, bundled, calibration_of
@@ -41,7 +42,7 @@ def shared_model(source: ModelSource, check: Callable[[ModelSpec], object]) -> J
         if known is not None:
             remember(source, known.spec.name, known.spec.model_type)
             return known
-        yield Progress("Another tab is opening this model")
+        yield Progress(Message("Another tab is opening this model"))
         time.sleep(_LOOK)
     try:
         known = yield from open_model(source, check)

@@ -7,6 +7,7 @@ from typing import Any
 from engine.cache import plain
 from engine.jobs import Job
 from engine.judge.similarity import blocks_key
+from engine.messages import decode_message
 from engine.plans.files import plan_from_json
 from engine.search.settings import SweepSettings
 from engine.search.sweep import Sweep, SweepEntry
@@ -14,6 +15,7 @@ from engine.types import Plan
 from ui.page.bench.comparison import Comparison
 from ui.page.bench.costing import Costing, told_of
 from ui.page.bench.workbench import T_MIN, Workbench
+from ui.text.messages import method_title
 
 
 class Sweeping:
@@ -62,7 +64,7 @@ class Sweeping:
         for entry in self.comparison.board.entries().values():
             plan, judged = plan_from_json(entry["plan"]), entry.get("evaluation")
             told = {"judged": judged["perplexity"]["ratio"], "texts": judged["protocol"]["texts"]} if judged else {}
-            found.append((entry["label"] or plan.method, plan, told))
+            found.append((str(decode_message(entry["label"] or method_title(plan.method))), plan, told))
         known = {plan.blocks for _, plan, _ in found}
         if self.bench.found is not None and self.bench.found.blocks not in known:
             found.append((self.bench.found.method, self.bench.found, {}))

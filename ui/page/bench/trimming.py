@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.jobs import Job
+from engine.messages import Message
 from engine.methods.compensation import has_bias
 from engine.methods.definitions import trim_by
 from engine.methods.runtime_estimate import trimming_seconds
@@ -76,7 +77,7 @@ class Trimming(Lab):
         def done(trimmed: Plan) -> None:
             self.bench.show_found(trimmed)
             if shown.masks:
-                self.bench.notify("the zeros of the plan before belonged to its width and were let go: prune again", trimmed)
+                self.bench.notify(Message("the zeros of the plan before belonged to its width and were let go: prune again"), trimmed)
 
         self.bench.submit("trim", job, done, urgent=True)
 
@@ -116,4 +117,10 @@ class Trimming(Lab):
             return trim(model, untouched(model.spec.depth), packs, kept, score, None, beside, plain=score == "minitron")
 
         told = (("axis", axis), ("count", count), ("score", score), ("beside", beside))
-        return Point(f"{axis} {count} {score} {beside}", told, f"{axis} left: {count}, {score}", trim_by(score, beside), make)
+        return Point(
+            f"{axis} {count} {score} {beside}",
+            told,
+            Message("{axis} left: {count}, {score}", axis=axis, count=count, score=score),
+            trim_by(score, beside),
+            make,
+        )

@@ -10,6 +10,7 @@ from typing import Any
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress, retold
 from engine.judge.similarity import Similarity, blocks_key
+from engine.messages import Message
 from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
 from engine.model_lock import check_cancelled
 from engine.passes.profiling import Profile
@@ -21,6 +22,7 @@ from engine.search.frontier import Frontier, Mapping, Step, step_around, step_at
 from engine.types import Plan
 from ui.page import charts
 from ui.page.bench.opening import Coming, Opening
+from ui.text.messages import method_title
 from ui.text.wire import trial_to_json
 
 T_MIN = 0.5
@@ -89,7 +91,7 @@ class Workbench(Opening):
         try:
             self.ask(self._fitting(coming.settings, moving=True))
         except (SettingsError, PlanError) as error:  # the model can be shown without a map
-            self.runner.complain(str(error), "map")
+            self.runner.complain(error.message, "map")
             self.set_spans([])
 
     def _aim(self) -> None:
@@ -121,7 +123,7 @@ class Workbench(Opening):
             if moving or fits[name] != wanted[name]:
                 self.page.move(control, fits[name])
         if cut := ", ".join(f"{name} {wanted[name]} → {fits[name]}" for name in fits if fits[name] != wanted[name]):
-            self.notify(f"this model has {depth} layers; what was asked for beyond that was cut: {cut}")
+            self.notify(Message("this model has {depth} layers; what was asked for beyond that was cut: {cut}", depth=depth, cut=cut))
         return replace(settings, C=fits["C"], lowest=fits["L"], highest=fits["H"])
 
     # --- fold ---
@@ -273,7 +275,7 @@ class Workbench(Opening):
         meter, definition = self.open_meter(), self.settings.similarity
 
         def job() -> Job[Similarity]:
-            yield Progress(f"Measuring a plan of {plan.depth} layers")
+            yield Progress(Message("Measuring a plan of {depth} layers", depth=plan.depth))
             return meter.measure(plan.blocks, plan.prefix)
 
         def done(found: Similarity) -> None:
@@ -323,6 +325,8 @@ class Workbench(Opening):
         known = dict(plan.settings)
         if choice == "map":
             return f"LaCo {known['rule']}, C {known['C']}, I {known['I']}, T {known['T']:.4f}"
-        label = {"hand-made": "by hand", "file": f"file ({plan.method})"}.get(choice, plan.method)
-        label = f"{label}, trimmed ({plan.width.method})" if plan.width else label
-        return f"{label}, pruned ({plan.masks.method})" if plan.masks else label
+        label = {"hand-made": Message("by hand"), "file": Message("file ({method})", method=plan.method)}.get(
+            choice, method_title(plan.method)
+        )
+        label = Message("{label}, trimmed ({method})", label=label, method=plan.width.method) if plan.width else label
+        return Message("{label}, pruned ({method})", label=label, method=plan.masks.method) if plan.masks else label
