@@ -11,7 +11,7 @@ export GRADIO_ANALYTICS_ENABLED := False
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: app test lint tests bench soak browser clean
+.PHONY: app test lint tests bench soak browser docs pictures clean
 
 app: $(READY)
 	$(BIN)/layerscope app --port $(PORT)
@@ -32,6 +32,13 @@ bench: $(READY) browser
 # What CI tries a little of, in full: ten thousand spoilt files, two hundred killed exports, a hundred maps, searches and measurings.
 soak: $(READY)
 	LAYERSCOPE_FOREIGN=10000 LAYERSCOPE_KILLS=200 $(BIN)/python -m pytest -n 2 tests/foreign tests/export/test_killed.py tests/terminal/test_killed.py
+
+# The generated parts of the documentation, and its pictures, taken of the real page.
+docs: $(READY)
+	$(BIN)/python -m tests.docs
+
+pictures: $(READY) browser
+	$(BIN)/python -m tests.pictures
 
 # torch first and by itself: it is pinned, so that nothing pulls another build of it.
 $(READY): pyproject.toml constraints.txt

@@ -1,4 +1,7 @@
-"""The README does not rot: every command in it is run, every file in its tree exists and none is missing from it."""
+"""The documentation's examples run as written: the example commands in order, the README's first command, and its installation.
+
+The examples run on a tiny model of the demo's depth, in this process; commands that propose and export run on the demo itself.
+"""
 
 import os
 import re
@@ -10,17 +13,52 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.answers import Answer
+from tests.families import save_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
-COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines()]
-VERBS = [command for command in COMMANDS if "layerscope" in command and " app" not in command]
+MANUAL = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.S)[0].splitlines()
+EXAMPLES = re.findall(r"```sh\n(.*?)```", MANUAL, re.S)[0].splitlines()
+VERBS = [shlex.split(line)[1] for line in EXAMPLES]
+ON_THE_DEMO = ("propose", "export")
+TINY = {"num_hidden_layers": 30, "intermediate_size": 1200}  # as deep as the demo, and wider than the examples' trim
+IN_PLACE_OF = {"132M": "3.4M", "6": "1", "5": "1"}  # what is too large, or takes too long
+
+
+def on_tiny(words: list[str], model: Path) -> list[str]:
+    """Return an example's words for the tiny model: its size, and fewer seconds."""
+    short = (IN_PLACE_OF.get(word, word) if before in ("--params", "--seconds") else word for before, word in pairwise(words))
+    return [words[0], *(str(model) if word == "demo" else word for word in short)]
+
+
+def test_the_examples_name_every_command_but_those_that_other_pages_show(inside: Callable[..., Answer]) -> None:
+    listed = re.findall(r"^### (\w+)$", MANUAL, re.M)
+    assert set(listed) - set(VERBS) == {"recover", "shear"}
+    elsewhere = (ROOT / "docs" / "recovery.md").read_text(encoding="utf-8")
+    assert all(f"`layerscope {verb}`" in elsewhere for verb in ("recover", "shear"))
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_examples_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Callable[..., Answer]) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = save_tiny(tmp_path / "tiny", "llama", **TINY)
+    for line in EXAMPLES:
+        words = shlex.split(line)
+        if words[1] == "app":
+            continue
+        done = inside(*(words if words[1] in ON_THE_DEMO else on_tiny(words, model))[1:])
+        assert done.code == 0, (line, done.err)
+        if words[1] == "export":
+            assert done.json["passed"]
+            assert next(check for check in done.json["checks"] if check["name"] == "logits")["detail"].startswith("equal bit for bit")
+        assert (tmp_path / words[words.index("--out") + 1]).exists()
 
 
 def free_port() -> int:
@@ -29,11 +67,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def answers(command: list[str], port: int, cwd: Path, **environment: str) -> None:
-    """Start a server, see that its page is Layerscope's, and stop it."""
-    process = subprocess.Popen(
-        command, cwd=cwd, env={**os.environ, **environment}, start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
+def test_the_first_command_is_answered() -> None:
+    """`make app` where make has set up .venv, as `make test` always has; else the line that it runs."""
+    port = free_port()
+    assert "layerscope app --port 7860" in EXAMPLES
+    assert COMMANDS[0].split("#")[0].strip() == "make app"
+    made = (ROOT / ".venv" / ".ready").exists()
+    command = ["make", "app", f"PORT={port}"] if made else [sys.executable, "-m", "ui", "app", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
         for _ in range(480):
             try:
@@ -49,57 +90,11 @@ def answers(command: list[str], port: int, cwd: Path, **environment: str) -> Non
         process.communicate(timeout=20)
 
 
-def test_the_verbs_run_in_order_on_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Callable[..., Answer]) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert [shlex.split(command)[1] for command in VERBS] == [
-        *(
-            "profile",
-            "propose",
-            "map",
-            "sweep",
-            "export",
-            "export",
-            "search",
-            "baseline",
-            "repair",
-            "importance",
-            "trim",
-            "prune",
-            "shapes",
-            "evaluate",
-            "measure",
-            "ablate",
-            "tasks",
-            "report",
-            "write",
-            "models",
-            "doctor",
-        ),
-    ]
-    for command in VERBS:
-        words = shlex.split(command)
-        assert words[0] == ".venv/bin/layerscope"
-        done = inside(*words[1:])
-        assert done.code == 0, done.err
-        if words[1] == "export":
-            assert done.json["passed"]
-            assert next(check for check in done.json["checks"] if check["name"] == "logits")["detail"].startswith("equal bit for bit")
-        made = words[words.index("--out") + 1]
-        assert (tmp_path / made).exists()
-
-
-def test_the_app_command_is_answered(tmp_path: Path) -> None:
-    (command,) = [command for command in COMMANDS if " app" in command and "layerscope" in command]
-    port = free_port()
-    words = shlex.split(command.replace("7860", str(port)))
-    answers([str(Path(sys.executable).parent / "layerscope"), *words[1:]], port, tmp_path)
-
-
-@pytest.mark.skipif(not (ROOT / ".venv" / ".ready").exists(), reason="only where make has set up .venv; make test always has")
-def test_make_app_is_answered() -> None:
-    assert "make app" in COMMANDS
-    port = free_port()
-    answers(["make", "app", f"PORT={port}"], port, ROOT)
+def test_the_second_command_is_what_ci_runs() -> None:
+    assert COMMANDS[1].split("#")[0].strip() == "make test"
+    flow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    assert "run: make test\n" in flow
+    assert all(system in flow for system in ("ubuntu-latest", "macos-latest"))
 
 
 def test_the_package_installs_with_its_assets(tmp_path: Path) -> None:
@@ -123,18 +118,3 @@ def test_the_package_installs_with_its_assets(tmp_path: Path) -> None:
     assert listed[1] == "korean"
     assert all(Path(script).exists() for script in listed[2:])
     assert (tmp_path / "site" / "assets" / "model_card.md.j2").exists()
-
-
-def test_the_tree_names_every_room_and_nothing_that_is_not_there() -> None:
-    """One line a room, and one a file that a newcomer looks for."""
-    tree = re.search(r"## The tree\n\n```\n(.*?)```", README, re.S)
-    assert tree
-    folders: list[str] = []
-    named: set[str] = set()
-    for line in tree[1].splitlines():
-        indent, name = re.match(r"( *)(\S+)", line).groups()  # type: ignore[union-attr]
-        folders[len(indent) // 2 :] = [name.rstrip("/")]
-        named.add("/".join(folders))
-    assert all((ROOT / name).exists() for name in named)
-    rooms = {str(path.parent.relative_to(ROOT)) for top in ("engine", "ui") for path in (ROOT / top).rglob("__init__.py")}
-    assert rooms <= named
