@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 600.0) -> None:
     """Return as soon as the condition holds; fail when it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -1,16 +1,26 @@
 """A workbench, a desk and a page to work on."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from engine.judge.speed import measure_speed
 from tests.families import save_tiny
 from tests.page.benches import opened
 from tests.page.pages import Page
 from tests.waiting import wait_for_jobs
-from ui.page.bench import measuring, searching, shared
+from ui.page.bench import jobs, measuring, searching, shared
 from ui.page.bench.desk import Desk
+
+NICE = jobs._NICE  # of the product
+
+
+@pytest.fixture(autouse=True)
+def _in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long jobs do not wait for all else that runs on the machine: the other tests of this run."""
+    monkeypatch.setattr(jobs, "_NICE", 0)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +46,9 @@ def bench(empty: Desk, folder: Path) -> Desk:
 
 @pytest.fixture
 def desk(empty: Desk, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """The same where searches and writing are short."""
+    """The same where searches, writing and timing are short."""
     monkeypatch.setattr(searching, "PRACTICE_TOKENS", 200)
+    monkeypatch.setattr(measuring, "measure_speed", partial(measure_speed, prompt_tokens=16, new_tokens=4, rounds=2))
     monkeypatch.setattr(measuring, "PROMPTS", ("Once", "The sea"))
     return opened(empty, folder)
 

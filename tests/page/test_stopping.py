@@ -13,6 +13,7 @@ import ui.page.bench.jobs
 from engine.jobs import Job, Progress
 from engine.model_lock import check_cancelled
 from engine.types import Model
+from tests.page.conftest import NICE
 from tests.page.runners import Bench, a_bench, whole
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench.jobs import Runner, Task
@@ -176,7 +177,8 @@ def test_a_task_behind_another_tabs_on_one_model_says_whom_it_waits_for(bench: B
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
-def test_a_task_that_is_not_quick_leaves_the_processors_to_others(bench: Bench) -> None:
+def test_a_task_that_is_not_quick_leaves_the_processors_to_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui.page.bench.jobs, "_NICE", NICE)
     nice, own = dict[str, int](), os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     def job(kind: str) -> Job[None]:
