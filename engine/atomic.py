@@ -33,12 +33,12 @@ def making(parent: Path, prefix: str) -> Iterator[Path]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path next to a file. At the end it replaces the file; after an error the old file is still there."""
-    beside = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(4)}.tmp")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield temporary
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sweep(parent: Path, prefix: str) -> list[Path]:

@@ -100,8 +100,8 @@ def write_whole(path: Path, text: str) -> None:
         OSError: the file cannot be written; the old one is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_marked(path: Path, value: Any) -> None:

@@ -43,7 +43,7 @@ def drain(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
                 report(progress)
 
 
-def retold(job: Job[T], tell: Callable[[Progress], Progress]) -> Job[T]:
+def retold(job: Job[T], notify: Callable[[Progress], Progress]) -> Job[T]:
     """Run a job as part of another: `tell` converts each of its steps; return its result."""
     with closing(job):
         while True:
@@ -51,7 +51,7 @@ def retold(job: Job[T], tell: Callable[[Progress], Progress]) -> Job[T]:
                 step = next(job)
             except StopIteration as end:
                 return end.value
-            yield tell(step)
+            yield notify(step)
 
 
 def within(job: Job[T], seconds: float) -> Job[T | None]:
@@ -113,14 +113,14 @@ def in_fresh_process(module: str, request: dict, label: str) -> Job[dict]:
             with contextlib.suppress(BrokenPipeError):  # a child that has already died is reported below
                 child.stdin.write(json.dumps(request))
                 child.stdin.close()
-            began, seen, told = time.monotonic(), 0, None
+            began, seen, facts = time.monotonic(), 0, None
             while reader.is_alive():
                 reader.join(0.2)
                 news = [line for line in lines[seen:] if "label" in line]
                 seen = len(lines)
                 if news:
-                    told = Progress(decode_message(news[-1]["label"]), news[-1]["fraction"])
-                yield told or Progress(Message("{label} ({seconds:.0f} s)", label=label, seconds=time.monotonic() - began))
+                    facts = Progress(decode_message(news[-1]["label"]), news[-1]["fraction"])
+                yield facts or Progress(Message("{label} ({seconds:.0f} s)", label=label, seconds=time.monotonic() - began))
             child.wait()
         finally:
             child.kill()

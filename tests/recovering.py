@@ -152,7 +152,7 @@ def _replicated(run: Run) -> None:
         total = loss.detach().clone()
         torch.distributed.all_reduce(total)
         if parallel.first():
-            run.tell({"step": step + 1, "tokens": (step + 1) * recipe.tokens, "loss": total.item(), "gradient": length})
+            run.log_line({"step": step + 1, "tokens": (step + 1) * recipe.tokens, "loss": total.item(), "gradient": length})
 
 
 if __name__ == "__main__":

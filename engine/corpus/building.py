@@ -124,8 +124,8 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
         )
     np.save(folder / STARTS, np.asarray(starts))
     np.save(folder / DOMAINS, np.asarray(domains))
-    told = {"dtype": dtype.name, "domains": list(places), "dropped": len(dropped), "beginnings": dropped[:_BEGINNINGS]}
-    write_index(folder, told)
+    facts = {"dtype": dtype.name, "domains": list(places), "dropped": len(dropped), "beginnings": dropped[:_BEGINNINGS]}
+    write_index(folder, facts)
 
 
 def _tokenised(tokenizer: Any, config: Any, some: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:

@@ -191,9 +191,9 @@ def is_whole(folder: Path) -> bool:
         return False
 
 
-def write_index(folder: Path, told: dict[str, Any]) -> None:
+def write_index(folder: Path, facts: dict[str, Any]) -> None:
     """Write the index of a corpus whose other files are in the folder."""
-    write_marked(folder / INDEX, {**told, "files": {name: file_digest(folder / name) for name in (TOKENS, STARTS, DOMAINS)}})
+    write_marked(folder / INDEX, {**facts, "files": {name: file_digest(folder / name) for name in (TOKENS, STARTS, DOMAINS)}})
 
 
 def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
@@ -209,10 +209,10 @@ def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
     parts = tuple(_part(domain, tokens, starts, np.flatnonzero(domains == place)) for place, domain in enumerate(index["domains"]))
     for part in parts:
         if len(part.train) < length:
-            told = f"{name} ({part.domain})" if part.domain else name
+            facts = f"{name} ({part.domain})" if part.domain else name
             raise TextError(
                 "{told} has {count} tokens to train on, which is less than one row of {length}; bring more text",
-                told=told,
+                facts=facts,
                 count=len(part.train),
                 length=length,
             )

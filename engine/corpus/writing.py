@@ -52,8 +52,8 @@ def write_own(model: Model, out: Path, settings: WritingSettings) -> Job[Written
     start, silent = tokens, 0
     network = live_network(model, untouched(model.spec.depth))
     while tokens < settings.tokens:
-        tell = partial(_told, settings, tokens, start, began)
-        texts = yield from retold(_batch(model, network, settings, number), tell)
+        report = partial(_told, settings, tokens, start, began)
+        texts = yield from retold(_batch(model, network, settings, number), report)
         for text in texts:
             if tokens < settings.tokens:
                 _append(out, text, {**by, "number": number})
@@ -144,8 +144,8 @@ def _lines(out: Path, by: dict[str, Any]) -> list[tuple[int, int, int]]:
         raise TextError("{path} cannot be read: {error}", path=out, error=error.strerror) from error
     whole = [line for line in lines if line.endswith(b"\n")]
     try:
-        told = [(len(line), json_of(line.decode())) for line in whole]
-        found = [(size, record["tokens"], record["by"]["number"], record["by"]) for size, record in told]
+        facts = [(len(line), json_of(line.decode())) for line in whole]
+        found = [(size, record["tokens"], record["by"]["number"], record["by"]) for size, record in facts]
         if (lines and not whole) or not all(
             type(tokens) is type(number) is int and made == {**by, "number": number} for _, tokens, number, made in found
         ):

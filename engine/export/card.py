@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.export.figures import bytes_of
-from engine.export.lineage import base_model, before, learned, told
+from engine.export.lineage import base_model, before, learned, sentences_of
 from engine.models.accounting import patterns
 from engine.models.sources import lies_within
 from engine.models.texts import assets_folder
@@ -46,7 +46,7 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
         base=base,
         repruned=bool(before(lineage)),
         learned=learned(lineage[len(before(lineage)) :]),
-        lineage=told(lineage) if before(lineage) or learned(lineage) else (),
+        lineage=sentences_of(lineage) if before(lineage) or learned(lineage) else (),
         plan=plan,
         settings=settings,
         sentences=describe(plan),

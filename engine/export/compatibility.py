@@ -125,14 +125,14 @@ def legacy_tokenizer_config(values: Values) -> Values:
     """
     if values.get("backend") != "tokenizers" and values.get("tokenizer_class") != "TokenizersBackend":
         return dict(values)
-    told = {"model_input_names": ["input_ids", "attention_mask"], **values, "tokenizer_class": "PreTrainedTokenizerFast"}
+    facts = {"model_input_names": ["input_ids", "attention_mask"], **values, "tokenizer_class": "PreTrainedTokenizerFast"}
     if values.get("tokenizer_class") in _PADS_LEFT:
-        told.setdefault("padding_side", "left")
-    if isinstance(told.get("extra_special_tokens"), list):
-        told["additional_special_tokens"] = told.pop("extra_special_tokens")
-    if named := told.pop("model_specific_special_tokens", None):
-        told["extra_special_tokens"] = named
-    return told
+        facts.setdefault("padding_side", "left")
+    if isinstance(facts.get("extra_special_tokens"), list):
+        facts["additional_special_tokens"] = facts.pop("extra_special_tokens")
+    if named := facts.pop("model_specific_special_tokens", None):
+        facts["extra_special_tokens"] = named
+    return facts
 
 
 def oldest_transformers(values: Values) -> str:

@@ -35,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem, its remedy, and the paths whose removal solves it, if any."""
+    """A problem, its mend, and the paths whose removal solves it, if any."""
 
     what: str
     mend: str

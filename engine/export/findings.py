@@ -48,12 +48,12 @@ def _broken(e: Evaluation, say: Say) -> tuple[str, ...] | None:
 
 def _level(plan: Plan, e: Evaluation, say: Say) -> tuple[str, str]:
     level, headline = next((level, say(words)) for limit, level, words in LEVELS if e.ratio <= limit)
-    told = _has_interval(e)
+    facts = _has_interval(e)
     if plan.depth == plan.source_depth and all(block.untouched for block in plan.blocks):
         headline = say("Nothing was changed, so nothing is lost")
-    elif told and e.ratio_high < 1.0:
+    elif facts and e.ratio_high < 1.0:
         headline = say("It predicts these texts better than its source, which is unusual: check it on others")
-    elif told and e.ratio_low <= 1.0 < e.ratio_high:
+    elif facts and e.ratio_low <= 1.0 < e.ratio_high:
         close = e.ratio_high <= LEVELS[1][0]
         level = "good" if close else "fair"
         headline = say("These texts cannot tell it from its source") if close else say("Not settled: too few texts to tell")
@@ -64,20 +64,20 @@ def _level(plan: Plan, e: Evaluation, say: Say) -> tuple[str, str]:
 
 def _explained(e: Evaluation, say: Say) -> tuple[str, ...]:
     unsure = spread(e.ratio, e.ratio_low, e.ratio_high)
-    told = {"source": number(e.source_perplexity), "plan": number(e.plan_perplexity), "ratio": number(e.ratio, unsure)}
+    facts = {"source": number(e.source_perplexity), "plan": number(e.plan_perplexity), "ratio": number(e.ratio, unsure)}
     agree = say("In {share} of places both name the same next token.", share=say(percent(e.top1_agreement)))
     if not _has_interval(e):
         lead = say(
             "At each step the source hesitates, on average, between about {source} continuations (its perplexity), "
             "the smaller model between about {plan}: {ratio} times as many.",
-            **told,
+            **facts,
         )
         return lead, say("One text gives no interval: judge it on more texts."), agree
-    told |= {"low": number(e.ratio_low, unsure), "high": number(e.ratio_high, unsure)}
+    facts |= {"low": number(e.ratio_low, unsure), "high": number(e.ratio_high, unsure)}
     lead = say(
         "At each step the source hesitates, on average, between about {source} continuations (its perplexity), "
         "the smaller model between about {plan}: {ratio} times as many; with 95 % confidence, between {low} and {high} times.",
-        **told,
+        **facts,
     )
     return lead, agree
 
@@ -116,10 +116,10 @@ def faster(before: float, after: float, rounds: Sequence[float] | None, say: Say
     if rounds is None or rounds[0] == rounds[1]:
         return say("{ratio}× as fast", ratio=number(ratio))
     unsure = (rounds[1] - rounds[0]) / 2
-    told = {"ratio": number(ratio, unsure), "low": number(rounds[0], unsure), "high": number(rounds[1], unsure)}
+    facts = {"ratio": number(ratio, unsure), "low": number(rounds[0], unsure), "high": number(rounds[1], unsure)}
     if rounds[0] <= 1.0 <= rounds[1]:
-        return say("as fast, within the noise ({low}× to {high}×)", **told)
-    return say("{ratio}× as fast ({low}× to {high}×)", **told)
+        return say("as fast, within the noise ({low}× to {high}×)", **facts)
+    return say("{ratio}× as fast ({low}× to {high}×)", **facts)
 
 
 def further(speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None, say: Say = in_english) -> list[Row]:
@@ -155,7 +155,7 @@ def telling(samples: Sequence[Mapping[str, Any]], say: Say = in_english) -> tupl
         say("One of {count} samples, chosen because the smaller model gets stuck here and its source does not.", count=count),
     )
 
-    def tells(sample: Mapping[str, Any]) -> int:
+    def length(sample: Mapping[str, Any]) -> int:
         source, plan = sample["source"], sample["plan"]
         if plan["loops"] and not source["loops"]:
             return 3
@@ -163,5 +163,5 @@ def telling(samples: Sequence[Mapping[str, Any]], say: Say = in_english) -> tupl
             return 2
         return int(source["text"] != plan["text"])
 
-    best = max(samples, key=lambda sample: (tells(sample), sample["decoding"] == "greedy"))
-    return best, reasons[tells(best)]
+    best = max(samples, key=lambda sample: (length(sample), sample["decoding"] == "greedy"))
+    return best, reasons[length(best)]

@@ -28,7 +28,7 @@ def pruned(plan: Plan) -> dict[str, Any]:
     return {"step": "plan", "method": plan.method, "depth": plan.depth, "of": plan.source_depth, **parts}
 
 
-def told(lineage: Sequence[Mapping[str, Any]], say: Say = in_english) -> tuple[str, ...]:
+def sentences_of(lineage: Sequence[Mapping[str, Any]], say: Say = in_english) -> tuple[str, ...]:
     """Return a history as sentences, one per step; unknown kinds of steps are left out."""
     return tuple(_SAID[one["step"]](one, say) for one in lineage if one["step"] in _SAID)
 
@@ -88,7 +88,7 @@ def _kept(folder: Path) -> Lineage:
 
 def _can_be_told(found: list[Any]) -> bool:
     try:
-        told(found)
+        sentences_of(found)
         return all(isinstance(one["step"], str) for one in found)
     except (AttributeError, KeyError, TypeError, ValueError):
         return False

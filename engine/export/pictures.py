@@ -53,15 +53,15 @@ def strip(plan: Plan, upright: bool, say: Say = in_english) -> dict[str, Any]:
         outline = " ".join(f"{y:.2f},{x:.2f}" if upright else f"{x:.2f},{y:.2f}" for x, y in points)
         links.append({"points": outline, "folded": folded(block)})
         mix = " + ".join(f"{layer}" if weight == 1 else f"{weight:.3g}·{layer}" for layer, weight in block.mix)
-        told = {"place": place, "home": block.home, "mix": mix}
+        facts = {"place": place, "home": block.home, "mix": mix}
         if block.repair:
-            title = say("Block {place} stands in for layer {home}, projections of {mix}, repaired", **told)
+            title = say("Block {place} stands in for layer {home}, projections of {mix}, repaired", **facts)
         else:
-            title = say("Block {place} stands in for layer {home}, projections of {mix}", **told)
+            title = say("Block {place} stands in for layer {home}, projections of {mix}", **facts)
         kind = "home" if folded(block) else "kept"
         cells.append(cell_of(left, 1, kind, block.home, title=title, place=place, mix=mix, repaired=bool(block.repair)))
     width, height = (2 * high + between + 4, depth * cell + 2) if upright else (depth * cell + 2, 2 * high + between + 4)
-    words = {kind: tuple(map(say, told)) for kind, told in KINDS.items()}
+    words = {kind: tuple(map(say, facts)) for kind, facts in KINDS.items()}
     return {"cells": cells, "links": links, "width": width, "height": height, "cell": cell, "upright": upright, "words": words}
 
 

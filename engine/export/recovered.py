@@ -22,7 +22,7 @@ from engine.training.parallel import first, size
 class RecoveryReport(ExportReport):
     """A recovered checkpoint's checks and training record: text, loss, tokens, seconds, and the gaps before and after."""
 
-    told: Mapping[str, Any]
+    summary: Mapping[str, Any]
 
 
 def recovered(run: Run) -> Job[RecoveryReport | None]:

@@ -20,7 +20,7 @@ from engine.export.commands import commands, records
 from engine.export.figures import bytes_of, change, many, number, percent, spread
 from engine.export.findings import further, gains, telling, verdict
 from engine.export.language import speaker
-from engine.export.lineage import learned, told
+from engine.export.lineage import learned, sentences_of
 from engine.export.pictures import Other, charts, cost_against_size, strip
 from engine.judge.evaluation import Evaluation
 from engine.models.texts import assets_folder
@@ -75,7 +75,7 @@ def report_html(
         "parameters": parameters,
         "bytes": size,
         "sentences": describe(plan, say),
-        "lineage": told(lineage, say) if len(lineage) > 1 else (),
+        "lineage": sentences_of(lineage, say) if len(lineage) > 1 else (),
         "learned": learned(lineage),
         "verdict": verdict(plan, evaluation, say),
         "seen": evaluation is not None and evaluation.protocol.fingerprint in _fitted_to(plan, facts),

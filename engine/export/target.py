@@ -56,11 +56,11 @@ def appearing(target: Path) -> Iterator[Path]:
         ExportError: `target` has been created meanwhile, or the disk is full.
     """
     try:
-        with making(target.parent, ASIDE) as beside:
-            yield beside / target.name
-            if (beside / target.name).exists():
+        with making(target.parent, ASIDE) as temporary:
+            yield temporary / target.name
+            if (temporary / target.name).exists():
                 require_free(target)
-                os.rename(beside / target.name, target)
+                os.rename(temporary / target.name, target)
     except OSError as error:
         raise ExportError(
             "{target} cannot be written: {reason}; nothing is left of it", target=target, reason=error.strerror or reason_of(error)

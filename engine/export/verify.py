@@ -202,8 +202,8 @@ def _compare_shapes(network: Any, request: dict[str, Any], plan: Any) -> tuple[b
     reference = reference_of(network, request, plan)
     found = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     wrong = [name for name, shape in found.items() if reference.shape(name) != shape]
-    told = "all as the plan says" if not wrong else f"{len(wrong)} other than the plan says, such as {wrong[0]}: {found[wrong[0]]}"
-    return not wrong, f"{len(found)} tensors, {told}"
+    facts = "all as the plan says" if not wrong else f"{len(wrong)} other than the plan says, such as {wrong[0]}: {found[wrong[0]]}"
+    return not wrong, f"{len(found)} tensors, {facts}"
 
 
 if __name__ == "__main__":

@@ -51,11 +51,11 @@ def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_T
     return judge
 
 
-def costs(judge: Judge, plans: Sequence[Plan], tell: Callable[[Plan, Cost], object]) -> Job[None]:
+def costs(judge: Judge, plans: Sequence[Plan], report: Callable[[Plan, Cost], object]) -> Job[None]:
     """Measure plans in order and call `tell` with each cost as soon as it is known; remembered costs take no time."""
     for number, plan in enumerate(plans):
         label = Message("Plan {number} of {count} ({depth} layers)", number=number + 1, count=len(plans), depth=plan.depth)
-        tell(plan, cost_of((yield from as_part(judge.judge(plan), label, number, len(plans)))))
+        report(plan, cost_of((yield from as_part(judge.judge(plan), label, number, len(plans)))))
 
 
 def practice_texts(calibration: str) -> TextSet:

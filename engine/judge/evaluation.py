@@ -217,7 +217,7 @@ class Judge:
         states = [state[0, places] for state in (record.final, final)]
         targets = record.pack.ids[0, places + 1].to(final.device)[:, None].split(ROWS)
         alike = cosine(*(state.float() for state in states)).split(ROWS)
-        logs = self._source.beside((index, int(places[0])), *states)
+        logs = self._source.paired((index, int(places[0])), *states)
         for (source, plan), target, cosines in zip(logs, targets, alike, strict=True):
             picked = [-one.gather(1, target).sum() for one in (source, plan)]
             agreed = (source.argmax(-1) == plan.argmax(-1)).sum() + 0 * plan.sum()  # NaN where the plan's numbers are NaN

@@ -47,8 +47,8 @@ class Places:
     plan: torch.Tensor
     next_tokens: torch.Tensor
     logs: Callable[[], Iterator[torch.Tensor]]  # the plan's log-probabilities [rows, vocabulary], see `by_rows`
-    # the source's and the plan's log-probabilities, see `SourceLogs.beside`
-    beside: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
+    # the source's and the plan's log-probabilities, see `SourceLogs.paired`
+    paired: Callable[[], Iterator[tuple[torch.Tensor, torch.Tensor]]]
 
 
 OBJECTIVES: Registry[Callable[[Places], float]] = Registry("objective")  # each returns its sum over the places
@@ -57,7 +57,7 @@ OBJECTIVES: Registry[Callable[[Places], float]] = Registry("objective")  # each 
 @OBJECTIVES.register("kl", "the KL divergence from the source's next-token distribution, nats a token")
 def kl(places: Places) -> float:
     """Return KL(source || plan) of the next-token distributions."""
-    return sum(float(divergence(source, plan).sum()) for source, plan in places.beside())
+    return sum(float(divergence(source, plan).sum()) for source, plan in places.paired())
 
 
 @OBJECTIVES.register("perplexity", "the negative log-likelihood of the texts, nats a token")
@@ -94,7 +94,7 @@ class Objective:
         self._trails = Trails(KEEP)
 
     @property
-    def told(self) -> tuple[tuple[str, Any], ...]:
+    def recorded(self) -> tuple[tuple[str, Any], ...]:
         """The settings that record the practice texts in a plan found with this objective."""
         return ("texts", self.texts.name), ("practice", self.texts.fingerprint), ("practice_tokens", self.protocol.tokens)
 
@@ -171,8 +171,8 @@ class Objective:
         record, places = self.record(index), self.places[index]
         source, plan = record.final[0, places], normed(self.model, state, blocks)[0, places]
         next_tokens = record.pack.ids[0, places + 1].to(plan.device)
-        logs, beside = partial(by_rows, self.model, plan), partial(self._source.beside, index, source, plan)
-        return self._score(Places(source, plan, next_tokens, logs, beside))
+        logs, paired = partial(by_rows, self.model, plan), partial(self._source.paired, index, source, plan)
+        return self._score(Places(source, plan, next_tokens, logs, paired))
 
 
 def _places(pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:

@@ -80,7 +80,7 @@ class KLMeter(AcceptanceMeter):
         self._source = SourceLogs(cosine.model)
 
     def _value(self, text: int, source: torch.Tensor, plan: torch.Tensor) -> float:
-        nats = sum(float(exact(divergence(p, q)).sum()) for p, q in self._source.beside(text, source, plan)) / len(source)
+        nats = sum(float(exact(divergence(p, q)).sum()) for p, q in self._source.paired(text, source, plan)) / len(source)
         return math.exp(-max(nats, 0.0)) if math.isfinite(nats) else math.nan
 
 

@@ -15,4 +15,4 @@ def contiguous(objective: Objective, keep: int, settings: NoSettings) -> Job[Pla
     drop = depth - keep
     found = yield from profile(objective.records)
     first = min(range(keep + 1), key=lambda start: found.angular[start][start + drop])
-    return plan_without(depth, range(first, first + drop), "angular", keep=keep, **dict(objective.told))
+    return plan_without(depth, range(first, first + drop), "angular", keep=keep, **dict(objective.recorded))

@@ -9,9 +9,9 @@ from engine.methods.scores import SCORES
 _BESIDE = {"refit": (REFIT,), "bias": (BIAS,), "nothing": ()}
 
 
-def trim_by(score: str, beside: str) -> Definition:
+def trim_by(score: str, compensation: str) -> Definition:
     """Return the definition of a trim by a score with its compensation `beside` (see widths.py)."""
-    return Definition("trim", 1, (Definition(f"score {score}", _version(SCORES[score].settings)), *_BESIDE[beside]))
+    return Definition("trim", 1, (Definition(f"score {score}", _version(SCORES[score].settings)), *_BESIDE[compensation]))
 
 
 def pruning_by(method: str) -> Definition:

@@ -113,7 +113,7 @@ class Masks(nn.Module):
         return torch.stack(each).sum()
 
     @torch.no_grad()
-    def told(self, way: float) -> dict[str, dict[str, Any]]:
+    def summary(self, way: float) -> dict[str, dict[str, Any]]:
         """Return the state of each kind: the parts expected to stay per layer (or of all layers, or of the model's channels), the current
         target, the multipliers, and the number of undecided masks."""
         return {kind.name: self._told(kind, way) for kind in self.kinds}

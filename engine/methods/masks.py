@@ -107,10 +107,10 @@ def prune(
         )
     run = _Pruning(model, plan.dense, packs, found.run, want, record)
     blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())
-    told = {"sparsity": want.sparsity, **({"pattern": f"{want.n}:{want.m}"} if want.m else {"group": want.group}), **asdict(record)}
+    facts = {"sparsity": want.sparsity, **({"pattern": f"{want.n}:{want.m}"} if want.m else {"group": want.group}), **asdict(record)}
     tokens = dict(read_in(packs)) if record.needs else {}
     notes = {"notes": tuple(run.notes.items())} if run.notes else {}
-    return replace(plan.dense, blocks=blocks, masks=Part(method, tuple({**told, **tokens, **notes}.items())))
+    return replace(plan.dense, blocks=blocks, masks=Part(method, tuple({**facts, **tokens, **notes}.items())))
 
 
 def weight_scores(

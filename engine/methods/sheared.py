@@ -172,7 +172,7 @@ class Masked(nn.Module):
         return functools.reduce(torch.mul, factors, gains + unit) - unit
 
     @torch.no_grad()
-    def plan(self, dtype: torch.dtype, told: Mapping[str, Any]) -> Plan:
+    def plan(self, dtype: torch.dtype, facts: Mapping[str, Any]) -> Plan:
         """Return the kept parts as a plan, its projections in `dtype` as tensors stored with it; `told` are the settings it records.
 
         Its gains are plain: its norms are those under the masks, over the kept channels (see engine/plans/trimming.py).
@@ -182,10 +182,10 @@ class Masked(nn.Module):
         weights = dict(self.projections()) | self.weights(values)
         begun = untouched(depth)
         if "layers" in values:
-            begun = plan_of_kept(depth, values["layers"][0].nonzero().flatten().tolist(), "sheared", **told)
+            begun = plan_of_kept(depth, values["layers"][0].nonzero().flatten().tolist(), "sheared", **facts)
         blocks = tuple(self._folded(block, values, weights, dtype) for block in begun.blocks)
         wide = blocks[0].trim is not None
-        return replace(begun, blocks=blocks, width=Part("sheared", (*told.items(), ("learned", True))) if wide else None)
+        return replace(begun, blocks=blocks, width=Part("sheared", (*facts.items(), ("learned", True))) if wide else None)
 
     def _folded(self, block: Block, values: Values, weights: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Block:
         block = replace(block, trim=self._trim(block.home, values))

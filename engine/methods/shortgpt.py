@@ -14,4 +14,4 @@ def least_influence(objective: Objective, keep: int, settings: NoSettings) -> Jo
     depth = objective.model.spec.depth
     found = yield from profile(objective.records)
     ranked = sorted(range(depth), key=lambda layer: found.layers[layer].block_influence)
-    return plan_without(depth, ranked[: depth - keep], "bi", keep=keep, **dict(objective.told))
+    return plan_without(depth, ranked[: depth - keep], "bi", keep=keep, **dict(objective.recorded))

@@ -39,7 +39,7 @@ def greedy(objective: Objective, keep: int) -> Job[Found]:
                 best = (value, layer)
         assert best is not None
         score, left = best[0], tuple(other for other in left if other != best[1])
-    plan = plan_of_kept(depth, left, "sleb", keep=keep, objective=objective.name, **dict(objective.told))
+    plan = plan_of_kept(depth, left, "sleb", keep=keep, objective=objective.name, **dict(objective.recorded))
     return Found(plan, score, watch(), objective.forwards - began, "greedy")
 
 

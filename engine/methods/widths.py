@@ -66,10 +66,14 @@ def narrowed(now: Shape, kept: Kept) -> Shape:
     return replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
 
 
-def require_beside(beside: str) -> None:
+def require_beside(compensation: str) -> None:
     """Raise SettingsError if the compensation is unknown."""
-    if beside not in BESIDE:
-        raise SettingsError("'{beside}' cannot be done beside a trim; choose one of {choices}", beside=beside, choices=", ".join(BESIDE))
+    if compensation not in BESIDE:
+        raise SettingsError(
+            "a trim cannot be compensated by '{compensation}'; choose one of {choices}",
+            compensation=compensation,
+            choices=", ".join(BESIDE),
+        )
 
 
 def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
@@ -98,7 +102,7 @@ def trim(
     kept: Kept,
     score: str = "weighted",
     settings: Mapping[str, Any] | None = None,
-    beside: str = "refit",
+    compensation: str = "refit",
     plain: bool = False,
     redistributed: bool = False,
 ) -> Job[Plan]:
@@ -110,17 +114,17 @@ def trim(
         SettingsError: the score is unknown or not defined for a cut axis, or the width, the bias or the compensation is not available.
         PlanError: the family's stock class does not support the shape.
     """
-    require_beside(beside)
+    require_beside(compensation)
     require_width(model, plan, kept)
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     asked = {axis: count for axis in AXES if (count := getattr(kept, axis)) not in (None, getattr(now, axis))}
     for axis in asked:
         require_score(score, axis)
     redistributed = redistributed and "heads" in asked
-    if beside == "bias":
+    if compensation == "bias":
         require_biases(model, asked)
     begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.dense.blocks))
-    share = BESIDE[beside]
+    share = BESIDE[compensation]
     found = yield from scaled(scores(model, begun, packs, tuple(asked), score, settings), 0.0, share)
     picked = {axis: _picked(axis, found[axis], count, now) for axis, count in asked.items()}
     blocks = [
@@ -128,17 +132,17 @@ def trim(
         for place, block in enumerate(begun.blocks)
     ]
     done = {
-        "refit": beside == "refit",
-        **({"bias": True} if beside == "bias" else {}),
+        "refit": compensation == "refit",
+        **({"bias": True} if compensation == "bias" else {}),
         **({"redistributed": True} if redistributed else {}),
     }
-    told = (*asked.items(), *asdict(SCORES[score].asked(settings or {})).items(), *done.items(), *read_in(packs))
-    trimmed = replace(begun, blocks=tuple(blocks), width=Part(score, told))
+    facts = (*asked.items(), *asdict(SCORES[score].asked(settings or {})).items(), *done.items(), *read_in(packs))
+    trimmed = replace(begun, blocks=tuple(blocks), width=Part(score, facts))
     if redistributed:
         trimmed = redistribute(model, begun, trimmed, found["heads"])
-    if beside == "bias":
+    if compensation == "bias":
         return (yield from scaled(compensate(model, begun, trimmed, packs, asked), share, 1.0))
-    return (yield from scaled(refit(model, trimmed, packs), share, 1.0)) if beside == "refit" else trimmed
+    return (yield from scaled(refit(model, trimmed, packs), share, 1.0)) if compensation == "refit" else trimmed
 
 
 def _without_refits(block: Block) -> Block:

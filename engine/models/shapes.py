@@ -71,8 +71,8 @@ def legal_channels(config: Any, heads: int | None = None, step: int = 1) -> tupl
     shape = shape_of(config)
     if "channels" in architecture_of(config).fixed:
         return (shape.channels,)
-    beside = shape.with_heads(heads or shape.heads)
-    tried = [replace(beside, channels=count) for count in (*range(step, shape.channels, step), shape.channels)]
+    narrowed = shape.with_heads(heads or shape.heads)
+    tried = [replace(narrowed, channels=count) for count in (*range(step, shape.channels, step), shape.channels)]
     return tuple(one.channels for one in tried if _loads(config, one))
 
 

@@ -42,7 +42,7 @@ class SourceLogs:
         self._model, self._keep = model, keep
         self._kept: dict[Hashable, torch.Tensor] = {}
 
-    def beside(self, key: Hashable, source: torch.Tensor, plan: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def paired(self, key: Hashable, source: torch.Tensor, plan: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield pairs of log-probabilities of the source's and a plan's final states [tokens, hidden], see `by_rows`; `key` identifies
         these tokens of the source."""
         for number, (ours, theirs) in enumerate(zip(source.split(CHUNK), plan.split(CHUNK), strict=True)):

@@ -121,7 +121,7 @@ class Walk:
         def watcher(name: str, last: bool) -> Callable[..., None]:
             kept = cutter.kept(cutter.row.projections[name][1], block.trim) if block.trim else None
 
-            def told(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+            def capture(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
                 check_cancelled()
                 x = args[0].reshape(-1, args[0].shape[-1])
                 assert see is not None
@@ -129,7 +129,7 @@ class Walk:
                 if last:
                     raise _EnoughError
 
-            return told
+            return capture
 
         with ExitStack() as stack:
             for name in inputs:

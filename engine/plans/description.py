@@ -102,9 +102,9 @@ def done_beside(plan: Plan) -> tuple[str, ...]:
     (engine/methods/sheared.py)."""
     if plan.width is None or not any(block.trim.refits for block in plan.blocks if block.trim):
         return ()
-    told = dict(plan.width.settings)
-    done = {name: bool(told.get(name)) for name in ("bias", "redistributed", "learned")}
-    done["refit"] = bool(told.get("refit")) or not any(done.values())
+    facts = dict(plan.width.settings)
+    done = {name: bool(facts.get(name)) for name in ("bias", "redistributed", "learned")}
+    done["refit"] = bool(facts.get("refit")) or not any(done.values())
     return tuple(name for name, true in done.items() if true)
 
 
@@ -113,22 +113,22 @@ def _fold_said(plan: Plan, block: Block, say: Say) -> str:
     last = max(*layers, block.home)
     absorbed = span_name(block.home + 1, last) if last > block.home else span_name(min(layers), block.home - 1)
     lost = ", ".join(span_name(*run) for run in runs([layer for layer in plan.dropped if block.home < layer < last]))
-    told = {"absorbed": absorbed, "home": block.home, "layer": layers[0], "lost": lost}
+    facts = {"absorbed": absorbed, "home": block.home, "layer": layers[0], "lost": lost}
     if len(layers) == 1 and lost:
         return say(
             "Layers {absorbed} fold into {home}: it takes the projections of {layer} and keeps its own norms; nothing of {lost} is left.",
-            **told,
+            **facts,
         )
     if len(layers) == 1:
-        return say("Layers {absorbed} fold into {home}: it takes the projections of {layer} and keeps its own norms.", **told)
+        return say("Layers {absorbed} fold into {home}: it takes the projections of {layer} and keeps its own norms.", **facts)
     if len({weight for _, weight in block.mix}) > 1:
         mix = " ".join(f"{weight:+g}·W{layer}" for layer, weight in block.mix)
-        return say("Layers {absorbed} fold into {home}: projections {mix} under its own norms.", mix=mix, **told)
+        return say("Layers {absorbed} fold into {home}: projections {mix} under its own norms.", mix=mix, **facts)
     if lost:
         return say(
-            "Layers {absorbed} fold into {home}: the mean of their projections and its own, under its own norms (without {lost}).", **told
+            "Layers {absorbed} fold into {home}: the mean of their projections and its own, under its own norms (without {lost}).", **facts
         )
-    return say("Layers {absorbed} fold into {home}: the mean of their projections and its own, under its own norms.", **told)
+    return say("Layers {absorbed} fold into {home}: the mean of their projections and its own, under its own norms.", **facts)
 
 
 def runs(layers: Sequence[int]) -> tuple[tuple[int, int], ...]:

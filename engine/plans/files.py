@@ -84,9 +84,9 @@ def plan_from_json(value: Any) -> Plan:
         depth = whole(value["source_depth"])
         blocks = blocks_from_json(value)
         repairs = tuple(repair_from_json(entry) for entry in value.get("repairs") or ())
-        told = part_from_json({"method": "unknown", **value})
+        facts = part_from_json({"method": "unknown", **value})
         width, masks = (None if value.get(part) is None else part_from_json(value[part]) for part in ("width", "masks"))
-        plan = Plan(depth, blocks, told.method, told.settings, repairs, width, masks)
+        plan = Plan(depth, blocks, facts.method, facts.settings, repairs, width, masks)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PlanError('this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error!r})', error=error) from error
     _check(plan)

@@ -45,7 +45,7 @@ def parts(plan: Plan) -> Iterator[tuple[str, Part]]:
 
 
 def _made(name: str, part: Part, refit: bool) -> Made:
-    told = dict(part.settings)
-    tokens = told.get("practice_tokens", told.get("tokens"))
+    facts = dict(part.settings)
+    tokens = facts.get("practice_tokens", facts.get("tokens"))
     settings = tuple((key, value) for key, value in part.settings if key not in _TOLD)
-    return Made(name, part.method, settings, str(told.get("texts", "")), tokens, refit)
+    return Made(name, part.method, settings, str(facts.get("texts", "")), tokens, refit)

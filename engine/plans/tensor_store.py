@@ -92,8 +92,8 @@ def _write(mark: str, path: Path) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            save_file({"tensor": tensor_of(mark)}, beside)
+        with replacing(path) as temporary:
+            save_file({"tensor": tensor_of(mark)}, temporary)
     except (OSError, SafetensorError) as error:
         raise PlanError(
             "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder", path=path, reason=reason_of(error)
@@ -145,8 +145,8 @@ def pack_tensors(marks: Iterable[str], file: Path) -> None:
         PlanError: a tensor is not on this machine, or the file cannot be written.
     """
     try:
-        with replacing(file) as beside:
-            save_file({mark: tensor_of(mark).contiguous() for mark in marks}, beside)
+        with replacing(file) as temporary:
+            save_file({mark: tensor_of(mark).contiguous() for mark in marks}, temporary)
     except (OSError, SafetensorError) as error:
         raise PlanError("the plan's tensors cannot be written to {file}: {error}", file=file, error=error) from error
 

@@ -38,8 +38,8 @@ class Weighing:
         assert mix is not None
         found = agreed((yield from domain_costs(network, self.held, autocast, device, within)))
         shares = dict(zip(mix.domains, mix.proportions, strict=True))
-        told = {name: {"cost": found[name], "reference": references[name], "proportion": shares[name]} for name in found}
-        self.run.tell({"step": step, "domains": told})
+        facts = {name: {"cost": found[name], "reference": references[name], "proportion": shares[name]} for name in found}
+        self.run.log_line({"step": step, "domains": facts})
         return found
 
     def weigh(self, network: Any, step: int, autocast: str, device: str, within: Within = plainly) -> Job[None]:

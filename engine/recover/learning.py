@@ -97,7 +97,7 @@ def learn(school: TrainingContext, recipe: Recipe) -> Job[str]:
         began = time.perf_counter()
         learned = learner.learn(school.losses(teaching, recipe, learner.step))
         seconds, aside = time.perf_counter() - began, school.missing(recipe, learner.step - 1)
-        run.tell({"step": learner.step, "tokens": learner.step * recipe.tokens, **asdict(learned), "seconds": seconds, **aside})
+        run.log_line({"step": learner.step, "tokens": learner.step * recipe.tokens, **asdict(learned), "seconds": seconds, **aside})
         yield Progress(Message("Learning: step {step} of {steps}", step=learner.step, steps=recipe.steps), learner.step / recipe.steps)
 
 
@@ -131,8 +131,8 @@ class Looker:
         began = time.perf_counter()
         found = yield from gaps(school.student, self._held, self._source, autocast, school.device, school.within)
         record, before = run.record, [line["kind"]["ratio"] for line in run.lines() if "kind" in line]
-        told = {**{name: asdict(one) for name, one in found.items()}, "spoken": spoken(school)}
-        run.tell({"step": self._learner.step, **told, "seconds": time.perf_counter() - began})
+        facts = {**{name: asdict(one) for name, one in found.items()}, "spoken": spoken(school)}
+        run.log_line({"step": self._learner.step, **facts, "seconds": time.perf_counter() - began})
         ratio, until = found["kind"].ratio, record.get("until")
         if agreed(ratio < self._best()):
             weights = {name: whole(tensor) for name, tensor in self._learner.weights().items()}

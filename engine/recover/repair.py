@@ -98,7 +98,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
 
 def _told(plan: Plan, kind: str, objective: Objective) -> Plan:
     own = tuple(item for item in plan.settings if item[0] not in _NAMES)
-    return replace(plan, settings=(*own, ("repair", kind), *objective.told))
+    return replace(plan, settings=(*own, ("repair", kind), *objective.recorded))
 
 
 def require_repairable(model: Model, plan: Plan, kind: str) -> None:

@@ -172,7 +172,7 @@ class Run:
         for path in (self._pause, self._error) if first() else ():
             path.unlink(missing_ok=True)
 
-    def tell(self, line: dict[str, Any]) -> None:
+    def log_line(self, line: dict[str, Any]) -> None:
         """Add a line to the metrics."""
         if not first():
             return

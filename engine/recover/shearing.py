@@ -188,11 +188,11 @@ class Shearing:
 
     def __post_init__(self) -> None:
         masks, pull = self.masked.masks, self.settings.pull
-        beside = [
+        extra = [
             Beside({f"mask.{name}": one for name, one in masks.a.items()}, pull),
             Beside({f"multipliers.{name}": one for name, one in masks.multipliers.items()}, pull, upwards=True),
         ]
-        self.learner = Learner(self.masked.projections(), self.recipe, beside=beside)
+        self.learner = Learner(self.masked.projections(), self.recipe, extra=extra)
 
     def learn(self) -> Job[Plan | None]:
         """Take the remaining steps; see `shear`."""
@@ -235,8 +235,8 @@ class Shearing:
 
         learned = self.learner.learn([*self._losses(), *([] if self.masked.settled else [pull])])
         step = self.learner.step
-        told = {"text": learned.loss - sum(pulled), "seconds": time.perf_counter() - began, "masks": masks.told(way)}
-        self.run.tell({"step": step, "tokens": step * self.recipe.tokens, **asdict(learned), **told})
+        facts = {"text": learned.loss - sum(pulled), "seconds": time.perf_counter() - began, "masks": masks.summary(way)}
+        self.run.log_line({"step": step, "tokens": step * self.recipe.tokens, **asdict(learned), **facts})
         yield Progress(Message("Shearing: step {step} of {steps}", step=step, steps=self.recipe.steps), step / self.recipe.steps)
 
     def _losses(self) -> list[Callable[[], torch.Tensor]]:

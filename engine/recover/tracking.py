@@ -33,11 +33,11 @@ def tracked(run: Run) -> Iterator[None]:
         return
     end: Callable[[], object] = str
     try:
-        tell, end = TRACKERS.require(name).run(run)
+        report, end = TRACKERS.require(name).run(run)
     except Exception as error:  # trackers may raise anything
         run.note(track_error=reason_of(error))
     else:
-        run.also = _guarded(run, tell)
+        run.also = _guarded(run, report)
     try:
         yield
     finally:
@@ -46,10 +46,10 @@ def tracked(run: Run) -> Iterator[None]:
             end()
 
 
-def _guarded(run: Run, tell: Callable[[Numbers, int], object]) -> Callable[[Mapping[str, Any]], None]:
+def _guarded(run: Run, report: Callable[[Numbers, int], object]) -> Callable[[Mapping[str, Any]], None]:
     def guarded(line: Mapping[str, Any]) -> None:
         try:
-            tell(numbers_in(line), int(line["step"]))
+            report(numbers_in(line), int(line["step"]))
         except Exception as error:  # trackers may raise anything
             run.also = None
             run.note(track_error=reason_of(error))
@@ -87,11 +87,11 @@ def _tensorboard(run: Run) -> Opened:
 
     writer = SummaryWriter(str(run.folder / "tensorboard"))
 
-    def tell(numbers: Numbers, step: int) -> None:
+    def log(numbers: Numbers, step: int) -> None:
         for name, value in numbers.items():
             writer.add_scalar(name, value, step)
 
-    return tell, writer.close
+    return log, writer.close
 
 
 @TRACKERS.register("wandb", "Weights & Biases; WANDB_MODE=offline keeps it on this machine")

@@ -30,7 +30,7 @@ class Ranking:
 
 
 def timed(
-    model: Model, found: Sequence[Candidate], tell: Callable[[Sequence[Candidate]], Any] = lambda _: None
+    model: Model, found: Sequence[Candidate], report: Callable[[Sequence[Candidate]], Any] = lambda _: None
 ) -> Job[tuple[Candidate, ...]]:
     """Return the candidates with the speed of the measured ones, each timed against the source in turn.
 
@@ -43,7 +43,7 @@ def timed(
         assert plan is not None
         label = Message("Speed of shape {number} of {count}", number=number + 1, count=len(places))
         known[place] = replace(known[place], speed=(yield from as_part(measure_speed(model, plan), label, number, len(places))))
-        tell(known)
+        report(known)
     return tuple(known)
 
 

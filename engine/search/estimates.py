@@ -91,9 +91,9 @@ def learned(parts: Sequence[Sequence[float]], costs: Sequence[float]) -> tuple[f
     """
     if not costs:
         return ()
-    told = torch.tensor(parts, dtype=torch.float64) / torch.tensor(costs, dtype=torch.float64).clamp_min(1e-6)[:, None]
-    damped = told.mT @ told + _TRUST * torch.eye(told.shape[1], dtype=torch.float64)
-    found = 1 + torch.linalg.solve(damped, told.mT @ (1 - told.sum(1)))
+    facts = torch.tensor(parts, dtype=torch.float64) / torch.tensor(costs, dtype=torch.float64).clamp_min(1e-6)[:, None]
+    damped = facts.mT @ facts + _TRUST * torch.eye(facts.shape[1], dtype=torch.float64)
+    found = 1 + torch.linalg.solve(damped, facts.mT @ (1 - facts.sum(1)))
     return tuple(found.clamp_min(0).tolist())
 
 

@@ -53,7 +53,7 @@ class Mapping:
     """One T map over [t_min, 1] for fixed C, I, L, H, rule and similarity. `found` contains the steps found so far."""
 
     def __init__(
-        self, meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5, tell: Callable[[Step], object] = lambda step: None
+        self, meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0.5, report: Callable[[Step], object] = lambda step: None
     ) -> None:
         """The settings' own T is ignored; `tell` is called with every step as soon as it is found, the highest T first.
 
@@ -62,7 +62,7 @@ class Mapping:
         """
         require_t_min(t_min)
         self.settings = replace(settings, T=1.0).checked(meter.model.spec.depth)
-        self._meter, self._tell = meter, tell
+        self._meter, self._tell = meter, report
         self._effort, self._estimated = MapEffort(meter, self.settings, t_min), False
         self.found = Frontier(t_min, ())
 

@@ -69,12 +69,12 @@ class MapEffort:
     def measuring(self, upper: float) -> Progress:
         """Return the progress shown before the next candidate is measured."""
         self._look()
-        told = Message(
+        facts = Message(
             "Mapping T: {min:.3f} and above is done, about {candidates:.0f} candidates left",
             min=min(upper, 1.0),
             candidates=self.candidates[1],
         )
-        progress = Progress(told, self._fraction())
+        progress = Progress(facts, self._fraction())
         later = self._first == len(self._singles)
         self._done += 1 if later else _FIRST
         self._later, self._new = self._later + later, self._new + later

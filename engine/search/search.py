@@ -146,11 +146,11 @@ class Search:
         return tuple(self.objective.record(index) for index in self.draft)
 
     def _progress(self, label: str) -> Progress:
-        told = Message("{label}; best so far {score:.4f}", label=label, score=self.history[-1].score) if self.history else label
-        return Progress(told, min(self._watch() / self.seconds, 1.0))
+        facts = Message("{label}; best so far {score:.4f}", label=label, score=self.history[-1].score) if self.history else label
+        return Progress(facts, min(self._watch() / self.seconds, 1.0))
 
     def _plan(self, kept: tuple[int, ...]) -> Plan:
-        return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name, **dict(self.objective.told))
+        return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name, **dict(self.objective.recorded))
 
     def _cost(self, plan: Plan, packs: tuple[int, ...]) -> float:
         """Return a plan's cost on some packs: its score above the source's, which is not zero for perplexity."""

@@ -83,7 +83,7 @@ def search_shapes(
     packs: Sequence[Pack],
     budget: float,
     measure: Callable[[Plan], Job[Cost]],
-    tell: Callable[[Sequence[Candidate]], Any] = lambda _: None,
+    report: Callable[[Sequence[Candidate]], Any] = lambda _: None,
     measured: int = MEASURED,
     refitted: bool = True,
     layers: Callable[[int], Job[Plan]] | None = None,
@@ -109,7 +109,7 @@ def search_shapes(
         left.remove(chosen)
         steps = as_part(run.measured(chosen), Message("Shape {number} of {wanted}", number=number + 1, wanted=wanted), number, wanted)
         done.append((yield from scaled(steps, 0.2, 1.0)))
-        tell(_ordered(done, left))
+        report(_ordered(done, left))
     return _ordered(done, left)
 
 
@@ -134,7 +134,7 @@ def shaped(model: Model, plan: Plan, shape: Shape, packs: Sequence[Pack], refitt
     whole = shape_of(model.config)
     kept = Kept(**{axis: getattr(shape, axis) for axis in AXES if getattr(shape, axis) != getattr(whole, axis)})
     if kept != Kept():
-        return (yield from trim(model, plan, packs, kept, beside="refit" if refitted else "nothing"))
+        return (yield from trim(model, plan, packs, kept, compensation="refit" if refitted else "nothing"))
     return (yield from refit(model, plan, packs)) if refitted else plan
 
 

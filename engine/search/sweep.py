@@ -59,7 +59,7 @@ class Sweep:
         settings: LacoSettings | None = None,
         seconds: float | None = None,
         t_min: float = 0.5,
-        tell: Callable[[SweepEntry], object] = lambda entry: None,
+        report: Callable[[SweepEntry], object] = lambda entry: None,
     ) -> None:
         """L, H and the similarity are those of `settings`; `tell` is called with every plan as soon as its cost is known.
 
@@ -77,7 +77,7 @@ class Sweep:
         self.found: dict[tuple[Block, ...], SweepEntry] = {}
         self._maps = [_Map(replace(base, C=c, I=i, rule=rule).checked(depth)) for c, i, rule in chosen]
         self._best: dict[int, float] = {}  # the logarithm of the least ratio at each depth
-        self._tell = tell
+        self._tell = report
 
     @property
     def entries(self) -> tuple[SweepEntry, ...]:
@@ -89,12 +89,12 @@ class Sweep:
         began, share = time.monotonic(), 0.0
         self.meter.share_trails()
 
-        def told(step: Progress) -> Progress:
+        def relabelled(step: Progress) -> Progress:
             nonlocal share
             share = min(max(share, self._mapped, (time.monotonic() - began) / self.seconds), 1.0)
             return replace(step, fraction=share)
 
-        yield from within(retold(self._run(), told), self.seconds)
+        yield from within(retold(self._run(), relabelled), self.seconds)
         return self.entries
 
     @property
@@ -117,11 +117,11 @@ class Sweep:
             if chosen.upper <= self.t_min:
                 waiting.remove(chosen)
 
-    def _advance(self, one: _Map, told: Progress) -> Job[None]:
+    def _advance(self, one: _Map, relabelled: Progress) -> Job[None]:
         """Take a map's next step."""
-        yield told  # even if everything is cached
-        step = yield from retold(step_below(self.meter, one.settings, one.upper, self.t_min), lambda _: told)
-        yield from retold(self._take(one, step.proposal.plan, step.t_from), lambda _: told)
+        yield relabelled  # even if everything is cached
+        step = yield from retold(step_below(self.meter, one.settings, one.upper, self.t_min), lambda _: relabelled)
+        yield from retold(self._take(one, step.proposal.plan, step.t_from), lambda _: relabelled)
         one.upper = step.t_from
 
     def _take(self, one: _Map, plan: Plan, threshold: float) -> Job[None]:

@@ -47,13 +47,13 @@ class Learner:
         trained: Mapping[str, torch.nn.Parameter],
         recipe: Recipe,
         zeros: Mapping[str, torch.Tensor] | None = None,
-        beside: Sequence[Beside] = (),
+        extra: Sequence[Beside] = (),
     ) -> None:
         self.trained, self.recipe, self.step = dict(trained), recipe, 0
-        self._all = {**self.trained, **{name: parameter for each in beside for name, parameter in each.parameters.items()}}
-        self._zeros, self._highest = dict(zeros or {}), (recipe.rate, *(each.rate for each in beside))
+        self._all = {**self.trained, **{name: parameter for each in extra for name, parameter in each.parameters.items()}}
+        self._zeros, self._highest = dict(zeros or {}), (recipe.rate, *(each.rate for each in extra))
         own: list[dict[str, Any]] = [
-            {"params": [*each.parameters.values()], "maximize": each.upwards, "weight_decay": 0.0} for each in beside
+            {"params": [*each.parameters.values()], "maximize": each.upwards, "weight_decay": 0.0} for each in extra
         ]
         self._optimizer = torch.optim.AdamW(
             [{"params": [*self.trained.values()]}, *own],

@@ -66,7 +66,7 @@ def second(row: Row, folder: Path) -> None:
 
     with for_now():
         for what, kept in (("heads 6 to 2", Kept(heads=2)), ("neurons -75 %", Kept(neurons=88))):
-            plain = cost(drain(trim(model, whole, packs, kept, "minitron", beside="nothing")))
+            plain = cost(drain(trim(model, whole, packs, kept, "minitron", compensation="nothing")))
             ratio = cost(drain(trim(model, whole, packs, kept))) / plain
             row(f"qwen3: {what}, refit / plain Minitron", f"{ratio:.2f}", "< 1", ratio < 1)
         methods = ("magnitude", "wanda", "gblm", "sparsegpt")

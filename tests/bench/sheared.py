@@ -38,7 +38,7 @@ def sheared(model: Model, row: Row, tokens: int = TOKENS) -> None:
             return drain(shear(model, begin_shearing(model, TARGET, ["practice"], settings, Path(folder, "run"))))
 
     ways: dict[str, Callable[[], Plan | None]] = {
-        "Minitron's scores": lambda: drain(trim(model, start, packs, KEPT, "minitron", beside="nothing")),
+        "Minitron's scores": lambda: drain(trim(model, start, packs, KEPT, "minitron", compensation="nothing")),
         "our scores, solved again": lambda: drain(trim(model, start, packs, KEPT, "weighted")),
         "sheared": by_masks,
     }

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from engine.export.language import speaker
-from engine.export.lineage import base_model, before, learned, lineage_of, told
+from engine.export.lineage import base_model, before, learned, lineage_of, sentences_of
 from engine.jobs import drain
 from engine.methods.baselines import plan_of_kept
 from engine.models.loading import open_model
@@ -32,13 +32,13 @@ RECOVERY |= {"tokens": 30_000, "before": {"kind": GAP, "other": GAP}, "after": {
 
 
 def test_every_step_is_a_sentence_that_says_what_it_was() -> None:
-    source, plan, recovery = told([SOURCE, PLAN, RECOVERY, {"step": "not known here"}])
+    source, plan, recovery = sentences_of([SOURCE, PLAN, RECOVERY, {"step": "not known here"}])
     assert source == "It began as org/first, of 30 layers."
     assert plan == "It was pruned to 24 of 30 layers (search, weighted)."
     assert "30,000 tokens of self, books.txt, hub:org/set, training all by kl" in recovery
     assert recovery.endswith("2.67 before and 1.33 after, on other text 2.67 and not a number.")
     assert "secret" not in recovery
-    assert told([PLAN], speaker("ko")) == ("레이어 30개에서 24개로 프루닝했습니다(search, weighted).",)
+    assert sentences_of([PLAN], speaker("ko")) == ("레이어 30개에서 24개로 프루닝했습니다(search, weighted).",)
 
 
 def test_what_came_before_the_last_plan_is_told_apart() -> None:

@@ -83,6 +83,6 @@ def test_the_report_tells_them_and_knows_the_texts_that_were_fitted_to(three: tu
     assert "Heads, neurons or channels that matter least were cut too. Single weights were made zero." in words(page)
     assert "as large and as fast as if they were none" in words(page)
     assert "6 layers to 5" in words(page)
-    narrow = drain(trim(model, untouched(6), practice_packs(model, PRACTICE, 700), Kept(neurons=24), beside="nothing"))
+    narrow = drain(trim(model, untouched(6), practice_packs(model, PRACTICE, 700), Kept(neurons=24), compensation="nothing"))
     assert f"{model.spec.name}, pruned" in words(report_of(model, plan=narrow, frontier=None))
     assert {PRACTICE.fingerprint, calibration_of(TEXTS).fingerprint} <= _fitted_to(plan, {})

@@ -36,7 +36,7 @@ BIASED = {
 
 
 def biased(model: Model, kept: Kept, plan: Plan | None = None, **more: Any) -> Plan:
-    return drain(trim(model, plan or untouched(6), packs_of(model), kept, beside="bias", **more))
+    return drain(trim(model, plan or untouched(6), packs_of(model), kept, compensation="bias", **more))
 
 
 # --- Biases ---
@@ -151,8 +151,8 @@ def test_heads_pair_off_from_the_border_outwards(kept: int, expected: list[tuple
 def test_redistribution_is_the_papers(family: str, changes: dict[str, Any], left: int, tiny: Callable[..., Model]) -> None:
     model = tiny(family, **changes)
     packs, config = packs_of(model), model.config
-    plan = drain(trim(model, untouched(6), packs, Kept(heads=left), "minitron", beside="nothing", redistributed=True))
-    plain = drain(trim(model, untouched(6), packs, Kept(heads=left), "minitron", beside="nothing"))
+    plan = drain(trim(model, untouched(6), packs, Kept(heads=left), "minitron", compensation="nothing", redistributed=True))
+    plain = drain(trim(model, untouched(6), packs, Kept(heads=left), "minitron", compensation="nothing"))
     scored = drain(scores(model, untouched(6), packs, ("heads",), "minitron"))["heads"]
     groups = config.num_key_value_heads if config.num_key_value_heads < config.num_attention_heads else 1
     L, K, width = config.num_attention_heads // groups, left // groups, shape_of(config).head_dim

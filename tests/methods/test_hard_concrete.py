@@ -67,7 +67,7 @@ def toy(worth: torch.Tensor, kept: int, steps: int, clip: float = 1.0) -> tuple[
     weight = torch.nn.Parameter(torch.ones(()))
     recipe = Recipe(steps, 1e-3, clip=clip)
     beside = [Beside({"a": masks.a["parts"]}, 0.1), Beside({"multipliers": masks.multipliers["parts"]}, 0.1, upwards=True)]
-    learner = Learner({"weight": weight}, recipe, beside=beside)
+    learner = Learner({"weight": weight}, recipe, compensation=beside)
     for step in range(steps):
         learner.learn([
             lambda: -(masks.drawn()["parts"] * worth).sum() * weight,
@@ -79,7 +79,7 @@ def toy(worth: torch.Tensor, kept: int, steps: int, clip: float = 1.0) -> tuple[
 def test_the_lagrangian_leads_to_the_number_wanted_and_to_the_parts_that_are_worth_most() -> None:
     worth = torch.tensor([[0.01, 0.9, 0.02, 0.8, 0.03, 0.7], [0.8, 0.02, 0.01, 0.03, 0.9, 0.7]])
     masks, _ = toy(worth, kept=3, steps=600)
-    told = masks.told(1.0)["parts"]
+    told = masks.summary(1.0)["parts"]
     assert told["wanted"] == 3
     assert told["expected"] == pytest.approx(3, abs=0.25)
     found = masks.exact()["parts"]
@@ -103,7 +103,7 @@ def test_undecided_masks_are_counted() -> None:
     masks = Masks([Kind("heads", 2, 3, 2, 4)], seed=0)
     with torch.no_grad():
         masks.a["heads"].copy_(torch.tensor([[4.6, -4.6, 0.0], [4.6, 2.0, -4.6]]))
-    told = masks.told(0.5)["heads"]
+    told = masks.summary(0.5)["heads"]
     assert (told["undecided"], told["masks"]) == (2, 6)
     assert soft(torch.tensor(4.6)).item() > 0.99
     assert told["wanted"] == pytest.approx(10)  # of 12 heads a layer half of the way to 8

@@ -172,7 +172,7 @@ def test_taylor_counts_the_keys_and_values_that_are_a_heads_own(
 
 def test_taylor_counts_them_too_once_a_trim_has_left_no_other_head(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
-    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=2), "minitron", beside="nothing"))
+    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=2), "minitron", compensation="nothing"))
     found = drain(scores(model, plan, packs_of(model), ("heads",), "taylor"))["heads"]
     for ours, block in zip(found, products(model, plan), strict=True):
         torch.testing.assert_close(ours, by_group(block, "element", "self_attn.o_proj", 8, ROWS["llama"][2:]), rtol=2e-3, atol=1e-6)
@@ -198,7 +198,7 @@ def test_maw_is_the_largest_weights_of_gate_and_up(tiny: Callable[..., Model]) -
 def test_a_trim_keeps_the_highest_of_each_group_and_layer(family: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family)
     packs = packs_of(model)
-    plan = drain(trim(model, untouched(6), packs, Kept(2, 30, 28), "minitron", beside="nothing"))
+    plan = drain(trim(model, untouched(6), packs, Kept(2, 30, 28), "minitron", compensation="nothing"))
     found = drain(scores(model, untouched(6), packs, ("heads", "neurons", "channels"), "minitron"))
     total = torch.stack(found["channels"]).sum(0)
     for block, heads, neurons in zip(plan.blocks, found["heads"], found["neurons"], strict=True):
@@ -215,7 +215,7 @@ def test_a_trim_keeps_the_highest_of_each_group_and_layer(family: str, tiny: Cal
 
 def test_a_model_without_groups_loses_whole_heads(tiny: Callable[..., Model]) -> None:
     model = tiny("qwen2", num_key_value_heads=4)
-    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=3), "weighted", beside="nothing"))
+    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=3), "weighted", compensation="nothing"))
     config = live_network(model, plan).config
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (3, 3, 8)
 
@@ -223,8 +223,8 @@ def test_a_model_without_groups_loses_whole_heads(tiny: Callable[..., Model]) ->
 def test_a_trim_goes_on_from_a_trim(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
     packs = packs_of(model)
-    first = drain(trim(model, untouched(6), packs, Kept(neurons=40), "minitron", beside="nothing"))
-    both = drain(trim(model, first, packs, Kept(heads=2, neurons=20), "minitron", beside="nothing"))
+    first = drain(trim(model, untouched(6), packs, Kept(neurons=40), "minitron", compensation="nothing"))
+    both = drain(trim(model, first, packs, Kept(heads=2, neurons=20), "minitron", compensation="nothing"))
     for before, after in zip(first.blocks, both.blocks, strict=True):
         assert before.trim is not None
         assert after.trim is not None
@@ -283,7 +283,7 @@ def test_solving_again_lowers_the_divergence_on_other_text(family: str, tiny: Ca
     model = tiny(family, max_position_embeddings=64) if family != "gpt2" else tiny(family)
     packs = packs_of(model, 6000)
     kept = Kept(neurons=36) if family == "gpt2" else Kept(heads=2, neurons=36)
-    bare = drain(trim(model, untouched(6), packs, kept, beside="nothing"))
+    bare = drain(trim(model, untouched(6), packs, kept, compensation="nothing"))
     found = drain(refit(model, bare, packs))
     assert found.blocks == drain(trim(model, untouched(6), packs, kept)).blocks
     names = {name for block in found.blocks for name, _ in (block.trim.refits if block.trim else ())}

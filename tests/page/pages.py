@@ -30,7 +30,7 @@ class Page:
 
     def tell(self, seen: int = 0) -> dict[str, Any]:
         """What the timer brings: the views that are told something, by name, are in `views`."""
-        status, _, timer, serial, news, *moved, session = self.on.tell(KEY, seen)
+        status, _, timer, serial, news, *moved, session = self.on.poll(KEY, seen)
         views = {} if news == gr.skip() else json.loads(news)["views"]
         told = {"status": json.loads(status), "timer": timer, "serial": serial, "session": session, "views": views}
         return {**told, **dict(zip(SLIDERS, moved, strict=True))}

@@ -9,6 +9,7 @@ import pytest
 from engine.errors import LayerscopeError, PlanError, SettingsError
 from engine.jobs import drain
 from engine.judge.evaluation import Judge
+from engine.messages import decode_message
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans
 from tests.families import save_tiny
@@ -31,7 +32,7 @@ def test_a_judged_plan_is_on_the_board_with_what_the_judge_found(desk: Desk) -> 
     found = drain(Judge(desk.model, held, limit=100).judge(fold_spans(DEPTH, [(1, 2)], "reference")))
     assert row["evaluation"]["perplexity"]["ratio"] == pytest.approx(found.ratio)
     assert row["evaluation"]["protocol"]["texts"] == "held out"
-    assert (row["label"], row["depth"]) == ("by hand", DEPTH - 1)
+    assert (decode_message(row["label"]), row["depth"]) == ("by hand", DEPTH - 1)
 
 
 def test_one_task_measures_cost_and_what_else_is_wanted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

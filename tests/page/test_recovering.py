@@ -51,12 +51,12 @@ def begin(bench: Desk, name: str = "run", settings: RecoverySettings = SHORT, ch
 
 
 def runs(bench: Desk) -> list[dict[str, Any]]:
-    bench.recovering.tell()
+    bench.recovering.publish()
     return shown(bench, "recovery", "value")["runs"]
 
 
 def looked_at(bench: Desk) -> dict[str, Any]:
-    bench.recovering.tell()
+    bench.recovering.publish()
     return shown(bench, "recovery", "value")["shown"]
 
 
@@ -71,8 +71,8 @@ def test_a_course_says_what_its_files_say(tmp_path: Path) -> None:
     for step, loss in enumerate(losses, 1):
         if step % 100 == 1:
             gap = {"perplexity": 9.0, "source": 3.0, "ratio": 3 - step / 700, "low": 2.0, "high": 3.5, "tokens": 50}
-            run.tell({"step": step - 1, "kind": gap, "other": {**gap, "ratio": 3.0}, "spoken": f"word {step}"})
-        run.tell({"step": step, "tokens": step * recipe.tokens, "loss": loss, "seconds": 0.5 if step > 690 else 9.0})
+            run.log_line({"step": step - 1, "kind": gap, "other": {**gap, "ratio": 3.0}, "spoken": f"word {step}"})
+        run.log_line({"step": step, "tokens": step * recipe.tokens, "loss": loss, "seconds": 0.5 if step > 690 else 9.0})
     told = course(run)
     assert (told["tokens"], told["total"], told["left"]) == (14_000, 20_000, 300 * 4.75)  # half of the last 20 took half a second
     assert told["pace"] == pytest.approx(20 / 4.75, rel=1e-5)
@@ -91,7 +91,7 @@ def test_other_text_has_fallen_behind_where_its_gap_grew_more(other: float | Non
     run.note(name="m", plan={}, text=[], train="all", loss="kl", budget={}, until=None, asked={"steps": 1, "rate": 1.0})
     for step, ratios in enumerate(((2.67, 2.67), (1.31, other))):
         gaps = [{"ratio": ratio, "low": ratio, "high": ratio} for ratio in ratios]
-        run.tell({"step": step, "kind": gaps[0], "other": gaps[1], "spoken": ""})
+        run.log_line({"step": step, "kind": gaps[0], "other": gaps[1], "spoken": ""})
     assert course(run)["apart"] is apart
 
 

@@ -109,7 +109,7 @@ def test_metrics_that_do_not_fit_are_one_line_too(able: Open, tmp_path: Path) ->
     with at_most(16), pytest.raises(TrainingError, match=r"run cannot be written to: .*; what was there before is kept"):
         run.note(more="x" * 99)
     with at_most(16), pytest.raises(TrainingError, match="cannot be written to"):
-        run.tell({"step": 1, "loss": 1.23456789})
+        run.log_line({"step": 1, "loss": 1.23456789})
     assert "more" not in run.record
     assert not list(run.folder.glob("*.tmp"))
 
@@ -152,7 +152,7 @@ def test_lines_that_a_run_never_told_are_passed_over(able: Open, tmp_path: Path)
         {"step": 2, "domains": {}},
     ]
     for line in sound:
-        run.tell(line)
+        run.log_line(line)
     with (run.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         for other in (
             '{"step": "1", "loss": 2}',

@@ -63,7 +63,7 @@ def test_a_tracker_that_fails_stops_nothing(able: Open, tmp_path: Path, moment: 
         played(tracking(run, "broken"))
     finally:
         del TRACKERS._methods["broken"]
-    assert run.record["track_error"] == "nobody answers"
+    assert run.record["track_error"] == "nobody answers at all"
     assert_same(whole, run)
 
 

@@ -221,7 +221,7 @@ def test_history_improves_strictly_and_is_reported_as_it_comes(family: str, name
     for found in history:
         assert (found.plan.depth, found.plan.source_depth, found.plan.method) == (3, objective.model.spec.depth, "search")
         assert objective.score(found.plan) == found.score
-        assert {"keep": 3, "objective": name, **dict(objective.told)} == dict(found.plan.settings)
+        assert {"keep": 3, "objective": name, **dict(objective.recorded)} == dict(found.plan.settings)
     assert search.forwards == objective.forwards
 
 

@@ -67,8 +67,8 @@ def _parts(model: Model, plan: Plan) -> dict[str, Any]:
         widths = {axis: getattr(shape, axis) for axis in AXES}
         found["width"] = {**widths, "done": done_beside(plan), "method": plan.width.method}
     if plan.masks is not None:
-        told = dict(plan.masks.settings)
-        found["masks"] = {"sparsity": told.get("sparsity", 0.0), "pattern": told.get("pattern", ""), "method": plan.masks.method}
+        facts = dict(plan.masks.settings)
+        found["masks"] = {"sparsity": facts.get("sparsity", 0.0), "pattern": facts.get("pattern", ""), "method": plan.masks.method}
     if found:
         found["parts"] = {name: part for name, part in plan_to_json(plan).items() if name in ("width", "masks")}
     return found

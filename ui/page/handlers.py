@@ -62,7 +62,7 @@ class Handlers(LabHandlers, RecoverHandlers):
         model = gr.update(value=state.model, interactive=True)  # the box accepts input from now on; earlier typing would be lost
         return [f"{key}.{bench.opened}", 0, model, state.dtype, device, state.texts, *controls, gr.update(interactive=True), *answer]
 
-    def tell(self, session: str, seen: int) -> list[Any]:
+    def poll(self, session: str, seen: int) -> list[Any]:
         """Handle a timer tick: return the status, the newest serial number, the updates after `seen`, and the session with its opening
         number."""
         bench = self._of(session)

@@ -30,10 +30,10 @@ class LabHandlers(Answering):
         return self._looked_at(bench, lambda: bench.scoring.times(axis, score, int(tokens)))
 
     @of_what_is_open
-    def trim_times(self, key: str, score: str, beside: str, tokens: float) -> list[Any]:
+    def trim_times(self, key: str, score: str, compensation: str, tokens: float) -> list[Any]:
         """Return how long trimming takes, while Width is visible."""
         bench = self._of(key)
-        return self._looked_at(bench, lambda: bench.trimming.times(score, beside, int(tokens)))
+        return self._looked_at(bench, lambda: bench.trimming.times(score, compensation, int(tokens)))
 
     @of_what_is_open
     def mask_times(self, key: str, method: str, tokens: float) -> list[Any]:
@@ -63,14 +63,14 @@ class LabHandlers(Answering):
         neurons: float,
         channels: float,
         score: str,
-        beside: str,
+        compensation: str,
         plain: bool,
         redistribute: bool,
         tokens: float,
     ) -> list[Any]:
         """Trim the plan shown on Fold."""
         bench = self._of(key)
-        asked = (choice, threshold, bench.trimming.kept(heads, neurons, channels), score, int(tokens), beside)
+        asked = (choice, threshold, bench.trimming.kept(heads, neurons, channels), score, int(tokens), compensation)
         return self._act(bench, lambda: bench.trimming.trim(*asked, plain=plain, redistributed=redistribute))
 
     @of_what_is_open

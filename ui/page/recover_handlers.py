@@ -81,7 +81,7 @@ class RecoverHandlers(Answering):
     def runs(self, key: str) -> list[Any]:
         """Refresh the visible list of runs, which may have changed outside this tab."""
         bench = self._of(key)
-        bench.recovering.tell()
+        bench.recovering.publish()
         return self._status(bench)
 
 

@@ -25,8 +25,8 @@ def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Bloc
     common = {"show_progress": "hidden", "api_visibility": "private"}
     _connect_opening(page, on, demo, session, seen, answer, common)
     # Only the timer delivers updates: if two handlers did, the later answer could arrive first and the older one would stay.
-    told = [*answer, seen, page.news, *sliders.values(), session]
-    timer.tick(on.tell, [session, seen], told, queue=False, trigger_mode="once", **common)
+    facts = [*answer, seen, page.news, *sliders.values(), session]
+    timer.tick(on.poll, [session, seen], facts, queue=False, trigger_mode="once", **common)
     _connect_fold(page, on, session, answer, common)
     _connect_search(page, on, session, answer, common)
     _connect_runs(page, on, session, answer, common)
@@ -100,8 +100,8 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
         name = gr.State(kind)
         button.click(on.repair, [*shown, name, *judged_on, *page.recover.repair_settings], answer, **common)
     looked_at = [*shown, compare_tab.tokens, *page.recover.repair_settings]
-    told = [page.recover.refused, *page.recover.repairs.values(), page.recover.repair_times, *answer]
-    page.recover.repair_times.browse(on.repair_times, looked_at, told, **LOOKED_AT, **common)
+    facts = [page.recover.refused, *page.recover.repairs.values(), page.recover.repair_times, *answer]
+    page.recover.repair_times.browse(on.repair_times, looked_at, facts, **LOOKED_AT, **common)
     found.button.click(on.search, [session, *search.settings(found)], answer, **common)
     asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
     found.make.click(on.baseline, asked, answer, **common)
@@ -138,8 +138,8 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     cut.button.click(on.trim, [*shown, *width.settings(cut), scored.tokens], answer, **common)
     asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
     masked.button.click(on.prune, [*shown, *asked], answer, **common)
-    for looked in (cut.times.browse, cut.score.change, cut.beside.change, scored.tokens.change):
-        looked(on.trim_times, [session, cut.score, cut.beside, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
+    for looked in (cut.times.browse, cut.score.change, cut.compensation.change, scored.tokens.change):
+        looked(on.trim_times, [session, cut.score, cut.compensation, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
     masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
     masked.curves.click(on.mask_curves, [session, masked.sparsity], answer, **common)
     cut.curves.click(on.width_curves, [session, cut.heads, cut.neurons, cut.channels], answer, **common)

@@ -50,8 +50,8 @@ def _drawn(run: Callable[..., Any], registries: dict[str, Registry]) -> Callable
     for place, parameter in enumerate(parameters):
         if parameter.name in registries:
             methods = registries[parameter.name].values()
-            told = typer.Option(help="; ".join(f"{method.name} ({method.help})" for method in methods))
-            parameters[place] = parameter.replace(annotation=Annotated[str, told])
+            facts = typer.Option(help="; ".join(f"{method.name} ({method.help})" for method in methods))
+            parameters[place] = parameter.replace(annotation=Annotated[str, facts])
     if takes_settings:
         known = {parameter.name for parameter in parameters}
         drawn = {name: record for registry in registries.values() for record, name in registry.controls() if name not in known}
@@ -69,5 +69,5 @@ def _drawn(run: Callable[..., Any], registries: dict[str, Registry]) -> Callable
 def _setting(record: type, name: str) -> inspect.Parameter:
     known = about(record, name)
     kind = str if tuple(known["choices"]) else known["type"]
-    told = option(record, name, show_default=str(known["default"]))
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, told])
+    facts = option(record, name, show_default=str(known["default"]))
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, facts])

@@ -54,8 +54,8 @@ def importance(
     score = require_importance(axis, score)
     opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens)
     found = shown(run(opened, begun, packs, axis, score))
-    told = asdict(found)
-    write({"axis": axis, "score": score, **{key: value for key, value in told.items() if value or key != "projections"}}, out)
+    facts = asdict(found)
+    write({"axis": axis, "score": score, **{key: value for key, value in facts.items() if value or key != "projections"}}, out)
 
 
 @command(app, method="engine.methods.masks:MASKS")
@@ -112,14 +112,14 @@ def trim(
     from engine.methods.widths import Kept, kept_for, require_width
     from engine.methods.widths import trim as run
 
-    beside = "bias" if bias else "refit" if refit else "nothing"
+    compensation = "bias" if bias else "refit" if refit else "nothing"
     kept = Kept(heads, neurons, channels)
     budget = None if params is None else parse_count(params)
     opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens)
     if budget is not None:
         kept = kept_for(opened, begun, kept, budget)
     require_width(opened, begun, kept)
-    write_plan(shown(run(opened, begun, packs, kept, score, settings, beside, plain, redistribute)), opened, out)
+    write_plan(shown(run(opened, begun, packs, kept, score, settings, compensation, plain, redistribute)), opened, out)
 
 
 @app.command()
@@ -159,8 +159,8 @@ def shapes(
         found = shown(search_shapes(opened, packs, budget, measure, measured=measured, refitted=refit, layers=layers))
         found = shown(timed(opened, found)) if speed else found
         keep_fronts(found)
-        told = signed(shapes_to_json(found), opened)
-        write_table(told, "shapes", [one for one in told["shapes"] if one["cost"]], out, form)
+        facts = signed(shapes_to_json(found), opened)
+        write_table(facts, "shapes", [one for one in facts["shapes"] if one["cost"]], out, form)
         if form == "json":
             write_tensors(found[0].plan, out)
 

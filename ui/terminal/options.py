@@ -125,8 +125,8 @@ def read_plan_file(path: Path) -> Any:
     from engine.plans.bundle import TENSORS, read_saved
     from engine.plans.files import plan_from_json
 
-    beside = (path.with_suffix(ending) for ending in (TENSORS, _BEFORE))
-    return plan_from_json(read_saved([path, *(file for file in beside if file.exists())]))
+    companions = (path.with_suffix(ending) for ending in (TENSORS, _BEFORE))
+    return plan_from_json(read_saved([path, *(file for file in companions if file.exists())]))
 
 
 def warn_of_another_model(fingerprint: str, *files: Path) -> None:
@@ -134,8 +134,8 @@ def warn_of_another_model(fingerprint: str, *files: Path) -> None:
     from engine.plans.files import of_another_model, read_json
 
     for file in files:
-        if told := of_another_model(read_json(file), fingerprint):
-            sys.stderr.write(f"layerscope: warning: {file.name}: {told}\n")
+        if facts := of_another_model(read_json(file), fingerprint):
+            sys.stderr.write(f"layerscope: warning: {file.name}: {facts}\n")
 
 
 def write_plan(plan: Any, model: Any, out: Path | None) -> None:

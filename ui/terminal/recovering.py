@@ -100,7 +100,7 @@ def recover(
 def _tell(record: dict[str, Any], report: Any) -> None:
     """Write the result of a run: ratios before and after on both held-out texts, tokens and seconds spent, and the checks."""
     found, kind = ({side: record[side][text]["ratio"] for side in ("before", "after")} for text in ("other", "kind"))
-    spent = {key: report.told[key] for key in ("tokens", "seconds")}
+    spent = {key: report.summary[key] for key in ("tokens", "seconds")}
     checks = [asdict(check) for check in report.checks]
     if "track_error" in record:
         sys.stderr.write(f"layerscope: warning: {record['track']} failed, and was told no more: {record['track_error']}\n")

@@ -119,6 +119,6 @@ def report(
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
     seen = shown(profiled(meter))
     scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
-    told = {**measured, "facts": facts, "tasks": scores, "others": others, "language": language}
-    told["lineage"] = lineage_of(opened.source, opened.folder, opened.spec, opened.fingerprint)
-    write_text(report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **told), out)
+    described = {**measured, "facts": facts, "tasks": scores, "others": others, "language": language}
+    described["lineage"] = lineage_of(opened.source, opened.folder, opened.spec, opened.fingerprint)
+    write_text(report_html(opened.spec, opened.source, opened.fingerprint, chosen, seen, judged, None, **described), out)

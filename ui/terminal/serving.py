@@ -90,9 +90,9 @@ def doctor(
     cleared = house.clear(health) if clear else []
     if cleared:
         health = house.examine(exports)
-    told = asdict(health)
-    told["findings"] = [{**finding, "clear": [str(path) for path in finding["clear"]]} for finding in told["findings"]]
-    write({**told, "cleared": [str(path) for path in cleared]}, out)
+    facts = asdict(health)
+    facts["findings"] = [{**finding, "clear": [str(path) for path in finding["clear"]]} for finding in facts["findings"]]
+    write({**facts, "cleared": [str(path) for path in cleared]}, out)
     for finding in health.findings:
         sys.stderr.write(f"{finding.what}: {finding.mend}\n")
     if health.findings:

@@ -56,10 +56,12 @@ def _importance(say: Any, axis: str, score: str, tokens: float) -> list[str]:
 
 
 def _widths(
-    say: Any, heads: float, neurons: float, channels: float, score: str, beside: str, plain: bool, redistribute: bool, tokens: float
+    say: Any, heads: float, neurons: float, channels: float, score: str, compensation: str, plain: bool, redistribute: bool, tokens: float
 ) -> list[str]:
     kept = f"--heads {int(heads)} --neurons {int(neurons)} --channels {int(channels)} --score {score}"
-    ticked = {"refit": "", "bias": " --bias", "nothing": " --no-refit"}[beside] + " --plain" * plain + " --redistribute" * redistribute
+    ticked = (
+        {"refit": "", "bias": " --bias", "nothing": " --no-refit"}[compensation] + " --plain" * plain + " --redistribute" * redistribute
+    )
     return [
         say("terminal_plan"),
         f"layerscope trim --plan plan.json {{opened}} {kept}{ticked} --text {{practice}} --tokens {int(tokens)} --out narrow.json",
@@ -95,8 +97,8 @@ def _recover(
         f"layerscope repair --plan plan.json {{opened}} --kind ridge --text {{practice}}{_given(REPAIRS, 'ridge', repair)} --out repaired.json",
     ]
     if amount:
-        told = _unusual({"until": until or None, "loss": (loss or "").strip(), **dict(zip(MORE, more, strict=True))}, RecoverySettings)
-        asked = f"{learned} --train {train} --{budget} {amount:.12g}{told} --out {shlex.quote(name.strip() or 'recovered')}"
+        facts = _unusual({"until": until or None, "loss": (loss or "").strip(), **dict(zip(MORE, more, strict=True))}, RecoverySettings)
+        asked = f"{learned} --train {train} --{budget} {amount:.12g}{facts} --out {shlex.quote(name.strip() or 'recovered')}"
         lines.append(f"layerscope recover --plan plan.json {{opened}}{asked}")
     target = {name: int(value) for name, value in zip(SHEARED_TO, sheared, strict=False) if value}
     if target:

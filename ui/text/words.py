@@ -29,7 +29,7 @@ def words(language: str) -> Callable[[str], str]:
     return say
 
 
-def told(say: Callable[[str], str], name: str, otherwise: str) -> str:
+def text_or(say: Callable[[str], str], name: str, otherwise: str) -> str:
     """Return the text of this name, or `otherwise` where a method has no text here yet."""
     return say(name) if name in TEXT else otherwise
 

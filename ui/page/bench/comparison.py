@@ -165,10 +165,10 @@ class Comparison:
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
             facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
             facts |= {"calibration": meter.calibration, "evaluation": texts}
-            beside = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
-            told = {"facts": facts, "others": self._beside(board, name, found, language), "language": language}
-            told["lineage"] = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
-            return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **beside, **told)
+            measured = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
+            described = {"facts": facts, "others": self._beside(board, name, found, language), "language": language}
+            described["lineage"] = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
+            return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **measured, **described)
 
         def done(text: str) -> None:
             file = {"id": os.urandom(8).hex(), "name": f"layerscope-{plan.depth}-layers.html", "text": text}

@@ -22,7 +22,7 @@ class Point:
     definition it is made by, and the function that makes it from practice texts."""
 
     name: str
-    told: tuple[tuple[str, Any], ...]
+    labels: tuple[tuple[str, Any], ...]
     label: str
     made_by: Definition
     make: Callable[[Sequence[Pack]], Job[Plan]]
@@ -53,12 +53,12 @@ class Curves:
         packs = self._lab.packs(TOKENS)
         ledgers = self._ledgers(points, packs)
         known = {point.name: found for point in points if (found := ledgers[point.made_by].get(point.name)) is not None}
-        self._learn({point.name: {**dict(point.told), **known[point.name]} for point in points if point.name in known})
+        self._learn({point.name: {**dict(point.labels), **known[point.name]} for point in points if point.name in known})
         missing = [point for point in points if point.name not in known]
         for number, point in enumerate(missing):
             cost = plain(told_of((yield from as_part(self._cost(point, packs), point.label, number, len(missing)))))
             ledgers[point.made_by].add(point.name, cost)
-            self._learn({point.name: {**dict(point.told), **cost}})
+            self._learn({point.name: {**dict(point.labels), **cost}})
 
     def _ledgers(self, points: Sequence[Point], packs: Sequence[Pack]) -> dict[Definition, Ledger]:
         """Return the cached points by definition, for these practice texts and the texts of the cost."""
@@ -68,7 +68,7 @@ class Curves:
 
     def _learn(self, found: dict[str, dict[str, Any]]) -> None:
         self._known = {**self._known, **found}
-        self._lab.tell()
+        self._lab.publish()
 
     def _cost(self, point: Point, packs: Sequence[Pack]) -> Job[Cost]:
         with for_now():

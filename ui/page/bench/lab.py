@@ -21,13 +21,13 @@ class Lab:
         if self._of != (model, practice):
             self._of = (model, practice)
             self.begin(model)
-        self.tell()
+        self.publish()
 
     def begin(self, model: Model) -> None:
         """Start without results: the model or the texts have changed."""
         raise NotImplementedError
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         """Send all known results to the page."""
         raise NotImplementedError
 

@@ -34,21 +34,21 @@ class Looking(Lab):
         self._units: dict[str, dict[str, Any]] = {}  # the open unit, by axis
         self._losses: dict[str, dict[tuple[int, int], float]] = {}  # by axis, then by layer and unit
         self._peaks: dict[tuple[int, int], Peaks] = {}  # by layer and requested tokens
-        scoring.when_measured(self.tell)
+        scoring.when_measured(self.publish)
 
     def begin(self, model: Model) -> None:
         self._units, self._losses, self._peaks = {}, {}, {}
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         agreement = {axis: [asdict(one) for one in with_losses(self._scoring.scores(axis), lost)] for axis, lost in self._losses.items()}
         losses = {axis: [(*place, loss) for place, loss in sorted(lost.items())] for axis, lost in self._losses.items()}
-        told = {"units": self._units, "losses": losses, "agreement": agreement, "least": LEAST, "sampled": NEURONS}
-        self.bench.page.put("importance", "opened", json.dumps(plain(told, 5)))
+        facts = {"units": self._units, "losses": losses, "agreement": agreement, "least": LEAST, "sampled": NEURONS}
+        self.bench.page.put("importance", "opened", json.dumps(plain(facts, 5)))
 
     def look(self, axis: str, layer: int, unit: int, tokens: int) -> None:
         """Open a head (its pattern on a sentence, its role) or a neuron (the practice tokens that excite it most), and measure the
         model's cost with this unit alone zeroed."""
-        model, told = self._model_with(axis, layer, unit), {"layer": layer, "unit": unit}
+        model, facts = self._model_with(axis, layer, unit), {"layer": layer, "unit": unit}
 
         def job() -> Job[None]:
             yield Progress(Message("Looking at {units} {unit} of layer {layer}", units=Message(UNITS[axis]), unit=unit, layer=layer), 0.0)
@@ -57,12 +57,12 @@ class Looking(Lab):
                 if axis == "heads"
                 else (yield from scaled(self._neuron(model, layer, unit, tokens), 0.0, 0.5))
             )
-            seen = {**told, **found}
+            seen = {**facts, **found}
             self._open(axis, seen)
             cost = yield from scaled(self._cost(model, axis, layer, unit), 0.5, 1.0)
             self._open(axis, {**seen, "cost": cost})
 
-        self._open(axis, told)
+        self._open(axis, facts)
         self.bench.submit("look", job, lambda _: None, urgent=True, quick=True)
 
     def losses(self, axis: str, layer: int) -> None:
@@ -79,13 +79,13 @@ class Looking(Lab):
                     number,
                     len(units),
                 )
-                self.tell()
+                self.publish()
 
         self.bench.submit("losses", job, lambda _: None, urgent=True, yielding=True)
 
-    def _open(self, axis: str, told: dict[str, Any]) -> None:
-        self._units[axis] = told
-        self.tell()
+    def _open(self, axis: str, facts: dict[str, Any]) -> None:
+        self._units[axis] = facts
+        self.publish()
 
     def _model_with(self, axis: str, layer: int, unit: int) -> Model:
         """Return the open model.

@@ -68,9 +68,9 @@ class Opening:
         """Forget requests whose results will not come."""
         raise NotImplementedError
 
-    def when_opened(self, tell: Callable[[], None]) -> None:
+    def when_opened(self, report: Callable[[], None]) -> None:
         """Register a callback that runs after a model was opened."""
-        self._on_opened.append(tell)
+        self._on_opened.append(report)
 
     def open(
         self,
@@ -122,10 +122,10 @@ class Opening:
             for component in CHARTS:
                 self.page.put(component, "data", "")
         if model.spec.notes:
-            self.notify(reduce(lambda told, note: Message("{told}; and {note}", told=told, note=note), model.spec.notes))
+            self.notify(reduce(lambda facts, note: Message("{told}; and {note}", facts=facts, note=note), model.spec.notes))
         self.take(coming, same)
-        for tell in self._on_opened:
-            tell()
+        for report in self._on_opened:
+            report()
 
     def notify(self, words: str, plan: Plan | None = None) -> None:
         """Show a message about the open model, or about a plan while that plan is shown."""

@@ -38,13 +38,13 @@ class Pruning(Lab):
         self._lost = {}
         self._curves.forget()
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         self.bench.show("masks", json.dumps(plain({"lost": self._lost, "curves": self._curves.points}, 5)))
 
     def learn(self, method: str, found: Distributions) -> None:
         """Store what a method's scores leave at each sparsity, measured on Importance."""
         self._lost[method] = {"projections": found.projections, "lost": [[one.lost for one in row] for row in found.layers]}
-        self.tell()
+        self.publish()
 
     def prune(
         self, choice: str, threshold: float, method: str, sparsity: float, pattern_: str, group: str, tokens: int, **settings: Any
@@ -83,10 +83,10 @@ class Pruning(Lab):
         def make(packs: Sequence[Pack]) -> Job[Plan]:
             return prune(model, untouched(model.spec.depth), packs, method, want)
 
-        told = (("method", method), ("sparsity", sparsity))
+        facts = (("method", method), ("sparsity", sparsity))
         return Point(
             f"{method} {sparsity}",
-            told,
+            facts,
             Message("Sparsity {sparsity:.0%}, {method}", sparsity=sparsity, method=method),
             pruning_by(method),
             make,

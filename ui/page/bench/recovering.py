@@ -48,7 +48,7 @@ class Recovering:
         run = begin(model.source, model.spec, plan, [_absolute(text) for text in texts], settings, target)
         self._chosen = str(run.folder)
         self.learning.go_on(run)
-        self.tell()
+        self.publish()
 
     def shear(self, texts: Sequence[str], target: Mapping[str, int], settings: ShearSettings) -> None:
         """Start a shearing run of the open model down to a target shape, in a new folder of the export directory.
@@ -66,7 +66,7 @@ class Recovering:
         run = begin_shearing(model, target, [_absolute(text) for text in texts], settings, folder)
         self._chosen = str(run.folder)
         self.learning.go_on(run)
-        self.tell()
+        self.publish()
 
     def _require_texts(self, texts: Sequence[str]) -> None:
         if not texts:
@@ -90,14 +90,14 @@ class Recovering:
             self._chosen = str(run.folder)
             deeds: dict[str, Callable[[Run], None]] = {"resume": self.learning.go_on, "pause": self.learning.pause}
             {**deeds, "finish": self.learning.finish, "plan": self._show}.get(what, lambda _: None)(run)
-        self.tell()
+        self.publish()
 
     def glance(self) -> None:
         """Send the runs to the page, at most once a second, or when another run starts training."""
         if self.learning.busy != self._busy or time.monotonic() - self._at > _EVERY:
-            self.tell()
+            self.publish()
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         """Send the runs to the page if they have changed."""
         self._busy, self._at = self.learning.busy, time.monotonic()
         rows = [row for run in runs_in(self.bench.export_folder) if (row := self._row(run))]
@@ -140,7 +140,7 @@ class Recovering:
         model = self.bench.open_meter().model
         steps = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
         self.bench.page.put("lineage", "value", json.dumps(plain({"steps": steps})))
-        self.tell()
+        self.publish()
 
 
 def _ratios_alone(look: dict[str, Any]) -> dict[str, Any]:

@@ -75,11 +75,11 @@ class Repairing:
         kinds = [kind for kind in REPAIRS if kind not in refused]
         used = {kind: Objective(meter.model, practice, "kl", REPAIRS[kind].asked(settings).tokens).tokens for kind in kinds}
 
-        def told() -> dict[str, Any]:
+        def facts() -> dict[str, Any]:
             seconds = {kind: seconds_for(meter.model, plan, kind, used[kind], judged) for kind in kinds}
             return {"tokens": max(used.values(), default=0), "seconds": seconds}
 
-        return when_paced(self.bench, "repair-times", told)
+        return when_paced(self.bench, "repair-times", facts)
 
     def refused(self, choice: str, threshold: float) -> dict[str, str]:
         """Return the kinds of repair that the plan shown on Fold forbids, each with its reason.

@@ -63,9 +63,9 @@ def _asked(run: Run) -> dict[str, Any]:
     if not run.shears:
         asked = {name: record[name] for name in ("name", "plan", "text", "train", "loss", "budget", "until")}
         return asked | {"memory": record.get("memory")}
-    told = {"train": "shear", "loss": record["settings"]["loss"], "budget": {"tokens": record["settings"]["tokens"]}}
+    facts = {"train": "shear", "loss": record["settings"]["loss"], "budget": {"tokens": record["settings"]["tokens"]}}
     plan = {"depth": record["target"].get("layers", record["depth"]), "of": record["depth"]}
-    return {"name": record["name"], "plan": plan, "text": record["text"], "target": record["target"], **told}
+    return {"name": record["name"], "plan": plan, "text": record["text"], "target": record["target"], **facts}
 
 
 def _masks(steps: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -74,19 +74,19 @@ def _masks(steps: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
     some = steps[:: max(1, len(steps) // POINTS)]
     found = {}
     for name, first in (some[0]["masks"] if some else {}).items():
-        told = [line["masks"][name] for line in some]
+        facts = [line["masks"][name] for line in some]
         found[name] = {
             "tokens": [line["tokens"] for line in some],
-            **{key: [one[key] / first["wanted"] for one in told] for key in ("expected", "wanted")},
-            "undecided": [one["undecided"] / one["masks"] for one in told],
-            **{key: [one["multipliers"][place] for one in told] for place, key in enumerate(("first", "second"))},
+            **{key: [one[key] / first["wanted"] for one in facts] for key in ("expected", "wanted")},
+            "undecided": [one["undecided"] / one["masks"] for one in facts],
+            **{key: [one["multipliers"][place] for one in facts] for place, key in enumerate(("first", "second"))},
         }
     return found
 
 
 def _look(line: dict[str, Any], tokens: int) -> dict[str, Any]:
-    told = {name: [line[name][part] for part in ("ratio", "low", "high")] for name in ("kind", "other")}
-    return {"tokens": line["step"] * tokens, **told, "spoken": line["spoken"]}
+    facts = {name: [line[name][part] for part in ("ratio", "low", "high")] for name in ("kind", "other")}
+    return {"tokens": line["step"] * tokens, **facts, "spoken": line["spoken"]}
 
 
 def _ratios(record: dict[str, Any], side: str) -> dict[str, float] | None:
@@ -106,9 +106,9 @@ def _with_looks(lines: list[dict[str, Any]]) -> float:
 
 def _domains(lines: list[dict[str, Any]], tokens: int) -> dict[str, list[list[float]]]:
     """Return, by domain, [tokens so far, loss (nats per token), proportion]. Empty where the proportions do not follow the loss."""
-    told = [(line["step"] * tokens, line["domains"]) for line in lines if "domains" in line]
+    facts = [(line["step"] * tokens, line["domains"]) for line in lines if "domains" in line]
     return {
-        name: [[at, domains[name]["cost"], domains[name]["proportion"]] for at, domains in told] for name in (told[0][1] if told else {})
+        name: [[at, domains[name]["cost"], domains[name]["proportion"]] for at, domains in facts] for name in (facts[0][1] if facts else {})
     }
 
 

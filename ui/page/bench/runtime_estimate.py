@@ -12,7 +12,7 @@ from engine.passes.forward import capture
 from ui.page.bench.workbench import Workbench
 
 
-def when_paced(bench: Workbench, component: str, told: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def when_paced(bench: Workbench, component: str, facts: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return the estimates that `told` gives. Before the model's first pass it returns nothing: a job times the model, then sets the
     component's value."""
     meter = bench.open_meter()
@@ -23,6 +23,6 @@ def when_paced(bench: Workbench, component: str, told: Callable[[], dict[str, An
             capture(meter.model, meter.captures[0].pack)
 
     if math.isfinite(meter.model.pace):
-        return told()
-    bench.submit("pace", job, lambda _: bench.page.put(component, "value", json.dumps(plain(told()))), yielding=True)
+        return facts()
+    bench.submit("pace", job, lambda _: bench.page.put(component, "value", json.dumps(plain(facts()))), yielding=True)
     return {}

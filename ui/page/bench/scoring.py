@@ -33,15 +33,15 @@ class Scoring(Lab):
         self._shown: dict[str, Any] = {}
         self._on_measured: list[Callable[[], None]] = []
 
-    def when_measured(self, tell: Callable[[], None]) -> None:
+    def when_measured(self, report: Callable[[], None]) -> None:
         """Register a callback that runs after each measured score."""
-        self._on_measured.append(tell)
+        self._on_measured.append(report)
 
     def begin(self, model: Model) -> None:
         shape = facts_of(model.config, model.spec)["shape"]
         self._shown = {"shape": shape, "measured": {}, "agreement": {}, "tokens": {}, "directions": None}
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         self.bench.show("importance", json.dumps(plain(self._shown, 5)))
 
     def scores(self, axis: str) -> Mapping[str, Layers]:
@@ -73,14 +73,14 @@ class Scoring(Lab):
         asked = {"one": [require_importance(axis, score)], "all": quick_scores(axis)}
         todo = {which: [name for name in names if self._shown["tokens"].get(axis, {}).get(name) != read] for which, names in asked.items()}
 
-        def told() -> dict[str, Any]:
+        def facts() -> dict[str, Any]:
             more = directions_seconds(model, read) if self._lacks_directions(axis) else 0.0
             return {
                 "tokens": read,
                 "seconds": {which: more + sum(scoring_seconds(model, axis, name, read) for name in todo[which]) for which in todo},
             }
 
-        return when_paced(self.bench, "importance-times", told)
+        return when_paced(self.bench, "importance-times", facts)
 
     def _measuring(self, model: Model, axis: str, name: str, packs: tuple[Pack, ...]) -> Job[None]:
         whole = untouched(model.spec.depth)
@@ -95,9 +95,9 @@ class Scoring(Lab):
         if axis != "weights":
             self._shown["agreement"] = {**self._shown["agreement"], axis: [asdict(one) for one in agreements(of_axis)]}
         self._shown["texts"] = practice_texts(self.bench.texts.name).name
-        self.tell()
-        for tell in self._on_measured:
-            tell()
+        self.publish()
+        for report in self._on_measured:
+            report()
 
     def _learn(self, what: str, axis: str, name: str, found: Any) -> dict[str, Any]:
         """Store a result of one score; return the results of all scores of the axis."""
@@ -110,7 +110,7 @@ class Scoring(Lab):
 
     def _directing(self, model: Model, packs: tuple[Pack, ...]) -> Job[None]:
         self._shown["directions"] = asdict((yield from directions(model, untouched(model.spec.depth), packs)))
-        self.tell()
+        self.publish()
 
 
 def quick_scores(axis: str) -> list[str]:

@@ -28,7 +28,7 @@ class Shaping(Lab):
     def begin(self, model: Model) -> None:
         self._found = ()
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         self.bench.page.put("shapes", "data", json.dumps(plain(self._told()) if self._found else {"rows": []}))
 
     def search(self, millions: float | None, measured: int, refit: bool, speed: bool, tokens: int) -> None:
@@ -45,7 +45,7 @@ class Shaping(Lab):
 
         def job() -> Job[None]:
             self._found, self._again = (), lambda plan, shape: shaped(model, plan.deep, shape, packs, refit)
-            self.tell()
+            self.publish()
             layers = searched(Objective(model, practice_texts(self.bench.texts.name), "kl", tokens), SECONDS)
             run = search_shapes(model, packs, millions * 1e6, self.costing.of_one, self._learn, measured, refit, layers)
             with for_now():
@@ -79,14 +79,14 @@ class Shaping(Lab):
             if one.plan is not None and one.cost is not None:
                 self.costing.learn(one.plan, one.cost)
         self._found = tuple(found)
-        self.tell()
+        self.publish()
 
     def _told(self) -> dict[str, Any]:
         """Return the chart data: the measured shapes, cheapest first, with ranks from 1."""
-        told, known = shapes_to_json(self._found), [one for one in self._found if one.cost is not None]
-        rows = [_ranked(one, row) for one, row in zip(known, told["shapes"], strict=False)]
+        facts, known = shapes_to_json(self._found), [one for one in self._found if one.cost is not None]
+        rows = [_ranked(one, row) for one, row in zip(known, facts["shapes"], strict=False)]
         seen = table("shapes", rows)
-        fronts = {name: told[name] for name in ("front", "fast_front", "rankings")}
+        fronts = {name: facts[name] for name in ("front", "fast_front", "rankings")}
         return {"rows": rows, "legal": len(self._found), **fronts, "sheet": sheet(seen, list(COLUMNS["shapes"]))}
 
 

@@ -63,8 +63,8 @@ class Sweeping:
         found = []
         for entry in self.comparison.board.entries().values():
             plan, judged = plan_from_json(entry["plan"]), entry.get("evaluation")
-            told = {"judged": judged["perplexity"]["ratio"], "texts": judged["protocol"]["texts"]} if judged else {}
-            found.append((str(decode_message(entry["label"] or method_title(plan.method))), plan, told))
+            facts = {"judged": judged["perplexity"]["ratio"], "texts": judged["protocol"]["texts"]} if judged else {}
+            found.append((str(decode_message(entry["label"] or method_title(plan.method))), plan, facts))
         known = {plan.blocks for _, plan, _ in found}
         if self.bench.found is not None and self.bench.found.blocks not in known:
             found.append((self.bench.found.method, self.bench.found, {}))
@@ -76,9 +76,9 @@ class Sweeping:
 
     def _found(self, entry: SweepEntry) -> None:
         self.costing.learn(entry.plan, entry.cost)
-        told = {"rule": entry.rule, "C": entry.C, "I": entry.I, "T": entry.T, "depth": entry.plan.depth}
+        facts = {"rule": entry.rule, "C": entry.C, "I": entry.I, "T": entry.T, "depth": entry.plan.depth}
         with self._lock:
-            self._entries.append(told | told_of(entry.cost))
+            self._entries.append(facts | told_of(entry.cost))
         self._tell()
 
     def _tell(self) -> None:

@@ -51,7 +51,7 @@ class Trimming(Lab):
             self.bench.page.put(f"width_{axis}", prop, value)
         self.bench.page.put(f"width_{axis}", "value", most)
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         self.bench.show("widths", json.dumps(self._facts))
         self.bench.show("widthcosts", json.dumps(self._curves.points))
 
@@ -61,7 +61,7 @@ class Trimming(Lab):
         asked = {"heads": int(heads), "neurons": int(neurons), "channels": int(channels)}
         return Kept(**{axis: None if count >= shape.get(axis, 0) else count for axis, count in asked.items()})
 
-    def trim(self, choice: str, threshold: float, kept: Kept, score: str, tokens: int, beside: str, **more: bool) -> None:
+    def trim(self, choice: str, threshold: float, kept: Kept, score: str, tokens: int, compensation: str, **more: bool) -> None:
         """Trim the layers of the plan shown on the page; the trimmed plan becomes the plan shown. `beside` (the compensation) and `more`
         (plain, redistributed) go to `engine.methods.widths.trim`."""
         model, shown = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0]
@@ -72,7 +72,7 @@ class Trimming(Lab):
                 require_score(score, axis)
 
         def job() -> Job[Plan]:
-            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, beside, **more))
+            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, compensation, **more))
 
         def done(trimmed: Plan) -> None:
             self.bench.show_found(trimmed)
@@ -81,15 +81,15 @@ class Trimming(Lab):
 
         self.bench.submit("trim", job, done, urgent=True)
 
-    def times(self, score: str, beside: str, tokens: int) -> dict[str, Any]:
+    def times(self, score: str, compensation: str, tokens: int) -> dict[str, Any]:
         """Return the number of practice tokens that a trim reads where `tokens` are requested, and the seconds it takes here."""
         model, read = self.bench.open_meter().model, tokens_in(self.packs(tokens))
         SCORES.require(score)
 
-        def told() -> dict[str, Any]:
-            return {"tokens": read, "seconds": {"trim": trimming_seconds(model, score, beside, read)}}
+        def facts() -> dict[str, Any]:
+            return {"tokens": read, "seconds": {"trim": trimming_seconds(model, score, compensation, read)}}
 
-        return when_paced(self.bench, "trim-times", told)
+        return when_paced(self.bench, "trim-times", facts)
 
     def curves(self, kept: Kept) -> None:
         """Measure the cost of a few widths of each axis by each score on the unchanged model, nearest to the sliders first."""
@@ -99,8 +99,8 @@ class Trimming(Lab):
         asked.sort(key=lambda one: abs(one[1] - now[one[0]]) / shape[one[0]])
         self._curves.measure([self._point(*one, *arm) for one in asked for arm in ARMS if self._serves(one[0], *arm)])
 
-    def _serves(self, axis: str, score: str, beside: str) -> bool:
-        return score in scores_for(axis) and (beside != "bias" or has_bias(self.bench.open_meter().model, axis))
+    def _serves(self, axis: str, score: str, compensation: str) -> bool:
+        return score in scores_for(axis) and (compensation != "bias" or has_bias(self.bench.open_meter().model, axis))
 
     def _counts(self, axis: str, now: int) -> list[int]:
         """Return the widths of an axis to measure: the legal ones nearest to SHARES of it, and the slider's."""
@@ -110,17 +110,17 @@ class Trimming(Lab):
         nearest = {min(there, key=lambda count: abs(count - share * whole)) for share in SHARES}
         return sorted((nearest | {now} & set(there)) - {whole}, reverse=True)
 
-    def _point(self, axis: str, count: int, score: str, beside: str) -> Point:
+    def _point(self, axis: str, count: int, score: str, compensation: str) -> Point:
         model, kept = self.bench.open_meter().model, Kept(**{axis: count})
 
         def make(packs: Sequence[Pack]) -> Job[Plan]:
-            return trim(model, untouched(model.spec.depth), packs, kept, score, None, beside, plain=score == "minitron")
+            return trim(model, untouched(model.spec.depth), packs, kept, score, None, compensation, plain=score == "minitron")
 
-        told = (("axis", axis), ("count", count), ("score", score), ("beside", beside))
+        facts = (("axis", axis), ("count", count), ("score", score), ("beside", compensation))
         return Point(
-            f"{axis} {count} {score} {beside}",
-            told,
+            f"{axis} {count} {score} {compensation}",
+            facts,
             Message("{axis} left: {count}, {score}", axis=axis, count=count, score=score),
-            trim_by(score, beside),
+            trim_by(score, compensation),
             make,
         )

@@ -53,14 +53,14 @@ class Workbench(Opening):
         self._on_mapped: list[Callable[[], None]] = []
         self._on_shown: list[Callable[..., None]] = []
 
-    def when_mapped(self, tell: Callable[[], None]) -> None:
+    def when_mapped(self, report: Callable[[], None]) -> None:
         """Register a callback that runs when a T map is ready."""
-        self._on_mapped.append(tell)
+        self._on_mapped.append(report)
 
-    def when_shown(self, tell: Callable[..., None]) -> None:
+    def when_shown(self, report: Callable[..., None]) -> None:
         """Register a callback for every plan shown on Fold that is not from the complete T map. A hand-made plan comes with the plans of
         its single folds."""
-        self._on_shown.append(tell)
+        self._on_shown.append(report)
 
     # --- opening ---
 
@@ -182,7 +182,7 @@ class Workbench(Opening):
             self._mapping = mapping = Mapping(meter, settings, T_MIN)
             if not (self.preview and self.preview.holds(self.T)):
                 around = step_around(meter, replace(settings, T=self.T), T_MIN)
-                around = retold(around, lambda told: Progress(told.label))  # without its fraction, which is not the map's progress
+                around = retold(around, lambda facts: Progress(facts.label))  # without its fraction, which is not the map's progress
                 self._glimpsed(settings, (yield from mapping.estimated(around)))
             return (yield from mapping.run())
 
@@ -193,8 +193,8 @@ class Workbench(Opening):
             check_cancelled()  # what is queued for the old model now would run first, and its failure would drop the new one
             self.preview = step
             self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, Frontier(T_MIN, (step,)), filling=True))
-            for tell in self._on_shown:
-                tell(step.proposal.plan)
+            for report in self._on_shown:
+                report(step.proposal.plan)
 
     def _stop_short(self, settings: LacoSettings) -> None:
         """Show the steps of a stopped map: those from T = 1 down, and the one that holds T."""
@@ -204,8 +204,8 @@ class Workbench(Opening):
             return
         self.map, self.map_of = found, settings
         reached = found.steps[-1].t_from
-        beside = (self.preview,) if self.preview is not None and self.preview.t_from < reached else ()
-        shown = Frontier(reached, (*found.steps, *beside))
+        extra = (self.preview,) if self.preview is not None and self.preview.t_from < reached else ()
+        shown = Frontier(reached, (*found.steps, *extra))
         self.show("fold", charts.map_data(self.open_meter().model, self.texts, settings, shown, stopped=True))
 
     def _mapped(self, settings: LacoSettings, found: Frontier) -> None:
@@ -214,8 +214,8 @@ class Workbench(Opening):
         self.show("fold", charts.map_data(model, self.texts, settings, found))
         depths = [step.proposal.plan.depth for step in found.steps]
         self.page.put("target", "minimum", max(1, min(*depths, model.spec.depth - 1)))  # below the maximum, even if nothing folds
-        for tell in self._on_mapped:
-            tell()
+        for report in self._on_mapped:
+            report()
         survey, meter = (settings.rule, settings.similarity), self.open_meter()
         if survey != self._survey_of:  # last: the costs of the map's plans are needed first
             self.submit("landscape", lambda: landscape(meter, *survey), lambda found: self._surveyed(survey, found), yielding=True)
@@ -286,8 +286,8 @@ class Workbench(Opening):
                 self.page.put(component, prop, charts.plan_data(meter.model, plan, similarity))
 
         show(math.nan)
-        for tell in self._on_shown:
-            tell(plan, *parts)
+        for report in self._on_shown:
+            report(plan, *parts)
         self.submit(f"measure-{prop}", job, done, urgent=True, quick=True)
 
     # --- export ---

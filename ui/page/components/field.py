@@ -8,7 +8,7 @@ import gradio as gr
 
 from engine.settings import Registry, about
 from ui.page.components.slider import Slider
-from ui.text.words import told
+from ui.text.words import text_or
 
 
 def field(record: type, name: str, say: Callable[[str], str], words: str = "", **look: Any) -> gr.components.Component:
@@ -19,9 +19,9 @@ def field(record: type, name: str, say: Callable[[str], str], words: str = "", *
     """
     known, words = about(record, name), words or f"set_{name}"
     kinds = set(get_args(known["type"]) or (known["type"],)) - {NoneType}
-    asked = {"value": known["default"], "label": told(say, words, words.removeprefix("set_")), "elem_id": words.replace("_", "-")}
-    asked |= {"info": told(say, f"{words}_info", known["help"])} | look
-    if choices := [(told(say, f"{words}_{choice}", choice), choice) for choice in known["choices"]]:
+    asked = {"value": known["default"], "label": text_or(say, words, words.removeprefix("set_")), "elem_id": words.replace("_", "-")}
+    asked |= {"info": text_or(say, f"{words}_info", known["help"])} | look
+    if choices := [(text_or(say, f"{words}_{choice}", choice), choice) for choice in known["choices"]]:
         several = get_origin(known["type"]) is tuple
         return gr.CheckboxGroup(choices, **asked | {"value": list(asked["value"])}) if several else gr.Dropdown(choices, **asked)
     if kinds == {bool}:
@@ -33,7 +33,7 @@ def field(record: type, name: str, say: Callable[[str], str], words: str = "", *
 
 def methods(registry: Registry, say: Callable[[str], str], value: str, **look: Any) -> gr.Dropdown:
     """Return the dropdown of a registry's methods. A method is labelled by the text `KIND_NAME`, or by its own help."""
-    choices = [(told(say, f"{registry.kind}_{name}", method.help), name) for name, method in registry.items()]
+    choices = [(text_or(say, f"{registry.kind}_{name}", method.help), name) for name, method in registry.items()]
     return gr.Dropdown(choices, value=value, **look)
 
 

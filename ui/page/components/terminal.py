@@ -17,10 +17,12 @@ def terminal(tab: str, language: str, *controls: gr.components.Component) -> gr.
     end.
     """
 
-    def told(*values: Any) -> str:
+    def command(*values: Any) -> str:
         return json.dumps({"lines": lines_of(tab, language, *values), "T": FIRST["T"]})
 
-    shown = view(f"terminal-{tab}", language, 0, told(*(control.value for control in controls)), panel=True)
+    shown = view(f"terminal-{tab}", language, 0, command(*(control.value for control in controls)), panel=True)
     if controls:
-        shown.browse(told, list(controls), shown, show_progress="hidden", queue=False, trigger_mode="always_last", api_visibility="private")
+        shown.browse(
+            command, list(controls), shown, show_progress="hidden", queue=False, trigger_mode="always_last", api_visibility="private"
+        )
     return shown

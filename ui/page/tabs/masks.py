@@ -10,7 +10,7 @@ from engine.methods.selection import GROUPS
 from ui.page.components.chart import follow, view
 from ui.page.components.field import settings
 from ui.page.components.slider import Slider
-from ui.text.words import told, words
+from ui.text.words import text_or, words
 
 PATTERNS = ("2:4", "4:8")
 
@@ -21,7 +21,7 @@ def build(language: str) -> SimpleNamespace:
     gr.Markdown(say("masks_read"))
     with gr.Row():
         with gr.Column(min_width=300):
-            choices = [(told(say, f"score_{name}", method.help), name) for name, method in MASKS.items()]
+            choices = [(text_or(say, f"score_{name}", method.help), name) for name, method in MASKS.items()]
             method = gr.Dropdown(choices, value="wanda", label=say("masks_method"), elem_id="masks-method")
             sparsity = Slider(
                 0, 0.95, 0.5, step=0.05, label=say("masks_sparsity"), info=say("masks_sparsity_info"), elem_id="masks-sparsity"

@@ -75,7 +75,7 @@ def _learning(say: Callable[[str], str], export_folder: Path) -> dict[str, Any]:
         named = {"label": say("learn_name"), "info": say("export_name_info").format(folder=export_folder), "elem_id": "learn-name"}
         name = gr.Textbox("", max_lines=1, min_width=240, scale=2, **named)
     with gr.Accordion(say("more"), open=False), gr.Row():
-        choices = [(say("loss_auto"), ""), *((told, told) for told in (*LOSSES, *_SUMS))]
+        choices = [(say("loss_auto"), ""), *((facts, facts) for facts in (*LOSSES, *_SUMS))]
         how = {"label": say("learn_loss"), "info": say("learn_loss_info"), "elem_id": "learn-loss", "min_width": 220}
         loss = gr.Dropdown(choices, value="", allow_custom_value=True, **how)
         more = [field(RecoverySettings, one, say, f"learn_{one}", min_width=180) for one in MORE]

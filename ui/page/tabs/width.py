@@ -10,7 +10,7 @@ from engine.methods.scores import SCORES
 from engine.methods.widths import BESIDE
 from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
-from ui.text.words import told, words
+from ui.text.words import text_or, words
 
 TARGETS = ("parameters", "bytes", "memory")
 
@@ -36,7 +36,7 @@ def build(language: str) -> SimpleNamespace:
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return the controls of a trim."""
-    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.beside, tab.plain, tab.redistribute]
+    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.compensation, tab.plain, tab.redistribute]
 
 
 def _target(say: Callable[[str], str]) -> dict[str, Any]:
@@ -61,9 +61,9 @@ def _sliders(say: Callable[[str], str]) -> dict[str, Any]:
 
 def _how(say: Callable[[str], str]) -> dict[str, Any]:
     """The score, and the compensation for what was cut."""
-    choices = [(told(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
+    choices = [(text_or(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
     score = gr.Dropdown(choices, value="weighted", label=say("axis_score"), elem_id="width-score")
-    beside = gr.Dropdown(
+    compensation = gr.Dropdown(
         [(say(f"width_beside_{name}"), name) for name in BESIDE],
         value="refit",
         label=say("width_beside"),
@@ -77,7 +77,7 @@ def _how(say: Callable[[str], str]) -> dict[str, Any]:
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("width_button"), variant="primary", elem_id="trim-button", min_width=120)
         curves = gr.Button(say("width_curves"), elem_id="width-curves", min_width=200)
-    return {"score": score, "beside": beside, "plain": plain, "redistribute": redistribute, "button": button, "curves": curves}
+    return {"score": score, "compensation": compensation, "plain": plain, "redistribute": redistribute, "button": button, "curves": curves}
 
 
 def _meet(tab: SimpleNamespace) -> None:
