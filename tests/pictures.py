@@ -21,6 +21,11 @@ from tests.browser.hands import open_tab, set_slider
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 LINK = "/?C=2&I=1&L=20&T=0.9"  # folds of the upper layers alone, so that the map is soon whole
 LONGEST = 1800  # seconds that anything may take
+# The folder of this run, in texts that are shown, becomes the one that a reader has.
+SHORTEN = """(folder) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(`${folder}/`, "");
+}"""
 SIZE = {"width": 1440, "height": 900}
 
 
@@ -89,6 +94,7 @@ def main() -> None:
             if act:
                 act(page)
             settle(page)
+            page.evaluate(SHORTEN, folder)
             page.evaluate("scrollTo(0, 0)")
             page.mouse.move(0, 0)
             small(page.screenshot()).save(FOLDER / f"{name}.png", optimize=True)
