@@ -22,7 +22,12 @@ T_ = TypeVar("T_")
 Check = Callable[[int], object]  # gets the depth before weights are read; may raise
 _BEFORE = ".repairs.safetensors"  # former ending of a plan's tensors
 
-Source = Annotated[str, typer.Option("--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, or hub:org/name")]
+Source = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, hub:org/name, or merged:FOLDER of an adapter"
+    ),
+]
 Texts = Annotated[
     str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text a line; or english / korean for the bundled texts")
 ]

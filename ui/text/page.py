@@ -11,7 +11,7 @@ TEXT: dict[str, str] = {
     "export": "Export",
     # side bar
     "model": "Model",
-    "model_info": "demo, a folder with safetensors, a .gguf file, or hub:org/name. Nothing is fetched unless you write hub:.",
+    "model_info": "demo, a folder with safetensors, a .gguf file, hub:org/name, or merged: and an adapter's folder. Nothing is fetched unless you write hub:.",
     "dtype": "Number format",
     "dtype_info": "auto keeps what the files hold. bfloat16 halves the memory of float32.",
     "texts": "Calibration texts",
