@@ -9,13 +9,15 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.requests import cookie_parser
 
 from ui.text.words import LANGUAGES
 
-Scope, Receive, Send = MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
 # Served before login: the pages, which show the login form then, and their assets.
 _WAY_IN = {*(path for path, _ in LANGUAGES.values()), "/login", "/login/", "/theme.css", "/favicon.ico", "/gradio_api/startup-events"}
 _LOOKS = ("/assets/", "/static/")
@@ -83,7 +85,8 @@ class Guard:
 
 def _may_enter(scope: Scope, headers: dict[str, str]) -> bool:
     """Return whether a request needs no login, belongs to the login page, or carries a valid login cookie."""
-    app, path = scope.get("app"), scope["path"]
+    app: Any = scope.get("app")
+    path = scope["path"]
     if getattr(app, "auth", None) is None or path in _WAY_IN or path.startswith(_LOOKS):
         return True
     cookies = cookie_parser(headers.get("cookie", ""))

@@ -106,7 +106,12 @@ def settings_of(budget: str, amount: float | None, train: str, until: float | No
     """
     if not amount:
         raise SettingsError("name one budget: minutes or tokens")
-    given = {"train": train, "until": until, "loss": (loss or "").strip(), budget: int(amount) if budget == "tokens" else amount}
+    given: dict[str, Any] = {
+        "train": train,
+        "until": until,
+        "loss": (loss or "").strip(),
+        budget: int(amount) if budget == "tokens" else amount,
+    }
     given |= dict(zip(MORE, more, strict=True))
     none = {"until": 0, "rate": 0}
     return RecoverySettings(**{name: value for name, value in given.items() if value not in (None, "", none.get(name))})

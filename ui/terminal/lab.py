@@ -79,8 +79,9 @@ def prune(
     from engine.methods.masks import prune as run
     from engine.methods.selection import wanted
 
-    want = wanted(sparsity, pattern, group or MASKS.require(method).settings.group)
-    reads = bool(MASKS[method].settings.needs)
+    asked: Any = MASKS.require(method).settings
+    want = wanted(sparsity, pattern, group or asked.group)
+    reads = bool(asked.needs)
     opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens if reads else None)
     write_plan(shown(run(opened, begun, packs, method, want, settings)), opened, out)
 

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -85,7 +85,7 @@ def recover(
             _begin(plan, out, source_of(model, dtype, device, trust), text, settings)
         elif resume is not None:
             _require_run(resume, plan)
-        run = Run(parallel.agreed(resume or out))
+        run = Run(parallel.agreed(cast(Path, resume or out)))  # `_begin` refuses a run without either
         report = shown(recovered(run)) if parallel.first() else drain(recovered(run))
     if report is None and run.measured:
         write(run.measured, None)

@@ -1,6 +1,6 @@
 """Read the terminal's JSON files again. A user may have edited them, so every figure is checked: present, of its type, finite."""
 
-from typing import Annotated, Any, Self, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
@@ -21,12 +21,24 @@ class _Told(BaseModel):
 def _like(record: type, figure: Any = float) -> Any:
     """Return what the JSON of one of our records is like, its figures of a type."""
     kinds = {int: _Count, float: figure}
-    return create_model(
-        record.__name__, __base__=_Told, **{name: (kinds.get(kind, kind), ...) for name, kind in get_type_hints(record).items()}
+    fields: dict[str, Any] = {name: (kinds.get(kind, kind), ...) for name, kind in get_type_hints(record).items()}
+    return create_model(record.__name__, __base__=_Told, **fields)
+
+
+if TYPE_CHECKING:
+    _PROTOCOL: TypeAlias = _Told
+    _TEXT: TypeAlias = _Told
+    _TRIAL: TypeAlias = _Told
+    _SPEED: TypeAlias = _Told
+    _MEMORY: TypeAlias = _Told
+else:
+    _PROTOCOL, _TEXT, _TRIAL, _SPEED, _MEMORY = (
+        _like(Protocol),
+        _like(TextScore, _Figure),
+        _like(Trial, _Figure),
+        _like(Speed),
+        _like(Memory),
     )
-
-
-_PROTOCOL, _TEXT, _TRIAL, _SPEED, _MEMORY = _like(Protocol), _like(TextScore, _Figure), _like(Trial, _Figure), _like(Speed), _like(Memory)
 
 
 class _Perplexity(_Told):

@@ -165,8 +165,8 @@ class Comparison:
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
             facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
             facts |= {"calibration": meter.calibration, "evaluation": texts}
-            measured = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
-            described = {"facts": facts, "others": self._beside(board, name, found, language), "language": language}
+            measured: dict[str, Any] = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
+            described: dict[str, Any] = {"facts": facts, "others": self._beside(board, name, found, language), "language": language}
             described["lineage"] = lineage_of(model.source, model.folder, model.spec, model.fingerprint)
             return report_html(model.spec, model.source, model.fingerprint, plan, shown, found, frontier, **measured, **described)
 
@@ -180,14 +180,14 @@ class Comparison:
     def _beside(self, board: Board, name: str, evaluation: Evaluation, language: str) -> list[Other]:
         """Return the board's other plans with the same protocol, for the report's picture."""
         spec, to_words, protocol = self.bench.open_meter().model.spec, translator(language), plain(asdict(evaluation.protocol))
-        found = []
+        found: list[Other] = []
         for other, entry in board.entries().items():
             judged = entry.get("evaluation")
             if other != name and judged and judged["protocol"] == protocol:
                 plan, cost = plan_from_json(entry["plan"]), judged["perplexity"]
-                figures = (math.nan if value is None else value for value in (cost["ratio"], *cost["interval"]))
+                ratio, low, high = (math.nan if value is None else value for value in (cost["ratio"], *cost["interval"]))
                 label = to_words(decode_message(entry["label"] or method_title(plan.method)))
-                found.append((label, plan.depth, weigh(spec, plan)[0], *figures))
+                found.append((label, plan.depth, weigh(spec, plan)[0], ratio, low, high))
         return found
 
     def ablate(self, name: str, threshold: float, texts: TextSet, tokens: int) -> None:

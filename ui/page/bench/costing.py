@@ -131,7 +131,7 @@ class Costing:
 
     def _tell(self) -> None:
         of = {name: told_of(cost) for name, cost in self._costs.items()}
-        known = {"of": of, "limits": [limit for limit, *_ in LEVELS[:-1]]}
+        known: dict[str, Any] = {"of": of, "limits": [limit for limit, *_ in LEVELS[:-1]]}
         if self._judge is not None:
             known |= {"tokens": self._judge.protocol.tokens, "texts": self._judge.protocol.texts}
         self.bench.page.put("costs", "value", json.dumps(plain(known)))

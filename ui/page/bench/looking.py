@@ -118,5 +118,6 @@ class Looking(Lab):
 def _without(model: Model, axis: str, layer: int, unit: int) -> Plan:
     """Return the model's plan with a single unit of one layer cut."""
     whole = untouched(model.spec.depth)
-    left = Trim(**{axis: tuple(other for other in range(getattr(shape_of(model.config), axis)) if other != unit)})
+    kept: dict[str, Any] = {axis: tuple(other for other in range(getattr(shape_of(model.config), axis)) if other != unit)}
+    left = Trim(**kept)
     return replace(whole, blocks=tuple(replace(block, trim=left) if block.home == layer else block for block in whole.blocks))

@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import gradio as gr
 
@@ -40,5 +41,5 @@ def build(language: str) -> SimpleNamespace:
             zeros = view("zeros", language, 0, panel=True)
             chart = view("masks", language, 300, json.dumps({"method": "wanda", "sparsity": 0.5, "pattern": ""}))
     follow(chart, method=method, sparsity=sparsity, pattern=pattern)
-    asked = {"method": method, "sparsity": sparsity, "pattern": pattern, "group": group, "more": more}
-    return SimpleNamespace(**asked, button=button, curves=curves, zeros=zeros, times=times, chart=chart)
+    named: dict[str, Any] = {"method": method, "sparsity": sparsity, "pattern": pattern, "group": group, "more": more}
+    return SimpleNamespace(**named, button=button, curves=curves, zeros=zeros, times=times, chart=chart)
