@@ -22,7 +22,7 @@ from engine.types import Model
 from tests.exporting import write
 from ui.terminal.cli import stoppable
 
-KILLS = int(os.environ.get("LAYERSCOPE_KILLS", "6"))
+KILLS = int(os.environ.get("LAYERSCOPE_KILLS", "4"))
 PLAN = plan_of_kept(6, (0, 1, 4, 5), "hand-made")
 
 
