@@ -45,6 +45,7 @@ def test_nothing_is_overwritten(kind: str, llama: Model, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_folder_that_appears_during_the_writing_is_not_overwritten(llama: Model, tmp_path: Path) -> None:
     job = export(llama.source, llama.folder, REFERENCE, tmp_path / "out")
     next(step for step in job if step.label.startswith("Writing"))

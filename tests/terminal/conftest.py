@@ -1,12 +1,14 @@
 """A tiny model, its texts, and valid and invalid plans."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.families import TEXTS, save_tiny
-from tests.terminal.given import DEPTH, LINES, outside, plan_of
+from tests.terminal.given import DEPTH, LINES, plan_of
+from ui.terminal import cli
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,14 @@ def on_tiny(tiny_folder: Path, texts: Path) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def plan_file(on_tiny: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A proposal that the installed command wrote; every similarity is above its T."""
+    """A proposal that the command wrote; every similarity is above its T."""
     file = tmp_path_factory.mktemp("plans") / "plan.json"
-    answer = outside("propose", *on_tiny, "-C", 3, "-I", 3, "-T", -1, "--lowest", 0, "--out", file)
-    assert (answer.code, answer.out) == (0, ""), answer.err
+    asked = ("propose", *on_tiny, "-C", 3, "-I", 3, "-T", -1, "--lowest", 0, "--out", file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["layerscope", *map(str, asked)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    assert stopped.value.code == 0
     return file
 
 

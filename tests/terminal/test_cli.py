@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.jobs import Job, Progress
+from engine.types import Model, ModelSource
 from tests.answers import Answer
 from tests.families import TEXTS, save_tiny
 from tests.terminal.given import COMMAND, DEPTH, outside
@@ -42,7 +44,7 @@ def test_map_tiles_t_and_each_of_its_plans_is_what_propose_finds_there(
     answer = inside("map", *on_tiny, *settings, "--t-min", -0.25, "--out", written)
     assert (answer.code, answer.out) == (0, "")
     found = json.loads(written.read_text(encoding="utf-8"))
-    assert set(found) == {"settings", "steps"}
+    assert set(found) == {"settings", "steps", "complete"}
     assert "T" not in found["settings"]
     assert (found["settings"]["t_min"], found["settings"]["rule"], found["settings"]["C"]) == (-0.25, "mean", 2)
     steps = found["steps"]
@@ -84,7 +86,13 @@ def test_figures_that_do_not_exist_are_null(tiny_folder: Path, inside: Callable[
     assert found["layers"][0]["block_influence_rest"] is None
 
 
-def test_the_demo_folds_from_the_terminal(texts: Path, inside: Callable[..., Answer]) -> None:
+def test_the_demo_folds_from_the_terminal(demo: Model, texts: Path, inside: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_already(source: ModelSource, _: object) -> Job[Model]:
+        assert source == demo.source
+        yield Progress("")
+        return demo
+
+    monkeypatch.setattr("engine.models.loading.open_model", open_already)
     found = inside("propose", "--calibration", texts, "--lowest", 24, "-T", 0.5).json
     assert found["plan"]["source_depth"] == 30
     assert found["trials"][0]["pointer"] == 30 - 4

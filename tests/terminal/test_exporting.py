@@ -152,6 +152,12 @@ def test_speed_that_was_measured_goes_into_the_card(tiny_folder: Path, files: Pa
     assert_refused(wrong, "this is not what measure writes: speed: Field required")
 
 
+@pytest.fixture(scope="module")
+def written() -> dict[str, str]:
+    """What each verb wrote, once for all tests."""
+    return {}
+
+
 @pytest.mark.parametrize(
     ("verb", "where", "value"),
     [
@@ -169,7 +175,14 @@ def test_speed_that_was_measured_goes_into_the_card(tiny_folder: Path, files: Pa
     ],
 )
 def test_what_a_verb_wrote_is_refused_where_a_figure_is_none(
-    verb: str, where: tuple[str | int, ...], value: object, tiny_folder: Path, files: Path, inside: Callable[..., Answer], tmp_path: Path
+    verb: str,
+    where: tuple[str | int, ...],
+    value: object,
+    written: dict[str, str],
+    tiny_folder: Path,
+    files: Path,
+    inside: Callable[..., Answer],
+    tmp_path: Path,
 ) -> None:
     told, on, of = tmp_path / "told.json", ("--model", tiny_folder), ("--plan", files / "plan.json")
     asked, option = {
@@ -177,7 +190,9 @@ def test_what_a_verb_wrote_is_refused_where_a_figure_is_none(
         "evaluate": ((*of, "--tokens", 60), "--evaluation"),
         "measure": ((*of, "--no-writing"), "--measured"),
     }[verb]
-    holder = answer = inside(verb, *on, *asked).json
+    if verb not in written:
+        written[verb] = json.dumps(inside(verb, *on, *asked).json)
+    holder = answer = json.loads(written[verb])
     for key in where[:-1]:
         holder = holder[key]
     holder[where[-1]] = value
