@@ -73,7 +73,7 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
     else:
         folder = yield from converted(source)
     _, spec = inspect_folder(folder, source)
-    return folder, spec
+    return folder, with_notes_of_base(spec, source) if source.kind == "adapter" else spec
 
 
 def converted(source: ModelSource) -> Job[Path]:
@@ -108,6 +108,14 @@ def merged(source: ModelSource) -> Job[Path]:
         request = {"adapter": str(adapter), "base": str(base), "target": str(folder)}
         yield from in_fresh_process("engine.models.merge", request, "Merging")
     return folder
+
+
+def with_notes_of_base(spec: ModelSpec, source: ModelSource) -> ModelSpec:
+    """Return a merged model's spec with what is left out of the model below its adapter, and the notes about it."""
+    base = base_of_adapter(Path(source.location))
+    _, below = inspect_folder(base, replace(source, kind="folder", location=str(base), dtype="auto"))
+    notes = [Message("of the model below the adapter: {note}", note=note) for note in below.notes]
+    return replace(spec, left_out=(*below.left_out, *spec.left_out), notes=(*notes, *spec.notes))
 
 
 def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None = None) -> Job[Model]:

@@ -13,6 +13,7 @@ from engine.cache import cache_folder, content_key, file_digest
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, reason_of
 from engine.messages import Message
 from engine.models.accounting import account, empty_network, settle
+from engine.models.adapters import MERGING, WEIGHTS, adapter_values
 from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
 from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
@@ -115,12 +116,13 @@ def converted_folder(gguf: Path) -> Path:
 
 
 def base_of_adapter(adapter: Path) -> Path:
-    """Return the folder of an adapter's base model: a local folder, or a Hub model in the local cache.
+    """Return the folder of an adapter's base model: a local folder, or a Hub model in the local cache at the adapter's revision.
 
     Raises:
-        SourceError: the base model is not on this machine.
+        SourceError: the adapter cannot be merged, or the base model is not on this machine.
     """
-    named = str(json_in(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
+    values = adapter_values(adapter)
+    named, revision = str(values.get("base_model_name_or_path") or ""), values.get("revision")
     for place in (adapter / named, Path(named)):
         if named and (place / "config.json").is_file():
             return real_path(place)
@@ -129,7 +131,7 @@ def base_of_adapter(adapter: Path) -> Path:
         from huggingface_hub import snapshot_download
 
         return (
-            Path(snapshot_download(match[1], allow_patterns=[*_FETCHED], local_files_only=True))
+            Path(snapshot_download(match[1], revision=revision or match[2], allow_patterns=[*_FETCHED], local_files_only=True))
             if match
             else Path(named or "?").resolve(True)
         )
@@ -138,17 +140,30 @@ def base_of_adapter(adapter: Path) -> Path:
             "the adapter in {adapter} is for '{named}', which is not on this machine; fetch that model, or write "
             "the path of its folder as base_model_name_or_path into adapter_config.json",
             adapter=adapter,
-            named=named[:200],
+            named=f"{named}@{revision}"[:200] if revision else named[:200],
         ) from error
 
 
 def merged_folder(adapter: Path, base: Path) -> Path:
-    """Return the cache folder of a merged model, whether or not it exists yet; it is named by the contents of adapter and base."""
-    files = [adapter / "adapter_config.json", adapter / "adapter_model.safetensors", base / "config.json", *weight_files(base)]
-    for file in files[:2]:
-        if not file.is_file():
-            raise SourceError("{adapter} holds no {file_name}", adapter=adapter, file_name=file.name)
-    return cache_folder() / "converted" / f"merged-{content_key(*((file.name, file_digest(file)) for file in files))[:24]}"
+    """Return the cache folder of a merged model, whether or not it exists yet; it is named by the contents of adapter and base, their
+    tokenizers included, and the version of the merge."""
+    for name in ("adapter_config.json", WEIGHTS):
+        if not (adapter / name).is_file():
+            raise SourceError("{adapter} holds no {file_name}", adapter=adapter, file_name=name)
+    own = _digests(adapter, adapter / "adapter_config.json", adapter / WEIGHTS)
+    below = _digests(base, base / "config.json", *weight_files(base))
+    return cache_folder() / "converted" / f"merged-{content_key(MERGING, own, below)[:24]}"
+
+
+def _digests(folder: Path, *files: Path) -> list[tuple[str, str]]:
+    """Return the names and the digests of files, and of the files of a tokenizer beside them."""
+    companions = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern)} - {*files})
+    try:
+        for file in companions:
+            require_regular(file, LARGE)
+    except ForeignError as error:
+        raise SourceError("{path} cannot be read: {error}", path=file, error=error) from error
+    return [(file.name, file_digest(file)) for file in (*files, *companions)]
 
 
 def lies_within(path: Path, folder: Path) -> bool:
