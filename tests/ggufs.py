@@ -5,8 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFValueType, GGUFWriter, TokenType, get_tensor_name_map, quantize
 
+from engine.errors import SourceError
+from engine.jobs import drain
+from engine.models.convert import convert
 from tests.families import tiny_network, tiny_tokenizer
 
 ARCHES = {
@@ -150,3 +154,17 @@ def _add(writer: GGUFWriter, name: str, values: np.ndarray) -> None:
 def array(values: list[Any], kind: GGUFValueType) -> tuple[Any, GGUFValueType, GGUFValueType]:
     """Return a metadata array of a type of its items."""
     return values, GGUFValueType.ARRAY, kind
+
+
+def whole(family: str, keys: dict[str, Any]) -> dict[str, Any]:
+    """Return keys with the architecture's name before those that begin with it in a file."""
+    others = ("general.", "tokenizer.", "adapter.", "split.")
+    return {key if key.startswith(others) else f"{NAMES.get(family, family)}.{key}": value for key, value in keys.items()}
+
+
+def refused(file: Path) -> str:
+    """Return the message that refuses to convert a file, of which nothing is left."""
+    with pytest.raises(SourceError) as told:
+        drain(convert({"gguf": str(file), "target": str(file.parent / "converted" / "name")}))
+    assert [path.name for path in (file.parent / "converted").iterdir()] == [".lock"]
+    return str(told.value)

@@ -35,9 +35,9 @@ def convert(request: dict) -> Job[dict]:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / ".lock"):  # one at a time, to save memory; the second caller may find the folder already there
             if not target.exists():
-                with making(target.parent, ".partial-") as beside:
-                    yield from _convert(gguf, beside / target.name)
-                    os.rename(beside / target.name, target)
+                with making(target.parent, ".partial-") as temporary:
+                    yield from _convert(gguf, temporary / target.name)
+                    os.rename(temporary / target.name, target)
     except OSError as error:
         raise SourceError(
             "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder",
@@ -102,7 +102,7 @@ def described(gguf: Path) -> GgufFile:
 def complete_config(header: GgufFile) -> Any:
     """Return the config of a file that has all required keys."""
     norm = "{arch}.attention.layer_norm_epsilon" if header.architecture == "gpt2" else "{arch}.attention.layer_norm_rms_epsilon"
-    if not header.real(norm):
+    if header.real(norm) is None:
         raise SourceError("{path}: {key} is missing, and no model can be without it", path=header.path, key=header.key(norm))
     return gguf_config(header)
 

@@ -9,16 +9,13 @@ from engine.messages import Message
 from engine.models.gguf_file import FAMILIES, GgufFile
 from engine.models.gguf_keys import head_size
 from engine.models.gguf_rope import rope_parameters, sliding_parameters
+from engine.models.gguf_sizes import needed, require_bounded, require_depth, require_widths
 
-READING = 2  # version of the conversion; raising it makes cached conversions obsolete
+READING = 3  # version of the conversion; raising it makes cached conversions obsolete
 _LATER_SCALED = 62  # at exactly this depth llama.cpp assumes gemma3 27B, which scales attention differently
 _PERIOD = 6  # gemma3's default: every sixth layer has full attention
 _NO_HEADS = Message("the stock class has no heads of that width beside so many channels")
 _NEEDED = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
-_BOUNDED = (
-    "embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv", "attention.key_length",
-    "attention.value_length",
-)  # fmt: skip
 _ATTENTION_BIAS = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias")
 _MLP_BIAS = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
 
@@ -30,7 +27,7 @@ def gguf_config(gguf: GgufFile) -> Any:
         SourceError: a number is missing, or contradicts the tensors.
         UnsupportedModelError: no stock class has such a setting.
     """
-    numbers = {name: _needed(gguf, name) for name in _NEEDED}
+    numbers = {name: needed(gguf, name) for name in _NEEDED}
     require_depth(gguf, numbers["block_count"])
     require_bounded(gguf)
     require_widths(gguf)
@@ -47,31 +44,11 @@ def gguf_config(gguf: GgufFile) -> Any:
     return config
 
 
-def _needed(gguf: GgufFile, name: str) -> int:
-    value = gguf.whole("{arch}." + name)
-    if value is None:
-        raise SourceError(
-            "{path}: {architecture}.{name} is missing, and no model can be without it",
-            path=gguf.path,
-            architecture=gguf.architecture,
-            name=name,
-        )
-    if value < 1:
-        raise SourceError(
-            "{path}: {architecture}.{name} is {value}, and at least 1 is needed",
-            path=gguf.path,
-            architecture=gguf.architecture,
-            name=name,
-            value=value,
-        )
-    return value
-
-
 def _special(gguf: GgufFile, known: int) -> dict[str, int | None]:
     """Return the ids of the begin, end and padding tokens."""
     found = {}
     for name, ours in (("bos", "bos"), ("eos", "eos"), ("padding", "pad"), ("unknown", "")):
-        token = gguf.whole(f"tokenizer.ggml.{name}_token_id")
+        token = gguf.token(name)
         if token is not None and not 0 <= token < known:
             raise gguf.unread(f"tokenizer.ggml.{name}_token_id", token, Message("the model knows {known} tokens", known=known))
         found[f"{ours}_token_id"] = token
@@ -87,7 +64,7 @@ def _gpt2(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
         "n_embd": numbers["embedding_length"],
         "n_inner": numbers["feed_forward_length"],
         "n_head": numbers["attention.head_count"],
-        "layer_norm_epsilon": gguf.real("{arch}.attention.layer_norm_epsilon") or 1e-5,
+        "layer_norm_epsilon": gguf.above("{arch}.attention.layer_norm_epsilon", 0) or 1e-5,
         "vocab_size": vocabulary(gguf),
     }
 
@@ -102,7 +79,7 @@ def _rotary(gguf: GgufFile, numbers: dict[str, int]) -> dict[str, Any]:
         "intermediate_size": numbers["feed_forward_length"],
         "num_attention_heads": numbers["attention.head_count"],
         "num_key_value_heads": gguf.whole("{arch}.attention.head_count_kv") or numbers["attention.head_count"],
-        "rms_norm_eps": gguf.real("{arch}.attention.layer_norm_rms_epsilon") or 1e-6,
+        "rms_norm_eps": gguf.above("{arch}.attention.layer_norm_rms_epsilon", 0) or 1e-6,
         "vocab_size": vocabulary(gguf),
     }
     if gguf.architecture not in ("qwen2", "phi3") or size * numbers["attention.head_count"] != numbers["embedding_length"]:
@@ -135,24 +112,24 @@ def _phi3(gguf: GgufFile, size: int) -> dict[str, Any]:
     rope = rope_parameters(gguf, turns)
     if turns != size:
         rope["partial_rotary_factor"] = turns / size
-    if int(size * (turns / size)) != turns or size * _needed(gguf, "attention.head_count") != _needed(gguf, "embedding_length"):
+    if int(size * (turns / size)) != turns or size * needed(gguf, "attention.head_count") != needed(gguf, "embedding_length"):
         raise gguf.unread("{arch}.attention.key_length", size, _NO_HEADS)
-    trained = gguf.whole("{arch}.rope.scaling.original_context_length") or _needed(gguf, "context_length")
+    trained = gguf.whole("{arch}.rope.scaling.original_context_length") or needed(gguf, "context_length")
     return {"rope_parameters": rope, "original_max_position_embeddings": trained, "sliding_window": window_of(gguf)}
 
 
 def _gemma3(gguf: GgufFile, size: int) -> dict[str, Any]:
-    depth, turns = _needed(gguf, "block_count"), turning(gguf, size)
+    depth, turns = needed(gguf, "block_count"), turning(gguf, size)
     window, full = window_of(gguf), rope_parameters(gguf, turns)
     period = _period(gguf, depth) if window else 1
     slides = [period == 0 or place % period < period - 1 for place in range(depth)]
-    wide = size if depth != _LATER_SCALED else _needed(gguf, "embedding_length") // _needed(gguf, "attention.head_count")
+    wide = size if depth != _LATER_SCALED else needed(gguf, "embedding_length") // needed(gguf, "attention.head_count")
     return {
         "layer_types": ["sliding_attention" if one else "full_attention" for one in slides],
-        "sliding_window": window or _needed(gguf, "context_length"),
+        "sliding_window": window or needed(gguf, "context_length"),
         "rope_parameters": {"full_attention": full, "sliding_attention": sliding_parameters(gguf, turns)},
         "query_pre_attn_scalar": wide,
-        "final_logit_softcapping": gguf.real("{arch}.final_logit_softcapping") or None,
+        "final_logit_softcapping": _cap(gguf),
         "attention_bias": has_any(gguf, _ATTENTION_BIAS),
     }
 
@@ -165,12 +142,23 @@ def _period(gguf: GgufFile, depth: int) -> int:
             raise gguf.unread("{arch}.attention.sliding_window_pattern", written, Message("llama.cpp knows it as one number alone"))
         return _PERIOD
     found = gguf.whole("{arch}.attention.sliding_window_pattern")
+    if found is not None and found < 0:
+        raise gguf.unread("{arch}.attention.sliding_window_pattern", found, Message("no layer can be counted by it"))
     return _PERIOD if found is None else found
 
 
+def _cap(gguf: GgufFile) -> float | None:
+    """Return the cap of the logits; 0 means none."""
+    name = "{arch}.final_logit_softcapping"
+    return gguf.above(name, 0) if gguf.real(name) else None
+
+
 def window_of(gguf: GgufFile) -> int | None:
-    """Return the width of a file's sliding window, or None."""
-    return gguf.whole("{arch}.attention.sliding_window") or None
+    """Return the width of a file's sliding window, or None; 0 means none."""
+    window = gguf.whole("{arch}.attention.sliding_window") or None
+    if window is not None and window < 0:
+        raise gguf.unread("{arch}.attention.sliding_window", window, Message("no window can be so wide"))
+    return window
 
 
 def has_any(gguf: GgufFile, tensors: tuple[str, ...]) -> bool:
@@ -213,74 +201,3 @@ def vocabulary(gguf: GgufFile) -> int:
 def _tokens(gguf: GgufFile) -> int:
     field = gguf.reader.get_field("tokenizer.ggml.tokens")
     return len(field.data) if field else 0
-
-
-def require_depth(gguf: GgufFile, depth: int) -> None:
-    """Raise SourceError where the declared number of blocks differs from the blocks that have tensors."""
-    found = {int(parts[1]) for parts in (name.split(".", 2) for name in gguf.tensors) if parts[0] == "blk" and parts[1].isdigit()}
-    if (held := max(found, default=-1) + 1) != depth:
-        raise SourceError(
-            "{path}: {architecture}.block_count says {depth} blocks, and its tensors are of {held}",
-            path=gguf.path,
-            architecture=gguf.architecture,
-            depth=depth,
-            held=held,
-        )
-
-
-def require_bounded(gguf: GgufFile) -> None:
-    """Raise SourceError where a number exceeds every size of the tensors, before anything is built from it."""
-    largest = max((int(size) for tensor in gguf.tensors.values() for size in tensor.shape), default=0)
-    for name in _BOUNDED:
-        value = gguf.whole("{arch}." + name)
-        if value is not None and not 0 <= value <= largest:
-            raise SourceError(
-                "{path}: {architecture}.{name} is {value}, and its tensors allow at most {largest}",
-                path=gguf.path,
-                architecture=gguf.architecture,
-                name=name,
-                value=value,
-                largest=largest,
-            )
-
-
-def require_widths(gguf: GgufFile) -> None:
-    """Raise SourceError where a declared width differs from the tensors', UnsupportedModelError where values and keys differ in width."""
-    heads, size = _needed(gguf, "attention.head_count"), head_size(gguf)
-    groups = gguf.whole("{arch}.attention.head_count_kv") or heads
-    value = gguf.whole("{arch}.attention.value_length")
-    if value is not None and value != size:
-        raise gguf.unread(
-            "{arch}.attention.value_length",
-            value,
-            Message("keys are {size} wide, and the stock class has values as wide as keys", size=size),
-        )
-    if heads % groups:
-        raise SourceError(
-            "{path}: {heads} heads cannot share {groups} keys and values (attention.head_count_kv) evenly",
-            path=gguf.path,
-            heads=heads,
-            groups=groups,
-        )
-    channels, neurons = _needed(gguf, "embedding_length"), _needed(gguf, "feed_forward_length")
-    expected = (  # tensor, axis, expected size, and the metadata it comes from
-        ("token_embd.weight", 1, channels, "embedding_length"),
-        ("blk.0.ffn_down.weight", 1, neurons, "feed_forward_length"),
-        ("blk.0.attn_q.weight", 0, heads * size, "attention.head_count * attention.key_length"),
-        ("blk.0.attn_k.weight", 0, groups * size, "attention.head_count_kv * attention.key_length"),
-        ("blk.0.attn_v.weight", 0, groups * size, "attention.head_count_kv * attention.key_length"),
-        ("blk.0.attn_qkv.weight", 0, (heads + 2 * groups) * size, "attention.head_count and head_count_kv * attention.key_length"),
-        ("position_embd.weight", 0, _needed(gguf, "context_length"), "context_length"),
-    )
-    for name, axis, said, how in expected:
-        shape = gguf.shape(name)
-        if shape is not None and len(shape) == 2 and shape[axis] != said:
-            raise SourceError(
-                "{path}: {architecture}.{how} is {said}, and {name} has {shape}",
-                path=gguf.path,
-                architecture=gguf.architecture,
-                how=how,
-                said=said,
-                name=name,
-                shape=shape[axis],
-            )

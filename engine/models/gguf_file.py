@@ -1,5 +1,6 @@
 """A GGUF file's header: its metadata by key and its tensors by name. Tensor data is read only on request."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ _WHOLE = (
     GGUFValueType.UINT64, GGUFValueType.INT64,
 )  # fmt: skip
 _REAL = (GGUFValueType.FLOAT32, GGUFValueType.FLOAT64)
+_PER_LAYER = ("{arch}.attention.head_count", "{arch}.attention.head_count_kv", "{arch}.feed_forward_length")  # may be lists
+_NO_TOKEN = (-1, 2**32 - 1)  # llama.cpp's id of no token
 
 
 class Reader(GGUFReader):
@@ -35,6 +38,20 @@ class Reader(GGUFReader):
         if offset >= len(self._bytes):
             raise ValueError("it ends before its header does")
         return super()._get(offset, *args, **options)
+
+    def _build_tensors(self, start_offs: int, fields: list[Any]) -> None:
+        """Raise ValueError where a tensor does not follow the one before, as general.alignment asks; numpy's error names neither."""
+        try:
+            super()._build_tensors(start_offs, fields)
+        except ValueError as error:
+            how = f"with general.alignment = {self.alignment}, its tensors lie beyond its end"
+            raise ValueError(how if "reshape" in str(error) else str(error)) from error
+        expected = start_offs
+        for tensor in self.tensors:
+            if tensor.data_offset != expected:
+                at, due = tensor.data_offset - start_offs, expected - start_offs
+                raise ValueError(f"{tensor.name} lies at byte {at}, and by general.alignment = {self.alignment} it belongs at byte {due}")
+            expected += -(-tensor.n_bytes // int(self.alignment)) * int(self.alignment)
 
 
 @dataclass(frozen=True)
@@ -64,25 +81,60 @@ class GgufFile:
         return _shortest(held) if field.types[-1] == GGUFValueType.FLOAT32 else held
 
     def whole(self, name: str) -> int | None:
-        """Return a key's integer, which must be the same for every layer; None if the key is missing.
+        """Return a key's integer, which must be the same for every layer where it is a list; None if the key is missing.
 
         Raises:
-            SourceError: the value is not a number.
+            SourceError: the value is not a finite number, or a list not as long as the model is deep.
             UnsupportedModelError: layers have different values.
         """
         return self._number(name, _WHOLE)
 
     def real(self, name: str) -> float | None:
         """Return a key's number; see `whole`."""
-        return self._number(name, (*_WHOLE, *_REAL))
+        found = self._number(name, (*_WHOLE, *_REAL))
+        return None if found is None else float(found)
+
+    def above(self, name: str, least: float) -> float | None:
+        """Return a key's number, which must exceed `least`; see `whole`."""
+        found = self.real(name)
+        if found is not None and not found > least:
+            raise self.unread(name, found, Message("a number above {least:g} belongs there", least=least))
+        return found
+
+    def token(self, name: str) -> int | None:
+        """Return the id of a special token by its name (bos, eos, padding, unknown), or None where the file names no such token."""
+        found = self.whole(f"tokenizer.ggml.{name}_token_id")
+        return None if found in _NO_TOKEN else found
+
+    def typed(self, name: str, *types: GGUFValueType) -> Any:
+        """Return a key's value of a type, or a list (ARRAY, then the type of its items); None if the key is missing.
+
+        Raises:
+            SourceError: the value is of another type.
+        """
+        held, key = self.value(name), self.key(name)
+        if held is not None and self.reader.fields[key].types != [*types]:
+            kind = " ".join(one.name for one in types)
+            raise SourceError("{path}: {key} is {held!r}, and its type should be {kind}", path=self.path, key=key, held=str(held)[:80],
+                              kind=kind)  # fmt: skip
+        return held
 
     def _number(self, name: str, kinds: tuple[GGUFValueType, ...]) -> Any:
         held, key = self.value(name), self.key(name)
         if held is None:
             return None
-        if self.reader.fields[key].types[-1] not in kinds or held == []:
-            raise SourceError("{path}: {key} is {held!r}, and a number belongs there", path=self.path, key=key, held=str(held)[:80])
         several = held if isinstance(held, list) else [held]
+        listed = isinstance(held, list) and (name not in _PER_LAYER or not held)
+        if listed or self.reader.fields[key].types[-1] not in kinds or not all(map(math.isfinite, several)):
+            raise SourceError("{path}: {key} is {held!r}, and a number belongs there", path=self.path, key=key, held=str(held)[:80])
+        if isinstance(held, list) and len(held) != (depth := self.whole("{arch}.block_count")):
+            raise SourceError(
+                "{path}: {key} holds {count} numbers, and the model has {depth} blocks",
+                path=self.path,
+                key=key,
+                count=len(held),
+                depth=depth,
+            )
         if len(set(several)) > 1:
             raise self.unread(key, held, Message("its layers are not alike, and cannot be mixed"))
         return several[0]

@@ -89,14 +89,12 @@ def scaling_of(gguf: GgufFile) -> Scaling:
         UnsupportedModelError: the message gives the key, its value and the reason.
     """
     name = "{arch}.rope.scaling."
-    kind = gguf.value(_TYPE) or "linear"  # llama.cpp's default, with a factor of one
+    kind = gguf.value(_TYPE)
+    kind = "linear" if kind is None else kind  # llama.cpp's default, with a factor of one
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise gguf.unread(_TYPE, kind, Message("none, linear, yarn and longrope are known"))
-    factor = gguf.real(name + "factor") or gguf.real("{arch}.rope.scale_linear") or 1.0
-    if not 0 < factor < math.inf:
-        raise gguf.unread(name + "factor", factor, Message("no positions can be scaled by it"))
-    factor = 1.0 if kind == "none" else factor
-    own, yarn = _or(gguf.real(name + "attn_factor"), 1.0), gguf.real(name + "yarn_attn_factor")
+    factor = 1.0 if kind == "none" else _factor(gguf)
+    own, yarn = _or(gguf.above(name + "attn_factor", 0), 1.0), gguf.above(name + "yarn_attn_factor", 0)
     fast, slow = _or(gguf.real(name + "yarn_beta_fast"), 32.0), _or(gguf.real(name + "yarn_beta_slow"), 1.0)
     if kind != "yarn" and yarn not in (None, 1):
         raise gguf.unread(name + "yarn_attn_factor", yarn, Message("it belongs to yarn, and the scaling is another"))
@@ -105,12 +103,22 @@ def scaling_of(gguf: GgufFile) -> Scaling:
     return Scaling(
         kind=kind,
         factor=factor,
-        trained=gguf.whole(name + "original_context_length") or gguf.whole("{arch}.context_length") or 2048,
+        trained=int(gguf.above(name + "original_context_length", -1) or gguf.whole("{arch}.context_length") or 2048),
         attention=own * (_or(yarn, _mscale(factor)) if kind == "yarn" else 1.0),
         own=own,
         fast=fast,
         slow=slow,
     )
+
+
+def _factor(gguf: GgufFile) -> float:
+    """Return the factor of the positions; as in llama.cpp, the newer key wins, and 0 means 1."""
+    for name in ("{arch}.rope.scaling.factor", "{arch}.rope.scale_linear"):
+        if (found := gguf.real(name)) is not None:
+            if found < 0:
+                raise gguf.unread(name, found, Message("no positions can be scaled by it"))
+            return found or 1.0
+    return 1.0
 
 
 def _or(value: float | None, default: float) -> float:

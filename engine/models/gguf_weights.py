@@ -103,6 +103,8 @@ def _numbers(gguf: GgufFile, name: str) -> np.ndarray:
         raise UnsupportedModelError(
             "{name} in {file_name} holds numbers of type {kind}, which are not read here", name=name, file_name=gguf.path, kind=kind
         ) from error
+    if not np.isfinite(values).all():
+        raise SourceError("{path}: {name} holds numbers that are not finite", path=gguf.path, name=name)
     if gguf.architecture == "llama" and ".attn_q." in name:
         return _turned_back(values, gguf.whole("{arch}.attention.head_count") or 1)
     if gguf.architecture == "llama" and ".attn_k." in name:

@@ -10,12 +10,10 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFValueType, Keys
 
 from engine.errors import SourceError
-from engine.jobs import drain
-from engine.models.convert import convert
 from engine.models.gguf_keys import HARMLESS, MAPPED, REFUSED, account_of
 from engine.models.sources import inspect_gguf, parse_source
 from tests.families import tiny_network
-from tests.ggufs import NAMES, array, write_gguf
+from tests.ggufs import array, refused, whole, write_gguf
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2")
 SAID = {  # of a llama, without "{arch}." and "general."; `ELSEWHERE` says where others differ
@@ -201,19 +199,6 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {  # fami
     "too few factors": ("llama", {}, {"rope_freqs.weight": np.ones(3, F32)}, r"rope_freqs\.weight holds 3 factors, and 4 pairs"),
     "a tensor of another shape": ("llama", {}, {"blk.3.ffn_up.weight": np.ones((40, 32), F32)}, r"ffn_up\.weight is \(40, 32\), .*\(48,"),
 }  # fmt: skip
-
-
-def whole(family: str, keys: dict[str, Any]) -> dict[str, Any]:
-    """Return keys with the architecture's name before those that begin with it in a file."""
-    others = ("general.", "tokenizer.", "adapter.", "split.")
-    return {key if key.startswith(others) else f"{NAMES.get(family, family)}.{key}": value for key, value in keys.items()}
-
-
-def refused(file: Path) -> str:
-    with pytest.raises(SourceError) as told:
-        drain(convert({"gguf": str(file), "target": str(file.parent / "converted" / "name")}))
-    assert [path.name for path in (file.parent / "converted").iterdir()] == [".lock"]
-    return str(told.value)
 
 
 @pytest.mark.parametrize("case", REFUSALS)
