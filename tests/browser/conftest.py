@@ -8,8 +8,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -22,17 +23,26 @@ from tests.browser.chromium import install
 from tests.exporting import export_unverified
 from tests.families import save_tiny
 
+# The command, but that its long jobs do not wait for all else that runs on the machine: the other tests of this run.
+APP = "import ui.page.bench.jobs as jobs; jobs._NICE = 0; from ui.terminal.cli import main; main()"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 
 
 @dataclass
 class App:
-    """A running app: its address, its export folder, and every address any page asked for."""
+    """A running app: its address, its export folder, every address any page asked for, and the model that its links open."""
 
     url: str
     exports: Path
     process: subprocess.Popen[bytes]
     requests: list[str] = field(default_factory=list)
+    model: Path | None = None  # or the one that it was started with
+
+    def link(self, query: str = "", tab: str = "", language: str = "") -> str:
+        """Return the address of a view of the page."""
+        opened = [f"model={quote(str(self.model))}"] if self.model else []
+        asked = "&".join([*opened, *filter(None, [query])])
+        return f"{self.url}/{language}{asked and '?' + asked}{tab and '#' + tab}"
 
     def stop(self) -> None:
         """End it; a second time does nothing."""
@@ -51,13 +61,13 @@ def asks(url: str) -> bool:
 
 @contextmanager
 def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
-    """Start the app as the README's command does, with more arguments; its exports, its log and
+    """Start the app with more arguments; its exports, its log and
     its cache (but for converted models) go below `folder`. At a free port unless one is named."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = port or probe.getsockname()[1]
     exports, log = folder / "exports", folder / "app.log"
-    command = [str(Path(sys.executable).parent / "layerscope"), "app", "--port", str(port), "--exports", str(exports), *map(str, arguments)]
+    command = [sys.executable, "-c", APP, "app", "--no-browser", "--port", str(port), "--exports", str(exports), *map(str, arguments)]
     cache = folder / "cache"  # another file's board and measurements would be found there
     if not cache.exists():
         cache.mkdir()
@@ -89,30 +99,37 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_unverified(source, folder, plan, tmp_path_factory.mktemp("models") / "short", dtype="bfloat16")
 
 
-@pytest.fixture(scope="module")
-def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on the demo model, or in its place on a tiny random one of the FAMILY that a file names."""
-    family = getattr(request.module, "FAMILY", None)
-    model = ("--model", save_tiny(tmp_path_factory.mktemp("models") / f"tiny {family}", family)) if family else ()
-    with running(tmp_path_factory.mktemp("app"), *model) as started:
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The app that the files with a MODEL share, on a model that none of them opens."""
+    with running(tmp_path_factory.mktemp("app"), "--model", save_tiny(tmp_path_factory.mktemp("models") / "first", "llama", 99)) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def app(request: pytest.FixtureRequest, shared: App, tmp_path_factory: pytest.TempPathFactory) -> App:
+    """The shared app, whose links open the tiny model that a file's MODEL describes; its seed is the file's own, so that nobody else has
+    measured or judged anything of it."""
+    name, family, seed, changes = request.module.MODEL
+    return replace(shared, model=save_tiny(tmp_path_factory.mktemp("models") / name, family, seed, **changes))
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium, headless."""
-    expect.set_options(timeout=30_000)  # no time is tested here, and the machine may be busy
+    expect.set_options(timeout=180_000)  # no time is tested here, and the machine may be busy
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=install(), args=ARGUMENTS)
         yield chromium
         chromium.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Where a file's pages are opened. They share what the browser has compiled of the page's scripts, which takes half of a page's
+    """Where pages are opened. They share what the browser has compiled of the page's scripts, which takes half of a page's
     time; a visitor is a tab (see assets/js/state.js), so that each of them is a new one nevertheless."""
     opened = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
+    opened.set_default_timeout(180_000)
     yield opened
     opened.close()
 

@@ -1,35 +1,26 @@
 """Fold in a real browser, on a small random model: the costs shown, and that the tab fits one screen."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import App, running
+from tests.browser.conftest import App
 from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_ready
-from tests.families import save_tiny
 
 STEPS = """() => { const ls = window.layerscope;
   return ls.map.steps.map((s) => ({from: s.t_from, to: s.t_to, depth: s.depth, ratio: ls.costOf(s)?.ratio ?? null})); }"""
 NEAR = """() => { const top = (name) => document.querySelector(name).getBoundingClientRect().y;
   const below = top("#ls-fold .ls-cost") - top("#T"); // at most one hand's breadth
   return document.documentElement.scrollWidth <= 390 && 0 < below && below < 400; }"""
+MODEL = ("small", "llama", 10, {"num_hidden_layers": 10})
 NAMED = ("#T", "#target", "#C", "#I", "#rule", "#ls-fold .ls-cost", "#ls-fold .ls-strip", "#ls-fold .ls-steps")
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app on a small random model of 10 layers."""
-    model = save_tiny(tmp_path_factory.mktemp("models") / "small", "llama", num_hidden_layers=10)
-    with running(tmp_path_factory.mktemp("app"), "--model", model, "--no-browser") as started:
-        yield started
 
 
 @pytest.fixture
 def fold(page: Page, app: App) -> Page:
     """A new visitor's page whose Fold tab is open and whose costs are all there."""
-    page.goto(f"{app.url}/#fold")
+    page.goto(app.link(tab="fold"))
     settled(page)
     return page
 
@@ -63,7 +54,7 @@ def test_the_paper_is_one_click_and_a_link_that_names_a_setting_is_obeyed(fold: 
     settled(fold)
     assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [4, "reference", 0.65]
     expect(fold.locator("#ls-fold .ls-cost b")).to_contain_text("×")
-    fold.goto(f"{app.url}/?C=5&T=0.7#fold")
+    fold.goto(app.link("C=5&T=0.7", "fold"))
     settled(fold)
     assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [5, "reference", 0.7]
 
@@ -99,9 +90,9 @@ def test_everything_named_stands_on_one_screen(fold: Page) -> None:
         assert box["x"] + box["width"] <= 1440, name
     assert fold.locator("#ls-fold .ls-steps").bounding_box()["x"] > fold.locator("#T").bounding_box()["x"] + 200  # beside, not below
     fold.set_viewport_size({"width": 390, "height": 844})
-    fold.wait_for_function(NEAR, timeout=20_000)
+    fold.wait_for_function(NEAR)
     fold.set_viewport_size({"width": 1920, "height": 1080})
-    fold.wait_for_function("document.querySelector('#ls-fold .ls-strip')?.getBoundingClientRect().right > 1860", timeout=20_000)
+    fold.wait_for_function("document.querySelector('#ls-fold .ls-strip')?.getBoundingClientRect().right > 1860")
 
 
 def test_a_click_on_the_landscape_shows_there_what_it_made_and_the_sliders_say_that_it_is_not_theirs(fold: Page) -> None:
@@ -111,11 +102,11 @@ def test_a_click_on_the_landscape_shows_there_what_it_made_and_the_sliders_say_t
     for key in ["ArrowRight", "ArrowRight", "ArrowRight", "Enter"]:
         fold.keyboard.press(key)
     made = fold.locator("#ls-landscape .ls-hand")
-    expect(made.locator("[data-block]")).to_have_count(9, timeout=30_000)
+    expect(made.locator("[data-block]")).to_have_count(9)
     expect(made.locator(".ls-cost b")).to_contain_text("×", timeout=LONG)
     for key in [*["ArrowRight"] * 4, "Enter"]:
         fold.keyboard.press(key)
-    expect(made.locator("[data-block]")).to_have_count(8, timeout=30_000)
+    expect(made.locator("[data-block]")).to_have_count(8)
     expect(made.locator(".ls-alone li")).to_have_count(2)
     expect(made.locator(".ls-alone li").last).to_contain_text("×", timeout=LONG)
     open_tab(fold, "fold")

@@ -18,7 +18,7 @@ from tests.browser.conftest import App
 from tests.browser.hands import LONG, open_tab, set_slider, wait_until_quiet, wait_until_ready
 from tests.families import save_tiny
 
-FAMILY = "qwen3"
+MODEL = ("tiny qwen3", "qwen3", 1, {})
 
 
 def made(page: Page) -> str:
@@ -27,7 +27,7 @@ def made(page: Page) -> str:
 
 def test_a_plan_of_three_parts_is_made_and_exported(page: Page, app: App) -> None:
     page.set_default_timeout(LONG)
-    page.goto(f"{app.url}/?C=2&I=1&L=0&T=1")
+    page.goto(app.link("C=2&I=1&L=0&T=1"))
     wait_until_ready(page)
     expect(page.locator("#ls-making")).to_contain_text("6 of 6 layers", timeout=LONG)
     assert re.findall("full width|no mask", made(page)) == ["full width", "no mask"]
@@ -108,7 +108,7 @@ def keys(page: Page, *names: str) -> None:
 def test_what_is_opened_on_importance(page: Page, app: App) -> None:
     """A neuron by keyboard and by a click on the curve, a layer's heads, a projection's scores, the stream's directions."""
     page.set_default_timeout(LONG)
-    page.goto(f"{app.url}/?C=2&I=1&L=0&T=1")
+    page.goto(app.link("C=2&I=1&L=0&T=1"))
     wait_until_ready(page)
     open_tab(page, "importance")
     set_slider(page, "lab-tokens", 500)
@@ -169,7 +169,7 @@ def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app:
     model, whole = tiny("llama"), untouched(6)
     most = [kept_for(model, whole, kept, 45_000).neurons for kept in (Kept(), Kept(heads=2))]
     page.set_default_timeout(LONG)
-    page.goto(f"{app.url}/?C=2&I=1&L=0&T=1")
+    page.goto(app.link("C=2&I=1&L=0&T=1"))
     page.locator("#model input, #model textarea").fill(str(save_tiny(tmp_path / "narrow", "llama")))
     page.locator("#open").click()
     expect(page.locator("#ls-spec")).to_contain_text("narrow", timeout=LONG)
@@ -211,7 +211,7 @@ def target(page: Page, name: str) -> None:
 
 
 def test_the_page_and_the_terminal_meet_a_target_alike(page: Page, app: App, tiny: Callable[..., Model]) -> None:
-    page.goto(app.url)
+    page.goto(app.link())
     page.wait_for_function("!!window.layerscope?.neuronsFor")
     for family in ("llama", "qwen3", "gemma3_text", "gpt2"):
         model = tiny(family)

@@ -8,10 +8,10 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from engine.models.devices import device_names
 from tests.browser.conftest import App, running
+from tests.browser.hands import LONG
 from tests.families import save_tiny
 from tests.models.test_library import Hub
 
-LONG = 120_000
 LINK = "/?C=2&I=1"  # settings that fold these models
 GONE = "mps" if "mps" not in device_names() else "cuda:99"
 
@@ -28,7 +28,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(folder / "home"))
         patch.setenv("LAYERSCOPE_CACHE", str(folder / "cache"))
-        with running(folder, "--model", save_tiny(folder / "tiny", "llama"), "--no-browser") as started:
+        with running(folder, "--model", save_tiny(folder / "tiny", "llama")) as started:
             yield started
 
 
@@ -99,7 +99,7 @@ def test_models_are_picked_by_mouse_and_by_keys_and_what_is_typed_still_opens(pa
     for wrong in ("/no/such/folder", "/no/other/folder"):
         box(page).fill(wrong)
         page.keyboard.press("Enter")
-        expect(page.locator("#ls-status .ls-problem")).to_contain_text(f"'{wrong}' does not exist", timeout=30_000)
+        expect(page.locator("#ls-status .ls-problem")).to_contain_text(f"'{wrong}' does not exist")
         page.keyboard.press("ArrowDown")
     page.keyboard.press("Escape")
     expect(shown).to_be_hidden()
@@ -116,7 +116,7 @@ def test_the_device_is_in_the_link_and_one_that_is_gone_opens_nothing(page: Page
     page.locator("#open").click()
     expect(page).to_have_url(re.compile("device=cpu"))
     page.goto(f"{app.url}/?device={GONE}")
-    expect(page.locator("#ls-status .ls-problem")).to_contain_text(f"there is no device '{GONE}' on this machine", timeout=30_000)
+    expect(page.locator("#ls-status .ls-problem")).to_contain_text(f"there is no device '{GONE}' on this machine")
     assert page.locator("#device input").input_value().startswith("cpu")
 
 

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import App
 from tests.browser.hands import LONG, open_tab, wait_until_ready
 
-FAMILY = "llama"
+MODEL = ("tiny llama", "llama", 3, {})
 
 
 def fill(page: Page, name: str, value: str) -> None:
@@ -16,7 +16,7 @@ def fill(page: Page, name: str, value: str) -> None:
 
 def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, app: App) -> None:
     page.set_default_timeout(LONG)
-    page.goto(f"{app.url}/?C=2&I=1&L=0&plan=hand-made&spans=[[1,3]]#recover")
+    page.goto(app.link("C=2&I=1&L=0&plan=hand-made&spans=[[1,3]]", "recover"))
     wait_until_ready(page)
     runs, state = page.locator("#ls-recovery tr[data-entry]"), page.locator("#ls-recovery tr[data-entry] td").first
     expect(page.locator("#ls-recovery")).to_contain_text("No run yet")
@@ -72,7 +72,7 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
 
 def test_a_model_is_sheared_and_its_plan_is_shown(page: Page, app: App) -> None:
     page.set_default_timeout(LONG)
-    page.goto(f"{app.url}/#recover")
+    page.goto(app.link(tab="recover"))
     wait_until_ready(page)
     for text in ("text that the source writes itself", "the bundled practice texts"):
         page.locator("#learn-texts").get_by_text(text).click()

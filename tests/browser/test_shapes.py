@@ -9,12 +9,12 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import App
 from tests.browser.hands import LONG, open_tab, set_slider, wait_until_ready
 
-FAMILY = "llama"
+MODEL = ("tiny llama", "llama", 4, {})
 
 
 def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, tmp_path: Path) -> None:
     page.set_default_timeout(LONG)
-    page.goto(f"{app.url}/?C=2&I=1&L=0&T=1")
+    page.goto(app.link("C=2&I=1&L=0&T=1"))
     making = page.locator("#ls-making")
     expect(making).to_contain_text("6 of 6 layers", timeout=LONG)
     wait_until_ready(page)

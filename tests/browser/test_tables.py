@@ -6,7 +6,6 @@ import re
 import shlex
 import struct
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,19 @@ import typer
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import App
-from tests.browser.hands import open_tab, set_slider, wait_until_quiet
+from tests.browser.hands import LONG, open_tab, set_slider, wait_until_quiet
 from ui.terminal.cli import app as terminal
 
-FAMILY = "llama"
+MODEL = ("tiny llama", "llama", 0, {})
 
-LONG = 60_000  # milliseconds
-TINY = "/?L=0&C=2&I=1&T=0.5"
+TINY = "L=0&C=2&I=1&T=0.5"
 MENUS = """[...document.querySelectorAll(".js-plotly-plot, .ls-stripbox:has(svg)")].map((box) => box.querySelectorAll(".ls-save").length)"""
 
 
 @pytest.fixture(autouse=True)
-def patient(page: Page) -> Iterator[None]:
+def patient(page: Page) -> None:
     """No time is tested here, and the machine may be busy."""
     page.set_default_timeout(LONG)
-    expect.set_options(timeout=LONG)
-    yield
-    expect.set_options(timeout=30_000)
 
 
 def saved(page: Page, chart: Locator, what: str) -> tuple[str, bytes]:
@@ -47,7 +42,7 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 
 def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, app: App) -> None:
-    page.goto(f"{app.url}{TINY}&__theme=dark")
+    page.goto(app.link(f"{TINY}&__theme=dark"))
     bars = page.locator("#ls-similarity .ls-bars")
     expect(bars.locator(".ls-save")).to_be_visible(timeout=LONG)
     wait_until_quiet(page, app)
@@ -85,7 +80,7 @@ def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, a
 
 
 def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> None:
-    page.goto(app.url + TINY)
+    page.goto(app.link(TINY))
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
     wait_until_quiet(page, app)  # a tab's charts are painted while it is open
     open_tab(page, "fold")
@@ -112,7 +107,7 @@ def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> Non
 
 
 def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
-    page.goto(app.url + TINY)
+    page.goto(app.link(TINY))
     button = page.locator("#ls-norms .ls-save")
     expect(button).to_be_visible(timeout=LONG)
     wait_until_quiet(page, app)
@@ -141,7 +136,7 @@ def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
 
 def test_the_board_sorts_hides_and_is_copied(page: Page, app: App) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(f"{app.url}{TINY}&C=2")
+    page.goto(app.link(TINY))
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
     open_tab(page, "compare")
     wait_until_quiet(page, app)
@@ -217,7 +212,7 @@ def parsed(line: str) -> None:
 
 def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page, app: App) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(app.url + TINY)
+    page.goto(app.link(TINY))
     expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
     wait_until_quiet(page, app)
     seen: dict[str, list[str]] = {}
