@@ -1,4 +1,5 @@
-# make app: set up and open the page on the demo model.  make test: set up, check and test everything.  make soak: the long trials.
+# make app: set up and open the page on the demo model.  make test: set up, check and test everything.
+# make check: lint, types and the quick tests.  make soak: the long trials.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,15 +12,21 @@ export GRADIO_ANALYTICS_ENABLED := False
 export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: app test lint tests bench soak browser docs pictures clean
+.PHONY: app test check lint tests quick bench soak browser docs pictures clean
 
 app: $(READY)
 	$(BIN)/layerscope app --port $(PORT)
 
 test: lint tests
 
+check: lint quick
+
 tests: $(READY) browser
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+
+# Without browsers, the demo, training and what stands in tests/slow.txt.
+quick: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not browser and not demo and not training and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
