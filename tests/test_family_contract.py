@@ -118,7 +118,7 @@ def test_a_checkpoint_named_as_a_base_model_folds_as_any_other(tmp_path: Path) -
     folder = save_tiny(tmp_path / "source", "gpt2")
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
     assert "h.0.attn.c_attn.weight" in tensors
-    tensors["h.0.attn.bias"] = torch.ones(1, 1, 4, 4)  # old GPT-2 checkpoints carry their causal masks
+    tensors["h.0.attn.bias"] = torch.ones(1, 1, 4, 4).tril()  # old GPT-2 checkpoints carry their causal masks
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     model = drain(open_model(parse_source(str(folder))))
     plan = fold_spans(6, [(2, 4)], "mean")

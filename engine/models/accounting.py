@@ -20,34 +20,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.messages import Message
 from engine.models.families import Architecture, architecture_of, depth_of
+from engine.models.naming import HEAD, frequencies_in, head_ties, masks_in, of_the_network, require_one_naming
+from engine.models.rope import require_rope_kept
+from engine.models.settings import unread_settings
 from engine.models.tensors import TensorPlace
 
 _SHOWN = 8  # name patterns in one message
 _NUMBER = re.compile(r"\.\d+\.")
-_FREQUENCIES = "rotary_emb.inv_freq"
-# Settings that describe a file or a run, or that are read though no class has a field for them (an older name, head_dim).
-_NOT_ARITHMETIC = {
-    "architectures", "attn_implementation", "auto_map", "dtype", "head_dim", "id2label", "is_llama_config", "label2id",
-    "language_model", "max_window_layers", "model_type", "name", "num_labels", "original_max_position_embeddings",
-    "partial_rotary_factor", "pretraining_tp", "reorder_and_upcast_attn", "rope_local_base_freq", "rope_scaling",
-    "rope_theta", "sliding_window_pattern", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
-    "summary_type", "summary_use_proj", "task_specific_params", "torch_dtype", "transformers.js_config",
-    "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache", "use_return_dict",
-}  # fmt: skip
-_OF_A_RUN = (
-    "output_",
-    "_num_",
-    "return_",
-    "tie_last_",
-    "temperature",
-    "top_",
-    "num_beam",
-    "no_repeat",
-    "do_sample",
-    "max_length",
-    "min_length",
-)
-_NEUTRAL: tuple[Any, ...] = (None, False, 0, 1, "", [], {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +40,24 @@ class Account:
 
 
 def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
-    """Make a config agree with the files: untie a head that is stored separately, and take a missing dtype from the majority of the
-    numbers."""
-    row, names = architecture_of(config), set(places)
-    embedding = {f"{row.embedding}.weight", f"{row.embedding.partition('.')[2]}.weight"}
-    if "lm_head.weight" in names and names & embedding:
-        config.tie_word_embeddings = False
+    """Make a config agree with the files: tie the head only where the files do, take a missing dtype from the majority of the numbers, and
+    drop a padding token that the vocabulary lacks.
+
+    Raises:
+        SourceError: the files hold a tied head without its embedding.
+    """
+    config.tie_word_embeddings = head_ties(config, places)
     if config.dtype is None:
         sizes: Counter[torch.dtype] = Counter()
         for place in places.values():
             sizes[place.dtype] += prod(place.shape) if place.dtype.is_floating_point else 0
         config.dtype = sizes.most_common(1)[0][0] if sizes.total() else torch.float32
+    if config.dtype == torch.float64:  # no model runs in it here
+        config.dtype = torch.float32
+    if getattr(config, "rope_parameters", None):  # as a network does again; a length beside them may change them only then
+        config.standardize_rope_params()
+    if not 0 <= (getattr(config, "pad_token_id", None) or 0) < config.vocab_size:
+        config.pad_token_id = None
     return config
 
 
@@ -84,9 +70,14 @@ def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mappin
     """
     row = architecture_of(config)
     _require_same_depth(config, row, places)
-    network, info = _loaded_headers(config, places, trust_remote_code)
-    stray = sorted(info["unexpected_keys"])
-    _require_read(network, row, stray, values)
+    duplicate = {HEAD} & set(places) if config.tie_word_embeddings else set()
+    network, info = _loaded_headers(config, {name: place for name, place in places.items() if name not in duplicate}, trust_remote_code)
+    require_one_naming(network, places)
+    require_rope_kept(values, config, network)
+    stray = set(info["unexpected_keys"])
+    stray |= set(_passed_over(network, places, stray))
+    known = {*masks_in(config, places), *frequencies_in(places), *duplicate}  # each is compared with what the network uses
+    _require_read(network, row, sorted(stray - known), values)
     if missing := sorted(info["missing_keys"]):
         raise SourceError(
             "the weights in {folder} are incomplete: {count} missing or of the wrong shape, such as {patterns}",
@@ -95,11 +86,10 @@ def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mappin
             patterns=patterns(missing),
         )
     _require_shapes(config, row, sorted(info["mismatched_keys"]))
+    stray |= duplicate
     _require_floats(places, stray)
-    _require_rotary_size(config, network)
-    stray += _passed_over(network, places, stray)
-    notes = [*_unread_files(folder, places), *_unread_tensors(network, stray), *_unread_settings(values, config)]
-    return Account(network, tuple(stray), tuple(notes))
+    notes = [*_unread_files(folder, places), *_unread_tensors(network, sorted(stray - known)), *unread_settings(values, config)]
+    return Account(network, tuple(sorted(stray)), tuple(notes))
 
 
 def patterns(names: Iterable[str]) -> str:
@@ -109,22 +99,6 @@ def patterns(names: Iterable[str]) -> str:
         groups.setdefault(_NUMBER.sub(".*.", name, count=1), []).append(name)
     shown = [f"{pattern} ({len(found)})" if len(found) > 1 else found[0] for pattern, found in groups.items()]
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
-
-
-def require_frequencies(network: Any, stored: Mapping[str, torch.Tensor]) -> None:
-    """Raise SourceError where rotary frequencies stored in the files differ from those of the config.
-
-    Old checkpoints store them (`inv_freq`); transformers ignores the stored ones and computes them from the config.
-    """
-    computed = [buffer.float().cpu() for name, buffer in network.named_buffers() if name.endswith("inv_freq")]
-    for name, tensor in stored.items():
-        if not any(one.shape == tensor.shape and torch.allclose(one, tensor.float(), rtol=1e-2) for one in computed):
-            raise SourceError("{name} holds other rotary frequencies than the configuration gives; correct its rope settings", name=name)
-
-
-def frequencies_in(names: Iterable[str]) -> list[str]:
-    """Return the names of stored rotary frequencies."""
-    return [name for name in names if name.endswith(_FREQUENCIES)]
 
 
 def empty_network(config: Any, trust_remote_code: bool = False) -> Any:
@@ -155,14 +129,14 @@ def _loaded_headers(config: Any, places: Mapping[str, TensorPlace], trust_remote
     return loaded
 
 
-def _passed_over(network: Any, names: Iterable[str], stray: list[str]) -> list[str]:
+def _passed_over(network: Any, names: Iterable[str], stray: set[str]) -> list[str]:
     """Return the tensors that the class declares unused, such as masks; none where the files name their tensors differently."""
     stem, own, names = f"{network.base_model_prefix}.", network.state_dict(), set(names)
     direct = {*own, *(name.removeprefix(stem) for name in own)}
     tied = {name for name in own if name == "lm_head.weight"}
     if any(name not in names and name.removeprefix(stem) not in names for name in own if name not in tied):
         return []
-    return sorted(names - direct - set(stray))
+    return sorted(names - direct - stray)
 
 
 def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) -> None:
@@ -179,7 +153,7 @@ def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) ->
 
 def _require_read(network: Any, row: Architecture, stray: list[str], values: Mapping[str, Any]) -> None:
     """Raise SourceError if the network does not read a tensor that belongs to its computation."""
-    part = [name for name in stray if _of_the_network(network, name)]
+    part = [name for name in stray if of_the_network(network, name)]
     if not part:
         return
     modules = {name.rpartition(".")[0] for name in part if name.endswith(".bias")}
@@ -201,14 +175,6 @@ def _require_read(network: Any, row: Architecture, stray: list[str], values: Map
     )
 
 
-def _of_the_network(network: Any, name: str) -> bool:
-    """Return whether a tensor belongs to the network itself: below its base model, its head, or no module at all. Other heads and extra
-    models, such as a multi-token predictor, do not."""
-    stem, first = network.base_model_prefix, name.partition(".")[0]
-    base = network.get_submodule(stem)
-    return "." not in name or first in (stem, "lm_head") or first in dict(base.named_children())
-
-
 def _require_shapes(config: Any, row: Architecture, mismatched: list[tuple[str, Any, Any]]) -> None:
     """Raise an error if tensor shapes differ from the config's, with both shapes; UnsupportedModelError names layers that differ in
     width."""
@@ -226,7 +192,7 @@ def _require_shapes(config: Any, row: Architecture, mismatched: list[tuple[str, 
     raise SourceError("{count} tensors are of another shape than the configuration gives: {asked}", count=len(mismatched), asked=asked)
 
 
-def _require_floats(places: Mapping[str, TensorPlace], stray: list[str]) -> None:
+def _require_floats(places: Mapping[str, TensorPlace], stray: set[str]) -> None:
     for name, place in places.items():
         if name not in stray and not place.dtype.is_floating_point and name.endswith((".weight", ".bias")):
             kind = str(place.dtype).removeprefix("torch.")
@@ -238,26 +204,13 @@ def _require_floats(places: Mapping[str, TensorPlace], stray: list[str]) -> None
             )
 
 
-def _require_rotary_size(config: Any, network: Any) -> None:
-    """Raise SourceError if the stock class ignores the config's partial_rotary_factor."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    for part in [one for one in (rope, *rope.values()) if isinstance(one, dict)]:
-        share = part.get("partial_rotary_factor")
-        sizes = {buffer.shape[-1] for name, buffer in network.named_buffers() if name.endswith("inv_freq")}
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        if share is not None and int(head * share) // 2 not in sizes:
-            raise SourceError(
-                "the configuration says partial_rotary_factor = {share}, which {name} does not read",
-                share=share,
-                name=type(network).__name__,
-            )
-
-
 def _unread_files(folder: Path, places: Mapping[str, TensorPlace]) -> list[str]:
     read = {place.file.name for place in places.values()}
-    unread = sorted(file.name for file in folder.glob("*.safetensors") if file.name not in read and not file.name.startswith("adapter_"))
+    adapter = (folder / "adapter_config.json").exists()
+    unread = sorted(file.name for file in folder.glob("*.safetensors") if file.name not in read)
+    unread = [name for name in unread if not (adapter and name.startswith("adapter_"))]
     notes: list[str] = [Message("files of weights that are not read: {choices}", choices=", ".join(unread[:_SHOWN]))] if unread else []
-    if (folder / "adapter_config.json").exists():
+    if adapter:
         notes.append(Message("an adapter lies in this folder; it is not attached, and the model is the folder's own weights"))
     return notes
 
@@ -272,16 +225,3 @@ def _unread_tensors(network: Any, stray: list[str]) -> list[str]:
         if stray
         else []
     )
-
-
-def _unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
-    """Return a note naming the settings that the config's class has no field for, skipping neutral values."""
-    known = {*getattr(type(config), "__dataclass_fields__", {}), *type(config).attribute_map, *_NOT_ARITHMETIC}
-    unread = [f"{key} = {json.dumps(value)[:60]}" for key, value in values.items() if key not in known and not _silent(key, value)]
-    if not unread or not getattr(type(config), "__dataclass_fields__", None):
-        return []
-    return [Message("settings that {name} does not read: {choices}", name=type(config).__name__, choices=", ".join(unread[:_SHOWN]))]
-
-
-def _silent(key: str, value: Any) -> bool:
-    return value in _NEUTRAL or key.startswith(("_", *_OF_A_RUN))

@@ -23,6 +23,7 @@ class Architecture:
 
     `unit_gains` means that a norm multiplies by 1 + its weight, `scaled_embedding` that the embedding is multiplied by sqrt(hidden_size).
     `fixed` maps axes that cannot be cut to the reason; `biases` maps config switches that add biases to the projections they affect.
+    `read` are settings that the stock class reads without a field for them; `masks` are a block's attention masks in old checkpoints.
     """
 
     blocks: str
@@ -39,6 +40,8 @@ class Architecture:
     scaled_embedding: bool = False
     fixed: Mapping[str, str] = field(default_factory=dict)
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    read: tuple[str, ...] = ("head_dim",)
+    masks: tuple[str, ...] = ()
 
     def reader_of(self, axis: str) -> str:
         """Return the projection that reads an axis, for example the one that consumes the heads or the neurons."""
@@ -80,6 +83,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         unit_gains=True,
         scaled_embedding=True,
         biases=_ATTENTION_BIAS,
+        read=("sliding_window_pattern",),
     ),
     "phi3": replace(
         _LLAMA,
@@ -89,6 +93,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             "mlp.gate_up_proj": ("neuron+neuron", "channel"),
             "mlp.down_proj": ("channel", "neuron"),
         },
+        read=("head_dim", "partial_rotary_factor"),
     ),
     "gpt2": Architecture(
         blocks="transformer.h",
@@ -105,6 +110,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         depth_key="n_layer",
         depth_scaled=("scale_attn_by_inverse_layer_idx",),
         transposed=True,
+        read=(),
+        masks=("attn.bias", "attn.masked_bias"),
         fixed={
             "heads": Message("its heads are as wide as n_embd / n_head, so with fewer heads a stock class would build wider ones"),
             "channels": Message(

@@ -15,10 +15,11 @@ from engine.errors import SourceError, reason_of
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.messages import Message
 from engine.model_lock import Turn
-from engine.models.accounting import frequencies_in, patterns, require_frequencies
+from engine.models.accounting import patterns
 from engine.models.devices import require_dtype
 from engine.models.families import architecture_of
 from engine.models.library import remember
+from engine.models.naming import frequencies_in, masks_in, require_causal, require_finite, require_frequencies
 from engine.models.sources import (
     base_of_adapter,
     converted_folder,
@@ -199,6 +200,8 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
         )
     places = places_in(folder)
     require_frequencies(network, {name: read_tensor(name, places[name]) for name in frequencies_in(places)})
+    require_causal({name: read_tensor(name, places[name]) for name in masks_in(config, places)})
+    require_finite(network)
     architecture_of(network.config)
     return network.requires_grad_(False)
 

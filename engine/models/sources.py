@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from engine.cache import cache_folder, content_key, file_digest
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError, reason_of
@@ -16,14 +17,16 @@ from engine.models.accounting import account, empty_network, settle
 from engine.models.adapters import MERGING, WEIGHTS, adapter_values
 from engine.models.bounds import require_bounded, require_bounded_gguf
 from engine.models.devices import free_bytes, require_device
-from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of
+from engine.models.families import architecture_of, blocks_of, depth_of, layer_types_of, require_text_model, row_of
 from engine.models.gguf_config import READING, gguf_config
 from engine.models.gguf_file import read_header
 from engine.models.gguf_keys import require_accounted
+from engine.models.kinds import require_kinds
 from engine.models.library import CONFIG_BYTES, DEMO_BASE_MODEL, HUB_ID, demo_file, json_in, only_adapter, require_code_allowed
 from engine.models.rope import require_rope_read
+from engine.models.settings import readable, require_settings
 from engine.models.shapes import block_terms, outer_terms, shape_of
-from engine.models.tensors import places_in
+from engine.models.tensors import TensorPlace, places_in
 from engine.models.weights import weight_files
 from engine.types import ModelSource, ModelSpec
 from engine.untrusted import LARGE, ForeignError, object_in, real_path, require_regular, text_in
@@ -181,17 +184,30 @@ def lies_within(path: Path, folder: Path) -> bool:
     return any(end.is_relative_to(root) for root in roots)
 
 
-def read_config(folder: Path, trust_remote_code: bool = False, **options: Any) -> Any:
-    """Return the transformers config in a folder (or in a GGUF file, with `gguf_file=`), checked to be of a supported family.
+def read_config(folder: Path, trust_remote_code: bool = False) -> Any:
+    """Return the transformers config in a folder, checked to be of a supported family.
 
     Raises:
         SourceError: the config is missing or cannot be read, or the model needs its own code.
         UnsupportedModelError: the family or a setting is not supported.
     """
-    if not options:
-        _allowed(folder, trust_remote_code)
-        return settle(_parsed(folder, trust_remote_code), places_in(folder))
-    return _parsed(folder, trust_remote_code, **options)
+    values = _allowed(folder, trust_remote_code)
+    require_text_model(values.get("model_type"), values.get("text_config"))
+    row_of(str(values["model_type"]))
+    places = places_in(folder)
+    _require_sound(folder, values, places)
+    return settle(_parsed(folder, values, trust_remote_code), places)
+
+
+def _require_sound(folder: Path, values: dict[str, Any], places: dict[str, TensorPlace]) -> None:
+    """Raise SourceError where a config has a setting out of its range, or one that no stock class follows."""
+    try:
+        require_bounded(values, (place.shape for place in places.values()))
+        require_kinds(values)
+        require_settings(values)
+        require_rope_read(values)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError("{folder}: {error}", folder=folder, error=error) from error
 
 
 def _allowed(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
@@ -201,16 +217,18 @@ def _allowed(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
     return values
 
 
-def _parsed(folder: Path, trust_remote_code: bool, **options: Any) -> Any:
-    """Return a config parsed by transformers; see `read_config`."""
+def _parsed(folder: Path, values: dict[str, Any], trust_remote_code: bool) -> Any:
+    """Return a config parsed by transformers: from the values that were checked, or by trusted code of the folder."""
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
+        if trust_remote_code and "auto_map" in values:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        else:
+            config = CONFIG_MAPPING[values["model_type"]].from_dict(readable(values))
     except Exception as error:  # transformers' parsers raise arbitrary errors
-        where = folder / options.get("gguf_file", "")
-        kind = json_in(folder / "config.json").get("model_type") if not options else None
+        kind = values.get("model_type")
         about = f" (model_type {kind!r})" if kind else ""
         raise SourceError(
-            "the configuration in {where}{about} cannot be read: {reason}", where=where, about=about, reason=reason_of(error)
+            "the configuration in {where}{about} cannot be read: {reason}", where=folder, about=about, reason=reason_of(error)
         ) from error
     architecture_of(config)
     for name in [*_OF_A_RUN, *(name for name in vars(config) if name.startswith("output_"))]:
@@ -229,11 +247,10 @@ def inspect_folder(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
     values = _allowed(folder, source.trust_remote_code)
     try:
         places = places_in(folder)
-        require_bounded(values, (place.shape for place in places.values()))
-        require_rope_read(values)
     except UnsupportedModelError as error:
         raise UnsupportedModelError("{folder}: {error}", folder=folder, error=error) from error
-    config = settle(_parsed(folder, source.trust_remote_code), places)
+    _require_sound(folder, values, places)
+    config = settle(_parsed(folder, values, source.trust_remote_code), places)
     found = account(folder, values, config, places, source.trust_remote_code)
     spec = _describe(config, found.network, source)
     return config, replace(spec, left_out=found.left_out, notes=found.notes)

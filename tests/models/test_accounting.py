@@ -228,7 +228,7 @@ def test_without_a_dtype_in_the_config_it_is_that_of_most_numbers(tmp_path: Path
         ({"rope_scaling": {"rope_type": "linear", "factor": "8"}}, "a number above 0 is needed"),
         ({"rope_scaling": {"rope_type": "linear", "type": "dynamic", "factor": 8}}, "both rope_type = linear and type = dynamic"),
         ({"rope_theta": 1e6, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "rope_theta = 1000000.0"),
-        ({"rope_scaling": LLAMA3, "rope_parameters": {**LLAMA3, "factor": 32.0, "rope_theta": 1e4}}, "rope_scaling.factor = 8.0"),
+        ({"rope_scaling": LLAMA3, "rope_parameters": {**LLAMA3, "factor": 32.0, "rope_theta": 1e4}}, "rope_parameters.factor = 32.0"),
         ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}, "partial_rotary_factor = 0.5"),
         ({"rope_scaling": "linear"}, "an object is needed"),
     ],
@@ -242,7 +242,7 @@ def test_a_rotary_setting_that_is_not_read_is_refused(changes: dict[str, Any], w
     "rope",
     [
         {"type": "linear", "factor": 4.0},
-        {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 64},
+        {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 128},
         {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16, "finetuned": True},
         LLAMA3,
     ],
@@ -256,8 +256,8 @@ def test_a_rotary_setting_of_either_form_is_read(rope: dict[str, Any], tmp_path:
 
 
 def test_a_setting_of_another_family_is_noted(tmp_path: Path) -> None:
-    folder = set_config(save_tiny(tmp_path / "m", "llama"), embedding_multiplier=12.0, sliding_window=64, logits_scaling=1.0)
-    assert inspected(folder).notes == ("settings that LlamaConfig does not read: embedding_multiplier = 12.0, sliding_window = 64",)
+    folder = set_config(save_tiny(tmp_path / "m", "llama"), embedding_multiplier=12.0, rotary_dim=64, logits_scaling=1.0)
+    assert inspected(folder).notes == ("settings that LlamaConfig does not read: embedding_multiplier = 12.0, rotary_dim = 64",)
 
 
 def test_a_config_without_a_family_says_what_to_add(tmp_path: Path) -> None:
