@@ -75,12 +75,12 @@ def test_removal_without_a_model_is_told_too(empty: Workbench) -> None:
 NAMES = ("", ".", "..", "../x", "a/b", "a\\b", "/tmp/x", ".hidden", "-rf", "a b", "a\n", "한글", "x" * 101, "CON:")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_could_lead_elsewhere_is_refused(name: str, bench: Workbench) -> None:
-    with pytest.raises(ExportError):
-        start_export(bench, "map", 0.9, "auto", "5GB", name)
-    assert bench.runner.state() is None
-    assert not bench.export_folder.exists()
+def test_a_name_that_could_lead_elsewhere_is_refused(bench: Workbench) -> None:
+    for name in NAMES:
+        with pytest.raises(ExportError):
+            start_export(bench, "map", 0.9, "auto", "5GB", name)
+        assert bench.runner.state() is None, name
+        assert not bench.export_folder.exists(), name
 
 
 def test_a_name_that_is_taken_is_refused(bench: Workbench) -> None:
@@ -90,10 +90,10 @@ def test_a_name_that_is_taken_is_refused(bench: Workbench) -> None:
     assert list((bench.export_folder / "taken").iterdir()) == []
 
 
-@pytest.mark.parametrize("size", ["", "five", "1KB", "-5GB"])
-def test_a_size_that_is_none_is_refused(size: str, bench: Workbench) -> None:
-    with pytest.raises(ExportError, match="shard size"):
-        start_export(bench, "map", 0.9, "auto", size, "name")
+def test_a_size_that_is_none_is_refused(bench: Workbench) -> None:
+    for size in ("", "five", "1KB", "-5GB"):
+        with pytest.raises(ExportError, match="shard size"):
+            start_export(bench, "map", 0.9, "auto", size, "name")
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -110,25 +110,23 @@ def test_what_the_controls_say_becomes_settings() -> None:
     assert learned_from(["self"], " a.txt \n\nhub:x/y") == ["self", "a.txt", "hub:x/y"]
 
 
-@pytest.mark.parametrize(
-    ("texts", "name", "settings", "error"),
-    [
-        ([], "run", SHORT, TextError),
-        (["nowhere.txt"], "run", SHORT, TextError),
-        (["practice"], "../run", SHORT, ExportError),
-        (["practice"], "run", RecoverySettings(), SettingsError),
-        (["practice"], "run", RecoverySettings(tokens=9, loss="nothing"), SettingsError),
-        (["practice"], "run", RecoverySettings(tokens=9, train="nothing"), SettingsError),
-    ],
+REFUSED: tuple[tuple[list[str], str, RecoverySettings, type[Exception]], ...] = (
+    ([], "run", SHORT, TextError),
+    (["nowhere.txt"], "run", SHORT, TextError),
+    (["practice"], "../run", SHORT, ExportError),
+    (["practice"], "run", RecoverySettings(), SettingsError),
+    (["practice"], "run", RecoverySettings(tokens=9, loss="nothing"), SettingsError),
+    (["practice"], "run", RecoverySettings(tokens=9, train="nothing"), SettingsError),
 )
-def test_what_cannot_be_learned_is_refused_and_leaves_no_folder(
-    texts: list[str], name: str, settings: RecoverySettings, error: type, bench: Desk
-) -> None:
+
+
+def test_what_cannot_be_learned_is_refused_and_leaves_no_folder(bench: Desk) -> None:
     folded(bench)
-    with pytest.raises(error):
-        bench.recovering.begin("hand-made", 0.9, name, texts, settings)
-    assert not list(bench.export_folder.glob("**/run.json"))
-    assert bench.recovering.learning.busy is None
+    for texts, name, settings, error in REFUSED:
+        with pytest.raises(error):
+            bench.recovering.begin("hand-made", 0.9, name, texts, settings)
+        assert not list(bench.export_folder.glob("**/run.json")), (texts, name, settings)
+        assert bench.recovering.learning.busy is None
 
 
 @pytest.mark.parametrize(("train", "parts"), [("seams", "whole"), ("lora", "masks")])
@@ -273,10 +271,10 @@ def test_a_run_goes_on_while_another_model_is_opened_and_jobs_are_cancelled(benc
     wait_for_jobs()
 
 
-@pytest.mark.parametrize("name", ["../run", "/etc", "nothing", ""])
-def test_a_run_of_a_name_that_is_not_there_is_nobodys(name: str, bench: Desk) -> None:
-    with pytest.raises(TrainingError, match="there is no run"):
-        bench.recovering.act("delete", name)
+def test_a_run_of_a_name_that_is_not_there_is_nobodys(bench: Desk) -> None:
+    for name in ("../run", "/etc", "nothing", ""):
+        with pytest.raises(TrainingError, match="there is no run"):
+            bench.recovering.act("delete", name)
 
 
 def test_what_went_wrong_is_told_with_the_run_and_it_can_be_resumed(bench: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
