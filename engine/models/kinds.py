@@ -77,9 +77,9 @@ _ANNOTATED: dict[str, Kind] = {
     "bool": FLAG,
     "int": Kind(Message("a whole number"), _whole),
     "float": Kind(Message("a number"), is_number),
-    "str": Kind(Message("a text"), lambda value: isinstance(value, str)),
+    "str": Kind(Message("a string"), lambda value: isinstance(value, str)),
     "list[int]": Kind(Message("a list of whole numbers"), lambda value: isinstance(value, list) and all(map(_whole, value))),
-    "list[str]": Kind(Message("a list of texts"), lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)),
+    "list[str]": Kind(Message("a list of strings"), lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)),
 }
 _OF_A_RUN = {"return_dict", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward"}  # overwritten, whatever they are
 _NEVER_NULL = ("rope_theta", "rope_local_base_freq", "partial_rotary_factor")  # transformers replaces a missing one, and fails on null

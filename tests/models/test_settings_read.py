@@ -121,7 +121,7 @@ def test_a_setting_that_the_class_has_no_field_for_is_noted(family: str, changes
     ("family", "changes"),
     [
         ("gpt2", {"n_ctx": 128, "use_bfloat16": False, "output_past": True, "pruned_heads": {}, "is_decoder": False}),
-        ("llama", {"max_sequence_length": 2048, "is_llama_config": True, "rope_interleaved": False, "quantization_config": {}}),
+        ("llama", {"max_sequence_length": 2048, "is_llama_config": True, "use_mrope": False, "quantization_config": {}}),
         ("llama", {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 21, "pad_token_id": -1}),
         ("llama", {"temperature": 0.6, "top_p": 0.9, "rope_theta": 10000}),
         ("gemma3_text", {"cache_implementation": "hybrid", "hidden_act": "gelu_pytorch_tanh", "_sliding_window_pattern": 6}),
