@@ -52,7 +52,8 @@ _NOT_ARITHMETIC = {
 # What families without a setting compute anyway.
 _OFF = (
     "add_cross_attention", "alibi", "attention_bias", "lm_head_bias", "mlp_bias", "parallel_attn", "qk_layernorm", "rope_interleaved",
-    "rope_traditional", "scale_embedding", "scale_embeddings", "use_alibi", "use_mrope", "use_parallel_residual", "use_qk_norm", "use_sliding_window",
+    "rope_traditional", "scale_embedding", "scale_embeddings", "use_alibi", "use_mrope", "use_parallel_residual", "use_qk_norm",
+    "use_sliding_window",
 )  # fmt: skip
 _ONE = (
     "embedding_multiplier",
