@@ -22,8 +22,8 @@ from engine.export.mergekit import mergekit_config
 from engine.export.target import appearing, require_disk, require_free, set_aside
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.messages import Message
-from engine.models.loading import fingerprint_of, generation_config_in
-from engine.models.sources import COMPANIONS, inspect_folder, lies_within
+from engine.models.loading import fingerprint_of, generation_config_in, inspected
+from engine.models.sources import COMPANIONS, lies_within
 from engine.models.tensors import places_in, write_shards
 from engine.plans.description import require_depth
 from engine.plans.files import plan_to_json
@@ -80,7 +80,7 @@ def export(
         ExportError: the target exists or cannot be written, or a file to copy is a link to outside `folder`.
         PlanError: the plan is for another depth.
     """
-    config, spec = inspect_folder(folder, source)
+    config, spec = inspected(folder, source)
     require_depth(plan, spec.depth)
     require_tensors(plan.tensors)
     new_config = plan_config(config, plan)

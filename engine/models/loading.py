@@ -73,8 +73,7 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
         folder = yield from merged(source)
     else:
         folder = yield from converted(source)
-    _, spec = inspect_folder(folder, source)
-    return folder, with_notes_of_base(spec, source) if source.kind == "adapter" else spec
+    return folder, inspected(folder, source)[1]
 
 
 def converted(source: ModelSource) -> Job[Path]:
@@ -111,12 +110,18 @@ def merged(source: ModelSource) -> Job[Path]:
     return folder
 
 
-def with_notes_of_base(spec: ModelSpec, source: ModelSource) -> ModelSpec:
-    """Return a merged model's spec with what is left out of the model below its adapter, and the notes about it."""
+def inspected(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
+    """Return the config and spec of a source whose safetensors lie in `folder`; see `inspect_folder`.
+
+    A merged model's spec also has what is left out of the model below its adapter, and the notes about it.
+    """
+    config, spec = inspect_folder(folder, source)
+    if source.kind != "adapter":
+        return config, spec
     base = base_of_adapter(Path(source.location))
     _, below = inspect_folder(base, replace(source, kind="folder", location=str(base), dtype="auto"))
     notes = [Message("of the model below the adapter: {note}", note=note) for note in below.notes]
-    return replace(spec, left_out=(*below.left_out, *spec.left_out), notes=(*notes, *spec.notes))
+    return config, replace(spec, left_out=(*below.left_out, *spec.left_out), notes=(*notes, *spec.notes))
 
 
 def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None = None) -> Job[Model]:
