@@ -130,7 +130,7 @@ def test_a_registered_method_is_given_its_own_settings() -> None:
 
 def test_a_fourth_objective_is_one_function(tiny: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     def disagreement(places: Places) -> float:
-        pairs = places.beside()
+        pairs = places.paired()
         return sum(float((source.argmax(-1) != plan.argmax(-1)).sum()) for source, plan in pairs)
 
     monkeypatch.setitem(OBJECTIVES._known(), "disagreement", Method("disagreement", "other first choices", disagreement))

@@ -211,7 +211,7 @@ def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
         if len(part.train) < length:
             facts = f"{name} ({part.domain})" if part.domain else name
             raise TextError(
-                "{told} has {count} tokens to train on, which is less than one row of {length}; bring more text",
+                "{facts} has {count} tokens to train on, which is less than one row of {length}; bring more text",
                 facts=facts,
                 count=len(part.train),
                 length=length,

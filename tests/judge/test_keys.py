@@ -58,7 +58,7 @@ def measure_a_point(model: Model, kind: str, made_by: cache.Definition) -> None:
 
     bench = SimpleNamespace(open_meter=lambda: SimpleNamespace(model=model))
     judge = cost_judge(model, tokens=60)
-    lab = SimpleNamespace(bench=bench, packs=lambda _: judge.packs, tell=lambda: None)
+    lab = SimpleNamespace(bench=bench, packs=lambda _: judge.packs, publish=lambda: None)
     lab.costing = SimpleNamespace(judge=lambda: judge, of_one=costing)
     drain(Curves(kind, lab)._measuring([Point("a", (), "a", made_by, made)]))  # type: ignore[arg-type]
 

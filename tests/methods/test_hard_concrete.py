@@ -67,7 +67,7 @@ def toy(worth: torch.Tensor, kept: int, steps: int, clip: float = 1.0) -> tuple[
     weight = torch.nn.Parameter(torch.ones(()))
     recipe = Recipe(steps, 1e-3, clip=clip)
     beside = [Beside({"a": masks.a["parts"]}, 0.1), Beside({"multipliers": masks.multipliers["parts"]}, 0.1, upwards=True)]
-    learner = Learner({"weight": weight}, recipe, compensation=beside)
+    learner = Learner({"weight": weight}, recipe, extra=beside)
     for step in range(steps):
         learner.learn([
             lambda: -(masks.drawn()["parts"] * worth).sum() * weight,

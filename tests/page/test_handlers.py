@@ -110,7 +110,7 @@ def test_the_timer_brings_what_is_new_and_skips_the_rest(page: Page) -> None:
 
 def test_only_the_timer_tells_and_never_twice_at_once(tmp_path: Path) -> None:
     page = build("demo", Sessions(tmp_path / "exports"), tmp_path / "exports")
-    telling = [event for event in page.fns.values() if getattr(event.fn, "__name__", "") == "tell"]
+    telling = [event for event in page.fns.values() if getattr(event.fn, "__name__", "") == "poll"]
     assert len(telling) == 2  # one a language
     for event in telling:
         assert [name for _, name in event.targets] == ["tick"]

@@ -194,7 +194,7 @@ def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk:
     assert (masked["width"], masked["masks"]) == (plan["width"], {"sparsity": 0.5, "pattern": "", "method": "wanda"})
     assert set(masked["parts"]) == {"width", "masks"}
     assert masked["name"] != plan["name"]
-    assert desk.label_of("found", desk.chosen("found", 1.0)[0]) == "laco, trimmed (weighted), pruned (wanda)"
+    assert desk.label_of("found", desk.chosen("found", 1.0)[0]) == "LaCo, trimmed (weighted), pruned (wanda)"
 
     desk.trimming.trim("found", 1.0, Kept(heads=2), "flap", 400, "bias", redistributed=True)
     done(desk)

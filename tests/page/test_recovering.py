@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import ExportError, SettingsError, TextError, TrainingError
 from engine.jobs import Job, Progress
+from engine.messages import decode_message
 from engine.methods.widths import Kept
 from engine.plans.rules import fold_spans
 from engine.recover import learning, recovery
@@ -288,7 +289,7 @@ def test_what_went_wrong_is_told_with_the_run_and_it_can_be_resumed(bench: Desk,
         wait_for_jobs()
     told = looked_at(bench)
     assert told["state"] == "failed"
-    assert "ended with code -9" in told["error"]
+    assert "ended with code -9" in decode_message(told["error"])
     bench.recovering.act("resume", "run")
     wait_for_jobs()
     assert (looked_at(bench)["state"], looked_at(bench)["error"]) == ("done", "")

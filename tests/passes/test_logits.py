@@ -62,13 +62,13 @@ def test_what_is_kept_is_not_run_again_and_has_the_same_bits(
     plain = list(zip(by_rows(model, source), by_rows(model, 2 * source), strict=True))
     for _ in range(2):
         runs.clear()
-        found = list(logs.beside("a text", source, 2 * source))
+        found = list(logs.paired("a text", source, 2 * source))
         assert all(torch.equal(a, b) for pair, other in zip(found, plain, strict=True) for a, b in zip(pair, other, strict=True))
     assert sum(runs) == 24 + source_runs
 
 
 def test_other_tokens_are_another_key(tiny: Callable[..., Model], record: Capture) -> None:
     logs, states = SourceLogs(tiny("llama")), record.final[0]
-    first, other = (next(iter(logs.beside(key, states[part], states[part])))[0] for key, part in ((0, slice(0, 4)), (1, slice(4, 8))))
+    first, other = (next(iter(logs.paired(key, states[part], states[part])))[0] for key, part in ((0, slice(0, 4)), (1, slice(4, 8))))
     assert not torch.equal(first, other)
-    assert torch.equal(next(iter(logs.beside(1, states[4:8], states[4:8])))[0], other)
+    assert torch.equal(next(iter(logs.paired(1, states[4:8], states[4:8])))[0], other)

@@ -91,7 +91,7 @@ def test_the_costs_are_the_judges(whole: tuple[SweepEntry, ...], model: Model, m
 def test_every_entry_is_told_once_as_soon_as_it_is_there(model: Model, whole: tuple[SweepEntry, ...], fresh_cache: Path) -> None:
     told: list[SweepEntry] = []
     seen: list[tuple[int, Progress]] = []
-    run = sweep_of(model, tell=told.append)
+    run = sweep_of(model, report=told.append)
     assert drain(run.run(), lambda step: seen.append((len(told), step))) == run.entries
     assert [(entry.plan, entry.cost) for entry in run.entries] == [(entry.plan, entry.cost) for entry in whole]
     assert len(told) == len(whole) == len({entry.plan.blocks for entry in told})
@@ -155,7 +155,7 @@ def test_a_rule_that_ruins_the_model_waits_until_the_others_are_done(
 
     costing(monkeypatch, ratio)
     told: list[SweepEntry] = []
-    drain(sweep_of(model, tell=told.append).run())
+    drain(sweep_of(model, report=told.append).run())
     ruined = [place for place, entry in enumerate(told) if math.isinf(entry.cost.ratio)]
     assert len(ruined) > 5
     assert ruined[1:] == list(range(len(told) - len(ruined) + 1, len(told)))  # one to learn it, the others at the very end
@@ -172,7 +172,7 @@ def test_a_map_whose_plans_stay_the_best_goes_on(model: Model, fresh_cache: Path
 
     costing(monkeypatch, ratio)
     told: list[SweepEntry] = []
-    drain(sweep_of(model, tell=told.append).run())
+    drain(sweep_of(model, report=told.append).run())
     best = [place for place, entry in enumerate(told) if entry.cost.ratio == 1 and entry.plan.depth < 5]
     assert len(best) > 1
     assert best == list(range(best[0], best[0] + len(best)))

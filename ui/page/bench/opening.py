@@ -122,7 +122,7 @@ class Opening:
             for component in CHARTS:
                 self.page.put(component, "data", "")
         if model.spec.notes:
-            self.notify(reduce(lambda facts, note: Message("{told}; and {note}", facts=facts, note=note), model.spec.notes))
+            self.notify(reduce(lambda notes, note: Message("{notes}; and {note}", notes=notes, note=note), model.spec.notes))
         self.take(coming, same)
         for report in self._on_opened:
             report()
