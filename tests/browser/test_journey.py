@@ -103,17 +103,19 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
     assert f"T={page.evaluate('window.layerscope.shown && document.querySelector(`#T input[type=number]`).value')}" in page.url
 
     # Target layers picks a T that leaves them; undo brings the last T back.
+    # A change becomes a step of the history after a pause without further changes, which a busy machine draws out.
+    drawn = "left => document.querySelector('#ls-fold .ls-figure b').innerText.startsWith(`${left} /`)"
+    page.wait_for_timeout(2000)
     set_slider(page, "target", LEFT)
-    page.wait_for_timeout(800)
-    assert figure(page)[0] == LEFT
+    page.wait_for_function(drawn, arg=LEFT, timeout=LONG)
+    page.wait_for_timeout(2000)
     chosen = page.evaluate("document.querySelector('#T input[type=number]').value")
     set_slider(page, "T", 0.97)
-    page.wait_for_timeout(800)
-    assert figure(page)[0] == DEPTH
+    page.wait_for_function(drawn, arg=DEPTH, timeout=LONG)
+    page.wait_for_timeout(2000)
     page.locator("#undo").click()
-    page.wait_for_timeout(800)
-    assert page.evaluate("document.querySelector('#T input[type=number]').value") == chosen
-    assert figure(page)[0] == LEFT
+    page.wait_for_function("chosen => document.querySelector('#T input[type=number]').value === chosen", arg=chosen, timeout=LONG)
+    page.wait_for_function(drawn, arg=LEFT, timeout=LONG)
 
     # A link reproduces the view, in a tab that has never been here.
     link = page.url
