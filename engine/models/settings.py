@@ -162,7 +162,9 @@ def _require_windows(values: Mapping[str, Any]) -> None:
     else:
         switched = used if "use_sliding_window" in fields else used is not False
         given = "sliding_window" not in values or window is not None
-        wrong = ("sliding_attention" in types and not (switched and given)) or (used is True and not given)
+        full = len(types) if types and "sliding_attention" not in types else 0
+        idle = used is True and values.get("max_window_layers", full) < full  # windows are asked for that no layer has
+        wrong = ("sliding_attention" in types and not (switched and given)) or (used is True and not given) or idle
     if wrong:
         raise SourceError(
             "the configuration says sliding_window = {window}, use_sliding_window = {used} and layer_types = {types}, which {model_type} "

@@ -30,6 +30,7 @@ SHORT = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0
         ("mistral", {"use_sliding_window": False}, "use_sliding_window = false"),
         ("mistral", {"layer_types": ["full_attention"] * 6}, "layer_types"),
         ("qwen2", {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 6}, "use_sliding_window = false"),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 3, "layer_types": ["full_attention"] * 6}, "use_sliding_window = true"),
         ("qwen2", {"sliding_window": None, "layer_types": ["full_attention"] * 6}, "sliding_window = null"),
         ("gemma3_text", {"sliding_window": None}, "sliding_window = null"),
         ("gemma3_text", {"sliding_window_pattern": 2}, "sliding_window_pattern = 2"),
