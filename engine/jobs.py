@@ -44,7 +44,7 @@ def drain(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
 
 
 def retold(job: Job[T], notify: Callable[[Progress], Progress]) -> Job[T]:
-    """Run a job as part of another: `tell` converts each of its steps; return its result."""
+    """Run a job as part of another: `notify` converts each of its steps; return its result."""
     with closing(job):
         while True:
             try:

@@ -1,16 +1,15 @@
 """Convert GGUF to safetensors, once per file. Run as `python -m engine.models.convert`: its memory is freed when the process exits."""
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from engine.atomic import making
 from engine.errors import LayerscopeError, SourceError, reason_of
 from engine.jobs import Job, Progress, answer_request
 from engine.messages import Message
@@ -19,6 +18,7 @@ from engine.models.gguf_file import GgufFile, read_header
 from engine.models.gguf_keys import require_accounted
 from engine.models.gguf_tokenizer import gguf_tokenizer
 from engine.models.gguf_weights import empty_network, weights_of
+from engine.models.made_once import made_once
 
 
 def convert(request: dict) -> Job[dict]:
@@ -28,23 +28,7 @@ def convert(request: dict) -> Job[dict]:
         SourceError: the file is broken, or the cache has no room for the result.
         UnsupportedModelError: the stock class has no equivalent for something that changes what the model computes.
     """
-    from filelock import FileLock
-
-    gguf, target = Path(request["gguf"]), Path(request["target"])
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / ".lock"):  # one at a time, to save memory; the second caller may find the folder already there
-            if not target.exists():
-                with making(target.parent, ".partial-") as temporary:
-                    yield from _convert(gguf, temporary / target.name)
-                    os.rename(temporary / target.name, target)
-    except OSError as error:
-        raise SourceError(
-            "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder",
-            path=target.parent,
-            reason=error.strerror,
-        ) from error
-    return {"folder": str(target)}
+    return (yield from made_once(Path(request["target"]), partial(_convert, Path(request["gguf"]))))
 
 
 def _convert(gguf: Path, partial: Path) -> Job[None]:
@@ -117,14 +101,6 @@ def _filled(header: GgufFile, config: Any) -> Any:
     if info["missing_keys"] or info["unexpected_keys"]:  # the installed stock class differs from the one this code was written for
         raise ValueError(f"{sorted(info['missing_keys'])[:3]} missing, {sorted(info['unexpected_keys'])[:3]} unexpected")
     return network
-
-
-def forget_quantization(network) -> None:  # type: ignore[no-untyped-def]  # any transformers model
-    """Remove the quantisation marks of a dequantised model; save_pretrained refuses it otherwise."""
-    network.hf_quantizer = None
-    network.is_quantized = False
-    if hasattr(network.config, "quantization_config"):
-        del network.config.quantization_config
 
 
 if __name__ == "__main__":

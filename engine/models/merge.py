@@ -4,16 +4,16 @@ The adapter is first compared with an empty network, so that every tensor of the
 weight that it changes is then computed in float64 and rounded once.
 """
 
-import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import making
 from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.jobs import Job, Progress, answer_request
 from engine.messages import Message
 from engine.models.adapters import WEIGHTS, adapter_values, lora_config
+from engine.models.made_once import made_once
 from engine.untrusted import ForeignError, require_regular, text_in
 
 _KINDS = ("float32", "bfloat16", "float16")
@@ -27,23 +27,7 @@ def merge(request: dict[str, Any]) -> Job[dict[str, Any]]:
         SourceError: peft is not installed, or the adapter does not fit the model.
         UnsupportedModelError: such an adapter cannot be merged.
     """
-    from filelock import FileLock
-
-    target = Path(request["target"])
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / ".lock"):
-            if not target.exists():
-                with making(target.parent, ".partial-") as temporary:
-                    yield from _merge(Path(request["adapter"]), Path(request["base"]), temporary / target.name)
-                    os.rename(temporary / target.name, target)
-    except OSError as error:
-        raise SourceError(
-            "{path} cannot be written: {reason}; make room, or set LAYERSCOPE_CACHE to another folder",
-            path=target.parent,
-            reason=error.strerror,
-        ) from error
-    return {"folder": str(target)}
+    return (yield from made_once(Path(request["target"]), partial(_merge, Path(request["adapter"]), Path(request["base"]))))
 
 
 def _merge(adapter: Path, base: Path, partial: Path) -> Job[None]:
