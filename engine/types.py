@@ -155,9 +155,9 @@ class Block:
 
     `home` gives norms, layer type and place; `mix` gives the projections (weight and bias) as a weighted sum of the projections of source
     layers: pairs of (layer, coefficient) in order of layer. `repair` is the fingerprint of a map folded into the last projection that
-    writes to the residual stream (see engine/recover/repair.py), or ""; `refits` are weights that replace projections. `trim` is the kept
-    width. `masks` give for a projection either the kept weights (uint8, one bit per weight) or the weights themselves with their zeros;
-    both in the trimmed shape.
+    writes to the residual stream (see engine/recover/repair/seam_maps.py), or ""; `refits` are weights that replace projections. `trim`
+    is the kept width. `masks` give for a projection either the kept weights (uint8, one bit per weight) or the weights themselves with
+    their zeros; both in the trimmed shape.
     """
 
     home: int

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from engine.export import checkpoint
+from engine.export.checkpoint import export as checkpoint
 from engine.jobs import drain
 from engine.models import loading
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
-from engine.recover import run_process
+from engine.recover.run import run_process
 from engine.types import Model
 from tests.answers import Answer
 from tests.families import save_tiny

@@ -12,13 +12,13 @@ from typing import Any
 import typer.main
 
 from engine.judge.objectives import OBJECTIVES
-from engine.methods.baselines import BASELINES
-from engine.methods.masks import MASKS
-from engine.methods.scores import SCORES
+from engine.methods.depth.baselines import BASELINES
+from engine.methods.masks.pruning import MASKS
+from engine.methods.width.scores import SCORES
 from engine.plans.rules import RULES
-from engine.recover.repair import REPAIRS
-from engine.recover.student import TRAINS
-from engine.recover.tracking import TRACKERS
+from engine.recover.distill.student import TRAINS
+from engine.recover.repair.seam_maps import REPAIRS
+from engine.recover.run.tracking import TRACKERS
 from engine.settings import Method, Registry
 from ui.terminal.cli import app
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from engine.export import checkpoint
-from engine.export.checkpoint import export
+from engine.export.checkpoint import export as checkpoint
+from engine.export.checkpoint.export import export
 from engine.jobs import Job, drain
 from engine.types import Model, ModelSource, Plan
 

@@ -10,7 +10,7 @@ from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFValueType, GGUFWriter, To
 
 from engine.errors import SourceError
 from engine.jobs import drain
-from engine.models.convert import convert
+from engine.models.gguf.convert import convert
 from tests.families import tiny_network, tiny_tokenizer
 
 ARCHES = {

@@ -3,17 +3,19 @@
 import json
 from typing import Any
 
-from engine.export import verify
+from engine.export.checkpoint import verify
 from engine.jobs import Job
-from engine.models import convert, merge
-from engine.recover import recovery, shearing
+from engine.models import merge
+from engine.models.gguf import convert
+from engine.recover.run import recovery
+from engine.recover.shear import shearing
 
 TASKS = {
-    "engine.export.verify": verify.check,
-    "engine.models.convert": convert.convert,
+    "engine.export.checkpoint.verify": verify.check,
+    "engine.models.gguf.convert": convert.convert,
     "engine.models.merge": merge.merge,
-    "engine.recover.recovery": recovery.recover,
-    "engine.recover.shearing": shearing.answer,
+    "engine.recover.run.recovery": recovery.recover,
+    "engine.recover.shear.shearing": shearing.answer,
 }
 
 

@@ -18,19 +18,20 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.export import checkpoint, recovered
+from engine.export.checkpoint import export as checkpoint
+from engine.export.checkpoint import recovered
 from engine.jobs import drain
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.plans.surgery import pack_mask
 from engine.plans.tensor_store import keep_tensor, name_tensor
-from engine.recover import learning, recovery, run_process
-from engine.recover.recovery import recover
-from engine.recover.runs import Run
-from engine.recover.settings import RecoverySettings
-from engine.recover.start import begin
-from engine.recover.student import student_of, trained
+from engine.recover.distill.student import student_of, trained
+from engine.recover.run import learning, recovery, run_process
+from engine.recover.run.recovery import recover
+from engine.recover.run.runs import Run
+from engine.recover.run.settings import RecoverySettings
+from engine.recover.run.start import begin
 from engine.training import parallel
 from engine.training.loop import BETAS
 from engine.training.recipe import Recipe, rate_at

@@ -2,9 +2,9 @@
 
 from engine.jobs import drain
 from engine.judge.objectives import Objective
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.texts import calibration_of
-from engine.recover.repair import repair
+from engine.recover.repair.seam_maps import repair
 from engine.types import Model, Plan
 
 SENTENCE = "the cat sat on a mat while rivers ran to seas and rain fell over hills that nobody had seen before"

@@ -13,9 +13,9 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from engine import catalogues
-from engine.export.checkpoint import ExportReport
-from engine.methods.baselines import BASELINES
-from engine.methods.scores import SCORES
+from engine.export.checkpoint.export import ExportReport
+from engine.methods.depth.baselines import BASELINES
+from engine.methods.width.scores import SCORES
 from engine.settings import Registry
 from tests.answers import Answer
 from tests.browser.chromium import install
@@ -30,7 +30,12 @@ CONTRIBUTING = (ROOT / "docs" / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"```\w+ recipe=(\w+)\n(.*?)```", CONTRIBUTING, re.S))
 LINKED = [*pages(), ROOT / ".github" / "SECURITY.md"]
 OWN = re.compile(r"`((?:engine|ui|tests|assets|docs|\.github)/[\w./-]+)`")
-TO_MAKE = {"engine/methods/alternate.py", "engine/methods/reach.py", "assets/js/hello.js", "assets/locale/de/LC_MESSAGES/layerscope.po"}
+TO_MAKE = {
+    "engine/methods/depth/alternate.py",
+    "engine/methods/width/reach.py",
+    "assets/js/hello.js",
+    "assets/locale/de/LC_MESSAGES/layerscope.po",
+}
 
 
 def prose(page: Path) -> str:
@@ -165,13 +170,13 @@ def asked(tmp_path: Path) -> tuple[object, ...]:
     return "--model", save_tiny(tmp_path / "tiny", "llama"), "--text", tmp_path / "texts.txt"
 
 
-def follow(recipe: str, name: str, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Import a recipe's file as if it stood in engine/methods, until the test is over."""
+def follow(recipe: str, package: str, name: str, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import a recipe's file as if it stood in a package of engine/methods, until the test is over."""
     monkeypatch.setattr(registry, "_methods", dict(registry._known()))
-    module = types.ModuleType(f"engine.methods.{name}")
+    module = types.ModuleType(f"engine.methods.{package}.{name}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(RECIPES[recipe], vars(module))
-    assert f"`engine/methods/{name}.py`" in CONTRIBUTING
+    assert f"`engine/methods/{package}/{name}.py`" in CONTRIBUTING
     assert name in registry
 
 
@@ -181,14 +186,14 @@ def test_every_recipe_is_tested() -> None:
 
 
 def test_the_recipe_of_a_method(monkeypatch: pytest.MonkeyPatch, inside: Callable[..., Answer], asked: tuple[object, ...]) -> None:
-    follow("method", "alternate", BASELINES, monkeypatch)
+    follow("method", "depth", "alternate", BASELINES, monkeypatch)
     assert "layers at even distances" in inside("baseline", "--help").out
     plan = inside("baseline", "--method", "alternate", "--keep", 3, *asked).json
     assert [block["home"] for block in plan["blocks"]] == [0, 3, 5]
 
 
 def test_the_recipe_of_a_score(monkeypatch: pytest.MonkeyPatch, inside: Callable[..., Answer], asked: tuple[object, ...]) -> None:
-    follow("score", "reach", SCORES, monkeypatch)
+    follow("score", "width", "reach", SCORES, monkeypatch)
     found = inside("importance", "--axis", "neurons", "--score", "reach", "--tokens", 60, *asked).json
     assert "reach" in str(found)
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine.export.checkpoint import export
+from engine.export.checkpoint.export import export
 from engine.jobs import drain
 from engine.models.families import ARCHITECTURES, blocks_of, depth_of, layer_types_of
 from engine.models.loading import open_model

@@ -85,3 +85,19 @@ def test_there_is_no_import_cycle() -> None:
 
     for module in MODULES:
         visit(module, ())
+
+
+def test_packages_files_and_functions_stay_readable() -> None:
+    """Packages have at most 12 modules, files at most 300 lines, functions at most 60."""
+    packages: dict[str, int] = {}
+    wrong: list[str] = []
+    for module, path in MODULES.items():
+        text = path.read_text(encoding="utf-8")
+        package = module.rpartition(".")[0]
+        packages[package] = packages.get(package, 0) + 1
+        if (lines := text.count("\n")) > 300:
+            wrong.append(f"{module}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (lines := node.end_lineno - node.lineno + 1) > 60:  # type: ignore[operator]
+                wrong.append(f"{module}.{node.name}: {lines} lines")
+    assert wrong + [f"{package}: {number} modules" for package, number in packages.items() if number > 12] == []

@@ -13,11 +13,11 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress, drain
 from engine.judge.evaluation import Judge
 from engine.judge.objectives import OBJECTIVES, Objective, Places
-from engine.methods.baselines import BASELINES, plan_of_kept
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.baselines import BASELINES, plan_of_kept
+from engine.methods.depth.laco import LacoSettings
 from engine.models.texts import calibration_of
 from engine.plans.rules import RULES, untouched
-from engine.recover.repair import REPAIRS
+from engine.recover.repair.seam_maps import REPAIRS
 from engine.search.ablations import ABLATIONS
 from engine.settings import Method, NoSettings, Registry, about, control
 from engine.types import Model, Plan
@@ -45,8 +45,8 @@ def test_a_method_is_found_under_its_name_and_in_order() -> None:
 
 def test_the_files_of_a_package_register_when_somebody_asks() -> None:
     """Whoever imports the registry alone sees every method, whatever else was imported before."""
-    asked = "from engine.methods.baselines import BASELINES; "
-    for script in (f"{asked}import sys; assert 'torch' not in sys.modules; ", f"import engine.methods.sleb; {asked}"):
+    asked = "from engine.methods.depth.baselines import BASELINES; "
+    for script in (f"{asked}import sys; assert 'torch' not in sys.modules; ", f"import engine.methods.depth.sleb; {asked}"):
         found = subprocess.run([sys.executable, "-c", f"{script}print(*BASELINES)"], capture_output=True, text=True, check=True)
         assert found.stdout.split() == ["angular", "bi", "sleb", "tail", "random"] == list(BASELINES)
 

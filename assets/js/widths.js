@@ -26,7 +26,7 @@
   };
 
   // The most neurons per layer for which a plan of these heads, channels and layers stays within `millions` of the target's unit;
-  // 0 if one neuron exceeds it. `kept_for` of engine/methods/widths.py does the same in the terminal.
+  // 0 if one neuron exceeds it. `kept_for` of engine/methods/width/widths.py does the same in the terminal.
   ls.neuronsFor = (data, asked, depth, by, millions) => {
     const of = (neurons) => TARGETS[by].of(weight(data, shapeOf(data, {...asked, neurons}), depth)), least = of(1);
     return Math.max(0, Math.min(data.shape.neurons, Math.floor((1e6 * millions - least) / (of(2) - least)) + 1));

@@ -10,8 +10,8 @@ from pathlib import Path
 from engine.atomic import abandoned
 from engine.cache import cache_folder, read_marked
 from engine.errors import SourceError
-from engine.export.checkpoint import versions
-from engine.export.target import ASIDE
+from engine.export.checkpoint.export import versions
+from engine.export.checkpoint.target import ASIDE
 from engine.messages import Message
 from engine.models.devices import Device, devices
 from engine.models.library import demo_file

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from gguf import MODEL_ARCH_NAMES, GGUFReader, GGUFValueType, GGUFWriter, Keys, ReaderField, ReaderTensor, get_tensor_name_map, size_label
 
 from engine.errors import ExportError, PlanError, SourceError, UnsupportedModelError
-from engine.export.checkpoint import ExportReport, reported, verify
-from engine.export.target import appearing, require_disk, require_free
+from engine.export.checkpoint.export import ExportReport, reported, verify
+from engine.export.checkpoint.target import appearing, require_disk, require_free
 from engine.jobs import Job, Progress
 from engine.messages import Message
 from engine.models.families import Architecture, row_of
-from engine.models.gguf_file import FAMILIES, read_header
+from engine.models.gguf.file import FAMILIES, read_header
 from engine.models.loading import converted
 from engine.plans.description import require_depth
 from engine.plans.files import plan_to_json

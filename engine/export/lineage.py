@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.corpus.reading import name_of
-from engine.export.figures import number
-from engine.models.library import json_in
-from engine.models.sources import DEMO_BASE_MODEL, lies_within
+from engine.export.report.figures import number
+from engine.models.library import DEMO_BASE_MODEL, json_in
+from engine.models.sources import lies_within
 from engine.plans.description import Say, in_english
 from engine.types import ModelSource, ModelSpec, Plan
 

@@ -11,8 +11,8 @@ from transformers import DynamicCache
 
 from engine.errors import SettingsError
 from engine.models.families import depth_of
+from engine.models.files.tensors import places_in
 from engine.models.shapes import shape_of
-from engine.models.tensors import places_in
 from engine.plans.description import require_depth, weigh
 from engine.plans.outputs import plan_outputs
 from engine.plans.trimming import plan_config

@@ -1,10 +1,10 @@
 """The formula versions behind trimmed and pruned plans; cached measurements of such plans depend on them."""
 
 from engine.cache import Definition
-from engine.methods.compensation import BIAS
-from engine.methods.masks import MASKS
-from engine.methods.refit import REFIT
-from engine.methods.scores import SCORES
+from engine.methods.masks.pruning import MASKS
+from engine.methods.width.compensation import BIAS
+from engine.methods.width.refit import REFIT
+from engine.methods.width.scores import SCORES
 
 _BESIDE = {"refit": (REFIT,), "bias": (BIAS,), "nothing": ()}
 

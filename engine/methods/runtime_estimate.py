@@ -7,8 +7,8 @@ Work that does not grow with the text (sorting scores, factorising Gram matrices
 from collections.abc import Mapping
 from typing import Any
 
-from engine.methods.masks import MASKS
-from engine.methods.scores import AXES, SCORES
+from engine.methods.masks.pruning import MASKS
+from engine.methods.width.scores import AXES, SCORES
 from engine.passes.forward import work_of_pass
 from engine.types import Model
 

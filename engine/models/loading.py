@@ -15,23 +15,15 @@ from engine.errors import SourceError, reason_of
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.messages import Message
 from engine.model_lock import Turn
-from engine.models.accounting import patterns
+from engine.models.checks.accounting import patterns
 from engine.models.devices import require_dtype
 from engine.models.families import architecture_of
+from engine.models.files.naming import frequencies_in, masks_in, require_causal, require_finite, require_frequencies
+from engine.models.files.tensors import places_in, read_tensor
+from engine.models.files.weights import weight_files
+from engine.models.inspection import inspect_folder, inspect_gguf, read_config, require_memory
 from engine.models.library import remember
-from engine.models.naming import frequencies_in, masks_in, require_causal, require_finite, require_frequencies
-from engine.models.sources import (
-    base_of_adapter,
-    converted_folder,
-    download,
-    inspect_folder,
-    inspect_gguf,
-    merged_folder,
-    read_config,
-    require_memory,
-)
-from engine.models.tensors import places_in, read_tensor
-from engine.models.weights import weight_files
+from engine.models.sources import base_of_adapter, converted_folder, download, merged_folder
 from engine.types import Model, ModelSource, ModelSpec
 from engine.untrusted import ForeignError, object_in
 
@@ -88,7 +80,7 @@ def converted(source: ModelSource) -> Job[Path]:
     if not folder.exists():
         yield Progress(Message("Looking at {gguf_name}", gguf_name=gguf.name))
         require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
-        yield from in_fresh_process("engine.models.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
+        yield from in_fresh_process("engine.models.gguf.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
     return folder
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.jobs import Job, Progress, answer_request
 from engine.messages import Message
-from engine.models.adapters import WEIGHTS, adapter_values, lora_config
-from engine.models.made_once import made_once
+from engine.models.checks.adapters import WEIGHTS, adapter_values, lora_config
+from engine.models.files.made_once import made_once
 from engine.untrusted import ForeignError, require_regular, text_in
 
 _KINDS = ("float32", "bfloat16", "float16")
@@ -31,9 +31,9 @@ def merge(request: dict[str, Any]) -> Job[dict[str, Any]]:
 
 
 def _merge(adapter: Path, base: Path, partial: Path) -> Job[None]:
-    from engine.models.accounting import empty_network
+    from engine.models.checks.accounting import empty_network
+    from engine.models.inspection import read_config
     from engine.models.loading import read_network
-    from engine.models.sources import read_config
 
     values, tensors = adapter_values(adapter), _tensors(adapter)
     _require_fit(adapter, _wrapped(adapter, empty_network(read_config(base)), values, tensors), tensors)

@@ -8,8 +8,8 @@ import torch
 
 from engine.errors import ExportError
 from engine.models.families import architecture_of
+from engine.models.files.tensors import Output, TensorPlace, read_tensor
 from engine.models.shapes import shape_of
-from engine.models.tensors import Output, TensorPlace, read_tensor
 from engine.plans.surgery import made, new_bias
 from engine.plans.trimming import Cutter, new_biases, role_of, trimmed_shape
 from engine.types import Block, Plan, Trim

@@ -9,8 +9,8 @@ from engine.errors import SettingsError
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.similarity import SimilarityMeter
-from engine.methods import agreement
-from engine.methods.laco import LacoSettings, Proposal, mean_and_spread, propose
+from engine.methods.analysis import agreement
+from engine.methods.depth.laco import LacoSettings, Proposal, mean_and_spread, propose
 from engine.plans.description import describe
 from engine.types import Plan
 

@@ -13,8 +13,8 @@ from engine.jobs import Job, as_part
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.messages import Message
-from engine.methods.acceptance import METERS
-from engine.methods.laco import LacoSettings, Landscape, Proposal, landscape
+from engine.methods.depth.acceptance import METERS
+from engine.methods.depth.laco import LacoSettings, Landscape, Proposal, landscape
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.search.ablation_rows import Ablation, Row, folding, mean_similarity, named, proposed, row_of, telling_of

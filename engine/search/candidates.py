@@ -11,7 +11,7 @@ from typing import Any
 from engine.jobs import Job, as_part
 from engine.judge.speed import measure_speed
 from engine.messages import Message
-from engine.methods.agreement import spearman
+from engine.methods.analysis.agreement import spearman
 from engine.plans.tensor_store import keep_longer
 from engine.search.shapes import Candidate
 from engine.types import Model

@@ -20,7 +20,7 @@ import torch
 
 from engine.jobs import Job, Progress, scaled
 from engine.messages import Message
-from engine.methods.scores import AXES
+from engine.methods.width.scores import AXES
 from engine.models.shapes import shape_of
 from engine.models.texts import Pack, beginning
 from engine.passes.forward import capture

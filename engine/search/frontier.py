@@ -15,7 +15,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress, T, retold
 from engine.judge.similarity import SimilarityMeter
 from engine.messages import Message
-from engine.methods.laco import LacoSettings, Proposal, propose
+from engine.methods.depth.laco import LacoSettings, Proposal, propose
 from engine.search.runtime_estimate import MapEffort
 from engine.types import Block, Plan
 

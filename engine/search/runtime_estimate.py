@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from engine.jobs import Progress
 from engine.judge.similarity import SimilarityMeter
 from engine.messages import Message
-from engine.methods.laco import LacoSettings, mean_and_spread
+from engine.methods.depth.laco import LacoSettings, mean_and_spread
 from engine.passes.forward import work_of_pass
 from engine.plans.rules import fold, untouched
 from engine.types import Block

@@ -24,7 +24,7 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.judge.objectives import Found, Objective, Stage
 from engine.messages import Message
-from engine.methods.baselines import BASELINES, baseline, plan_of_kept, require_target
+from engine.methods.depth.baselines import BASELINES, baseline, plan_of_kept, require_target
 from engine.models.texts import beginning
 from engine.passes.forward import Capture
 from engine.passes.sensitivity import DRAWS, Sensitivity

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from engine.errors import SettingsError
-from engine.methods.baselines import require_target
+from engine.methods.depth.baselines import require_target
 from engine.settings import control
 
 SURVIVORS = ("keep-first", "reference", "mean")

@@ -19,9 +19,9 @@ from engine.judge.cost import Cost
 from engine.judge.objectives import Objective
 from engine.judge.speed import Speed
 from engine.messages import Message
-from engine.methods.baselines import plan_of_kept
-from engine.methods.refit import refit
-from engine.methods.widths import AXES, Kept, trim
+from engine.methods.depth.baselines import plan_of_kept
+from engine.methods.width.refit import refit
+from engine.methods.width.widths import AXES, Kept, trim
 from engine.models.shapes import legal_channels, legal_heads, parameters_at, shape_of
 from engine.models.texts import Pack
 from engine.plans.rules import untouched

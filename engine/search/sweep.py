@@ -18,7 +18,7 @@ from engine.judge.cost import Cost, cost_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.messages import Message
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.plans.rules import RULES
 from engine.search.frontier import require_t_min, step_below
 from engine.search.settings import SweepSettings

@@ -28,16 +28,16 @@ from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
 from engine.judge.similarity import SimilarityMeter
 from engine.judge.speed import measure_speed
-from engine.methods.baselines import plan_of_kept
-from engine.methods.laco import LacoSettings, propose
-from engine.methods.sleb import greedy
+from engine.methods.depth.baselines import plan_of_kept
+from engine.methods.depth.laco import LacoSettings, propose
+from engine.methods.depth.sleb import greedy
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled, calibration_of
 from engine.plans.files import plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans
-from engine.recover.repair import REPAIRS, RepairSettings, repair, repair_best
+from engine.recover.repair.seam_maps import REPAIRS, RepairSettings, repair, repair_best
 from engine.search.frontier import frontier, outwards, step_at
 from engine.search.search import Search
 from engine.types import Model, Plan, TextSet

@@ -9,8 +9,8 @@ import torch
 from engine.jobs import drain
 from engine.judge.cost import practice_texts
 from engine.judge.practice import practice_packs
-from engine.methods.masks import prune
-from engine.methods.selection import Wanted
+from engine.methods.masks.pruning import prune
+from engine.methods.masks.selection import Wanted
 from engine.models.families import blocks_of
 from engine.models.texts import Pack
 from engine.passes.sums import Sums
@@ -25,8 +25,8 @@ _PRUNES = """
 from engine.jobs import drain
 from engine.judge.cost import practice_texts
 from engine.judge.practice import practice_packs
-from engine.methods.masks import prune
-from engine.methods.selection import Wanted
+from engine.methods.masks.pruning import prune
+from engine.methods.masks.selection import Wanted
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.plans.tensor_store import for_now

@@ -14,14 +14,14 @@ from typing import Any
 from engine.corpus.domains import Reader
 from engine.jobs import drain
 from engine.judge.objectives import Objective
-from engine.methods.shortgpt import least_influence
+from engine.methods.depth.shortgpt import least_influence
 from engine.models.texts import bundled
-from engine.recover.recovery import _opened, recover
-from engine.recover.runs import Run
-from engine.recover.settings import RecoverySettings
-from engine.recover.start import begin
-from engine.recover.student import student_of, trained
-from engine.recover.training_context import TrainingContext
+from engine.recover.distill.student import student_of, trained
+from engine.recover.run.recovery import _opened, recover
+from engine.recover.run.runs import Run
+from engine.recover.run.settings import RecoverySettings
+from engine.recover.run.start import begin
+from engine.recover.run.training_context import TrainingContext
 from engine.settings import NoSettings
 from engine.training.loop import Learner
 from engine.training.precision import casting, quickest

@@ -12,9 +12,9 @@ from engine.jobs import drain
 from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Judge
 from engine.judge.practice import practice_packs
-from engine.methods.masks import prune
-from engine.methods.selection import Wanted
-from engine.methods.widths import Kept, trim
+from engine.methods.masks.pruning import prune
+from engine.methods.masks.selection import Wanted
+from engine.methods.width.widths import Kept, trim
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled

@@ -12,12 +12,12 @@ from engine.jobs import drain
 from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Judge
 from engine.judge.practice import practice_packs
-from engine.methods.widths import Kept, trim
+from engine.methods.width.widths import Kept, trim
 from engine.models.texts import bundled
 from engine.plans.rules import untouched
 from engine.plans.tensor_store import for_now
-from engine.recover.settings import ShearSettings
-from engine.recover.shearing import begin_shearing, shear
+from engine.recover.run.settings import ShearSettings
+from engine.recover.shear.shearing import begin_shearing, shear
 from engine.types import Model, Plan
 
 Row = Callable[[str, str, str, bool], None]

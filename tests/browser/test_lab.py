@@ -9,8 +9,8 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from engine.errors import SettingsError
-from engine.methods.baselines import plan_of_kept
-from engine.methods.widths import Kept, kept_for
+from engine.methods.depth.baselines import plan_of_kept
+from engine.methods.width.widths import Kept, kept_for
 from engine.models.shapes import facts_of
 from engine.plans.rules import untouched
 from engine.types import Model

@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
-from engine.export import checkpoint as export_module
-from engine.export.checkpoint import DEFAULT_SHARD_BYTES, Check, export, parse_size, verify
+from engine.export.checkpoint import export as export_module
+from engine.export.checkpoint.export import DEFAULT_SHARD_BYTES, Check, export, parse_size, verify
 from engine.jobs import Job, Progress, drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings, propose
-from engine.models.sources import DEMO_BASE_MODEL, parse_source
+from engine.methods.depth.laco import LacoSettings, propose
+from engine.models.library import DEMO_BASE_MODEL
+from engine.models.sources import parse_source
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans, untouched

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.export.compatibility import legacy_config, legacy_tokenizer_config, oldest_transformers
+from engine.export.checkpoint.compatibility import legacy_config, legacy_tokenizer_config, oldest_transformers
 from tests.families import FAMILIES, tiny_network, tiny_tokenizer
 
 HALVES = [1.0, 1.5, 2.0, 3.0]  # of a head of 8 channels

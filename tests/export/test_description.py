@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from engine.export.checkpoint import export
+from engine.export.checkpoint.export import export
 from engine.jobs import drain
-from engine.models.sources import inspect_folder, parse_source
+from engine.models.inspection import inspect_folder
+from engine.models.sources import parse_source
 from engine.plans.rules import fold_spans
 from engine.types import Plan
 from tests.families import save_tiny

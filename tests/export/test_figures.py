@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from engine.export.figures import bytes_of, change, many, number, percent, spread
+from engine.export.report.figures import bytes_of, change, many, number, percent, spread
 
 
 @pytest.mark.parametrize(

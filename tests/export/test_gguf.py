@@ -10,13 +10,13 @@ import torch
 from gguf import GGUFValueType
 
 from engine.errors import ExportError, LayerscopeError, PlanError, SourceError, UnsupportedModelError
+from engine.export.checkpoint.verify import check
 from engine.export.gguf import Gguf, copied_tensors, export_gguf, read_gguf, require_pattern, write_gguf
-from engine.export.verify import check
 from engine.jobs import drain
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.model_lock import Turn
-from engine.models.convert import load_gguf
 from engine.models.families import row_of
+from engine.models.gguf.convert import load_gguf
 from engine.models.loading import converted
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.live import live_network

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from engine.export.gguf import copied_tensors, read_gguf, require_pattern, write_gguf
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.model_lock import Turn
-from engine.models.convert import load_gguf
+from engine.models.gguf.convert import load_gguf
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans
 from engine.types import Model, ModelSource, Plan

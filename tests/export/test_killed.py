@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from engine.export.checkpoint import export
-from engine.export.target import ASIDE
-from engine.methods.baselines import plan_of_kept
+from engine.export.checkpoint.export import export
+from engine.export.checkpoint.target import ASIDE
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.loading import load_with_transformers
 from engine.types import Model
 from tests.exporting import write

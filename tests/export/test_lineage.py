@@ -9,10 +9,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from engine.export.language import speaker
 from engine.export.lineage import base_model, before, learned, lineage_of, sentences_of
+from engine.export.report.language import speaker
 from engine.jobs import drain
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.types import Model

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from engine.export.figures import bytes_of
-from engine.export.report import _fitted_to, _settings
+from engine.export.report.figures import bytes_of
+from engine.export.report.html import _fitted_to, _settings
 from engine.jobs import drain
 from engine.judge.memory import memory_of
 from engine.judge.practice import practice_packs
 from engine.judge.speed import measure_speed
-from engine.methods.baselines import baseline
-from engine.methods.masks import prune
-from engine.methods.selection import Wanted
-from engine.methods.widths import Kept, trim
+from engine.methods.depth.baselines import baseline
+from engine.methods.masks.pruning import prune
+from engine.methods.masks.selection import Wanted
+from engine.methods.width.widths import Kept, trim
 from engine.models.texts import calibration_of, tokens_in
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.provenance import Made, made

@@ -8,8 +8,8 @@ import yaml
 from huggingface_hub import ModelCard
 
 from engine.export.mergekit import mergekit_config
-from engine.methods.baselines import plan_of_kept
-from engine.models.sources import DEMO_BASE_MODEL
+from engine.methods.depth.baselines import plan_of_kept
+from engine.models.library import DEMO_BASE_MODEL
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Model, ModelSource, Plan
 from tests.exporting import export_unverified, write

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from engine.export.findings import faster, telling, verdict
-from engine.export.pictures import strip
-from engine.export.report import report_html
+from engine.export.report.findings import faster, telling, verdict
+from engine.export.report.html import report_html
+from engine.export.report.pictures import strip
 from engine.jobs import drain
 from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summary
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import Proposal
+from engine.methods.depth.laco import Proposal
 from engine.models.texts import calibration_of
 from engine.passes.profiling import Profile, profile
 from engine.plans.description import describe, weigh

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.export import verify
-from engine.export.verify import check
+from engine.export.checkpoint import verify
+from engine.export.checkpoint.verify import check
 from engine.jobs import drain
 from engine.models import devices
 from engine.models.loading import open_model

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engine.export import verify
-from engine.export.verify import check
+from engine.export.checkpoint import verify
+from engine.export.checkpoint.verify import check
 from engine.jobs import drain
 from engine.models.families import architecture_of, blocks_of
 from engine.models.loading import open_model
@@ -20,7 +20,7 @@ from engine.plans import outputs, surgery, trimming
 from engine.plans.files import plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
-from engine.recover.student import student_of
+from engine.recover.distill.student import student_of
 from engine.types import Block, Model, Part, Plan, Trim
 from tests.exporting import write
 from tests.families import tiny_network, tiny_tokenizer

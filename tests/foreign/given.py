@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from engine.jobs import Job, drain
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.plans import tensor_store
 from engine.plans.bundle import TENSORS, write_bundle
 from engine.plans.files import plan_to_json
 from engine.plans.tensor_store import pack_tensors
-from engine.recover.recovery import recover
-from engine.recover.runs import Run
-from engine.recover.settings import ShearSettings
-from engine.recover.shearing import begin_shearing, shear
+from engine.recover.run.recovery import recover
+from engine.recover.run.runs import Run
+from engine.recover.run.settings import ShearSettings
+from engine.recover.shear.shearing import begin_shearing, shear
 from engine.types import Model
 from tests.families import save_tiny
 from tests.foreign.spoiling import ADDED, IN_BYTES, IN_JSON, KINDS, OF_KIND, Spoilt, added_to, places, spoil

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.export import checkpoint
+from engine.export.checkpoint import export as checkpoint
 from engine.models import loading
-from engine.recover import run_process
+from engine.recover.run import run_process
 from tests.here import here
 from tests.recovering import shortened
 from ui.terminal import cli

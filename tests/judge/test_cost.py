@@ -12,8 +12,8 @@ from engine.judge import evaluation
 from engine.judge.cost import LEVELS, Cost, cost_judge, cost_of, costs, level_of, practice_texts
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.baselines import plan_of_kept
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.baselines import plan_of_kept
+from engine.methods.depth.laco import LacoSettings
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import fold_spans, untouched
 from engine.search.frontier import frontier, outwards

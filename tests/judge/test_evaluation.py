@@ -15,7 +15,7 @@ from engine.errors import SettingsError, TextError
 from engine.jobs import Progress, drain
 from engine.judge import evaluation
 from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summary, windows
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Model, Plan, TextSet

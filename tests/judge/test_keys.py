@@ -15,21 +15,22 @@ from engine.jobs import Job, Progress, drain
 from engine.judge import cost, evaluation, similarity
 from engine.judge.cost import Cost, cost_judge
 from engine.judge.similarity import SimilarityMeter, profiled
-from engine.methods import acceptance, minitron
-from engine.methods.acceptance import METERS
 from engine.methods.definitions import pruning_by, trim_by
-from engine.methods.llm_pruner import TaylorSettings
-from engine.methods.masks import MASKS
-from engine.methods.minitron import removal_perplexity
-from engine.methods.scores import SCORES
+from engine.methods.depth import acceptance
+from engine.methods.depth.acceptance import METERS
+from engine.methods.masks.pruning import MASKS
+from engine.methods.width import minitron
+from engine.methods.width.llm_pruner import TaylorSettings
+from engine.methods.width.minitron import removal_perplexity
+from engine.methods.width.scores import SCORES
 from engine.models.texts import calibration_of
 from engine.passes import profiling
 from engine.passes.profiling import weight_distance
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Model, Plan
 from tests.families import TEXTS
-from ui.page.bench import curves
-from ui.page.bench.curves import Curves, Point
+from ui.page.bench.plans import curves
+from ui.page.bench.plans.curves import Curves, Point
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for package in ("engine", "ui") for path in (ROOT / package).rglob("*.py")}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from engine.judge.objectives import Objective
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Model

@@ -8,7 +8,7 @@ from tokenizers import normalizers
 
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter, profiled
-from engine.methods.laco import LacoSettings, landscape, propose
+from engine.methods.depth.laco import LacoSettings, landscape, propose
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import calibration_of

@@ -11,9 +11,9 @@ import torch
 from engine.errors import TextError
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods import acceptance
-from engine.methods.acceptance import METERS, CKAMeter, KLMeter, linear_cka
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.depth import acceptance
+from engine.methods.depth.acceptance import METERS, CKAMeter, KLMeter, linear_cka
+from engine.methods.depth.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
 from engine.passes import logits
 from engine.passes.logits import SourceLogs

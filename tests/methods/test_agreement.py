@@ -4,7 +4,7 @@ import pandas
 import pytest
 import torch
 
-from engine.methods.agreement import LEAST, agreements, spearman, with_losses
+from engine.methods.analysis.agreement import LEAST, agreements, spearman, with_losses
 
 
 def test_it_is_the_rank_correlation_that_pandas_has() -> None:

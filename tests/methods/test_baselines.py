@@ -10,8 +10,8 @@ import torch
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.judge.objectives import Objective
-from engine.methods.baselines import BASELINES, baseline, plan_of_kept
-from engine.methods.sleb import greedy
+from engine.methods.depth.baselines import BASELINES, baseline, plan_of_kept
+from engine.methods.depth.sleb import greedy
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
 from engine.plans.rules import untouched

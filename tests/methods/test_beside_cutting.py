@@ -9,14 +9,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from engine.errors import SettingsError
-from engine.export.checkpoint import export
+from engine.export.checkpoint.export import export
 from engine.jobs import drain
 from engine.judge.memory import memory_of
-from engine.methods.masks import prune
-from engine.methods.redistribution import pairs
-from engine.methods.refit import refit
-from engine.methods.selection import wanted
-from engine.methods.widths import Kept, scores, trim
+from engine.methods.masks.pruning import prune
+from engine.methods.masks.selection import wanted
+from engine.methods.width.redistribution import pairs
+from engine.methods.width.refit import refit
+from engine.methods.width.widths import Kept, scores, trim
 from engine.models.families import architecture_of, blocks_of
 from engine.models.shapes import shape_of
 from engine.plans.description import describe, weigh

@@ -8,8 +8,8 @@ import torch
 
 from engine.jobs import drain
 from engine.judge.practice import practice_packs
-from engine.methods.distributions import BINS, SHARES, distributions
-from engine.methods.masks import weight_scores
+from engine.methods.masks.distributions import BINS, SHARES, distributions
+from engine.methods.masks.pruning import weight_scores
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
 from engine.plans.rules import untouched

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from engine.methods.hard_concrete import BOUNDS, Kind, Masks, chance, drawn, lagrangian, soft, stretched, topmost
+from engine.methods.learned.hard_concrete import BOUNDS, chance, drawn, soft, stretched, topmost
+from engine.methods.learned.masks import Kind, Masks, lagrangian
 from engine.training.loop import Beside, Learner
 from engine.training.recipe import Recipe
 

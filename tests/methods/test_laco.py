@@ -12,7 +12,7 @@ from torch import nn
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import DEFINITIONS, LacoSettings, Proposal, landscape, propose
+from engine.methods.depth.laco import DEFINITIONS, LacoSettings, Proposal, landscape, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, untouched
 from engine.types import Model

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from engine.errors import SettingsError
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.settings import about
 
 

@@ -11,10 +11,10 @@ import torch
 from engine.errors import SettingsError, TextError
 from engine.jobs import drain
 from engine.judge.practice import practice_packs
-from engine.methods.masks import MASKS, PruningInput, prune
-from engine.methods.owl import sparsities
-from engine.methods.selection import Wanted, chosen, lowest, wanted
-from engine.methods.sparsegpt import solve
+from engine.methods.masks.owl import sparsities
+from engine.methods.masks.pruning import MASKS, PruningInput, prune
+from engine.methods.masks.selection import Wanted, chosen, lowest, wanted
+from engine.methods.masks.sparsegpt import solve
 from engine.models.families import blocks_of
 from engine.models.texts import Pack, calibration_of
 from engine.plans.live import live_network

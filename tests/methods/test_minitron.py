@@ -9,8 +9,8 @@ import torch
 
 from engine.jobs import Progress, drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods import minitron
-from engine.methods.minitron import perplexity, removal_perplexity
+from engine.methods.width import minitron
+from engine.methods.width.minitron import perplexity, removal_perplexity
 from engine.models.texts import calibration_of
 from engine.types import Model
 from tests.families import TEXTS

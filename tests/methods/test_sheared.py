@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from engine.errors import PlanError, SettingsError
-from engine.methods.hard_concrete import Masks
-from engine.methods.sheared import Masked, kinds_between, wanted_shape
+from engine.methods.learned.masks import Masks
+from engine.methods.learned.sheared import Masked
+from engine.methods.learned.target import kinds_between, wanted_shape
 from engine.models.families import architecture_of, blocks_of
 from engine.models.shapes import shape_of
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
-from engine.recover.student import student_of
+from engine.recover.distill.student import student_of
 from engine.types import Model, Plan
 from tests.families import FAMILIES
 

@@ -9,7 +9,7 @@ import torch
 
 from engine.jobs import drain
 from engine.judge.practice import practice_packs
-from engine.methods.slicegpt import directions
+from engine.methods.analysis.slicegpt import directions
 from engine.models.texts import Pack, calibration_of
 from engine.plans.rules import untouched
 from engine.types import Model

@@ -12,8 +12,8 @@ from engine.errors import PlanError, SettingsError
 from engine.jobs import drain
 from engine.judge.objectives import Objective
 from engine.judge.practice import practice_packs
-from engine.methods.refit import Normal, refit
-from engine.methods.widths import SCORES, Kept, scores, trim
+from engine.methods.width.refit import Normal, refit
+from engine.methods.width.widths import SCORES, Kept, scores, trim
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack, calibration_of
 from engine.plans.live import live_network

@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import LayerscopeError
 from engine.jobs import drain
+from engine.models.inspection import inspect_folder
 from engine.models.library import library
 from engine.models.loading import open_model
-from engine.models.sources import inspect_folder, parse_source
+from engine.models.sources import parse_source
 from engine.types import Model, ModelSpec
 from tests.families import FAMILIES, save_tiny
 

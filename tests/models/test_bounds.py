@@ -11,7 +11,8 @@ from gguf import GGUFWriter
 from safetensors.torch import load_file, save_file
 
 from engine.errors import SourceError, UnsupportedModelError
-from engine.models.sources import inspect_folder, inspect_gguf, parse_source
+from engine.models.inspection import inspect_folder, inspect_gguf
+from engine.models.sources import parse_source
 from tests.families import FAMILIES, save_tiny
 
 
@@ -45,7 +46,7 @@ def test_what_no_tensor_bears_out_is_refused_at_once(family: str, changes: dict[
 
 
 def test_a_number_format_that_is_not_read_is_told(tmp_path: Path) -> None:
-    from engine.models.tensors import places_in
+    from engine.models.files.tensors import places_in
 
     folder = save_tiny(tmp_path / "model", "llama")
     tensors = load_file(folder / "model.safetensors")

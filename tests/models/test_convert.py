@@ -8,8 +8,8 @@ from filelock import FileLock
 
 from engine.errors import SourceError
 from engine.jobs import drain
-from engine.models.convert import convert
-from engine.models.tensors import places_in
+from engine.models.files.tensors import places_in
+from engine.models.gguf.convert import convert
 from engine.types import Model
 from tests.families import tiny_network
 from tests.ggufs import write_gguf

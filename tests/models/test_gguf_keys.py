@@ -10,8 +10,9 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFValueType, Keys
 
 from engine.errors import SourceError
-from engine.models.gguf_keys import HARMLESS, MAPPED, REFUSED, account_of
-from engine.models.sources import inspect_gguf, parse_source
+from engine.models.gguf.keys import HARMLESS, MAPPED, REFUSED, account_of
+from engine.models.inspection import inspect_gguf
+from engine.models.sources import parse_source
 from tests.families import tiny_network
 from tests.ggufs import array, refused, whole, write_gguf
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from gguf import GGUFValueType, TokenType
 
-from engine.models.convert import load_gguf
-from engine.models.gguf_file import read_header
-from engine.models.gguf_tokenizer import CUTS, gguf_tokenizer
+from engine.models.gguf.convert import load_gguf
+from engine.models.gguf.file import read_header
+from engine.models.gguf.tokenizer import CUTS, gguf_tokenizer
 from tests.families import tiny_network
 from tests.ggufs import array, write_gguf
 from tests.llamacpp import apart, running

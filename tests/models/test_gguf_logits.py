@@ -14,7 +14,7 @@ from gguf import GGUFValueType
 from transformers import AutoModelForCausalLM
 
 from engine.jobs import drain
-from engine.models.convert import convert
+from engine.models.gguf.convert import convert
 from tests.families import tiny_network
 from tests.ggufs import array, tensors_of, write_gguf
 

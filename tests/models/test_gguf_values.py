@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
 from engine.jobs import drain
-from engine.models.convert import convert
-from engine.models.sources import inspect_gguf, parse_source
+from engine.models.gguf.convert import convert
+from engine.models.inspection import inspect_gguf
+from engine.models.sources import parse_source
 from tests.families import tiny_network
 from tests.ggufs import array, refused, whole, write_gguf
 

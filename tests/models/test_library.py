@@ -14,9 +14,10 @@ import pytest
 
 from engine.errors import SourceError, UnsupportedModelError
 from engine.jobs import drain
+from engine.models.inspection import read_config
 from engine.models.library import demo_file, remember, typed
 from engine.models.loading import open_model
-from engine.models.sources import parse_source, read_config
+from engine.models.sources import parse_source
 from engine.types import ModelSource
 from tests.families import save_tiny
 

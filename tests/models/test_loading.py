@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from engine.errors import LayerscopeError, MemoryLimitError, SettingsError, SourceError
 from engine.jobs import drain
 from engine.judge.generation import generate_beside
-from engine.models import loading, sources
+from engine.models import inspection, loading
+from engine.models.inspection import inspect_gguf, read_config
 from engine.models.loading import fingerprint_of, generation_config_in, open_model, resolve
-from engine.models.sources import inspect_gguf, parse_source, read_config
+from engine.models.sources import parse_source
 from engine.plans.rules import fold_spans
 from engine.types import Model, ModelSpec
 from tests.families import FAMILIES, save_tiny, tiny_network
@@ -62,7 +63,7 @@ def test_the_check_sees_the_spec_before_weights_are_read_and_may_refuse(folder: 
 
 def test_a_model_that_does_not_fit_is_refused_before_weights_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "read_network", None)
-    monkeypatch.setattr(sources, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(inspection, "free_bytes", lambda device: 1000)
     assert isinstance(refused(folder), MemoryLimitError)
 
 
@@ -211,7 +212,7 @@ def test_memory_for_a_conversion_is_counted_in_the_float32_it_is_made_in(
     writer.write_tensors_to_file()
     writer.close()
     spec = inspect_gguf(tmp_path / "tiny.gguf", parse_source(str(tmp_path / "tiny.gguf")))
-    monkeypatch.setattr(sources, "free_bytes", lambda device: 3 * spec.parameters)
+    monkeypatch.setattr(inspection, "free_bytes", lambda device: 3 * spec.parameters)
     monkeypatch.setattr(loading, "in_fresh_process", None)
     with pytest.raises(MemoryLimitError, match="converting this GGUF file"):
         drain(resolve(parse_source(str(tmp_path / "tiny.gguf"), dtype)))

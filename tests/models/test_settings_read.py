@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from engine.errors import LayerscopeError
-from engine.models.sources import inspect_folder, parse_source
+from engine.models.inspection import inspect_folder
+from engine.models.sources import parse_source
 from tests.families import save_tiny
 from tests.models.test_accounting import LLAMA3, drop_config, inspected, opened, refusal, rewrite, set_config
 

@@ -12,20 +12,12 @@ from safetensors.torch import load_file
 
 from engine.errors import MemoryLimitError, SourceError, UnsupportedModelError
 from engine.jobs import drain
-from engine.models import sources
+from engine.models import inspection
+from engine.models.files.weights import weight_files
+from engine.models.inspection import describe_config, inspect_folder, name_of, read_config, require_memory
+from engine.models.library import DEMO_BASE_MODEL
 from engine.models.loading import open_model
-from engine.models.sources import (
-    DEMO_BASE_MODEL,
-    converted_folder,
-    describe_config,
-    download,
-    inspect_folder,
-    name_of,
-    parse_source,
-    read_config,
-    require_memory,
-)
-from engine.models.weights import weight_files
+from engine.models.sources import converted_folder, download, parse_source
 from engine.types import Model, ModelSource
 from tests.families import FAMILIES, tiny_network
 
@@ -142,7 +134,7 @@ def test_a_spec_counts_bytes_in_the_dtype_asked_for(dtype: str, size: int, folde
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "free_bytes", lambda device: 2_000_000_000)
+    monkeypatch.setattr(inspection, "free_bytes", lambda device: 2_000_000_000)
     config = read_config(folder)
     config.hidden_size, config.head_dim, config.intermediate_size, config.num_hidden_layers = 2048, 512, 8192, 16
     too_large = describe_config(config, parse_source(str(folder), "float32"))

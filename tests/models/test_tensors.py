@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ExportError
-from engine.models.tensors import Output, TensorPlace, places_in, read_tensor, write_shards
+from engine.models.files.tensors import Output, TensorPlace, places_in, read_tensor, write_shards
 
 SPECIAL = torch.tensor([[0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e-45], [1.1, -2.7, 3.4e38, 65504.0, 1 / 3, 1e-8]])
 

@@ -8,8 +8,9 @@ import pytest
 
 import engine
 from engine.errors import SourceError, UnsupportedModelError
-from engine.models import sources
-from engine.models.sources import inspect_folder, parse_source, read_config
+from engine.models import inspection
+from engine.models.inspection import inspect_folder, read_config
+from engine.models.sources import parse_source
 
 CALLS = [  # every call by which transformers may come to a model's code
     pytest.param(node, id=f"{file.stem}:{node.lineno}")
@@ -57,7 +58,7 @@ def test_a_family_that_cannot_be_folded_is_refused_before_any_of_its_code_is_run
     trusted: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
-    monkeypatch.setattr(sources, "AutoConfig", None)
+    monkeypatch.setattr(inspection, "AutoConfig", None)
     write_json(folder / "config.json", model_type="theirs", auto_map={"AutoConfig": "theirs.Config"})
     with pytest.raises(UnsupportedModelError, match="'theirs'"):
         read_config(folder, trusted)

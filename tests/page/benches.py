@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.models.texts import calibration_of
 from tests.families import TEXTS
 from tests.waiting import wait_for_jobs

@@ -11,8 +11,9 @@ from tests.families import save_tiny
 from tests.page.benches import opened
 from tests.page.pages import Page
 from tests.waiting import wait_for_jobs
-from ui.page.bench import jobs, measuring, searching, shared
+from ui.page.bench import jobs, shared
 from ui.page.bench.desk import Desk
+from ui.page.bench.plans import measuring, searching
 
 NICE = jobs._NICE  # of the product
 

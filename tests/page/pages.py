@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.page.handlers import Handlers
+from ui.page.handlers.page_handlers import Handlers
 from ui.page.sessions import Sessions
 
 KEY = "0123456789abcdef" * 2

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.export.checkpoint import Check, ExportReport
+from engine.export.checkpoint.export import Check, ExportReport
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings, Proposal, Trial
-from engine.methods.minitron import RemovalPerplexity
+from engine.methods.depth.laco import LacoSettings, Proposal, Trial
+from engine.methods.width.minitron import RemovalPerplexity
 from engine.models.families import resized_config
 from engine.models.texts import calibration_of
 from engine.passes.profiling import profile

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.methods.laco import DEFINITIONS
+from engine.methods.depth.laco import DEFINITIONS
 from engine.models.sources import DTYPES
 from engine.models.texts import BUNDLED
 from engine.plans.rules import RULES

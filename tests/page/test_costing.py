@@ -12,7 +12,7 @@ from engine.judge import cost
 from engine.judge.cost import LEVELS, cost_judge, place_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import blocks_key, profiled
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.plans.rules import fold_spans
 from engine.types import Plan
 from tests.families import save_tiny

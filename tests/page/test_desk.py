@@ -15,9 +15,10 @@ from engine.plans.rules import fold_spans
 from tests.families import save_tiny
 from tests.page.benches import DEPTH, held, opened, rows, shown
 from tests.waiting import wait_for_jobs
-from ui.page.bench import measuring, shared
+from ui.page.bench import shared
 from ui.page.bench.board import Board
 from ui.page.bench.desk import Desk
+from ui.page.bench.plans import measuring
 
 # --- judging ---
 

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.plans import tensor_store
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_to_json, read_json
@@ -19,7 +19,7 @@ from tests.families import TEXTS
 from tests.page.benches import DEPTH, shown, texts
 from tests.waiting import wait_for_jobs
 from ui.page.bench.desk import Desk as Workbench
-from ui.page.bench.exporting import start_export
+from ui.page.bench.plans.exporting import start_export
 from ui.page.bench.shared import suggested_name, texts_of
 
 # --- choosing and exporting ---

@@ -13,8 +13,8 @@ from tests.ggufs import save_gguf
 from tests.page.benches import opened
 from tests.waiting import wait_for_jobs
 from ui.page.bench.desk import Desk
-from ui.page.bench.exporting import start_gguf
-from ui.page.handlers import Handlers
+from ui.page.bench.plans.exporting import start_gguf
+from ui.page.handlers.page_handlers import Handlers
 from ui.page.sessions import Sessions
 
 KEY = "0" * 32

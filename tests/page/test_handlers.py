@@ -15,7 +15,7 @@ from tests.waiting import wait_for_jobs
 from ui.page import sessions
 from ui.page.app import build
 from ui.page.bench.workbench import T_MIN
-from ui.page.handlers import Handlers
+from ui.page.handlers.page_handlers import Handlers
 from ui.page.sessions import Sessions
 
 

@@ -9,15 +9,16 @@ from pandas import Series
 
 from engine.errors import LayerscopeError
 from engine.judge import cost
-from engine.methods.distributions import SHARES
-from engine.methods.importance import scores_of
-from engine.methods.masks import MASKS
-from engine.methods.widths import Kept
+from engine.methods.analysis.importance import scores_of
+from engine.methods.masks.distributions import SHARES
+from engine.methods.masks.pruning import MASKS
+from engine.methods.width.widths import Kept
 from tests.families import save_tiny
 from tests.page.benches import opened, shown
 from tests.waiting import wait_for_jobs
-from ui.page.bench import curves, looking, pruning, trimming
 from ui.page.bench.desk import Desk
+from ui.page.bench.lab import looking, pruning, trimming
+from ui.page.bench.plans import curves
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from tests.page.pages import KEY, Page
 from tests.waiting import wait_for_jobs
-from ui.page.bench.costing import Costing
+from ui.page.bench.plans.costing import Costing
 from ui.page.bench.workbench import T_MIN
 
 # --- one opening, one number ---

@@ -11,7 +11,7 @@ from engine.models.library import Listed
 from tests.families import save_tiny
 from tests.page.pages import KEY, SETTINGS, Page
 from tests.waiting import wait_for_jobs
-from ui.page.bench.exporting import start_export
+from ui.page.bench.plans.exporting import start_export
 from ui.page.picker import device_at_hand, device_choices, models_data
 from ui.text.messages import translator
 from ui.text.words import words

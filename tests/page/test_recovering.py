@@ -12,19 +12,19 @@ import pytest
 from engine.errors import ExportError, SettingsError, TextError, TrainingError
 from engine.jobs import Job, Progress
 from engine.messages import decode_message
-from engine.methods.widths import Kept
+from engine.methods.width.widths import Kept
 from engine.plans.rules import fold_spans
-from engine.recover import learning, recovery
-from engine.recover.runs import Run
-from engine.recover.settings import RecoverySettings
+from engine.recover.run import learning, recovery
+from engine.recover.run.runs import Run
+from engine.recover.run.settings import RecoverySettings
 from engine.training.recipe import Recipe
 from tests.page.benches import DEPTH, open_on, opened, shown
 from tests.page.pages import Page
 from tests.waiting import wait_for_jobs, wait_until
 from ui.page.bench.desk import Desk
-from ui.page.bench.exporting import start_export
-from ui.page.bench.run_progress import POINTS, course
-from ui.page.recover_handlers import learned_from, settings_of
+from ui.page.bench.plans.exporting import start_export
+from ui.page.bench.training.run_progress import POINTS, course
+from ui.page.handlers.recover_handlers import learned_from, settings_of
 from ui.page.sessions import Sessions
 from ui.text.commands import MORE
 
@@ -281,10 +281,10 @@ def test_a_run_of_a_name_that_is_not_there_is_nobodys(bench: Desk) -> None:
 def test_what_went_wrong_is_told_with_the_run_and_it_can_be_resumed(bench: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def dies(_: dict[str, Any]) -> Job[dict[str, Any]]:
         yield Progress("Starting")
-        raise RuntimeError("engine.recover.recovery ended with code -9: ")
+        raise RuntimeError("engine.recover.run.recovery ended with code -9: ")
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.recover.run_process.in_fresh_process", lambda _module, request, _label: dies(request))
+        patch.setattr("engine.recover.run.run_process.in_fresh_process", lambda _module, request, _label: dies(request))
         begin(folded(bench))
         wait_for_jobs()
     told = looked_at(bench)

@@ -11,17 +11,17 @@ from markupsafe import escape
 
 from engine.errors import PlanError, SettingsError
 from engine.judge.evaluation import Judge
-from engine.methods.widths import Kept
+from engine.methods.width.widths import Kept
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from engine.search.settings import Target
 from engine.types import Block
 from tests.page.benches import DEPTH, held, rows, shown
 from tests.waiting import wait_for_jobs, wait_until
-from ui.page.bench import measuring
 from ui.page.bench.board import by_protocol
 from ui.page.bench.desk import Desk
-from ui.page.bench.exporting import start_export
+from ui.page.bench.plans import measuring
+from ui.page.bench.plans.exporting import start_export
 
 # --- search, repair, report ---
 

@@ -12,8 +12,8 @@ from engine.plans import tensor_store as kept_module
 from tests.families import save_tiny
 from tests.page.benches import held, opened, rows, shown
 from tests.waiting import wait_for_jobs, wait_until
-from ui.page.bench import timing
 from ui.page.bench.desk import Desk
+from ui.page.bench.plans import timing
 
 BUDGET = 0.045  # million parameters of the tiny model's 0.0524
 

@@ -3,12 +3,12 @@
 import pytest
 
 from engine.errors import SettingsError, TextError, TrainingError
-from engine.recover.settings import ShearSettings
+from engine.recover.run.settings import ShearSettings
 from tests.page.benches import shown
 from tests.page.test_recovering import looked_at, runs
 from tests.waiting import wait_for_jobs
 from ui.page.bench.desk import Desk
-from ui.page.bench.exporting import start_export
+from ui.page.bench.plans.exporting import start_export
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 

@@ -10,7 +10,7 @@ from engine.jobs import drain
 from engine.judge import cost
 from engine.judge.cost import cost_judge, cost_of
 from engine.judge.similarity import SimilarityMeter, blocks_key
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.depth.laco import LacoSettings, propose
 from engine.plans.rules import fold_spans
 from engine.types import Plan
 from tests.page.benches import opened, shown, texts

@@ -12,7 +12,7 @@ import ui.page.bench.workbench
 from engine.errors import PlanError, SettingsError, SourceError
 from engine.jobs import Progress, drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
 from engine.search.frontier import Mapping, frontier

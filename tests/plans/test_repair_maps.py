@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from engine.errors import PlanError
-from engine.export.checkpoint import export
+from engine.export.checkpoint.export import export
 from engine.jobs import drain
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import capture, logits_of, normed, resume, run_block

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from engine.errors import PlanError
-from engine.export.checkpoint import export
+from engine.export.checkpoint.export import export
 from engine.jobs import drain
 from engine.judge.memory import memory_of
 from engine.models.families import blocks_of

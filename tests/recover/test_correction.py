@@ -12,9 +12,10 @@ from engine.errors import SettingsError
 from engine.jobs import drain
 from engine.models.loading import open_model
 from engine.plans.rules import untouched
-from engine.recover import correction, learning, recovery
-from engine.recover.runs import Run
-from engine.recover.student import merged, trained
+from engine.recover.distill import correction
+from engine.recover.distill.student import merged, trained
+from engine.recover.run import learning, recovery
+from engine.recover.run.runs import Run
 from engine.types import Model
 from tests.families import VOCABULARY
 from tests.recovering import DEEP, SENTENCES, STEPS, assert_same, begun, played, shortened, stopped, text_in, told

@@ -8,9 +8,9 @@ import pytest
 from engine.corpus.domains import mixture, reweighted
 from engine.errors import SettingsError
 from engine.jobs import drain
-from engine.recover import learning
-from engine.recover.recovery import _opened
-from engine.recover.runs import Run
+from engine.recover.run import learning
+from engine.recover.run.recovery import _opened
+from engine.recover.run.runs import Run
 from engine.types import Model
 from tests.recovering import DEEP, SENTENCES, STEPS, assert_same, begun, played, shortened, stopped
 

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from engine.errors import SettingsError
-from engine.recover.distillation import require_shareable, terms_of
-from engine.recover.runs import Run
+from engine.recover.distill.distillation import require_shareable, terms_of
+from engine.recover.run.runs import Run
 from engine.training.checkpoints import checkpoints
 from engine.types import Model, Plan, Trim
 from tests.recovering import (

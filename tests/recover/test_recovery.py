@@ -16,9 +16,9 @@ from engine.jobs import Progress, drain
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of, packs_of
 from engine.plans.live import live_network
-from engine.recover import recovery
-from engine.recover.runs import Run
-from engine.recover.student import merged, student_of, trained
+from engine.recover.distill.student import merged, student_of, trained
+from engine.recover.run import recovery
+from engine.recover.run.runs import Run
 from engine.training.checkpoints import about, write_tensors
 from engine.types import Model, Plan, Trim
 from tests.families import TEXTS

@@ -15,10 +15,10 @@ from engine.errors import LayerscopeError, MemoryLimitError, SettingsError, Text
 from engine.jobs import drain
 from engine.models.texts import bundled
 from engine.plans.live import live_network
-from engine.recover import learning, recovery
-from engine.recover.memory_estimate import MemoryEstimate, room
-from engine.recover.runs import Run
-from engine.recover.student import student_of, trained
+from engine.recover.distill.student import student_of, trained
+from engine.recover.run import learning, recovery
+from engine.recover.run.memory_estimate import MemoryEstimate, room
+from engine.recover.run.runs import Run
 from engine.training.checkpoints import about, latest
 from engine.types import Model, Plan, Trim
 from tests.recovering import DEEP, NARROW, SENTENCES, assert_same, begun, played, shortened, stopped, told, with_width, with_zeros
@@ -120,7 +120,7 @@ def test_a_run_learns_in_one_process_at_a_time(able: Open, tmp_path: Path) -> No
     with run.held():
         assert run.state == "running"
         second = subprocess.run(
-            [sys.executable, "-m", "engine.recover.recovery"], input=f'{{"folder": "{run.folder}"}}', capture_output=True, text=True
+            [sys.executable, "-m", "engine.recover.run.recovery"], input=f'{{"folder": "{run.folder}"}}', capture_output=True, text=True
         )
         assert "is learning already, in another process; pause it there first" in second.stdout
     assert sorted(run.folder.iterdir()) in (before, sorted([*before, run.folder / ".lock"]))

@@ -12,13 +12,13 @@ from engine.errors import PlanError, SettingsError
 from engine.jobs import drain
 from engine.judge.evaluation import Judge
 from engine.judge.objectives import Objective
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.families import blocks_of
 from engine.models.texts import calibration_of
 from engine.passes.forward import run_block
 from engine.plans.rules import fold_spans, untouched
 from engine.plans.tensor_store import tensor_file, tensor_of
-from engine.recover.repair import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
+from engine.recover.repair.seam_maps import STRENGTHS, held_out, objective_for_repair, repair, repair_best, ridge_fit, scalar_fit, seams
 from engine.types import Block, Model, Part, Plan
 from tests.repairing import DROPPED, FOLDABLE, TEXTS, TOKENS, mended, objective_of
 

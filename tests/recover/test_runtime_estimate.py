@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from engine.judge.objectives import Objective
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.texts import calibration_of
-from engine.recover.repair import REPAIRS, RepairSettings, choices, repair, seconds_for
-from engine.recover.runtime_estimate import effort, judging
+from engine.recover.repair.runtime_estimate import effort, judging
+from engine.recover.repair.seam_maps import REPAIRS, RepairSettings, choices, repair, seconds_for
 from engine.types import Model
 from tests.families import TEXTS
 

@@ -14,12 +14,12 @@ from engine.corpus.domains import mixture, reweighted
 from engine.errors import SettingsError, TrainingError
 from engine.jobs import drain
 from engine.judge.objectives import Objective
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import untouched
-from engine.recover.runs import Run
-from engine.recover.settings import ShearSettings
-from engine.recover.shearing import begin_shearing, shear
+from engine.recover.run.runs import Run
+from engine.recover.run.settings import ShearSettings
+from engine.recover.shear.shearing import begin_shearing, shear
 from engine.types import Model, Part, Plan, Trim
 
 SMALL = ShearSettings(tokens=24 * 64, rows=2, length=32, loss="kl", rate=3e-3, every=8)

@@ -14,11 +14,11 @@ import torch
 from engine.corpus.rows import Rows
 from engine.errors import MemoryLimitError, TrainingError
 from engine.jobs import drain
-from engine.recover import recovery
-from engine.recover.distillation import Present
-from engine.recover.memory_estimate import room
-from engine.recover.runs import Run
-from engine.recover.stored_teacher import Stored
+from engine.recover.distill.distillation import Present
+from engine.recover.distill.stored_teacher import Stored
+from engine.recover.run import recovery
+from engine.recover.run.memory_estimate import room
+from engine.recover.run.runs import Run
 from engine.training.recipe import Recipe
 from engine.types import Model
 from tests.families import VOCABULARY

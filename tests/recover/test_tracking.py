@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import SettingsError
-from engine.recover.runs import Run
-from engine.recover.settings import TRACKED
-from engine.recover.tracking import TRACKERS, Numbers, numbers_in
+from engine.recover.run.runs import Run
+from engine.recover.run.settings import TRACKED
+from engine.recover.run.tracking import TRACKERS, Numbers, numbers_in
 from engine.types import Model
 from tests.recovering import DEEP, STEPS, assert_same, begun, played, shortened
 

@@ -14,8 +14,8 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress, drain
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.acceptance import CKAMeter, KLMeter
-from engine.methods.laco import LacoSettings, Landscape, Proposal, Trial, propose
+from engine.methods.depth.acceptance import CKAMeter, KLMeter
+from engine.methods.depth.laco import LacoSettings, Landscape, Proposal, Trial, propose
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.search import ablations

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, drain
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.baselines import plan_of_kept
-from engine.methods.laco import LacoSettings, Proposal, propose
+from engine.methods.depth.baselines import plan_of_kept
+from engine.methods.depth.laco import LacoSettings, Proposal, propose
 from engine.models.texts import calibration_of
 from engine.search.frontier import Frontier, Mapping, Step, frontier, outwards, step_around, step_at
 from engine.types import Block, Model, Plan

@@ -8,8 +8,8 @@ import torch
 from engine.errors import SettingsError
 from engine.jobs import Progress, drain
 from engine.judge.objectives import Found, Objective
-from engine.methods.baselines import plan_of_kept
-from engine.methods.sleb import greedy
+from engine.methods.depth.baselines import plan_of_kept
+from engine.methods.depth.sleb import greedy
 from engine.models.texts import calibration_of
 from engine.plans.rules import RULES, untouched
 from engine.search import search as search_module

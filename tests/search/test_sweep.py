@@ -10,7 +10,7 @@ from engine.jobs import Progress, drain
 from engine.judge.cost import Cost, cost_judge, cost_of
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
-from engine.methods.laco import LacoSettings, propose
+from engine.methods.depth.laco import LacoSettings, propose
 from engine.models.texts import calibration_of
 from engine.plans.rules import RULES
 from engine.search import sweep

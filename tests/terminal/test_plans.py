@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engine.methods.baselines import BASELINES
+from engine.methods.depth.baselines import BASELINES
 from tests.answers import Answer, assert_refused, read_json
 from tests.terminal.given import DEPTH, VERBS, homes, plan_of
 

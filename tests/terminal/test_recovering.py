@@ -10,9 +10,9 @@ from engine.jobs import drain
 from engine.models.loading import resolve
 from engine.models.sources import parse_source
 from engine.plans.files import read_plan
-from engine.recover.runs import Run
-from engine.recover.settings import RecoverySettings
-from engine.recover.start import begin
+from engine.recover.run.runs import Run
+from engine.recover.run.settings import RecoverySettings
+from engine.recover.run.start import begin
 from tests.answers import Answer, assert_refused
 from tests.recovering import text_in
 

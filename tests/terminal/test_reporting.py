@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.methods.baselines import plan_of_kept
+from engine.methods.depth.baselines import plan_of_kept
 from engine.plans.files import plan_to_json
 from tests.answers import Answer, assert_refused
 from tests.families import TEXTS, save_tiny

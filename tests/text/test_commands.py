@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.models.texts import calibration_of
-from engine.recover.settings import RecoverySettings, ShearSettings
+from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.settings import about
 from engine.types import ModelSource
 from tests.answers import Answer

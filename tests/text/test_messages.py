@@ -12,9 +12,9 @@ from babel.messages.pofile import read_po
 from engine import catalogues
 from engine.catalogues import LOCALE, catalogue, languages
 from engine.errors import PlanError, SettingsError, SourceError
-from engine.export.language import require_language, speaker
+from engine.export.report.language import require_language, speaker
 from engine.messages import Message, decode_message, encode_message, encode_messages, message_of, translate
-from engine.methods.baselines import BASELINES
+from engine.methods.depth.baselines import BASELINES
 from engine.untrusted import ForeignError
 from ui.text import extraction, words
 from ui.text.extraction import messages, untranslated, write

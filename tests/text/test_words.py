@@ -10,23 +10,23 @@ import ui.text.words
 from engine.corpus.settings import UPDATES
 from engine.judge.generation import Verdict
 from engine.judge.objectives import OBJECTIVES, Stage
-from engine.methods.baselines import BASELINES
-from engine.methods.importance import DEFAULTS
-from engine.methods.laco import DEFINITIONS
-from engine.methods.masks import MASKS
-from engine.methods.scores import AXES, SCORES
-from engine.methods.selection import GROUPS
-from engine.methods.widths import BESIDE
+from engine.methods.analysis.importance import DEFAULTS
+from engine.methods.depth.baselines import BASELINES
+from engine.methods.depth.laco import DEFINITIONS
+from engine.methods.masks.pruning import MASKS
+from engine.methods.masks.selection import GROUPS
+from engine.methods.width.scores import AXES, SCORES
+from engine.methods.width.widths import BESIDE
 from engine.models.texts import BUNDLED
 from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
-from engine.recover.repair import REPAIRS
-from engine.recover.student import TRAINS
+from engine.recover.distill.student import TRAINS
+from engine.recover.repair.seam_maps import REPAIRS
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.settings import SURVIVORS, TARGETS
 from engine.settings import Registry
-from ui.page.bench.measuring import ALSO
-from ui.page.bench.trimming import ARMS
+from ui.page.bench.lab.trimming import ARMS
+from ui.page.bench.plans.measuring import ALSO
 from ui.page.controls import PLANS, PRESETS, TEXTS
 from ui.page.tabs.recover import BUDGETS
 from ui.page.tabs.recover import TEXTS as LEARNED
@@ -154,12 +154,12 @@ def names_in(file: str, function: str) -> set[str]:
 
 JOBS = {
     name
-    for file in sorted((ROOT / "ui" / "page" / "bench").glob("*.py"))
+    for file in sorted((ROOT / "ui" / "page" / "bench").rglob("*.py"))
     for call in ("submit", "Task", "Curves")
     for name in names_in(str(file.relative_to(ROOT)), call)
 }
-JOBS |= {*ALSO, *names_in("ui/page/bench/comparison.py", "_measure")}
-CHECKS = names_in("engine/export/verify.py", "note") | names_in("engine/export/checkpoint.py", "Check")
+JOBS |= {*ALSO, *names_in("ui/page/bench/plans/comparison.py", "_measure")}
+CHECKS = names_in("engine/export/checkpoint/verify.py", "note") | names_in("engine/export/checkpoint/export.py", "Check")
 RECOVERY = (ROOT / "assets" / "js" / "recovery.js").read_text(encoding="utf-8")
 DEEDS = {
     state: re.findall(r'"(\w+)"', deeds)

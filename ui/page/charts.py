@@ -6,10 +6,10 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from engine.export.checkpoint import ExportReport
+from engine.export.checkpoint.export import ExportReport
 from engine.judge.similarity import blocks_key
-from engine.methods.laco import LacoSettings
-from engine.methods.minitron import RemovalPerplexity
+from engine.methods.depth.laco import LacoSettings
+from engine.methods.width.minitron import RemovalPerplexity
 from engine.models.library import typed
 from engine.models.shapes import shape_of
 from engine.passes.profiling import Profile

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import parse_qs
 
-from engine.methods.laco import DEFINITIONS, LacoSettings
+from engine.methods.depth.laco import DEFINITIONS, LacoSettings
 from engine.models.sources import DTYPES
 from engine.models.texts import BUNDLED
 from engine.plans.rules import RULES

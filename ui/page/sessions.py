@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ui.page.allowed_paths import AllowedPaths
 from ui.page.bench.desk import Desk
-from ui.page.bench.learning import Learning
 from ui.page.bench.shared import release
+from ui.page.bench.training.learning import Learning
 
 _IDLE_FOR = 6 * 3600.0  # seconds without a request after which a workbench is closed
 _REMEMBERED = 1000  # how many closed sessions are remembered

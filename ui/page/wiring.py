@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from ui.page.browser_inputs import SCRIPTS_ARE_HERE, keep_what_is_typed
-from ui.page.handlers import Handlers
+from ui.page.handlers.page_handlers import Handlers
 from ui.page.sessions import Sessions
 from ui.page.tabs import fold, recover, search, width
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.errors import LayerscopeError
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.plans.files import model_of_plan, read_json, signed
 from ui.terminal import lab, plans, recovering, reporting, serving
 from ui.terminal.options import (
@@ -74,7 +74,7 @@ def propose(
     out: Out = None,
 ) -> None:
     """Run Layer Collapse (Algorithm 1) at one T and write every trial and the plan."""
-    from engine.methods.laco import propose as run
+    from engine.methods.depth.laco import propose as run
     from ui.text.wire import proposal_to_json
 
     settings = LacoSettings(c, i, t, lowest, highest, rule, similarity)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def profile(
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
     from engine.judge.similarity import profiled
-    from engine.methods.minitron import removal_perplexity
+    from engine.methods.width.minitron import removal_perplexity
     from engine.passes.profiling import weight_distance
     from ui.text.wire import profile_to_json
 
@@ -204,8 +204,8 @@ def export(
 def _export_safetensors(
     source: Any, chosen: Any, out: Path, dtype: str, shard_size: str, kept: Any, evaluation: Path | None, measured: Path | None
 ) -> Any:
-    from engine.export.checkpoint import export as run
-    from engine.export.checkpoint import parse_size
+    from engine.export.checkpoint.export import export as run
+    from engine.export.checkpoint.export import parse_size
     from engine.models.loading import resolve
     from engine.plans.description import require_depth
     from ui.text.reading import evaluation_from_json, gains_from_json, trials_from_json

@@ -48,8 +48,8 @@ def importance(
     out: Out = None,
 ) -> None:
     """Score the heads, neurons or channels of every layer, or the weights of every projection (the mean of each)."""
-    from engine.methods.importance import importance as run
-    from engine.methods.importance import require_importance
+    from engine.methods.analysis.importance import importance as run
+    from engine.methods.analysis.importance import require_importance
 
     score = require_importance(axis, score)
     opened, begun, packs = _open(source_of(model, dtype, device, trust), plan, text, tokens)
@@ -58,7 +58,7 @@ def importance(
     write({"axis": axis, "score": score, **{key: value for key, value in facts.items() if value or key != "projections"}}, out)
 
 
-@command(app, method="engine.methods.masks:MASKS")
+@command(app, method="engine.methods.masks.pruning:MASKS")
 def prune(
     model: Source = "demo",
     plan: Begun = None,
@@ -75,9 +75,9 @@ def prune(
     **settings: Any,
 ) -> None:
     """Write a plan whose projections have zeros, in place of the masks it had; its tensors lie beside it."""
-    from engine.methods.masks import MASKS
-    from engine.methods.masks import prune as run
-    from engine.methods.selection import wanted
+    from engine.methods.masks.pruning import MASKS
+    from engine.methods.masks.pruning import prune as run
+    from engine.methods.masks.selection import wanted
 
     asked: Any = MASKS.require(method).settings
     want = wanted(sparsity, pattern, group or asked.group)
@@ -86,7 +86,7 @@ def prune(
     write_plan(shown(run(opened, begun, packs, method, want, settings)), opened, out)
 
 
-@command(app, score="engine.methods.widths:SCORES")
+@command(app, score="engine.methods.width.widths:SCORES")
 def trim(
     model: Source = "demo",
     plan: Begun = None,
@@ -110,8 +110,8 @@ def trim(
     **settings: Any,
 ) -> None:
     """Write a plan with less width, in place of the masks it had; weights that were solved again lie beside it."""
-    from engine.methods.widths import Kept, kept_for, require_width
-    from engine.methods.widths import trim as run
+    from engine.methods.width.widths import Kept, kept_for, require_width
+    from engine.methods.width.widths import trim as run
 
     compensation = "bias" if bias else "refit" if refit else "nothing"
     kept = Kept(heads, neurons, channels)

@@ -13,7 +13,7 @@ import typer
 
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.search.settings import SearchSettings, Target
 from engine.types import ModelSource
 from ui.terminal.derived_options import option

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.plans.files import signed
 from engine.search.settings import SURVIVORS, SearchSettings, SweepSettings, Target
 from ui.terminal.derived_options import command, option
@@ -82,7 +82,7 @@ def evaluate(
     write_table(found, "texts", found["texts"], out, form)
 
 
-@command(app, method="engine.methods.baselines:BASELINES", objective="engine.judge.objectives:OBJECTIVES")
+@command(app, method="engine.methods.depth.baselines:BASELINES", objective="engine.judge.objectives:OBJECTIVES")
 def baseline(
     method: str,
     keep: Keep,
@@ -97,8 +97,8 @@ def baseline(
     **settings: Any,
 ) -> None:
     """Write the plan that another method would make for so many layers."""
-    from engine.methods.baselines import BASELINES, require_target
-    from engine.methods.baselines import baseline as run
+    from engine.methods.depth.baselines import BASELINES, require_target
+    from engine.methods.depth.baselines import baseline as run
 
     BASELINES.require(method)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, lambda depth: require_target(depth, keep))
@@ -128,7 +128,7 @@ def search(
     out: Out = None,
 ) -> None:
     """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
-    from engine.recover.repair import objective_for_repair, repair_best, require_repair
+    from engine.recover.repair.seam_maps import objective_for_repair, repair_best, require_repair
     from engine.search.search import Search, rivals
     from engine.search.targets import layers_for
     from ui.text.wire import search_to_json
@@ -188,7 +188,7 @@ def sweep(
         raise stopped
 
 
-@command(app, kind="engine.recover.repair:REPAIRS")
+@command(app, kind="engine.recover.repair.seam_maps:REPAIRS")
 def repair(
     plan: PlanFile,
     kind: str = "ridge",
@@ -201,8 +201,8 @@ def repair(
     **settings: Any,
 ) -> None:
     """Repair a plan's seams without training, each where held-out text improves. The maps are written beside --out."""
-    from engine.recover.repair import REPAIRS
-    from engine.recover.repair import repair as run
+    from engine.recover.repair.seam_maps import REPAIRS
+    from engine.recover.repair.seam_maps import repair as run
 
     tokens = REPAIRS.require(kind).asked(settings).tokens
     chosen = read_plan_file(plan)

@@ -10,7 +10,7 @@ import typer
 from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError
 from engine.jobs import drain
-from engine.recover.settings import RecoverySettings, ShearSettings
+from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.untrusted import ForeignError, json_of
 from ui.terminal.derived_options import option
 from ui.terminal.options import (
@@ -74,8 +74,8 @@ def recover(
     trust: Trust = False,
 ) -> None:
     """Let a pruned model learn again from its source, and write a checkpoint of what came of it. Exits 1 when a check fails."""
-    from engine.export.recovered import recovered
-    from engine.recover.runs import Run
+    from engine.export.checkpoint.recovered import recovered
+    from engine.recover.run.runs import Run
     from engine.training import parallel
 
     given = {name: value for name, value in locals().items() if name in {entry.name for entry in fields(RecoverySettings)}}
@@ -109,7 +109,7 @@ def _tell(record: dict[str, Any], report: Any) -> None:
 
 def _begin(plan: Path | None, out: Path | None, source: Any, text: list[str] | None, settings: RecoverySettings) -> None:
     from engine.models.loading import fingerprint_of, resolve
-    from engine.recover.start import begin
+    from engine.recover.run.start import begin
 
     if plan is None or out is None:
         raise LayerscopeError("name a plan and a folder for the run: --plan FILE.json --out DIR; or --resume DIR")
@@ -121,7 +121,7 @@ def _begin(plan: Path | None, out: Path | None, source: Any, text: list[str] | N
 
 
 def _require_run(folder: Path, plan: Path | None) -> None:
-    from engine.recover.runs import Run
+    from engine.recover.run.runs import Run
 
     run = Run(folder)
     if run.shears:
@@ -156,8 +156,8 @@ def shear(
     trust: Trust = False,
 ) -> None:
     """Learn which layers, heads, neurons and channels to leave out, down to a shape, and write a plan (Sheared LLaMA)."""
-    from engine.recover.shearing import begin_shearing, keep_plan
-    from engine.recover.shearing import shear as run
+    from engine.recover.shear.shearing import begin_shearing, keep_plan
+    from engine.recover.shear.shearing import shear as run
 
     given = {name: value for name, value in locals().items() if name in {entry.name for entry in fields(ShearSettings)}}
     settings = ShearSettings(**{**given, "references": references and _numbers("--references", references)}).checked()

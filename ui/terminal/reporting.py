@@ -92,10 +92,10 @@ def report(
     """Write one HTML file for stakeholders that opens offline: two pages of verdict, cost, samples and gains, then all figures."""
     from dataclasses import asdict
 
-    from engine.export.checkpoint import versions
-    from engine.export.language import require_language
+    from engine.export.checkpoint.export import versions
     from engine.export.lineage import lineage_of
-    from engine.export.report import report_html
+    from engine.export.report.html import report_html
+    from engine.export.report.language import require_language
     from engine.judge.evaluation import Judge
     from engine.judge.similarity import profiled
     from engine.judge.tasks import run_tasks

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from engine.export.commands import model_option, texts_named
+from engine.export.report.commands import model_option, texts_named
 from engine.judge.cost import practice_texts
-from engine.methods.baselines import BASELINES
-from engine.methods.masks import MASKS
-from engine.recover.repair import REPAIRS
-from engine.recover.settings import RecoverySettings, ShearSettings
+from engine.methods.depth.baselines import BASELINES
+from engine.methods.masks.pruning import MASKS
+from engine.recover.repair.seam_maps import REPAIRS
+from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.settings import Registry
 from engine.types import ModelSource, TextSet
 from ui.text.words import words

@@ -8,7 +8,7 @@ from engine.errors import LayerscopeError
 from engine.judge.evaluation import Protocol, TextScore
 from engine.judge.memory import Memory
 from engine.judge.speed import Speed
-from engine.methods.laco import Trial
+from engine.methods.depth.laco import Trial
 
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Figure = float | None  # None stands for what is no number

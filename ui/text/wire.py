@@ -8,14 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from engine.cache import plain
-from engine.methods.laco import Proposal, Trial
+from engine.methods.depth.laco import Proposal, Trial
 from engine.plans.files import plan_to_json
 
 if TYPE_CHECKING:  # torch comes with it, which reading a file can do without
     from engine.judge.cost import Cost
     from engine.judge.evaluation import Evaluation
     from engine.judge.objectives import Found
-    from engine.methods.minitron import RemovalPerplexity
+    from engine.methods.width.minitron import RemovalPerplexity
     from engine.passes.profiling import Profile, WeightDistance
     from engine.search.ablation_rows import Ablation, Row
     from engine.search.frontier import Frontier, Step

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from engine.catalogues import catalogue
-from ui.text import charts, compare, fold, importance, making, masks, page, present, recovery, search, shapes, shearing, width
+from ui.text import charts
+from ui.text.views import compare, fold, importance, making, masks, page, present, recovery, search, shapes, shearing, width
 
 LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}  # the path of each page, and what its language is called
 

@@ -3,21 +3,21 @@
 from pathlib import Path
 
 from ui.page.allowed_paths import AllowedPaths
-from ui.page.bench.comparison import Comparison
-from ui.page.bench.costing import Costing
-from ui.page.bench.exploring import Exploring
-from ui.page.bench.learning import Learning
-from ui.page.bench.looking import Looking
-from ui.page.bench.pruning import Pruning
-from ui.page.bench.recovering import Recovering
-from ui.page.bench.repairing import Repairing
-from ui.page.bench.saving import Saving
-from ui.page.bench.scoring import Scoring
-from ui.page.bench.searching import Searching
-from ui.page.bench.shaping import Shaping
-from ui.page.bench.sweeping import Sweeping
-from ui.page.bench.timing import Timing
-from ui.page.bench.trimming import Trimming
+from ui.page.bench.lab.looking import Looking
+from ui.page.bench.lab.pruning import Pruning
+from ui.page.bench.lab.scoring import Scoring
+from ui.page.bench.lab.trimming import Trimming
+from ui.page.bench.plans.comparison import Comparison
+from ui.page.bench.plans.costing import Costing
+from ui.page.bench.plans.exploring import Exploring
+from ui.page.bench.plans.saving import Saving
+from ui.page.bench.plans.searching import Searching
+from ui.page.bench.plans.shaping import Shaping
+from ui.page.bench.plans.sweeping import Sweeping
+from ui.page.bench.plans.timing import Timing
+from ui.page.bench.training.learning import Learning
+from ui.page.bench.training.recovering import Recovering
+from ui.page.bench.training.repairing import Repairing
 from ui.page.bench.workbench import Workbench
 
 

@@ -9,7 +9,7 @@ from engine.errors import LayerscopeError
 from engine.jobs import Job
 from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.messages import Message
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from engine.models.sources import parse_source
 from engine.models.texts import bundled
 from engine.types import Model, ModelSource, ModelSpec, Plan, TextSet
@@ -38,8 +38,8 @@ class Opening:
     """The open model of one browser tab, and its jobs.
 
     Everything a tab shows belongs to one opening, numbered by `opened`. While a model is being opened, no other request is accepted, and
-    page requests with another number are dropped (`ui.page.responses`). Subclasses handle an opened model (`take`), a repeated request for
-    the open model (`again`), and cancelled requests (`forget`).
+    page requests with another number are dropped (`ui.page.handlers.responses`). Subclasses handle an opened model (`take`), a repeated
+    request for the open model (`again`), and cancelled requests (`forget`).
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,5 @@
 """The workbench: the mutable state of one session, with the open model, its texts, its plans, and the updates for the page."""
 
-import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,33 +7,28 @@ from typing import Any
 
 from engine.errors import PlanError, SettingsError
 from engine.jobs import Job, Progress, retold
-from engine.judge.similarity import Similarity, blocks_key
 from engine.messages import Message
-from engine.methods.laco import LacoSettings, Landscape, landscape, mean_and_spread
+from engine.methods.depth.laco import LacoSettings, Landscape, landscape
 from engine.model_lock import check_cancelled
 from engine.passes.profiling import Profile
 from engine.plans.description import require_depth
-from engine.plans.files import of_another_model, plan_from_json
-from engine.plans.rules import fold_spans
-from engine.plans.tensor_store import require_tensors
 from engine.search.frontier import Frontier, Mapping, Step, step_around, step_at
 from engine.types import Plan
 from ui.page import charts
-from ui.page.bench.opening import Coming, Opening
-from ui.text.messages import method_title
+from ui.page.bench.opening import Coming
+from ui.page.bench.shown import Shown
 from ui.text.wire import trial_to_json
 
 T_MIN = 0.5
 SHARE = 0.8  # Search's default target as a share of a newly opened model's layers and parameters
 
 
-class Workbench(Opening):
+class Workbench(Shown):
     """The open model's T map and plans of one browser tab. Handlers call its methods; results go to its `page`."""
 
     def __init__(self, export_folder: Path) -> None:
         super().__init__()
         self.export_folder = export_folder
-        self.settings = LacoSettings()  # the last requested settings
         self.asked: LacoSettings | None = None  # the settings whose map is shown or being computed
         self.given_up: LacoSettings | None = None  # the settings whose map was cancelled last
         self.map: Frontier | None = None
@@ -44,23 +37,13 @@ class Workbench(Opening):
         self.preview: Step | None = None  # the shown step of a map that is still being computed
         self._mapping: Mapping | None = None  # the map that is being computed
         self.profile: Profile | None = None
-        self.spans: list[list[int]] = []  # of the hand-made plan
-        self.hand: Plan | None = None
-        self.file: Plan | None = None
-        self.found: Plan | None = None  # from a search, a baseline, a repair or the board
         self._survey_asked: tuple[str, str] | None = None  # rule and similarity definition of the requested landscape
         self._survey_of: tuple[str, str] | None = None
         self._on_mapped: list[Callable[[], None]] = []
-        self._on_shown: list[Callable[..., None]] = []
 
     def when_mapped(self, report: Callable[[], None]) -> None:
         """Register a callback that runs when a T map is ready."""
         self._on_mapped.append(report)
-
-    def when_shown(self, report: Callable[..., None]) -> None:
-        """Register a callback for every plan shown on Fold that is not from the complete T map. A hand-made plan comes with the plans of
-        its single folds."""
-        self._on_shown.append(report)
 
     # --- opening ---
 
@@ -224,72 +207,6 @@ class Workbench(Opening):
         self._survey_of = survey
         self.show("landscape", charts.encode(asdict(found)))
 
-    def set_spans(self, spans: list[list[int]]) -> None:
-        """Make the hand-made plan of these spans of source layers, and measure it.
-
-        Raises:
-            PlanError: a span lies outside the model.
-        """
-        if self.model is None or not self.ready:
-            return
-        depth, rule = self.model.spec.depth, self.settings.rule
-        hand = fold_spans(depth, [(first, last) for first, last in spans], rule) if spans else None
-        alone = [fold_spans(depth, [(first, last)], rule) for first, last in spans]
-        self.hand, self.spans = hand, spans
-        self.page.put("landscape", "marks", json.dumps(spans))
-        self.page.put("landscape", "alone", json.dumps([blocks_key(plan.blocks) for plan in alone]))
-        if hand is None:
-            self.page.put("fold", "hand", "")
-            self.page.put("landscape", "hand", "")
-        else:
-            self._measure("hand", hand, *alone)
-
-    def load_plan(self, value: Any) -> Plan:
-        """Load a plan from its JSON, and measure it.
-
-        Raises:
-            PlanError: it is no plan, or has another depth, or one of its tensors is not on this machine.
-        """
-        plan = plan_from_json(value)
-        meter = self.open_meter()
-        require_depth(plan, meter.model.spec.depth)
-        require_tensors(plan.tensors)
-        self.notify(of_another_model(value, meter.model.fingerprint), plan)
-        self.file = plan
-        self.page.move("plan", "file")
-        self._measure("file", plan)
-        return plan
-
-    def show_found(self, plan: Plan) -> None:
-        """Show a plan that a search, a baseline or another part made, and measure its similarity."""
-        self.take_found(plan)
-        self._measure("found", plan)
-
-    def take_found(self, plan: Plan) -> None:
-        """Make this the plan shown on Fold, which all tabs work on."""
-        self.found = plan
-        self.page.put("fold", "found", charts.plan_data(self.open_meter().model, plan, math.nan))
-        self.page.move("plan", "found")
-
-    def _measure(self, prop: str, plan: Plan, *parts: Plan) -> None:
-        meter, definition = self.open_meter(), self.settings.similarity
-
-        def job() -> Job[Similarity]:
-            yield Progress(Message("Measuring a plan of {depth} layers", depth=plan.depth))
-            return meter.measure(plan.blocks, plan.prefix)
-
-        def done(found: Similarity) -> None:
-            show(mean_and_spread(found, definition)[0])
-
-        def show(similarity: float) -> None:
-            for component in ("fold", "landscape") if prop == "hand" else ("fold",):
-                self.page.put(component, prop, charts.plan_data(meter.model, plan, similarity))
-
-        show(math.nan)
-        for report in self._on_shown:
-            report(plan, *parts)
-        self.submit(f"measure-{prop}", job, done, urgent=True, quick=True)
-
     # --- export ---
 
     def chosen(self, choice: str, threshold: float) -> tuple[Plan, dict[str, Any]]:
@@ -315,18 +232,3 @@ class Workbench(Opening):
         proposal = step.proposal
         require_depth(proposal.plan, model.spec.depth)
         return proposal.plan, {**known, "trials": [trial_to_json(trial) for trial in proposal.trials]}
-
-    def has(self, choice: str) -> bool:
-        """True where there is a plan of this choice. Always true for "map", whose plan will come."""
-        return {"hand-made": self.hand, "file": self.file, "found": self.found}.get(choice, self) is not None
-
-    def label_of(self, choice: str, plan: Plan) -> str:
-        """Return a plan's short name for tables."""
-        known = dict(plan.settings)
-        if choice == "map":
-            return f"LaCo {known['rule']}, C {known['C']}, I {known['I']}, T {known['T']:.4f}"
-        label = {"hand-made": Message("by hand"), "file": Message("file ({method})", method=plan.method)}.get(
-            choice, method_title(plan.method)
-        )
-        label = Message("{label}, trimmed ({method})", label=label, method=plan.width.method) if plan.width else label
-        return Message("{label}, pruned ({method})", label=label, method=plan.masks.method) if plan.masks else label

@@ -8,7 +8,7 @@ import gradio as gr
 
 from engine.judge.evaluation import TOKENS
 from engine.search.ablations import ABLATIONS
-from ui.page.bench.measuring import ALSO
+from ui.page.bench.plans.measuring import ALSO
 from ui.page.components.chart import view
 from ui.page.controls import TEXTS, texts_in
 from ui.text.words import words

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.methods.laco import LacoSettings
+from engine.methods.depth.laco import LacoSettings
 from ui.page.bench.workbench import T_MIN
 from ui.page.components.chart import view
 from ui.page.components.field import field

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 
-from engine.methods.importance import DEFAULTS, scores_of
+from engine.methods.analysis.importance import DEFAULTS, scores_of
 from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import text_or, words

@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from engine.methods.masks import MASKS
-from engine.methods.selection import GROUPS
+from engine.methods.masks.pruning import MASKS
+from engine.methods.masks.selection import GROUPS
 from ui.page.components.chart import follow, view
 from ui.page.components.field import settings
 from ui.page.components.slider import Slider

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 
 from engine.corpus.building import SELF
-from engine.recover.distillation import LOSSES
-from engine.recover.repair import REPAIRS
-from engine.recover.settings import RecoverySettings
-from engine.recover.student import TRAINS
+from engine.recover.distill.distillation import LOSSES
+from engine.recover.distill.student import TRAINS
+from engine.recover.repair.seam_maps import REPAIRS
+from engine.recover.run.settings import RecoverySettings
 from ui.page.components.chart import view
 from ui.page.components.field import field, settings
 from ui.page.tabs import shear

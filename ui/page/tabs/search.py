@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from engine.judge.objectives import OBJECTIVES
-from engine.methods.baselines import BASELINES
+from engine.methods.depth.baselines import BASELINES
 from engine.search.settings import TARGETS, SearchSettings, SweepSettings, Target
 from engine.search.shapes import MEASURED
 from ui.page.components.chart import view

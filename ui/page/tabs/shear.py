@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.recover.settings import ShearSettings
+from engine.recover.run.settings import ShearSettings
 from ui.page.components.field import field
 from ui.text.commands import SHEARED, SHEARED_TO
 

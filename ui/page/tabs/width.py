@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from engine.methods.scores import SCORES
-from engine.methods.widths import BESIDE
+from engine.methods.width.scores import SCORES
+from engine.methods.width.widths import BESIDE
 from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import text_or, words

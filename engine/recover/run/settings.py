@@ -1,0 +1,159 @@
+"""Settings of a recovery, with their defaults. Imports no torch."""
+
+from dataclasses import dataclass, field
+
+from engine.corpus.settings import UPDATES, Update
+from engine.errors import SettingsError
+from engine.settings import control
+
+TEACHERS = ("auto", "live", "stored")
+TRACKED = ("none", "trackio", "tensorboard", "wandb")  # see engine/recover/run/tracking.py, which imports torch
+LANGUAGES = ("english", "korean")  # of the bundled texts; see engine/models/texts.py, which imports torch
+# The highest learning rate, by the student's number of parameters: the first was measured on the demo, the others follow Minitron's rule, a
+# fifth of the rate used to train such models from scratch.
+_RATES = ((3e8, 3e-4), (2e9, 1e-4), (float("inf"), 5e-5))
+_LORA_RATES = ((1e9, 2e-3), (float("inf"), 5e-4))
+_ROWS, _LENGTH = control("rows of text in a pass", 1), control("tokens in a row", 2)
+_ACCUMULATE = control("passes whose gradients are added up before a step", 1)
+_EVERY = control("steps between two looks at what is held out of each domain", 1)
+_UPDATE_OR_NOT = control(
+    "read more of the domains that are further above the source's loss, as printed in the paper (one below it keeps its weight) or as "
+    "coded (it loses some); none: they take turns",
+    choices=("none", *UPDATES),
+)
+_REFERENCES = control("by domain, the loss in nats a token to come to; left out, the source's own")
+_OWN = control("tokens that the source writes where it is to (self)", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoverySettings:
+    """Settings of a recovery. Its budget is either `minutes` or `tokens`."""
+
+    train: str = field(default="all", metadata=control("what learns: all, lora, or seams"))
+    loss: str | None = field(default=None, metadata=control("kl, ce, cosine, mse, local, or a sum such as 0.5*kl+0.5*ce; left out, kl"))
+    minutes: float | None = field(default=None, metadata=control("how long to learn; how many steps that is, is measured first", 0.0))
+    tokens: int | None = field(default=None, metadata=control("or: how many tokens to learn from", 1))
+    until: float | None = field(
+        default=None,
+        metadata=control("stop at so many times the source's perplexity on held-out text of the training kind", 1.0),
+    )
+    rate: float | None = field(
+        default=None,
+        metadata=control("the highest learning rate; left out, 3e-4 below 0.3 billion parameters (lora: 2e-3)", 0.0),
+    )
+    rows: int = field(default=4, metadata=_ROWS)
+    length: int = field(default=256, metadata=_LENGTH)
+    accumulate: int = field(default=1, metadata=_ACCUMULATE)
+    seed: int = field(default=0, metadata=control("of the texts' order, of dropout, and of what the source writes", 0))
+    own: int = field(default=30_000, metadata=_OWN)
+    recompute: bool = field(default=False, metadata=control("work activations out again on the way back, which takes less memory"))
+    teacher: str = field(
+        default="auto",
+        metadata=control("the source beside the student (live), or its likeliest tokens stored before (stored)", choices=TEACHERS),
+    )
+    top: int = field(default=64, metadata=control("likeliest tokens that are stored", 1))
+    correct_teacher: float = field(
+        default=0.0,
+        metadata=control(
+            "the share of the budget in which the source reads the text first; not for text that it wrote itself", 0.0, 0.5, 0.05
+        ),
+    )
+    update: str = field(default="none", metadata=_UPDATE_OR_NOT)
+    every: int = field(default=50, metadata=_EVERY)
+    references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
+    measure: bool = field(default=False, metadata=control("only measure what a step takes, and wait to be resumed"))
+    track: str = field(default="none", metadata=control("tell every line to a tracker too", choices=TRACKED))
+    language: str = field(default="english", metadata=control("the bundled evaluation texts that judge", choices=LANGUAGES))
+
+    def checked(self) -> "RecoverySettings":
+        """Return these settings.
+
+        Raises:
+            SettingsError: there is not exactly one budget, or a value is invalid.
+        """
+        if (self.minutes is None) == (self.tokens is None):
+            raise SettingsError("name one budget: minutes or tokens")
+        if self.language not in LANGUAGES:
+            raise SettingsError(
+                "unknown language '{language}'; choose one of {choices}", language=self.language, choices=", ".join(LANGUAGES)
+            )
+        if self.teacher not in TEACHERS:
+            raise SettingsError("unknown teacher '{teacher}'; choose one of {choices}", teacher=self.teacher, choices=", ".join(TEACHERS))
+        if self.update not in ("none", *UPDATES):
+            raise SettingsError(
+                "unknown update '{update}'; choose one of {choices}", update=self.update, choices=", ".join(("none", *UPDATES))
+            )
+        if self.update != "none" and self.teacher == "stored":
+            raise SettingsError("which rows are read by what domains cost is not known when a source is stored; leave --update out")
+        _require_positive(self, "minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top", "every")
+        if not 0 <= self.correct_teacher <= 0.5:
+            raise SettingsError(
+                "a share of {correct_teacher:g} of the budget for the source is not between 0 and 0.5", correct_teacher=self.correct_teacher
+            )
+        if not 0 <= self.seed < 1 << 31:
+            raise SettingsError("seed is {seed}, and has to lie between 0 and 2147483647", seed=self.seed)
+        if self.until is not None and self.until < 1:
+            raise SettingsError("a ratio of {until:g} is below the source's own; name one from 1 on, such as 1.2", until=self.until)
+        return self
+
+    def rate_for(self, parameters: int) -> float:
+        """Return the highest learning rate for a student of `parameters` parameters."""
+        table = _LORA_RATES if self.train == "lora" else _RATES
+        return self.rate or next(rate for most, rate in table if parameters <= most)
+
+
+@dataclass(frozen=True, slots=True)
+class ShearSettings:
+    """Settings of a shearing (see engine/recover/shear/shearing.py). Rates, schedule and loss are those of Sheared LLaMA's
+    published runs."""
+
+    tokens: int = field(default=100_000, metadata=control("how many tokens to learn from", 1))
+    loss: str = field(
+        default="ce", metadata=control("cross entropy of the text (ce), KL from the source (kl), or a sum such as 0.5*kl+0.5*ce")
+    )
+    rate: float = field(default=1e-4, metadata=control("the highest learning rate of the weights", 0.0))
+    pull: float = field(default=1.0, metadata=control("the highest learning rate of the masks and of the multipliers", 0.0))
+    ramp: float = field(
+        default=0.2, metadata=control("the share of the steps over which the target comes down to what is wanted", 0.0, 1.0)
+    )
+    settle: float = field(
+        default=0.1, metadata=control("the share of the steps in the end with exact masks, in which only weights learn", 0.0, 1.0)
+    )
+    rows: int = field(default=4, metadata=_ROWS)
+    length: int = field(default=256, metadata=_LENGTH)
+    accumulate: int = field(default=1, metadata=_ACCUMULATE)
+    seed: int = field(default=0, metadata=control("of the texts' order, of the masks, and of what the source writes", 0))
+    own: int = field(default=30_000, metadata=_OWN)
+    every: int = field(default=50, metadata=_EVERY)
+    update: Update = field(
+        default="as printed",
+        metadata=control(
+            "whether a domain below its reference loss keeps its weight (as printed) or loses some (as coded)", choices=UPDATES
+        ),
+    )
+    references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
+
+    def checked(self) -> "ShearSettings":
+        """Return these settings.
+
+        Raises:
+            SettingsError: a value is invalid, or the update is unknown.
+        """
+        _require_positive(self, "tokens", "rate", "pull", "rows", "accumulate", "own", "every")
+        if not (self.ramp >= 0 and self.settle >= 0 and self.ramp + self.settle < 1):
+            raise SettingsError(
+                "a ramp of {ramp:g} and a settling of {settle:g} leave no steps between; both are shares of 1",
+                ramp=self.ramp,
+                settle=self.settle,
+            )
+        if self.update not in UPDATES:
+            raise SettingsError("unknown update '{update}'; choose one of {choices}", update=self.update, choices=", ".join(UPDATES))
+        return self
+
+
+def _require_positive(settings: RecoverySettings | ShearSettings, *names: str) -> None:
+    """Raise SettingsError unless each of these settings is None or a finite number above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise SettingsError("{name} is {value:g}, and has to be above 0", name=name, value=value)

@@ -1,0 +1,113 @@
+"""Event handlers for scores, widths and masks."""
+
+from typing import Any
+
+import gradio as gr
+
+from engine.methods.masks.pruning import MASKS
+from ui.page.handlers.responses import Answering, of_what_is_open
+
+
+class LabHandlers(Answering):
+    """The handlers of Importance, Width and Weights, and of the search for shapes."""
+
+    @of_what_is_open
+    def importance(self, key: str, axis: str, score: str, tokens: float) -> list[Any]:
+        """Measure one score of an axis."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.scoring.measure(axis, score, int(tokens)))
+
+    @of_what_is_open
+    def importances(self, key: str, axis: str, tokens: float) -> list[Any]:
+        """Measure every score of an axis that needs no gradients."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.scoring.measure(axis, None, int(tokens)))
+
+    @of_what_is_open
+    def importance_times(self, key: str, axis: str, score: str, tokens: float) -> list[Any]:
+        """Return how long the visible buttons of Importance take."""
+        bench = self._of(key)
+        return self._looked_at(bench, lambda: bench.scoring.times(axis, score, int(tokens)))
+
+    @of_what_is_open
+    def trim_times(self, key: str, score: str, compensation: str, tokens: float) -> list[Any]:
+        """Return how long trimming takes, while Width is visible."""
+        bench = self._of(key)
+        return self._looked_at(bench, lambda: bench.trimming.times(score, compensation, int(tokens)))
+
+    @of_what_is_open
+    def mask_times(self, key: str, method: str, tokens: float) -> list[Any]:
+        """Return how long pruning takes, while Weights is visible."""
+        bench = self._of(key)
+        return self._looked_at(bench, lambda: bench.pruning.times(method, int(tokens)))
+
+    @of_what_is_open
+    def look(self, key: str, tokens: float, event: gr.EventData) -> list[Any]:
+        """Open the chosen head or neuron."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.looking.look(str(event.axis), int(event.layer), int(event.unit), int(tokens)))
+
+    @of_what_is_open
+    def losses(self, key: str, event: gr.EventData) -> list[Any]:
+        """Measure the model's loss without each head of a layer, or without each of some neurons."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.looking.losses(str(event.axis), int(event.layer)))
+
+    @of_what_is_open
+    def trim(
+        self,
+        key: str,
+        choice: str,
+        threshold: float,
+        heads: float,
+        neurons: float,
+        channels: float,
+        score: str,
+        compensation: str,
+        plain: bool,
+        redistribute: bool,
+        tokens: float,
+    ) -> list[Any]:
+        """Trim the plan shown on Fold."""
+        bench = self._of(key)
+        asked = (choice, threshold, bench.trimming.kept(heads, neurons, channels), score, int(tokens), compensation)
+        return self._act(bench, lambda: bench.trimming.trim(*asked, plain=plain, redistributed=redistribute))
+
+    @of_what_is_open
+    def prune(
+        self, key: str, choice: str, threshold: float, method: str, sparsity: float, pattern: str, group: str, tokens: float, *settings: Any
+    ) -> list[Any]:
+        """Prune weights of the plan shown on Fold."""
+        bench, given = self._of(key), MASKS.given(method, settings)
+        asked = (choice, threshold, method, float(sparsity), pattern, group, int(tokens))
+        return self._act(bench, lambda: bench.pruning.prune(*asked, **given))
+
+    @of_what_is_open
+    def mask_curves(self, key: str, sparsity: float) -> list[Any]:
+        """Measure the cost of several sparsities by each method."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.pruning.curves(float(sparsity)))
+
+    @of_what_is_open
+    def width_curves(self, key: str, heads: float, neurons: float, channels: float) -> list[Any]:
+        """Measure the cost of several widths by each score."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.trimming.curves(bench.trimming.kept(heads, neurons, channels)))
+
+    @of_what_is_open
+    def time_zeros(self, key: str, choice: str, threshold: float) -> list[Any]:
+        """Time the plan shown on Fold against its source."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.timing.measure(bench.chosen(choice, threshold)[0]))
+
+    @of_what_is_open
+    def shapes(self, key: str, millions: float | None, measured: float, refit: bool, speed: bool, tokens: float) -> list[Any]:
+        """Search for the best shape with this many million parameters."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.shaping.search(millions, int(measured), refit, speed, int(tokens)))
+
+    @of_what_is_open
+    def shape(self, key: str, event: gr.EventData) -> list[Any]:
+        """Show the chosen measured shape."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.shaping.show(str(event.name)))

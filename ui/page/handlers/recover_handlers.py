@@ -1,0 +1,117 @@
+"""Event handlers of Recover: repairs and training runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from engine.errors import SettingsError
+from engine.recover.repair.seam_maps import REPAIRS
+from engine.recover.run.settings import RecoverySettings, ShearSettings
+from ui.page.bench.shared import texts_of
+from ui.page.handlers.responses import Answering, of_what_is_open
+from ui.text.commands import MORE, SHEARED, SHEARED_TO
+
+
+class RecoverHandlers(Answering):
+    """The handlers of Recover."""
+
+    @of_what_is_open
+    def repair(self, key: str, choice: str, threshold: float, kind: str, texts: str, own: str, tokens: float, *settings: Any) -> list[Any]:
+        """Repair the plan shown on Fold; the repaired plan becomes the plan shown."""
+        bench, given = self._of(key), REPAIRS.given(kind, settings)
+        on = (choice, threshold, kind)
+        return self._act(bench, lambda: bench.repairing.repair(*on, texts_of(texts, own, "evaluation"), int(tokens), **given))
+
+    @of_what_is_open
+    def repair_times(self, key: str, choice: str, threshold: float, tokens: float, *settings: Any) -> list[Any]:
+        """Return how long each visible repair takes and which repairs the plan forbids; empty where there is no plan yet."""
+        bench, given = self._of(key), REPAIRS.given("ridge", settings)
+        refused: dict[str, str] = {}
+
+        def find() -> dict[str, Any]:
+            refused.update(bench.repairing.refused(choice, threshold))
+            return bench.repairing.times(choice, threshold, int(tokens), **given)
+
+        answer = self._looked_at(bench, find)
+        return [self._refusals(refused), *(gr.update(interactive=kind not in refused) for kind in REPAIRS), *answer]
+
+    def _refusals(self, refused: dict[str, str]) -> str:
+        """Return one line per reason, after the names of the buttons that it disables."""
+        reasons = {reason: [self._say(f"repair_{kind}") for kind in refused if refused[kind] == reason] for reason in refused.values()}
+        return "\n\n".join(f"{', '.join(buttons)}: {self._in_words(reason)}" for reason, buttons in reasons.items())
+
+    @of_what_is_open
+    def undo_repair(self, key: str) -> list[Any]:
+        """Show the plan as it was before the last repair."""
+        bench = self._of(key)
+        return self._act(bench, bench.repairing.undo)
+
+    @of_what_is_open
+    def learn(self, key: str, choice: str, threshold: float, name: str, *asked: Any) -> list[Any]:
+        """Start a recovery run of the plan shown on Fold; `asked` are the values of `ui.page.tabs.recover.asked`."""
+        return self._begun(key, choice, threshold, name, asked)
+
+    @of_what_is_open
+    def measure_step(self, key: str, choice: str, threshold: float, name: str, *asked: Any) -> list[Any]:
+        """Start a run as `learn` does, but only measure the time per step; the user then decides whether to resume."""
+        return self._begun(key, choice, threshold, name, asked, measure=True)
+
+    def _begun(self, key: str, choice: str, threshold: float, name: str, asked: tuple[Any, ...], **also: Any) -> list[Any]:
+        bench = self._of(key)
+
+        def begin() -> None:
+            settings = replace(settings_of(*asked[2:]), **also)
+            bench.recovering.begin(choice, threshold, name.strip(), learned_from(*asked[:2]), settings)
+
+        return self._act(bench, begin)
+
+    @of_what_is_open
+    def shear(self, key: str, texts: list[str], files: str, *asked: Any) -> list[Any]:
+        """Start a shearing run of the open model; `asked` are the values of `ui.page.tabs.recover.sheared` after the texts."""
+        bench, count = self._of(key), len(SHEARED_TO)
+        target = {name: int(value) for name, value in zip(SHEARED_TO, asked[:count], strict=True) if value}
+        return self._act(bench, lambda: bench.recovering.shear(learned_from(texts, files), target, shearing_of(*asked[count:])))
+
+    def run(self, key: str, event: gr.EventData) -> list[Any]:
+        """Handle a chosen run, or a button below it."""
+        bench = self._of(key)
+        return self._act(bench, lambda: bench.recovering.act(str(event.what), str(event.name)))
+
+    def runs(self, key: str) -> list[Any]:
+        """Refresh the visible list of runs, which may have changed outside this tab."""
+        bench = self._of(key)
+        bench.recovering.publish()
+        return self._status(bench)
+
+
+def learned_from(bundled: list[str], files: str) -> list[str]:
+    """Return the training texts: the ticked ones, and the lines of the text box."""
+    return [*bundled, *(line.strip() for line in files.splitlines() if line.strip())]
+
+
+def shearing_of(loss: str, *more: Any) -> ShearSettings:
+    """Return the shearing settings that the controls hold; empty controls keep the default."""
+    given = {"loss": loss, **dict(zip(SHEARED, more, strict=True))}
+    return ShearSettings(**{name: value for name, value in given.items() if value not in (None, "")})
+
+
+def settings_of(budget: str, amount: float | None, train: str, until: float | None, loss: str | None, *more: Any) -> RecoverySettings:
+    """Return the recovery settings that the controls hold, in the order of `ui.page.tabs.recover.asked`.
+
+    Empty controls keep the default. So does 0 in "until" and "rate", because Gradio's number box cannot start empty (6.31).
+
+    Raises:
+        SettingsError: there is no budget.
+    """
+    if not amount:
+        raise SettingsError("name one budget: minutes or tokens")
+    given: dict[str, Any] = {
+        "train": train,
+        "until": until,
+        "loss": (loss or "").strip(),
+        budget: int(amount) if budget == "tokens" else amount,
+    }
+    given |= dict(zip(MORE, more, strict=True))
+    none = {"until": 0, "rate": 0}
+    return RecoverySettings(**{name: value for name, value in given.items() if value not in (None, "", none.get(name))})
