@@ -16,10 +16,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def control(
-    help: str, low: float | None = None, high: float | None = None, step: float | None = None, choices: Iterable[str] = ()
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    step: float | None = None,
+    choices: Iterable[str] = (),
+    label: str = "",
+    flag: str = "",
+    page: bool = True,
 ) -> Mapping[str, Any]:
-    """Return the metadata of a settings field: its help text, the bounds and step of its slider, or its choices."""
-    return {"help": help, "low": low, "high": high, "step": step, "choices": choices}
+    """Return the metadata of a settings field: its help text, the bounds and step of its slider, or its choices; its label on the page and
+    its flag in the terminal where they are not made from its name; and whether the page shows it."""
+    return {"help": help, "low": low, "high": high, "step": step, "choices": choices, "label": label, "flag": flag, "page": page}
 
 
 def about(record: type, name: str) -> Mapping[str, Any]:

@@ -181,7 +181,7 @@ def follow(recipe: str, package: str, name: str, registry: Registry, monkeypatch
 
 
 def test_every_recipe_is_tested() -> None:
-    assert set(RECIPES) == {"method", "score", "view"}
+    assert set(RECIPES) == {"method", "score", "option", "view"}
     assert [f"## Add a {what}" in CONTRIBUTING for what in ("method", "score", "view", "language")] == [True] * 4
 
 

@@ -140,7 +140,7 @@ def test_a_fourth_objective_is_one_function(tiny: Callable[..., Model], monkeypa
     found = drain(Judge(model, calibration_of(TEXTS)).judge(plan))
     assert objective.score(plan) == pytest.approx(1 - found.top1_agreement)
     with gr.Blocks():
-        assert ("other first choices", "disagreement") in search.build("en").objective.choices
+        assert ("other first choices", "disagreement") in search.build("en").asked["objective"].choices
 
 
 def test_a_field_tells_its_type_and_default() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.actions import Action
 from engine.errors import SettingsError
 from engine.settings import control
 
@@ -37,3 +38,8 @@ class WritingSettings:
                 seed=self.seed,
             )
         return self
+
+
+WRITE = Action(
+    "write", "Let a model write text of its own to train on, sampled at temperature 1 from the beginning of a text.", WritingSettings
+)

@@ -15,7 +15,7 @@ from engine.models.files.tensors import places_in
 from engine.models.shapes import shape_of
 from engine.plans.description import require_depth, weigh
 from engine.plans.outputs import plan_outputs
-from engine.plans.trimming import plan_config
+from engine.plans.trimming import form_of
 from engine.types import Model, Plan
 
 
@@ -34,7 +34,8 @@ def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> 
         )
     every = tuple(model.network.parameters())
     parameters, _ = weigh(model.spec, plan)
-    outputs = plan_outputs(model.config, plan, places_in(model.folder), "auto")
+    form = form_of(model.config, plan)
+    outputs = plan_outputs(model.config, plan, form, places_in(model.folder), "auto")
     return Memory(
         context=context,
         batch=batch,
@@ -43,7 +44,7 @@ def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> 
         source_weights=sum(tensor.nbytes for tensor in every),
         plan_weights=parameters * model.network.dtype.itemsize,
         source_cache=cache_bytes(model.config, model.network.dtype, context, batch),
-        plan_cache=cache_bytes(plan_config(model.config, plan), model.network.dtype, context, batch),
+        plan_cache=cache_bytes(form.config, model.network.dtype, context, batch),
         plan_disk=sum(output.bytes for output in outputs.values()),
         depth_ratio=plan.depth / plan.source_depth,
     )

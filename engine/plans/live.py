@@ -17,7 +17,7 @@ from engine.model_lock import check_cancelled
 from engine.models.families import blocks_of
 from engine.plans.description import require_depth
 from engine.plans.surgery import Mixer
-from engine.plans.trimming import Cutter, plan_config, role_of
+from engine.plans.trimming import Cutter, form_of, role_of
 from engine.types import Model, Plan, Trim
 
 
@@ -53,7 +53,7 @@ def _skeleton(source: Any, plan: Plan) -> Any:
     This uses torch's device context, not accelerate's `init_empty_weights`: that patches torch.nn.Module for all threads, and another tab
     may be opening a model.
     """
-    config = plan_config(source.config, plan)
+    config = form_of(source.config, plan).config
     config._attn_implementation = source.config._attn_implementation  # not included in the config's dictionary
     with torch.device("meta"):
         return type(source)(config)

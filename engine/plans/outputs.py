@@ -9,14 +9,14 @@ import torch
 from engine.errors import ExportError
 from engine.models.families import architecture_of
 from engine.models.files.tensors import Output, TensorPlace, read_tensor
-from engine.models.shapes import shape_of
 from engine.plans.surgery import made, new_bias
-from engine.plans.trimming import Cutter, new_biases, role_of, trimmed_shape
-from engine.types import Block, Plan, Trim
+from engine.plans.trimming import Cutter, PlanForm, role_of
+from engine.types import Block, Plan, Shape, Trim
 
 
-def plan_outputs(config: Any, plan: Plan, places: dict[str, TensorPlace], dtype: str) -> dict[str, Output]:
-    """Return the tensors to write, by name, made from the source tensors at `places`. Integer and boolean tensors keep their dtype.
+def plan_outputs(config: Any, plan: Plan, form: PlanForm, places: dict[str, TensorPlace], dtype: str) -> dict[str, Output]:
+    """Return the tensors to write, by name, made from the source tensors at `places`; `config` is the source's. Integer and
+    boolean tensors keep their dtype.
 
     Raises:
         ExportError: the checkpoint lacks a tensor that the plan needs, or does not use the family's tensor names.
@@ -26,7 +26,7 @@ def plan_outputs(config: Any, plan: Plan, places: dict[str, TensorPlace], dtype:
     stem = next((s for s in stems if any(name.startswith(f"{s}.0.") for name in places)), None)
     if stem is None:
         raise ExportError("no tensor of the checkpoint is named {blocks}.0.…, so its layers cannot be told apart", blocks=row.blocks)
-    maker = _Maker(config, stem, places, dtype)
+    maker = _Maker(config, form.shape, stem, places, dtype)
     pattern = re.compile(rf"{re.escape(stem)}\.(\d+)\.(.+)")
     layers: dict[int, list[str]] = {}
     outputs: dict[str, Output] = {}
@@ -35,19 +35,18 @@ def plan_outputs(config: Any, plan: Plan, places: dict[str, TensorPlace], dtype:
             outputs[name] = maker.outside(name, plan.blocks[0].trim)
         else:
             layers.setdefault(int(match[1]), []).append(match[2])
-    added = [name for names in new_biases(row, plan, partial(getattr, config)).values() for name in names]
     for index, block in enumerate(plan.blocks):
         outputs |= {f"{stem}.{index}.{rest}": maker.inside(block, rest) for rest in layers[block.home]}
-        outputs |= {f"{stem}.{index}.{name}.bias": maker.new_bias(block, name) for name in added}
+        outputs |= {f"{stem}.{index}.{name}.bias": maker.new_bias(block, name) for name in form.added}
     return outputs
 
 
 class _Maker:
     """Makes the tensors of a checkpoint."""
 
-    def __init__(self, config: Any, stem: str, places: dict[str, TensorPlace], dtype: str) -> None:
+    def __init__(self, config: Any, shape: Shape, stem: str, places: dict[str, TensorPlace], dtype: str) -> None:
         self._cutter, self._stem, self._places, self._dtype = Cutter(config), stem, places, dtype
-        self._shape = shape_of(config)
+        self._shape = shape
 
     def outside(self, name: str, trim: Trim | None) -> Output:
         """Return a tensor outside the blocks, such as the embedding."""
@@ -68,16 +67,15 @@ class _Maker:
         place = self._places[self._named(sources[-1], rest)]
         kind, shape = self._kind(place), place.shape
         if block.trim is not None and (axes := self._cutter.axes(rest)):
-            left = trimmed_shape(self._shape, block.trim)
-            shape = tuple(left.size(axis) for axis in axes)
+            shape = tuple(self._shape.size(axis) for axis in axes)
         return Output(kind, shape, partial(made, self._cutter, block, rest, lambda layer: self._read(layer, rest), kind))
 
     def new_bias(self, block: Block, projection: str) -> Output:
         """Return the bias of a projection that has none in the source."""
         kind, name = self._kind(self._places[self._named(block.home, f"{projection}.weight")]), f"{projection}.bias"
         (axis,) = self._cutter.axes(name)
-        shape = (trimmed_shape(self._shape, block.trim).size(axis),)
-        return Output(kind, shape, partial(new_bias, self._cutter, block, name, kind))
+        size = self._shape.size(axis)
+        return Output(kind, (size,), partial(new_bias, block, name, size, kind))
 
     def _read(self, layer: int, rest: str) -> torch.Tensor:
         name = self._named(layer, rest)

@@ -101,16 +101,11 @@ def made(
     return tensor if left is None else tensor * unpack_mask(left, tuple(tensor.shape)).to(device)
 
 
-def new_bias(cutter: Cutter, block: Block, name: str, dtype: torch.dtype, device: Any = "cpu") -> torch.Tensor:
-    """Return a bias that no source layer has, in the trimmed shape: the plan's own, or zeros where another projection of the same config
-    switch has one."""
+def new_bias(block: Block, name: str, size: int, dtype: torch.dtype, device: Any = "cpu") -> torch.Tensor:
+    """Return a bias [size] that no source layer has, in the trimmed shape: the plan's own, or zeros where another projection of the same
+    config switch has one."""
     own = _named(block.trim.refits, name) if block.trim else None
-    (axis,) = cutter.axes(name)
-    return (
-        torch.zeros(trimmed_shape(cutter.shape, block.trim).size(axis), dtype=dtype, device=device)
-        if own is None
-        else own.to(device, dtype)
-    )
+    return torch.zeros(size, dtype=dtype, device=device) if own is None else own.to(device, dtype)
 
 
 def _mixed(cutter: Cutter, block: Block, name: str, read: Callable[[int], torch.Tensor], dtype: torch.dtype, device: Any) -> torch.Tensor:
@@ -167,7 +162,9 @@ class Mixer:
         home = self._layers[block.home].get_submodule(module)._parameters[kind]
         if home is None:
             weight = self._layers[block.home].get_parameter(f"{module}.weight")
-            return new_bias(self.cutter, block, name, dtype or weight.dtype, weight.device)
+            (axis,) = self.cutter.axes(name)
+            size = trimmed_shape(self.cutter.shape, block.trim).size(axis)
+            return new_bias(block, name, size, dtype or weight.dtype, weight.device)
         return made(self.cutter, block, name, self._reader(name), dtype or home.dtype, home.device)
 
     def weight(self, block: Block, projection: str) -> torch.Tensor:

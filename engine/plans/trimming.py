@@ -12,6 +12,7 @@ it is scaled too, and the final norm then needs no factor.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,19 +25,30 @@ from engine.models.shapes import Shape, shape_of, shaped_config
 from engine.types import Plan, Trim
 
 
-def plan_config(config: Any, plan: Plan) -> Any:
-    """Return the config of a plan's model, with its depth and its widths.
+@dataclass(frozen=True, eq=False, slots=True)
+class PlanForm:
+    """The form of a plan's model: its config, its shape, and the projections that have a bias in it but not in the source."""
+
+    config: Any
+    shape: Shape
+    added: tuple[str, ...] = ()
+
+
+def form_of(config: Any, plan: Plan) -> PlanForm:
+    """Return the form of a plan's model, with its depth and its widths, from the source's config.
 
     Raises:
         PlanError: the family's stock class does not support the shape.
     """
     resized = resized_config(config, plan.kept)
-    trim = plan.blocks[0].trim
+    trim, shape = plan.blocks[0].trim, shape_of(resized)
     if trim is None:
-        return resized
-    shaped = shaped_config(resized, trimmed_shape(shape_of(resized), trim))
-    shaped.update(dict.fromkeys(new_biases(architecture_of(config), plan, partial(getattr, config)), True))
-    return shaped
+        return PlanForm(resized, shape)
+    shape = trimmed_shape(shape, trim)
+    shaped = shaped_config(resized, shape)
+    switches = new_biases(architecture_of(config), plan, partial(getattr, config))
+    shaped.update(dict.fromkeys(switches, True))
+    return PlanForm(shaped, shape, tuple(name for names in switches.values() for name in names))
 
 
 def new_biases(row: Architecture, plan: Plan, has: Callable[[str], bool]) -> dict[str, tuple[str, ...]]:

@@ -67,7 +67,7 @@ class Search:
             SettingsError: the target or the budget is invalid.
         """
         require_target(objective.model.spec.depth, keep)
-        SearchSettings(seconds, survivors).checked()
+        SearchSettings(seconds=seconds, survivors=survivors).checked()
         self.objective, self.keep, self.seconds, self.survivors = objective, keep, seconds, survivors
         self.depth = objective.model.spec.depth
         self.history: list[Found] = []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engine.actions import Action
 from engine.errors import SettingsError
 from engine.methods.depth.baselines import require_target
 from engine.settings import control
@@ -19,7 +20,7 @@ class Target:
     """
 
     keep: int | None = field(default=None, metadata=control("layers to keep"))
-    parameters: float | None = None
+    parameters: float | None = field(default=None, metadata=control("or: at most so many parameters"))
     bytes: float | None = None
     context: int = field(default=0, metadata=control("tokens in the KV cache", 0))
     batch: int = field(default=1, metadata=control("sequences of that length", 1))
@@ -54,6 +55,7 @@ class Target:
 class SearchSettings:
     """Settings of a search."""
 
+    objective: str = field(default="kl", metadata=control("what is searched for"))
     seconds: float = field(default=120.0, metadata=control("how long to search at most", 10, 600, 10))
     survivors: tuple[str, ...] = field(default=SURVIVORS, metadata=control("what may stand at a seam", choices=SURVIVORS))
     repair: bool = field(default=False, metadata=control("repair the best few plans and take the best of those"))
@@ -93,3 +95,31 @@ class SweepSettings:
         if self.seconds is not None and not self.seconds > 0:
             raise SettingsError("a sweep needs time; {seconds} seconds are none", seconds=self.seconds)
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class ShapesSettings:
+    """Settings of a search for shapes near a budget of parameters."""
+
+    measured: int = field(default=10, metadata=control("how many of the most promising are measured", 1, 20, 1))
+    refit: bool = field(default=True, metadata=control("refit the projections that read cut parts in those that are measured"))
+    seconds: float = field(
+        default=30.0, metadata=control("how long each depth's layers are searched for; 0 takes the estimates' own", 0, page=False)
+    )
+    speed: bool = field(default=True, metadata=control("time those that are measured, and the source"))
+
+
+SEARCH = Action(
+    "search", "Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written.", SearchSettings
+)
+SWEEP = Action(
+    "sweep",
+    "Write every plan that Layer Collapse can reach (all rules, C and I), with its cost: the most layers first, then the cheapest. "
+    "It goes best first, so that --seconds, or Ctrl-C, leaves the most useful plans written.",
+    SweepSettings,
+)
+SHAPES = Action(
+    "shapes",
+    "Rank all legal shapes near a budget over depth, heads, neurons and channels, measure the best, and write them with a plan.",
+    ShapesSettings,
+)

@@ -21,7 +21,8 @@ from engine.judge.speed import Speed
 from engine.messages import Message
 from engine.methods.depth.baselines import plan_of_kept
 from engine.methods.width.refit import refit
-from engine.methods.width.widths import AXES, Kept, trim
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import AXES, trim
 from engine.models.shapes import legal_channels, legal_heads, parameters_at, shape_of
 from engine.models.texts import Pack
 from engine.plans.rules import untouched
@@ -132,9 +133,9 @@ def searched(objective: Objective, seconds: float) -> Callable[[int], Job[Plan]]
 def shaped(model: Model, plan: Plan, shape: Shape, packs: Sequence[Pack], refitted: bool) -> Job[Plan]:
     """Return a plan of a shape's depth trimmed to its width by |X||W|, and, if `refitted`, with refitted consumers."""
     whole = shape_of(model.config)
-    kept = Kept(**{axis: getattr(shape, axis) for axis in AXES if getattr(shape, axis) != getattr(whole, axis)})
-    if kept != Kept():
-        return (yield from trim(model, plan, packs, kept, compensation="refit" if refitted else "nothing"))
+    kept = TrimSettings(**{axis: getattr(shape, axis) for axis in AXES if getattr(shape, axis) != getattr(whole, axis)})
+    if kept != TrimSettings():
+        return (yield from trim(model, plan, packs, replace(kept, compensation="refit" if refitted else "nothing")))
     return (yield from refit(model, plan, packs)) if refitted else plan
 
 

@@ -3,6 +3,7 @@
 It trains here in minutes, and has KV groups of three heads, so that a third of them can be cut as in the demo.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from engine.judge.evaluation import Judge
 from engine.judge.practice import practice_packs
 from engine.methods.masks.pruning import prune
 from engine.methods.masks.selection import Wanted
-from engine.methods.width.widths import Kept, trim
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import trim
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.models.texts import bundled
@@ -65,8 +67,8 @@ def second(row: Row, folder: Path) -> None:
         return found.ratio
 
     with for_now():
-        for what, kept in (("heads 6 to 2", Kept(heads=2)), ("neurons -75 %", Kept(neurons=88))):
-            plain = cost(drain(trim(model, whole, packs, kept, "minitron", compensation="nothing")))
+        for what, kept in (("heads 6 to 2", TrimSettings(heads=2)), ("neurons -75 %", TrimSettings(neurons=88))):
+            plain = cost(drain(trim(model, whole, packs, replace(kept, score="minitron", compensation="nothing"))))
             ratio = cost(drain(trim(model, whole, packs, kept))) / plain
             row(f"qwen3: {what}, refit / plain Minitron", f"{ratio:.2f}", "< 1", ratio < 1)
         methods = ("magnitude", "wanda", "gblm", "sparsegpt")

@@ -12,7 +12,8 @@ from engine.jobs import drain
 from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Judge
 from engine.judge.practice import practice_packs
-from engine.methods.width.widths import Kept, trim
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import trim
 from engine.models.texts import bundled
 from engine.plans.rules import untouched
 from engine.plans.tensor_store import for_now
@@ -22,7 +23,7 @@ from engine.types import Model, Plan
 
 Row = Callable[[str, str, str, bool], None]
 TOKENS = 12_000
-KEPT = Kept(heads=6, neurons=1152)
+KEPT = TrimSettings(heads=6, neurons=1152)
 TARGET = {"heads": 6, "neurons": 1152}
 SHEARING = ShearSettings(tokens=TOKENS, rows=1, length=256, loss="kl", rate=3e-4)
 
@@ -38,8 +39,8 @@ def sheared(model: Model, row: Row, tokens: int = TOKENS) -> None:
             return drain(shear(model, begin_shearing(model, TARGET, ["practice"], settings, Path(folder, "run"))))
 
     ways: dict[str, Callable[[], Plan | None]] = {
-        "Minitron's scores": lambda: drain(trim(model, start, packs, KEPT, "minitron", compensation="nothing")),
-        "our scores, solved again": lambda: drain(trim(model, start, packs, KEPT, "weighted")),
+        "Minitron's scores": lambda: drain(trim(model, start, packs, replace(KEPT, score="minitron", compensation="nothing"))),
+        "our scores, solved again": lambda: drain(trim(model, start, packs, KEPT)),
         "sheared": by_masks,
     }
     found = {}

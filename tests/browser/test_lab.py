@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 
 from engine.errors import SettingsError
 from engine.methods.depth.baselines import plan_of_kept
-from engine.methods.width.widths import Kept, kept_for
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import kept_for
 from engine.models.shapes import facts_of
 from engine.plans.rules import untouched
 from engine.types import Model
@@ -167,7 +168,7 @@ def test_what_is_opened_on_importance(page: Page, app: App) -> None:
 
 def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app: App, tiny: Callable[..., Model], tmp_path: Path) -> None:
     model, whole = tiny("llama"), untouched(6)
-    most = [kept_for(model, whole, kept, 45_000).neurons for kept in (Kept(), Kept(heads=2))]
+    most = [kept_for(model, whole, kept, 45_000).neurons for kept in (TrimSettings(), TrimSettings(heads=2))]
     page.set_default_timeout(LONG)
     page.goto(app.link("C=2&I=1&L=0&T=1"))
     page.locator("#model input, #model textarea").fill(str(save_tiny(tmp_path / "narrow", "llama")))
@@ -218,7 +219,7 @@ def test_the_page_and_the_terminal_meet_a_target_alike(page: Page, app: App, tin
         facts, whole = facts_of(model.config, model.spec), model.spec.parameters
         heads, channels = (None, None) if family == "gpt2" else (2, 28)
         for depth, share in product((6, 4), (0.3, 0.5, 0.61, 0.8, 1.0)):
-            for kept in (Kept(), Kept(heads=heads, channels=channels)):
+            for kept in (TrimSettings(), TrimSettings(heads=heads, channels=channels)):
                 plan, asked = plan_of_kept(6, range(depth), "short"), {axis: n for axis, n in asdict(kept).items() if n}
                 try:
                     found = kept_for(model, plan, kept, share * whole).neurons or facts["shape"]["neurons"]

@@ -15,7 +15,8 @@ from engine.judge.speed import measure_speed
 from engine.methods.depth.baselines import baseline
 from engine.methods.masks.pruning import prune
 from engine.methods.masks.selection import Wanted
-from engine.methods.width.widths import Kept, trim
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import trim
 from engine.models.texts import calibration_of, tokens_in
 from engine.plans.files import plan_from_json, plan_to_json
 from engine.plans.provenance import Made, made
@@ -34,7 +35,7 @@ def three(tiny: Callable[..., Model]) -> tuple[Model, Plan]:
     model = tiny("llama")
     packs = practice_packs(model, PRACTICE, 700)
     plan = drain(baseline(objective_of(model), "bi", 5))
-    plan = drain(trim(model, plan, packs, Kept(neurons=24), "minitron"))
+    plan = drain(trim(model, plan, packs, TrimSettings(neurons=24, score="minitron")))
     return model, drain(prune(model, plan, packs, "wanda", Wanted(0.5)))
 
 
@@ -83,6 +84,6 @@ def test_the_report_tells_them_and_knows_the_texts_that_were_fitted_to(three: tu
     assert "Heads, neurons or channels that matter least were cut too. Single weights were made zero." in words(page)
     assert "as large and as fast as if they were none" in words(page)
     assert "6 layers to 5" in words(page)
-    narrow = drain(trim(model, untouched(6), practice_packs(model, PRACTICE, 700), Kept(neurons=24), compensation="nothing"))
+    narrow = drain(trim(model, untouched(6), practice_packs(model, PRACTICE, 700), TrimSettings(neurons=24, compensation="nothing")))
     assert f"{model.spec.name}, pruned" in words(report_of(model, plan=narrow, frontier=None))
     assert {PRACTICE.fingerprint, calibration_of(TEXTS).fingerprint} <= _fitted_to(plan, {})

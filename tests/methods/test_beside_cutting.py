@@ -1,6 +1,7 @@
 """Compensations for cut parts: FLAP's biases and Minitron's redistribution of heads, against naive transcriptions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from engine.methods.masks.pruning import prune
 from engine.methods.masks.selection import wanted
 from engine.methods.width.redistribution import pairs
 from engine.methods.width.refit import refit
-from engine.methods.width.widths import Kept, scores, trim
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import scores, trim
 from engine.models.families import architecture_of, blocks_of
 from engine.models.shapes import shape_of
 from engine.plans.description import describe, weigh
@@ -28,15 +30,15 @@ from tests.methods.test_widths import inputs_of, packs_of
 from tests.plans.test_trimming import masked_logits, run
 
 BIASED = {
-    "llama": (Kept(heads=2, neurons=30, channels=28), ("attention_bias", "mlp_bias")),
-    "qwen3": (Kept(heads=2), ("attention_bias",)),
-    "gemma3_text": (Kept(heads=2), ("attention_bias",)),
-    "gpt2": (Kept(neurons=100), ()),
+    "llama": (TrimSettings(heads=2, neurons=30, channels=28), ("attention_bias", "mlp_bias")),
+    "qwen3": (TrimSettings(heads=2), ("attention_bias",)),
+    "gemma3_text": (TrimSettings(heads=2), ("attention_bias",)),
+    "gpt2": (TrimSettings(neurons=100), ()),
 }
 
 
-def biased(model: Model, kept: Kept, plan: Plan | None = None, **more: Any) -> Plan:
-    return drain(trim(model, plan or untouched(6), packs_of(model), kept, compensation="bias", **more))
+def biased(model: Model, kept: TrimSettings, plan: Plan | None = None, **more: Any) -> Plan:
+    return drain(trim(model, plan or untouched(6), packs_of(model), replace(kept, compensation="bias", **more)))
 
 
 # --- Biases ---
@@ -86,14 +88,14 @@ def test_a_plan_with_biases_is_one_model_in_every_form(family: str, tiny: Callab
 
 def test_the_checks_of_an_export_know_the_biases(tiny: Callable[..., Model], tmp_path: Path, in_this_process: None) -> None:
     model = tiny("llama")
-    report = drain(export(model.source, model.folder, biased(model, Kept(heads=2, neurons=30)), tmp_path / "out"))
+    report = drain(export(model.source, model.folder, biased(model, TrimSettings(heads=2, neurons=30)), tmp_path / "out"))
     assert report.passed, report.checks
     assert {"keys", "shapes", "logits"} <= {check.name for check in report.checks}
 
 
 def test_a_model_that_has_the_biases_keeps_its_own(tiny: Callable[..., Model]) -> None:
     model = tiny("llama", attention_bias=True)
-    plan = biased(model, Kept(heads=2))
+    plan = biased(model, TrimSettings(heads=2))
     network = live_network(model, plan)
     assert (network.config.attention_bias, network.config.mlp_bias) == (True, False)
     for block, home, cut in zip(blocks_of(network), blocks_of(model.network), plan.blocks, strict=True):
@@ -105,7 +107,7 @@ def test_a_model_that_has_the_biases_keeps_its_own(tiny: Callable[..., Model]) -
 
 def test_biases_stay_when_weights_are_pruned_and_go_when_they_are_solved_again(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
-    plan = biased(model, Kept(neurons=30))
+    plan = biased(model, TrimSettings(neurons=30))
     masked = drain(prune(model, plan, packs_of(model), "wanda", wanted(0.5, None, "output")))
     network = live_network(model, masked)
     for with_mask, without in zip(blocks_of(network), blocks_of(live_network(model, plan)), strict=True):
@@ -119,14 +121,14 @@ def test_biases_stay_when_weights_are_pruned_and_go_when_they_are_solved_again(t
 @pytest.mark.parametrize(
     ("family", "kept", "why"),
     [
-        ("mistral", Kept(heads=2), "heads of mistral: its stock class has none in self_attn.o_proj"),
-        ("phi3", Kept(neurons=30), "neurons of phi3: its stock class has none in mlp.down_proj"),
-        ("qwen2", Kept(heads=2), "heads of qwen2"),
-        ("qwen3", Kept(heads=2, neurons=30), "neurons of qwen3"),
-        ("llama", Kept(channels=28), "a bias makes up for heads or neurons"),
+        ("mistral", TrimSettings(heads=2), "heads of mistral: its stock class has none in self_attn.o_proj"),
+        ("phi3", TrimSettings(neurons=30), "neurons of phi3: its stock class has none in mlp.down_proj"),
+        ("qwen2", TrimSettings(heads=2), "heads of qwen2"),
+        ("qwen3", TrimSettings(heads=2, neurons=30), "neurons of qwen3"),
+        ("llama", TrimSettings(channels=28), "a bias makes up for heads or neurons"),
     ],
 )
-def test_a_bias_that_no_stock_class_has_is_refused(family: str, kept: Kept, why: str, tiny: Callable[..., Model]) -> None:
+def test_a_bias_that_no_stock_class_has_is_refused(family: str, kept: TrimSettings, why: str, tiny: Callable[..., Model]) -> None:
     with pytest.raises(SettingsError, match=why):
         biased(tiny(family), kept)
 
@@ -151,8 +153,8 @@ def test_heads_pair_off_from_the_border_outwards(kept: int, expected: list[tuple
 def test_redistribution_is_the_papers(family: str, changes: dict[str, Any], left: int, tiny: Callable[..., Model]) -> None:
     model = tiny(family, **changes)
     packs, config = packs_of(model), model.config
-    plan = drain(trim(model, untouched(6), packs, Kept(heads=left), "minitron", compensation="nothing", redistributed=True))
-    plain = drain(trim(model, untouched(6), packs, Kept(heads=left), "minitron", compensation="nothing"))
+    plan = drain(trim(model, untouched(6), packs, TrimSettings(heads=left, score="minitron", compensation="nothing", redistribute=True)))
+    plain = drain(trim(model, untouched(6), packs, TrimSettings(heads=left, score="minitron", compensation="nothing")))
     scored = drain(scores(model, untouched(6), packs, ("heads",), "minitron"))["heads"]
     groups = config.num_key_value_heads if config.num_key_value_heads < config.num_attention_heads else 1
     L, K, width = config.num_attention_heads // groups, left // groups, shape_of(config).head_dim
@@ -182,7 +184,7 @@ def test_redistribution_is_the_papers(family: str, changes: dict[str, Any], left
 
 def test_redistributed_heads_stay_when_what_reads_them_is_solved_again(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
-    plan = drain(trim(model, untouched(6), packs_of(model, 2000), Kept(heads=2), redistributed=True))
+    plan = drain(trim(model, untouched(6), packs_of(model, 2000), TrimSettings(heads=2, redistribute=True)))
     for block in plan.blocks:
         assert block.trim is not None
         assert "self_attn.q_proj.weight" in dict(block.trim.refits)

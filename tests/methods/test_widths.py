@@ -13,7 +13,8 @@ from engine.jobs import drain
 from engine.judge.objectives import Objective
 from engine.judge.practice import practice_packs
 from engine.methods.width.refit import Normal, refit
-from engine.methods.width.widths import SCORES, Kept, scores, trim
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import SCORES, scores, trim
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack, calibration_of
 from engine.plans.live import live_network
@@ -172,7 +173,7 @@ def test_taylor_counts_the_keys_and_values_that_are_a_heads_own(
 
 def test_taylor_counts_them_too_once_a_trim_has_left_no_other_head(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
-    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=2), "minitron", compensation="nothing"))
+    plan = drain(trim(model, untouched(6), packs_of(model), TrimSettings(heads=2, score="minitron", compensation="nothing")))
     found = drain(scores(model, plan, packs_of(model), ("heads",), "taylor"))["heads"]
     for ours, block in zip(found, products(model, plan), strict=True):
         torch.testing.assert_close(ours, by_group(block, "element", "self_attn.o_proj", 8, ROWS["llama"][2:]), rtol=2e-3, atol=1e-6)
@@ -198,7 +199,7 @@ def test_maw_is_the_largest_weights_of_gate_and_up(tiny: Callable[..., Model]) -
 def test_a_trim_keeps_the_highest_of_each_group_and_layer(family: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family)
     packs = packs_of(model)
-    plan = drain(trim(model, untouched(6), packs, Kept(2, 30, 28), "minitron", compensation="nothing"))
+    plan = drain(trim(model, untouched(6), packs, TrimSettings(2, 30, 28, score="minitron", compensation="nothing")))
     found = drain(scores(model, untouched(6), packs, ("heads", "neurons", "channels"), "minitron"))
     total = torch.stack(found["channels"]).sum(0)
     for block, heads, neurons in zip(plan.blocks, found["heads"], found["neurons"], strict=True):
@@ -215,7 +216,7 @@ def test_a_trim_keeps_the_highest_of_each_group_and_layer(family: str, tiny: Cal
 
 def test_a_model_without_groups_loses_whole_heads(tiny: Callable[..., Model]) -> None:
     model = tiny("qwen2", num_key_value_heads=4)
-    plan = drain(trim(model, untouched(6), packs_of(model), Kept(heads=3), "weighted", compensation="nothing"))
+    plan = drain(trim(model, untouched(6), packs_of(model), TrimSettings(heads=3, compensation="nothing")))
     config = live_network(model, plan).config
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (3, 3, 8)
 
@@ -223,37 +224,37 @@ def test_a_model_without_groups_loses_whole_heads(tiny: Callable[..., Model]) ->
 def test_a_trim_goes_on_from_a_trim(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
     packs = packs_of(model)
-    first = drain(trim(model, untouched(6), packs, Kept(neurons=40), "minitron", compensation="nothing"))
-    both = drain(trim(model, first, packs, Kept(heads=2, neurons=20), "minitron", compensation="nothing"))
+    first = drain(trim(model, untouched(6), packs, TrimSettings(neurons=40, score="minitron", compensation="nothing")))
+    both = drain(trim(model, first, packs, TrimSettings(heads=2, neurons=20, score="minitron", compensation="nothing")))
     for before, after in zip(first.blocks, both.blocks, strict=True):
         assert before.trim is not None
         assert after.trim is not None
         assert set(after.trim.neurons or ()) < set(before.trim.neurons or ())
         assert (len(after.trim.neurons or ()), len(after.trim.heads or ())) == (20, 2)
     with pytest.raises(SettingsError, match="44 neurons cannot be kept of 40"):
-        drain(trim(model, first, packs, Kept(neurons=44), "minitron"))
+        drain(trim(model, first, packs, TrimSettings(neurons=44, score="minitron")))
 
 
 @pytest.mark.parametrize(
     ("family", "kept", "score", "why"),
     [
-        ("llama", Kept(), "weighted", "nothing is to be cut"),
-        ("llama", Kept(heads=4, neurons=48), "weighted", "nothing is to be cut"),
-        ("llama", Kept(heads=3), "weighted", "each of the 2 KV groups keeps as many"),
-        ("llama", Kept(heads=0), "weighted", "0 heads cannot be kept of 4"),
-        ("llama", Kept(neurons=49), "weighted", "49 neurons cannot be kept of 48"),
-        ("llama", Kept(channels=30), "weighted", "not a multiple of the number of attention heads"),
-        ("llama", Kept(heads=2), "maw", "maw is no score of heads; choose one of"),
-        ("llama", Kept(channels=28), "obs", "obs is no score of channels"),
-        ("llama", Kept(heads=2), "loudest", "unknown score 'loudest'"),
-        ("gpt2", Kept(heads=2), "weighted", "the heads of gpt2 cannot be cut"),
-        ("gpt2", Kept(channels=28), "weighted", "the channels of gpt2 cannot be cut"),
+        ("llama", TrimSettings(), "weighted", "nothing is to be cut"),
+        ("llama", TrimSettings(heads=4, neurons=48), "weighted", "nothing is to be cut"),
+        ("llama", TrimSettings(heads=3), "weighted", "each of the 2 KV groups keeps as many"),
+        ("llama", TrimSettings(heads=0), "weighted", "0 heads cannot be kept of 4"),
+        ("llama", TrimSettings(neurons=49), "weighted", "49 neurons cannot be kept of 48"),
+        ("llama", TrimSettings(channels=30), "weighted", "not a multiple of the number of attention heads"),
+        ("llama", TrimSettings(heads=2), "maw", "maw is no score of heads; choose one of"),
+        ("llama", TrimSettings(channels=28), "obs", "obs is no score of channels"),
+        ("llama", TrimSettings(heads=2), "loudest", "unknown score 'loudest'"),
+        ("gpt2", TrimSettings(heads=2), "weighted", "the heads of gpt2 cannot be cut"),
+        ("gpt2", TrimSettings(channels=28), "weighted", "the channels of gpt2 cannot be cut"),
     ],
 )
-def test_what_cannot_be_cut_is_refused(family: str, kept: Kept, score: str, why: str, tiny: Callable[..., Model]) -> None:
+def test_what_cannot_be_cut_is_refused(family: str, kept: TrimSettings, score: str, why: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family)
     with pytest.raises((SettingsError, PlanError), match=why):
-        drain(trim(model, untouched(6), packs_of(model), kept, score))
+        drain(trim(model, untouched(6), packs_of(model), replace(kept, score=score)))
 
 
 def test_every_score_serves_an_axis_and_says_which() -> None:
@@ -282,8 +283,8 @@ def test_normal_equations_are_those_of_ridge_regression() -> None:
 def test_solving_again_lowers_the_divergence_on_other_text(family: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family, max_position_embeddings=64) if family != "gpt2" else tiny(family)
     packs = packs_of(model, 6000)
-    kept = Kept(neurons=36) if family == "gpt2" else Kept(heads=2, neurons=36)
-    bare = drain(trim(model, untouched(6), packs, kept, compensation="nothing"))
+    kept = TrimSettings(neurons=36) if family == "gpt2" else TrimSettings(heads=2, neurons=36)
+    bare = drain(trim(model, untouched(6), packs, replace(kept, compensation="nothing")))
     found = drain(refit(model, bare, packs))
     assert found.blocks == drain(trim(model, untouched(6), packs, kept)).blocks
     names = {name for block in found.blocks for name, _ in (block.trim.refits if block.trim else ())}

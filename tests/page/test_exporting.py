@@ -10,7 +10,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
+from engine.export.settings import ExportSettings
 from engine.methods.depth.laco import LacoSettings
+from engine.methods.masks.settings import PruneSettings
 from engine.plans import tensor_store
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_to_json, read_json
@@ -44,7 +46,7 @@ def test_nothing_is_chosen_while_the_map_is_out_of_date(bench: Workbench) -> Non
         with pytest.raises(PlanError, match="not ready"):
             bench.chosen("map", 0.9)
         with pytest.raises(PlanError, match="not ready"):
-            start_export(bench, "map", 0.9, "auto", "5GB", "name")
+            start_export(bench, "map", 0.9, ExportSettings(), "name")
     wait_for_jobs()
     assert dict(bench.chosen("map", 0.9)[0].settings)["rule"] == "mean"
 
@@ -53,7 +55,7 @@ def test_nothing_is_chosen_while_the_map_is_out_of_date(bench: Workbench) -> Non
     "do",
     [
         lambda bench: bench.chosen("map", 0.9),
-        lambda bench: start_export(bench, "map", 0.9, "auto", "5GB", "name"),
+        lambda bench: start_export(bench, "map", 0.9, ExportSettings(), "name"),
         lambda bench: bench.load_plan(plan_to_json(fold_spans(DEPTH, [(1, 2)], "mean"))),
     ],
 )
@@ -78,7 +80,7 @@ NAMES = ("", ".", "..", "../x", "a/b", "a\\b", "/tmp/x", ".hidden", "-rf", "a b"
 def test_a_name_that_could_lead_elsewhere_is_refused(bench: Workbench) -> None:
     for name in NAMES:
         with pytest.raises(ExportError):
-            start_export(bench, "map", 0.9, "auto", "5GB", name)
+            start_export(bench, "map", 0.9, ExportSettings(), name)
         assert bench.runner.state() is None, name
         assert not bench.export_folder.exists(), name
 
@@ -86,21 +88,21 @@ def test_a_name_that_could_lead_elsewhere_is_refused(bench: Workbench) -> None:
 def test_a_name_that_is_taken_is_refused(bench: Workbench) -> None:
     (bench.export_folder / "taken").mkdir(parents=True)
     with pytest.raises(ExportError, match="exists already"):
-        start_export(bench, "map", 0.9, "auto", "5GB", "taken")
+        start_export(bench, "map", 0.9, ExportSettings(), "taken")
     assert list((bench.export_folder / "taken").iterdir()) == []
 
 
 def test_a_size_that_is_none_is_refused(bench: Workbench) -> None:
     for size in ("", "five", "1KB", "-5GB"):
         with pytest.raises(ExportError, match="shard size"):
-            start_export(bench, "map", 0.9, "auto", size, "name")
+            start_export(bench, "map", 0.9, ExportSettings(shard_size=size), "name")
 
 
 @pytest.mark.usefixtures("in_this_process")
 def test_an_export_writes_the_chosen_plan_and_reports(bench: Workbench) -> None:
     bench.set_spans([[1, 2], [3, 5]])
     wait_for_jobs()
-    start_export(bench, "hand-made", 0.9, "auto", "5GB", "two-folds")
+    start_export(bench, "hand-made", 0.9, ExportSettings(), "two-folds")
     wait_for_jobs()
     assert bench.runner.problem is None
     target, report = bench.export_folder / "two-folds", shown(bench, "report", "value")
@@ -116,7 +118,7 @@ def test_an_export_writes_the_chosen_plan_and_reports(bench: Workbench) -> None:
     assert kept["plan"] == json.loads(json.dumps(plan_to_json(bench.chosen("hand-made", 0.9)[0])))
     assert kept["calibration"]["fingerprint"] == texts.fingerprint
     with pytest.raises(ExportError, match="exists already"):
-        start_export(bench, "hand-made", 0.9, "auto", "5GB", "two-folds")
+        start_export(bench, "hand-made", 0.9, ExportSettings(), "two-folds")
 
 
 def test_what_the_page_saves_is_the_plan_that_it_shows(bench: Workbench) -> None:
@@ -131,7 +133,7 @@ def test_what_the_page_saves_is_the_plan_that_it_shows(bench: Workbench) -> None
 
 
 def test_a_plan_with_tensors_is_saved_and_loaded_with_them(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.pruning.prune("map", 1.0, "sparsegpt", 0.5, "", "", 400)
+    bench.pruning.prune("map", 1.0, PruneSettings("sparsegpt", 0.5), 400)
     wait_for_jobs()
     plan = bench.chosen("found", 1.0)[0]
     assert shown(bench, "fold", "found")["tensors"] == len(plan.tensors) > 0

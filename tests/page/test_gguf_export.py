@@ -51,5 +51,5 @@ def test_gguf_is_offered_where_the_model_came_from_one_and_written_beside_the_ot
 def test_the_handler_asks_for_the_format_chosen(tmp_path: Path) -> None:
     sessions = Sessions(tmp_path / "exports")
     on = Handlers(sessions, "demo", {})
-    answer = on.export(KEY, "map", 0.9, "auto", "no size", "name", "gguf")  # a size is nothing to a GGUF file
+    answer = on.export(KEY, "map", 0.9, "name", "gguf", "auto", "no size")  # a size is nothing to a GGUF file
     assert json.loads(answer[0])["problem"] == "no model is open yet"

@@ -155,9 +155,9 @@ Do = Callable[[Handlers, Path], list[Any]]
         (lambda on, place: on.load_plan(KEY, str(place / "deep.json")), ""),
         (lambda on, place: on.load_plan(KEY, str(place / "huge.json")), ""),
         (lambda on, place: on.load_plan(KEY, str(place / "other.json")), "30 layers"),
-        (lambda on, place: on.export(KEY, "map", 0.9, "auto", "5GB", "a/b"), "a/b"),
-        (lambda on, place: on.export(KEY, "file", 0.9, "auto", "5GB", ""), "no such plan"),
-        (lambda on, place: on.export(KEY, "map", 0.9, "auto", "five", ""), "five"),
+        (lambda on, place: on.export(KEY, "map", 0.9, "a/b", "safetensors", "auto", "5GB"), "a/b"),
+        (lambda on, place: on.export(KEY, "file", 0.9, "", "safetensors", "auto", "5GB"), "no such plan"),
+        (lambda on, place: on.export(KEY, "map", 0.9, "", "safetensors", "auto", "five"), "five"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -228,7 +228,7 @@ def test_judging_measures_what_is_ticked_as_more_settings_say(page: Page) -> Non
 
 def test_present_measures_what_the_plan_lacks_and_nothing_else(fresh_cache: Path, page: Page) -> None:
     lacks = SimpleNamespace(also=["speed", "tasks"])  # tasks are not for guests
-    assert page.problem(page.on.measure(KEY, "map", T_MIN, "english", "", 100, None, None, 50, None, lacks)) is None
+    assert page.problem(page.on.measure(KEY, lacks, "map", T_MIN, "english", "", 100, None, None, 50, None)) is None
     wait_for_jobs()
     (row,) = page.shown("board", "data")["entries"]
     assert row["memory"]["context"] == 50
@@ -241,12 +241,12 @@ def test_a_button_below_the_board_does_as_more_settings_say(page: Page) -> None:
     wait_for_jobs()
     (row,) = page.shown("board", "data")["entries"]
     press = SimpleNamespace(what="speed", name=row["name"])
-    assert page.problem(page.on.board(KEY, None, None, 50, 3, press)) is None  # type: ignore[arg-type]
+    assert page.problem(page.on.board(KEY, press, None, None, 50, 3)) is None  # type: ignore[arg-type]
     wait_for_jobs()
     (row,) = page.shown("board", "data")["entries"]
     assert (row["memory"]["context"], row["memory"]["batch"]) == (50, 3)
     show = SimpleNamespace(what="show", name=row["name"])
-    page.on.board(KEY, None, None, None, None, show)  # type: ignore[arg-type]
+    page.on.board(KEY, show, None, None, None, None)  # type: ignore[arg-type]
     assert page.tell()["plan"]["value"] == "found"
 
 
@@ -266,7 +266,7 @@ def test_an_export_without_a_name_gets_one_from_its_plan(page: Page, tmp_path: P
     bench = page.sessions.of(KEY)
     assert bench.model is not None
     with bench.model.lock:
-        assert page.problem(page.on.export(KEY, "map", T_MIN, "auto", "5GB", "  ")) is None
+        assert page.problem(page.on.export(KEY, "map", T_MIN, "  ", "safetensors", "auto", "5GB")) is None
         status = page.tell()["status"]
     assert status["kind"] == "export"
     wait_for_jobs()

@@ -12,7 +12,8 @@ from engine.judge import cost
 from engine.methods.analysis.importance import scores_of
 from engine.methods.masks.distributions import SHARES
 from engine.methods.masks.pruning import MASKS
-from engine.methods.width.widths import Kept
+from engine.methods.masks.settings import PruneSettings
+from engine.methods.width.settings import TrimSettings
 from tests.families import save_tiny
 from tests.page.benches import opened, shown
 from tests.waiting import wait_for_jobs
@@ -182,14 +183,14 @@ def test_how_long_a_measurement_takes_is_told_before_it_is_begun(desk: Desk) -> 
 
 
 def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk: Desk) -> None:
-    desk.trimming.trim("map", 1.0, Kept(heads=2, neurons=36), "weighted", 400, "nothing")
+    desk.trimming.trim("map", 1.0, TrimSettings(heads=2, neurons=36, compensation="nothing"), 400)
     done(desk)
     plan = made(desk)
     assert (plan["width"]["heads"], plan["width"]["neurons"], plan["width"]["channels"]) == (2, 36, 32)
     assert plan["parameters"] < desk.model.spec.parameters  # type: ignore[union-attr]
     assert plan["name"] in shown(desk, "costs", "value")["of"]
 
-    desk.pruning.prune("found", 1.0, "wanda", 0.5, "", "", 400)
+    desk.pruning.prune("found", 1.0, PruneSettings("wanda", 0.5), 400)
     done(desk)
     masked = made(desk)
     assert (masked["width"], masked["masks"]) == (plan["width"], {"sparsity": 0.5, "pattern": "", "method": "wanda"})
@@ -197,12 +198,12 @@ def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk:
     assert masked["name"] != plan["name"]
     assert desk.label_of("found", desk.chosen("found", 1.0)[0]) == "LaCo, trimmed (weighted), pruned (wanda)"
 
-    desk.trimming.trim("found", 1.0, Kept(heads=2), "flap", 400, "bias", redistributed=True)
+    desk.trimming.trim("found", 1.0, TrimSettings(heads=2, score="flap", compensation="bias", redistribute=True), 400)
     done(desk)
     assert made(desk)["width"]["done"] == ["bias", "redistributed"]
     assert ("let go" in desk.notice, desk.notice_of) == (True, made(desk)["name"])  # of the zeros; it goes with this plan
 
-    desk.trimming.trim("found", 1.0, Kept(neurons=24), "weighted", 700, "refit")
+    desk.trimming.trim("found", 1.0, TrimSettings(neurons=24), 700)
     done(desk)
     again = made(desk)
     assert (again["width"]["heads"], again["width"]["neurons"], "masks" in again) == (4, 24, False)  # the sliders say all of the width
@@ -228,7 +229,7 @@ def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
     monkeypatch.setattr(trimming, "SHARES", (0.75, 0.5))
     monkeypatch.setattr(curves, "TOKENS", 700)
     assert shown(desk, "widthcosts") == []
-    desk.trimming.curves(Kept(neurons=28))
+    desk.trimming.curves(TrimSettings(neurons=28))
     done(desk)
     points = named(desk)
     assert [(axis, count) for axis, count, score, _ in points if score == "minitron"] == [
@@ -240,7 +241,7 @@ def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
     assert not list(fresh_cache.glob("tensors/*"))
 
     known = {one["count"]: one["ratio"] for one in shown(desk, "widthcosts") if (one["axis"], one["score"]) == ("neurons", "maw")}
-    desk.trimming.trim("map", 1.0, Kept(neurons=24), "maw", 700, "nothing")
+    desk.trimming.trim("map", 1.0, TrimSettings(neurons=24, score="maw", compensation="nothing"), 700)
     done(desk)
     assert shown(desk, "costs", "value")["of"][made(desk)["name"]]["ratio"] == pytest.approx(known[24], rel=1e-4)
 
@@ -248,12 +249,12 @@ def test_widths_are_measured_nearest_the_sliders_first_and_score_against_score(
 def test_a_cancelled_cost_map_keeps_its_points_and_goes_on_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trimming, "ARMS", (("minitron", "nothing"),))
     monkeypatch.setattr(trimming, "trim", counted := Counted(trimming.trim, lambda: desk.runner.cancel() if counted.times == 3 else None))
-    desk.trimming.curves(Kept())
+    desk.trimming.curves(TrimSettings())
     done(desk)
     first = named(desk)
     assert len(first) == 2
     begun = opened(Desk(desk.export_folder), desk.model.folder)  # type: ignore[union-attr]
-    begun.trimming.curves(Kept())
+    begun.trimming.curves(TrimSettings())
     done(begun)
     assert len(named(begun)) == 3 + 1 + 3  # neurons, heads, channels
     assert named(begun)[:2] == first
@@ -274,11 +275,11 @@ class Counted:
 
 def test_what_makes_no_sense_is_refused_before_anything_runs(desk: Desk) -> None:
     for do in (
-        lambda: desk.trimming.trim("map", 1.0, Kept(heads=3), "weighted", 400, "refit"),
-        lambda: desk.trimming.trim("map", 1.0, Kept(heads=2), "maw", 400, "refit"),
-        lambda: desk.trimming.trim("found", 1.0, Kept(heads=2), "weighted", 400, "refit"),
-        lambda: desk.pruning.prune("map", 1.0, "wanda", 0.5, "2:2", "", 400),
-        lambda: desk.pruning.prune("map", 1.0, "loud", 0.5, "", "", 400),
+        lambda: desk.trimming.trim("map", 1.0, TrimSettings(heads=3), 400),
+        lambda: desk.trimming.trim("map", 1.0, TrimSettings(heads=2, score="maw"), 400),
+        lambda: desk.trimming.trim("found", 1.0, TrimSettings(heads=2), 400),
+        lambda: desk.pruning.prune("map", 1.0, PruneSettings("wanda", 0.5, "2:2"), 400),
+        lambda: desk.pruning.prune("map", 1.0, PruneSettings("loud", 0.5), 400),
         lambda: desk.scoring.measure("heads", "wanda", 400),
     ):
         with pytest.raises(LayerscopeError):

@@ -91,7 +91,7 @@ def test_nothing_is_asked_of_the_old_model_while_another_is_on_its_way(page: Pag
     with bench.lock:  # the new one cannot be taken over meanwhile
         page.on.open(KEY, str(deeper), "auto", "cpu", "english", "", 2, 1, 0, 9, "reference", "flattened")
         assert "being opened" in page.problem(page.on.judge(KEY, "map", T_MIN, "english", "", 100, [], None, None, None, None))  # type: ignore[operator]
-        assert "being opened" in page.problem(page.on.export(KEY, "map", T_MIN, "auto", "5GB", ""))  # type: ignore[operator]
+        assert "being opened" in page.problem(page.on.export(KEY, "map", T_MIN, "", "safetensors", "auto", "5GB"))  # type: ignore[operator]
     wait_for_jobs()
     assert page.shown("board", "data")["entries"] == []
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.export.settings import ExportSettings
 from engine.messages import Message
 from engine.models.devices import device_names
 from engine.models.library import Listed
@@ -32,7 +33,7 @@ def test_what_was_opened_or_exported_meanwhile_is_offered_the_next_time(tmp_path
     page.enter(query="?C=2&I=1&L=0")
     wait_for_jobs()
     assert [row["source"] for row in offered(page) if row["group"] == "recent"] == [str(folder)]
-    start_export(page.sessions.of(KEY), "map", 1.0, "auto", "5GB", "smaller")
+    start_export(page.sessions.of(KEY), "map", 1.0, ExportSettings(), "smaller")
     wait_for_jobs()
     assert [row["source"] for row in offered(page) if row["group"] == "export"] == [str(exports / "smaller")]
     # one that another tab has open already comes first again

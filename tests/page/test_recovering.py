@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from engine.actions import controls
 from engine.errors import ExportError, SettingsError, TextError, TrainingError
+from engine.export.settings import ExportSettings
 from engine.jobs import Job, Progress
 from engine.messages import decode_message
-from engine.methods.width.widths import Kept
+from engine.methods.masks.settings import PruneSettings
+from engine.methods.width.settings import TrimSettings
 from engine.plans.rules import fold_spans
 from engine.recover.run import learning, recovery
 from engine.recover.run.runs import Run
@@ -26,7 +29,6 @@ from ui.page.bench.plans.exporting import start_export
 from ui.page.bench.training.run_progress import POINTS, course
 from ui.page.handlers.recover_handlers import learned_from, settings_of
 from ui.page.sessions import Sessions
-from ui.text.commands import MORE
 
 SHORT = RecoverySettings(tokens=8 * 64, rows=2, length=32, loss="kl")
 LONG = RecoverySettings(tokens=10_000 * 64, rows=2, length=32, loss="kl")
@@ -100,14 +102,14 @@ def test_other_text_has_fallen_behind_where_its_gap_grew_more(other: float | Non
 
 
 def test_what_the_controls_say_becomes_settings() -> None:
-    said = {"rate": 0, "rows": 2, "length": 32, "seed": 0, "recompute": True, "language": "korean"}
-    more, none = [said.get(name) for name in MORE], [None] * len(MORE)
-    assert settings_of("tokens", 640.0, "lora", 0, " kl+cosine ", *more) == RecoverySettings(
+    names = controls(RecoverySettings)
+    said = {"train": "lora", "until": 0, "loss": " kl+cosine ", "rate": 0, "rows": 2.0, "length": 32, "seed": 0, "recompute": True}
+    assert settings_of("tokens", 640.0, *[{**said, "language": "korean"}.get(name) for name in names]) == RecoverySettings(
         train="lora", loss="kl+cosine", tokens=640, rows=2, length=32, seed=0, recompute=True, language="korean"
     )
-    assert settings_of("minutes", 0.5, "all", 1.2, "", *none).minutes == 0.5
+    assert settings_of("minutes", 0.5, *[None] * len(names)) == RecoverySettings(minutes=0.5)
     with pytest.raises(SettingsError, match="budget"):
-        settings_of("minutes", None, "all", None, "", *none)
+        settings_of("minutes", None, *[None] * len(names))
     assert learned_from(["self"], " a.txt \n\nhub:x/y") == ["self", "a.txt", "hub:x/y"]
 
 
@@ -135,7 +137,7 @@ def test_a_plan_that_forbids_a_kind_of_training_says_so_before_anything_runs(tra
     bench.show_found(fold_spans(DEPTH, [], "reference") if parts == "whole" else fold_spans(DEPTH, [(1, 3)], "reference"))
     wait_for_jobs()
     if parts == "masks":
-        bench.pruning.prune("found", 0.9, "magnitude", 0.5, "", "", 100)
+        bench.pruning.prune("found", 0.9, PruneSettings("magnitude", 0.5), 100)
         wait_for_jobs()
     with pytest.raises(SettingsError, match="seam" if train == "seams" else "zeros"):
         begin(bench, settings=RecoverySettings(tokens=64, train=train), choice="found")
@@ -168,7 +170,7 @@ def test_a_plan_learns_again_and_what_comes_of_it_is_opened_pruned_again_and_exp
         bench.recovering.act("delete", "run")
     bench.set_spans([[1, 2]])
     wait_for_jobs()
-    start_export(bench, "hand-made", 0.9, "auto", "5GB", "smaller")
+    start_export(bench, "hand-made", 0.9, ExportSettings(), "smaller")
     wait_for_jobs()
     assert shown(bench, "report", "value")["passed"] is True
     record = json.loads((bench.export_folder / "smaller" / "layerscope.json").read_text())
@@ -195,9 +197,9 @@ def test_a_step_is_measured_before_anything_is_learned(bench: Desk) -> None:
 
 
 def test_a_run_of_a_plan_with_width_and_masks_ends_as_that_plan(bench: Desk) -> None:
-    folded(bench).trimming.trim("hand-made", 0.9, Kept(neurons=24), "weighted", 800, "nothing")
+    folded(bench).trimming.trim("hand-made", 0.9, TrimSettings(neurons=24, compensation="nothing"), 800)
     wait_for_jobs()
-    bench.pruning.prune("found", 0.9, "magnitude", 0.5, "", "", 100)
+    bench.pruning.prune("found", 0.9, PruneSettings("magnitude", 0.5), 100)
     wait_for_jobs()
     run = begin(bench, choice="found")
     wait_for_jobs()
@@ -350,8 +352,8 @@ def test_the_page_goes_on_asking_while_something_learns_and_tells_it_in_its_lang
     wait_for_jobs()
     session = page.tell()["session"]
     assert page.tell()["timer"].active is False
-    more = [{"rows": 2, "length": 32}.get(name) for name in MORE]
-    asked = [["practice"], "", "tokens", 64 * 10_000, "all", None, "kl", *more]
+    more = [{"rows": 2, "length": 32, "loss": "kl"}.get(name) for name in controls(RecoverySettings)]
+    asked = [["practice"], "", "tokens", 64 * 10_000, *more]
     assert page.problem(page.on.learn(session, "hand-made", 0.9, " run ", *asked)) is None
     bench = page.sessions.of(session.partition(".")[0])
     run = Run(tmp_path / "exports" / "run")

@@ -10,11 +10,12 @@ from huggingface_hub import ModelCard
 from markupsafe import escape
 
 from engine.errors import PlanError, SettingsError
+from engine.export.settings import ExportSettings
 from engine.judge.evaluation import Judge
-from engine.methods.width.widths import Kept
+from engine.methods.width.settings import TrimSettings
 from engine.plans.files import plan_to_json
 from engine.plans.rules import fold_spans
-from engine.search.settings import Target
+from engine.search.settings import SearchSettings, Target
 from engine.types import Block
 from tests.page.benches import DEPTH, held, rows, shown
 from tests.waiting import wait_for_jobs, wait_until
@@ -27,7 +28,7 @@ from ui.page.bench.plans.exporting import start_export
 
 
 def test_a_search_shows_its_best_plan(desk: Desk) -> None:
-    desk.searching.start(Target(keep=4), "kl", 20, ("keep-first",), False, False)
+    desk.searching.start(Target(keep=4), SearchSettings(seconds=20, survivors=("keep-first",)))
     wait_for_jobs()
     data = shown(desk, "search")
     scores = [point["score"] for point in data["history"]]
@@ -47,7 +48,7 @@ def test_a_search_shows_its_best_plan(desk: Desk) -> None:
 @pytest.mark.parametrize("target", [Target(keep=0), Target(keep=7), Target(), Target(parameters=10), Target(bytes=10.0)])
 def test_a_target_that_cannot_be_met_is_refused(target: Target, desk: Desk) -> None:
     with pytest.raises(SettingsError):
-        desk.searching.start(target, "kl", 20, ("keep-first",), False, False)
+        desk.searching.start(target, SearchSettings(seconds=20, survivors=("keep-first",)))
     assert desk.runner.state() is None
 
 
@@ -62,7 +63,7 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     assert facts["seams"] == len(plan.repairs) == sum(bool(block.repair) for block in plan.blocks)
     assert len(rows(desk)) == (2 if plan.repairs else 1)
     assert plan.blocks[1] in (Block(1, ((3, 1.0),)), Block(1, ((3, 1.0),), plan.blocks[1].repair))
-    start_export(desk, "found", 0.9, "auto", "5GB", "repaired", **desk.comparison.known_of(plan))
+    start_export(desk, "found", 0.9, ExportSettings(), "repaired", **desk.comparison.known_of(plan))
     wait_for_jobs()
     assert shown(desk, "report", "value")["passed"] is True
     card = ModelCard.load(desk.export_folder / "repaired" / "README.md").data  # what was measured is in the model-index
@@ -75,7 +76,7 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
 def test_layers_solved_again_are_told_as_such_and_go_on_from_a_trimmed_plan(desk: Desk) -> None:
     desk.set_spans([[1, 3]])
     wait_for_jobs()
-    desk.trimming.trim("hand-made", 0.9, Kept(neurons=24), "weighted", 800, "nothing")
+    desk.trimming.trim("hand-made", 0.9, TrimSettings(neurons=24, compensation="nothing"), 800)
     wait_for_jobs()
     refused = desk.repairing.refused("found", 0.9)
     assert set(refused) == {"ridge", "scalar"}
@@ -159,7 +160,7 @@ def test_after_a_repair_the_page_is_on_the_repaired_plan_and_can_go_back(
 
 
 def test_a_search_moves_fold_to_its_best_plan_so_far(desk: Desk) -> None:
-    desk.searching.start(Target(keep=4), "kl", 20, ("keep-first",), False, False)
+    desk.searching.start(Target(keep=4), SearchSettings(seconds=20, survivors=("keep-first",)))
     wait_until(lambda: "plan" in desk.page.since(0)[1])
     with desk.lock:  # what is shown is what would be exported, also while it goes on
         found = shown(desk, "fold", "found")

@@ -8,7 +8,9 @@ import pytest
 from engine.errors import PlanError, SettingsError
 from engine.judge import cost
 from engine.judge.similarity import blocks_key
+from engine.methods.masks.settings import PruneSettings
 from engine.plans import tensor_store as kept_module
+from engine.search.settings import ShapesSettings
 from tests.families import save_tiny
 from tests.page.benches import held, opened, rows, shown
 from tests.waiting import wait_for_jobs, wait_until
@@ -36,7 +38,7 @@ def zeros(desk: Desk) -> dict[str, Any]:
 
 def test_measured_shapes_are_told_with_ranks_speed_and_the_plan_that_a_choice_shows(desk: Desk) -> None:
     assert shown(desk, "shapes") == {"rows": []}
-    desk.shaping.search(BUDGET, 3, False, True, 400)
+    desk.shaping.search(BUDGET, ShapesSettings(measured=3, refit=False), 400)
     done(desk)
     found = shown(desk, "shapes")
     ratios = [row["cost"]["ratio"] for row in found["rows"]]
@@ -64,7 +66,7 @@ def test_measured_shapes_are_told_with_ranks_speed_and_the_plan_that_a_choice_sh
 
 
 def test_of_measured_shapes_the_front_alone_keeps_its_tensors_and_another_is_made_again(desk: Desk, fresh_cache: Path) -> None:
-    desk.shaping.search(BUDGET, 4, True, False, 700)
+    desk.shaping.search(BUDGET, ShapesSettings(measured=4, speed=False), 700)
     done(desk)
     found = shown(desk, "shapes")
     plans = [one.plan for one in desk.shaping._found[:4]]
@@ -90,7 +92,7 @@ def test_what_search_is_to_come_down_to_follows_the_model_and_lasts_through_a_re
 
 
 def test_what_was_measured_stays_after_a_cancel_and_goes_with_its_model(desk: Desk, tmp_path: Path) -> None:
-    desk.shaping.search(BUDGET, 20, False, False, 400)
+    desk.shaping.search(BUDGET, ShapesSettings(measured=20, refit=False, speed=False), 400)
     wait_until(lambda: len(shown(desk, "shapes")["rows"]) > 0)
     desk.cancel()
     wait_for_jobs()
@@ -103,17 +105,17 @@ def test_what_was_measured_stays_after_a_cancel_and_goes_with_its_model(desk: De
 @pytest.mark.parametrize("budget", [None, 0, -1.0])
 def test_a_search_for_shapes_needs_a_budget(budget: float | None, desk: Desk) -> None:
     with pytest.raises(SettingsError, match="need a budget"):
-        desk.shaping.search(budget, 3, False, False, 400)
+        desk.shaping.search(budget, ShapesSettings(measured=3, refit=False, speed=False), 400)
 
 
 def test_a_budget_that_no_shape_meets_is_told(desk: Desk) -> None:
-    desk.shaping.search(1000.0, 3, False, False, 400)
+    desk.shaping.search(1000.0, ShapesSettings(measured=3, refit=False, speed=False), 400)
     wait_for_jobs()
     assert "no legal shape" in str(desk.runner.problem)
 
 
 def test_a_plan_with_masks_is_timed_beside_its_source_as_soon_as_it_is_shown(desk: Desk) -> None:
-    desk.pruning.prune("map", 1.0, "magnitude", 0.5, "", "", 400)
+    desk.pruning.prune("map", 1.0, PruneSettings("magnitude", 0.5), 400)
     done(desk)
     plan = desk.chosen("found", 1.0)[0]
     found = zeros(desk)[blocks_key(plan.blocks)]
@@ -133,7 +135,7 @@ def test_a_plan_with_masks_is_timed_beside_its_source_as_soon_as_it_is_shown(des
 
 def test_where_a_copy_finds_no_room_a_plan_is_timed_when_somebody_asks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "free_bytes", lambda device: 1000)
-    desk.pruning.prune("map", 1.0, "magnitude", 0.5, "", "", 400)
+    desk.pruning.prune("map", 1.0, PruneSettings("magnitude", 0.5), 400)
     done(desk)
     assert zeros(desk) == {}
     desk.timing.measure(desk.chosen("found", 1.0)[0])

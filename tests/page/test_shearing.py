@@ -3,6 +3,7 @@
 import pytest
 
 from engine.errors import SettingsError, TextError, TrainingError
+from engine.export.settings import ExportSettings
 from engine.recover.run.settings import ShearSettings
 from tests.page.benches import shown
 from tests.page.test_recovering import looked_at, runs
@@ -45,6 +46,6 @@ def test_a_model_is_sheared_and_its_plan_is_shown(bench: Desk) -> None:
         bench.recovering.act("resume", first["name"])
     bench.recovering.act("delete", second["name"])
     assert [run["name"] for run in runs(bench)] == [first["name"]]
-    start_export(bench, "file", 0.9, "auto", "5GB", "narrow")
+    start_export(bench, "file", 0.9, ExportSettings(), "narrow")
     wait_for_jobs()
     assert shown(bench, "report", "value")["passed"] is True

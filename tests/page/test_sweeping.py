@@ -12,6 +12,7 @@ from engine.judge.cost import cost_judge, cost_of
 from engine.judge.similarity import SimilarityMeter, blocks_key
 from engine.methods.depth.laco import LacoSettings, propose
 from engine.plans.rules import fold_spans
+from engine.search.settings import SweepSettings
 from engine.types import Plan
 from tests.page.benches import opened, shown, texts
 from tests.waiting import wait_for_jobs
@@ -29,7 +30,7 @@ def told(desk: Desk) -> dict[str, Any]:
 
 
 def test_each_point_is_the_plan_that_its_settings_give_with_its_cost(desk: Desk) -> None:
-    desk.sweeping.start(600)
+    desk.sweeping.start(SweepSettings(600))
     wait_for_jobs()
     assert desk.runner.problem is None
     model = desk.open_meter().model
@@ -48,7 +49,7 @@ def test_what_others_found_is_measured_on_the_same_texts_and_says_what_it_was_ju
     evaluation = {"perplexity": {"ratio": 9.0}, "protocol": {"texts": "somewhere else"}}
     desk.comparison.board.pin(plan, "searched", evaluation=evaluation)
     desk.comparison.board.pin(desk.map.steps[1].proposal.plan, "LaCo")  # type: ignore[union-attr]
-    desk.sweeping.start(600)
+    desk.sweeping.start(SweepSettings(600))
     wait_for_jobs()
     (other,) = told(desk)["others"]
     expected = cost_of(drain(cost_judge(desk.open_meter().model, "english", 300).judge(plan)))
@@ -65,9 +66,9 @@ def test_a_sweep_that_is_stopped_leaves_what_it_has(desk: Desk, monkeypatch: pyt
             desk.cancel()
 
     monkeypatch.setattr(desk.sweeping, "_found", stops)
-    desk.sweeping.start(600)
+    desk.sweeping.start(SweepSettings(600))
     wait_for_jobs()
     assert len(told(desk)["entries"]) == 3
     assert desk.runner.problem is None
     with pytest.raises(SettingsError, match="needs time"):
-        desk.sweeping.start(0)
+        desk.sweeping.start(SweepSettings(0))

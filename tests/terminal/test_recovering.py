@@ -39,7 +39,6 @@ def test_a_model_writes_its_own_text_and_goes_on(tiny_folder: Path, inside: Call
         (("--tokens", 9, "--seed", -1, "--out", "a.jsonl"), "seed -1"),
         (("--tokens", "many", "--out", "a.jsonl"), "--tokens"),
         (("--tokens", 9), "--out"),
-        (("--out", "a.jsonl"), "--tokens"),
         (("--tokens", 9, "--out", "."), "cannot be read"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine.actions import controls
 from engine.models.texts import calibration_of
 from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.settings import about
@@ -16,25 +17,18 @@ from engine.types import ModelSource
 from tests.answers import Answer
 from tests.families import TEXTS, save_tiny
 from ui.page.components.terminal import terminal
-from ui.text.commands import MORE, SHEARED, facts_of, lines_of
+from ui.text.commands import facts_of, lines_of
 
-SHAPES = (0.045, 2, True, False, 600)  # what shapes are looked for with
-
-
-def more(**given: Any) -> list[Any]:
-    """What stands folded away on Recover, in its order."""
-    return [given.get(name, about(RecoverySettings, name)["default"]) for name in MORE]
+SHAPES = (0.045, 600, 2, True, False)  # what shapes are looked for with
 
 
-LEARN = (["practice"], "calibration.txt", "tokens", 128, "all", 1.0, "kl", *more(rate=0, rows=2, length=32))
-SHEAR = [
-    5,
-    0,
-    24,
-    0,
-    "kl",
-    *({"tokens": 128, "rows": 2, "length": 32}.get(name, about(ShearSettings, name)["default"]) for name in SHEARED),
-]
+def values(record: type, **given: Any) -> list[Any]:
+    """The values of a record's controls: those given, and the defaults of the others."""
+    return [given.get(name, about(record, name)["default"]) for name in controls(record)]
+
+
+LEARN = (["practice"], "calibration.txt", "tokens", 128, *values(RecoverySettings, until=1.0, loss="kl", rate=0, rows=2, length=32))
+SHEAR = [5, 0, 24, 0, *values(ShearSettings, loss="kl", tokens=128, rows=2, length=32)]
 LACO = (2, 1, 0, 6, "mean", "per-token")
 OWN = calibration_of(TEXTS, "own texts")
 
@@ -62,11 +56,11 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
         *filled("importance", here, "neurons", "minitron", 600),
         *filled("fold", here, "map", *LACO),
         *filled("recover", here, *LEARN, "", 600, *SHEAR),
-        *filled("widths", here, 4, 24, 32, "obs", "bias", True, True, 2000),
-        *filled("masks", here, "gblm", 0.6, "", "layer", 600, True, False, 50.0, "l1", *[None] * 11),
+        *filled("widths", here, 2000, 4, 24, 32, "obs", "bias", True, True),
+        *filled("masks", here, 600, "gblm", 0.6, "", "layer", True, False, 50.0, "l1", *[None] * 11),
         *filled("search", here, *SHAPES, "layers", 5, 0, "kl", 1, ["keep-first"], False, False, "tail", 0),
         *filled("compare", here, "own", 60, ["samples", "tasks"], "bundled", 1, 64, 2, "C", *LACO),
-        *filled("export", here, "smaller", "bfloat16", "1MB"),
+        *filled("export", here, "smaller", "safetensors", "bfloat16", "1MB"),
     ]
     verbs = [shlex.split(line)[1] for line in lines if not line.startswith("#")]
     first, then = (
@@ -102,7 +96,7 @@ def test_every_line_of_every_tab_runs(here: dict[str, Any], inside: Callable[...
 def test_a_search_is_told_its_target(values: tuple[Any, ...], expected: str, here: dict[str, Any]) -> None:
     line = filled("search", here, *SHAPES, *values)[0]
     assert expected in line
-    assert f"--objective {values[3]} --text english --seconds {values[4]:g} " in line
+    assert f"--objective {values[3]} --seconds {values[4]:g} --survivors " in line
 
 
 def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
@@ -115,9 +109,9 @@ def test_what_cannot_be_asked_has_no_line(here: dict[str, Any]) -> None:
 
 
 def test_a_run_is_told_what_differs_from_the_usual(here: dict[str, Any]) -> None:
-    said = more(rate=1e-3, recompute=True, language="korean")
-    line = filled("recover", here, ["self"], "a b.txt\n\n hub:x/y ", "minutes", 2.5, "lora", 1.2, "ce", *said, "mine", 600, *SHEAR)[2]
-    told = " --text self --text 'a b.txt' --text hub:x/y --train lora --minutes 2.5 --until 1.2 --loss ce --rate 0.001"
+    said = values(RecoverySettings, train="lora", until=1.2, loss="ce", rate=1e-3, recompute=True, language="korean")
+    line = filled("recover", here, ["self"], "a b.txt\n\n hub:x/y ", "minutes", 2.5, *said, "mine", 600, *SHEAR)[2]
+    told = " --text self --text 'a b.txt' --text hub:x/y --minutes 2.5 --train lora --loss ce --until 1.2 --rate 0.001"
     assert line.endswith(f"{told} --recompute --language korean --out mine")
     assert not [line for line in filled("recover", here, ["self"], "", "minutes", None, *LEARN[4:], "", 600, *SHEAR) if " recover " in line]
 
@@ -137,13 +131,16 @@ def test_the_model_and_the_texts_are_quoted_and_own_texts_are_owned_up_to() -> N
 
 
 def test_remarks_are_in_the_pages_language(here: dict[str, Any]) -> None:
-    assert filled("export", here, "", "auto", "5GB", language="ko")[0].endswith("저장한 파일")
-    assert filled("export", here, "", "auto", "5GB", language="ko")[1] == filled("export", here, "", "auto", "5GB")[1]
+    assert filled("export", here, "", "safetensors", "auto", "5GB", language="ko")[0].endswith("저장한 파일")
+    assert (
+        filled("export", here, "", "safetensors", "auto", "5GB", language="ko")[1]
+        == filled("export", here, "", "safetensors", "auto", "5GB")[1]
+    )
 
 
 def test_a_tab_begins_with_the_lines_of_its_first_values() -> None:
     import gradio as gr
 
     with gr.Blocks():
-        shown = terminal("export", "en", gr.Textbox(""), gr.Dropdown(["auto"], value="auto"), gr.Textbox("5GB"))
-    assert json.loads(shown.value)["lines"] == lines_of("export", "en", "", "auto", "5GB")
+        shown = terminal("export", "en", gr.Textbox(""), *(gr.Textbox(value) for value in ("safetensors", "auto", "5GB")))
+    assert json.loads(shown.value)["lines"] == lines_of("export", "en", "", "safetensors", "auto", "5GB")

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 import ui.text.words
+from engine.actions import controls
 from engine.corpus.settings import UPDATES
 from engine.judge.generation import Verdict
 from engine.judge.objectives import OBJECTIVES, Stage
@@ -16,12 +17,13 @@ from engine.methods.depth.laco import DEFINITIONS
 from engine.methods.masks.pruning import MASKS
 from engine.methods.masks.selection import GROUPS
 from engine.methods.width.scores import AXES, SCORES
-from engine.methods.width.widths import BESIDE
+from engine.methods.width.settings import COMPENSATIONS
 from engine.models.texts import BUNDLED
 from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
 from engine.recover.distill.student import TRAINS
 from engine.recover.repair.seam_maps import REPAIRS
+from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.settings import SURVIVORS, TARGETS
 from engine.settings import Registry
@@ -30,7 +32,7 @@ from ui.page.bench.plans.measuring import ALSO
 from ui.page.controls import PLANS, PRESETS, TEXTS
 from ui.page.tabs.recover import BUDGETS
 from ui.page.tabs.recover import TEXTS as LEARNED
-from ui.text.commands import MORE, SHEARED, SHEARED_TO
+from ui.text.commands import SHEARED_TO
 from ui.text.words import LANGUAGES, all_words, words
 
 ROOT = Path(ui.text.words.__file__).resolve().parents[2]
@@ -204,13 +206,13 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("unit_", {"neurons", "channels"}),
         ("masks_group_", set(GROUPS)),
         ("width_arm_", {beside for _, beside in ARMS} - {"nothing"}),
-        ("width_beside_", set(BESIDE)),
+        ("width_compensation_", set(COMPENSATIONS)),
         ("making_", {"refit", "bias", "redistributed", "learned"}),  # what engine/plans/description.done_beside names
         ("train_", set(TRAINS)),
         ("state_", set(DEEDS)),
         ("run_", {deed for offered in DEEDS.values() for deed in offered}),
-        ("learn_", set(MORE)),
-        ("shear_", {*SHEARED_TO, *SHEARED, "loss"}),
+        ("learn_", set(controls(RecoverySettings))),
+        ("shear_", {*SHEARED_TO, *controls(ShearSettings)}),
         ("learn_update_", {"none", *UPDATES}),
         ("shear_update_", set(UPDATES)),
         ("learn_from_", set(LEARNED)),

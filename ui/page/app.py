@@ -76,12 +76,12 @@ def _page(language: str, model: str, sessions: Sessions, export_folder: Path, de
     view("making", language, 28, panel=True)
     costs = view("costs", language, 0, panel=True)
     news = view("news", language, 0, panel=True, visible="hidden")
-    tabs = _tabs(language, export_folder)
+    tabs = lay_out(language, export_folder)
     page = SimpleNamespace(side=side, status=status, present=present, cancel=cancel, costs=costs, news=news, **tabs)
     connect(page, model, sessions, demo, language)
 
 
-def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
+def lay_out(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
     """Lay out all tabs, each with its terminal commands."""
     panel = {"elem_classes": "ls-panel"}
     with gr.Column(elem_id="panel-explore", **panel):
@@ -96,14 +96,14 @@ def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
         terminal("fold", language, folded.plan, *laco)
     with gr.Column(elem_id="panel-widths", **panel):
         cut = width.build(language)
-        terminal("widths", language, *width.settings(cut), scored.tokens)
+        terminal("widths", language, scored.tokens, *cut.asked.values())
     with gr.Column(elem_id="panel-masks", **panel):
         masked = masks.build(language)
-        terminal("masks", language, masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more)
+        terminal("masks", language, scored.tokens, *masked.asked.values(), *masked.more)
     with gr.Column(elem_id="panel-search", **panel):
         found = search.build(language)
-        asked = [*search.shape_settings(found), scored.tokens]
-        terminal("search", language, *asked, *search.settings(found), found.method, *found.method_settings)
+        asked = [found.budget, scored.tokens, *found.shapes_asked.values(), found.kind, found.amount, found.context]
+        terminal("search", language, *asked, *found.asked.values(), found.method, *found.method_settings)
     with gr.Column(elem_id="panel-compare", **panel):
         judged = compare.build(language)
         terminal("compare", language, *compare.settings(judged), judged.ablation, *laco)
@@ -114,7 +114,7 @@ def _tabs(language: str, export_folder: Path) -> dict[str, SimpleNamespace]:
         )
     with gr.Column(elem_id="panel-export", **panel):
         written = export.build(language, export_folder)
-        terminal("export", language, written.name, written.dtype, written.shard)
+        terminal("export", language, written.name, *written.asked.values())
     first = {"explore": looked, "importance": scored, "fold": folded, "width": cut, "masks": masked}
     return {**first, "search": found, "compare": judged, "recover": recovered, "export": written}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.text.commands import MORE, SHEARED, SHEARED_TO
+from ui.text.commands import SHEARED_TO
 
 # The scripts load with the first view, possibly after the page's load event.
 SCRIPTS_ARE_HERE = "while (!window.layerscope?.session) await new Promise((go) => setTimeout(go, 20));"
@@ -16,14 +16,13 @@ def keep_what_is_typed(page: SimpleNamespace, demo: gr.Blocks, quiet: dict[str, 
     """Wire the fields of the side bar, Search, Compare, Recover and Export to the tab's own storage."""
     search, compare, recover, export = page.search, page.compare, page.recover, page.export
     typed: dict[str, gr.components.Component] = {"own": page.side.own}
-    names = ("kind", "amount", "context", "seconds", "objective", "survivors", "repaired", "every", "budget", "measured")
-    typed |= {name: getattr(search, name) for name in (*names, "shapes_refit", "shapes_speed", "sweep_seconds")}
-    typed |= {f"judge-{name}": getattr(compare, name) for name in ("texts", "own", "tokens", "also", "tasks", "limit", "context", "batch")}
-    typed |= {f"learn-{name}": getattr(recover, name) for name in ("texts", "files", "budget", "amount", "train", "until", "loss", "name")}
-    typed |= {f"learn-{name}": control for name, control in zip(MORE, recover.more, strict=True)}
-    sheared = zip((*SHEARED_TO, "loss", *SHEARED), (*recover.shear_target, recover.shear_loss, *recover.shear_more), strict=True)
-    typed |= {f"shear-{name}": control for name, control in sheared}
-    typed |= {f"export-{name}": getattr(export, name) for name in ("name", "dtype", "shard")}
+    typed |= {name: getattr(search, name) for name in ("kind", "amount", "context", "budget")}
+    typed |= {f"judge-{name}": getattr(compare, name) for name in ("texts", "own", "tokens", "also")}
+    typed |= {f"learn-{name}": getattr(recover, name) for name in ("texts", "files", "budget", "amount", "name")}
+    typed |= {f"shear-{name}": control for name, control in zip(SHEARED_TO, recover.shear_target, strict=True)}
+    forms = {"search": search.asked, "shapes": search.shapes_asked, "sweep": search.sweep_asked, "judge": compare.asked}
+    forms |= {"learn": recover.asked, "shear": recover.shear_asked, "export": {"name": export.name, **export.asked}}
+    typed |= {f"{form}-{name}": control for form, controls in forms.items() for name, control in controls.items() if name != "form"}
     keys, fields = json.dumps(list(typed)), list(typed.values())
     keep = f"(...values) => {{ window.layerscope.keep({keys}, values); }}"
     gr.on([field.change for field in fields], None, fields, None, js=keep, **quiet)

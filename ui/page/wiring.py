@@ -8,7 +8,7 @@ import gradio as gr
 from ui.page.browser_inputs import SCRIPTS_ARE_HERE, keep_what_is_typed
 from ui.page.handlers.page_handlers import Handlers
 from ui.page.sessions import Sessions
-from ui.page.tabs import fold, recover, search, width
+from ui.page.tabs import fold, recover
 
 LOOKED_AT = {"queue": False, "trigger_mode": "always_last"}  # for handlers that answer at once: Gradio's queue would double their time
 _ENTER = f"async () => {{ {SCRIPTS_ARE_HERE} return window.layerscope.session(); }}"
@@ -38,7 +38,7 @@ def connect(page: SimpleNamespace, model: str, sessions: Sessions, demo: gr.Bloc
 def _sliders(page: SimpleNamespace) -> dict[str, Any]:
     """Return the controls that the workbench may move, by the names it uses."""
     found = {"highest": page.fold.H, "lowest": page.fold.L, "width": page.fold.C, "target": page.fold.target}
-    found |= {"plan": page.fold.plan, "spans": page.fold.spans, "format": page.export.form}
+    found |= {"plan": page.fold.plan, "spans": page.fold.spans, "format": page.export.asked["form"]}
     found |= {f"width_{name}": getattr(page.width, name) for name in ("by", "heads", "neurons", "channels")}
     found |= {"search_kind": page.search.kind, "search_amount": page.search.amount, "shapes_budget": page.search.budget}
     return found
@@ -79,7 +79,7 @@ def _connect_fold(page: SimpleNamespace, on: Handlers, session: gr.State, answer
     kept.then(None, tab.saved, None, js="(file) => { window.layerscope.fetched(file); }")
     tab.load.upload(on.load_plan, [session, tab.load], answer, **common)
     page.explore.removal.click(on.removal, session, answer, **common)
-    chosen = [tab.plan, tab.T, page.export.dtype, page.export.shard, page.export.name, page.export.form]
+    chosen = [tab.plan, tab.T, page.export.name, *page.export.asked.values()]
     page.export.button.click(on.export, [session, *chosen], answer, **common)
 
 
@@ -88,7 +88,7 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     tab, found, compare_tab = page.fold, page.search, page.compare
     judged_on = [compare_tab.texts, compare_tab.own, compare_tab.tokens]
     shown = [session, tab.plan, tab.T]
-    measured = [compare_tab.tasks, compare_tab.limit, compare_tab.context, compare_tab.batch]
+    measured = list(compare_tab.asked.values())
     compare_tab.judge.click(on.judge, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
     compare_tab.judge_map.click(on.judge_map, [session, *judged_on], answer, **common)
     compare_tab.report.click(on.report, [*shown, *judged_on, compare_tab.also, *measured], answer, **common)
@@ -102,13 +102,14 @@ def _connect_search(page: SimpleNamespace, on: Handlers, session: gr.State, answ
     looked_at = [*shown, compare_tab.tokens, *page.recover.repair_settings]
     facts = [page.recover.refused, *page.recover.repairs.values(), page.recover.repair_times, *answer]
     page.recover.repair_times.browse(on.repair_times, looked_at, facts, **LOOKED_AT, **common)
-    found.button.click(on.search, [session, *search.settings(found)], answer, **common)
-    asked = [session, found.method, found.kind, found.amount, found.objective, *found.method_settings]
+    asked = [session, found.kind, found.amount, found.context, *found.asked.values()]
+    found.button.click(on.search, asked, answer, **common)
+    asked = [session, found.method, found.kind, found.amount, found.asked["objective"], *found.method_settings]
     found.make.click(on.baseline, asked, answer, **common)
-    asked = [session, *search.shape_settings(found), page.importance.tokens]
+    asked = [session, found.budget, page.importance.tokens, *found.shapes_asked.values()]
     found.shapes_button.click(on.shapes, asked, answer, **common)
     found.shapes.row(on.shape, session, answer, **common)
-    found.sweep_button.click(on.sweep, [session, found.sweep_seconds], answer, **common)
+    found.sweep_button.click(on.sweep, [session, *found.sweep_asked.values()], answer, **common)
     taken = "() => { const s = window.layerscope.taken; window.layerscope.touched(); return [s.C, s.I, s.rule, s.T, 'map']; }"
     chosen = "() => { window.layerscope.touched(); return [window.layerscope.picked, 'map']; }"
     page.present.take(None, None, [tab.T, tab.plan], js=chosen, **common)
@@ -135,12 +136,12 @@ def _connect_lab(page: SimpleNamespace, on: Handlers, session: gr.State, answer:
     scored.times.browse(on.importance_times, measured, [scored.times, *answer], **LOOKED_AT, **common)
     scored.chart.pick(on.look, [session, scored.tokens], answer, **common)
     scored.chart.ask(on.losses, session, answer, **common)
-    cut.button.click(on.trim, [*shown, *width.settings(cut), scored.tokens], answer, **common)
-    asked = [masked.method, masked.sparsity, masked.pattern, masked.group, scored.tokens, *masked.more]
-    masked.button.click(on.prune, [*shown, *asked], answer, **common)
-    for looked in (cut.times.browse, cut.score.change, cut.compensation.change, scored.tokens.change):
-        looked(on.trim_times, [session, cut.score, cut.compensation, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
-    masked.times.browse(on.mask_times, [session, masked.method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
-    masked.curves.click(on.mask_curves, [session, masked.sparsity], answer, **common)
-    cut.curves.click(on.width_curves, [session, cut.heads, cut.neurons, cut.channels], answer, **common)
+    cut.button.click(on.trim, [*shown, scored.tokens, *cut.asked.values()], answer, **common)
+    masked.button.click(on.prune, [*shown, scored.tokens, *masked.asked.values(), *masked.more], answer, **common)
+    score, compensation, method = cut.asked["score"], cut.asked["compensation"], masked.asked["method"]
+    for looked in (cut.times.browse, score.change, compensation.change, scored.tokens.change):
+        looked(on.trim_times, [session, score, compensation, scored.tokens], [cut.times, *answer], **LOOKED_AT, **common)
+    masked.times.browse(on.mask_times, [session, method, scored.tokens], [masked.times, *answer], **LOOKED_AT, **common)
+    masked.curves.click(on.mask_curves, [session, masked.asked["sparsity"]], answer, **common)
+    cut.curves.click(on.width_curves, [session, *cut.asked.values()], answer, **common)
     masked.zeros.ask(on.time_zeros, shown, answer, **common)

@@ -9,33 +9,28 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from engine.errors import LayerscopeError
-from engine.methods.depth.laco import LacoSettings
+from engine.export.settings import EXPORT, ExportSettings
+from engine.methods.depth.laco import PROPOSE, LacoSettings
 from engine.plans.files import model_of_plan, read_json, signed
 from ui.terminal import lab, plans, recovering, reporting, serving
+from ui.terminal.derived_options import command
 from ui.terminal.options import (
-    Definition,
-    Device,
-    Dtype,
     Exports,
-    Highest,
-    Interval,
-    Lowest,
     LowestT,
-    Out,
+    ModelOption,
+    Output,
     PlanFile,
-    Rule,
     Source,
-    TableFormat,
+    TableOutput,
     Texts,
-    Threshold,
-    Trust,
-    Width,
+    TrustOption,
     open_meter,
     read_plan_file,
     show_notes,
@@ -43,7 +38,6 @@ from ui.terminal.options import (
     source_of,
     warn_of_another_model,
     write,
-    write_table,
 )
 
 app = typer.Typer(
@@ -57,49 +51,24 @@ def _default(context: typer.Context) -> None:
         serving.open_app()
 
 
-@app.command()
-def propose(
-    model: Source = "demo",
-    rule: Rule = "reference",
-    c: Width = 4,
-    i: Interval = 2,
-    t: Threshold = 0.65,
-    lowest: Lowest = 1,
-    highest: Highest = None,
-    similarity: Definition = "flattened",
-    calibration: Texts = "english",
-    dtype: Dtype = "auto",
-    device: Device = "cpu",
-    trust: Trust = False,
-    out: Out = None,
-) -> None:
-    """Run Layer Collapse (Algorithm 1) at one T and write every trial and the plan."""
+@command(app, PROPOSE)
+def propose(source: Source, settings: LacoSettings, output: Output, calibration: Texts = "english") -> None:
     from engine.methods.depth.laco import propose as run
     from ui.text.wire import proposal_to_json
 
-    settings = LacoSettings(c, i, t, lowest, highest, rule, similarity)  # type: ignore[arg-type]
-    meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
+    meter = open_meter(source.parsed(), calibration, settings.checked)
     proposal = shown(run(meter, settings))
-    write(signed(proposal_to_json(proposal), meter.model), out)
+    output.write(signed(proposal_to_json(proposal), meter.model))
 
 
-@app.command("map")
+@command(app, without=("T",))
 def map_(
-    model: Source = "demo",
-    rule: Rule = "reference",
-    c: Width = 4,
-    i: Interval = 2,
-    lowest: Lowest = 1,
-    highest: Highest = None,
+    source: Source,
+    laco: LacoSettings,
+    output: TableOutput,
     t_min: LowestT = 0.5,
-    similarity: Definition = "flattened",
     calibration: Texts = "english",
     judge: Annotated[bool, typer.Option("--judge", help="also measure what each step costs, on a slice of the practice texts")] = False,
-    dtype: Dtype = "auto",
-    device: Device = "cpu",
-    trust: Trust = False,
-    out: Out = None,
-    form: TableFormat = "json",
 ) -> None:
     """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval.
 
@@ -108,9 +77,9 @@ def map_(
     from engine.search.frontier import Mapping, require_t_min
     from ui.text.wire import frontier_to_json
 
-    settings = LacoSettings(c, i, 1.0, lowest, highest, rule, similarity)  # type: ignore[arg-type]
+    settings = replace(laco, T=1.0)
     require_t_min(t_min)
-    meter = open_meter(source_of(model, dtype, device, trust), calibration, settings.checked)
+    meter = open_meter(source.parsed(), calibration, settings.checked)
     run, known = Mapping(meter, settings, t_min), dict[Any, Any]()
     stopped = None
     try:
@@ -121,7 +90,7 @@ def map_(
         stopped = stop
     if run.found.steps:
         found = signed(frontier_to_json(run.found, known if judge else None), meter.model)
-        write_table(found, "map", found["steps"], out, form)
+        output.write_table(found, "map", found["steps"])
     if stopped:
         raise stopped
 
@@ -135,16 +104,12 @@ def _measure_costs(meter: Any, steps: Any, known: dict[Any, Any]) -> None:
     shown(costs(judge, outwards(steps, 0), lambda plan, cost: known.update({plan.blocks: cost})))
 
 
-@app.command()
+@command(app)
 def profile(
-    model: Source = "demo",
+    source: Source,
+    output: TableOutput,
     calibration: Texts = "english",
     removal: Annotated[bool, typer.Option(help="also measure perplexity with each layer alone removed (slower)")] = False,
-    dtype: Dtype = "auto",
-    device: Device = "cpu",
-    trust: Trust = False,
-    out: Out = None,
-    form: TableFormat = "json",
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
     from engine.judge.similarity import profiled
@@ -152,47 +117,41 @@ def profile(
     from engine.passes.profiling import weight_distance
     from ui.text.wire import profile_to_json
 
-    meter = open_meter(source_of(model, dtype, device, trust), calibration)
+    meter = open_meter(source.parsed(), calibration)
     measured = shown(profiled(meter))
     weights = shown(weight_distance(meter.model))
     without = shown(removal_perplexity(meter)) if removal else None
     found = profile_to_json(measured, weights, without)
-    write_table(found, "layers", found["layers"], out, form)
+    output.write_table(found, "layers", found["layers"])
 
 
-@app.command()
+@command(app, EXPORT)
 def export(
     plan: PlanFile,
     out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to make, or the .gguf file; it must not exist")],
-    model: Source = "demo",
-    form: Annotated[
-        str, typer.Option("--format", help="safetensors, or gguf: tensors copied as they are quantised, where the model is a GGUF file")
-    ] = "safetensors",
-    dtype: Dtype = "auto",
+    asked: ExportSettings,
+    model: ModelOption = "demo",
     evaluation: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="what evaluate wrote of this plan; its figures go into the model card")
     ] = None,
     measured: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="what measure wrote of this plan; its speed goes into the model card")
     ] = None,
-    trust: Trust = False,
-    shard_size: Annotated[str, typer.Option(help="largest size of one weights file, such as 5GB or 500MB")] = "5GB",
+    trust: TrustOption = False,
 ) -> None:
-    """Write the checkpoint that a plan describes, and check it in a fresh process. Exits 1 when a check fails."""
     from dataclasses import asdict
 
     from engine.export.gguf import export_gguf
 
-    if form not in ("safetensors", "gguf"):
-        raise LayerscopeError(f"unknown format '{form}'; choose one of safetensors, gguf")
-    source, chosen = source_of(model, dtype, trust=trust), read_plan_file(plan)
+    asked.checked()
+    source, chosen = source_of(model, asked.dtype, trust=trust), read_plan_file(plan)
     if model_of_plan(read_json(plan)) is not None:
         from engine.models.loading import fingerprint_of, resolve
 
         warn_of_another_model(fingerprint_of(shown(resolve(source))[0]), plan)
-    if form == "safetensors":
-        report = _export_safetensors(source, chosen, out, dtype, shard_size, read_json(plan), evaluation, measured)
-    elif dtype != "auto" or evaluation is not None or measured is not None:
+    if asked.form == "safetensors":
+        report = _export_safetensors(source, chosen, out, asked, read_json(plan), evaluation, measured)
+    elif asked.dtype != "auto" or evaluation is not None or measured is not None:
         raise LayerscopeError("a GGUF file's tensors are copied as they are, without a card; leave out --dtype, --evaluation, --measured")
     else:
         report = shown(export_gguf(source, chosen, out))
@@ -202,7 +161,7 @@ def export(
 
 
 def _export_safetensors(
-    source: Any, chosen: Any, out: Path, dtype: str, shard_size: str, kept: Any, evaluation: Path | None, measured: Path | None
+    source: Any, chosen: Any, out: Path, asked: ExportSettings, kept: Any, evaluation: Path | None, measured: Path | None
 ) -> Any:
     from engine.export.checkpoint.export import export as run
     from engine.export.checkpoint.export import parse_size
@@ -210,7 +169,7 @@ def _export_safetensors(
     from engine.plans.description import require_depth
     from ui.text.reading import evaluation_from_json, gains_from_json, trials_from_json
 
-    shard_bytes = parse_size(shard_size)
+    shard_bytes = parse_size(asked.shard_size)
     folder, spec = shown(resolve(source))
     show_notes(spec)
     require_depth(chosen, spec.depth)
@@ -219,20 +178,17 @@ def _export_safetensors(
         provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
     if measured is not None:
         provenance |= gains_from_json(read_json(measured))
-    return shown(run(source, folder, chosen, out, dtype, shard_bytes, provenance))
+    return shown(run(source, folder, chosen, out, asked.dtype, shard_bytes, provenance))
 
 
-@app.command()
-def models(
-    exports: Exports = Path("exports"),
-    out: Out = None,
-) -> None:
+@command(app)
+def models(output: Output, exports: Exports = Path("exports")) -> None:
     """List what this machine offers to open: the demo, what was opened, what was exported, what the Hugging Face cache holds."""
     from dataclasses import asdict
 
     from engine.models.library import library
 
-    write([asdict(entry) for entry in library(exports)], out)
+    output.write([asdict(entry) for entry in library(exports)])
 
 
 for verbs in (plans, lab, reporting, recovering, serving):

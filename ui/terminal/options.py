@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,41 +13,17 @@ import typer
 
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
-from engine.methods.depth.laco import LacoSettings
-from engine.search.settings import SearchSettings, Target
 from engine.types import ModelSource
-from ui.terminal.derived_options import option
 
 T_ = TypeVar("T_")
 Check = Callable[[int], object]  # gets the depth before weights are read; may raise
 _BEFORE = ".repairs.safetensors"  # former ending of a plan's tensors
 
-Source = Annotated[
-    str,
-    typer.Option(
-        "--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, hub:org/name, or merged:FOLDER of an adapter"
-    ),
-]
+Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
+Exports = Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page exports into")]
 Texts = Annotated[
     str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text a line; or english / korean for the bundled texts")
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")]
-TableFormat = Annotated[
-    Literal["json", "csv", "md"],
-    typer.Option("--format", help="json, or only the table of the answer: csv (every digit), md (Markdown, four digits)"),
-]
-Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
-Device = Annotated[str, typer.Option(help="cpu, or cuda:N or mps where torch has them")]
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="let Python files that come with the model run, with all your rights; read them first")
-]
-Exports = Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page exports into")]
-Rule = Annotated[str, option(LacoSettings, "rule")]
-Width = Annotated[int, option(LacoSettings, "C", "-C")]
-Interval = Annotated[int, option(LacoSettings, "I", "-I")]
-Threshold = Annotated[float, option(LacoSettings, "T", "-T")]
-Lowest = Annotated[int, option(LacoSettings, "lowest")]
-Highest = Annotated[int | None, option(LacoSettings, "highest")]
 LowestT = Annotated[float, typer.Option("--t-min", help="how low T may go")]
 PlanFile = Annotated[
     Path,
@@ -57,22 +33,76 @@ PlanFile = Annotated[
         help="a plan: what propose, baseline, search or repair wrote, one step of a map, or one saved on the page",
     ),
 ]
-Keep = Annotated[int, option(Target, "keep")]
 Practice = Annotated[
-    str, typer.Option("--text", metavar="FILE", help="texts to practise on, UTF-8, one a line; or english / korean for the bundled texts")
+    str, typer.Option("--text", metavar="FILE", help="practice texts, UTF-8, one a line; or english / korean for the bundled texts")
 ]
-PracticeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens of them to use at most")]
-JudgeTexts = Annotated[str, typer.Option("--text", metavar="FILE", help="texts to judge on; or english / korean for the bundled ones")]
-JudgeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens to judge on at most")]
-CacheTokens = Annotated[int, typer.Option("--context", help="tokens that the KV cache is counted for")]
-CacheBatch = Annotated[int, typer.Option("--batch", help="sequences of that length")]
-Writing = Annotated[bool, typer.Option(help="let source and plan continue the same prompts, side by side")]
-Timing = Annotated[bool, typer.Option(help="measure speed and the peak of memory")]
-Limit = Annotated[int | None, typer.Option(help="items of each task at most")]
-Seconds = Annotated[float, option(SearchSettings, "seconds")]
-Repaired = Annotated[bool, option(SearchSettings, "repair", "--repair")]
-Exhaustive = Annotated[bool, option(SearchSettings, "exhaustive", "--exhaustive")]
-Definition = Annotated[str, option(LacoSettings, "similarity", "--similarity")]
+PracticeTokens = Annotated[int, typer.Option("--tokens", help="how many of their tokens to use at most")]
+JudgeTexts = Annotated[str, typer.Option("--text", metavar="FILE", help="evaluation texts; or english / korean for the bundled ones")]
+JudgeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens to evaluate on at most")]
+Writing = Annotated[bool, typer.Option(help="let source and plan continue the same prompts")]
+Timing = Annotated[bool, typer.Option(help="measure speed and peak memory")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="let Python files that come with the model run, with all your rights; read them first")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="SRC", help="demo, a folder with safetensors, a .gguf file, hub:org/name, or merged:FOLDER of an adapter"
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The options that name a model and how it is opened; every verb that opens one has them."""
+
+    model: ModelOption = "demo"
+    dtype: Dtype = "auto"
+    device: Annotated[str, typer.Option(help="cpu, or cuda:N or mps where torch has them")] = "cpu"
+    trust: TrustOption = False
+
+    def parsed(self) -> ModelSource:
+        """Return the source; warn where the model's own code may run."""
+        return source_of(self.model, self.dtype, self.device, self.trust)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a verb's JSON goes."""
+
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")] = (
+        None
+    )
+
+    def write(self, value: Any) -> None:
+        """Write the answer as JSON."""
+        write(value, self.out)
+
+    def write_plan(self, plan: Any, model: Any) -> None:
+        """Write a plan, and its tensors next to it."""
+        from engine.plans.files import plan_to_json, signed
+
+        write(signed(plan_to_json(plan), model), self.out)
+        write_tensors(plan, self.out)
+
+
+@dataclass(frozen=True, slots=True)
+class TableOutput(Output):
+    """Where a verb's answer goes, as JSON or as the table of its records."""
+
+    form: Annotated[
+        Literal["json", "csv", "md"],
+        typer.Option("--format", help="json, or only the table of the answer: csv (every digit), md (Markdown, four digits)"),
+    ] = "json"
+
+    def write_table(self, value: Any, kind: str, records: Any) -> None:
+        """Write the answer as JSON, or the table of its records as CSV or Markdown; `kind` is a key of COLUMNS in ui/text/tables.py."""
+        if self.form == "json":
+            return write(value, self.out)
+        from ui.text.tables import table, to_text
+
+        text = to_text(table(kind, records), self.form)
+        return write_text(text, self.out) if self.out is not None else _say(text)
 
 
 def source_of(model: str, dtype: str, device: str = "cpu", trust: bool = False) -> ModelSource:
@@ -143,13 +173,6 @@ def warn_of_another_model(fingerprint: str, *files: Path) -> None:
             sys.stderr.write(f"layerscope: warning: {file.name}: {facts}\n")
 
 
-def write_plan(plan: Any, model: Any, out: Path | None) -> None:
-    from engine.plans.files import plan_to_json, signed
-
-    write(signed(plan_to_json(plan), model), out)
-    write_tensors(plan, out)
-
-
 def write_tensors(plan: Any, out: Path | None) -> None:
     """Write a plan's tensors next to its file, so that both can be moved to another machine."""
     from engine.plans.bundle import TENSORS
@@ -211,16 +234,6 @@ def _say(text: str) -> None:
         if isinstance(error, BrokenPipeError):
             sys.exit(1)
         raise LayerscopeError(f"standard output cannot be written: {error.strerror}") from error
-
-
-def write_table(value: Any, kind: str, records: Any, out: Path | None, form: str) -> None:
-    """Write a command's answer as JSON, or the table of its records as "csv" or "md"; `kind` is a key of COLUMNS in ui/text/tables.py."""
-    if form == "json":
-        return write(value, out)
-    from ui.text.tables import table, to_text
-
-    text = to_text(table(kind, records), form)
-    return write_text(text, out) if out is not None else _say(text)
 
 
 def write_text(text: str, out: Path) -> None:

@@ -5,89 +5,67 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.judge.settings import MEASURE, CacheSettings, TaskSettings
+from ui.terminal.derived_options import command, option
 from ui.terminal.options import (
-    CacheBatch,
-    CacheTokens,
-    Device,
-    Dtype,
     JudgeTexts,
     JudgeTokens,
-    Limit,
-    Out,
+    Output,
     PlanFile,
     Source,
     Texts,
     Timing,
-    Trust,
     Writing,
     made_for,
     open_for,
     open_meter,
     read_plan_file,
     shown,
-    source_of,
     warn_of_another_model,
-    write,
     write_text,
 )
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command()
-def measure(
-    plan: PlanFile,
-    model: Source = "demo",
-    writing: Writing = True,
-    speed: Timing = True,
-    context: CacheTokens = 4096,
-    batch: CacheBatch = 1,
-    dtype: Dtype = "auto",
-    device: Device = "cpu",
-    trust: Trust = False,
-    out: Out = None,
-) -> None:
-    """What a plan gains, and how it writes: speed and memory beside the source's, and both continuing the same prompts."""
+@command(app, MEASURE)
+def measure(plan: PlanFile, source: Source, asked: CacheSettings, output: Output, writing: Writing = True, speed: Timing = True) -> None:
     chosen = read_plan_file(plan)
-    opened = open_for(chosen, plan, source_of(model, dtype, device, trust))
-    write(_beside(opened, chosen, writing, speed, context, batch), out)
+    opened = open_for(chosen, plan, source.parsed())
+    output.write(_gains(opened, chosen, writing, speed, asked))
 
 
-def _beside(opened: Any, chosen: Any, writing: bool, speed: bool, context: int, batch: int) -> dict[str, Any]:
-    """Measure source and plan side by side, as JSON; None for what was not requested."""
+def _gains(opened: Any, chosen: Any, writing: bool, speed: bool, cache: CacheSettings) -> dict[str, Any]:
+    """Measure source and plan, as JSON; None for what was not requested."""
     from dataclasses import asdict
 
     from engine.judge.generation import generate_beside
     from engine.judge.memory import memory_of
     from engine.judge.speed import measure_speed
 
-    memory = asdict(memory_of(opened, chosen, context, batch))  # first, because it may raise
+    memory = asdict(memory_of(opened, chosen, cache.context, cache.batch))  # first, because it may raise
     samples = [asdict(sample) for sample in shown(generate_beside(opened, chosen))] if writing else None
     return {"samples": samples, "speed": asdict(shown(measure_speed(opened, chosen))) if speed else None, "memory": memory}
 
 
-@app.command()
+@command(app)
 def report(
     plan: PlanFile,
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="where the report goes")],
-    model: Source = "demo",
+    source: Source,
+    cache: CacheSettings,
     calibration: Texts = "english",
     text: JudgeTexts = "english",
     tokens: JudgeTokens = 4000,
     writing: Writing = True,
     speed: Timing = True,
     names: Annotated[str | None, typer.Option("--tasks", help="also score tasks: bundled, or names of lm-evaluation-harness")] = None,
-    limit: Limit = None,
+    limit: Annotated[int | None, option(TaskSettings, "limit")] = None,
     beside: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.json", help="another plan to judge and show in the same picture; as often as you like"),
+        typer.Option(metavar="FILE.json", help="another plan to evaluate and show in the same picture; as often as you like"),
     ] = None,
     language: Annotated[str, typer.Option(help="en or ko")] = "en",
-    context: CacheTokens = 4096,
-    batch: CacheBatch = 1,
-    dtype: Dtype = "auto",
-    device: Device = "cpu",
-    trust: Trust = False,
 ) -> None:
     """Write one HTML file for stakeholders that opens offline: two pages of verdict, cost, samples and gains, then all figures."""
     from dataclasses import asdict
@@ -107,10 +85,10 @@ def report(
     rivals = [(file.stem, read_plan_file(file)) for file in beside or ()]
     for _, rival in rivals:
         require_depth(rival, chosen.source_depth)
-    meter = open_meter(source_of(model, dtype, device, trust), calibration, made_for(chosen))
+    meter = open_meter(source.parsed(), calibration, made_for(chosen))
     opened = meter.model
     warn_of_another_model(opened.fingerprint, plan, *(beside or ()))
-    measured = _beside(opened, chosen, writing, speed, context, batch)
+    measured = _gains(opened, chosen, writing, speed, cache)
     judge = Judge(opened, texts, limit=tokens)
     judged, others = shown(judge.judge(chosen)), []
     for label, rival in rivals:

@@ -8,14 +8,15 @@ import typer
 
 from engine.errors import LayerscopeError
 from engine.untrusted import ForeignError, real_path, text_in
-from ui.terminal.options import Exports, Out, Source, write
+from ui.terminal.derived_options import command
+from ui.terminal.options import Exports, ModelOption, Output
 
 app = typer.Typer()
 
 
 @app.command("app")
 def open_app(
-    model: Source = "demo",
+    model: ModelOption = "demo",
     host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
     exports: Exports = Path("exports"),
@@ -75,11 +76,11 @@ def _credentials(auth: str | None) -> tuple[str, str] | None:
     return user, password
 
 
-@app.command()
+@command(app)
 def doctor(
+    output: Output,
     exports: Exports = Path("exports"),
     clear: Annotated[bool, typer.Option("--clear", help="remove what is safe to remove of what was found")] = False,
-    out: Out = None,
 ) -> None:
     """See how this machine stands: versions, cache, exports, what is broken and how to mend it. Exits 1 when something is."""
     from dataclasses import asdict
@@ -92,7 +93,7 @@ def doctor(
         health = house.examine(exports)
     facts = asdict(health)
     facts["findings"] = [{**finding, "clear": [str(path) for path in finding["clear"]]} for finding in facts["findings"]]
-    write({**facts, "cleared": [str(path) for path in cleared]}, out)
+    output.write({**facts, "cleared": [str(path) for path in cleared]})
     for finding in health.findings:
         sys.stderr.write(f"{finding.what}: {finding.mend}\n")
     if health.findings:

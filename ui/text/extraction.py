@@ -15,7 +15,7 @@ import engine.errors
 from engine.catalogues import LOCALE, SOURCE_LANGUAGE, languages
 from engine.errors import LayerscopeError
 from ui.text.terms import TERMS
-from ui.text.words import TABS
+from ui.text.words import TABS, UNNAMED
 
 ROOT = Path(__file__).resolve().parents[2]
 OFF_PAGE = (ROOT / "ui" / "terminal", ROOT / "ui" / "page" / "app.py")  # their messages are shown in English only
@@ -34,6 +34,18 @@ def messages() -> Iterator[tuple[str, str]]:
     for tab in TABS:
         yield from ((english, _name(Path(str(tab.__file__)))) for english in tab.TEXT.values())
     yield from ((term, "ui/text/terms.py") for term in TERMS)
+    yield from ((english, "declarations") for english in declared())
+
+
+def declared() -> list[str]:
+    """Return the labels and help of settings and methods that the page shows in the declarations' own words."""
+    import gradio as gr
+
+    from ui.page.app import lay_out
+
+    with gr.Blocks():
+        lay_out("en", Path("exports"))
+    return sorted(UNNAMED)
 
 
 def _found(file: Path, method: str, keywords: dict[str, None]) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,5 @@
 """The texts of the page by name. They stand in English in the modules of this package, by tab; catalogues translate them."""
 
-from collections.abc import Callable
-
 from engine.catalogues import catalogue
 from ui.text import charts
 from ui.text.views import compare, fold, importance, making, masks, page, present, recovery, search, shapes, shearing, width
@@ -12,27 +10,37 @@ TABS = (page, making, importance, fold, width, masks, search, shapes, compare, r
 TEXT: dict[str, str] = {name: english for tab in TABS for name, english in tab.TEXT.items()}
 
 
-def words(language: str) -> Callable[[str], str]:
-    """Return the function from a text's name to the text in a language. A translation whose context is the name comes first.
+UNNAMED: set[str] = set()  # labels and help of declared settings and methods that the page has shown without a text of their own
+
+
+class Words:
+    """The function from a text's name to the text in a language. A translation whose context is the name comes first."""
+
+    def __init__(self, language: str) -> None:
+        if language not in LANGUAGES:
+            raise ValueError(f"there is no page in '{language}'")
+        self._found = catalogue(language)
+
+    def __call__(self, name: str) -> str:
+        english = TEXT[name]
+        own = self._found.pgettext(name, english)
+        return own if own != english else self._found.gettext(english)
+
+    def declared(self, name: str, english: str) -> str:
+        """Return the text of this name, or, where there is none, the translation of the declaration's own words."""
+        if name in TEXT:
+            return self(name)
+        UNNAMED.add(english)
+        return self._found.gettext(english)
+
+
+def words(language: str) -> Words:
+    """Return the texts of a language.
 
     Raises:
         ValueError: the page has no such language.
     """
-    if language not in LANGUAGES:
-        raise ValueError(f"there is no page in '{language}'")
-    found = catalogue(language)
-
-    def say(name: str) -> str:
-        english = TEXT[name]
-        own = found.pgettext(name, english)
-        return own if own != english else found.gettext(english)
-
-    return say
-
-
-def text_or(say: Callable[[str], str], name: str, otherwise: str) -> str:
-    """Return the text of this name, or `otherwise` where a method has no text here yet."""
-    return say(name) if name in TEXT else otherwise
+    return Words(language)
 
 
 def all_words(language: str) -> dict[str, str]:

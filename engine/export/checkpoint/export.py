@@ -29,7 +29,7 @@ from engine.plans.description import require_depth
 from engine.plans.files import plan_to_json
 from engine.plans.outputs import plan_outputs
 from engine.plans.tensor_store import require_tensors
-from engine.plans.trimming import plan_config
+from engine.plans.trimming import form_of
 from engine.types import ModelSource, ModelSpec, Plan
 from engine.untrusted import ForeignError, object_in
 
@@ -83,11 +83,13 @@ def export(
     config, spec = inspected(folder, source)
     require_depth(plan, spec.depth)
     require_tensors(plan.tensors)
-    new_config = plan_config(config, plan)
+    form = form_of(config, plan)
+    new_config = form.config
     companions = companions_of(folder)
     require_free(target)
     yield Progress(Message("Planning the files"), 0.0)
-    outputs = plan_outputs(config, plan, {name: place for name, place in places_in(folder).items() if name not in spec.left_out}, dtype)
+    places = {name: place for name, place in places_in(folder).items() if name not in spec.left_out}
+    outputs = plan_outputs(config, plan, form, places, dtype)
     total = sum(output.bytes for output in outputs.values())
     require_disk(target, total)
     fingerprint = fingerprint_of(folder)

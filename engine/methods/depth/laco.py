@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
+from engine.actions import Action
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.messages import Message
@@ -68,15 +69,22 @@ class LacoSettings:
     """
 
     C: int = field(
-        default=4, metadata=control("layers in one fold; C - 1 are absorbed. Higher folds deeper at once (paper: 3 to 6)", 2, 8, 1)
+        default=4,
+        metadata=control("layers in one fold; C - 1 are absorbed. Higher folds deeper at once (paper: 3 to 6)", 2, 8, 1, flag="-C"),
     )
     I: int = field(
-        default=2, metadata=control("layers to step down after an accepted fold; higher spreads the folds (paper: 1 to 3)", 1, 8, 1)
+        default=2,
+        metadata=control("layers to step down after an accepted fold; higher spreads the folds (paper: 1 to 3)", 1, 8, 1, flag="-I"),
     )
     T: float = field(
         default=0.65,
         metadata=control(
-            "a fold is kept when similarity stays strictly above T; lower removes more layers (paper: about 0.65)", -1.0, 1.0, 0.0001
+            "a fold is kept when similarity stays strictly above T; lower removes more layers (paper: about 0.65)",
+            -1.0,
+            1.0,
+            0.0001,
+            flag="-T",
+            page=False,
         ),
     )
     lowest: int = field(default=1, metadata=control("L: the lowest layer that may become a base; early layers matter most", 0, None, 1))
@@ -179,3 +187,6 @@ def landscape(
             row[base], _ = mean_and_spread(meter.measure(candidate, base), definition)
         rows.append(tuple(row))
     return Landscape(rule, definition, widths, tuple(rows))
+
+
+PROPOSE = Action("propose", "Run Layer Collapse (Algorithm 1) at one T and write every trial and the plan.", LacoSettings)

@@ -7,7 +7,8 @@ from typing import Any
 from engine.errors import SettingsError
 from engine.methods.depth.baselines import require_target
 from engine.methods.learned.masks import Kind
-from engine.methods.width.widths import Kept, narrowed
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import narrowed
 from engine.models.shapes import shape_of, shaped_config
 from engine.types import Shape
 
@@ -41,7 +42,7 @@ def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
     groups = target.get("groups", now.groups)
     if not 1 <= groups <= now.groups:
         raise SettingsError("{groups} groups cannot be kept of {groups2}", groups=groups, groups2=now.groups)
-    shape = narrowed(now, Kept(target.get("heads"), target.get("neurons"), target.get("channels")))
+    shape = narrowed(now, TrimSettings(target.get("heads"), target.get("neurons"), target.get("channels")))
     if "groups" in target:
         shape = replace(shape, groups=groups, heads=groups * now.per_group)
     shaped_config(config, shape)

@@ -15,7 +15,8 @@ from engine.errors import SettingsError
 from engine.jobs import Job, Progress, T, retold, scaled
 from engine.messages import Message
 from engine.methods.masks.owl import LOWEST, outliers, sparsities
-from engine.methods.masks.selection import Wanted, chosen, lowest
+from engine.methods.masks.selection import Wanted, chosen, lowest, wanted
+from engine.methods.masks.settings import PruneSettings
 from engine.models.devices import exact
 from engine.models.families import architecture_of
 from engine.models.texts import Pack, read_in
@@ -82,6 +83,16 @@ class MaskSettings:
 
 
 MASKS: Registry[Callable[[PruningInput, Any], torch.Tensor]] = Registry("mask method", __package__)  # each scores weights: [out, in]
+
+
+def wanted_by(asked: PruneSettings) -> Wanted:
+    """Return what is to be pruned, with the method's own group where none is named.
+
+    Raises:
+        SettingsError: the method is unknown, neither or both of sparsity and pattern are given, or a value is invalid.
+    """
+    own: Any = MASKS.require(asked.method).settings
+    return wanted(asked.sparsity, asked.pattern, asked.group or own.group)
 
 
 def prune(

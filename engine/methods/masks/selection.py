@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from engine.errors import SettingsError
-
-GROUPS = ("output", "layer", "global")
+from engine.methods.masks.settings import GROUPS
 
 
 @dataclass(frozen=True, slots=True)

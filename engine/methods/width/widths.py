@@ -4,7 +4,7 @@ Heads are ranked within their KV group, neurons within their layer, channels by 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -15,25 +15,14 @@ from engine.methods.width.compensation import compensate, require_biases
 from engine.methods.width.redistribution import redistribute
 from engine.methods.width.refit import refit
 from engine.methods.width.scores import AXES, SCORES, require_score, scores
+from engine.methods.width.settings import COMPENSATIONS, TrimSettings
 from engine.models.shapes import parameters_at, shape_of, shaped_config
 from engine.models.texts import Pack, read_in
 from engine.plans.trimming import trimmed_shape
 from engine.types import Block, Model, Part, Plan, Shape, Trim
 
-# How projections that read cut parts are compensated, and the share of the work that scoring then is.
-BESIDE = {"refit": 0.3, "bias": 0.6, "nothing": 1.0}
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The numbers of query heads, neurons and channels to keep; None keeps all."""
-
-    heads: int | None = None
-    neurons: int | None = None
-    channels: int | None = None
-
-
-def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
+def require_width(model: Model, plan: Plan, kept: TrimSettings) -> Shape:
     """Return a plan's shape after a trim.
 
     Raises:
@@ -48,7 +37,7 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
     return shape
 
 
-def narrowed(now: Shape, kept: Kept) -> Shape:
+def narrowed(now: Shape, kept: TrimSettings) -> Shape:
     """Return a shape reduced to what is kept.
 
     Raises:
@@ -66,17 +55,7 @@ def narrowed(now: Shape, kept: Kept) -> Shape:
     return replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
 
 
-def require_beside(compensation: str) -> None:
-    """Raise SettingsError if the compensation is unknown."""
-    if compensation not in BESIDE:
-        raise SettingsError(
-            "a trim cannot be compensated by '{compensation}'; choose one of {choices}",
-            compensation=compensation,
-            choices=", ".join(BESIDE),
-        )
-
-
-def kept_for(model: Model, plan: Plan, kept: Kept, parameters: float) -> Kept:
+def kept_for(model: Model, plan: Plan, kept: TrimSettings, parameters: float) -> TrimSettings:
     """Return `kept` with the most neurons for which a plan has at most `parameters` parameters.
 
     Raises:
@@ -99,36 +78,30 @@ def trim(
     model: Model,
     plan: Plan,
     packs: Sequence[Pack],
-    kept: Kept,
-    score: str = "weighted",
+    kept: TrimSettings,
     settings: Mapping[str, Any] | None = None,
-    compensation: str = "refit",
-    plain: bool = False,
-    redistributed: bool = False,
 ) -> Job[Plan]:
-    """Return a plan of less width, without its masks and earlier refits. `beside` is the compensation of projections that read cut parts: a
-    refit ("refit"), a bias ("bias", FLAP's) or none ("nothing"). `plain` leaves norm gains unchanged (Minitron's trimming); `redistributed`
-    adds the residuals of pruned heads to the kept ones (Minitron's).
+    """Return a plan of less width, without its masks and earlier refits. `settings` are the score's own.
 
     Raises:
         SettingsError: the score is unknown or not defined for a cut axis, or the width, the bias or the compensation is not available.
         PlanError: the family's stock class does not support the shape.
     """
-    require_beside(compensation)
-    require_width(model, plan, kept)
+    require_width(model, plan, kept.checked())
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     asked = {axis: count for axis in AXES if (count := getattr(kept, axis)) not in (None, getattr(now, axis))}
     for axis in asked:
-        require_score(score, axis)
-    redistributed = redistributed and "heads" in asked
+        require_score(kept.score, axis)
+    score, compensation = kept.score, kept.compensation
+    redistributed = kept.redistribute and "heads" in asked
     if compensation == "bias":
         require_biases(model, asked)
     begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.dense.blocks))
-    share = BESIDE[compensation]
+    share = COMPENSATIONS[compensation]
     found = yield from scaled(scores(model, begun, packs, tuple(asked), score, settings), 0.0, share)
     picked = {axis: _picked(axis, found[axis], count, now) for axis, count in asked.items()}
     blocks = [
-        replace(block, trim=_trim(block.trim, {axis: one[place] for axis, one in picked.items()}, plain))
+        replace(block, trim=_trim(block.trim, {axis: one[place] for axis, one in picked.items()}, kept.plain))
         for place, block in enumerate(begun.blocks)
     ]
     done = {

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from engine.errors import MemoryLimitError
-from engine.plans.trimming import plan_config
+from engine.plans.trimming import form_of
 from engine.recover.distill.student import trained
 from engine.types import ModelSpec, Plan
 
@@ -47,7 +47,7 @@ def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code
         SettingsError: the plan cannot be trained this way.
     """
     with torch.device("meta"):
-        student = AutoModelForCausalLM.from_config(plan_config(config, plan), trust_remote_code=trust_remote_code).requires_grad_(False)
+        student = AutoModelForCausalLM.from_config(form_of(config, plan).config, trust_remote_code=trust_remote_code).requires_grad_(False)
         learning = sum(one.numel() for one in trained(student, plan, train).values())
     return MemoryEstimate(_FLOAT * sum(one.numel() for one in student.parameters()), 3 * _FLOAT * learning, spec.bytes)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engine.actions import Action
 from engine.corpus.settings import UPDATES, Update
 from engine.errors import SettingsError
 from engine.settings import control
@@ -21,7 +22,7 @@ _UPDATE_OR_NOT = control(
     "coded (it loses some); none: they take turns",
     choices=("none", *UPDATES),
 )
-_REFERENCES = control("by domain, the loss in nats a token to come to; left out, the source's own")
+_REFERENCES = control("by domain, the loss in nats a token to come to; left out, the source's own", page=False)
 _OWN = control("tokens that the source writes where it is to (self)", 1)
 
 
@@ -31,8 +32,10 @@ class RecoverySettings:
 
     train: str = field(default="all", metadata=control("what learns: all, lora, or seams"))
     loss: str | None = field(default=None, metadata=control("kl, ce, cosine, mse, local, or a sum such as 0.5*kl+0.5*ce; left out, kl"))
-    minutes: float | None = field(default=None, metadata=control("how long to learn; how many steps that is, is measured first", 0.0))
-    tokens: int | None = field(default=None, metadata=control("or: how many tokens to learn from", 1))
+    minutes: float | None = field(
+        default=None, metadata=control("how long to learn; how many steps that is, is measured first", 0.0, page=False)
+    )
+    tokens: int | None = field(default=None, metadata=control("or: how many tokens to learn from", 1, page=False))
     until: float | None = field(
         default=None,
         metadata=control("stop at so many times the source's perplexity on held-out text of the training kind", 1.0),
@@ -61,7 +64,7 @@ class RecoverySettings:
     update: str = field(default="none", metadata=_UPDATE_OR_NOT)
     every: int = field(default=50, metadata=_EVERY)
     references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
-    measure: bool = field(default=False, metadata=control("only measure what a step takes, and wait to be resumed"))
+    measure: bool = field(default=False, metadata=control("only measure what a step takes, and wait to be resumed", page=False))
     track: str = field(default="none", metadata=control("tell every line to a tracker too", choices=TRACKED))
     language: str = field(default="english", metadata=control("the bundled evaluation texts that judge", choices=LANGUAGES))
 
@@ -157,3 +160,15 @@ def _require_positive(settings: RecoverySettings | ShearSettings, *names: str) -
         value = getattr(settings, name)
         if value is not None and not 0 < value < float("inf"):
             raise SettingsError("{name} is {value:g}, and has to be above 0", name=name, value=value)
+
+
+RECOVER = Action(
+    "recover",
+    "Train a pruned model with its source as the teacher, and write a checkpoint of it. Exits 1 when a check fails.",
+    RecoverySettings,
+)
+SHEAR = Action(
+    "shear",
+    "Learn which layers, heads, neurons and channels to leave out, down to a shape, and write a plan (Sheared LLaMA).",
+    ShearSettings,
+)

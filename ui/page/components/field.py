@@ -1,17 +1,18 @@
 """Controls for the fields of a settings record: the page shows what a method declares."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 import gradio as gr
 
+from engine.actions import controls
 from engine.settings import Registry, about
 from ui.page.components.slider import Slider
-from ui.text.words import text_or
+from ui.text.words import TEXT, Words
 
 
-def field(record: type, name: str, say: Callable[[str], str], words: str = "", **look: Any) -> gr.components.Component:
+def field(record: type, name: str, say: Words, words: str = "", **look: Any) -> gr.components.Component:
     """Return the control of a field: a dropdown for one of several choices, checkboxes for several of them, a checkbox for a boolean, a
     slider for a bounded number, a number box if a bound is missing. `look` are Gradio arguments and override the others.
 
@@ -19,9 +20,12 @@ def field(record: type, name: str, say: Callable[[str], str], words: str = "", *
     """
     known, words = about(record, name), words or f"set_{name}"
     kinds = set(get_args(known["type"]) or (known["type"],)) - {NoneType}
-    asked = {"value": known["default"], "label": text_or(say, words, words.removeprefix("set_")), "elem_id": words.replace("_", "-")}
-    asked |= {"info": text_or(say, f"{words}_info", known["help"])} | look
-    if choices := [(text_or(say, f"{words}_{choice}", choice), choice) for choice in known["choices"]]:
+    asked = {"value": known["default"], "elem_id": words.replace("_", "-"), **look}
+    if "label" not in look:
+        asked["label"] = say.declared(words, known["label"] or name.replace("_", " "))
+    if "info" not in look:
+        asked["info"] = say.declared(f"{words}_info", known["help"])
+    if choices := [(say(f"{words}_{choice}") if f"{words}_{choice}" in TEXT else choice, choice) for choice in known["choices"]]:
         several = get_origin(known["type"]) is tuple
         return gr.CheckboxGroup(choices, **asked | {"value": list(asked["value"])}) if several else gr.Dropdown(choices, **asked)
     if kinds == {bool}:
@@ -31,13 +35,21 @@ def field(record: type, name: str, say: Callable[[str], str], words: str = "", *
     return (gr.Number if None in (asked["minimum"], asked["maximum"]) else Slider)(**asked)
 
 
-def methods(registry: Registry, say: Callable[[str], str], value: str, **look: Any) -> gr.Dropdown:
+def form(record: type, say: Words, words: str, look: Mapping[str, Any] | None = None, **made: Any) -> dict[str, Any]:
+    """Return the control of each setting that the page shows, by name, in the order that `engine.actions.record_of` takes their values.
+
+    `made` are controls that exist already. The others are drawn by `field`, with texts by the names `WORDS_NAME` and the arguments `look`.
+    """
+    return {name: made.get(name) or field(record, name, say, f"{words}_{name}", **look or {}) for name in controls(record)}
+
+
+def methods(registry: Registry, say: Words, value: str, **look: Any) -> gr.Dropdown:
     """Return the dropdown of a registry's methods. A method is labelled by the text `KIND_NAME`, or by its own help."""
-    choices = [(text_or(say, f"{registry.kind}_{name}", method.help), name) for name, method in registry.items()]
+    choices = [(say.declared(f"{registry.kind}_{name}", method.help), name) for name, method in registry.items()]
     return gr.Dropdown(choices, value=value, **look)
 
 
-def settings(registry: Registry, say: Callable[[str], str], chosen: gr.Dropdown | None = None) -> list[gr.components.Component]:
+def settings(registry: Registry, say: Words, chosen: gr.Dropdown | None = None) -> list[gr.components.Component]:
     """Return the controls of all settings of a registry's methods, in the order of `Registry.controls`. With the dropdown `chosen`, only
     the chosen method's controls are visible."""
     drawn, rows = list[gr.components.Component](), dict[type, gr.Row]()

@@ -4,7 +4,11 @@ from typing import Any
 
 import gradio as gr
 
+from engine.actions import record_of, split
 from engine.methods.masks.pruning import MASKS
+from engine.methods.masks.settings import PruneSettings
+from engine.methods.width.settings import TrimSettings
+from engine.search.settings import ShapesSettings
 from ui.page.handlers.responses import Answering, of_what_is_open
 
 
@@ -54,33 +58,18 @@ class LabHandlers(Answering):
         return self._act(bench, lambda: bench.looking.losses(str(event.axis), int(event.layer)))
 
     @of_what_is_open
-    def trim(
-        self,
-        key: str,
-        choice: str,
-        threshold: float,
-        heads: float,
-        neurons: float,
-        channels: float,
-        score: str,
-        compensation: str,
-        plain: bool,
-        redistribute: bool,
-        tokens: float,
-    ) -> list[Any]:
-        """Trim the plan shown on Fold."""
+    def trim(self, key: str, choice: str, threshold: float, tokens: float, *values: Any) -> list[Any]:
+        """Trim the plan shown on Fold; `values` are those of the controls of TrimSettings."""
         bench = self._of(key)
-        asked = (choice, threshold, bench.trimming.kept(heads, neurons, channels), score, int(tokens), compensation)
-        return self._act(bench, lambda: bench.trimming.trim(*asked, plain=plain, redistributed=redistribute))
+        return self._act(bench, lambda: bench.trimming.trim(choice, threshold, record_of(TrimSettings, values), int(tokens)))
 
     @of_what_is_open
-    def prune(
-        self, key: str, choice: str, threshold: float, method: str, sparsity: float, pattern: str, group: str, tokens: float, *settings: Any
-    ) -> list[Any]:
-        """Prune weights of the plan shown on Fold."""
-        bench, given = self._of(key), MASKS.given(method, settings)
-        asked = (choice, threshold, method, float(sparsity), pattern, group, int(tokens))
-        return self._act(bench, lambda: bench.pruning.prune(*asked, **given))
+    def prune(self, key: str, choice: str, threshold: float, tokens: float, *values: Any) -> list[Any]:
+        """Prune weights of the plan shown on Fold; `values` are those of the controls of PruneSettings and of the methods' settings."""
+        bench = self._of(key)
+        asked, settings = split(PruneSettings, values)
+        given = MASKS.given(asked.method, settings)
+        return self._act(bench, lambda: bench.pruning.prune(choice, threshold, asked, int(tokens), **given))
 
     @of_what_is_open
     def mask_curves(self, key: str, sparsity: float) -> list[Any]:
@@ -89,10 +78,10 @@ class LabHandlers(Answering):
         return self._act(bench, lambda: bench.pruning.curves(float(sparsity)))
 
     @of_what_is_open
-    def width_curves(self, key: str, heads: float, neurons: float, channels: float) -> list[Any]:
+    def width_curves(self, key: str, *values: Any) -> list[Any]:
         """Measure the cost of several widths by each score."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.trimming.curves(bench.trimming.kept(heads, neurons, channels)))
+        return self._act(bench, lambda: bench.trimming.curves(record_of(TrimSettings, values)))
 
     @of_what_is_open
     def time_zeros(self, key: str, choice: str, threshold: float) -> list[Any]:
@@ -101,10 +90,10 @@ class LabHandlers(Answering):
         return self._act(bench, lambda: bench.timing.measure(bench.chosen(choice, threshold)[0]))
 
     @of_what_is_open
-    def shapes(self, key: str, millions: float | None, measured: float, refit: bool, speed: bool, tokens: float) -> list[Any]:
+    def shapes(self, key: str, millions: float | None, tokens: float, *values: Any) -> list[Any]:
         """Search for the best shape with this many million parameters."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.shaping.search(millions, int(measured), refit, speed, int(tokens)))
+        return self._act(bench, lambda: bench.shaping.search(millions, record_of(ShapesSettings, values), int(tokens)))
 
     @of_what_is_open
     def shape(self, key: str, event: gr.EventData) -> list[Any]:

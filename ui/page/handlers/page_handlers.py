@@ -4,19 +4,24 @@ import json
 import os
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from engine.actions import record_of, split
 from engine.errors import LayerscopeError
+from engine.export.settings import ExportSettings
+from engine.judge.settings import CacheSettings, TaskSettings
 from engine.messages import Message
 from engine.methods.depth.baselines import BASELINES
 from engine.methods.depth.laco import LacoSettings
 from engine.models.library import library
 from engine.models.sources import needs_download
 from engine.plans.bundle import read_saved
-from engine.search.settings import Target
+from engine.search.settings import SearchSettings, SweepSettings, Target
 from ui.page import picker
 from ui.page.bench.plans.exporting import start_export, start_gguf
 from ui.page.bench.shared import suggested_name, texts_of
@@ -27,7 +32,6 @@ from ui.page.handlers.recover_handlers import RecoverHandlers
 from ui.page.handlers.responses import of_what_is_open
 from ui.text.messages import translated_labels
 
-MORE = ("names", "limit", "context", "batch")  # the fields of More settings on Compare, by their names in `ui.page.bench.plans.measuring`
 _LABELLED = {"ablation": "data", "board": "data", "recovery": "value"}  # components whose labels Python translates
 
 
@@ -152,48 +156,37 @@ class Handlers(LabHandlers, RecoverHandlers):
         return self._act(bench, bench.exploring.measure_removal)
 
     @of_what_is_open
-    def export(self, key: str, choice: str, threshold: float, dtype: str, shard: str, name: str, form: str = "safetensors") -> list[Any]:
-        """Export the plan shown on Fold, under the given name or one made from the plan."""
-        bench = self._of(key)
+    def export(self, key: str, choice: str, threshold: float, name: str, *values: Any) -> list[Any]:
+        """Export the plan shown on Fold, under the given name or one made from the plan; `values` are those of ExportSettings."""
+        bench, asked = self._of(key), record_of(ExportSettings, values)
 
         def do() -> None:
             plan, _ = bench.chosen(choice, threshold)
             made = name.strip() or suggested_name(bench.open_meter().model, plan) + (
-                "" if dtype == "auto" or form == "gguf" else f"-{dtype}"
+                "" if asked.dtype == "auto" or asked.form == "gguf" else f"-{asked.dtype}"
             )
-            if form == "gguf":
+            if asked.form == "gguf":
                 start_gguf(bench, choice, threshold, made)
             else:
-                start_export(bench, choice, threshold, dtype, shard, made, **bench.comparison.known_of(plan))
+                start_export(bench, choice, threshold, asked, made, **bench.comparison.known_of(plan))
 
         return self._act(bench, do)
 
     @of_what_is_open
     def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any) -> list[Any]:
         """Judge the plan shown on Fold, and measure what else is ticked."""
-        bench, options = self._of(key), dict(zip(MORE, more, strict=True))
+        bench, options = self._of(key), _options(more)
         return self._act(
             bench, lambda: bench.comparison.judge(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
         )
 
     @of_what_is_open
     def measure(
-        self,
-        key: str,
-        choice: str,
-        threshold: float,
-        texts: str,
-        own: str,
-        tokens: float,
-        names: str | None,
-        limit: int | None,
-        context: int | None,
-        batch: int | None,
-        event: gr.EventData,
+        self, key: str, event: gr.EventData, choice: str, threshold: float, texts: str, own: str, tokens: float, *more: Any
     ) -> list[Any]:
         """Handle Present's request: judge the plan shown on Fold and measure what the view lacks."""
         also = [what for what in ("samples", "speed") if what in event.also]
-        return self.judge(key, choice, threshold, texts, own, tokens, also, names, limit, context, batch)
+        return self.judge(key, choice, threshold, texts, own, tokens, also, *more)
 
     @of_what_is_open
     def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
@@ -206,7 +199,7 @@ class Handlers(LabHandlers, RecoverHandlers):
         self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any
     ) -> list[Any]:
         """Write the report of the plan shown on Fold, with what is ticked."""
-        bench, options = self._of(key), {**dict(zip(MORE, more, strict=True)), "language": self._language}
+        bench, options = self._of(key), {**_options(more), "language": self._language}
         return self._act(
             bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
         )
@@ -218,35 +211,20 @@ class Handlers(LabHandlers, RecoverHandlers):
         return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
     @of_what_is_open
-    def board(
-        self, key: str, names: str | None, limit: int | None, context: int | None, batch: int | None, event: gr.EventData
-    ) -> list[Any]:
+    def board(self, key: str, event: gr.EventData, *more: Any) -> list[Any]:
         """Handle a button below the board."""
-        bench, what = self._of(key), str(event.what)
-        options = {"names": names, "limit": limit, "context": context, "batch": batch}
+        bench, what, options = self._of(key), str(event.what), _options(more)
         return self._act(bench, lambda: bench.comparison.act(what, str(event.name), **options))
 
     @of_what_is_open
-    def search(
-        self,
-        key: str,
-        kind: str,
-        amount: float,
-        context: float,
-        objective: str,
-        seconds: float,
-        survivors: list[str],
-        repaired: bool,
-        every: bool,
-    ) -> list[Any]:
-        """Search for a target; the best plan so far becomes the plan shown."""
+    def search(self, key: str, kind: str, amount: float | None, context: float | None, *values: Any) -> list[Any]:
+        """Search for a target; the best plan so far becomes the plan shown. `values` are those of SearchSettings."""
         bench = self._of(key)
 
         def do() -> None:
-            if amount is None or seconds is None:
+            if amount is None or None in values:
                 raise LayerscopeError("a search needs a target and a time")
-            target = Target.of(kind, amount, int(context or 0))
-            bench.searching.start(target, objective, seconds, tuple(survivors), repaired, every)
+            bench.searching.start(Target.of(kind, amount, int(context or 0)), record_of(SearchSettings, values))
 
         return self._act(bench, do)
 
@@ -263,15 +241,21 @@ class Handlers(LabHandlers, RecoverHandlers):
         return self._act(bench, do)
 
     @of_what_is_open
-    def sweep(self, key: str, seconds: float | None) -> list[Any]:
-        """Sweep over all C, I and rules."""
+    def sweep(self, key: str, *values: Any) -> list[Any]:
+        """Sweep over all C, I and rules; `values` are those of SweepSettings."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.sweeping.start(float(seconds or 0)))
+        return self._act(bench, lambda: bench.sweeping.start(record_of(SweepSettings, values)))
 
     def cancel(self, key: str) -> list[Any]:
         """Cancel the running job and the queue."""
         bench = self._of(key)
         return self._act(bench, bench.cancel)
+
+
+def _options(values: Sequence[Any]) -> dict[str, Any]:
+    """Return the options of `ui.page.bench.plans.measuring` from the controls of TaskSettings and CacheSettings."""
+    tasks, rest = split(TaskSettings, values)
+    return asdict(tasks) | asdict(record_of(CacheSettings, rest))
 
 
 def _settings(C: int, I: int, L: int, H: int | None, rule: str, similarity: str) -> LacoSettings:

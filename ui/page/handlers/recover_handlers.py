@@ -5,12 +5,13 @@ from typing import Any
 
 import gradio as gr
 
+from engine.actions import record_of
 from engine.errors import SettingsError
 from engine.recover.repair.seam_maps import REPAIRS
 from engine.recover.run.settings import RecoverySettings, ShearSettings
 from ui.page.bench.shared import texts_of
 from ui.page.handlers.responses import Answering, of_what_is_open
-from ui.text.commands import MORE, SHEARED, SHEARED_TO
+from ui.text.commands import SHEARED_TO
 
 
 class RecoverHandlers(Answering):
@@ -71,7 +72,7 @@ class RecoverHandlers(Answering):
         """Start a shearing run of the open model; `asked` are the values of `ui.page.tabs.recover.sheared` after the texts."""
         bench, count = self._of(key), len(SHEARED_TO)
         target = {name: int(value) for name, value in zip(SHEARED_TO, asked[:count], strict=True) if value}
-        return self._act(bench, lambda: bench.recovering.shear(learned_from(texts, files), target, shearing_of(*asked[count:])))
+        return self._act(bench, lambda: bench.recovering.shear(learned_from(texts, files), target, record_of(ShearSettings, asked[count:])))
 
     def run(self, key: str, event: gr.EventData) -> list[Any]:
         """Handle a chosen run, or a button below it."""
@@ -90,28 +91,13 @@ def learned_from(bundled: list[str], files: str) -> list[str]:
     return [*bundled, *(line.strip() for line in files.splitlines() if line.strip())]
 
 
-def shearing_of(loss: str, *more: Any) -> ShearSettings:
-    """Return the shearing settings that the controls hold; empty controls keep the default."""
-    given = {"loss": loss, **dict(zip(SHEARED, more, strict=True))}
-    return ShearSettings(**{name: value for name, value in given.items() if value not in (None, "")})
-
-
-def settings_of(budget: str, amount: float | None, train: str, until: float | None, loss: str | None, *more: Any) -> RecoverySettings:
-    """Return the recovery settings that the controls hold, in the order of `ui.page.tabs.recover.asked`.
-
-    Empty controls keep the default. So does 0 in "until" and "rate", because Gradio's number box cannot start empty (6.31).
+def settings_of(budget: str, amount: float | None, *values: Any) -> RecoverySettings:
+    """Return the recovery settings that the controls hold: a budget, and the values of RecoverySettings.
 
     Raises:
         SettingsError: there is no budget.
     """
     if not amount:
         raise SettingsError("name one budget: minutes or tokens")
-    given: dict[str, Any] = {
-        "train": train,
-        "until": until,
-        "loss": (loss or "").strip(),
-        budget: int(amount) if budget == "tokens" else amount,
-    }
-    given |= dict(zip(MORE, more, strict=True))
-    none = {"until": 0, "rate": 0}
-    return RecoverySettings(**{name: value for name, value in given.items() if value not in (None, "", none.get(name))})
+    found: RecoverySettings = record_of(RecoverySettings, values, **{budget: amount})
+    return found

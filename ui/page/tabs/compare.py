@@ -1,17 +1,18 @@
 """Compare tab: costs of plans on held-out texts, side by side."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 
 from engine.judge.evaluation import TOKENS
+from engine.judge.settings import CacheSettings, TaskSettings
 from engine.search.ablations import ABLATIONS
 from ui.page.bench.plans.measuring import ALSO
 from ui.page.components.chart import view
+from ui.page.components.field import field, form
 from ui.page.controls import TEXTS, texts_in
-from ui.text.words import words
+from ui.text.words import Words, words
 
 
 def build(language: str) -> SimpleNamespace:
@@ -30,7 +31,7 @@ def build(language: str) -> SimpleNamespace:
     return SimpleNamespace(**parts)
 
 
-def _judged_on(say: Callable[[str], str], language: str) -> dict[str, Any]:
+def _judged_on(say: Words, language: str) -> dict[str, Any]:
     """The evaluation texts, the number of tokens, and the optional measurements."""
     with gr.Row():
         texts = gr.Dropdown(
@@ -54,17 +55,17 @@ def _judged_on(say: Callable[[str], str], language: str) -> dict[str, Any]:
     return {"texts": texts, "tokens": tokens, "also": also, "own": own}
 
 
-def _more(say: Callable[[str], str]) -> dict[str, Any]:
+def _more(say: Words) -> dict[str, Any]:
     """Settings of the tasks and the KV cache."""
     with gr.Accordion(say("more"), open=False), gr.Row():
-        tasks = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
-        limit = gr.Number(None, label=say("tasks_limit"), info=say("tasks_limit_info"), precision=0, elem_id="tasks-limit")
-        context = gr.Number(4096, label=say("cache_context"), info=say("cache_info"), precision=0, elem_id="cache-context")
-        batch = gr.Number(1, label=say("cache_batch"), info=say("cache_batch_info"), precision=0, elem_id="cache-batch")
-    return {"tasks": tasks, "limit": limit, "context": context, "batch": batch}
+        names = gr.Textbox("bundled", label=say("tasks"), info=say("tasks_info"), max_lines=1, elem_id="tasks", min_width=300)
+        asked = form(TaskSettings, say, "tasks", names=names)
+        asked |= {"context": field(CacheSettings, "context", say, "cache_context", info=say("cache_info"))}
+        asked |= {"batch": field(CacheSettings, "batch", say, "cache_batch")}
+    return {"asked": asked}
 
 
-def _ablations(say: Callable[[str], str], language: str) -> dict[str, Any]:
+def _ablations(say: Words, language: str) -> dict[str, Any]:
     """The paper's ablations around the settings on Fold."""
     gr.Markdown(say("ablation_title"))
     gr.Markdown(say("ablation_read"))
@@ -78,4 +79,4 @@ def _ablations(say: Callable[[str], str], language: str) -> dict[str, Any]:
 
 def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return the controls of judging and measuring."""
-    return [tab.texts, tab.tokens, tab.also, tab.tasks, tab.limit, tab.context, tab.batch]
+    return [tab.texts, tab.tokens, tab.also, *tab.asked.values()]

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import gradio as gr
 
+from engine.export.settings import FORMATS, ExportSettings
 from engine.models.sources import DTYPES
 from ui.page.components.chart import follow, view
+from ui.page.components.field import form as form_of
 from ui.text.words import words
-
-FORMATS = ("safetensors", "gguf")
 
 
 def build(language: str, export_folder: Path) -> SimpleNamespace:
@@ -47,4 +47,5 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
     form.change(formatted, form, [name, dtype, shard], show_progress="hidden", queue=False, api_visibility="private")
     button = gr.Button(say("export_button"), variant="primary", elem_id="export-button")
     report = view("report", language, 200, panel=True)
-    return SimpleNamespace(summary=summary, form=form, name=name, dtype=dtype, shard=shard, button=button, report=report)
+    asked = form_of(ExportSettings, say, "export", form=form, dtype=dtype, shard_size=shard)
+    return SimpleNamespace(summary=summary, name=name, asked=asked, button=button, report=report)

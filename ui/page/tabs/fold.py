@@ -1,7 +1,6 @@
 """Fold tab: the settings of Layer Collapse and the plan shown. The page's scripts look T up in the map; see assets/js/fold.js."""
 
 import json
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from ui.page.components.chart import view
 from ui.page.components.field import field
 from ui.page.components.slider import Slider
 from ui.page.controls import FIRST, PLANS, PRESETS
-from ui.text.words import words
+from ui.text.words import Words, words
 
 
 def build(language: str) -> SimpleNamespace:
@@ -38,24 +37,25 @@ def build(language: str) -> SimpleNamespace:
     return tab
 
 
-def _axis(say: Callable[[str], str]) -> dict[str, Any]:
+def _axis(say: Words) -> dict[str, Any]:
     """T and the target depth."""
     T = _field("T", say, minimum=T_MIN)
     target = Slider(1, 30, 30, step=1, precision=0, label=say("target"), info=say("target_picks"), elem_id="target")
     return {"T": T, "target": target}
 
 
-def _settings(say: Callable[[str], str]) -> dict[str, Any]:
+def _settings(say: Words) -> dict[str, Any]:
     """C, I and the rule."""
     return {"C": _field("C", say), "I": _field("I", say), "rule": _field("rule", say)}
 
 
-def _field(name: str, say: Callable[[str], str], setting: str = "", words: str = "", **look: Any) -> Any:
+def _field(name: str, say: Words, setting: str = "", words: str = "", **look: Any) -> Any:
     """A control of Algorithm 1, by its name in a link, at the page's initial value."""
-    return field(LacoSettings, setting or name, say, words or name, **{"value": FIRST[name], **look})
+    label = {"label": name} if len(name) == 1 else {}  # the paper's letters
+    return field(LacoSettings, setting or name, say, words or name, **{"value": FIRST[name], **label, **look})
 
 
-def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
+def _buttons(say: Words) -> dict[str, Any]:
     """Presets, undo and redo, and the choice of the plan shown."""
     with gr.Row(elem_classes="ls-buttons"):
         presets = {name: gr.Button(say(name), size="sm", min_width=80, elem_id=name) for name in PRESETS}
@@ -65,7 +65,7 @@ def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
     return {"undo": undo, "redo": redo, "presets": presets, "plan": plan}
 
 
-def _files(say: Callable[[str], str]) -> dict[str, Any]:
+def _files(say: Words) -> dict[str, Any]:
     """Saving and loading plans."""
     with gr.Accordion(say("files"), open=False), gr.Row(elem_classes="ls-buttons"):
         save = gr.Button(say("save_plan"), size="sm", elem_id="save-plan", min_width=160)
@@ -76,7 +76,7 @@ def _files(say: Callable[[str], str]) -> dict[str, Any]:
     return {"save": save, "load": load, "clear": clear, "saved": saved}
 
 
-def _more(say: Callable[[str], str]) -> dict[str, Any]:
+def _more(say: Words) -> dict[str, Any]:
     """Rarely changed settings."""
     with gr.Accordion(say("more"), open=False), gr.Row():
         L = _field("L", say, "lowest", maximum=29, min_width=200)

@@ -8,7 +8,7 @@ import gradio as gr
 from engine.methods.analysis.importance import DEFAULTS, scores_of
 from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
-from ui.text.words import text_or, words
+from ui.text.words import words
 
 
 def build(language: str) -> SimpleNamespace:
@@ -18,7 +18,7 @@ def build(language: str) -> SimpleNamespace:
     with gr.Row():
         choices = [(say(f"axis_{axis}"), axis) for axis in DEFAULTS]
         axis = gr.Dropdown(choices, value="heads", label=say("axis"), elem_id="axis", min_width=220)
-        names = {name: [(text_or(say, f"score_{score}", score), score) for score in scores_of(name)] for name in DEFAULTS}
+        names = {name: [(say.declared(f"score_{score}", score), score) for score in scores_of(name)] for name in DEFAULTS}
         asked = {"label": say("axis_score"), "info": say("axis_score_info"), "elem_id": "axis-score", "min_width": 300}
         score = gr.Dropdown(names["heads"], value=DEFAULTS["heads"], **asked)
         tokens = Slider(

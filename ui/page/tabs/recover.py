@@ -1,6 +1,5 @@
 """Recover tab: repairs without training, and training runs that distil the source into the plan."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +12,10 @@ from engine.recover.distill.student import TRAINS
 from engine.recover.repair.seam_maps import REPAIRS
 from engine.recover.run.settings import RecoverySettings
 from ui.page.components.chart import view
-from ui.page.components.field import field, settings
+from ui.page.components.field import field, form
+from ui.page.components.field import settings as settings_of
 from ui.page.tabs import shear
-from ui.text.commands import MORE
-from ui.text.words import words
+from ui.text.words import Words, words
 
 TEXTS = (SELF, "practice")
 BUDGETS = ("minutes", "tokens")
@@ -32,29 +31,29 @@ def build(language: str, export_folder: Path) -> SimpleNamespace:
 
 def asked(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return the controls of a recovery run, in the order of `RecoverHandlers.learn`."""
-    return [tab.texts, tab.files, tab.budget, tab.amount, tab.train, tab.until, tab.loss, *tab.more]
+    return [tab.texts, tab.files, tab.budget, tab.amount, *tab.asked.values()]
 
 
 def sheared(tab: SimpleNamespace) -> list[gr.components.Component]:
     """Return the controls of a shearing run, in the order of `RecoverHandlers.shear`."""
-    return [tab.texts, tab.files, *tab.shear_target, tab.shear_loss, *tab.shear_more]
+    return [tab.texts, tab.files, *tab.shear_target, *tab.shear_asked.values()]
 
 
-def _repairs(say: Callable[[str], str], language: str) -> dict[str, Any]:
+def _repairs(say: Words, language: str) -> dict[str, Any]:
     """Repairs without training."""
     gr.Markdown(say("recover_title"))
     gr.Markdown(say("recover_read"))
     with gr.Row(elem_classes="ls-buttons"):
         repairs = {kind: gr.Button(say(f"repair_{kind}"), size="sm", min_width=200, elem_id=f"repair-{kind}") for kind in REPAIRS}
     refused = gr.Markdown("", elem_id="repair-refused")  # why some buttons are disabled
-    repair_settings = settings(REPAIRS, say)
+    repair_settings = settings_of(REPAIRS, say)
     repair_times = view("repair-times", language, 0, panel=True)
     repaired = view("repaired", language, 24, panel=True)
     parts = {"repairs": repairs, "refused": refused, "repair_settings": repair_settings}
     return {**parts, "repair_times": repair_times, "repaired": repaired}
 
 
-def _learning(say: Callable[[str], str], export_folder: Path) -> dict[str, Any]:
+def _learning(say: Words, export_folder: Path) -> dict[str, Any]:
     """A recovery run's texts, budget and folder."""
     gr.Markdown(say("learn_title"))
     gr.Markdown(say("learn_read"))
@@ -78,9 +77,9 @@ def _learning(say: Callable[[str], str], export_folder: Path) -> dict[str, Any]:
         choices = [(say("loss_auto"), ""), *((facts, facts) for facts in (*LOSSES, *_SUMS))]
         how = {"label": say("learn_loss"), "info": say("learn_loss_info"), "elem_id": "learn-loss", "min_width": 220}
         loss = gr.Dropdown(choices, value="", allow_custom_value=True, **how)
-        more = [field(RecoverySettings, one, say, f"learn_{one}", min_width=180) for one in MORE]
+        settings = form(RecoverySettings, say, "learn", {"min_width": 180}, train=train, until=until, loss=loss)
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("learn_button"), variant="primary", elem_id="learn-button", min_width=200)
         measure = gr.Button(say("learn_measure"), elem_id="learn-measure", min_width=200)
-    parts = {"texts": texts, "files": files, "budget": budget, "amount": amount, "train": train, "until": until, "name": name}
-    return {**parts, "loss": loss, "more": more, "learn": button, "measure": measure}
+    parts = {"texts": texts, "files": files, "budget": budget, "amount": amount, "name": name}
+    return {**parts, "asked": settings, "learn": button, "measure": measure}

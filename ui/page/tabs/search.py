@@ -1,6 +1,5 @@
 """Search tab: plans better than the greedy ones for a target, and baselines."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,65 +7,51 @@ import gradio as gr
 
 from engine.judge.objectives import OBJECTIVES
 from engine.methods.depth.baselines import BASELINES
-from engine.search.settings import TARGETS, SearchSettings, SweepSettings, Target
-from engine.search.shapes import MEASURED
+from engine.search.settings import TARGETS, SearchSettings, ShapesSettings, SweepSettings, Target
 from ui.page.components.chart import view
-from ui.page.components.field import field, methods
+from ui.page.components.field import field, form, methods
 from ui.page.components.field import settings as settings_of
-from ui.page.components.slider import Slider
-from ui.text.words import words
+from ui.text.words import Words, words
 
 
 def build(language: str) -> SimpleNamespace:
     """Lay the tab out and return its components by name."""
     say = words(language)
     gr.Markdown(say("search_read"))
-    parts = _target(say) | _how(say) | _buttons(say)
+    parts = _target(say)
+    parts |= {"asked": _how(say, parts.pop("seconds"))} | _buttons(say)
     parts["chart"] = view("search", language, 420)
     parts |= _shapes(say, language) | _sweep(say, language)
     return SimpleNamespace(**parts)
 
 
-def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return the controls of a search, in the order of `Handlers.search`."""
-    return [tab.kind, tab.amount, tab.context, tab.objective, tab.seconds, tab.survivors, tab.repaired, tab.every]
-
-
-def shape_settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return the controls of a search for shapes, in the order of `Handlers.shapes`, without the practice tokens."""
-    return [tab.budget, tab.measured, tab.shapes_refit, tab.shapes_speed]
-
-
-def _shapes(say: Callable[[str], str], language: str) -> dict[str, Any]:
+def _shapes(say: Words, language: str) -> dict[str, Any]:
     """Shapes for a parameter budget."""
     gr.Markdown(say("shapes_title"))
     gr.Markdown(say("shapes_read"))
     with gr.Row():
         asked = {"label": say("shapes_budget"), "info": say("shapes_budget_info"), "elem_id": "shapes-budget", "min_width": 200}
         budget = gr.Number(100, **asked)
-        asked = {"label": say("shapes_measured"), "info": say("shapes_measured_info"), "elem_id": "shapes-measured", "min_width": 240}
-        measured = Slider(1, 20, MEASURED, step=1, precision=0, **asked)
+        measured = field(ShapesSettings, "measured", say, "shapes_measured", min_width=240)
         with gr.Column(min_width=260):
-            refit = gr.Checkbox(True, label=say("shapes_refit"), elem_id="shapes-refit")
-            speed = gr.Checkbox(True, label=say("shapes_speed"), elem_id="shapes-speed")
+            settings = form(ShapesSettings, say, "shapes", {"info": None}, measured=measured)
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("shapes_button"), variant="primary", elem_id="shapes-button", min_width=160)
     chart = view("shapes", language, 60)
-    parts = {"budget": budget, "measured": measured, "shapes_refit": refit, "shapes_speed": speed}
-    return {**parts, "shapes_button": button, "shapes": chart}
+    return {"budget": budget, "shapes_asked": settings, "shapes_button": button, "shapes": chart}
 
 
-def _sweep(say: Callable[[str], str], language: str) -> dict[str, Any]:
+def _sweep(say: Words, language: str) -> dict[str, Any]:
     """Every plan that Layer Collapse can reach, with its cost."""
     gr.Markdown(say("sweep_title"))
     gr.Markdown(say("sweep_read"))
     with gr.Row(elem_classes="ls-buttons"):
         seconds = field(SweepSettings, "seconds", say, "sweep_seconds", value=300.0, label=say("search_seconds"), min_width=220)
         button = gr.Button(say("sweep_button"), variant="primary", elem_id="sweep-button", min_width=160)
-    return {"sweep_seconds": seconds, "sweep_button": button, "sweep": view("sweep", language, 120)}
+    return {"sweep_asked": {"seconds": seconds}, "sweep_button": button, "sweep": view("sweep", language, 120)}
 
 
-def _target(say: Callable[[str], str]) -> dict[str, Any]:
+def _target(say: Words) -> dict[str, Any]:
     """The target, and the time limit."""
     with gr.Row():
         kind = gr.Dropdown(
@@ -87,19 +72,18 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
     return {"kind": kind, "amount": amount, "context": context, "seconds": seconds}
 
 
-def _how(say: Callable[[str], str]) -> dict[str, Any]:
-    """The objective, and what the search may try."""
+def _how(say: Words, seconds: gr.components.Component) -> dict[str, Any]:
+    """The settings of a search: the objective, and what it may try."""
     with gr.Row():
         goal = {"label": say("objective"), "info": say("objective_info"), "elem_id": "objective"}
         objective = methods(OBJECTIVES, say, "kl", **goal, min_width=220)
         survivors = field(SearchSettings, "survivors", say, "survivors", min_width=320)
         with gr.Column(min_width=200):
-            repaired = field(SearchSettings, "repair", say, "search_repair", info=None)
-            every = field(SearchSettings, "exhaustive", say, "search_every", info=None)
-    return {"objective": objective, "survivors": survivors, "repaired": repaired, "every": every}
+            made = {"objective": objective, "seconds": seconds, "survivors": survivors}
+            return form(SearchSettings, say, "search", {"info": None}, **made)
 
 
-def _buttons(say: Callable[[str], str]) -> dict[str, Any]:
+def _buttons(say: Words) -> dict[str, Any]:
     """The search button and the baselines."""
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("search_button"), variant="primary", elem_id="search-button", min_width=160)

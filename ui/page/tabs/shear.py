@@ -1,18 +1,18 @@
 """The part of Recover that learns which layers and widths to remove (Sheared LLaMA)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from engine.recover.run.settings import ShearSettings
-from ui.page.components.field import field
-from ui.text.commands import SHEARED, SHEARED_TO
+from ui.page.components.field import form
+from ui.text.commands import SHEARED_TO
+from ui.text.words import Words
 
 _LOSSES = ("ce", "kl", "0.5*kl+0.5*ce")
 
 
-def build(say: Callable[[str], str]) -> dict[str, Any]:
+def build(say: Words) -> dict[str, Any]:
     """Lay it out in a closed accordion, and return its components by name."""
     with gr.Accordion(say("shear_title"), open=False, elem_id="shear"):
         gr.Markdown(say("shear_read"))
@@ -23,7 +23,7 @@ def build(say: Callable[[str], str]) -> dict[str, Any]:
             loss = gr.Dropdown(
                 _LOSSES, value="ce", label=say("shear_loss"), info=say("shear_loss_info"), elem_id="shear-loss", min_width=180
             )
-            more = [field(ShearSettings, name, say, f"shear_{name}", min_width=220) for name in SHEARED]
+            asked = form(ShearSettings, say, "shear", {"min_width": 220}, loss=loss)
         with gr.Row(elem_classes="ls-buttons"):
             button = gr.Button(say("shear_button"), elem_id="shear-button", min_width=200)
-    return {"shear_target": target, "shear_loss": loss, "shear_more": more, "shear": button}
+    return {"shear_target": target, "shear_asked": asked, "shear": button}

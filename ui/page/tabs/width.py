@@ -1,16 +1,16 @@
 """Width tab: the numbers of heads, neurons and channels. The page's scripts update size from the sliders; see assets/js/widths.js."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
 
 from engine.methods.width.scores import SCORES
-from engine.methods.width.widths import BESIDE
+from engine.methods.width.settings import TrimSettings
 from ui.page.components.chart import follow, view
+from ui.page.components.field import form
 from ui.page.components.slider import Slider
-from ui.text.words import text_or, words
+from ui.text.words import Words, words
 
 TARGETS = ("parameters", "bytes", "memory")
 
@@ -21,7 +21,7 @@ def build(language: str) -> SimpleNamespace:
     gr.Markdown(say("width_read"))
     with gr.Row():
         with gr.Column(min_width=300):
-            parts = _target(say) | _sliders(say) | _how(say)
+            parts = _target(say) | _how(say, _sliders(say))
             times = view("trim-times", language, 0, panel=True)
         with gr.Column(min_width=340):
             chart = view("widths", language, 300)
@@ -34,12 +34,7 @@ def build(language: str) -> SimpleNamespace:
     return tab
 
 
-def settings(tab: SimpleNamespace) -> list[gr.components.Component]:
-    """Return the controls of a trim."""
-    return [tab.heads, tab.neurons, tab.channels, tab.score, tab.compensation, tab.plain, tab.redistribute]
-
-
-def _target(say: Callable[[str], str]) -> dict[str, Any]:
+def _target(say: Words) -> dict[str, Any]:
     """The target: the sliders' widths, or one number that the neurons slider follows."""
     with gr.Row():
         choices = [(say("width_by_sliders"), "sliders"), *((say(f"target_{name}"), name) for name in TARGETS)]
@@ -49,7 +44,7 @@ def _target(say: Callable[[str], str]) -> dict[str, Any]:
     return {"by": by, "amount": amount}
 
 
-def _sliders(say: Callable[[str], str]) -> dict[str, Any]:
+def _sliders(say: Words) -> dict[str, Any]:
     """The widths of each axis. An opened model sets the ranges."""
     return {
         axis: Slider(
@@ -59,25 +54,15 @@ def _sliders(say: Callable[[str], str]) -> dict[str, Any]:
     }
 
 
-def _how(say: Callable[[str], str]) -> dict[str, Any]:
-    """The score, and the compensation for what was cut."""
-    choices = [(text_or(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
+def _how(say: Words, sliders: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a trim: the sliders, the score, and the others of its record."""
+    choices = [(say.declared(f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
     score = gr.Dropdown(choices, value="weighted", label=say("axis_score"), elem_id="width-score")
-    compensation = gr.Dropdown(
-        [(say(f"width_beside_{name}"), name) for name in BESIDE],
-        value="refit",
-        label=say("width_beside"),
-        info=say("width_beside_info"),
-        elem_id="width-beside",
-    )
-    plain, redistribute = (
-        gr.Checkbox(False, label=say(f"width_{name}"), info=say(f"width_{name}_info"), elem_id=f"width-{name}")
-        for name in ("plain", "redistribute")
-    )
+    asked = form(TrimSettings, say, "width", **sliders, score=score)
     with gr.Row(elem_classes="ls-buttons"):
         button = gr.Button(say("width_button"), variant="primary", elem_id="trim-button", min_width=120)
         curves = gr.Button(say("width_curves"), elem_id="width-curves", min_width=200)
-    return {"score": score, "compensation": compensation, "plain": plain, "redistribute": redistribute, "button": button, "curves": curves}
+    return {**sliders, "asked": asked, "button": button, "curves": curves}
 
 
 def _meet(tab: SimpleNamespace) -> None:

@@ -27,7 +27,7 @@ TEXT: dict[str, str] = {
     "survivors_reference": "reference fold",
     "survivors_mean": "mean fold",
     "search_repair": "Repair the best three, keep the best",
-    "search_every": "Try every plan (small models only)",
+    "search_exhaustive": "Try every plan (small models only)",
     "search_button": "Search",
     "baseline_button": "Make this baseline",
     "baseline_bi": "block influence (ShortGPT)",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.cache import plain
@@ -10,8 +11,9 @@ from engine.jobs import Job
 from engine.messages import Message
 from engine.methods.definitions import pruning_by
 from engine.methods.masks.distributions import Distributions
-from engine.methods.masks.pruning import MASKS, prune
+from engine.methods.masks.pruning import MASKS, prune, wanted_by
 from engine.methods.masks.selection import wanted
+from engine.methods.masks.settings import PruneSettings
 from engine.methods.runtime_estimate import pruning_seconds
 from engine.models.texts import Pack, tokens_in
 from engine.plans.rules import untouched
@@ -46,19 +48,17 @@ class Pruning(Lab):
         self._lost[method] = {"projections": found.projections, "lost": [[one.lost for one in row] for row in found.layers]}
         self.publish()
 
-    def prune(
-        self, choice: str, threshold: float, method: str, sparsity: float, pattern_: str, group: str, tokens: int, **settings: Any
-    ) -> None:
-        """Prune weights of the plan shown on the page; the pruned plan becomes the plan shown.
+    def prune(self, choice: str, threshold: float, asked: PruneSettings, tokens: int, **settings: Any) -> None:
+        """Prune weights of the plan shown on the page; the pruned plan becomes the plan shown. A pattern comes before a sparsity.
 
         Raises:
-            SettingsError: sparsity is 0 and there is no pattern.
+            SettingsError: there is neither a sparsity above 0 nor a pattern.
         """
         model, plan = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0].dense
-        own = MASKS.require(method).settings.group  # type: ignore[attr-defined]
-        want = wanted(None if pattern_ else sparsity, pattern_ or None, group or own)
-        if not (pattern_ or sparsity):
+        method = asked.method
+        if not (asked.pattern or asked.sparsity):
             raise SettingsError("no weight would become zero: choose a sparsity above 0")
+        want = wanted_by(replace(asked, sparsity=None) if asked.pattern else asked)
 
         def job() -> Job[Plan]:
             packs = self.packs(tokens) if MASKS[method].settings.needs else ()  # type: ignore[attr-defined]

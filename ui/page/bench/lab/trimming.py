@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.jobs import Job
@@ -10,7 +11,8 @@ from engine.methods.definitions import trim_by
 from engine.methods.runtime_estimate import trimming_seconds
 from engine.methods.width.compensation import has_bias
 from engine.methods.width.scores import AXES, SCORES, require_score, scores_for
-from engine.methods.width.widths import Kept, require_width, trim
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import require_width, trim
 from engine.models.shapes import facts_of, legal_channels, legal_heads
 from engine.models.texts import Pack, tokens_in
 from engine.plans.rules import untouched
@@ -55,24 +57,24 @@ class Trimming(Lab):
         self.bench.show("widths", json.dumps(self._facts))
         self.bench.show("widthcosts", json.dumps(self._curves.points))
 
-    def kept(self, heads: float, neurons: float, channels: float) -> Kept:
-        """Return the widths that the sliders ask for; None for an axis that is not cut."""
+    def kept(self, asked: TrimSettings) -> TrimSettings:
+        """Return what the sliders ask for, with None for an axis that is not cut."""
         shape = self._facts.get("shape", {})
-        asked = {"heads": int(heads), "neurons": int(neurons), "channels": int(channels)}
-        return Kept(**{axis: None if count >= shape.get(axis, 0) else count for axis, count in asked.items()})
+        whole: dict[str, Any] = {axis: None for axis in AXES if (getattr(asked, axis) or 0) >= shape.get(axis, 0)}
+        return replace(asked, **whole)
 
-    def trim(self, choice: str, threshold: float, kept: Kept, score: str, tokens: int, compensation: str, **more: bool) -> None:
-        """Trim the layers of the plan shown on the page; the trimmed plan becomes the plan shown. `beside` (the compensation) and `more`
-        (plain, redistributed) go to `engine.methods.width.widths.trim`."""
+    def trim(self, choice: str, threshold: float, asked: TrimSettings, tokens: int) -> None:
+        """Trim the layers of the plan shown on the page; the trimmed plan becomes the plan shown."""
+        kept = self.kept(asked)
         model, shown = self.bench.open_meter().model, self.bench.chosen(choice, threshold)[0]
         plan = shown.deep
         require_width(model, plan, kept)
         for axis in AXES:
             if getattr(kept, axis) is not None:
-                require_score(score, axis)
+                require_score(kept.score, axis)
 
         def job() -> Job[Plan]:
-            return (yield from trim(model, plan, self.packs(tokens), kept, score, None, compensation, **more))
+            return (yield from trim(model, plan, self.packs(tokens), kept))
 
         def done(trimmed: Plan) -> None:
             self.bench.show_found(trimmed)
@@ -91,9 +93,9 @@ class Trimming(Lab):
 
         return when_paced(self.bench, "trim-times", facts)
 
-    def curves(self, kept: Kept) -> None:
+    def curves(self, kept: TrimSettings) -> None:
         """Measure the cost of a few widths of each axis by each score on the unchanged model, nearest to the sliders first."""
-        shape = self._facts["shape"]
+        shape, kept = self._facts["shape"], self.kept(kept)
         now = {axis: getattr(kept, axis) or shape[axis] for axis in AXES}
         asked = [(axis, count) for axis in AXES for count in self._counts(axis, now[axis])]
         asked.sort(key=lambda one: abs(one[1] - now[one[0]]) / shape[one[0]])
@@ -111,10 +113,11 @@ class Trimming(Lab):
         return sorted((nearest | {now} & set(there)) - {whole}, reverse=True)
 
     def _point(self, axis: str, count: int, score: str, compensation: str) -> Point:
-        model, kept = self.bench.open_meter().model, Kept(**{axis: count})
+        model, asked = self.bench.open_meter().model, {axis: count, "score": score, "compensation": compensation}
+        kept = TrimSettings(**asked, plain=score == "minitron")  # type: ignore[arg-type]
 
         def make(packs: Sequence[Pack]) -> Job[Plan]:
-            return trim(model, untouched(model.spec.depth), packs, kept, score, None, compensation, plain=score == "minitron")
+            return trim(model, untouched(model.spec.depth), packs, kept)
 
         facts = (("axis", axis), ("count", count), ("score", score), ("beside", compensation))
         return Point(

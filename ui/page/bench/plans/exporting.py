@@ -8,12 +8,13 @@ from typing import Any
 from engine.errors import ExportError
 from engine.export.checkpoint.export import ExportReport, export, parse_size
 from engine.export.gguf import export_gguf, require_copies
+from engine.export.settings import ExportSettings
 from engine.jobs import Job
 from ui.page import charts
 from ui.page.bench.workbench import Workbench
 
 
-def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, shard: str, name: str, **more: Any) -> None:
+def start_export(bench: Workbench, choice: str, threshold: float, asked: ExportSettings, name: str, **more: Any) -> None:
     """Export the chosen plan into a new folder of the export directory; `more` is stored with the plan's known figures.
 
     Raises:
@@ -21,8 +22,8 @@ def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, sh
     """
     model = bench.open_meter().model
     plan, known = bench.chosen(choice, threshold)
-    target, size = free_target(bench, name), parse_size(shard)
-    _submit(bench, lambda: export(model.source, model.folder, plan, target, dtype, size, known | more))
+    target, size = free_target(bench, name), parse_size(asked.shard_size)
+    _submit(bench, lambda: export(model.source, model.folder, plan, target, asked.dtype, size, known | more))
 
 
 def start_gguf(bench: Workbench, choice: str, threshold: float, name: str) -> None:

@@ -11,7 +11,7 @@ from engine.judge.objectives import OBJECTIVES, PRACTICE_TOKENS, Found, Objectiv
 from engine.methods.depth.baselines import BASELINES, baseline, require_target
 from engine.recover.repair.seam_maps import objective_for_repair, repair_best, require_repair
 from engine.search.search import Search, rivals
-from engine.search.settings import Target
+from engine.search.settings import SearchSettings, Target
 from engine.search.targets import layers_for
 from engine.types import Model, Plan
 from ui.page import charts
@@ -35,27 +35,28 @@ class Searching:
             self._model, self._objective = model, None
             self._tell(history=[], baselines=[], others=None, plan=None, depth=model.spec.depth, keep=None)
 
-    def start(self, target: Target, objective: str, seconds: float, survivors: tuple[str, ...], repaired: bool, exhaustive: bool) -> None:
+    def start(self, target: Target, asked: SearchSettings) -> None:
         """Search for a target. The best plan so far is the plan "from search" at any time, also after a cancel."""
+        objective, seconds = asked.objective, asked.seconds
         OBJECTIVES.require(objective)
         model = self.bench.open_meter().model
         keep = layers_for(model.spec, model.config, target)
         goal = self._goal(objective)
-        wider = objective_for_repair(goal) if repaired else goal
-        if repaired:
+        wider = objective_for_repair(goal) if asked.repair else goal
+        if asked.repair:
             require_repair(wider)
-        run = Search(goal, keep, seconds, survivors, report=self._found, guess=self._found)
+        run = Search(goal, keep, seconds, asked.survivors, report=self._found, guess=self._found)
         self._tell(history=[], plan=None, keep=keep, objective=objective, seconds=seconds, others=None)
 
         def job() -> Job[Found]:
-            found = yield from (run.exhaust() if exhaustive else run.run())
-            if exhaustive:
+            found = yield from (run.exhaust() if asked.exhaustive else run.run())
+            if asked.exhaustive:
                 others = yield from rivals(goal, keep, found[-1].score)
                 self._tell(others={"optimum": found[-1].score, "times": {name: ratio for name, (_, ratio) in others.items()}})
-            return (yield from repair_best(wider, run.best(3))) if repaired else found[-1]
+            return (yield from repair_best(wider, run.best(3))) if asked.repair else found[-1]
 
         def done(found: Found) -> None:
-            if repaired:
+            if asked.repair:
                 self._found(found)
             self.bench.show_found(found.plan)
 

@@ -12,7 +12,8 @@ from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
 from engine.plans.tensor_store import for_now, keep_longer
 from engine.search.candidates import keep_fronts, timed
-from engine.search.shapes import SECONDS, Candidate, search_shapes, searched, shaped
+from engine.search.settings import ShapesSettings
+from engine.search.shapes import Candidate, search_shapes, searched, shaped
 from engine.types import Model, Plan, Shape
 from ui.page.bench.lab.base import Lab
 from ui.text.tables import COLUMNS, sheet, table
@@ -31,27 +32,26 @@ class Shaping(Lab):
     def publish(self) -> None:
         self.bench.page.put("shapes", "data", json.dumps(plain(self._told()) if self._found else {"rows": []}))
 
-    def search(self, millions: float | None, measured: int, refit: bool, speed: bool, tokens: int) -> None:
-        """Measure the most promising shapes of at most `millions` million parameters, and time them if `speed`.
+    def search(self, millions: float | None, asked: ShapesSettings, tokens: int) -> None:
+        """Measure the most promising shapes of at most `millions` million parameters, and time them if `asked.speed`.
 
         Raises:
             SettingsError: there is no budget.
         """
         if not millions or not millions > 0:
             raise SettingsError("shapes need a budget: how many million parameters the model is to have")
-        model, share = self.bench.open_meter().model, 0.8 if speed else 1.0
-
+        model, share = self.bench.open_meter().model, 0.8 if asked.speed else 1.0
         packs = self.packs(tokens)
 
         def job() -> Job[None]:
-            self._found, self._again = (), lambda plan, shape: shaped(model, plan.deep, shape, packs, refit)
+            self._found, self._again = (), lambda plan, shape: shaped(model, plan.deep, shape, packs, asked.refit)
             self.publish()
-            layers = searched(Objective(model, practice_texts(self.bench.texts.name), "kl", tokens), SECONDS)
-            run = search_shapes(model, packs, millions * 1e6, self.costing.of_one, self._learn, measured, refit, layers)
+            layers = searched(Objective(model, practice_texts(self.bench.texts.name), "kl", tokens), asked.seconds)
+            run = search_shapes(model, packs, millions * 1e6, self.costing.of_one, self._learn, asked.measured, asked.refit, layers)
             with for_now():
                 try:
                     self._learn((yield from scaled(run, 0.0, share)))
-                    if speed:
+                    if asked.speed:
                         yield from scaled(timed(model, self._found, self._learn), share, 1.0)
                 finally:  # also after a cancel
                     keep_fronts(self._found)

@@ -35,13 +35,13 @@ class Sweeping:
             self._model, self._entries, self._others = model, [], []
             self._tell()
 
-    def start(self, seconds: float) -> None:
-        """Sweep for `seconds` around the L, H and similarity on Fold. The board's plans are measured on the same texts first.
+    def start(self, asked: SweepSettings) -> None:
+        """Sweep around the L, H and similarity on Fold. The board's plans are measured on the same texts first.
 
         Raises:
             SettingsError: the time is invalid.
         """
-        SweepSettings(seconds).checked()
+        asked.checked()
         meter, settings = self.bench.open_meter(), self.bench.settings
         others = self._found_by_others()
 
@@ -53,7 +53,7 @@ class Sweeping:
                     {"label": label, "depth": plan.depth, "name": blocks_key(plan.blocks), **judged, **self._cost(plan)}
                     for label, plan, judged in others
                 ]
-            return (yield from Sweep(meter, self.costing.judge(), settings, seconds, T_MIN, self._found).run())
+            return (yield from Sweep(meter, self.costing.judge(), settings, asked.seconds, T_MIN, self._found).run())
 
         self.bench.submit("sweep", job, lambda _: self._tell(), urgent=True, yielding=True)
 
