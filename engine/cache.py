@@ -1,7 +1,7 @@
-"""Content-addressed results on disk. JSON only, never pickle; results are written atomically.
+"""The cache folder: content-addressed results in files, JSON only, never pickle, written atomically; and the keys of measurements.
 
-Measurements of a model are stored under a `Key`, which includes everything that the numbers depend on. A corrected formula gets a new
-version and therefore a new key, so that its old numbers are never returned.
+Measurements of a model are stored under a `Key` (see `engine.measurements`), which includes everything that the numbers depend on. A
+corrected formula gets a new version and therefore a new key, so that its old numbers are never returned.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from engine.errors import LayerscopeError
 if TYPE_CHECKING:
     from engine.types import Model
 
-SCHEMA = 1  # version of the cache: how keys are made, and how values are written
+SCHEMA = 2  # version of the cache: how keys are made, and how values are written
 log = logging.getLogger("layerscope")
 _said = False  # whether the warning about an unwritable cache was shown
 
@@ -59,9 +58,8 @@ class Definition:
 @dataclass(frozen=True, slots=True)
 class Key:
     """Everything that a measurement depends on: the model's fingerprint, device and dtype, the texts (the fingerprint of their tokens), the
-    definition with its version and those it uses, and the schema of the cache. `kind` names its folder."""
+    definition with its version and those it uses, and the schema of the cache."""
 
-    kind: str
     model: str
     device: str
     dtype: str
@@ -71,14 +69,14 @@ class Key:
 
     @property
     def digest(self) -> str:
-        """The file name of the measurement."""
+        """The key in the database."""
         return content_key(*astuple(self))
 
 
 def key_of(model: Model, definition: Definition, texts: Any = ()) -> Key:
     """Return the key of a measurement of a model; `texts` are its tokens as JSON values, or () if it reads none."""
     device, dtype = model.source.device, model.spec.dtype
-    return Key(definition.name, model.fingerprint, device, dtype, content_key(texts), str(definition), SCHEMA)
+    return Key(model.fingerprint, device, dtype, content_key(texts), str(definition), SCHEMA)
 
 
 def plain(value: Any, digits: int | None = None) -> Any:
@@ -142,16 +140,6 @@ def save_result(kind: str, key: str, value: Any) -> None:
         ) from error
 
 
-def load_measured(key: Key) -> Any | None:
-    """Return the measurement under a key, or None, as `load_result` does."""
-    return load_result(key.kind, key.digest)
-
-
-def save_measured(key: Key, value: Any) -> None:
-    """Store a measurement, if the cache can be written (see `spare`)."""
-    spare(lambda: save_result(key.kind, key.digest, value))
-
-
 def spare(keep: Callable[[], None]) -> None:
     """Store something that can be recomputed; if that fails, warn once and continue."""
     global _said
@@ -170,49 +158,6 @@ def _text(path: Path) -> str:
 def _mark(value: Any) -> str:
     """Return a checksum of a value's JSON, which reading and writing do not change."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-class Ledger:
-    """An append-only cache of many small measurements under one key: one JSON line each, so that an interrupted task loses none.
-
-    Truncated and corrupted lines are skipped. Several processes may append to one ledger.
-    """
-
-    def __init__(self, key: Key) -> None:
-        self._path = cache_folder() / key.kind / f"{key.digest}.jsonl"
-        self._known: dict[str, Any] = {}
-        lines: list[str] = []
-        with suppress(OSError):
-            lines = _text(self._path).splitlines()
-        for line in lines:
-            with suppress(ValueError, TypeError, RecursionError):
-                name, value, mark = json.loads(line)
-                if mark == _mark([name, value]):
-                    self._known[name] = value
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def get(self, name: str) -> Any | None:
-        """Return the value stored under a name, or None."""
-        return self._known.get(name)
-
-    def add(self, name: str, value: Any) -> None:
-        """Store a value, in memory and on disk."""
-        self._known[name] = value
-        spare(lambda: self._append(json.dumps([name, value, _mark([name, value])])))
-
-    def _append(self, line: str) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(self._path) and not self._path.is_file():  # opening a pipe would block
-            self._path.unlink()
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" * (file.tell() > 0 and not self._ends_a_line()) + line + "\n")
-
-    def _ends_a_line(self) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
 
 
 def file_digest(path: Path) -> str:

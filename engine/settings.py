@@ -1,13 +1,15 @@
-"""How a method declares itself: its name, a frozen record of settings with control metadata, and its function.
+"""How a method or an action declares itself: its name, a frozen record of settings with control metadata, and its function.
 
-A registry contains the methods of one kind; the page and the terminal generate their controls from it. Imports no torch.
+A registry contains the methods of one kind. Page and terminal generate the controls and options of methods and actions from their records,
+field by field. Imports no torch.
 """
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.errors import SettingsError
 from engine.messages import Message
@@ -113,3 +115,59 @@ class Registry(Mapping[str, Method[F]]):
 
     def __len__(self) -> int:
         return len(self._known())
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """An action: its verb in the terminal, what it does in one sentence, and the record of its settings."""
+
+    verb: str
+    help: str
+    settings: type = NoSettings
+
+
+def options(record: type) -> tuple[str, ...]:
+    """Return the fields of a settings record that a user can set, in order: those declared with `control`."""
+    return tuple(entry.name for entry in fields(record) if "help" in entry.metadata)
+
+
+def controls(record: type) -> tuple[str, ...]:
+    """Return those of `options` that the page shows."""
+    return tuple(entry.name for entry in fields(record) if entry.metadata.get("page"))
+
+
+def record_of(record: type, values: Iterable[Any], **others: Any) -> Any:
+    """Return the record that the page's controls hold, from their values in the order of `controls`, and `others` by name.
+
+    Empty controls keep the default. So does 0 where the default is None, because Gradio's number box cannot start empty (6.31). Numbers
+    and lists get the type of their field.
+    """
+    kinds, usual = get_type_hints(record), {entry.name: entry.default for entry in fields(record)}
+    given = dict(zip(controls(record), values, strict=True)) | others
+    return record(**{name: _typed(kinds[name], value) for name, value in given.items() if not _empty(value, usual[name])})
+
+
+def _empty(value: Any, usual: Any) -> bool:
+    value = value.strip() if isinstance(value, str) else value
+    return value in (None, "") or (usual is None and not isinstance(value, bool) and value == 0)
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    kinds = set(get_args(kind) or (kind,)) - {NoneType}
+    if get_origin(kind) is tuple:
+        return tuple(value)
+    if kinds == {int}:
+        return int(value)
+    return value.strip() if isinstance(value, str) else value
+
+
+def changed(settings: Any) -> dict[str, Any]:
+    """Return the settings that differ from their defaults, by name."""
+    usual = {entry.name: entry.default for entry in fields(settings)}
+    return {name: value for name in options(type(settings)) if (value := getattr(settings, name)) != usual[name]}
+
+
+def split(record: type, values: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+    """Return the record that the first values hold, as `record_of`, and the other values."""
+    count = len(controls(record))
+    return record_of(record, values[:count]), values[count:]

@@ -266,3 +266,13 @@ class Plan:
             if block != Block(index, ((index, 1.0),)):
                 return index
         return len(self.blocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The result of one check of an exported checkpoint. `ran` is False if the machine lacks the memory for it; `detail` explains."""
+
+    name: str
+    passed: bool
+    detail: str
+    ran: bool = True

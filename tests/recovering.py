@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from engine.recover.run.settings import RecoverySettings
 from engine.recover.run.start import begin
 from engine.training import parallel
 from engine.training.loop import BETAS
-from engine.training.recipe import Recipe, rate_at
+from engine.training.recipe import rate_at
 from engine.types import Model, Part, Plan, Trim
 from tests.families import save_tiny
 from tests.here import here
@@ -85,7 +85,7 @@ def begun(model: Model, plan: Plan, folder: Path, autocast: str = "", texts: tup
     """Return a run that has not learned yet, of STEPS steps in a number format that is not measured."""
     settings = RecoverySettings(**{"tokens": 1, "rows": ROWS, "length": LENGTH, "rate": 3e-3, **asked})
     run = begin(model.source, model.spec, plan, texts or (text_in(folder.parent),), settings, folder)
-    run.note(recipe=asdict(replace(Recipe(**run.record["asked"]), steps=STEPS, autocast=autocast)))
+    run.note(recipe=replace(run.record.asked, steps=STEPS, autocast=autocast))
     return run
 
 
@@ -135,7 +135,8 @@ def shortened(set_to: Callable[[object, str, Any], None] = setattr) -> None:
 
 def _replicated(run: Run) -> None:
     """Take a run's steps on cross entropy by torch's DDP; the first process tells of each as the run would."""
-    opened, recipe = drain(recovery._opened(run)), Recipe(**run.record["recipe"])
+    opened, recipe = drain(recovery._opened(run)), run.record.recipe
+    assert recipe is not None
     student = student_of(opened.model, opened.plan)
     learns = list(trained(student, opened.plan, "all").values())
     network, optimizer = DistributedDataParallel(student), torch.optim.AdamW(learns, betas=BETAS, weight_decay=recipe.decay)

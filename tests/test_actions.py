@@ -10,7 +10,6 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from engine.actions import Action, changed, controls, options, record_of, split
 from engine.corpus.settings import WRITE
 from engine.export.settings import EXPORT
 from engine.judge.settings import EVALUATE, MEASURE, TASKS
@@ -19,7 +18,7 @@ from engine.methods.masks.settings import PRUNE
 from engine.methods.width.settings import TRIM, TrimSettings
 from engine.recover.run.settings import RECOVER, SHEAR
 from engine.search.settings import SEARCH, SHAPES, SWEEP
-from engine.settings import about, control
+from engine.settings import Action, about, changed, control, controls, options, record_of, split
 from ui.page.app import lay_out
 from ui.page.components.field import form
 from ui.terminal.cli import app

@@ -2,16 +2,15 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import fields, replace
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
 
 from engine import cache
-from engine.cache import Definition, Key, Ledger, cache_folder, content_key, file_digest, load_result, save_result, write_whole
+from engine.cache import Definition, Key, cache_folder, content_key, file_digest, load_result, save_result, write_whole
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
-KEY = Key("kind", "model", "cpu", "float32", "texts", "kind 1")
+KEY = Key("model", "cpu", "float32", "texts", "kind 1")
 
 
 def test_the_folder_is_the_environments_or_the_platforms(fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +27,9 @@ def test_a_key_depends_on_every_part_and_on_nothing_else() -> None:
 
 
 def test_a_measurements_key_depends_on_each_of_its_parts() -> None:
-    others = [replace(KEY, **{part.name: 2 if part.name == "schema" else "other"}) for part in fields(Key)]
+    others = [replace(KEY, **{part.name: 1 if part.name == "schema" else "other"}) for part in fields(Key)]
     assert len({key.digest for key in (KEY, *others)}) == len(fields(Key)) + 1
-    assert {"model", "device", "dtype", "texts", "definition", "schema"} <= {part.name for part in fields(Key)}
+    assert {part.name for part in fields(Key)} == {"model", "device", "dtype", "texts", "definition", "schema"}
 
 
 def test_a_definition_names_its_version_and_those_of_what_it_uses() -> None:
@@ -57,15 +56,10 @@ def test_a_result_cut_off_by_a_crash_counts_as_none(fresh_cache: Path) -> None:
 @pytest.mark.parametrize("strange", [os.mkfifo, lambda path: path.symlink_to(path.name), lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_no_result_and_gives_way_to_one(strange: Callable[[Path], None], fresh_cache: Path) -> None:
     (fresh_cache / "kind").mkdir(parents=True)
-    for name in ("key.json", f"{KEY.digest}.jsonl"):
-        strange(fresh_cache / "kind" / name)
+    strange(fresh_cache / "kind" / "key.json")
     assert load_result("kind", "key") is None
     save_result("kind", "key", [1, 2, 3])
     assert load_result("kind", "key") == [1, 2, 3]
-    ledger = Ledger(KEY)
-    assert len(ledger) == 0
-    ledger.add("a", 1)
-    assert Ledger(KEY).get("a") == 1
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -77,38 +71,6 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
         assert reader.read() == "first"
     assert path.read_text(encoding="utf-8") == "second"
     assert list(path.parent.iterdir()) == [path]
-
-
-# --- Ledgers ---
-
-
-def test_a_ledger_remembers_across_openings() -> None:
-    ledger = Ledger(KEY)
-    assert len(ledger) == 0
-    ledger.add("a", [[0.1, None]])
-    ledger.add("b", 2)
-    ledger.add("a", 3)
-    for again in (ledger, Ledger(KEY)):
-        assert (again.get("a"), again.get("b"), again.get("c"), len(again)) == (3, 2, None, 2)
-    assert Ledger(replace(KEY, texts="other")).get("a") is None
-
-
-@pytest.mark.parametrize("cut", ['["c", [1', '["c"', "null", "[]", '[["c"], 1]', "7", "\x00\xff"])
-def test_a_ledger_passes_over_a_broken_last_line_and_goes_on(cut: str, fresh_cache: Path) -> None:
-    Ledger(KEY).add("a", 1)
-    with (fresh_cache / "kind" / f"{KEY.digest}.jsonl").open("a", encoding="latin-1") as file:
-        file.write(cut)
-    ledger = Ledger(KEY)
-    assert (ledger.get("a"), ledger.get("c")) == (1, None)
-    ledger.add("b", 2)
-    assert Ledger(KEY).get("b") == 2
-    assert Ledger(KEY).get("a") == 1
-
-
-def test_many_may_write_one_ledger() -> None:
-    with ThreadPool(4) as pool:
-        pool.map(lambda writer: [Ledger(KEY).add(f"{writer}-{step}", "x" * 100) for step in range(50)], range(4))
-    assert len(Ledger(KEY)) == 200
 
 
 # --- Digests ---

@@ -7,7 +7,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = ("types", "messages", "catalogues", "errors", "untrusted", "atomic", "jobs", "cache", "settings", "actions", "model_lock")
+GROUND = (
+    "types",
+    "messages",
+    "catalogues",
+    "errors",
+    "untrusted",
+    "atomic",
+    "jobs",
+    "cache",
+    "measurements",
+    "records",
+    "settings",
+    "model_lock",
+)
 ROOMS = ("models", "plans", "passes", "judge", "corpus", "training", "methods", "search", "recover", "export")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.actions import Action
 from engine.errors import SettingsError
-from engine.settings import control
+from engine.settings import Action, control
 
 Update = Literal["as printed", "as coded"]  # of a mixture of domains; see engine/corpus/domains.py
 UPDATES: tuple[Update, ...] = ("as printed", "as coded")

@@ -12,6 +12,7 @@ from engine.cache import cache_folder, read_marked
 from engine.errors import SourceError
 from engine.export.checkpoint.export import versions
 from engine.export.checkpoint.target import ASIDE
+from engine.measurements import unread
 from engine.messages import Message
 from engine.models.devices import Device, devices
 from engine.models.library import demo_file
@@ -92,11 +93,17 @@ def _left(cache: Path, exports: Path) -> Iterator[Finding]:
 
 
 def _broken(cache: Path) -> Iterator[Finding]:
-    """Yield a finding for corrupted results in the cache, which are treated as missing. Boards are user data and are never removed."""
+    """Yield findings for results in the cache that are treated as missing. Boards are user data and are never removed."""
     broken = tuple(path for path in sorted(cache.glob("*/*.json")) if path.parent.name not in _KEPT and read_marked(path) is None)
     if broken:
         yield Finding(
             Message("{count} results in the cache are not as they were written", count=len(broken)), "run layerscope doctor --clear", broken
+        )
+    if old := tuple(unread()):
+        yield Finding(
+            Message("{count} files of measurements, by older versions or damaged, are read no more", count=len(old)),
+            "run layerscope doctor --clear",
+            old,
         )
 
 

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from engine.actions import Action
 from engine.errors import ExportError
-from engine.settings import control
+from engine.settings import Action, control
 
 FORMATS = ("safetensors", "gguf")
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from engine.cache import Definition, Ledger, key_of
+from engine.cache import Definition, key_of
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
 from engine.judge.similarity import blocks_key, cosine
+from engine.measurements import Measurements
 from engine.messages import Message
 from engine.models.texts import Pack, pack_rows, tokens_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
@@ -153,7 +154,7 @@ class Judge:
         self.model = model
         self.protocol, self.packs, self._skips = windows(model.tokenizer, model.config, texts, context, stride, limit, each)
         tokens = [[pack.ids.tolist(), pack.spans, skips] for pack, skips in zip(self.packs, self._skips, strict=True)]
-        self._ledger = Ledger(key_of(model, EVALUATION, tokens))
+        self._measured = Measurements(key_of(model, EVALUATION, tokens))
         self._mixer = Mixer(model.network)
         self._records: dict[int, Capture] = {}
         self._scored: dict[str, dict[int, Scores]] = {}  # partial scores of plans being judged, by the key of their blocks: each pack's
@@ -167,12 +168,12 @@ class Judge:
 
     def known(self, plan: Plan) -> bool:
         """Return whether a plan's result is cached."""
-        return self._ledger.get(blocks_key(plan.blocks)) is not None
+        return self._measured.get(blocks_key(plan.blocks)) is not None
 
     def judge(self, plan: Plan) -> Job[Evaluation]:
         """Measure a plan against its source, yielding progress per pack."""
         name = blocks_key(plan.blocks)
-        value = self._ledger.get(name)
+        value = self._measured.get(name)
         if value is None:
             sums, scored = dict[int, list[float]](), self._scored.setdefault(name, {})
             for index in range(len(self.packs)):
@@ -180,7 +181,7 @@ class Judge:
                 for text, scores in self._score(index, plan, scored):
                     sums[text] = [a + b for a, b in zip(sums.get(text, [0.0] * 6), scores, strict=True)]
             value = [[None if not math.isfinite(x) else x for x in sums[text]] for text in sorted(sums)]
-            self._ledger.add(name, value)
+            self._measured.add(name, value)
             self._scored.pop(name, None)
         texts = tuple(TextScore(int(row[0]), *(math.nan if x is None else x for x in row[1:])) for row in value)
         return summary(self.protocol, texts)

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from engine.actions import Action
-from engine.settings import control
+from engine.settings import Action, control
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from engine.cache import Definition, Key, Ledger, content_key, key_of, load_measured, save_measured
+from engine.cache import Definition, Key, content_key, key_of
 from engine.jobs import Job, Progress
+from engine.measurements import Measurements
 from engine.messages import Message
 from engine.models.devices import exact
 from engine.models.texts import packs_of
@@ -43,7 +44,7 @@ class SimilarityMeter:
         self.model = model
         self.calibration = calibration
         self._packs = packs_of(model.tokenizer, model.config, calibration)
-        self._ledger = Ledger(self.key_of(SIMILARITY))
+        self._measured = Measurements(self.key_of(SIMILARITY))
         self._mixer = Mixer(model.network)
         self._captures: tuple[Capture, ...] | None = None
         self._trails: Trails | None = None
@@ -67,22 +68,22 @@ class SimilarityMeter:
 
     def known(self, blocks: tuple[Block, ...]) -> bool:
         """Return whether the measurement of these blocks is cached."""
-        return self._ledger.get(blocks_key(blocks)) is not None
+        return self._measured.get(blocks_key(blocks)) is not None
 
     def measure(self, blocks: tuple[Block, ...], prefix: int) -> Similarity:
         """Return the similarity of the plan with these blocks, of which the first `prefix` are the source's own."""
         name = blocks_key(blocks)
-        value = self._ledger.get(name)
+        value = self._measured.get(name)
         if value is None:
             with self.model.lock:
-                value = self._ledger.get(name)  # another tab may have measured it meanwhile
+                value = self._measured.get(name)  # another tab may have measured it meanwhile
                 if value is None:
                     value = self._run(blocks, prefix)
-                    self._ledger.add(name, value)
+                    self._measured.add(name, value)
         return Similarity(*(tuple(math.nan if v is None else v for v in values) for values in value))
 
     def _run(self, blocks: tuple[Block, ...], prefix: int) -> list[list[float | None]]:
-        """Return a plan's entry for the ledger; the caller holds the model's lock."""
+        """Return a plan's values as JSON; the caller holds the model's lock."""
         texts = len(self.calibration.texts)
         flattened: list[float | None] = [None] * texts
         per_token: list[float | None] = [None] * texts
@@ -97,12 +98,12 @@ class SimilarityMeter:
 
 def profiled(meter: SimilarityMeter) -> Job[Profile]:
     """Return the profile of a meter's model on its texts, cached on disk."""
-    key = meter.key_of(PROFILE)
-    known = load_measured(key)
+    measured = Measurements(meter.key_of(PROFILE))
+    known = measured.get("all")
     if known is None:
         yield Progress(Message("Running the texts through the model"))
         found = yield from profile(meter.captures)
-        save_measured(key, asdict(found))
+        measured.add("all", asdict(found))
         return found
     return profile_of(known)
 
@@ -118,7 +119,7 @@ def _finite(value: torch.Tensor) -> float | None:
 
 
 def blocks_key(blocks: tuple[Block, ...]) -> str:
-    """Return the ledger key of measurements of these blocks."""
+    """Return the name of measurements of these blocks."""
     return content_key([_block_key(block) for block in blocks])[:32]
 
 

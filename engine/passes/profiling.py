@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from engine.cache import Definition, Ledger, key_of
+from engine.cache import Definition, key_of
 from engine.jobs import Job, Progress
+from engine.measurements import Measurements
 from engine.messages import Message
 from engine.models.families import architecture_of, blocks_of
 from engine.passes.forward import Capture
@@ -170,13 +171,13 @@ def weight_distance(model: Model) -> Job[WeightDistance]:
     """Return the distance of each projection to the next layer's (LaCo's motivation, 2402.11187): see WeightDistance."""
     names = tuple(architecture_of(model.config).projections)
     pairs = model.spec.depth - 1
-    ledger = Ledger(key_of(model, WEIGHT_DISTANCE))
+    measured = Measurements(key_of(model, WEIGHT_DISTANCE))
     for row, name in enumerate(names):
         for layer in range(pairs):
-            if ledger.get(f"{name} {layer}") is None:
+            if measured.get(f"{name} {layer}") is None:
                 yield Progress(Message("Comparing {name}", name=name), (row * pairs + layer) / (len(names) * pairs))
                 with model.lock:
-                    ledger.add(f"{name} {layer}", _compare(model, name, layer))
-    values = [[ledger.get(f"{name} {layer}") or (math.nan, math.nan) for layer in range(pairs)] for name in names]
+                    measured.add(f"{name} {layer}", _compare(model, name, layer))
+    values = [[measured.get(f"{name} {layer}") or (math.nan, math.nan) for layer in range(pairs)] for name in names]
     relative, cosine = (tuple(tuple(pair[which] for pair in row) for row in values) for which in (0, 1))
     return WeightDistance(names, relative, cosine)

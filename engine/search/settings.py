@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from engine.actions import Action
 from engine.errors import SettingsError
 from engine.methods.depth.baselines import require_target
-from engine.settings import control
+from engine.settings import Action, control
 
 SURVIVORS = ("keep-first", "reference", "mean")
 TARGETS = ("layers", "parameters", "memory")  # kinds of targets given by a single amount

@@ -64,15 +64,21 @@ def row(what: str, value: str, bar: str, met: bool) -> None:
     print(f"{'ok  ' if met else 'MISS'} {what:<78} {value:>18}   bar {bar}", flush=True)
 
 
+def forget() -> None:
+    """Remove all measurements."""
+    for file in cache_folder().glob("measurements.sqlite*"):
+        file.unlink()
+
+
 def proposals(model: Model, name: str, texts: TextSet) -> None:
     """One naive proposal against ours and against the whole T map, from an empty cache."""
 
     def ours() -> object:
-        shutil.rmtree(cache_folder() / "similarity", ignore_errors=True)
+        forget()
         return drain(propose(SimilarityMeter(model, texts), SETTINGS))
 
     def whole_map() -> object:
-        shutil.rmtree(cache_folder() / "similarity", ignore_errors=True)
+        forget()
         return drain(frontier(SimilarityMeter(model, texts), SETTINGS, 0.5))
 
     def naively() -> object:
@@ -145,12 +151,12 @@ def costing(model: Model) -> None:
         name = f"C {settings.C}, I {settings.I}, {settings.rule}"
         found = drain(frontier(SimilarityMeter(model, bundled("english")), settings, 0.5))
         plans = outwards(found.steps, found.steps.index(step_at(found, 0.65)))
-        shutil.rmtree(cache_folder() / "evaluation", ignore_errors=True)
+        forget()
         began, there = time.perf_counter(), list[float]()
         drain(costs(cost_judge(model), plans, lambda *_, there=there, began=began: there.append(time.perf_counter() - began)))
         row(f"from a ready map to the cost of the plan shown ({name})", f"{there[0]:.1f} s", "<= 5 s", there[0] <= 5)
         row(f"to the costs of all {len(plans)} plans to T = 0.5 ({name})", f"{there[-1]:.0f} s", "<= 90 s", there[-1] <= 90)
-        shutil.rmtree(cache_folder() / "evaluation", ignore_errors=True)
+        forget()
         alone = Judge(model, practice_texts("english"), limit=SLICE_TOKENS, each=SLICE_EACH)
         slow = timed(lambda plans=plans, alone=alone: drain(costs(alone, plans[:8], lambda *_: None)))
         row(f"the first 8 of them, nothing shared / shared ({name})", f"{slow / there[7]:.2f}", "report", slow > there[7])
@@ -173,7 +179,7 @@ def judging(model: Model) -> None:
                 network(input_ids=ids, labels=ids, use_cache=False)
 
     def ours() -> None:
-        shutil.rmtree(cache_folder() / "evaluation", ignore_errors=True)
+        forget()
         drain(Judge(model, held).judge(plan))
 
     pairs = [(timed(ours), timed(plainly)) for _ in range(2)]
@@ -207,7 +213,7 @@ def memory(model: Model) -> None:
     with tempfile.TemporaryDirectory() as folder:
         plan = f"{folder}/plan.json"
         command = ["propose", "-C", "4", "-I", "2", "-T", "0.65", "--lowest", "0", "--highest", "29", "--dtype", "float32", "--out", plan]
-        shutil.rmtree(cache_folder() / "similarity", ignore_errors=True)
+        forget()
         used = peak(_VERB.format(command))
         weights = model.spec.parameters * 4
         row("peak resident memory of propose / the model's float32 bytes", f"{used / weights:.2f}", "<= 2.0", used / weights <= 2.0)

@@ -25,7 +25,6 @@ from engine.recover.run.training_context import TrainingContext
 from engine.settings import NoSettings
 from engine.training.loop import Learner
 from engine.training.precision import casting, quickest
-from engine.training.recipe import Recipe
 from engine.types import Model, Plan
 
 Row = Callable[[str, str, str, bool], None]
@@ -48,7 +47,7 @@ def learning(model: Model, row: Row, folder: Path) -> None:
         return begun
 
     def after(runs: list[Run]) -> dict[str, list[float]]:
-        return {kind: [run.record["after"][kind]["ratio"] for run in runs] for kind in ("kind", "other")}
+        return {kind: [run.record.after[kind].ratio for run in runs] for kind in ("kind", "other")}
 
     def compared(what: str, one: list[Run], other: list[Run]) -> None:
         ours, theirs = after(one), after(other)
@@ -74,7 +73,7 @@ def learning(model: Model, row: Row, folder: Path) -> None:
 
 def steps(model: Model, plan: Plan, run: Run, row: Row) -> None:
     """Measure a step with its teacher beside the way forth and back of the student alone, by cross entropy."""
-    opened, recipe = drain(_opened(run)), Recipe(**run.record["recipe"])
+    opened, recipe = drain(_opened(run)), run.record.recipe
     student = student_of(model, plan)
     school = TrainingContext(run, opened.model, plan, Reader(opened.rows, 0), student, trained(student, plan, "all"), opened.held)
     learner = Learner(school.parameters, replace(recipe, rate=0.0))

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export.checkpoint import export as export_module
-from engine.export.checkpoint.export import DEFAULT_SHARD_BYTES, Check, export, parse_size, verify
+from engine.export.checkpoint.export import DEFAULT_SHARD_BYTES, export, parse_size, verify
 from engine.jobs import Job, Progress, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.depth.laco import LacoSettings, propose
@@ -20,7 +20,7 @@ from engine.models.sources import parse_source
 from engine.models.texts import calibration_of
 from engine.plans.files import plan_from_json
 from engine.plans.rules import fold_spans, untouched
-from engine.types import Model, ModelSource, Plan
+from engine.types import Check, Model, ModelSource, Plan
 from tests.exporting import export_unverified, write
 from tests.families import TEXTS, save_tiny
 

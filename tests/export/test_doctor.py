@@ -48,6 +48,18 @@ def test_what_killed_processes_left_and_what_is_broken_is_cleared_and_boards_are
     assert (fresh_cache / "boards" / "a.json").exists()
 
 
+def test_measurements_that_are_read_no_more_are_cleared(tmp_path: Path, fresh_cache: Path) -> None:
+    gone = [fresh_cache / "evaluation" / f"{'a' * 64}.jsonl", fresh_cache / "measurements.sqlite.damaged-0"]
+    for file in (*gone, fresh_cache / "measurements.sqlite", fresh_cache / "evaluation" / "mine.jsonl"):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert [str(finding.what) for finding in examine(tmp_path).findings] == [
+        "2 files of measurements, by older versions or damaged, are read no more"
+    ]
+    assert clear(examine(tmp_path)) == gone
+    assert not examine(tmp_path).findings
+
+
 def test_what_a_person_has_to_mend_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exports = tmp_path / "exports"
     (exports / "smaller.failed").mkdir(parents=True)

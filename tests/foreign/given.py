@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from engine import measurements
 from engine.jobs import Job, drain
 from engine.methods.depth.baselines import plan_of_kept
 from engine.models.loading import open_model
@@ -123,6 +124,7 @@ def stocked(folder: Path) -> Path:
                 cli.main()
     shutil.rmtree(folder / "out")
     (folder / f"pruned{TENSORS}").unlink()  # they are in the cache, too
+    measurements._store.close()  # what its log holds goes into the database
     tensor_store._fresh.clear()  # a case finds tensors in files alone
     return folder
 

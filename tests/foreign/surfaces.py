@@ -11,9 +11,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "kept": ("plan.json", "plan.tensors.safetensors"),
     "run": RUN,
     "sheared.run": ("run.json", "metrics.jsonl", "steps/*"),
-    "cache": tuple(
-        f"{kind}/**/*" for kind in ("corpus", "digests", "evaluation", "library", "profiles", "similarity", "tensors", "weights")
-    ),
+    "cache": ("corpus/**/*", "digests/*", "library/*", "tensors/*", "measurements.sqlite", "measurements.lock"),
 }
 
 _READ, _PLAN = ("--calibration", "texts.txt"), ("--model", "whole", "--plan", "plan.json")

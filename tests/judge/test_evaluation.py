@@ -15,6 +15,7 @@ from engine.errors import SettingsError, TextError
 from engine.jobs import Progress, drain
 from engine.judge import evaluation
 from engine.judge.evaluation import Evaluation, Judge, Protocol, TextScore, summary, windows
+from engine.measurements import FILE
 from engine.methods.depth.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
@@ -392,7 +393,7 @@ def test_states_of_the_source_are_kept_within_their_bytes(
     frugal, generous = Judge(model, texts, keep=0), Judge(model, texts)
     a = [drain(frugal.judge(plan)) for plan in (MEAN, DROPPED)]
     assert len(calls) == 2
-    for file in fresh_cache.rglob("*.jsonl"):
+    for file in fresh_cache.glob(f"{FILE}*"):
         file.unlink()
     generous = Judge(model, texts)
     b = [drain(generous.judge(plan)) for plan in (MEAN, DROPPED)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from engine.export.checkpoint.export import Check, ExportReport
+from engine.export.checkpoint.export import ExportReport
 from engine.jobs import drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.depth.laco import LacoSettings, Proposal, Trial
@@ -22,7 +22,7 @@ from engine.passes.profiling import profile
 from engine.plans.description import weigh
 from engine.plans.rules import RULES, fold_spans, untouched
 from engine.search.frontier import Frontier, Step, frontier
-from engine.types import Block, Model, Plan
+from engine.types import Block, Check, Model, Plan
 from tests.families import FAMILIES, TEXTS
 from ui.page import charts
 

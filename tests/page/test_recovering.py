@@ -2,14 +2,14 @@
 
 import json
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engine.actions import controls
+from engine.corpus.settings import WritingSettings
 from engine.errors import ExportError, SettingsError, TextError, TrainingError
 from engine.export.settings import ExportSettings
 from engine.jobs import Job, Progress
@@ -18,9 +18,12 @@ from engine.methods.masks.settings import PruneSettings
 from engine.methods.width.settings import TrimSettings
 from engine.plans.rules import fold_spans
 from engine.recover.run import learning, recovery
+from engine.recover.run.records import LearningRecord, Trained
 from engine.recover.run.runs import Run
 from engine.recover.run.settings import RecoverySettings
+from engine.settings import controls
 from engine.training.recipe import Recipe
+from engine.types import ModelSource
 from tests.page.benches import DEPTH, open_on, opened, shown
 from tests.page.pages import Page
 from tests.waiting import wait_for_jobs, wait_until
@@ -66,10 +69,16 @@ def looked_at(bench: Desk) -> dict[str, Any]:
 # --- what the page draws of a run ---
 
 
+ASKED = LearningRecord(
+    layerscope=1, source=ModelSource("demo", ""), name="m", plan=Trained("hand-made", 4, 6, 9), text=("self",), own=WritingSettings(),
+    train="all", loss="kl", teacher="auto", correct_teacher=0.0, top=64, budget={"tokens": 20_000}, until=1.2, language="english",
+    measure=False, track="none", update="none", every=50, known_references={}, asked=Recipe(1, 1e-3, rows=2, length=10),
+)  # fmt: skip
+
+
 def test_a_course_says_what_its_files_say(tmp_path: Path) -> None:
     recipe, run = Recipe(steps=1000, rate=1e-3, rows=2, length=10), Run(tmp_path)
-    run.note(name="m", plan={"depth": 4, "of": 6}, text=["self"], train="all", loss="kl", budget={"tokens": 20_000}, until=1.2, memory=7)
-    run.note(asked={"steps": 1, "rate": 1e-3, "rows": 2, "length": 10}, recipe=asdict(recipe))
+    run.keep(replace(ASKED, recipe=recipe, memory=7))
     losses = [5 / (1 + step / 100) for step in range(700)]
     for step, loss in enumerate(losses, 1):
         if step % 100 == 1:
@@ -91,7 +100,7 @@ def test_a_course_says_what_its_files_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("other", "apart"), [(1.31, False), (1.62, True), (None, False)])
 def test_other_text_has_fallen_behind_where_its_gap_grew_more(other: float | None, apart: bool, tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.note(name="m", plan={}, text=[], train="all", loss="kl", budget={}, until=None, asked={"steps": 1, "rate": 1.0})
+    run.keep(ASKED)
     for step, ratios in enumerate(((2.67, 2.67), (1.31, other))):
         gaps = [{"ratio": ratio, "low": ratio, "high": ratio} for ratio in ratios]
         run.log_line({"step": step, "kind": gaps[0], "other": gaps[1], "spoken": ""})

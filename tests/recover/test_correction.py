@@ -1,6 +1,7 @@
 """A teacher corrected on the text first: its gain, that judging still uses the unchanged source, and that a pause changes nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,13 @@ def test_a_source_reads_foreign_text_first_and_the_judge_is_the_source_as_it_was
     run = correcting(model, tmp_path)
     played(plain)
     played(run)
-    found, part = run.record["correction"], run.part("teacher")
-    assert found["used"]
-    assert found["after"] < 0.99 * found["before"]
-    assert found["tokens"] == STEPS * 4 * 32
-    assert run.record["look_scores"] == plain.record["look_scores"]
-    assert (run.record["before"], run.record["source_scores"]) == (plain.record["before"], plain.record["source_scores"])
+    found, part = run.record.correction, run.part("teacher")
+    assert found is not None
+    assert found.used
+    assert found.after < 0.99 * found.before
+    assert found.tokens == STEPS * 4 * 32
+    assert run.record.look_scores == plain.record.look_scores
+    assert (run.record.before, run.record.source_scores) == (plain.record.before, plain.record.source_scores)
     assert [line["loss"] for line in told(run) if "loss" in line] != [line["loss"] for line in told(plain) if "loss" in line]
 
     # what is kept beside the run is what gained: the source with these adapters, scored by plain transformers' loss
@@ -63,7 +65,7 @@ def test_a_source_reads_foreign_text_first_and_the_judge_is_the_source_as_it_was
             with torch.no_grad():
                 loss += float(network(input_ids=ids, labels=ids).loss) * (stop - start - 1)
             tokens += stop - start - 1
-    assert found["after"] == pytest.approx(float(torch.tensor(loss / tokens).exp()), rel=1e-4)
+    assert found.after == pytest.approx(float(torch.tensor(loss / tokens).exp()), rel=1e-4)
 
 
 def test_a_source_that_knows_such_text_teaches_as_it_is(able: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +74,8 @@ def test_a_source_that_knows_such_text_teaches_as_it_is(able: Open, tmp_path: Pa
     run = correcting(able("llama"), tmp_path, sentences=SENTENCES)
     played(plain)
     played(run)
-    assert not run.record["correction"]["used"]
+    assert run.record.correction is not None
+    assert not run.record.correction.used
     assert_same(plain, run)
 
 
@@ -80,9 +83,10 @@ def test_reading_ends_when_held_out_text_is_told_worse(able: Open, tmp_path: Pat
     monkeypatch.setattr(correction, "RATE", 3.0)
     run = correcting(able("llama"), tmp_path, sentences=SENTENCES)
     played(run)
-    found = run.record["correction"]
-    assert found["tokens"] == 2 * 4 * 32  # up to the first look
-    assert (found["best"], found["ratio"], found["used"]) == (0, 1.0, False)
+    found = run.record.correction
+    assert found is not None
+    assert found.tokens == 2 * 4 * 32  # up to the first look
+    assert (found.best, found.ratio, found.used) == (0, 1.0, False)
 
 
 @pytest.mark.parametrize("way", ["live", "stored"])
@@ -93,7 +97,10 @@ def test_a_run_that_was_stopped_comes_to_the_same_bits(able: Open, tmp_path: Pat
     stopped(parts, lambda label: label.startswith(moment))
     played(parts)
     assert_same(whole, parts)
-    assert {**whole.record["correction"], "seconds": 0} == {**parts.record["correction"], "seconds": 0}
+    ours, theirs = whole.record.correction, parts.record.correction
+    assert ours is not None
+    assert theirs is not None
+    assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
 
 
 def test_a_pause_while_the_source_reads_is_heeded(able: Open, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def weighed(run: Run) -> list[dict[str, dict[str, float]]]:
 def test_what_costs_more_than_its_reference_is_read_more(able: Open, text: str, update: str, tmp_path: Path) -> None:
     run = begun(able("llama"), DEEP, tmp_path / "run", texts=(text,), update=update, every=2, references={"new": 0.5})
     played(run)
-    references = run.record["references"]
+    references = run.record.references
     assert references["new"] == 0.5
     assert 0 < references["known"] < 3  # the source's own
     mix = mixture(drain(_opened(run)).rows, (1, 1))

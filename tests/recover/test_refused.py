@@ -42,7 +42,7 @@ def test_text_that_is_shorter_than_a_batch_is_told_before_anything_is_judged(abl
     with pytest.raises(TextError, match=r"has \d rows of 32 tokens, which is less than one batch of 9") as refused:
         played(run)
     assert (run.state, run.error) == ("failed", one_line(refused))
-    assert "before" not in run.record
+    assert run.record.before is None
 
 
 def test_text_that_judges_is_no_text_to_learn_from(able: Open, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_text_that_judges_is_no_text_to_learn_from(able: Open, tmp_path: Path) -
     run = begun(able("llama"), DEEP, tmp_path / "run", texts=(str(tmp_path / "judge.txt"),))
     with pytest.raises(TextError, match=r"all 4 documents of .* share text with the evaluation texts"):
         played(run)
-    assert "before" not in run.record
+    assert run.record.before is None
 
 
 def test_text_or_source_that_have_changed_are_told(able: Open, tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_a_disk_that_is_full_stops_in_one_line_and_what_was_there_goes_on(
 def test_metrics_that_do_not_fit_are_one_line_too(able: Open, tmp_path: Path) -> None:
     run = begun(able("llama"), DEEP, tmp_path / "run")
     with at_most(16), pytest.raises(TrainingError, match=r"run cannot be written to: .*; what was there before is kept"):
-        run.note(more="x" * 99)
+        run.note(name="x" * 99)
     with at_most(16), pytest.raises(TrainingError, match="cannot be written to"):
         run.log_line({"step": 1, "loss": 1.23456789})
-    assert "more" not in run.record
+    assert run.record.name != "x" * 99
     assert not list(run.folder.glob("*.tmp"))
 
 

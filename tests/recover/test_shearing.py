@@ -117,7 +117,7 @@ def test_a_domain_that_costs_more_than_its_reference_is_read_more(text: str, tin
     given = replace(SMALL, references={"code": 1.0}, update="as coded")
     run = begun(model, text, tmp_path / "run", settings=given)
     drain(shear(model, run))
-    references = run.record["references"]
+    references = run.shearing.references
     assert references["code"] == 1.0
     assert references["news"] > 3  # the source's own
     rows = drain(corpus(model, [text], 32, tmp_path / "again"))
@@ -159,7 +159,7 @@ def test_another_shearing_in_the_same_folder_is_refused_once_something_has_learn
     model = tiny("llama")
     begun(model, text, tmp_path / "run", {"neurons": 20})
     run = begun(model, text, tmp_path / "run")
-    assert run.record["target"] == TARGET
+    assert run.shearing.target == TARGET
     for _ in shear(model, run):
         run.ask_to_pause()
     assert drain(shear(model, begun(model, text, tmp_path / "run"))) is not None

@@ -71,16 +71,17 @@ def test_a_run_from_all_tokens_is_that_beside_the_source(able: Open, tmp_path: P
     played(stored)
     ours, theirs = ([line["loss"] for line in told(run) if "loss" in line] for run in (stored, live))
     assert ours == pytest.approx(theirs, abs=2e-3)  # the log-probabilities are float16
-    assert stored.record["missing"] == pytest.approx(0, abs=1e-5)
-    assert stored.record["look_scores"] == live.record["look_scores"]
+    assert stored.record.missing == pytest.approx(0, abs=1e-5)
+    assert stored.record.look_scores == live.record.look_scores
 
 
 def test_a_run_from_few_tokens_learns_and_tells_what_is_missing(able: Open, tmp_path: Path) -> None:
     run = begun(able("llama"), DEEP, tmp_path / "run", teacher="stored", top=8)
     answer = played(run)
     lines = [line["missing"] for line in told(run) if "loss" in line]
-    assert 0 < run.record["missing"] < 0.5
-    assert sum(lines) / STEPS == pytest.approx(run.record["missing"], rel=1e-4)
+    assert run.record.missing is not None
+    assert 0 < run.record.missing < 0.5
+    assert sum(lines) / STEPS == pytest.approx(run.record.missing, rel=1e-4)
     assert answer["after"]["kind"]["ratio"] < answer["before"]["kind"]["ratio"]
     looks = [line["kind"]["ratio"] for line in told(run) if "kind" in line]
     assert min(looks[1:]) < looks[0]
@@ -128,12 +129,10 @@ def test_writing_down_goes_on_where_it_was(able: Open, tmp_path: Path, moment: s
 
 def test_a_run_that_measures_its_steps_first_needs_nothing_written_down(able: Open, tmp_path: Path) -> None:
     run = begun(able("llama"), DEEP, tmp_path / "run", teacher="stored", tokens=3 * ROWS * LENGTH)
-    record = run.record
-    del record["recipe"]
-    (run.folder / "run.json").unlink()
-    run.note(**record)
+    run.note(recipe=None)
     assert played(run)["state"] == "learned"
-    assert run.record["recipe"]["steps"] == 3
+    assert run.record.recipe is not None
+    assert run.record.recipe.steps == 3
     assert run.said.stat().st_size % (3 * ROWS) == 0
 
 
@@ -146,7 +145,7 @@ def test_the_source_stays_where_it_fits_and_is_stored_where_only_that_does(
         monkeypatch.setattr(recovery, "free_bytes", lambda _, free=free: free)
         run = begun(model, DEEP, tmp_path / f"{free}-{taken}")
         assert played(run)["state"] == "learned"
-        assert run.record["teacher"] == taken
+        assert run.record.teacher == taken
     monkeypatch.setattr(recovery, "free_bytes", lambda _: needed.stored - 1)
     for asked in ({}, {"teacher": "stored"}, {"loss": "kl+mse"}):
         with pytest.raises(MemoryLimitError, match="learning takes about"):
@@ -159,4 +158,5 @@ def test_a_disk_without_room_is_told_before_anything_is_written(able: Open, tmp_
     with pytest.raises(TrainingError, match=r"the likeliest tokens take .* GB in .*, where 1e-07 GB are free"):
         played(run)
     assert not run.said.exists()
-    assert np.isfinite(run.record["before"]["kind"]["ratio"])
+    assert run.record.before is not None
+    assert np.isfinite(run.record.before["kind"].ratio)

@@ -15,6 +15,7 @@ from engine.jobs import Job, Progress
 from engine.types import Model, ModelSource
 from tests.answers import Answer
 from tests.families import TEXTS, save_tiny
+from tests.measured import counts
 from tests.terminal.given import COMMAND, DEPTH, outside
 from tests.waiting import wait_until
 from ui.terminal import cli
@@ -122,7 +123,7 @@ def test_an_interrupted_command_ends_calmly(command: str, tmp_path: Path) -> Non
         assert child.stderr is not None
         if command == "app":
             assert child.stderr.readline().startswith("Layerscope is open")
-        wait_until(lambda: list(tmp_path.glob("cache/similarity/*")))  # something has been measured: the task runs
+        wait_until(lambda: counts(tmp_path / "cache"))  # something has been measured: the task runs
         assert child.poll() is None
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)

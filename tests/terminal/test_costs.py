@@ -14,6 +14,7 @@ from engine.jobs import Progress
 from engine.search.frontier import Mapping
 from tests.answers import Answer, assert_refused
 from tests.families import TEXTS, save_tiny
+from tests.measured import counts
 from tests.waiting import wait_until
 
 COMMAND = Path(sys.executable).parent / "layerscope"
@@ -90,8 +91,8 @@ def test_a_sweep_that_is_interrupted_writes_what_it_has(tmp_path: Path) -> None:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
     )
     try:
-        ledgers = tmp_path / "cache" / "evaluation"  # a line a cost: when a later one is there, the first is among the sweep's plans
-        wait_until(lambda: any(len(ledger.read_text().splitlines()) > 2 for ledger in ledgers.glob("*")))
+        # When a later cost is there, the first is among the sweep's plans.
+        wait_until(lambda: counts(tmp_path / "cache").get("evaluation 1", 0) > 2)
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
     finally:

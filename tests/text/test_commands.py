@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from engine.actions import controls
 from engine.models.texts import calibration_of
 from engine.recover.run.settings import RecoverySettings, ShearSettings
-from engine.settings import about
+from engine.settings import about, controls
 from engine.types import ModelSource
 from tests.answers import Answer
 from tests.families import TEXTS, save_tiny

@@ -7,7 +7,6 @@ from typing import get_args
 import pytest
 
 import ui.text.words
-from engine.actions import controls
 from engine.corpus.settings import UPDATES
 from engine.judge.generation import Verdict
 from engine.judge.objectives import OBJECTIVES, Stage
@@ -26,7 +25,7 @@ from engine.recover.repair.seam_maps import REPAIRS
 from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.search.ablations import ABLATIONS, QUESTIONS
 from engine.search.settings import SURVIVORS, TARGETS
-from engine.settings import Registry
+from engine.settings import Registry, controls
 from ui.page.bench.lab.trimming import ARMS
 from ui.page.bench.plans.measuring import ALSO
 from ui.page.controls import PLANS, PRESETS, TEXTS

@@ -11,9 +11,8 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from engine.actions import Action
 from engine.errors import LayerscopeError
-from engine.settings import Registry, about
+from engine.settings import Action, Registry, about
 from engine.untrusted import ForeignError, json_of
 
 Parameters = Mapping[str, inspect.Parameter]
@@ -31,7 +30,7 @@ def command(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the decorator that makes a function a command, with the verb and the help of an action or with its own.
 
-    A parameter whose type is a record becomes one option per field: a record of settings (see `engine.actions`), or one whose fields are
+    A parameter whose type is a record becomes one option per field: a record of settings (see `engine.settings`), or one whose fields are
     annotated with options; the fields `without` are left out. `named` gives registries as `method="module:REGISTRY"`: the help of that
     option lists their methods. A function with `**settings` gets an option for every setting of the methods, and receives the options that
     were given. Registries are imported when the command runs, because some import torch, which `--help` of other commands avoids.

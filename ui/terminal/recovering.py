@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -23,6 +23,9 @@ from ui.terminal.options import (
     warn_of_another_model,
     write,
 )
+
+if TYPE_CHECKING:
+    from engine.recover.run.records import LearningRecord
 
 app = typer.Typer(add_completion=False)
 TrainingText = Annotated[
@@ -67,13 +70,16 @@ def recover(
         raise typer.Exit(1)
 
 
-def _write(record: dict[str, Any], report: Any) -> None:
+def _write(record: "LearningRecord", report: Any) -> None:
     """Write the result of a run: ratios before and after on both held-out texts, tokens and seconds spent, and the checks."""
-    found, kind = ({side: record[side][text]["ratio"] for side in ("before", "after")} for text in ("other", "kind"))
+    found, kind = (
+        {side: gaps[text].ratio for side, gaps in (("before", record.before), ("after", record.after)) if gaps}
+        for text in ("other", "kind")
+    )
     spent = {key: report.summary[key] for key in ("tokens", "seconds")}
     checks = [asdict(check) for check in report.checks]
-    if "track_error" in record:
-        sys.stderr.write(f"layerscope: warning: {record['track']} failed, and gets no more lines: {record['track_error']}\n")
+    if record.track_error is not None:
+        sys.stderr.write(f"layerscope: warning: {record.track} failed, and gets no more lines: {record.track_error}\n")
     write({**found, "kind": kind, **spent, "path": report.path, "checks": checks, "passed": report.passed}, None)
 
 
@@ -94,8 +100,6 @@ def _require_run(folder: Path, plan: Path | None) -> None:
     from engine.recover.run.runs import Run
 
     run = Run(folder)
-    if run.shears:
-        raise LayerscopeError(f"{folder} is the run of a shearing; ask shear for the same again, and it goes on")
     known = run.record and run.plan()
     if plan is not None and read_plan_file(plan) != known:
         raise LayerscopeError(f"{folder} is the run of another plan than {plan}; leave --plan out, or name another folder")

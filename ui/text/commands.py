@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from engine.actions import changed, controls, options, record_of, split
 from engine.export.report.commands import model_option, texts_named
 from engine.export.settings import ExportSettings
 from engine.judge.cost import practice_texts
@@ -21,7 +20,7 @@ from engine.methods.width.settings import TrimSettings
 from engine.recover.repair.seam_maps import REPAIRS
 from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.search.settings import SearchSettings, ShapesSettings
-from engine.settings import Registry, about
+from engine.settings import Registry, about, changed, controls, options, record_of, split
 from engine.types import ModelSource, TextSet
 from ui.text.words import words
 

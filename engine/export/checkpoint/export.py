@@ -30,20 +30,10 @@ from engine.plans.files import plan_to_json
 from engine.plans.outputs import plan_outputs
 from engine.plans.tensor_store import require_tensors
 from engine.plans.trimming import form_of
-from engine.types import ModelSource, ModelSpec, Plan
+from engine.types import Check, ModelSource, ModelSpec, Plan
 from engine.untrusted import ForeignError, object_in
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The result of one check of an exported checkpoint. `ran` is False if the machine lacks the memory for it; `detail` explains."""
-
-    name: str
-    passed: bool
-    detail: str
-    ran: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,22 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from engine.corpus.reading import name_of
 from engine.errors import LayerscopeError, TrainingError
-from engine.export.checkpoint.export import Check, ExportReport, companions_of, furnish, record_of, verify
+from engine.export.checkpoint.export import ExportReport, companions_of, furnish, record_of, verify
 from engine.jobs import Job, Progress, scaled
 from engine.messages import Message
 from engine.models.inspection import read_config
 from engine.models.loading import fingerprint_of, resolve
+from engine.recover.run.records import run_to_json
 from engine.recover.run.recovery import recover
 from engine.recover.run.run_process import apart
 from engine.recover.run.runs import Run
 from engine.training.parallel import first, size
+from engine.types import Check
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +64,24 @@ def _follow(run: Run) -> Job[None]:
 
 def _finish(run: Run) -> Job[RecoveryReport]:
     """Check the weights in a fresh process, and move them to the run's folder."""
-    if "checks" not in run.record:
+    if run.record.checks is None:
         checks = yield from _checked(run)
-        run.note(checks=[asdict(check) for check in checks])  # so that an interrupted move can be resumed
+        run.note(checks=checks)  # so that an interrupted move can be resumed
     # config.json last: with it the folder is a model
     for path in sorted(run.weights.glob("*"), key=lambda path: path.name == "config.json"):
         os.replace(path, run.folder / path.name)
     yield Progress(Message("Tidying up"), 0.99)
-    run.note(text=[*map(name_of, run.record["text"])])  # the folder may be shared from now on
+    run.note(text=tuple(map(name_of, run.record.text)))  # the folder may be shared from now on
     run.tidy()
     files = tuple((path.name, path.stat().st_size) for path in sorted(run.folder.iterdir()) if path.is_file())
-    record = run.record
-    return RecoveryReport(str(run.folder), tuple(Check(**check) for check in record["checks"]), files, _told(record, run)["recovery"])
+    return RecoveryReport(str(run.folder), run.record.checks or (), files, _told(run)["recovery"])
 
 
 def _checked(run: Run) -> Job[tuple[Check, ...]]:
     """Add the companion files to the weights, and return the checks of a fresh process."""
-    record = run.record
     source, plan = run.source, run.plan()
     folder, spec = yield from resolve(source)
-    config, about = read_config(run.weights), _told(record, run)
+    config, about = read_config(run.weights), _told(run)
     kept = record_of(source, spec, plan, fingerprint_of(folder), folder, config.dtype, about)
     kept["lineage"].append({"step": "recovery", **about["recovery"]})
     notes = furnish(run.weights, source, folder, spec, plan, companions_of(folder), kept, config)
@@ -89,8 +89,9 @@ def _checked(run: Run) -> Job[tuple[Check, ...]]:
     return (*checks, *notes)
 
 
-def _told(record: dict[str, Any], run: Run) -> dict[str, Any]:
+def _told(run: Run) -> dict[str, Any]:
     """Return a checkpoint's record of its training."""
+    record = run_to_json(run.record)
     lines = [line for line in run.lines() if "loss" in line]
     own = {"text": [*map(name_of, record["text"])], "train": record["train"], "loss": record["loss"], "best": record["best"]}
     spent = {"tokens": lines[-1]["tokens"] if lines else 0, "seconds": round(sum(line["seconds"] for line in lines), 1)}

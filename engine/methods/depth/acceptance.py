@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import torch
 
-from engine.cache import Definition, Ledger
+from engine.cache import Definition
 from engine.errors import TextError
 from engine.judge.similarity import SimilarityMeter
+from engine.measurements import Measurements
 from engine.models.devices import exact
 from engine.passes.forward import Capture, normed, resume
 from engine.passes.logits import SourceLogs, divergence
@@ -24,7 +25,7 @@ _FEWEST = 3  # tokens: CKA is undefined for one token, and always 1 for two
 class AcceptanceMeter(SimilarityMeter):
     """A measure with one value per text, returned for both definitions of similarity: higher is more alike.
 
-    It shares the captures, mixed blocks and trails of `cosine`, and stores its values in a separate ledger.
+    It shares the captures, mixed blocks and trails of `cosine`, and stores its values under a key of its own.
     """
 
     name: ClassVar[str]
@@ -34,7 +35,7 @@ class AcceptanceMeter(SimilarityMeter):
         super().__init__(cosine.model, cosine.calibration)
         self._cosine = cosine
         self._mixer = cosine._mixer
-        self._ledger = Ledger(self.key_of(Definition(f"acceptance-{self.name}", self.version)))
+        self._measured = Measurements(self.key_of(Definition(f"acceptance-{self.name}", self.version)))
 
     @cached_property
     def captures(self) -> tuple[Capture, ...]:

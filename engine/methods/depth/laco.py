@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, fields
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
-from engine.actions import Action
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.messages import Message
 from engine.plans.rules import RULES, fold, untouched
-from engine.settings import control
+from engine.settings import Action, control
 from engine.types import Plan, SimilarityDefinition
 
 if TYPE_CHECKING:  # imports torch, which the terminal's help does not need

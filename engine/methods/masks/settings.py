@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from engine.actions import Action
-from engine.settings import control
+from engine.settings import Action, control
 
 GROUPS = ("output", "layer", "global")
 PATTERNS = ("2:4", "4:8")  # those that the page offers

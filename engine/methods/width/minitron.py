@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from engine.cache import Definition, Ledger
+from engine.cache import Definition
 from engine.jobs import Job, Progress
 from engine.judge.similarity import SimilarityMeter
+from engine.measurements import Measurements
 from engine.messages import Message
 from engine.methods.width.scores import SCORES, AxisStatistics, ScoreSettings
 from engine.passes.forward import Capture, logits_of, normed, resume
@@ -54,7 +55,7 @@ def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
     """Return the calibration texts' perplexity with each layer alone removed. The cost is about depth / 2 forward passes, once: results are
     cached."""
     model = meter.model
-    depth, mixer, ledger = model.spec.depth, Mixer(model.network), Ledger(meter.key_of(REMOVAL))
+    depth, mixer, measured = model.spec.depth, Mixer(model.network), Measurements(meter.key_of(REMOVAL))
     blocks = untouched(depth).blocks
 
     def without(layer: int) -> float:
@@ -63,15 +64,15 @@ def removal_perplexity(meter: SimilarityMeter) -> Job[RemovalPerplexity]:
             finals = [(record, normed(model, resume(model, mixer, record, left, layer))) for record in meter.captures]
             return perplexity([negative_log_likelihood(model, record, final) for record, final in finals])
 
-    if ledger.get("source") is None:
+    if measured.get("source") is None:
         yield Progress(Message("Perplexity of the source"), 0.0)
         with model.lock:
-            ledger.add("source", perplexity([negative_log_likelihood(model, record, record.final) for record in meter.captures]))
+            measured.add("source", perplexity([negative_log_likelihood(model, record, record.final) for record in meter.captures]))
     for layer in range(depth):
-        if ledger.get(str(layer)) is None:
+        if measured.get(str(layer)) is None:
             yield Progress(Message("Perplexity without layer {layer}", layer=layer), layer / depth)
-            ledger.add(str(layer), without(layer))
-    source, *removed = (float(ledger.get(name) or math.nan) for name in ("source", *map(str, range(depth))))
+            measured.add(str(layer), without(layer))
+    source, *removed = (float(measured.get(name) or math.nan) for name in ("source", *map(str, range(depth))))
     return RemovalPerplexity(source, tuple(removed))
 
 

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from engine.actions import Action
 from engine.errors import SettingsError
-from engine.settings import control
+from engine.settings import Action, control
 
 # How projections that read cut parts are compensated, and the share of the work that scoring then is.
 COMPENSATIONS = {"refit": 0.3, "bias": 0.6, "nothing": 1.0}

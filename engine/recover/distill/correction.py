@@ -6,7 +6,6 @@ them are kept if they gain enough. Evaluation uses the unchanged source.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from engine.messages import Message
 from engine.plans.rules import untouched
 from engine.recover.distill.student import bare, trained
 from engine.recover.run.learning import learn
+from engine.recover.run.records import Correction
 from engine.recover.run.runs import Run
 from engine.recover.run.training_context import TrainingContext, cast
 from engine.training.checkpoints import about, read_tensors
@@ -31,14 +31,15 @@ def corrected(school: TrainingContext, model: Model, recipe: Recipe) -> Job[bool
     run, plan, part = school.run, untouched(model.spec.depth), school.run.part("teacher")
     adapters = trained(model.network, plan, "lora", recipe.seed)
     cast(model.network, recipe.autocast)
-    if "correction" not in run.record:
-        part.note(loss="ce", look_scores=run.record["look_scores"], rising=True)
-        own = replace(recipe, steps=share_of(recipe, run.record["correct_teacher"]), rate=RATE)
+    if run.record.correction is None:
+        part.keep(replace(run.record, loss="ce", until=None, rising=True))
+        own = replace(recipe, steps=share_of(recipe, run.record.correct_teacher), rate=RATE)
         reading = TrainingContext(part, model, plan, Reader(school.rows, recipe.seed), model.network.train(), adapters, school.held)
         if (yield from retold(learn(reading, own), _told)) == "paused":
             return False
         run.note(correction=_gained(part))
-    if run.record["correction"]["used"]:
+    correction = run.record.correction
+    if correction is not None and correction.used:
         best = read_tensors(part.best)
         with torch.no_grad():
             for name, parameter in adapters.items():
@@ -58,11 +59,11 @@ def _told(step: Progress) -> Progress:
     return Progress(Message("The source reads the text: {label}", label=step.label), 0.0)
 
 
-def _gained(part: Run) -> dict[str, Any]:
+def _gained(part: Run) -> Correction:
     """Return the result of the correction: perplexity on held-out text before and after, and what was spent."""
     lines, best = part.lines(), int(about(part.best)["step"])
     taken = [line for line in lines if "loss" in line]
     look = next(line for line in lines if "kind" in line and line["step"] == best)
-    spent = {"tokens": taken[-1]["tokens"], "seconds": round(sum(line["seconds"] for line in taken), 1)}
+    tokens, seconds = taken[-1]["tokens"], round(sum(line["seconds"] for line in taken), 1)
     before, after, ratio = (look["kind"][name] for name in ("source", "perplexity", "ratio"))
-    return {"before": before, "after": after, "ratio": ratio, "best": best, **spent, "used": ratio < 1 - GAIN}
+    return Correction(before, after, ratio, best, tokens, seconds, used=ratio < 1 - GAIN)

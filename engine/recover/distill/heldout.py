@@ -15,6 +15,7 @@ from engine.jobs import Job, Progress
 from engine.judge.evaluation import exp_of, rise, windows
 from engine.messages import Message
 from engine.models.texts import Pack, beginning, bundled
+from engine.records import Figure
 from engine.training.losses import ROWS, head_of
 from engine.training.precision import casting
 from engine.types import Model
@@ -27,15 +28,15 @@ Within = Callable[[Callable[[], Any]], Any]  # runs a function on networks, whic
 class Gap:
     """Perplexity of a network and of its source on some text, their ratio with its 95 % interval over texts, and the number of tokens."""
 
-    perplexity: float
-    source: float
-    ratio: float
-    low: float
-    high: float
+    perplexity: Figure
+    source: Figure
+    ratio: Figure
+    low: Figure
+    high: Figure
     tokens: int
 
 
-Sums = tuple[tuple[int, int, float], ...]  # for each text: its number, its scored tokens, and their negative log-likelihood
+Sums = tuple[tuple[int, int, Figure], ...]  # for each text: its number, its scored tokens, and their negative log-likelihood
 
 
 @dataclass(frozen=True, eq=False, slots=True)

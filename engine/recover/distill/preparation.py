@@ -23,24 +23,24 @@ def prepared(school: TrainingContext, recipe: Recipe) -> Job[bool]:
         TrainingError: the disk has no room for the source's outputs.
     """
     run, record, device = school.run, school.run.record, school.device
-    if not school.present and terms_of(record["loss"]).teacher:
+    if not school.present and terms_of(record.loss).teacher:
         vocabulary = school.model.config.vocab_size
-        school.stored = Stored(run.said, school.rows, recipe, record["top"], vocabulary)
+        school.stored = Stored(run.said, school.rows, recipe, record.top, vocabulary)
     if not school.present and not first():  # only the first process opens it; the others wait
         return True
-    corrects = bool(record["correct_teacher"])
-    if "look_scores" in record and (school.stored.whole if school.stored else not (corrects and school.present)):
+    corrects = bool(record.correct_teacher)
+    if record.look_scores is not None and (school.stored.whole if school.stored else not (corrects and school.present)):
         return True
     model: Model = school.model if school.present else (yield from open_model(school.model.source))
     within = school.within if school.present else plainly
     cast(model.network, recipe.autocast)
-    if "look_scores" not in record:
+    if record.look_scores is None:
         scores = {}
         for name, held in looks(school.held).items():
             scores[name] = yield from likelihoods(model.network, held, recipe.autocast, device, within)
         run.note(look_scores=scores)
-    if school.weighing and "references" not in record:
-        known = known_references(record["known_references"], school.rows.domains)
+    if school.weighing and record.references is None:
+        known = known_references(record.known_references, school.rows.domains)
         run.note(references=(yield from domain_costs(model.network, school.weighing.held, recipe.autocast, device, within)) | known)
     if corrects and not (yield from corrected(school, model, recipe)):
         return False

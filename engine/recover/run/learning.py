@@ -36,10 +36,10 @@ def settled(school: TrainingContext) -> Job[Recipe]:
     in a budget of minutes.
     """
     run, record = school.run, school.run.record
-    if "recipe" in record:
-        return Recipe(**record["recipe"])
+    if record.recipe is not None:
+        return record.recipe
     yield Progress(Message("Measuring a step"), 0.1)
-    asked = Recipe(**record["asked"])
+    asked = record.asked
     teaching = school.teaching(asked)
     (loss,) = list(school.losses(teaching, replace(asked, accumulate=1), 0))
 
@@ -54,10 +54,10 @@ def settled(school: TrainingContext) -> Job[Recipe]:
         learner.learn(school.losses(teaching, recipe, step))
         took.append(time.perf_counter() - began)
         yield Progress(Message("Measuring a step"), 0.1)
-    seconds, budget = statistics.median(took), record["budget"]
+    seconds, budget = statistics.median(took), record.budget
     steps = budget["tokens"] / recipe.tokens if "tokens" in budget else budget["minutes"] * 60 / seconds
-    recipe = replace(recipe, steps=max(1, round(steps * (1 - record["correct_teacher"]))))
-    run.note(recipe=asdict(recipe), seconds_a_step=seconds, memory=peak_bytes(school.device))
+    recipe = replace(recipe, steps=max(1, round(steps * (1 - record.correct_teacher))))
+    run.note(recipe=recipe, seconds_a_step=seconds, memory=peak_bytes(school.device))
     return agreed(recipe)
 
 
@@ -120,7 +120,7 @@ class Looker:
 
     def __init__(self, school: TrainingContext, recipe: Recipe, learner: Learner) -> None:
         self._school, self._recipe, self._learner = school, recipe, learner
-        self._held, self._source = looks(school.held), school.run.record["look_scores"]
+        self._held, self._source = looks(school.held), school.run.record.look_scores or {}
         cost = sum(pack.ids.numel() for texts in self._held.values() for pack in texts.packs) / (_PASSES * recipe.tokens)  # in steps
         self.every = max(1, recipe.steps // LOOKS, min(recipe.steps, round(cost / LOOKING)))
 
@@ -133,12 +133,12 @@ class Looker:
         record, before = run.record, [line["kind"]["ratio"] for line in run.lines() if "kind" in line]
         facts = {**{name: asdict(one) for name, one in found.items()}, "spoken": spoken(school)}
         run.log_line({"step": self._learner.step, **facts, "seconds": time.perf_counter() - began})
-        ratio, until = found["kind"].ratio, record.get("until")
+        ratio, until = found["kind"].ratio, record.until
         if agreed(ratio < self._best()):
             weights = {name: whole(tensor) for name, tensor in self._learner.weights().items()}
             if first():
                 write_tensors(run.best, weights, {"step": str(self._learner.step), "ratio": repr(ratio)})
-        rises = bool(record.get("rising") and before and ratio > before[-1])
+        rises = bool(record.rising and before and ratio > before[-1])
         return agreed(rises or (until is not None and ratio <= until))
 
     def _best(self) -> float:

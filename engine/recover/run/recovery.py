@@ -15,7 +15,6 @@ from engine.cache import cache_folder, plain
 from engine.corpus.building import corpus
 from engine.corpus.domains import Reader, mixture
 from engine.corpus.rows import Rows
-from engine.corpus.settings import WritingSettings
 from engine.errors import LayerscopeError, TrainingError
 from engine.jobs import Job, Progress, answer_request, retold, scaled
 from engine.messages import Message
@@ -81,19 +80,19 @@ def _opened(run: Run) -> Job[_Opened]:
     record = run.record
     model = yield from scaled(open_model(run.source), 0.0, 0.5)
     plan = run.plan()
-    asked, own = record["asked"], WritingSettings(**record["own"])
-    rows = yield from scaled(corpus(model, record["text"], asked["length"], cache_folder() / "corpus", own=own), 0.5, 1.0)
-    rows.batch(0, asked["rows"], asked["seed"])
-    if record.get("fingerprint", model.fingerprint) != model.fingerprint:
+    asked = record.asked
+    rows = yield from scaled(corpus(model, record.text, asked.length, cache_folder() / "corpus", own=record.own), 0.5, 1.0)
+    rows.batch(0, asked.rows, asked.seed)
+    if record.fingerprint not in (None, model.fingerprint):
         raise TrainingError(
             "the source of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
         )
-    if record.get("corpus", rows.fingerprint) != rows.fingerprint:
+    if record.corpus not in (None, rows.fingerprint):
         raise TrainingError(
             "the text of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
         )
     run.note(fingerprint=model.fingerprint, corpus=rows.fingerprint)
-    return _Opened(model, plan, rows, held_texts(model, rows.held_out(JUDGE_TOKENS), record["language"], JUDGE_TOKENS))
+    return _Opened(model, plan, rows, held_texts(model, rows.held_out(JUDGE_TOKENS), record.language, JUDGE_TOKENS))
 
 
 def _learned(run: Run) -> Job[str]:
@@ -101,18 +100,18 @@ def _learned(run: Run) -> Job[str]:
     yield from _fits(run)
     with parallel.turn():
         opened = yield from scaled(_opened(run), 0.0, 0.05)
-        if parallel.first() and "before" not in run.record:
+        if parallel.first() and run.record.before is None:
             yield from scaled(_judged(run, opened), 0.05, 0.1)
     record, student = run.record, student_of(opened.model, opened.plan)
-    if record["teacher"] == "stored":
+    if record.teacher == "stored":
         opened.model.network = None
-    parameters = trained(student, opened.plan, record["train"], record["asked"]["seed"])
+    parameters = trained(student, opened.plan, record.train, record.asked.seed)
     weighing = _weighing(run, opened.rows)
-    reader = weighing.reader if weighing else Reader(opened.rows, record["asked"]["seed"])
+    reader = weighing.reader if weighing else Reader(opened.rows, record.asked.seed)
     school = TrainingContext(run, opened.model, opened.plan, reader, student, parameters, opened.held, weighing=weighing)
     if parallel.size() > 1:
         school.share()
-    waits = record["measure"] and "recipe" not in record
+    waits = record.measure and record.recipe is None
     recipe = yield from settled(school)
     if waits or not (yield from retold(prepared(school, recipe), lambda step: Progress(step.label, 0.1))):
         return "paused"
@@ -123,23 +122,23 @@ def _learned(run: Run) -> Job[str]:
 def _weighing(run: Run, rows: Rows) -> Weighing | None:
     """Return the reweighting of domains by cost, starting from equal shares; None if domains alternate."""
     record, parts = run.record, len(rows.domains)
-    if record["update"] == "none" or parts == 1:
+    if record.update == "none" or parts == 1:
         return None
-    reader = Reader(rows, record["asked"]["seed"], mixture(rows, (1.0,) * parts))
-    return Weighing(run, reader, held_of_domains(rows, HELD), record["update"], record["every"])
+    reader = Reader(rows, record.asked.seed, mixture(rows, (1.0,) * parts))
+    return Weighing(run, reader, held_of_domains(rows, HELD), record.update, record.every)
 
 
 def _fits(run: Run) -> Job[None]:
     """Check that training fits in memory before anything is loaded, and record whether the source can stay."""
     record = run.record
     source, plan = run.source, run.plan()
-    require_shareable(parallel.size(), record["asked"]["rows"], terms_of(record["loss"]), plan, record["correct_teacher"])
+    require_shareable(parallel.size(), record.asked.rows, terms_of(record.loss), plan, record.correct_teacher)
     folder, spec = yield from resolve(source)
-    needed = room(read_config(folder, source.trust_remote_code), spec, plan, record["train"], source.trust_remote_code)
-    storable = not terms_of(record["loss"]).states and record["update"] == "none"
+    needed = room(read_config(folder, source.trust_remote_code), spec, plan, record.train, source.trust_remote_code)
+    storable = not terms_of(record.loss).states and record.update == "none"
     if source.device.startswith("cuda"):
         needed = needed.shared(parallel.size())
-    run.note(teacher=way_to_teach(needed, free_bytes(source.device), record["teacher"], storable))
+    run.note(teacher=way_to_teach(needed, free_bytes(source.device), record.teacher, storable))
     parallel.wait()
 
 
@@ -149,27 +148,28 @@ def _judged(run: Run, opened: _Opened) -> Job[None]:
     for name, texts in opened.held.items():
         scores[name] = yield from likelihoods(opened.model.network, texts, device=device)
     before = yield from gaps(live_network(opened.model, opened.plan), opened.held, scores, device=device)
-    run.note(source_scores=scores, before=_told(before))
+    run.note(source_scores=scores, before=before)
 
 
 def _finished(run: Run) -> Job[dict[str, Any]]:
     """Write a run's best weights as stock weights and evaluate them as written. The plan's own weights are written if those are better, in
     the source's number format and on more text than during the run."""
     opened = yield from scaled(_opened(run), 0.0, 0.3)
-    model, scores, before = opened.model, run.record["source_scores"], run.record["before"]
+    model, scores, before = opened.model, run.record.source_scores, run.record.before
+    assert scores is not None
+    assert before is not None
     network, best = _stock(opened, run, read_tensors(run.best)), int(about(run.best)["step"])
     after = yield from gaps(network, opened.held, scores, device=model.source.device)
-    if not after["kind"].ratio <= before["kind"]["ratio"]:
+    if not after["kind"].ratio <= before["kind"].ratio:
         network, best = _stock(opened, run, {}), 0
         after = yield from gaps(network, opened.held, scores, device=model.source.device)
     yield Progress(Message("Writing the weights"), 0.9)
     network.save_pretrained(run.weights)
-    result = {"best": best, "before": before, "after": _told(after)}
-    run.note(**result)
+    run.note(best=best, after=after)
     aside = run.probe.with_name(".probe")
     write_probe(logits_on(network.to("cpu"), probing(model.tokenizer, network.config)), aside)
     os.replace(aside, run.probe)  # the probe marks everything else as complete
-    return result
+    return {"best": best, "before": _told(before), "after": _told(after)}
 
 
 @torch.no_grad()
@@ -177,7 +177,7 @@ def _stock(opened: _Opened, run: Run, learned: Mapping[str, torch.Tensor]) -> An
     """Return a plan's network with the trained weights, as stock weights in the source's number format, in evaluation mode."""
     record, model = run.record, opened.model
     network = student_of(model, opened.plan)
-    for name, parameter in trained(network, opened.plan, record["train"], record["asked"]["seed"]).items():
+    for name, parameter in trained(network, opened.plan, record.train, record.asked.seed).items():
         if name in learned:
             parameter.copy_(learned[name])
     network = merged(network).eval()

@@ -28,6 +28,7 @@ from engine.errors import TrainingError, reason_of
 from engine.messages import decode_message, encode_message
 from engine.plans.bundle import read_saved
 from engine.plans.files import plan_from_json
+from engine.recover.run.records import LearningRecord, ShearingRecord, run_from_json, run_to_json
 from engine.training.parallel import device_of, first
 from engine.types import ModelSource, Plan
 from engine.untrusted import ForeignError, json_of, require_regular, text_in
@@ -48,7 +49,7 @@ class Run:
         self._pause, self._finish = folder / "pause", folder / "finish"
 
     @property
-    def record(self) -> dict[str, Any]:
+    def about(self) -> LearningRecord | ShearingRecord:
         """The content of run.json.
 
         Raises:
@@ -57,12 +58,41 @@ class Run:
         found = read_marked(self._record)
         if not found:
             raise TrainingError("{folder} holds no run that can be resumed: run.json is missing or broken", folder=self.folder)
-        return dict(found)
+        try:
+            return run_from_json(found)
+        except ForeignError as error:
+            raise TrainingError(
+                "{folder} holds no run that can be resumed: in run.json, {reason}", folder=self.folder, reason=error.message
+            ) from error
+
+    @property
+    def record(self) -> LearningRecord:
+        """The content of run.json in a run that trains a plan.
+
+        Raises:
+            TrainingError: the file is missing or corrupted, or is that of a shearing.
+        """
+        found = self.about
+        if isinstance(found, ShearingRecord):
+            raise TrainingError("{folder} is the run of a shearing; ask shear for the same again, and it goes on", folder=self.folder)
+        return found
+
+    @property
+    def shearing(self) -> ShearingRecord:
+        """The content of run.json in a shearing.
+
+        Raises:
+            TrainingError: the file is missing or corrupted, or is that of a run that trains a plan.
+        """
+        found = self.about
+        if isinstance(found, LearningRecord):
+            raise TrainingError("{folder} is the run of a plan, and no shearing; resume it with recover", folder=self.folder)
+        return found
 
     @property
     def source(self) -> ModelSource:
         """The source of the plan, which is also the teacher; on this process's device if several train together."""
-        source = ModelSource(**self.record["source"])
+        source = self.about.source
         return replace(source, device=device_of(source.device))
 
     def plan(self) -> Plan:
@@ -74,19 +104,23 @@ class Run:
         return plan_from_json(read_saved([self.plan_file]))
 
     def note(self, **more: Any) -> None:
-        """Add entries to run.json."""
+        """Change fields of the record in run.json."""
+        if first():
+            self.keep(replace(self.about, **more))
+
+    def keep(self, record: LearningRecord | ShearingRecord) -> None:
+        """Write run.json."""
         if not first():
             return
-        before = self.record if self._record.exists() else {}
         try:
-            write_marked(self._record, plain(before | more))
+            write_marked(self._record, run_to_json(record))
         except OSError as error:
             raise self._full(error) from error
 
     @property
     def shears(self) -> bool:
         """Whether this is a shearing, which ends with a plan instead of a checkpoint."""
-        return "shear" in self.record
+        return isinstance(self.about, ShearingRecord)
 
     @property
     def state(self) -> State:
@@ -103,12 +137,11 @@ class Run:
     def measured(self) -> dict[str, Any] | None:
         """The estimate of a run that has only measured a step and waits: its steps, tokens and seconds, and bytes of memory; None for any
         other run."""
-        record = self.record
-        if not record.get("measure") or "recipe" not in record or self.lines():
+        record, recipe = self.record, self.record.recipe
+        if not record.measure or recipe is None or record.seconds_a_step is None or self.lines():
             return None
-        steps, seconds, recipe = record["recipe"]["steps"], record["seconds_a_step"], record["recipe"]
-        tokens = steps * recipe["rows"] * recipe["length"] * recipe["accumulate"]
-        return {"steps": steps, "tokens": tokens, "seconds": steps * seconds, "memory": record["memory"], "path": str(self.folder)}
+        seconds, tokens = recipe.steps * record.seconds_a_step, recipe.steps * recipe.tokens
+        return {"steps": recipe.steps, "tokens": tokens, "seconds": seconds, "memory": record.memory, "path": str(self.folder)}
 
     @property
     def error(self) -> str:

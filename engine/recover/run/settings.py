@@ -1,11 +1,11 @@
 """Settings of a recovery, with their defaults. Imports no torch."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from engine.actions import Action
 from engine.corpus.settings import UPDATES, Update
 from engine.errors import SettingsError
-from engine.settings import control
+from engine.settings import Action, control
 
 TEACHERS = ("auto", "live", "stored")
 TRACKED = ("none", "trackio", "tensorboard", "wandb")  # see engine/recover/run/tracking.py, which imports torch
@@ -61,7 +61,7 @@ class RecoverySettings:
             "the share of the budget in which the source reads the text first; not for text that it wrote itself", 0.0, 0.5, 0.05
         ),
     )
-    update: str = field(default="none", metadata=_UPDATE_OR_NOT)
+    update: Literal["none"] | Update = field(default="none", metadata=_UPDATE_OR_NOT)
     every: int = field(default=50, metadata=_EVERY)
     references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
     measure: bool = field(default=False, metadata=control("only measure what a step takes, and wait to be resumed", page=False))

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from engine.corpus.building import SELF
@@ -15,6 +14,7 @@ from engine.plans.files import plan_to_json
 from engine.plans.rules import untouched
 from engine.recover.distill.distillation import Terms, default_terms, require_teachable, terms_of
 from engine.recover.distill.student import require_trainable
+from engine.recover.run.records import LearningRecord, Trained
 from engine.recover.run.runs import Run
 from engine.recover.run.settings import RecoverySettings
 from engine.recover.run.tracking import require_tracker
@@ -54,27 +54,29 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
     make_folder(folder)
     run = Run(folder)
     write_bundle(plan_to_json(plan), plan.tensors, run.plan_file)
-    run.note(
-        layerscope=1,
-        source=asdict(source),
-        name=spec.name,
-        plan={"method": plan.method, "depth": plan.depth, "of": plan.source_depth, "parameters": parameters},
-        text=list(texts),
-        own=asdict(WritingSettings(settings.own, settings.seed)),
-        train=settings.train,
-        loss=str(terms),
-        teacher=settings.teacher,
-        correct_teacher=settings.correct_teacher,
-        top=settings.top,
-        budget={"minutes": settings.minutes} if settings.tokens is None else {"tokens": settings.tokens},
-        until=settings.until,
-        language=settings.language,
-        measure=settings.measure,
-        track=settings.track,
-        update=settings.update,
-        every=settings.every,
-        known_references=settings.references or {},
-        asked=asdict(asked),
+    run.keep(
+        LearningRecord(
+            layerscope=1,
+            source=source,
+            name=spec.name,
+            plan=Trained(plan.method, plan.depth, plan.source_depth, parameters),
+            text=tuple(texts),
+            own=WritingSettings(settings.own, settings.seed),
+            train=settings.train,
+            loss=str(terms),
+            teacher=settings.teacher,
+            correct_teacher=settings.correct_teacher,
+            top=settings.top,
+            budget={"minutes": settings.minutes} if settings.minutes is not None else {"tokens": settings.tokens or 0},
+            until=settings.until,
+            language=settings.language,
+            measure=settings.measure,
+            track=settings.track,
+            update=settings.update,
+            every=settings.every,
+            known_references=settings.references or {},
+            asked=asked,
+        )
     )
     return run
 

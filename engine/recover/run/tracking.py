@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from engine.errors import SettingsError, reason_of
+from engine.recover.run.records import run_to_json
 from engine.recover.run.runs import Run
 from engine.settings import Registry
 
@@ -27,7 +28,7 @@ def require_tracker(name: str) -> None:
 def tracked(run: Run) -> Iterator[None]:
     """Send a run's metrics to the requested tracker, if any. If it fails, the error is recorded in run.json and the run continues without
     it."""
-    name = run.record["track"]
+    name = run.record.track
     if name == "none":
         yield
         return
@@ -69,7 +70,7 @@ def numbers_in(line: Mapping[str, Any], under: str = "") -> dict[str, float]:
 
 
 def _asked(run: Run) -> dict[str, Any]:
-    record = run.record
+    record = run_to_json(run.record)
     return {name: record[name] for name in ("name", "text", "train", "loss", "budget", "asked", "recipe") if name in record}
 
 

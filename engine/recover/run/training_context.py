@@ -63,7 +63,7 @@ class TrainingContext:
         entropy is used instead, because a step then takes as long."""
         if recipe.recompute:
             self.student.activation_checkpointing_enable()
-        terms = terms_of(self.run.record["loss"])
+        terms = terms_of(self.run.record.loss)
         teacher = self._teacher(recipe.autocast) if terms.teacher else None
         if terms.teacher and teacher is None:
             terms = terms_of("ce")

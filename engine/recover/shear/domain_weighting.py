@@ -34,7 +34,7 @@ class Weighing:
 
     def look(self, network: Any, step: int, autocast: str, device: str, within: Within = plainly) -> Job[dict[str, float]]:
         """Return the held-out loss of each domain in nats per token, and record it."""
-        mix, references = self.reader.mix, self.run.record["references"]
+        mix, references = self.reader.mix, self._references()
         assert mix is not None
         found = agreed((yield from domain_costs(network, self.held, autocast, device, within)))
         shares = dict(zip(mix.domains, mix.proportions, strict=True))
@@ -45,7 +45,12 @@ class Weighing:
     def weigh(self, network: Any, step: int, autocast: str, device: str, within: Within = plainly) -> Job[None]:
         """Measure the losses and update the proportions."""
         costs = yield from self.look(network, step, autocast, device, within)
-        self.reader.weigh(costs, self.run.record["references"], self.update)
+        self.reader.weigh(costs, self._references(), self.update)
+
+    def _references(self) -> dict[str, float]:
+        found = self.run.about.references
+        assert found is not None
+        return found
 
 
 def known_references(given: Mapping[str, float], domains: Sequence[str]) -> dict[str, float]:

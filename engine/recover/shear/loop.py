@@ -35,15 +35,15 @@ WARMUP = FLOOR = 0.1  # of the published runs
 
 def open_shearing(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
     """Open a shearing's inputs and make the initial measurements."""
-    record = run.record
-    settings, device = ShearSettings(**record["settings"]), model.source.device
+    record = run.shearing
+    settings, device = record.settings, model.source.device
     own = WritingSettings(settings.own, settings.seed)
-    rows = yield from scaled(corpus(model, record["text"], settings.length, cache_folder() / "corpus", own=own), 0.0, 0.5)
+    rows = yield from scaled(corpus(model, record.text, settings.length, cache_folder() / "corpus", own=own), 0.0, 0.5)
     masked = Masked(student_of(model, untouched(model.spec.depth)), masks.to(device)).train()
     for parameter in masked.projections().values():
         parameter.requires_grad_(True)
     held = held_of_domains(rows, HELD)
-    if "references" not in record:
+    if record.references is None:
         known = known_references(settings.references or {}, rows.domains)
         run.note(references=(yield from scaled(domain_costs(model.network, held, "", device), 0.5, 0.9)) | known)
     terms, recipe = terms_of(settings.loss), recipe_of(settings)
@@ -57,10 +57,10 @@ def open_shearing(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
     )
     weighing = Weighing(run, Reader(rows, recipe.seed, mixture(rows)), held, settings.update, settings.every)
     shearing = Shearing(model, run, settings, masked, teaching, weighing, recipe)
-    if "autocast" not in record:
+    if record.autocast is None:
         yield Progress(Message("Measuring a step"), 0.9)
         run.note(autocast=quickest(shearing.forth_and_back, device)[0])
-    teaching.autocast = run.record["autocast"]
+    teaching.autocast = run.shearing.autocast or ""
     return shearing
 
 
@@ -160,6 +160,6 @@ class Shearing:
         self.run.back_to(step)
 
     def _told(self) -> dict[str, Any]:
-        record = self.run.record
-        read = {"texts": ", ".join(record["text"]), "tokens": self.recipe.steps * self.recipe.tokens}
-        return {**record["target"], "loss": record["settings"]["loss"], "seed": record["settings"]["seed"], **read}
+        record = self.run.shearing
+        read = {"texts": ", ".join(record.text), "tokens": self.recipe.steps * self.recipe.tokens}
+        return {**record.target, "loss": record.settings.loss, "seed": record.settings.seed, **read}

@@ -6,10 +6,8 @@ loss of each domain determines how much of it is read next (see engine/corpus/do
 the plan and only weights are trained, so that the result is what was trained last.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from engine.plans.bundle import write_bundle
 from engine.plans.files import plan_to_json, signed
 from engine.plans.rules import untouched
 from engine.recover.distill.distillation import terms_of
+from engine.recover.run.records import ShearingRecord
 from engine.recover.run.run_process import apart
 from engine.recover.run.runs import Run
 from engine.recover.run.settings import ShearSettings
@@ -44,18 +43,17 @@ def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str]
     if terms_of(settings.checked().loss).states:
         raise SettingsError("'{loss}' compares states, which masks change; choose ce, kl or a sum of them", loss=settings.loss)
     require_texts(texts)
-    asked = {"shear": model.fingerprint, "target": dict(target), "text": list(texts), "settings": asdict(settings)}
-    about = {"name": model.spec.name, "source": asdict(model.source), "depth": model.spec.depth}
+    asked = ShearingRecord(model.fingerprint, dict(target), tuple(texts), settings, model.spec.name, model.source, model.spec.depth)
     run = Run(folder)
     if not (folder / "run.json").exists():
         make_folder(folder)
-        run.note(**asked, **about)
+        run.keep(asked)
     with run.held():
-        if json.loads(json.dumps(asked)) != {key: run.record.get(key) for key in asked}:
+        there = run.about
+        if not isinstance(there, ShearingRecord) or there.asks() != asked.asks():
             if checkpoints(run.steps):
                 raise TrainingError("{folder} is the run of another shearing; name another file, or remove the folder", folder=folder)
-            (folder / "run.json").unlink()
-            run.note(**asked, **about)
+            run.keep(asked)
     return run
 
 
@@ -66,13 +64,13 @@ def shear(model: Model, run: Run) -> Job[Plan | None]:
     Raises:
         LayerscopeError: the text or the machine is unsuitable; the error is stored in the folder too.
     """
-    kinds = kinds_between(shape_of(model.config), wanted_shape(model.config, run.record["target"]))
+    kinds = kinds_between(shape_of(model.config), wanted_shape(model.config, run.shearing.target))
     if not kinds:
         return untouched(model.spec.depth)
     with run.held():
         run.begin()
         try:
-            shearing = yield from scaled(open_shearing(model, run, Masks(kinds, run.record["settings"]["seed"])), 0.0, 0.1)
+            shearing = yield from scaled(open_shearing(model, run, Masks(kinds, run.shearing.settings.seed)), 0.0, 0.1)
             return (yield from scaled(shearing.learn(), 0.1, 1.0))
         except LayerscopeError as error:
             run.failed(error.message)
@@ -101,7 +99,7 @@ def answer(request: dict[str, Any]) -> Job[dict[str, Any]]:
     """
     run = Run(Path(request["folder"]))
     model = yield from scaled(open_model(run.source), 0.0, 0.05)
-    if model.fingerprint != run.record["shear"]:
+    if model.fingerprint != run.shearing.shear:
         raise TrainingError(
             "the source of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
         )

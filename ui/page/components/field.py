@@ -6,8 +6,7 @@ from typing import Any, get_args, get_origin
 
 import gradio as gr
 
-from engine.actions import controls
-from engine.settings import Registry, about
+from engine.settings import Registry, about, controls
 from ui.page.components.slider import Slider
 from ui.text.words import TEXT, Words
 
@@ -36,7 +35,7 @@ def field(record: type, name: str, say: Words, words: str = "", **look: Any) -> 
 
 
 def form(record: type, say: Words, words: str, look: Mapping[str, Any] | None = None, **made: Any) -> dict[str, Any]:
-    """Return the control of each setting that the page shows, by name, in the order that `engine.actions.record_of` takes their values.
+    """Return the control of each setting that the page shows, by name, in the order that `engine.settings.record_of` takes their values.
 
     `made` are controls that exist already. The others are drawn by `field`, with texts by the names `WORDS_NAME` and the arguments `look`.
     """

@@ -4,11 +4,11 @@ from typing import Any
 
 import gradio as gr
 
-from engine.actions import record_of, split
 from engine.methods.masks.pruning import MASKS
 from engine.methods.masks.settings import PruneSettings
 from engine.methods.width.settings import TrimSettings
 from engine.search.settings import ShapesSettings
+from engine.settings import record_of, split
 from ui.page.handlers.responses import Answering, of_what_is_open
 
 

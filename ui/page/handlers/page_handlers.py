@@ -11,7 +11,6 @@ from typing import Any
 
 import gradio as gr
 
-from engine.actions import record_of, split
 from engine.errors import LayerscopeError
 from engine.export.settings import ExportSettings
 from engine.judge.settings import CacheSettings, TaskSettings
@@ -22,6 +21,7 @@ from engine.models.library import library
 from engine.models.sources import needs_download
 from engine.plans.bundle import read_saved
 from engine.search.settings import SearchSettings, SweepSettings, Target
+from engine.settings import record_of, split
 from ui.page import picker
 from ui.page.bench.plans.exporting import start_export, start_gguf
 from ui.page.bench.shared import suggested_name, texts_of

@@ -5,10 +5,10 @@ from typing import Any
 
 import gradio as gr
 
-from engine.actions import record_of
 from engine.errors import SettingsError
 from engine.recover.repair.seam_maps import REPAIRS
 from engine.recover.run.settings import RecoverySettings, ShearSettings
+from engine.settings import record_of
 from ui.page.bench.shared import texts_of
 from ui.page.handlers.responses import Answering, of_what_is_open
 from ui.text.commands import SHEARED_TO

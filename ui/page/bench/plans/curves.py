@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.cache import Definition, Ledger, key_of, plain
+from engine.cache import Definition, key_of, plain
 from engine.jobs import Job, as_part, scaled
 from engine.judge.cost import COST, Cost
+from engine.measurements import Measurements
 from engine.models.texts import Pack
 from engine.plans.tensor_store import for_now
 from engine.types import Plan
@@ -51,20 +52,21 @@ class Curves:
 
     def _measuring(self, points: Sequence[Point]) -> Job[None]:
         packs = self._lab.packs(TOKENS)
-        ledgers = self._ledgers(points, packs)
-        known = {point.name: found for point in points if (found := ledgers[point.made_by].get(point.name)) is not None}
+        measured = self._measured_by(points, packs)
+        known = {point.name: found for point in points if (found := measured[point.made_by].get(point.name)) is not None}
         self._learn({point.name: {**dict(point.labels), **known[point.name]} for point in points if point.name in known})
         missing = [point for point in points if point.name not in known]
         for number, point in enumerate(missing):
             cost = plain(told_of((yield from as_part(self._cost(point, packs), point.label, number, len(missing)))))
-            ledgers[point.made_by].add(point.name, cost)
+            measured[point.made_by].add(point.name, cost)
             self._learn({point.name: {**dict(point.labels), **cost}})
 
-    def _ledgers(self, points: Sequence[Point], packs: Sequence[Pack]) -> dict[Definition, Ledger]:
+    def _measured_by(self, points: Sequence[Point], packs: Sequence[Pack]) -> dict[Definition, Measurements]:
         """Return the cached points by definition, for these practice texts and the texts of the cost."""
         model, judge = self._lab.bench.open_meter().model, self._lab.costing.judge()
         texts = [[pack.ids.tolist(), pack.spans] for pack in (*packs, *judge.packs)]
-        return {one: Ledger(key_of(model, Definition(self._kind, 1, (one, COST)), texts)) for one in {point.made_by for point in points}}
+        made_by = {point.made_by for point in points}
+        return {one: Measurements(key_of(model, Definition(self._kind, 1, (one, COST)), texts)) for one in made_by}
 
     def _learn(self, found: dict[str, dict[str, Any]]) -> None:
         self._known = {**self._known, **found}

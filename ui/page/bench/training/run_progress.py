@@ -2,14 +2,16 @@
 
 import math
 import statistics
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from engine.cache import plain
+from engine.recover.distill.heldout import Gap
+from engine.recover.run.records import LearningRecord, ShearingRecord
 from engine.recover.run.runs import Run
-from engine.recover.run.settings import ShearSettings
 from engine.recover.shear.loop import recipe_of
 from engine.training.recipe import Recipe
 
@@ -24,48 +26,50 @@ def course(run: Run) -> dict[str, Any]:
 
     Raises:
         TrainingError: the folder holds no run.
-        KeyError: the run's record has another form.
     """
-    record, lines, recipe = run.record, run.lines(), _recipe(run)
+    record, lines = run.about, run.lines()
+    learned = record if isinstance(record, LearningRecord) else None
+    shears, recipe, best = learned is None, _recipe(record), learned.best if learned else None
     steps = [line for line in lines if "loss" in line]
     looks = [_look(line, recipe.tokens) for line in lines if "kind" in line]
-    done, pace = steps[-1]["step"] if steps else 0, _pace(steps, record)
-    total = recipe.steps if run.shears or "recipe" in record else None
+    done, pace = steps[-1]["step"] if steps else 0, _pace(steps, learned.seconds_a_step if learned else None)
+    total = recipe.steps if learned is None or learned.recipe else None
     return plain(
         {
-            "asked": _asked(run),
+            "asked": _asked(record),
             "tokens": done * recipe.tokens,
             "total": total and total * recipe.tokens,
             "pace": pace and recipe.tokens / pace,
-            "left": pace * (total - done) * _with_looks(lines) if pace and total and "best" not in record else None,
-            "loss": _thinned([(line["tokens"], line["text" if run.shears else "loss"]) for line in steps]),
+            "left": pace * (total - done) * _with_looks(lines) if pace and total and best is None else None,
+            "loss": _thinned([(line["tokens"], line["text" if shears else "loss"]) for line in steps]),
             "looks": looks,
             "apart": _apart(looks),
             "domains": _domains(lines, recipe.tokens),
-            "masks": _masks(steps) if run.shears else {},
-            "before": _ratios(record, "before"),
-            "after": _ratios(record, "after") or (looks and {name: looks[-1][name][0] for name in ("kind", "other")}) or None,
-            "best": record["best"] * recipe.tokens if "best" in record else None,
+            "masks": _masks(steps) if shears else {},
+            "before": _ratios(learned.before if learned else None),
+            "after": _ratios(learned.after if learned else None)
+            or (looks and {name: looks[-1][name][0] for name in ("kind", "other")})
+            or None,
+            "best": None if best is None else best * recipe.tokens,
         },
         6,
     )
 
 
-def _recipe(run: Run) -> Recipe:
+def _recipe(record: LearningRecord | ShearingRecord) -> Recipe:
     """Return a run's recipe: the one it trains with, or the requested one before its learning rate is known."""
-    record = run.record
-    return recipe_of(ShearSettings(**record["settings"])) if run.shears else Recipe(**record.get("recipe", record["asked"]))
+    return recipe_of(record.settings) if isinstance(record, ShearingRecord) else record.recipe or record.asked
 
 
-def _asked(run: Run) -> dict[str, Any]:
+def _asked(record: LearningRecord | ShearingRecord) -> dict[str, Any]:
     """Return what was requested of a run."""
-    record = run.record
-    if not run.shears:
-        asked = {name: record[name] for name in ("name", "plan", "text", "train", "loss", "budget", "until")}
-        return asked | {"memory": record.get("memory")}
-    facts = {"train": "shear", "loss": record["settings"]["loss"], "budget": {"tokens": record["settings"]["tokens"]}}
-    plan = {"depth": record["target"].get("layers", record["depth"]), "of": record["depth"]}
-    return {"name": record["name"], "plan": plan, "text": record["text"], "target": record["target"], **facts}
+    both = {"name": record.name, "text": record.text}
+    if isinstance(record, LearningRecord):
+        asked = {"train": record.train, "loss": record.loss, "budget": record.budget, "until": record.until}
+        return {**both, "plan": asdict(record.plan), **asked, "memory": record.memory}
+    facts = {"train": "shear", "loss": record.settings.loss, "budget": {"tokens": record.settings.tokens}}
+    plan = {"depth": record.target.get("layers", record.depth), "of": record.depth}
+    return {**both, "plan": plan, "target": record.target, **facts}
 
 
 def _masks(steps: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
@@ -89,13 +93,13 @@ def _look(line: dict[str, Any], tokens: int) -> dict[str, Any]:
     return {"tokens": line["step"] * tokens, **facts, "spoken": line["spoken"]}
 
 
-def _ratios(record: dict[str, Any], side: str) -> dict[str, float] | None:
-    return {name: gap["ratio"] for name, gap in record[side].items()} if side in record else None
+def _ratios(gaps: dict[str, Gap] | None) -> dict[str, float] | None:
+    return {name: gap.ratio for name, gap in gaps.items()} if gaps else None
 
 
-def _pace(steps: list[dict[str, Any]], record: dict[str, Any]) -> float | None:
+def _pace(steps: list[dict[str, Any]], measured: float | None) -> float | None:
     """Return the seconds per step: the median of the last steps, else the time measured before the first; None without either."""
-    return statistics.median(line["seconds"] for line in steps[-_LAST:]) if steps else record.get("seconds_a_step")
+    return statistics.median(line["seconds"] for line in steps[-_LAST:]) if steps else measured
 
 
 def _with_looks(lines: list[dict[str, Any]]) -> float:

@@ -1,0 +1,121 @@
+"""What run.json records of a run: what was asked for, and what has been measured since. Each record's JSON is its fields; what is not known
+yet is left out."""
+
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from engine.corpus.settings import Update, WritingSettings
+from engine.records import Figure, from_json, to_json
+from engine.recover.distill.heldout import Gap, Sums
+from engine.recover.run.settings import ShearSettings
+from engine.training.recipe import Recipe
+from engine.types import Check, ModelSource
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The plan of a run: its method, its layers and the source's, and its parameters."""
+
+    method: str
+    depth: int
+    of: int
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """The result of a teacher's correction: its perplexity on held-out text before and after, the step of its best weights, what was spent,
+    and whether it gained enough to be used."""
+
+    before: Figure
+    after: Figure
+    ratio: Figure
+    best: int
+    tokens: int
+    seconds: float
+    used: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRecord:
+    """The record of a run that trains a plan. `text` names its text and `budget` has its minutes or its tokens; `asked` is the requested
+    recipe, and `recipe` the one that it trains with once a step was measured."""
+
+    layerscope: int
+    source: ModelSource
+    name: str
+    plan: Trained
+    text: tuple[str, ...]
+    own: WritingSettings
+    train: str
+    loss: str
+    teacher: str
+    correct_teacher: float
+    top: int
+    budget: dict[str, int | float]
+    until: float | None
+    language: str
+    measure: bool
+    track: str
+    update: Literal["none"] | Update
+    every: int
+    known_references: dict[str, float]
+    asked: Recipe
+
+    fingerprint: str | None = None  # of the source
+    corpus: str | None = None  # fingerprint of the text's rows
+    recipe: Recipe | None = None
+    seconds_a_step: float | None = None
+    memory: int | None = None  # bytes that a step takes
+    source_scores: dict[str, Sums] | None = None  # of both held-out texts, before and after
+    look_scores: dict[str, Sums] | None = None  # of their beginnings, in the number format of the passes
+    references: dict[str, Figure] | None = None  # by domain, nats per token
+    missing: Figure | None = None  # the mean probability outside the teacher's stored tokens
+    correction: Correction | None = None
+    rising: bool = False  # whether it ends when the held-out loss rises
+    best: int | None = None  # the step of the best weights
+    before: dict[str, Gap] | None = None
+    after: dict[str, Gap] | None = None
+    checks: tuple[Check, ...] | None = None
+    track_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShearingRecord:
+    """The record of a shearing: the source's fingerprint (`shear`), the target by axis, and the source's layers (`depth`)."""
+
+    shear: str
+    target: dict[str, int]
+    text: tuple[str, ...]
+    settings: ShearSettings
+    name: str
+    source: ModelSource
+    depth: int
+
+    references: dict[str, Figure] | None = None  # by domain, nats per token
+    autocast: str | None = None  # the number format of the passes
+
+    def asks(self) -> tuple[object, ...]:
+        """Return what tells this shearing from another."""
+        return self.shear, self.target, self.text, self.settings
+
+
+_LEARNING, _SHEARING = TypeAdapter(LearningRecord), TypeAdapter(ShearingRecord)
+
+
+def run_to_json(record: LearningRecord | ShearingRecord) -> dict[str, Any]:
+    """Return the content of run.json."""
+    found = to_json(_LEARNING, record) if isinstance(record, LearningRecord) else to_json(_SHEARING, record)
+    unknown = {field.name for field in fields(record) if field.default is not MISSING and getattr(record, field.name) == field.default}
+    return {key: value for key, value in found.items() if key not in unknown}
+
+
+def run_from_json(value: Any) -> LearningRecord | ShearingRecord:
+    """Return the record in the content of run.json.
+
+    Raises:
+        ForeignError: a value is missing or of another type.
+    """
+    return from_json(_SHEARING, value) if isinstance(value, dict) and "shear" in value else from_json(_LEARNING, value)
