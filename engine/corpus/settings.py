@@ -32,7 +32,7 @@ class WritingSettings:
         """
         if min(self.tokens, self.length, self.together) < 1 or self.seed < 0:
             raise SettingsError(
-                "{tokens} tokens with seed {seed} cannot be written: ask for at least 1, with a seed from 0 on",
+                "the source cannot write {tokens} tokens with seed {seed}; choose at least 1 token and a seed of at least 0",
                 tokens=self.tokens,
                 seed=self.seed,
             )

@@ -79,7 +79,7 @@ class Cutter:
             start += self.shape.size(part)
         found = torch.cat(parts)
         if len(found) and int(found.max()) >= start:
-            raise PlanError("this plan keeps what the open model does not have: its {axis} axis is {start} wide", axis=axis, start=start)
+            raise PlanError("this plan keeps indices beyond the open model's width: its {axis} axis has {start}", axis=axis, start=start)
         return None if whole else found
 
     def _kept(self, axis: str, trim: Trim) -> torch.Tensor | None:

@@ -38,10 +38,10 @@ class Target:
             SettingsError: no model of this depth can meet the target, or it is invalid.
         """
         if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
-            raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
+            raise SettingsError("name exactly one target: layers to keep, parameters, or gigabytes")
         if self.context < 0 or self.batch < 1:
             raise SettingsError(
-                "a cache of {batch} sequences of {context} tokens makes no sense; at least 1 and 0 do",
+                "the KV cache has {batch} sequences of {context} tokens; there must be at least 1 sequence and 0 tokens",
                 batch=self.batch,
                 context=self.context,
             )
@@ -68,10 +68,10 @@ class SearchSettings:
             SettingsError: the time is not positive, or a survivor is unknown.
         """
         if not self.seconds > 0:
-            raise SettingsError("a search needs time; {seconds} seconds are none", seconds=self.seconds)
+            raise SettingsError("a search needs a positive time limit; got {seconds} seconds", seconds=self.seconds)
         if unknown := set(self.survivors) - set(SURVIVORS):
             raise SettingsError(
-                "unknown survivors {choices}; choose from {choices2}", choices=", ".join(sorted(unknown)), choices2=", ".join(SURVIVORS)
+                "unknown survivors {unknown}; choose from {choices}", unknown=", ".join(sorted(unknown)), choices=", ".join(SURVIVORS)
             )
         return self
 
@@ -91,5 +91,5 @@ class SweepSettings:
             SettingsError: the time is not positive.
         """
         if self.seconds is not None and not self.seconds > 0:
-            raise SettingsError("a sweep needs time; {seconds} seconds are none", seconds=self.seconds)
+            raise SettingsError("a sweep needs a positive time limit; got {seconds} seconds", seconds=self.seconds)
         return self

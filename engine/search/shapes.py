@@ -71,7 +71,8 @@ def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
                         found.append(shape)
     if not found:
         raise SettingsError(
-            "no legal shape of this model comes within 5 % of {budget:.4g} million parameters; it has {parameters:.4g}",
+            "no smaller shape of this model has between 95 % and 100 % of {budget:.4g} million parameters; the model "
+            "has {parameters:.4g} million, so choose another budget",
             budget=budget / 1e6,
             parameters=spec.parameters / 1e6,
         )

@@ -228,7 +228,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     offline = context.new_page()
     offline.goto((tmp_path / "report.html").as_uri())
     expect(offline.locator("body")).to_contain_text(f"{LEFT}")
-    expect(offline.locator("#gains")).to_contain_text("Writing, tokens a second")
+    expect(offline.locator("#gains")).to_contain_text("Writing (decoding), tokens per second")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
 

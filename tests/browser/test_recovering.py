@@ -38,7 +38,7 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
     page.locator("[data-deed=resume]").click()
     expect(page.locator("#ls-recovery .ls-asked")).to_contain_text("4 of 6 layers of tiny llama, from the bundled practice texts")
     expect(page.locator("#ls-recovery .ls-where")).to_contain_text(
-        re.compile(r"Learning: step \d+ .* tokens a second · about .* left · .* of memory"), timeout=LONG
+        re.compile(r"Training: step \d+ .* tokens a second · about .* left · .* of memory"), timeout=LONG
     )
     expect(page.locator("#ls-status .ls-detail")).to_have_text("wiser is learning")
     for chart, curves in (("loss", 1), ("ratios", 2)):
@@ -52,7 +52,7 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
     expect(state).to_have_text("paused")
     assert page.locator("#learn-amount input").input_value() == "20000000"  # what was typed is there too
     page.locator("[data-deed=resume]").click()
-    expect(page.locator("#ls-recovery .ls-where")).to_contain_text("Learning: step", timeout=LONG)
+    expect(page.locator("#ls-recovery .ls-where")).to_contain_text("Training: step", timeout=LONG)
     page.locator("[data-deed=finish]").click()
     expect(state).to_have_text("done", timeout=LONG)
     expect(page.locator("#ls-recovery .ls-spoken li")).to_have_count(2)

@@ -55,7 +55,7 @@ def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, t
     expect(page.locator("#ls-summary")).to_contain_text("Measured on this machine")
 
     open_tab(page, "recover")
-    expect(page.locator("#repair-refused")).to_contain_text("repair the plan before its weights are pruned")
+    expect(page.locator("#repair-refused")).to_contain_text("repair the plan before you prune its weights")
     for kind in ("ridge", "scalar", "refit"):
         expect(page.locator(f"#repair-{kind}")).to_be_disabled()
 

@@ -219,7 +219,7 @@ def test_a_plan_that_needs_new_weights_is_refused(plan: Plan, why: str, tiny_ggu
 
 def test_only_a_gguf_source_has_quantised_tensors(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
-    with pytest.raises(ExportError, match=r"and .*model is none; export it as safetensors"):
+    with pytest.raises(ExportError, match=r"and .*model is not one; export it as safetensors"):
         drain(export_gguf(ModelSource("folder", str(folder)), DROPPED, tmp_path / "out.gguf"))
 
 
@@ -303,7 +303,7 @@ def test_a_pattern_that_is_kept_may_be_cut(architecture: str, depth: int, patter
         ("gemma3", 12, 4, [0, 1, 2, 7, 8, 11], "every 4th layer .* source layer 11 .* at 5"),
         ("gemma3", 12, [True] * 12, [5], "source layer 5 .* at 0"),  # llama.cpp reads one number there, and no array
         ("olmo2", 32, None, [*range(30), 31], "source layer 31 .* at 30"),
-        ("gemma3", 62, None, [*range(60)], "attention of gemma3 in another way at exactly 62 layers"),
+        ("gemma3", 62, None, [*range(60)], "attention of gemma3 differently at exactly 62 layers"),
     ],
 )
 def test_a_pattern_that_is_broken_is_refused_with_the_reason(

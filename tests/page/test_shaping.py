@@ -109,7 +109,7 @@ def test_a_search_for_shapes_needs_a_budget(budget: float | None, desk: Desk) ->
 def test_a_budget_that_no_shape_meets_is_told(desk: Desk) -> None:
     desk.shaping.search(1000.0, 3, False, False, 400)
     wait_for_jobs()
-    assert "no legal shape" in str(desk.runner.problem)
+    assert "no smaller shape" in str(desk.runner.problem)
 
 
 def test_a_plan_with_masks_is_timed_beside_its_source_as_soon_as_it_is_shown(desk: Desk) -> None:

@@ -117,7 +117,7 @@ def _environment(say: Say) -> Environment:
 
 
 def _settings(source: ModelSource, fingerprint: str, plan: Plan, evaluation: Evaluation | None, say: Say = in_english) -> dict[str, Any]:
-    rows: dict[str, Any] = {say("model"): str(source), say("revision"): source.revision or "–", say("dtype asked for"): source.dtype}
+    rows: dict[str, Any] = {say("model"): str(source), say("revision"): source.revision or "–", say("requested dtype"): source.dtype}
     rows |= {say("device"): source.device, say("fingerprint of config and weights"): fingerprint, say("method"): plan.method}
     rows |= {say("method: {key}", key=key): _told(value) for key, value in plan.settings}
     if plan.width is not None:

@@ -55,9 +55,9 @@ def strip(plan: Plan, upright: bool, say: Say = in_english) -> dict[str, Any]:
         mix = " + ".join(f"{layer}" if weight == 1 else f"{weight:.3g}·{layer}" for layer, weight in block.mix)
         facts = {"place": place, "home": block.home, "mix": mix}
         if block.repair:
-            title = say("Block {place} stands in for layer {home}, projections of {mix}, repaired", **facts)
+            title = say("Block {place} replaces layer {home}, projections of {mix}, repaired", **facts)
         else:
-            title = say("Block {place} stands in for layer {home}, projections of {mix}", **facts)
+            title = say("Block {place} replaces layer {home}, projections of {mix}", **facts)
         kind = "home" if folded(block) else "kept"
         cells.append(cell_of(left, 1, kind, block.home, title=title, place=place, mix=mix, repaired=bool(block.repair)))
     width, height = (2 * high + between + 4, depth * cell + 2) if upright else (depth * cell + 2, 2 * high + between + 4)

@@ -99,7 +99,7 @@ class CKAMeter(AcceptanceMeter):
         super().__init__(cosine)
         if all(stop - start < _FEWEST for pack in self._packs for _, start, stop in pack.spans):
             raise TextError(
-                "no text of {calibration_name} has {fewest} tokens, and CKA compares tokens; write longer texts",
+                "no text of {calibration_name} has {fewest} tokens, which CKA needs; write longer texts",
                 calibration_name=self.calibration.name,
                 fewest=_FEWEST,
             )

@@ -112,7 +112,7 @@ class LacoSettings:
         if not 1 <= highest <= depth:
             raise SettingsError("H is {highest}; it must lie between 1 and the model's depth, {depth}", highest=highest, depth=depth)
         if self.lowest > highest:
-            raise SettingsError("L ({lowest}) lies above H ({highest})", lowest=self.lowest, highest=highest)
+            raise SettingsError("L ({lowest}) must not exceed H ({highest})", lowest=self.lowest, highest=highest)
         RULES.require(self.rule)
         if self.similarity not in DEFINITIONS:
             raise SettingsError(

@@ -31,7 +31,9 @@ def greedy(objective: Objective, keep: int) -> Job[Found]:
     while len(left) > keep:
         best: tuple[float, int] | None = None
         for layer in left:
-            yield Progress(Message("Trying without layer {layer}, {count} left", layer=layer, count=len(left)), tried / max(total, 1))
+            yield Progress(
+                Message("Trying to remove layer {layer}, {count} layers left", layer=layer, count=len(left)), tried / max(total, 1)
+            )
             tried += 1
             rest = plan_of_kept(depth, (other for other in left if other != layer), "sleb")
             value = objective.score(rest)

@@ -97,13 +97,15 @@ def prune(
     record = found.asked(settings or {})
     if record.updates and want.group != record.group:
         raise SettingsError(
-            "{method} lets the weights of 128 columns compete and has no group '{group}'; leave the group out",
+            "{method} compares the weights within 128 columns and has no group '{group}'; omit the group",
             method=method,
             group=want.group,
         )
     if record.owl and (want.m or want.group == "global" or want.sparsity < LOWEST):
         raise SettingsError(
-            "OWL spreads a sparsity of {lowest:g} or more over the layers; it needs one, no pattern and no global group", lowest=LOWEST
+            "OWL assigns a sparsity to each layer; it needs a sparsity of at least {lowest:g}, without a pattern and "
+            "without the global group",
+            lowest=LOWEST,
         )
     run = _Pruning(model, plan.dense, packs, found.run, want, record)
     blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())

@@ -64,7 +64,7 @@ def factored(reading: PruningInput, damping: float) -> tuple[torch.Tensor, torch
             if not failed:
                 return upper, dead, damping
         damping *= 10
-    raise SettingsError("the inputs of a projection are not finite numbers, so SparseGPT cannot solve for its weights")
+    raise SettingsError("the inputs of a projection are not finite, so SparseGPT cannot solve for its weights")
 
 
 def solve(reading: PruningInput, want: Wanted, damping: float = 0.01) -> tuple[torch.Tensor, torch.Tensor, float]:

@@ -46,7 +46,7 @@ BASE = Kind(Message("a number above 1"), lambda value: is_number(value) and valu
 SHARE = Kind(Message("a number above 0 and at most 1"), lambda value: is_number(value) and 0 < value <= 1)
 FACTORS = Kind(Message("a list of numbers above 0"), _numbers)
 FLAG = Kind(Message("true or false"), lambda value: isinstance(value, bool))
-_ACTIVATION = Kind(Message("an activation that transformers knows"), lambda value: isinstance(value, str) and value in ACT2FN)
+_ACTIVATION = Kind(Message("an activation function of transformers"), lambda value: isinstance(value, str) and value in ACT2FN)
 _DTYPE = Kind(
     Message("a float type such as float32 or bfloat16"),
     lambda value: isinstance(value, str) and value in _DTYPES,
@@ -108,7 +108,7 @@ def require_kind(kind: Kind, name: str, value: Any) -> None:
     """Raise SourceError, with the value and what is expected, if a setting is not of a kind."""
     if not kind.holds(value):
         raise SourceError(
-            "the configuration says {name} = {value}, and {expected} is needed",
+            "the configuration says {name} = {value}; expected {expected}",
             name=name,
             value=json.dumps(value)[:60],
             expected=kind.expected,

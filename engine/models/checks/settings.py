@@ -97,16 +97,16 @@ def require_settings(values: Mapping[str, Any]) -> None:
     for name in _CHOOSE:
         if values.get(name):
             raise SourceError(
-                "the configuration chooses other files ({name} = {value}), and only config.json and model.safetensors or the files of "
-                "its index are read; remove {name}",
+                "the configuration names other files ({name} = {value}), but only config.json and model.safetensors or "
+                "the files of its index are read; remove {name}",
                 name=name,
                 value=json.dumps(values[name])[:60],
             )
     for name, allowed in _ONLY.items():
         if values.get(name) is not None and not any(_is(values[name], one) for one in allowed):
             raise SourceError(
-                "the configuration says {name} = {value}, which {model_type} models do not compute here; remove it only if the model was "
-                "trained without it",
+                "the configuration says {name} = {value}, which the stock class of {model_type} does not compute; "
+                "remove it only if the model was trained without it",
                 name=name,
                 value=json.dumps(values[name])[:60],
                 model_type=values["model_type"],
@@ -122,7 +122,7 @@ def unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
     unread = [f"{key} = {json.dumps(value)[:60]}" for key, value in values.items() if not _accounted(key, value, values, config)]
     if not unread:
         return []
-    return [Message("settings that {name} does not read: {choices}", name=type(config).__name__, choices=", ".join(unread[:_SHOWN]))]
+    return [Message("settings that {name} ignores: {choices}", name=type(config).__name__, choices=", ".join(unread[:_SHOWN]))]
 
 
 def _known(model_type: str) -> set[str]:
@@ -167,8 +167,8 @@ def _require_windows(values: Mapping[str, Any]) -> None:
         wrong = ("sliding_attention" in types and not (switched and given)) or (used is True and not given) or idle
     if wrong:
         raise SourceError(
-            "the configuration says sliding_window = {window}, use_sliding_window = {used} and layer_types = {types}, which {model_type} "
-            "models cannot all follow; correct them",
+            "the configuration says sliding_window = {window}, use_sliding_window = {used} and layer_types = {types}; "
+            "these contradict each other in {model_type} models, so correct them",
             window=json.dumps(window)[:60],
             used=json.dumps(used)[:60],
             types=json.dumps(sorted(set(types))),
@@ -184,6 +184,6 @@ def _require_pattern(values: Mapping[str, Any]) -> None:
     said = type(pattern) is int and pattern > 0
     if not said or any((one == "full_attention") != ((index + 1) % pattern == 0) for index, one in enumerate(types or [])):
         raise SourceError(
-            "the configuration says sliding_window_pattern = {pattern}, and layer_types says otherwise; remove the wrong one",
+            "the configuration says sliding_window_pattern = {pattern}, which contradicts layer_types; remove the wrong one",
             pattern=json.dumps(pattern)[:60],
         )

@@ -85,24 +85,24 @@ HARMLESS: dict[str, str] = {
     "tokenizer.chat_templates": "the names of other templates beside the one that is used",
 }
 
-_SCALES = Message("it scales what the stock class leaves unscaled")
-_EXPERTS = Message("it speaks of experts, and a mixture of experts is not read")
-_CAPS = Message("it caps scores that the stock class leaves uncapped")
+_SCALES = Message("it scales a value that the stock class does not scale")
+_EXPERTS = Message("it belongs to a mixture of experts, which is not supported")
+_CAPS = Message("it caps scores that the stock class does not cap")
 _ATTENTION = Message("it changes the attention in a way that the stock class does not")
 _OTHER_KIND = Message("it belongs to another kind of model")
-_NO_MODEL = Message("the file holds no language model")
-_STRANGER = Message("what it changes is not known here")
-_WINDOW = Message("a sliding window of this architecture is read in different ways")
+_NO_MODEL = Message("the file does not contain a language model")
+_STRANGER = Message("its effect is unknown")
+_WINDOW = Message("programs interpret the sliding window of this architecture differently")
 _NONE: tuple[Any, ...] = (0, False)  # values of a switch that is off
 
 REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and the values at which it has no effect
     "general.type": (_NO_MODEL, ("model",)),
-    "general.quantization_version": (Message("its blocks are of another version than 2, the one that is read"), (2,)),
+    "general.quantization_version": (Message("only version 2 of the quantisation is supported"), (2,)),
     "adapter.*": (_NO_MODEL, ()),
     "imatrix.*": (_NO_MODEL, ()),
     "clip.*": (_NO_MODEL, ()),
     "split.*": (_NO_MODEL, ()),
-    "split.count": (Message("it is one part of several"), (0, 1)),
+    "split.count": (Message("the file is one part of a split model"), (0, 1)),
     "diffusion.*": (_OTHER_KIND, ()),
     "xielu.*": (_OTHER_KIND, ()),
     "{arch}.logit_scale": (_SCALES, (0, 1)),
@@ -119,19 +119,19 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and 
     "{arch}.attention.causal": (_ATTENTION, (True,)),
     "{arch}.attention.sliding_window": (_WINDOW, (0,)),
     "{arch}.attention.sliding_window_pattern": (_WINDOW, ()),
-    "{arch}.attention.layer_norm_*": (Message("it belongs to norms of another kind"), ()),
+    "{arch}.attention.layer_norm_*": (Message("it belongs to another kind of norm"), ()),
     "{arch}.attention.*": (_ATTENTION, _NONE),
-    "{arch}.use_parallel_residual": (Message("attention and feed-forward would run side by side"), (False,)),
-    "{arch}.rope.scaling.yarn_ext_factor": (Message("it mixes scaled and plain positions in a way of its own"), (1, -1)),
-    "{arch}.rope.scaling.yarn_log_multiplier": (Message("it scales yarn's factor once more"), (0,)),
+    "{arch}.use_parallel_residual": (Message("attention and feed-forward would run in parallel"), (False,)),
+    "{arch}.rope.scaling.yarn_ext_factor": (Message("it changes how yarn mixes scaled and unscaled positions"), (1, -1)),
+    "{arch}.rope.scaling.yarn_log_multiplier": (Message("it changes yarn's factor a second time"), (0,)),
     "{arch}.rope.dimension_sections": (Message("its positions have several axes"), ()),
     "{arch}.rope.*": (Message("it changes the rotary positions in a way that the stock class does not"), ()),
     "{arch}.expert*": (_EXPERTS, _NONE),
     "{arch}.moe*": (_EXPERTS, _NONE),
-    "{arch}.nextn_predict_layers": (Message("it has layers that predict further tokens, which are not read"), (0,)),
+    "{arch}.nextn_predict_layers": (Message("it has layers that predict further tokens, which are not supported"), (0,)),
     "{arch}.leading_dense_block_count": (_EXPERTS, _NONE),
     "tokenizer.rwkv.*": (_OTHER_KIND, ()),
-    "tokenizer.ggml.add_sep_token": (Message("it adds a token to every text that is not added here"), (False,)),
+    "tokenizer.ggml.add_sep_token": (Message("it adds a separator token to every text, which is not supported"), (False,)),
 }  # fmt: skip
 
 

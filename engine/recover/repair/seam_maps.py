@@ -66,7 +66,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
         return _told((yield from REPAIRS[kind].run(objective, bare)), kind, objective)
     work, done = effort(objective.model, bare, choices(kind), objective.tokens), 0.0
     for index in objective.every:
-        yield Progress(Message("Running the practice texts through the model"), done / work.total)
+        yield Progress(Message("Running the model on the practice texts"), done / work.total)
         objective.record(index)
         done += work.source * objective.share((index,))
     held = held_out(len(objective.packs))
@@ -84,7 +84,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
             blocks = list(found.blocks)
             blocks[place] = replace(blocks[place], repair=mark)
             candidate = replace(bare, blocks=tuple(blocks))
-            yield Progress(Message("Judging the seam after block {place}", place=place), min(1.0, done / work.total))
+            yield Progress(Message("Evaluating the seam after block {place}", place=place), min(1.0, done / work.total))
             after = objective.score(candidate, held)
             done += trying
             if after < best or (math.isnan(best) and not math.isnan(after)):
@@ -105,9 +105,9 @@ def require_repairable(model: Model, plan: Plan, kind: str) -> None:
     """Raise PlanError if a plan has parts that must come after a repair of this kind, or its family does not support the kind."""
     _require_place(model, kind)
     if plan.masks is not None:
-        raise PlanError("a repair would fill the zeros of the masks; repair the plan before its weights are pruned")
+        raise PlanError("a repair would overwrite the zeros of the masks; repair the plan before you prune its weights")
     if plan.width is not None and kind not in WHOLE:
-        raise PlanError("a seam's map is of the full width; repair the plan before it is trimmed, or solve its layers again")
+        raise PlanError("a seam's map needs the full width; repair the plan before you trim it, or use the repair refit")
 
 
 def require_repair(objective: Objective, kind: str = "ridge") -> None:
@@ -115,12 +115,15 @@ def require_repair(objective: Objective, kind: str = "ridge") -> None:
     REPAIRS.require(kind)
     _require_place(objective.model, kind)
     if len(objective.packs) < 2:
-        raise SettingsError("a repair needs more practice text: some is fitted, some is held out")
+        raise SettingsError("there is too little practice text for a repair, which fits on one part and holds out another; provide more")
 
 
 def _require_place(model: Model, kind: str) -> None:
     if architecture_of(model.config).writes is None and kind not in WHOLE:
-        raise PlanError("{model_type} normalises after its last projection, so no repair folds into it", model_type=model.config.model_type)
+        raise PlanError(
+            "{model_type} normalises after its last projection, so a repair cannot be folded into that projection",
+            model_type=model.config.model_type,
+        )
 
 
 def objective_for_repair(objective: Objective, tokens: int = RepairSettings().tokens) -> Objective:

@@ -84,16 +84,21 @@ class RecoverySettings:
                 "unknown update '{update}'; choose one of {choices}", update=self.update, choices=", ".join(("none", *UPDATES))
             )
         if self.update != "none" and self.teacher == "stored":
-            raise SettingsError("which rows are read by what domains cost is not known when a source is stored; leave --update out")
+            raise SettingsError(
+                "the teacher's outputs cannot be stored while the proportions of domains change; omit --update, or use --teacher live"
+            )
         _require_positive(self, "minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top", "every")
         if not 0 <= self.correct_teacher <= 0.5:
             raise SettingsError(
-                "a share of {correct_teacher:g} of the budget for the source is not between 0 and 0.5", correct_teacher=self.correct_teacher
+                "the share of the budget for teacher correction is {correct_teacher:g}; it must be between 0 and 0.5",
+                correct_teacher=self.correct_teacher,
             )
         if not 0 <= self.seed < 1 << 31:
-            raise SettingsError("seed is {seed}, and has to lie between 0 and 2147483647", seed=self.seed)
+            raise SettingsError("the seed is {seed}; it must be between 0 and 2147483647", seed=self.seed)
         if self.until is not None and self.until < 1:
-            raise SettingsError("a ratio of {until:g} is below the source's own; name one from 1 on, such as 1.2", until=self.until)
+            raise SettingsError(
+                "the target ratio is {until:g}; it must be at least 1 (the source's own perplexity), such as 1.2", until=self.until
+            )
         return self
 
     def rate_for(self, parameters: int) -> float:
@@ -142,7 +147,7 @@ class ShearSettings:
         _require_positive(self, "tokens", "rate", "pull", "rows", "accumulate", "own", "every")
         if not (self.ramp >= 0 and self.settle >= 0 and self.ramp + self.settle < 1):
             raise SettingsError(
-                "a ramp of {ramp:g} and a settling of {settle:g} leave no steps between; both are shares of 1",
+                "ramp is {ramp:g} and settle is {settle:g}; both are shares of the steps, at least 0 and together below 1",
                 ramp=self.ramp,
                 settle=self.settle,
             )
@@ -156,4 +161,4 @@ def _require_positive(settings: RecoverySettings | ShearSettings, *names: str) -
     for name in names:
         value = getattr(settings, name)
         if value is not None and not 0 < value < float("inf"):
-            raise SettingsError("{name} is {value:g}, and has to be above 0", name=name, value=value)
+            raise SettingsError("{name} is {value:g}; it must be above 0", name=name, value=value)

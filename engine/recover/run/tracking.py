@@ -20,7 +20,7 @@ def require_tracker(name: str) -> None:
     """Raise SettingsError unless the tracker exists and is installed."""
     TRACKERS.require(name)
     if importlib.util.find_spec(name) is None:
-        raise SettingsError("--track {name} needs {name2}, which is not installed; pip install {name3}", name=name, name2=name, name3=name)
+        raise SettingsError("--track {name} needs the package {name}, which is not installed; run: pip install {name}", name=name)
 
 
 @contextmanager

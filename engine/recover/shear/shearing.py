@@ -42,7 +42,10 @@ def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str]
     """
     wanted_shape(model.config, target)
     if terms_of(settings.checked().loss).states:
-        raise SettingsError("'{loss}' compares states, which masks change; choose ce, kl or a sum of them", loss=settings.loss)
+        raise SettingsError(
+            "'{loss}' compares hidden states, which is impossible while masks change them; choose ce, kl or a sum of the two",
+            loss=settings.loss,
+        )
     require_texts(texts)
     asked = {"shear": model.fingerprint, "target": dict(target), "text": list(texts), "settings": asdict(settings)}
     about = {"name": model.spec.name, "source": asdict(model.source), "depth": model.spec.depth}
@@ -53,7 +56,9 @@ def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str]
     with run.held():
         if json.loads(json.dumps(asked)) != {key: run.record.get(key) for key in asked}:
             if checkpoints(run.steps):
-                raise TrainingError("{folder} is the run of another shearing; name another file, or remove the folder", folder=folder)
+                raise TrainingError(
+                    "{folder} contains a shearing run with other settings; name another file, or delete the folder", folder=folder
+                )
             (folder / "run.json").unlink()
             run.note(**asked, **about)
     return run
@@ -103,7 +108,7 @@ def answer(request: dict[str, Any]) -> Job[dict[str, Any]]:
     model = yield from scaled(open_model(run.source), 0.0, 0.05)
     if model.fingerprint != run.record["shear"]:
         raise TrainingError(
-            "the source of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
+            "the source of {folder} has changed since the run started; restore the source, or start another run", folder=run.folder
         )
     plan = yield from scaled(shear(model, run), 0.05, 1.0)
     if plan is not None:

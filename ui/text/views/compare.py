@@ -105,7 +105,7 @@ TEXT: dict[str, str] = {
     "repaired_none": "No repair helped on held-out text, so the plan stays as it was ({before}).",
     "repaired_at": "The seam after block {place} is repaired: a map is folded into its last projection.",
     "plan_found": "From search or board",
-    "job_judge": "Judging the plan",
+    "job_judge": "Evaluating the plan",
     "job_judge-map": "Judging the whole map",
     "job_samples": "Source and plan are writing",
     "job_speed": "Measuring speed",
