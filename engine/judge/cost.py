@@ -28,7 +28,7 @@ LEVELS = (
     (1.25, "good", "It has a small but measurable cost"),
     (2.0, "fair", "It has a clear cost"),
     (10.0, "poor", "It has a heavy cost: unlikely to be useful without retraining"),
-    (math.inf, "broken", "In effect it is broken: most of what the source knew is gone"),
+    (math.inf, "broken", "It is effectively broken: most of what the source knew is lost"),
 )
 
 

@@ -132,7 +132,7 @@ def test_figures_are_the_records(tiny: Callable[..., Model]) -> None:
     expected = [model.spec.name, "6 layers to 4", f"{model.spec.parameters:,}", f"{parameters:,}", *describe(PLAN), model.fingerprint]
     expected += [
         evaluation.protocol.texts,
-        f"windows of {evaluation.protocol.context} that move on by",
+        f"windows of {evaluation.protocol.context} tokens, stride",
         evaluation.protocol.fingerprint[:12],
     ]
     expected += [f"{100 * evaluation.top1_agreement:.1f} %", f"{evaluation.kl:.3g}"]
@@ -268,8 +268,8 @@ def test_everything_optional_can_be_left_out(tiny: Callable[..., Model]) -> None
     read = words(page)
     assert "The cost of the plan has not been measured" in read
     assert "Speed was not measured" in read
-    assert "What it writes" not in read
-    assert "Other depths" not in read
+    assert "Generated text" not in read
+    assert "Other possible depths" not in read
     assert "layerscope evaluate" not in read
     assert not {"texts", "steps"} & figures(page).keys()
 
@@ -278,7 +278,7 @@ def test_generations_stand_side_by_side_and_loops_are_marked(tiny: Callable[...,
     page = report_of(tiny("llama"))
     read = words(page)
     assert page.count('class="loops"') == 2  # in the pair in front, and among all samples
-    assert "smaller, greedy · ↻ stuck in a loop la la la la" in read
+    assert "smaller, greedy · ↻ repeats itself la la la la" in read
     assert "a fox & a hen" in read
     assert "smaller, sampled nothing" in read
     assert "stuck repeating itself in 1 of 2 samples; the source in 0" in read
@@ -293,7 +293,7 @@ def test_a_plan_that_gives_no_numbers_is_called_broken(tiny: Callable[..., Model
     assert "not a number (no interval)" in read
     assert "nan" not in read.lower().split()
     assert [entry["ratio"] for entry in figures(page)["texts"]] == [pytest.approx(math.exp(0.1), rel=1e-5), None, None]
-    assert "No text gives a number to compare" in words(report_of(tiny("llama"), evaluation=scores(math.nan)))
+    assert "No text has a finite result to compare" in words(report_of(tiny("llama"), evaluation=scores(math.nan)))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_plan_that_gives_no_numbers_is_called_broken(tiny: Callable[..., Model
         ((0.1, 0.12, 0.11), "good", "small but measurable"),
         ((0.4, 0.5, 0.45), "fair", "clear cost"),
         ((1.4, 1.5, 1.45), "poor", "heavy cost"),
-        ((4.0, 5.0, 4.5), "broken", "In effect it is broken"),
+        ((4.0, 5.0, 4.5), "broken", "It is effectively broken"),
         ((900.0, 900.0), "broken", "broken"),
         ((-0.1, -0.12), "good", "unusual"),
         ((-0.01, 0.01, 0.02), "good", "does not differ measurably"),
@@ -325,7 +325,7 @@ def test_the_verdict_knows_one_text_a_broken_source_and_an_untouched_plan() -> N
 
 
 def test_texts_that_the_plan_was_made_with_are_owned_up_to(tiny: Callable[..., Model]) -> None:
-    confession = "made with these very texts"
+    confession = "fitted to these same texts"
     assert confession not in words(report_of(tiny("llama")))
     assert confession in words(
         report_of(tiny("llama"), plan=replace(PLAN, settings=(("practice", "ab" * 32),)), evaluation=scores(0.1, 0.2))
@@ -373,7 +373,7 @@ def test_the_strip_has_every_layer_and_every_block(upright: bool) -> None:
 def test_a_report_tells_what_the_model_went_through(tiny: Callable[..., Model]) -> None:
     assert 'id="lineage"' not in report_of(tiny("llama"), lineage=[SOURCE])
     page = words(report_of(tiny("llama"), lineage=[SOURCE, STEP, RECOVERY]))
-    assert "What the model went through before" in page
+    assert "History of the model" in page
     assert "It was pruned to 24 of 30 layers" in page
     assert "this plan retrains nothing" in page
     assert "Nothing was retrained." not in page

@@ -74,7 +74,7 @@ GLOSSARY: tuple[Term, ...] = (
     Term(("stride",), ("스트라이드",), ("보폭", "걸음")),
     Term(("perplexity",), ("퍼플렉시티", "PPL"), ("혼란도", "당혹도", "복잡도")),
     Term(("kl divergence",), ("KL 발산",), ("쿨백",)),
-    Term(("same top word",), ("Top-1 일치율",), ("1위 낱말",)),
+    Term(("top-1 agreement",), ("Top-1 일치율",), ("1위 낱말",)),
     Term(("similarity",), ("유사도",), ("닮음", "닮[은았]")),
     Term(("cosine",), ("코사인",)),
     Term(("angular",), ("각거리",)),

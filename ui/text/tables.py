@@ -37,7 +37,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "prefill_ratio": "speed.prefill_ratio",
         "cache_bytes": "memory.plan_cache",
         "disk_bytes": "memory.plan_disk",
-        "writes": "verdict",
+        "generation": "verdict",
         **_PROTOCOL,
     },
     "sweep": {"layers": "depth", "rule": "rule", "C": "C", "I": "I", "T": "T", **_COST},
@@ -77,7 +77,7 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 # What the page shows of a board, and copies as Markdown.
 ON_BOARD = (
-    *("plan", "layers", "ratio", "ratio_low", "ratio_high", "kl", "top1_agreement", "decode_ratio", "parameters", "bytes", "writes"),
+    *("plan", "layers", "ratio", "ratio_low", "ratio_high", "kl", "top1_agreement", "decode_ratio", "parameters", "bytes", "generation"),
     *_PROTOCOL,
 )
 _ABSENT = object()

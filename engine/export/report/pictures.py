@@ -16,10 +16,10 @@ from engine.types import Block, ModelSpec, Plan
 Other = tuple[str, int, int, float, float, float]
 
 KINDS = {
-    "kept": ("kept", "kept as it is"),
-    "home": ("folded", "other layers fold into it; it keeps its place and its norms"),
-    "donor": ("absorbed", "absorbed: its projections live on in the layer it folds into"),
-    "gone": ("dropped", "dropped: nothing of it is left"),
+    "kept": ("kept", "kept unchanged"),
+    "home": ("folded", "other layers fold into it; it keeps its position and its norms"),
+    "donor": ("absorbed", "absorbed: its projections become part of the layer it folds into"),
+    "gone": ("dropped", "dropped: removed entirely"),
 }
 
 
