@@ -14,8 +14,8 @@ UPDATES: tuple[Update, ...] = ("as printed", "as coded")
 class WritingSettings:
     """The amount of text that the source writes: about `tokens` tokens, in documents of at most `length`, `together` at once."""
 
-    tokens: int = field(default=30_000, metadata=control("how many tokens to write; the last document is written to its end", 1))
-    seed: int = field(default=0, metadata=control("the same seed writes the same text", 0))
+    tokens: int = field(default=30_000, metadata=control("number of tokens to write; the last document is completed", 1))
+    seed: int = field(default=0, metadata=control("random seed; the same seed writes the same text", 0))
     length: int = 256
     together: int = 32
 

@@ -6,12 +6,12 @@ from engine.methods.width.compensation import BIAS
 from engine.methods.width.refit import REFIT
 from engine.methods.width.scores import SCORES
 
-_BESIDE = {"refit": (REFIT,), "bias": (BIAS,), "nothing": ()}
+_COMPENSATIONS = {"refit": (REFIT,), "bias": (BIAS,), "nothing": ()}
 
 
 def trim_by(score: str, compensation: str) -> Definition:
-    """Return the definition of a trim by a score with its compensation `beside` (see widths.py)."""
-    return Definition("trim", 1, (Definition(f"score {score}", _version(SCORES[score].settings)), *_BESIDE[compensation]))
+    """Return the definition of a trim by a score with its compensation (see widths.py)."""
+    return Definition("trim", 1, (Definition(f"score {score}", _version(SCORES[score].settings)), *_COMPENSATIONS[compensation]))
 
 
 def pruning_by(method: str) -> Definition:

@@ -115,7 +115,7 @@ def merged_folder(adapter: Path, base: Path) -> Path:
 
 
 def _digests(folder: Path, *files: Path) -> list[tuple[str, str]]:
-    """Return the names and the digests of files, and of the files of a tokenizer beside them."""
+    """Return the names and the digests of files, and of the tokenizer files in the same folder."""
     companions = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern)} - {*files})
     try:
         for file in companions:

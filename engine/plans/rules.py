@@ -17,7 +17,7 @@ def _compose(home: int, parts: Sequence[tuple[float, Block]]) -> Block:
     return Block(home, tuple((layer, value) for layer, value in sorted(total.items()) if value != 0.0))
 
 
-@RULES.register("reference", "the last layer's projections under the first one's norms: what LaCo's code computes", reference="2402.11187")
+@RULES.register("reference", "the last layer's projections with the first layer's norms, as LaCo's code computes", reference="2402.11187")
 def reference(group: Sequence[Block]) -> Block:
     """Return the last block's projections under the first block's norms: the result of LaCo's published code.
 

@@ -54,11 +54,11 @@ class Target:
 class SearchSettings:
     """Settings of a search."""
 
-    seconds: float = field(default=120.0, metadata=control("how long to search at most", 10, 600, 10))
-    survivors: tuple[str, ...] = field(default=SURVIVORS, metadata=control("what may stand at a seam", choices=SURVIVORS))
-    repair: bool = field(default=False, metadata=control("repair the best few plans and take the best of those"))
+    seconds: float = field(default=120.0, metadata=control("time limit in seconds", 10, 600, 10))
+    survivors: tuple[str, ...] = field(default=SURVIVORS, metadata=control("allowed survivors at a seam", choices=SURVIVORS))
+    repair: bool = field(default=False, metadata=control("repair the best few plans and keep the best of them"))
     exhaustive: bool = field(
-        default=False, metadata=control("try every plan, and tell how far from the best the others stay; only for small models")
+        default=False, metadata=control("try every plan and report how close the other methods come to the best; only for small models")
     )
 
     def checked(self) -> "SearchSettings":
@@ -81,7 +81,7 @@ class SweepSettings:
     """Settings of a sweep over all rules, C and I."""
 
     seconds: float | None = field(
-        default=None, metadata=control("how long to sweep at most; until all is measured when left out", 10, 3600, 10)
+        default=None, metadata=control("time limit in seconds; without it, until everything is measured", 10, 3600, 10)
     )
 
     def checked(self) -> "SweepSettings":

@@ -193,7 +193,7 @@ def test_korean_says_the_same_figures(tiny: Callable[..., Model]) -> None:
     read = words(korean)
     assert "레이어 6개를 4개로" in read
     assert "2-3번 레이어를 1번 레이어에 병합" in read
-    assert "512 602 오차 안에서 같은 속도(0.97–1.20배)" in read
+    assert "512 602 속도에 뚜렷한 차이 없음(0.97–1.20배)" in read
     assert "샘플 2개 가운데 작아진 모델은 1개, 원본은 0개에서" in read
     said = [sentence for sentence, place in messages() if place.startswith(("assets/report", "engine/export", "engine/plans/description"))]
     sentences = [sentence for sentence in said if len(sentence) > 12 and "{" not in sentence]

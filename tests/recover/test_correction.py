@@ -116,10 +116,10 @@ def test_a_corrected_source_that_was_written_down_teaches_as_one_that_is_there(a
 @pytest.mark.parametrize(
     ("asked", "texts", "expected"),
     [
-        ({"correct_teacher": 0.6}, (), "a share of 0.6"),
-        ({"correct_teacher": -0.1}, (), "a share of -0.1"),
+        ({"correct_teacher": 0.6}, (), "teacher correction is 0.6"),
+        ({"correct_teacher": -0.1}, (), "teacher correction is -0.1"),
         ({"correct_teacher": 0.1}, ("self",), "no effect on text that the source wrote itself"),
-        ({"correct_teacher": 0.1, "loss": "ce"}, (), "'ce' needs no teacher"),
+        ({"correct_teacher": 0.1, "loss": "ce"}, (), "the loss 'ce' uses no teacher"),
     ],
 )
 def test_what_cannot_be_corrected_is_refused(

@@ -120,7 +120,7 @@ def test_writing_down_goes_on_where_it_was(able: Open, tmp_path: Path, moment: s
     labels: list[str] = []
     drain(recovery.recover({"folder": str(parts.folder)}), lambda step: labels.append(step.label))
     written = [label for label in labels if label.startswith("Storing the source's outputs")]
-    assert written[:1] == (["Storing the source's outputs: row 12 of 24"] if "Writing" in moment else [])
+    assert written[:1] == (["Storing the source's outputs: row 12 of 24"] if "Storing" in moment else [])
     assert parts.said.read_bytes()[: len(before) - 7] == before[:-7]
     assert parts.said.read_bytes()[: whole.said.stat().st_size] == whole.said.read_bytes()
     assert_same(whole, parts)

@@ -16,7 +16,7 @@ from engine.methods.depth.laco import DEFINITIONS
 from engine.methods.masks.pruning import MASKS
 from engine.methods.masks.selection import GROUPS
 from engine.methods.width.scores import AXES, SCORES
-from engine.methods.width.widths import BESIDE
+from engine.methods.width.widths import COMPENSATIONS
 from engine.models.texts import BUNDLED
 from engine.passes.heads import ROLES
 from engine.plans.rules import RULES
@@ -204,7 +204,7 @@ BOARD = (ROOT / "assets" / "js" / "board.js").read_text(encoding="utf-8")
         ("unit_", {"neurons", "channels"}),
         ("masks_group_", set(GROUPS)),
         ("width_arm_", {beside for _, beside in ARMS} - {"nothing"}),
-        ("width_beside_", set(BESIDE)),
+        ("width_beside_", set(COMPENSATIONS)),
         ("making_", {"refit", "bias", "redistributed", "learned"}),  # what engine/plans/description.done_beside names
         ("train_", set(TRAINS)),
         ("state_", set(DEEDS)),

@@ -68,21 +68,23 @@ class LacoSettings:
     """
 
     C: int = field(
-        default=4, metadata=control("layers in one fold; C - 1 are absorbed. Higher folds deeper at once (paper: 3 to 6)", 2, 8, 1)
+        default=4,
+        metadata=control("layers per fold; C - 1 of them are absorbed. Higher values remove more layers at once (paper: 3 to 6)", 2, 8, 1),
     )
     I: int = field(
-        default=2, metadata=control("layers to step down after an accepted fold; higher spreads the folds (paper: 1 to 3)", 1, 8, 1)
+        default=2, metadata=control("layers to step down after an accepted fold; higher values spread the folds (paper: 1 to 3)", 1, 8, 1)
     )
     T: float = field(
         default=0.65,
         metadata=control(
-            "a fold is kept when similarity stays strictly above T; lower removes more layers (paper: about 0.65)", -1.0, 1.0, 0.0001
+            "threshold: a fold is accepted if the similarity is strictly above T; lower values remove more layers (paper: about 0.65)",
+            -1.0,
+            1.0,
+            0.0001,
         ),
     )
-    lowest: int = field(default=1, metadata=control("L: the lowest layer that may become a base; early layers matter most", 0, None, 1))
-    highest: int | None = field(
-        default=None, metadata=control("H: the first window ends below this layer; the depth when left out", 1, None, 1)
-    )
+    lowest: int = field(default=1, metadata=control("L: the lowest base layer of a fold; early layers matter most", 0, None, 1))
+    highest: int | None = field(default=None, metadata=control("H: the first window ends below this layer; default: the depth", 1, None, 1))
     rule: str = field(
         default="reference",
         metadata=control(
@@ -91,7 +93,7 @@ class LacoSettings:
     )
     similarity: SimilarityDefinition = field(
         default="flattened",
-        metadata=control("flattened (one cosine a text, as LaCo's code) or per-token (the tokens' mean)", choices=DEFINITIONS),
+        metadata=control("flattened (one cosine per text, as in LaCo's code) or per-token (the mean over tokens)", choices=DEFINITIONS),
     )
 
     def checked(self, depth: int) -> LacoSettings:

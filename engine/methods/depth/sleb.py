@@ -14,7 +14,7 @@ from engine.settings import NoSettings
 from engine.types import Plan
 
 
-@BASELINES.register("sleb", "greedy: again and again the layer whose removal costs least, measured", reference="2402.09025")
+@BASELINES.register("sleb", "greedy: repeatedly drops the layer with the lowest measured cost", reference="2402.09025")
 def sleb(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan of `greedy`."""
     return (yield from greedy(objective, keep)).plan

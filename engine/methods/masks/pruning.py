@@ -68,9 +68,11 @@ class MaskSettings:
     updates: ClassVar[bool] = False  # whether `update` returns new weights
     version: ClassVar[int] = 1  # version of the formula, see `engine.cache.Definition`
     sequential: bool = field(
-        default=False, metadata=control("measure what each projection reads after those before it in its block were pruned")
+        default=False, metadata=control("measure each projection's inputs after the projections before it in its block are pruned")
     )
-    owl: bool = field(default=False, metadata=control("cut layers with many outliers less than others (OWL), from a sparsity of 0.6 on"))
+    owl: bool = field(
+        default=False, metadata=control("give layers with many outliers a lower sparsity (OWL); needs a sparsity of at least 0.6")
+    )
 
     def update(self, reading: PruningInput, want: Wanted) -> Updated:
         """Return a projection's pruned and new weights."""

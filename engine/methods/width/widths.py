@@ -20,8 +20,8 @@ from engine.models.texts import Pack, read_in
 from engine.plans.trimming import trimmed_shape
 from engine.types import Block, Model, Part, Plan, Shape, Trim
 
-# How projections that read cut parts are compensated, and the share of the work that scoring then is.
-BESIDE = {"refit": 0.3, "bias": 0.6, "nothing": 1.0}
+# How projections that read pruned parts are compensated, and the share of the work that scoring then takes.
+COMPENSATIONS = {"refit": 0.3, "bias": 0.6, "nothing": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +70,13 @@ def narrowed(now: Shape, kept: Kept) -> Shape:
     return replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
 
 
-def require_beside(compensation: str) -> None:
+def require_compensation(compensation: str) -> None:
     """Raise SettingsError if the compensation is unknown."""
-    if compensation not in BESIDE:
+    if compensation not in COMPENSATIONS:
         raise SettingsError(
             "unknown compensation '{compensation}'; choose one of {choices}",
             compensation=compensation,
-            choices=", ".join(BESIDE),
+            choices=", ".join(COMPENSATIONS),
         )
 
 
@@ -110,15 +110,15 @@ def trim(
     plain: bool = False,
     redistributed: bool = False,
 ) -> Job[Plan]:
-    """Return a plan of less width, without its masks and earlier refits. `beside` is the compensation of projections that read cut parts: a
-    refit ("refit"), a bias ("bias", FLAP's) or none ("nothing"). `plain` leaves norm gains unchanged (Minitron's trimming); `redistributed`
-    adds the residuals of pruned heads to the kept ones (Minitron's).
+    """Return a plan of less width, without its masks and earlier refits. `compensation` is for projections that read pruned parts: a
+    refit ("refit"), a bias ("bias", FLAP's) or none ("nothing"). `plain` leaves norm gains unchanged (Minitron's trimming);
+    `redistributed` adds the residuals of pruned heads to the kept ones (Minitron's).
 
     Raises:
         SettingsError: the score is unknown or not defined for a cut axis, or the width, the bias or the compensation is not available.
         PlanError: the family's stock class does not support the shape.
     """
-    require_beside(compensation)
+    require_compensation(compensation)
     require_width(model, plan, kept)
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     asked = {axis: count for axis in AXES if (count := getattr(kept, axis)) not in (None, getattr(now, axis))}
@@ -128,7 +128,7 @@ def trim(
     if compensation == "bias":
         require_biases(model, asked)
     begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.dense.blocks))
-    share = BESIDE[compensation]
+    share = COMPENSATIONS[compensation]
     found = yield from scaled(scores(model, begun, packs, tuple(asked), score, settings), 0.0, share)
     picked = {axis: _picked(axis, found[axis], count, now) for axis, count in asked.items()}
     blocks = [

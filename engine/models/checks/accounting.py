@@ -54,7 +54,7 @@ def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
         config.dtype = sizes.most_common(1)[0][0] if sizes.total() else torch.float32
     if config.dtype == torch.float64:  # no model runs in it here
         config.dtype = torch.float32
-    if getattr(config, "rope_parameters", None):  # as a network does again; a length beside them may change them only then
+    if getattr(config, "rope_parameters", None):  # as a network does again; only then may a length next to them change them
         config.standardize_rope_params()
     if not 0 <= (getattr(config, "pad_token_id", None) or 0) < config.vocab_size:
         config.pad_token_id = None

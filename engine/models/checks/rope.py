@@ -114,7 +114,7 @@ def _statements(values: Mapping[str, Any], read: set[str]) -> Iterator[tuple[str
 
 
 def _holds(key: str, value: Any, rope: Mapping[str, Any], config: Any) -> bool:
-    """Return whether a statement agrees with the settings that a class kept, or has no effect beside them."""
+    """Return whether a statement agrees with the settings that a class kept, or has no effect next to them."""
     kind = _kind("", rope)
     if key == "finetuned" or (key == "original_max_position_embeddings" and kind in ("default", "linear")):
         return True

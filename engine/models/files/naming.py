@@ -14,7 +14,7 @@ from engine.models.files.tensors import TensorPlace
 HEAD = "lm_head.weight"
 _FREQUENCIES = "rotary_emb.inv_freq"
 _ROWS = 4096  # rows compared at a time
-# A module beside the base model whose name begins like a part of it, such as embed_layernorm.
+# A module next to the base model whose name begins like one of its parts, such as embed_layernorm.
 _PART = re.compile(r"(?:embed|emb|wte|wpe|norm|layernorm|layer_norm|ln|layers?|blocks?)(?:_|s?$|\d)|.*(?:norm|embeddings?)$")
 
 

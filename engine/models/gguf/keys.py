@@ -67,7 +67,7 @@ HARMLESS: dict[str, str] = {
     "split.no": "a number of its own in several, of which split.count says whether there are any",
     "split.tensors.count": "how many tensors several files have together; see split.no",
     "{arch}.rope.scaling.finetuned": "says that the model was trained on at that scaling; changes nothing",
-    "{arch}.tensor_data_layout": "says how the weights lay before conversion; nobody reads it",
+    "{arch}.tensor_data_layout": "describes the layout of the weights before conversion; it is not used",
     "{arch}.pooling_type": "how an embedding is made of the states, which is not made here",
     "tokenizer.ggml.token_type_count": "how many kinds of segments BERT has, which is refused",
     "tokenizer.ggml.eot_token_id": _NAMES_A_TOKEN,
@@ -81,8 +81,8 @@ HARMLESS: dict[str, str] = {
     "tokenizer.ggml.remove_extra_whitespaces": "read for unigram tokenizers alone, which are refused",
     "tokenizer.ggml.precompiled_charsmap": "read for unigram tokenizers alone, which are refused",
     "tokenizer.huggingface.json": "a copy of another tokenizer's file; the list of tokens is what counts",
-    "tokenizer.chat_template.*": "another template beside the one that is used",
-    "tokenizer.chat_templates": "the names of other templates beside the one that is used",
+    "tokenizer.chat_template.*": "an additional template that is not used",
+    "tokenizer.chat_templates": "the names of additional templates that are not used",
 }
 
 _SCALES = Message("it scales a value that the stock class does not scale")

@@ -54,7 +54,7 @@ def require_trainable(plan: Plan, kind: str) -> None:
         raise SettingsError("adapters need peft, which is not installed; run: pip install 'layerscope[train]'")
 
 
-@TRAINS.register("all", "everything but embeddings and head")
+@TRAINS.register("all", "all parameters except embeddings and output head")
 def everything(network: Any, plan: Plan) -> Trained:
     """Return the parameters of all blocks and of the final norm."""
     row = architecture_of(network.config)

@@ -46,7 +46,7 @@ class RepairSettings:
     """Settings of a repair."""
 
     tokens: int = field(
-        default=12_000, metadata=control("how many practice tokens to use at most; two thirds are fitted, the rest chooses", 1, None, 500)
+        default=12_000, metadata=control("maximum practice tokens; two thirds are for fitting, the rest selects the repair", 1, None, 500)
     )
 
 
@@ -191,20 +191,20 @@ def _written(objective: Objective, block: Block, state: torch.Tensor, record: Ca
     return output, caught[0]
 
 
-@REPAIRS.register("ridge", "a ridge map at each seam", RepairSettings, reference="2505.02819")
+@REPAIRS.register("ridge", "fits a ridge map at each seam", RepairSettings, reference="2505.02819")
 def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the candidate maps with their penalties."""
     return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
 
 
-@REPAIRS.register("refit", "the layers above each seam solved again", RepairSettings, reference="2412.18110")
+@REPAIRS.register("refit", "refits the layers above each seam", RepairSettings, reference="2412.18110")
 def refitted(objective: Objective, plan: Plan) -> Job[Plan]:
     """Return the plan with refitted consumers, on the objective's texts without those used for quick costs."""
     packs = practice_packs(objective.model, objective.texts, objective.protocol.tokens)
     return (yield from refit(objective.model, plan, packs))
 
 
-@REPAIRS.register("scalar", "one factor at each seam", RepairSettings, reference="2507.18212")
+@REPAIRS.register("scalar", "fits one factor at each seam", RepairSettings, reference="2507.18212")
 def scalar(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the single factor, as its strength and as a map."""
     factor = scalar_fit(written, wanted)

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from engine.methods.width.scores import SCORES
-from engine.methods.width.widths import BESIDE
+from engine.methods.width.widths import COMPENSATIONS
 from ui.page.components.chart import follow, view
 from ui.page.components.slider import Slider
 from ui.text.words import text_or, words
@@ -64,7 +64,7 @@ def _how(say: Callable[[str], str]) -> dict[str, Any]:
     choices = [(text_or(say, f"score_{name}", method.help), name) for name, method in SCORES.items() if name != "maw"]
     score = gr.Dropdown(choices, value="weighted", label=say("axis_score"), elem_id="width-score")
     compensation = gr.Dropdown(
-        [(say(f"width_beside_{name}"), name) for name in BESIDE],
+        [(say(f"width_beside_{name}"), name) for name in COMPENSATIONS],
         value="refit",
         label=say("width_beside"),
         info=say("width_beside_info"),
