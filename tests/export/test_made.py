@@ -58,7 +58,7 @@ def test_the_card_tells_them(three: tuple[Model, Plan], tmp_path: Path) -> None:
     assert card.startswith("---\n")
     assert f"Method: bi; read texts, {objective_of(model).protocol.tokens:,} tokens." in card
     read = f"read our practice, {tokens} tokens"
-    assert f"Width: minitron, neurons = 24, batch = l2, sequence = mean; {read}; what reads the cut parts solved again." in card
+    assert f"Width: minitron, neurons = 24, batch = l2, sequence = mean; {read}; projections that read pruned parts: refitted." in card
     assert f"Masks: wanda, sparsity = 0.5, group = output, sequential = False, owl = False; {read}." in card
     assert "Speed on" not in card  # nobody measured it
 
