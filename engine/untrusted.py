@@ -21,7 +21,7 @@ DEEPEST = 64  # nested lists and objects
 
 
 class ForeignError(MessageError, ValueError):
-    """What is wrong with a file, in words that follow "cannot be read:"."""
+    """The fault of a file, in words that follow "cannot be read:"."""
 
 
 def real_path(path: str | Path) -> Path:

@@ -28,7 +28,7 @@ class WritingSettings:
         """Return these settings.
 
         Raises:
-            SettingsError: nothing is to be written, or the seed is negative.
+            SettingsError: fewer than 1 token is requested, or the seed is negative.
         """
         if min(self.tokens, self.length, self.together) < 1 or self.seed < 0:
             raise SettingsError(

@@ -52,7 +52,7 @@ def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_T
 
 
 def costs(judge: Judge, plans: Sequence[Plan], report: Callable[[Plan, Cost], object]) -> Job[None]:
-    """Measure plans in order and call `tell` with each cost as soon as it is known; remembered costs take no time."""
+    """Measure plans in order and call `tell` with each cost as soon as it is known; cached costs take no time."""
     for number, plan in enumerate(plans):
         label = Message("Plan {number} of {count} ({depth} layers)", number=number + 1, count=len(plans), depth=plan.depth)
         report(plan, cost_of((yield from as_part(judge.judge(plan), label, number, len(plans)))))

@@ -105,7 +105,7 @@ def merged(source: ModelSource) -> Job[Path]:
 def inspected(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
     """Return the config and spec of a source whose safetensors lie in `folder`; see `inspect_folder`.
 
-    A merged model's spec also has what is left out of the model below its adapter, and the notes about it.
+    A merged model's spec also has the omitted tensors of the adapter's base model, and the notes about it.
     """
     config, spec = inspect_folder(folder, source)
     if source.kind != "adapter":

@@ -129,7 +129,7 @@ def _untie(network: Any) -> None:
 
 
 def _require_fit(adapter: Path, wrapped: Any, tensors: Mapping[str, Any]) -> None:
-    """Raise SourceError unless the file holds exactly the tensors of a wrapped network, of the same shapes; copies of the embedding and
+    """Raise SourceError unless the file contains exactly the tensors of a wrapped network, of the same shapes; copies of the embedding and
     the head may be there too."""
     needed, all_known = _state(wrapped), _state(wrapped, ends=True)
     unfit = [name for name in needed if name not in tensors]

@@ -1,4 +1,4 @@
-"""Parse model sources: what they name, where their files lie, and how Hub models are downloaded."""
+"""Parse model sources, find their files, and download Hub models."""
 
 import os
 from pathlib import Path

@@ -98,7 +98,7 @@ def _width_said(plan: Plan, say: Say) -> Iterator[str]:
 
 
 def done_beside(plan: Plan) -> tuple[str, ...]:
-    """Return what was done to a plan's width besides cutting: "refit", "bias", "redistributed" (see engine/methods/width/widths.py),
+    """Return how a plan's width was compensated: "refit", "bias", "redistributed" (see engine/methods/width/widths.py),
     "learned" (engine/methods/learned/sheared.py)."""
     if plan.width is None or not any(block.trim.refits for block in plan.blocks if block.trim):
         return ()

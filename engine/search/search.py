@@ -239,7 +239,7 @@ class Search:
 
     def _try_likely(self, base: Plan, score: float, sensitivity: Sensitivity) -> Job[bool]:
         """Estimate moves in batches, in the order of the second-order estimate, and measure the best of each batch. Each is run up to the
-        point from which the plan follows the source's layers again; the estimate of its states there selects what is measured."""
+        point from which the plan follows the source's layers again; the estimate of its states there selects the plans to measure."""
         likely = (move for move in moves(base, sensitivity, self.survivors) if not self._known(move[1]))
         bar = self._estimate(base, sensitivity) * _SLACK
         while handful := list(itertools.islice(likely, _HANDFUL)):

@@ -5,7 +5,7 @@ TERMS = (
     "rule", "baseline", "repair", "objective", "tracker",
     # sides of a comparison, and texts
     "the source", "the plan", "english", "korean", "Iterative",
-    # what a report says a plan costs
+    # cost levels in a report
     "It costs very little", "It has a small but measurable cost", "It has a clear cost",
     "It has a heavy cost: unlikely to be useful without retraining", "It is effectively broken: most of what the "
                                                                      "source knew is lost",

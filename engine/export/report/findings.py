@@ -87,7 +87,7 @@ def _has_interval(e: Evaluation) -> bool:
     return not math.isnan(e.ratio_low) and not math.isnan(e.ratio_high)
 
 
-# --- What it gains ---
+# --- gains ---
 
 
 def gains(

@@ -49,7 +49,7 @@ def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
 
 
 def kinds_between(now: Shape, wanted: Shape) -> tuple[Kind, ...]:
-    """Return the kinds of masks needed between two shapes: only of what is to be reduced."""
+    """Return the kinds of masks needed between two shapes: only of the axes to be reduced."""
     if wanted.groups < now.groups and now.sharing > 1:
         heads = Kind("heads", now.depth, now.groups, wanted.groups, now.per_group)
     else:

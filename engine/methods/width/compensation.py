@@ -30,7 +30,7 @@ _READ = {"heads": "query", "neurons": "neuron"}  # axes that have a consumer, by
 
 
 def has_bias(model: Model, axis: str) -> bool:
-    """Return whether the stock class has a bias that can compensate for what is cut of an axis."""
+    """Return whether the stock class has a bias that can compensate for pruned parts of an axis."""
     row = architecture_of(model.config)
     if axis not in _READ:
         return False
@@ -56,7 +56,7 @@ def require_biases(model: Model, axes: Iterable[str]) -> None:
 
 
 def compensate(model: Model, before: Plan, after: Plan, packs: Sequence[Pack], axes: Iterable[str]) -> Job[Plan]:
-    """Return the trimmed plan `after` with biases that compensate for what it lacks of `before` on these axes.
+    """Return the trimmed plan `after` with biases that compensate for the parts of `before` that it lacks on these axes.
 
     Raises:
         SettingsError: the stock class has no such bias.

@@ -1,4 +1,4 @@
-"""Refit the projections that read cut parts to the remaining parts, so that the plan's residual stream follows the source's.
+"""Refit the projections that read pruned parts to the kept parts, so that the plan's residual stream follows the source's.
 
 A block writes to the residual stream r twice: W x of its attention (o_proj) and W x of its MLP (down_proj). With x the projection's input
 in the plan, and y the output that would make the stream equal the source's at the same point,

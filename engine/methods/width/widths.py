@@ -37,7 +37,7 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
     """Return a plan's shape after a trim.
 
     Raises:
-        SettingsError: nothing would be cut, or a number is out of range.
+        SettingsError: nothing would be pruned, or a number is out of range.
         PlanError: the stock class does not support the shape.
     """
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
@@ -49,7 +49,7 @@ def require_width(model: Model, plan: Plan, kept: Kept) -> Shape:
 
 
 def narrowed(now: Shape, kept: Kept) -> Shape:
-    """Return a shape reduced to what is kept.
+    """Return a shape reduced to the kept numbers.
 
     Raises:
         SettingsError: a number is out of range for its axis.
@@ -154,7 +154,7 @@ def _without_refits(block: Block) -> Block:
 
 
 def _picked(axis: str, found: Sequence[torch.Tensor], count: int, shape: Shape) -> list[tuple[int, ...]]:
-    """Return for each layer what is kept of an axis: the highest scores, the first of equal ones, in order."""
+    """Return the kept indices of an axis for each layer: the highest scores, the first of equal ones, in order."""
     if axis == "channels":
         found = [torch.stack(tuple(found)).sum(0)] * len(found)
     groups, kept = shape.sharing if axis == "heads" else 1, []

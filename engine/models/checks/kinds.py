@@ -28,7 +28,7 @@ class Kind:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a number; true and false are none."""
+    """Return whether a JSON value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -81,7 +81,7 @@ _ANNOTATED: dict[str, Kind] = {
     "list[int]": Kind(Message("a list of whole numbers"), lambda value: isinstance(value, list) and all(map(_whole, value))),
     "list[str]": Kind(Message("a list of strings"), lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)),
 }
-_OF_A_RUN = {"return_dict", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward"}  # overwritten, whatever they are
+_OF_A_RUN = {"return_dict", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward"}  # always overwritten
 _NEVER_NULL = ("rope_theta", "rope_local_base_freq", "partial_rotary_factor")  # transformers replaces a missing one, and fails on null
 
 

@@ -78,7 +78,7 @@ def require_rope_kept(values: Mapping[str, Any], config: Any, network: Any) -> N
         return
     _require_share(kept, read, config, network)
     for where, groups, key, value in _statements(values, read):
-        unused = {_FULL, _SLIDING} - read if "" not in read else set()  # types of layers that this model has none of
+        unused = {_FULL, _SLIDING} - read if "" not in read else set()  # layer types that this model does not have
         for group in set(groups) - unused if value is not None else ():
             rope = kept if group == "" else kept.get(group)
             if group not in read or not isinstance(rope, dict) or not _holds(key, value, rope, config):

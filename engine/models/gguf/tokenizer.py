@@ -1,4 +1,4 @@
-"""Read the tokenizer of a GGUF file with transformers, and add what transformers omits and llama.cpp does.
+"""Read the tokenizer of a GGUF file with transformers, and add the rules of llama.cpp that transformers omits.
 
 A byte-level vocabulary (gpt2) splits a text into words before merging; the file gives only the name of the rule, tokenizer.ggml.pre. An
 unknown name is refused, because the text would be split differently and yield other tokens.

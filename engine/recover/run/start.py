@@ -80,7 +80,7 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
 
 
 def _require_correctable(spec: ModelSpec, terms: Terms, texts: Sequence[str]) -> None:
-    """Raise SettingsError if the source has nothing to read, or no loss uses a teacher."""
+    """Raise SettingsError if the only text is the source's own, or if no loss uses a teacher."""
     require_trainable(untouched(spec.depth), "lora")
     if set(texts) == {SELF}:
         raise SettingsError(

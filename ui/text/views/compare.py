@@ -1,7 +1,7 @@
 """Texts of Compare and Export, and of repairs."""
 
 TEXT: dict[str, str] = {
-    # compare and judge
+    # Compare
     "compare": "Compare",
     "compare_read": "Similarity only predicts the cost; this measures it. Plans are evaluated on texts that nothing "
                     "was fitted to: **×1 is as good as the source, ×2 is twice its perplexity.** Judge the plan that "

@@ -20,7 +20,7 @@ TEXT: dict[str, str] = {
     "masks_lost_none": "Measure the scores of {method} on Importance (Weights) to see at once what a sparsity removes.",
     "masks_curves_none": "No cost is measured yet.",
     "masks_zeros": "weights that are zero",
-    # what zeros change of size and speed, here and on Export
+    # the effect of zeros on size and speed, here and on Export
     "zeros_kept": "Zeros are stored and multiplied like any other number: on ordinary kernels neither size nor speed "
                   "changes. Only 2:4 kernels on some GPUs gain from them.",
     "zeros_measured": "Measured on this machine, relative to the source: decoding {decode}, prefill {prefill}; weights "

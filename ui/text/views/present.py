@@ -9,7 +9,7 @@ TEXT: dict[str, str] = {
     "present_plan": "{left} of {source} layers",
     "present_working": "Still being computed; it appears here automatically.",
     "present_stopped": "Not computed yet. Leave this view, open a model and choose a T.",
-    # what is missing
+    # missing measurements
     "present_missing": "Not measured for this plan yet: {what}. Measure it before your presentation.",
     "present_measure": "Measure it now",
     "present_asked": "Requested; it appears here automatically.",

@@ -120,7 +120,7 @@ TEXT: dict[str, str] = {
     "run_speaks": "Continuation of “{prompt}”",
     "run_after": "after {tokens} tokens",
     "run_beside": "{name} is training",
-    # what a model went through
+    # the history of a model
     "lineage_title": "History of this model",
     "lineage_source": "source",
     "lineage_plan": "plan",
