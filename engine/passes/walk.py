@@ -108,7 +108,7 @@ class Walk:
             if state is not None:
                 if not bool(torch.isfinite(state).all()):
                     raise SourceError(
-                        "the plan's hidden states are not finite numbers in {dtype}; try float32", dtype=self.model.spec.dtype
+                        "the plan's hidden states are not finite in {dtype}; try float32", dtype=self.model.spec.dtype
                     )
                 self.states[number] = state
 

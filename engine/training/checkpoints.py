@@ -35,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
         os.replace(aside, path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
-        raise TrainingError("{file} cannot be written: {reason}; what was there before is kept", file=path, reason=error) from error
+        raise TrainingError("{file} cannot be written: {reason}; the previous file is kept", file=path, reason=error) from error
 
 
 def about(path: Path) -> dict[str, str]:

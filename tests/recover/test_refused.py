@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_stops_in_one_line_and_what_was_there_goes_on(
     played(whole)
     monkeypatch.setattr(learning, "SAVE", 0.0)
     learned = sum(one.numel() for one in trained(student_of(able("llama"), DEEP), DEEP, "all").values())
-    with at_most(8 * learned), pytest.raises(TrainingError, match=r"cannot be written: .*; what was there before is kept") as stopped:
+    with at_most(8 * learned), pytest.raises(TrainingError, match=r"cannot be written: .*; the previous file is kept") as stopped:
         played(run)
     assert (run.state, run.error) == ("failed", one_line(stopped))
     assert about(run.best)["step"] == "0"  # a third of a checkpoint, for which there was room

@@ -60,16 +60,16 @@ MAPPED: dict[str, tuple[str, ...]] = {  # key pattern and the architectures that
     "tokenizer.chat_template": _ALL,
 }
 
-_NAMES_A_TOKEN = "names a token for those who generate; the tokens of a text do not depend on it"
+_NAMES_A_TOKEN = "names a token for generation; the tokens of a text do not depend on it"
 HARMLESS: dict[str, str] = {
-    "general.sampling.*": "how to sample from what the model computes",
+    "general.sampling.*": "settings of sampling; the logits do not depend on them",
     "general.*": "describes the file: names, authors, licence, sources, quantiser",
-    "split.no": "a number of its own in several, of which split.count says whether there are any",
-    "split.tensors.count": "how many tensors several files have together; see split.no",
-    "{arch}.rope.scaling.finetuned": "says that the model was trained on at that scaling; changes nothing",
+    "split.no": "the number of this part of a split model; split.count states whether the model is split",
+    "split.tensors.count": "the number of tensors in all parts of a split model; see split.no",
+    "{arch}.rope.scaling.finetuned": "states that the model was trained further with this scaling; has no effect",
     "{arch}.tensor_data_layout": "describes the layout of the weights before conversion; it is not used",
-    "{arch}.pooling_type": "how an embedding is made of the states, which is not made here",
-    "tokenizer.ggml.token_type_count": "how many kinds of segments BERT has, which is refused",
+    "{arch}.pooling_type": "how to pool the states into an embedding, which is not computed here",
+    "tokenizer.ggml.token_type_count": "the number of segment types of BERT, which is refused",
     "tokenizer.ggml.eot_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.eom_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.seperator_token_id": _NAMES_A_TOKEN,
@@ -78,9 +78,9 @@ HARMLESS: dict[str, str] = {
     "tokenizer.ggml.prefix_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.suffix_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.middle_token_id": _NAMES_A_TOKEN,
-    "tokenizer.ggml.remove_extra_whitespaces": "read for unigram tokenizers alone, which are refused",
-    "tokenizer.ggml.precompiled_charsmap": "read for unigram tokenizers alone, which are refused",
-    "tokenizer.huggingface.json": "a copy of another tokenizer's file; the list of tokens is what counts",
+    "tokenizer.ggml.remove_extra_whitespaces": "read only for unigram tokenizers, which are refused",
+    "tokenizer.ggml.precompiled_charsmap": "read only for unigram tokenizers, which are refused",
+    "tokenizer.huggingface.json": "a copy of another tokenizer's file; only the list of tokens is used",
     "tokenizer.chat_template.*": "an additional template that is not used",
     "tokenizer.chat_templates": "the names of additional templates that are not used",
 }
@@ -161,7 +161,7 @@ def account_of(key: str, architecture: str) -> Account:
     first = key.partition(".")[0]
     if first in (*MODEL_ARCH_NAMES.values(), "tokenizer"):
         return Account("refused", _STRANGER)
-    return Account("harmless", "a note of whoever made the file; llama.cpp reads no key of that name")
+    return Account("harmless", "a note by the creator of the file; llama.cpp has no key of that name")
 
 
 def require_accounted(gguf: GgufFile) -> None:

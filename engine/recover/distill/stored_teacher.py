@@ -79,7 +79,7 @@ class Stored:
             raise TrainingError("{path} cannot be read: {error}", path=self._file, error=error) from error
         except OSError as error:
             raise TrainingError(
-                "{file} cannot be written: {reason}; what was there before is kept", file=self._file, reason=error.strerror
+                "{file} cannot be written: {reason}; the previous file is kept", file=self._file, reason=error.strerror
             ) from error
 
     @torch.no_grad()
