@@ -115,10 +115,7 @@ def _machine(cache: Path, exports: Path) -> Iterator[Finding]:
         if not there.is_dir() or not os.access(there, os.W_OK):
             yield Finding(Message("{folder} is not writable", folder=folder), mend)
         elif (free := shutil.disk_usage(there).free) < _SCARCE:
-            yield Finding(Message("only {free:.1f} GB are free for {folder}", free=free / 1e9, folder=folder), "free "
-                                                                                                               "some "
-                                                                                                               "disk "
-                                                                                                               "space")
+            yield Finding(Message("only {free:.1f} GB are free for {folder}", free=free / 1e9, folder=folder), "free some disk space")
     try:
         demo_file()
     except SourceError as error:

@@ -312,7 +312,7 @@ def main() -> None:
             "second",
             "sheared",
             "kills",
-            "training",
+            "learning",
         }
         if "search" in chosen:
             searches(model)
@@ -333,8 +333,8 @@ def main() -> None:
             sheared(model, row)
         if "second" in chosen:
             second(row, Path(folder, "second"))
-        if "training" in chosen:
-            learning(model, row, Path(folder, "training"))
+        if "learning" in chosen:
+            learning(model, row, Path(folder, "learning"))
         if "kills" in chosen:
             kills(row, Path(folder, "kills"))
         if "slider" in chosen:

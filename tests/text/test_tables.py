@@ -81,11 +81,11 @@ def test_an_ablation_spreads_its_measures_into_columns() -> None:
 def test_columns_that_say_the_same_are_named_and_how_a_plan_was_judged_is_compared_among_the_judged() -> None:
     frame = table("board", [*BOARD, {**BOARD[0], "label": "c", "depth": 26}])
     assert set(same(frame)) >= {"bytes", "judged_texts", "judged_tokens"}
-    assert not set(same(frame)) & {"plan", "layers", "ratio", "generation", "C"}
+    assert not set(same(frame)) & {"plan", "layers", "ratio", "writes", "C"}
     other = {**BOARD[0], "evaluation": {**JUDGED, "protocol": {**JUDGED["protocol"], "tokens": 4000}}}
     assert "judged_tokens" not in same(table("board", [*BOARD, other]))
     assert same(table("board", BOARD[:1])) == []  # one row is no comparison
-    assert same(table("board", [{"label": "a", "verdict": None}])) == ["generation"]  # but a column that says nothing goes
+    assert same(table("board", [{"label": "a", "verdict": None}])) == ["writes"]  # but a column that says nothing goes
 
 
 def test_a_sheets_lines_are_the_tables_own_in_any_order() -> None:

@@ -37,7 +37,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "prefill_ratio": "speed.prefill_ratio",
         "cache_bytes": "memory.plan_cache",
         "disk_bytes": "memory.plan_disk",
-        "generation": "verdict",
+        "writes": "verdict",
         **_PROTOCOL,
     },
     "sweep": {"layers": "depth", "rule": "rule", "C": "C", "I": "I", "T": "T", **_COST},
@@ -77,7 +77,7 @@ COLUMNS: dict[str, dict[str, str]] = {
 }
 # The columns of a board that the page shows, and copies as Markdown.
 ON_BOARD = (
-    *("plan", "layers", "ratio", "ratio_low", "ratio_high", "kl", "top1_agreement", "decode_ratio", "parameters", "bytes", "generation"),
+    *("plan", "layers", "ratio", "ratio_low", "ratio_high", "kl", "top1_agreement", "decode_ratio", "parameters", "bytes", "writes"),
     *_PROTOCOL,
 )
 _ABSENT = object()
