@@ -1,4 +1,4 @@
-"""The translations of what users read: one gettext catalogue a language, in assets/locale/LANGUAGE/LC_MESSAGES/layerscope.po."""
+"""The translations of what users read: one gettext catalogue per language, in assets/locale/LANGUAGE/LC_MESSAGES/layerscope.po."""
 
 import gettext
 from functools import cache
@@ -16,7 +16,7 @@ def languages() -> tuple[str, ...]:
 
 @cache
 def catalogue(language: str) -> gettext.NullTranslations:
-    """Return the catalogue of a language; the one of English returns messages as they are.
+    """Return the catalogue of a language; for English, one that returns messages unchanged.
 
     Raises:
         FileNotFoundError: there is no catalogue of this language.

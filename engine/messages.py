@@ -33,7 +33,7 @@ class MessageError(Exception):
 
 
 def message_of(error: BaseException) -> str:
-    """Return an error's message, or its text where it has none."""
+    """Return an error's message, or its text if it has no message."""
     return error.message if isinstance(error, MessageError) else str(error)
 
 
@@ -54,7 +54,7 @@ def _value(value: Any, gettext: Gettext) -> Any:
 
 
 def encode_message(message: str) -> Any:
-    """Return a message as JSON that `decode_message` reads; plain text stays as it is."""
+    """Return a message as JSON that `decode_message` reads; plain text is unchanged."""
     if not isinstance(message, Message):
         return message
     return {"template": message.template, "values": {name: _encoded(value) for name, value in message.values.items()}}

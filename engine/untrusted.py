@@ -21,7 +21,7 @@ DEEPEST = 64  # nested lists and objects
 
 
 class ForeignError(MessageError, ValueError):
-    """What is wrong with a file, in words that follow "cannot be read:"."""
+    """The fault of a file, in words that follow "cannot be read:"."""
 
 
 def real_path(path: str | Path) -> Path:
@@ -78,7 +78,7 @@ def json_of(text: str) -> Any:
     except ForeignError:
         raise
     except (ValueError, RecursionError) as error:
-        raise ForeignError("it is no JSON ({error})", error=str(error)[:100]) from error
+        raise ForeignError("it is not valid JSON ({error})", error=str(error)[:100]) from error
     _require_sound(value)
     return value
 
@@ -96,24 +96,24 @@ def object_in(path: Path, most: int = SMALL) -> dict[str, Any]:
     """
     value = json_in(path, most)
     if not isinstance(value, dict):
-        raise ForeignError("it is no JSON object")
+        raise ForeignError("it is not a JSON object")
     return value
 
 
 def _whole(digits: str) -> int:
     if len(digits) > _DIGITS:
-        raise ForeignError("it holds a number of {count} digits", count=len(digits))
+        raise ForeignError("it contains a number of {count} digits", count=len(digits))
     return int(digits)
 
 
 def _fraction(digits: str) -> float:
     if math.isinf(found := float(digits)):
-        raise ForeignError("it holds {digits}, which is beyond what a float can be", digits=digits[:20])
+        raise ForeignError("it contains {digits}, which is out of the range of a float", digits=digits[:20])
     return found
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ForeignError("it is no JSON ({name} is no finite number)", name=name)
+    raise ForeignError("it is not valid JSON ({name} is not a finite number)", name=name)
 
 
 def _require_sound(value: Any) -> None:
@@ -122,10 +122,10 @@ def _require_sound(value: Any) -> None:
     while waiting:
         one, depth = waiting.pop()
         if depth > DEEPEST:
-            raise ForeignError("it has more than {deepest} lists in one another", deepest=DEEPEST)
+            raise ForeignError("it has more than {deepest} nested lists", deepest=DEEPEST)
         if isinstance(one, dict):
             waiting += [(part, depth + 1) for item in one.items() for part in item]
         elif isinstance(one, list):
             waiting += [(part, depth + 1) for part in one]
         elif isinstance(one, str) and not one.isascii() and any("\ud800" <= letter <= "\udfff" for letter in one):
-            raise ForeignError("it holds half a character (a lone surrogate)")
+            raise ForeignError("it contains an incomplete character (a lone surrogate)")

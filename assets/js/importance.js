@@ -7,7 +7,7 @@
   const wanted = () => ls.widths ?? {}; // the sliders' values on Width
   const clicked = (box, act) => { box.removeAllListeners?.("plotly_click"); box.on("plotly_click", (event) => act(event.points[0])); };
 
-  // The units of a layer that are cut where `left` remain: heads within their KV group.
+  // The units of a layer that are pruned if `left` remain: heads within their KV group.
   const going = (scores, left, group) => {
     const gone = new Set();
     for (let start = 0; start < scores.length; start += group) {

@@ -22,7 +22,7 @@
     return [element("p", {}, fill(words.head_role, told)), rule(words.head_rule), rule(words.head_edges), pattern(unit, words)];
   };
 
-  // The tokens that excite a neuron, each in its context.
+  // The tokens with a neuron's highest activations, each in its context.
   const excited = (unit, words) => {
     const list = element("ol", {class: "ls-excited"});
     unit.excited.forEach((one) => {

@@ -1,4 +1,4 @@
-// Present: a guided view for guests over the whole page. It draws the page's data and requests only the command lines by itself;
+// Present: a guided view for presentations over the whole page. It draws the page's data and requests only the command lines by itself;
 // a button measures what is missing. The link has `?present=1` while it is open.
 "use strict";
 

@@ -49,7 +49,7 @@ def corpus(
     longest = getattr(model.config, "max_position_embeddings", None) or length
     if not 2 <= length <= longest:
         raise SettingsError(
-            "rows of {length} tokens cannot be trained on: they have at least 2, and the model's context is {longest}",
+            "a row has {length} tokens; a training row needs at least 2 and at most the model's context of {longest}",
             length=length,
             longest=longest,
         )
@@ -118,7 +118,7 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
                 domains.append(places.setdefault(document.domain, len(places)))
     if not domains:
         raise TextError(
-            "all {count} documents of {name} share text with the evaluation texts, which only judge; bring other text",
+            "all {count} documents of {name} overlap with the evaluation texts, which must not be trained on; provide other text",
             count=len(dropped),
             name=name,
         )

@@ -46,7 +46,9 @@ def mixture(rows: Rows, proportions: Sequence[float] | None = None) -> Mixture:
     given = [float(len(rows.of(domain))) for domain in rows.domains] if proportions is None else list(proportions)
     if len(given) != len(rows.domains) or not all(0 <= one < math.inf for one in given) or not sum(given):
         raise SettingsError(
-            "{given} are no proportions of {count} domains: write one number from 0 on for each", given=given, count=len(rows.domains)
+            "{given} does not give {count} proportions; write one number of at least 0 for each domain",
+            given=given,
+            count=len(rows.domains),
         )
     return Mixture(rows.domains, tuple(one / sum(given) for one in given), (0,) * len(given))
 
@@ -80,7 +82,8 @@ def reweighted(mix: Mixture, losses: Sequence[float], references: Sequence[float
     for domain, loss, reference in zip(mix.domains, losses, references, strict=True):
         if not math.isfinite(loss) or not math.isfinite(reference):
             raise TextError(
-                "the domain '{domain}' has a held-out loss of {loss} and a reference of {reference}; bring more text of it",
+                "the domain '{domain}' has too little held-out text: its loss is {loss}, its reference {reference}; "
+                "add text to this domain",
                 domain=domain,
                 loss=loss,
                 reference=reference,

@@ -50,7 +50,7 @@ def documents(choice: str, tokenizer: Any) -> Iterator[Document]:
     found = (document for document in _read(choice, tokenizer) if document.text.strip())
     first = next(found, None)
     if first is None:
-        raise TextError("{choice} holds no text to train on", choice=choice)
+        raise TextError("{choice} contains no training text", choice=choice)
     yield first
     yield from found
 
@@ -96,12 +96,14 @@ def _files(path: Path) -> list[tuple[Path, str]]:
         )
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            raise TextError("{path} is no text to train on; its name ends in none of {choices}", path=path, choices=", ".join(SUFFIXES))
+            raise TextError(
+                "{path} cannot be read as training text; its name must end in one of {choices}", path=path, choices=", ".join(SUFFIXES)
+            )
         return [(path, "")]
     inside = ((file, file.relative_to(path).parts) for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
     found = [(file, parts[0] if len(parts) > 1 else "") for file, parts in inside if not any(part.startswith(".") for part in parts)]
     if not found:
-        raise TextError("{path} holds none of {choices}", path=path, choices=", ".join(SUFFIXES))
+        raise TextError("{path} contains no file of type {choices}", path=path, choices=", ".join(SUFFIXES))
     return found
 
 
@@ -146,9 +148,7 @@ def _jsonl(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
             try:
                 record = json_of(line)
             except ForeignError as error:
-                raise TextError(
-                    "{path}: line {number} is no JSON that can be read: {error}", path=path, number=number, error=error
-                ) from error
+                raise TextError("{path}: line {number} is not valid JSON: {error}", path=path, number=number, error=error) from error
             yield _document(record, domain, tokenizer, Message("{path}: line {number}", path=path, number=number))
 
 
@@ -156,7 +156,7 @@ def _parquet(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise TextError("{path} needs pyarrow to be read: pip install 'layerscope[train]'", path=path) from error
+        raise TextError("{path} cannot be read without pyarrow; run: pip install 'layerscope[train]'", path=path) from error
     try:
         with ParquetFile(path) as file:
             columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
@@ -172,35 +172,41 @@ def _hub(choice: str, tokenizer: Any) -> Iterator[Document]:
     try:
         from datasets import load_dataset
     except ImportError as error:
-        raise TextError("{choice} needs datasets to be read: pip install 'layerscope[train]'", choice=choice) from error
+        raise TextError(
+            "{choice} cannot be read without the package datasets; run: pip install 'layerscope[train]'", choice=choice
+        ) from error
     organisation, *rest = choice.removeprefix(HUB).split("/", 2)
     if not rest:
-        raise TextError("'{choice}' is no set of the Hub; write hub:org/name, or hub:org/name/config", choice=choice)
+        raise TextError("'{choice}' does not name a dataset on the Hub; write hub:org/name or hub:org/name/config", choice=choice)
     try:
         for number, record in enumerate(load_dataset(f"{organisation}/{rest[0]}", *rest[1:], split="train", streaming=True)):
             yield _document(record, "", tokenizer, Message("{choice}: row {number}", choice=choice, number=number))
     except TextError:
         raise
     except Exception as error:  # downloads may fail with any error
-        raise TextError("{choice} cannot be fetched: {reason}", choice=choice, reason=reason_of(error)) from error
+        raise TextError("{choice} cannot be downloaded: {reason}", choice=choice, reason=reason_of(error)) from error
 
 
 def _document(record: Any, domain: str, tokenizer: Any, where: str) -> Document:
     """Return the document of a record: its `text`, or else its `messages` in the tokenizer's chat template."""
     text, messages = (record.get(key) if isinstance(record, dict) else None for key in _COLUMNS[:2])
     if not isinstance(text, str) and not isinstance(messages, list):
-        raise TextError("{where} has neither a text nor messages", where=where)
+        raise TextError("{where} has neither the field text nor the field messages", where=where)
     own = str(record.get("domain") or domain)
     return Document(text, own) if isinstance(text, str) else Document(_in_template(messages, tokenizer, where), own, templated=True)
 
 
 def _in_template(messages: Any, tokenizer: Any, where: str) -> str:
     if not tokenizer.chat_template:
-        raise TextError("{where} holds messages, and the model's tokenizer has no chat template; write them as text", where=where)
+        raise TextError(
+            "{where} contains messages, but the model's tokenizer has no chat template; write the messages as text", where=where
+        )
     try:
         return tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
     except Exception as error:  # templates are arbitrary programs
-        raise TextError("{where} holds messages that the chat template refuses: {reason}", where=where, reason=reason_of(error)) from error
+        raise TextError(
+            "{where} contains messages that the chat template rejects: {reason}", where=where, reason=reason_of(error)
+        ) from error
 
 
 _READERS = {".txt": _txt, ".jsonl": _jsonl, ".parquet": _parquet}

@@ -139,7 +139,8 @@ class Rows:
         """
         if len(self) < size:
             raise TextError(
-                "{self_name} has {count} rows of {length} tokens, which is less than one batch of {size}",
+                "{self_name} has {count} rows of {length} tokens, fewer than one batch of {size} rows; provide more "
+                "text or lower the batch size",
                 self_name=self.name,
                 count=len(self),
                 length=self.length,
@@ -162,7 +163,9 @@ class Rows:
         """
         pieces = [piece for part in self.parts for piece in part.held.pieces(self.length, tokens // len(self.parts))]
         if not pieces:
-            raise SettingsError("{tokens} tokens of {count} domains are none to judge on", tokens=tokens, count=len(self.parts))
+            raise SettingsError(
+                "{tokens} tokens of {count} domains are too few to evaluate on; allow more tokens", tokens=tokens, count=len(self.parts)
+            )
         packs = pack_rows(list(enumerate(pieces)), max(self.length, PACK_TOKENS))
         return tuple(replace(pack, name=self.name, fingerprint=self.fingerprint) for pack in packs)
 
@@ -211,7 +214,7 @@ def open_rows(folder: Path, name: str, fingerprint: str, length: int) -> Rows:
         if len(part.train) < length:
             facts = f"{name} ({part.domain})" if part.domain else name
             raise TextError(
-                "{facts} has {count} tokens to train on, which is less than one row of {length}; bring more text",
+                "{facts} has {count} training tokens, fewer than one row of {length}; provide more text",
                 facts=facts,
                 count=len(part.train),
                 length=length,

@@ -14,8 +14,8 @@ UPDATES: tuple[Update, ...] = ("as printed", "as coded")
 class WritingSettings:
     """The amount of text that the source writes: about `tokens` tokens, in documents of at most `length`, `together` at once."""
 
-    tokens: int = field(default=30_000, metadata=control("how many tokens to write; the last document is written to its end", 1))
-    seed: int = field(default=0, metadata=control("the same seed writes the same text", 0))
+    tokens: int = field(default=30_000, metadata=control("number of tokens to write; the last document is completed", 1))
+    seed: int = field(default=0, metadata=control("random seed; the same seed writes the same text", 0))
     length: int = 256
     together: int = 32
 
@@ -28,11 +28,11 @@ class WritingSettings:
         """Return these settings.
 
         Raises:
-            SettingsError: nothing is to be written, or the seed is negative.
+            SettingsError: fewer than 1 token is requested, or the seed is negative.
         """
         if min(self.tokens, self.length, self.together) < 1 or self.seed < 0:
             raise SettingsError(
-                "{tokens} tokens with seed {seed} cannot be written: ask for at least 1, with a seed from 0 on",
+                "the source cannot write {tokens} tokens with seed {seed}; choose at least 1 token and a seed of at least 0",
                 tokens=self.tokens,
                 seed=self.seed,
             )

@@ -61,7 +61,7 @@ def write_own(model: Model, out: Path, settings: WritingSettings) -> Job[Written
         number, silent = number + 1, 0 if texts else silent + 1
         if silent == _PATIENCE:
             raise TextError(
-                "the source has written nothing in {patience} documents; bring text of your own", patience=_PATIENCE * settings.batch[0]
+                "the source wrote {patience} empty documents in a row; provide your own text", patience=_PATIENCE * settings.batch[0]
             )
     return Written(documents, tokens, time.monotonic() - began)
 
@@ -100,7 +100,7 @@ def beginning_of(tokenizer: Any) -> int:
     found = next(iter(tokenizer("")["input_ids"]), tokenizer.eos_token_id)
     found = tokenizer.bos_token_id if found is None else found
     if found is None:
-        raise TextError("the model's tokenizer has no token that a text begins with, so it cannot write by itself; bring text of your own")
+        raise TextError("the model's tokenizer has no start token, so the model cannot write text without a prompt; provide your own text")
     return int(found)
 
 
@@ -151,5 +151,5 @@ def _lines(out: Path, by: dict[str, Any]) -> list[tuple[int, int, int]]:
         ):
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
-        raise TextError("{out} holds another text; choose another name, nothing is ever overwritten", out=out) from error
+        raise TextError("{out} already contains another text and is not overwritten; choose another name", out=out) from error
     return [line[:3] for line in found]

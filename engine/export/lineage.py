@@ -45,7 +45,9 @@ def learned(lineage: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _source_said(step: Mapping[str, Any], say: Say) -> str:
-    return say("It began as {name}, of {depth} layers.", name=step.get("base_model") or step.get("name"), depth=step.get("depth"))
+    return say(
+        "The original model is {name}, with {depth} layers.", name=step.get("base_model") or step.get("name"), depth=step.get("depth")
+    )
 
 
 def _plan_said(step: Mapping[str, Any], say: Say) -> str:
@@ -57,8 +59,9 @@ def _recovery_said(step: Mapping[str, Any], say: Say) -> str:
     ratios = {f"{name}_{side}": number(step[side][name]["ratio"]) for side in ("before", "after") for name in ("kind", "other")}
     named = {"texts": ", ".join(map(name_of, step["text"])), "tokens": f"{step['tokens']:,}"}
     return say(
-        "It learned again from its source: {tokens} tokens of {texts}, training {train} by {loss}. Perplexity, times the source's: on "
-        "held-out text of that kind {kind_before} before and {kind_after} after, on other text {other_before} and {other_after}.",
+        "It was retrained by distillation from its source: {tokens} tokens of {texts}, trained parameters {train}, "
+        "loss {loss}. Perplexity relative to the source: on held-out text of the training kind {kind_before} before "
+        "and {kind_after} after, on other text {other_before} before and {other_after} after.",
         train=step["train"],
         loss=step["loss"],
         **named,

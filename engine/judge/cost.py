@@ -28,7 +28,7 @@ LEVELS = (
     (1.25, "good", "It has a small but measurable cost"),
     (2.0, "fair", "It has a clear cost"),
     (10.0, "poor", "It has a heavy cost: unlikely to be useful without retraining"),
-    (math.inf, "broken", "In effect it is broken: most of what the source knew is gone"),
+    (math.inf, "broken", "It is effectively broken: most of what the source knew is lost"),
 )
 
 
@@ -52,7 +52,7 @@ def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_T
 
 
 def costs(judge: Judge, plans: Sequence[Plan], report: Callable[[Plan, Cost], object]) -> Job[None]:
-    """Measure plans in order and call `tell` with each cost as soon as it is known; remembered costs take no time."""
+    """Measure plans in order and call `tell` with each cost as soon as it is known; cached costs take no time."""
     for number, plan in enumerate(plans):
         label = Message("Plan {number} of {count} ({depth} layers)", number=number + 1, count=len(plans), depth=plan.depth)
         report(plan, cost_of((yield from as_part(judge.judge(plan), label, number, len(plans)))))

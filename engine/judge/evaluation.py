@@ -94,10 +94,13 @@ def windows(
     context = min(context, longest)
     stride = context if stride is None else stride
     if limit < 1:
-        raise SettingsError("{limit} tokens are none to judge on", limit=limit)
+        raise SettingsError("{limit} tokens are too few to evaluate on; allow at least 1", limit=limit)
     if context < 2 or not 1 <= stride <= context:
         raise SettingsError(
-            "context {context} and stride {stride} make no windows; stride lies between 1 and context", context=context, stride=stride
+            "context {context} and stride {stride} give no windows; the context must be at least 2 tokens, and the "
+            "stride between 1 and the context",
+            context=context,
+            stride=stride,
         )
     rows: list[tuple[int, list[int]]] = []
     unscored: list[int] = []
@@ -124,7 +127,7 @@ def windows(
             scored += len(window) - skip
             done = start + len(window)
     if not scored:
-        raise TextError("{texts_name} is too short to judge on: no text of it has two tokens", texts_name=texts.name)
+        raise TextError("{texts_name} is too short to evaluate on; at least one text needs two tokens", texts_name=texts.name)
     packs = pack_rows(rows, max(context, CONTEXT))
     ends = [0]
     for pack in packs:
@@ -177,7 +180,7 @@ class Judge:
         if value is None:
             sums, scored = dict[int, list[float]](), self._scored.setdefault(name, {})
             for index in range(len(self.packs)):
-                yield Progress(Message("Judging the plan"), index / len(self.packs))
+                yield Progress(Message("Evaluating the plan"), index / len(self.packs))
                 for text, scores in self._score(index, plan, scored):
                     sums[text] = [a + b for a, b in zip(sums.get(text, [0.0] * 6), scores, strict=True)]
             value = [[None if not math.isfinite(x) else x for x in sums[text]] for text in sorted(sums)]

@@ -79,11 +79,11 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> li
     else:
         ids = tokenizer(prompt)["input_ids"]
     if not ids:
-        raise TextError("the tokenizer makes no token of the prompt {prompt!r}; write at least a word", prompt=prompt[:40])
+        raise TextError("the tokenizer finds no token in the prompt {prompt!r}; write at least one word", prompt=prompt[:40])
     longest = getattr(model.config, "max_position_embeddings", None)
     if new_tokens < 1 or (longest and len(ids) + new_tokens > longest):
         raise SettingsError(
-            "{count} tokens of prompt and {new_tokens} new ones do not fit in the model's context of {longest}",
+            "{count} prompt tokens and {new_tokens} new tokens do not fit in the model's context of {longest} tokens",
             count=len(ids),
             new_tokens=new_tokens,
             longest=longest,

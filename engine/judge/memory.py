@@ -29,9 +29,7 @@ def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> 
     """
     require_depth(plan, depth_of(model.config))
     if context < 1 or batch < 1:
-        raise SettingsError(
-            "a context of {context} tokens and a batch of {batch} hold nothing; each is at least 1", context=context, batch=batch
-        )
+        raise SettingsError("context is {context} and batch is {batch}; both must be at least 1", context=context, batch=batch)
     every = tuple(model.network.parameters())
     parameters, _ = weigh(model.spec, plan)
     form = form_of(model.config, plan)

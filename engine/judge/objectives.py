@@ -54,13 +54,13 @@ class Places:
 OBJECTIVES: Registry[Callable[[Places], float]] = Registry("objective")  # each returns its sum over the places
 
 
-@OBJECTIVES.register("kl", "the KL divergence from the source's next-token distribution, nats a token")
+@OBJECTIVES.register("kl", "the KL divergence from the source's next-token distribution, nats per token")
 def kl(places: Places) -> float:
     """Return KL(source || plan) of the next-token distributions."""
     return sum(float(divergence(source, plan).sum()) for source, plan in places.paired())
 
 
-@OBJECTIVES.register("perplexity", "the negative log-likelihood of the texts, nats a token")
+@OBJECTIVES.register("perplexity", "the negative log-likelihood of the texts, nats per token")
 def perplexity(places: Places) -> float:
     """Return the plan's negative log-likelihood; divided by the number of places it is the logarithm of its perplexity."""
     wanted = places.next_tokens[:, None].split(ROWS)

@@ -22,7 +22,7 @@ def practice_packs(model: Model, texts: TextSet, tokens: int) -> tuple[Pack, ...
     least = min(protocol.context - 1, tokens)
     if protocol.tokens < least:
         raise TextError(
-            "{texts_name} has {tokens} tokens, which is less than one sequence of {least}; bring more text",
+            "{texts_name} has {tokens} tokens, fewer than one sequence of {least}; provide more text",
             texts_name=texts.name,
             tokens=protocol.tokens,
             least=least,

@@ -33,8 +33,8 @@ def measure_speed(model: Model, plan: Plan, prompt_tokens: int | None = None, ne
         prompt_tokens = min(128, (longest or 160) - new_tokens)
     if min(prompt_tokens, new_tokens, rounds) < 1 or (longest and prompt_tokens + new_tokens > longest):
         raise SettingsError(
-            "{prompt_tokens} prompt tokens, {new_tokens} new tokens and {rounds} rounds cannot be timed: each is "
-            "at least 1, and the model's context is {longest} tokens",
+            "{prompt_tokens} prompt tokens, {new_tokens} new tokens and {rounds} rounds cannot be timed: each must be "
+            "at least 1, and the tokens must fit in the model's context of {longest}",
             prompt_tokens=prompt_tokens,
             new_tokens=new_tokens,
             rounds=rounds,

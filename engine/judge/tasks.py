@@ -91,11 +91,12 @@ def split(model: Model, context: str, continuation: str) -> tuple[list[int], lis
     read = whole[:-1][-(getattr(model.config, "max_position_embeddings", None) or len(whole)) :]
     if not scored or len(scored) > len(read):
         raise TextError(
-            "{continuation!r} after {context!r} has {count} tokens, and {count2} can be read before the last",
+            "{continuation!r} after {context!r} has {count} tokens, but the model can read only {readable} tokens "
+            "before the last; shorten the item",
             continuation=continuation,
             context=context[:40],
             count=len(scored),
-            count2=len(read),
+            readable=len(read),
         )
     return read, scored
 
@@ -144,7 +145,7 @@ def _accuracy(marks: Sequence[bool]) -> tuple[float, float]:
 
 def _require_limit(limit: int | None) -> None:
     if limit is not None and limit < 1:
-        raise SettingsError("a limit of {limit} items leaves nothing to score; it is at least 1, or none for all items", limit=limit)
+        raise SettingsError("the limit of items is {limit}; it must be at least 1, or absent to score all items", limit=limit)
 
 
 # --- lm-evaluation-harness ---
@@ -163,9 +164,9 @@ def evaluate_tasks(model: Model, plan: Plan, tasks: Sequence[str], limit: int | 
     require_depth(plan, model.spec.depth)
     _require_limit(limit)
     if not tasks:
-        raise SettingsError("name at least one task, such as {cloze}", cloze=CLOZE)
+        raise SettingsError("no task was named; name at least one, such as {cloze}", cloze=CLOZE)
     harness = _harness()
-    yield Progress(Message("Looking up the tasks"), 0.0)
+    yield Progress(Message("Finding the tasks"), 0.0)
     manager = _manager(harness, tasks)
     sides = [_wrap(harness, model, live_network(model, side)) for side in (untouched(plan.source_depth), plan)]
     found: list[TaskScore] = []
@@ -204,7 +205,7 @@ def _manager(harness: Any, tasks: Sequence[str]) -> Any:
     unknown = sorted(set(foreign) - set(manager.all_tasks))
     if unknown:
         raise SettingsError(
-            "lm-evaluation-harness knows no task {choices}; `lm_eval ls tasks` lists those it knows", choices=", ".join(unknown)
+            "lm-evaluation-harness has no task {choices}; list its tasks with `lm_eval ls tasks`", choices=", ".join(unknown)
         )
     return manager
 

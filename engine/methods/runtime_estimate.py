@@ -32,7 +32,7 @@ def directions_seconds(model: Model, tokens: int) -> float:
 
 
 def trimming_seconds(model: Model, score: str, compensation: str, tokens: int) -> float:
-    """Return the seconds of trimming by a score on `tokens` tokens, compensated as `beside` says (see widths.py); NaN as above."""
+    """Return the seconds of trimming by a score on `tokens` tokens, with a `compensation` (see widths.py); NaN as above."""
     more = {"refit": REFIT, "bias": 1.2}.get(compensation, 0.0)
     return _seconds(model, 1.2 + _added(SCORES[score].settings, _WIDTH) + more, tokens)
 

@@ -67,7 +67,10 @@ def require_dtype(name: str, dtype: str) -> None:
         torch.zeros(1, dtype=getattr(torch, dtype), device=name)
     except Exception as error:  # each backend raises its own errors
         raise SourceError(
-            "{name} cannot hold {dtype} ({reason}); choose another number format or device", name=name, dtype=dtype, reason=reason_of(error)
+            "{name} does not support {dtype} ({reason}); choose another number format or device",
+            name=name,
+            dtype=dtype,
+            reason=reason_of(error),
         ) from error
 
 

@@ -113,9 +113,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         read=(),
         masks=("attn.bias", "attn.masked_bias"),
         fixed={
-            "heads": Message("its heads are as wide as n_embd / n_head, so with fewer heads a stock class would build wider ones"),
+            "heads": Message("its head size is n_embd / n_head, so with fewer heads the stock class would build wider heads"),
             "channels": Message(
-                "its LayerNorm takes the mean over all channels, so with fewer of them every layer would compute something else"
+                "its LayerNorm takes the mean over all channels, so removing channels would change the result of every layer"
             ),
         },
     ),
@@ -136,12 +136,12 @@ def architecture_of(config: Any) -> Architecture:
     for key in row.depth_scaled:
         if getattr(config, key, False):
             raise UnsupportedModelError(
-                "this {model_type} model sets {key}, which ties a layer's arithmetic to its index; its depth cannot change",
+                "this {model_type} model sets {key}, which makes a layer's computation depend on its index; its depth cannot change",
                 model_type=config.model_type,
                 key=key,
             )
     if getattr(config, "is_heterogeneous", False):
-        raise UnsupportedModelError("this model sets per_layer_config, so that its layers are not alike and cannot be mixed")
+        raise UnsupportedModelError("this model sets per_layer_config, so its layers differ and cannot be mixed")
     if getattr(config, "quantization_config", None):
         raise UnsupportedModelError(
             "the weights are quantised, so layers cannot be mixed; open the unquantised model, or a GGUF file, which is dequantised"
@@ -162,8 +162,8 @@ def require_text_model(model_type: str | None, text: Any) -> None:
     inner = text.get("model_type") if isinstance(text, Mapping) else getattr(text, "model_type", None)
     if inner in ARCHITECTURES:
         raise UnsupportedModelError(
-            "this is a multimodal model of type '{model_type}' around a text model of type '{inner}', and only a "
-            "text model can be opened; save its language model with save_pretrained, and open that folder",
+            "this is a multimodal model of type '{model_type}' with a text model of type '{inner}', and only text "
+            "models are supported; save its language model with save_pretrained and open that folder",
             model_type=model_type,
             inner=inner,
         )
@@ -178,7 +178,7 @@ def row_of(model_type: str) -> Architecture:
     if model_type not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UnsupportedModelError(
-            "models of type '{model_type}' are not supported; supported are {known}", model_type=model_type, known=known
+            "models of type '{model_type}' are not supported; supported types: {known}", model_type=model_type, known=known
         )
     return ARCHITECTURES[model_type]
 

@@ -136,7 +136,7 @@ def config_in(folder: Path) -> dict[str, Any]:
         SourceError: the config is missing or cannot be read, or a companion file is not a regular file.
     """
     if not (folder / "config.json").exists():
-        raise SourceError(only_adapter(folder) or Message("{folder} holds no model: config.json is missing", folder=folder))
+        raise SourceError(only_adapter(folder) or Message("{folder} does not contain a model: config.json is missing", folder=folder))
     try:
         for file in sorted({path for pattern in _READ for path in folder.glob(pattern)}):
             require_regular(file, LARGE)
@@ -225,7 +225,7 @@ def require_memory(spec: ModelSpec, what: str = Message("the model")) -> None:
     if needed > spec.available_bytes:
         smaller = Message(" or choose bfloat16") if spec.bytes_per_parameter > 2 else ""
         raise MemoryLimitError(
-            "{what} needs about {needed:.1f} GB in {dtype} ({parameters:.2f} billion parameters), but "
+            "{what} needs about {needed:.1f} GB in {dtype} ({parameters:.2f} billion parameters), but only "
             "{available_bytes:.1f} GB are free; free some memory{smaller}",
             what=what,
             needed=needed / 1e9,

@@ -90,16 +90,15 @@ def no_weights(folder: Path) -> str:
         return adapter
     if shards := sorted(path.name for path in folder.glob("*.safetensors")):
         return Message(
-            "{folder} holds {count} .safetensors files, such as {shards}, and neither model.safetensors nor "
-            "model.safetensors.index.json, which says what lies in which; fetch the index, or rename a single "
-            "file to model.safetensors",
+            "{folder} has {count} .safetensors files, such as {shards}, but neither model.safetensors nor the index "
+            "model.safetensors.index.json; download the index, or rename a single file to model.safetensors",
             folder=folder,
             count=len(shards),
             shards=shards[0],
         )
     pickled = next((path.name for path in folder.glob("*.bin")), None)
     hint = Message("; {pickled} is a pickle, which is not opened: convert it with save_pretrained", pickled=pickled) if pickled else ""
-    return Message("{folder} holds no model: no .safetensors file in it{hint}", folder=folder, hint=hint)
+    return Message("{folder} does not contain a model: it has no .safetensors file{hint}", folder=folder, hint=hint)
 
 
 def only_adapter(folder: Path) -> str:
@@ -109,11 +108,11 @@ def only_adapter(folder: Path) -> str:
         return ""
     base = str(json_in(folder / "adapter_config.json").get("base_model_name_or_path") or "its model")[:200]
     return Message(
-        "{folder} holds only an adapter for {base}; open merged:{folder2} to use it merged into that model, "
-        "or merge it yourself (peft's merge_and_unload, then save_pretrained)",
+        "{folder} contains only an adapter for {base}; open {merged} to merge it into that model, or merge it yourself "
+        "(peft's merge_and_unload, then save_pretrained)",
         folder=folder,
         base=base,
-        folder2=folder,
+        merged=f"merged:{folder}",
     )
 
 
@@ -134,15 +133,17 @@ def require_code_allowed(folder: Path, trusted: bool) -> None:
         architecture_of(SimpleNamespace(**{**config, "model_type": str(config.get("model_type"))}))
         if not trusted:
             raise SourceError(
-                "{folder} wants Python files of its own to be run (auto_map in {name}), which is never done unasked; "
-                "remove auto_map to open it with transformers' own classes, or use --trust-remote-code in the "
-                "terminal if you trust the files",
+                "{folder} needs its own Python files to be run (auto_map in {name}), which requires your permission; "
+                "remove auto_map to open it with transformers' own classes, or use --trust-remote-code in the terminal "
+                "if you trust the files",
                 folder=folder,
                 name=name,
             )
         if "--" in json.dumps(wanted):  # transformers would download it
             raise SourceError(
-                "{folder} wants code of another repository to be run (auto_map in {name}); put it into the folder", folder=folder, name=name
+                "{folder} needs code from another repository to be run (auto_map in {name}); copy the code into the folder",
+                folder=folder,
+                name=name,
             )
 
 
@@ -224,7 +225,7 @@ def _family(folder: Path) -> tuple[str, str]:
     """Return a config's model_type, read as plain JSON, and the reason why the model cannot be opened ("" if it can)."""
     path = folder / "config.json"
     if not path.is_file():
-        return "", only_adapter(folder) or Message("{folder} holds no model: config.json is missing", folder=folder)
+        return "", only_adapter(folder) or Message("{folder} does not contain a model: config.json is missing", folder=folder)
     try:
         values = object_in(path, CONFIG_BYTES)
         config = SimpleNamespace(**{**values, "model_type": str(values.get("model_type") or "")})

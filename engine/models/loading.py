@@ -57,7 +57,7 @@ def resolve(source: ModelSource) -> Job[tuple[Path, ModelSpec]]:
         MemoryLimitError: there is not enough memory.
     """
     if source.kind == "hub":
-        yield Progress(Message("Fetching {location}", location=source.location))
+        yield Progress(Message("Downloading {location}", location=source.location))
         folder = download(source)
     elif source.kind == "folder":
         folder = Path(source.location)
@@ -78,7 +78,7 @@ def converted(source: ModelSource) -> Job[Path]:
     gguf = Path(source.location)
     folder = converted_folder(gguf)
     if not folder.exists():
-        yield Progress(Message("Looking at {gguf_name}", gguf_name=gguf.name))
+        yield Progress(Message("Checking {gguf_name}", gguf_name=gguf.name))
         require_memory(inspect_gguf(gguf, replace(source, dtype="float32")), "converting this GGUF file")
         yield from in_fresh_process("engine.models.gguf.convert", {"gguf": str(gguf), "target": str(folder)}, "Converting")
     return folder
@@ -105,14 +105,14 @@ def merged(source: ModelSource) -> Job[Path]:
 def inspected(folder: Path, source: ModelSource) -> tuple[Any, ModelSpec]:
     """Return the config and spec of a source whose safetensors lie in `folder`; see `inspect_folder`.
 
-    A merged model's spec also has what is left out of the model below its adapter, and the notes about it.
+    A merged model's spec also has the omitted tensors of the adapter's base model, and the notes about it.
     """
     config, spec = inspect_folder(folder, source)
     if source.kind != "adapter":
         return config, spec
     base = base_of_adapter(Path(source.location))
     _, below = inspect_folder(base, replace(source, kind="folder", location=str(base), dtype="auto"))
-    notes = [Message("of the model below the adapter: {note}", note=note) for note in below.notes]
+    notes = [Message("the adapter's base model: {note}", note=note) for note in below.notes]
     return config, replace(spec, left_out=(*below.left_out, *spec.left_out), notes=(*notes, *spec.notes))
 
 
@@ -135,7 +135,7 @@ def open_model(source: ModelSource, check: Callable[[ModelSpec], object] | None 
     network = read_network(folder, spec.dtype, source.trust_remote_code).to(source.device)
     yield Progress(Message("Reading the tokenizer"))
     tokenizer = read_tokenizer(folder, source.trust_remote_code)
-    yield Progress(Message("Taking the fingerprint"))
+    yield Progress(Message("Computing the fingerprint"))
     opened = Model(source, spec, folder, network.config, network, tokenizer, fingerprint_of(folder), Turn())
     remember(source, spec.name, spec.model_type)
     return opened
@@ -151,7 +151,7 @@ def read_tokenizer(folder: Path, trust_remote_code: bool = False, **options: Any
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code, **options)
         tokenizer(_TRIED)
     except Exception as error:  # tokenizer files fail in many ways
-        raise SourceError("{folder} has no tokenizer that can be read: {reason}", folder=folder, reason=reason_of(error)) from error
+        raise SourceError("the tokenizer in {folder} cannot be read: {reason}", folder=folder, reason=reason_of(error)) from error
     return tokenizer
 
 
@@ -190,7 +190,7 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
     missing = sorted(info["missing_keys"]) + [str(item[0]) for item in info.get("mismatched_keys", ())]
     if missing:
         raise SourceError(
-            "the weights in {folder} are incomplete: {count} missing or of the wrong shape, such as {patterns}",
+            "the weights in {folder} are incomplete; tensors missing or of the wrong shape: {count}, such as {patterns}",
             folder=folder,
             count=len(missing),
             patterns=patterns(missing),
@@ -218,7 +218,7 @@ def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, s
     for name in _SPECIAL:
         named = [value for value in (written.get(name), getattr(config, name, None)) if value not in (None, [])]
         tokens[name] = next((value for value in named if _may_be(name, value, config)), None)
-    return GenerationConfig(**tokens), Message("it is no JSON object") if own is None else _fault(own, config)
+    return GenerationConfig(**tokens), Message("it is not a JSON object") if own is None else _fault(own, config)
 
 
 def _fault(own: dict[str, Any], config: Any) -> str:

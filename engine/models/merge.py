@@ -38,7 +38,7 @@ def _merge(adapter: Path, base: Path, partial: Path) -> Job[None]:
     values, tensors = adapter_values(adapter), _tensors(adapter)
     _require_fit(adapter, _wrapped(adapter, empty_network(read_config(base)), values, tensors), tensors)
     tokenizer = _tokenizer(adapter, base)
-    yield Progress(Message("Reading the model below the adapter"), 0.1)
+    yield Progress(Message("Reading the adapter's base model"), 0.1)
     network = read_network(base, str(read_config(base).dtype).removeprefix("torch."))
     yield Progress(Message("Merging the adapter"), 0.5)
     wrapped = _wrapped(adapter, network, values, tensors)
@@ -69,10 +69,10 @@ def _tensors(adapter: Path) -> dict[str, Any]:
         kind = str(tensor.dtype).removeprefix("torch.")
         if kind not in _KINDS:
             raise UnsupportedModelError(
-                "{name} in {file_name} holds numbers of type {kind}, which are not read here", name=name, file_name=file, kind=kind
+                "{name} in {file_name} has dtype {kind}, which is not supported", name=name, file_name=file, kind=kind
             )
         if not tensor.isfinite().all():
-            raise SourceError("{path}: {name} holds numbers that are not finite", path=file, name=name)
+            raise SourceError("{path}: {name} contains numbers that are not finite", path=file, name=name)
     return tensors
 
 
@@ -97,7 +97,7 @@ def _wrapped(adapter: Path, network: Any, values: Mapping[str, Any], tensors: Ma
     try:
         from peft import get_peft_model
     except ImportError as error:
-        raise SourceError("an adapter is merged with peft, which is not installed; run: pip install 'layerscope[train]'") from error
+        raise SourceError("merging an adapter needs peft, which is not installed; run: pip install 'layerscope[train]'") from error
     config = lora_config(values, max((size for tensor in tensors.values() for size in tensor.shape), default=0))
     if network.config.tie_word_embeddings and _touches_ends(network, tensors):
         _untie(network)
@@ -129,14 +129,14 @@ def _untie(network: Any) -> None:
 
 
 def _require_fit(adapter: Path, wrapped: Any, tensors: Mapping[str, Any]) -> None:
-    """Raise SourceError unless the file holds exactly the tensors of a wrapped network, of the same shapes; copies of the embedding and
+    """Raise SourceError unless the file contains exactly the tensors of a wrapped network, of the same shapes; copies of the embedding and
     the head may be there too."""
     needed, all_known = _state(wrapped), _state(wrapped, ends=True)
     unfit = [name for name in needed if name not in tensors]
     unfit += [name for name, tensor in tensors.items() if name not in all_known or all_known[name].shape != tensor.shape]
     if unfit:
         raise SourceError(
-            "the adapter in {adapter} does not fit its model: {count} tensors differ, such as {unfit}",
+            "the adapter in {adapter} does not fit its base model: {count} tensors differ, such as {unfit}",
             adapter=adapter,
             count=len(unfit),
             unfit=unfit[0],
@@ -151,7 +151,9 @@ def _fill(adapter: Path, wrapped: Any, tensors: Mapping[str, Any]) -> None:
     needed, all_known = _state(wrapped), _state(wrapped, ends=True)
     for name in tensors.keys() - needed.keys():
         if not torch.equal(all_known[name], tensors[name].to(all_known[name].dtype)):
-            raise SourceError("the adapter in {adapter} holds its own {name}, which differs from its model's", adapter=adapter, name=name)
+            raise SourceError(
+                "the adapter in {adapter} has its own {name}, which differs from the base model's", adapter=adapter, name=name
+            )
     set_peft_model_state_dict(wrapped, {name: tensors[name] for name in needed})
     unfit = [name for name, held in _state(wrapped).items() if not torch.equal(held, tensors[name].to(held.dtype))]
     if unfit:  # the installed peft differs from the one this code was written for
@@ -177,7 +179,7 @@ def _add(module: Any) -> None:
 def _require_finite(network: Any) -> None:
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():
-            raise SourceError("{name} is beyond the range of its numbers once the adapter is merged", name=name)
+            raise SourceError("merging the adapter takes {name} out of the range of its dtype", name=name)
 
 
 if __name__ == "__main__":

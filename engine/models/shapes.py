@@ -35,7 +35,7 @@ def shaped_config(config: Any, shape: Shape) -> Any:
     old = shape_of(config)
     for axis, same in (("heads", shape.heads == old.heads), ("channels", shape.channels == old.channels)):
         if not same and (reason := architecture_of(config).fixed.get(axis)):
-            raise PlanError("the {axis} of {model_type} cannot be cut: {reason}", axis=axis, model_type=config.model_type, reason=reason)
+            raise PlanError("the {axis} of {model_type} cannot be pruned: {reason}", axis=axis, model_type=config.model_type, reason=reason)
     if not 1 <= shape.groups <= shape.heads or shape.heads % shape.groups:
         raise PlanError("{heads} query heads cannot share {groups} KV groups evenly", heads=shape.heads, groups=shape.groups)
     values = config.to_dict()
@@ -49,7 +49,7 @@ def shaped_config(config: Any, shape: Shape) -> Any:
         return type(config).from_dict(values)
     except Exception as error:  # each config class validates in its own way
         raise PlanError(
-            "{model_type} models have no shape of {heads} heads, {neurons} neurons, {channels} channels: {error}",
+            "{model_type} does not support {heads} heads, {neurons} neurons and {channels} channels: {error}",
             model_type=config.model_type,
             heads=shape.heads,
             neurons=shape.neurons,

@@ -1,4 +1,4 @@
-"""Parse model sources: what they name, where their files lie, and how Hub models are downloaded."""
+"""Parse model sources, find their files, and download Hub models."""
 
 import os
 from pathlib import Path
@@ -42,17 +42,17 @@ def parse_source(text: str, dtype: str = "auto", device: str = "cpu") -> ModelSo
     if text.startswith("hub:"):
         match = HUB_ID.fullmatch(text)
         if match is None:
-            raise SourceError("'{text}' is no Hub id; write hub:org/name", text=text)
+            raise SourceError("'{text}' is not a Hub id; write hub:org/name", text=text)
         return ModelSource("hub", match[1], match[2], dtype, device)
     merged = text.startswith("merged:")
     try:
         path = real_path(text.removeprefix("merged:"))
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError) as error:
-        raise SourceError("'{text}' is no path that can be read", text=text[:200]) from error
+        raise SourceError("'{text}' is not a valid path", text=text[:200]) from error
     if merged:
         if not only_adapter(path):
-            raise SourceError("{path} is no folder with an adapter alone, so there is nothing to merge; open it without merged:", path=path)
+            raise SourceError("{path} does not contain an adapter alone, so there is nothing to merge; open it without merged:", path=path)
         return ModelSource("adapter", str(path), dtype=dtype, device=device)
     if is_folder:
         return ModelSource("folder", str(path), dtype=dtype, device=device)
@@ -96,8 +96,8 @@ def base_of_adapter(adapter: Path) -> Path:
         )
     except Exception as error:  # not in the cache, or not a valid name
         raise SourceError(
-            "the adapter in {adapter} is for '{named}', which is not on this machine; fetch that model, or write "
-            "the path of its folder as base_model_name_or_path into adapter_config.json",
+            "the adapter in {adapter} is for '{named}', which is not on this machine; download that model, or set "
+            "base_model_name_or_path in adapter_config.json to the path of its folder",
             adapter=adapter,
             named=f"{named}@{revision}"[:200] if revision else named[:200],
         ) from error
@@ -108,14 +108,14 @@ def merged_folder(adapter: Path, base: Path) -> Path:
     tokenizers included, and the version of the merge."""
     for name in ("adapter_config.json", WEIGHTS):
         if not (adapter / name).is_file():
-            raise SourceError("{adapter} holds no {file_name}", adapter=adapter, file_name=name)
+            raise SourceError("{adapter} does not contain {file_name}", adapter=adapter, file_name=name)
     own = _digests(adapter, adapter / "adapter_config.json", adapter / WEIGHTS)
     below = _digests(base, base / "config.json", *weight_files(base))
     return cache_folder() / "converted" / f"merged-{content_key(MERGING, own, below)[:24]}"
 
 
 def _digests(folder: Path, *files: Path) -> list[tuple[str, str]]:
-    """Return the names and the digests of files, and of the files of a tokenizer beside them."""
+    """Return the names and the digests of files, and of the tokenizer files in the same folder."""
     companions = sorted({path for pattern in COMPANIONS for path in folder.glob(pattern)} - {*files})
     try:
         for file in companions:
@@ -169,7 +169,9 @@ def download(source: ModelSource) -> Path:
     except LocalEntryNotFoundError as error:
         how = Message("HF_HUB_OFFLINE is set") if os.environ.get("HF_HUB_OFFLINE") else Message("the Hub cannot be reached")
         raise SourceError(
-            "hub:{location} is not on this machine and {how}; open a local folder, or connect", location=source.location, how=how
+            "hub:{location} is not on this machine and {how}; open a local folder, or connect to the internet",
+            location=source.location,
+            how=how,
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise SourceError("hub:{location} cannot be fetched: {reason}", location=source.location, reason=reason_of(error)) from error
+        raise SourceError("hub:{location} cannot be downloaded: {reason}", location=source.location, reason=reason_of(error)) from error

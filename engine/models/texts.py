@@ -52,7 +52,7 @@ def calibration_of(texts: tuple[str, ...], name: str = "texts") -> TextSet:
     """
     texts = tuple(text.strip() for text in texts if text.strip())
     if not texts:
-        raise TextError("{name} holds no text; write one text a line, five to ten sentences are enough", name=name)
+        raise TextError("{name} contains no text; write one text per line (five to ten sentences are enough)", name=name)
     return TextSet(name, texts, hashlib.sha256(json.dumps(texts).encode()).hexdigest())
 
 
@@ -85,7 +85,7 @@ def read_texts(path: Path) -> TextSet:
     try:
         return calibration_of(tuple(text_in(path, LARGE).splitlines()), str(path))
     except FileNotFoundError as error:
-        raise TextError("{path} does not exist; name a UTF-8 file with one text a line", path=path) from error
+        raise TextError("{path} does not exist; name a UTF-8 file with one text per line", path=path) from error
     except ForeignError as error:
         raise TextError("{path} cannot be read: {error}", path=path, error=error) from error
     except OSError as error:
@@ -107,7 +107,7 @@ def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, .
     for text, words in enumerate(calibration.texts):
         row = tokens_of(tokenizer, config, words, limit)
         if not row:
-            raise TextError("the tokenizer makes no token of the text {words!r}", words=words[:40])
+            raise TextError("the tokenizer finds no token in the text {words!r}", words=words[:40])
         rows.append((text, row))
     return pack_rows(rows)
 
@@ -133,8 +133,8 @@ def require_known(ids: list[int], config: Any, text: str) -> list[int]:
     """
     if ids and max(ids) >= config.vocab_size:
         raise TextError(
-            "the tokenizer makes token {layers} of the text {text!r}, and the model knows {vocab_size} tokens",
-            layers=max(ids),
+            "the tokenizer gives token {token} for the text {text!r}, but the model has only {vocab_size} tokens",
+            token=max(ids),
             text=text[:40],
             vocab_size=config.vocab_size,
         )

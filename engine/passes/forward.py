@@ -82,7 +82,7 @@ def capture(model: Model, pack: Pack) -> Capture:
         for hook in hooks:
             hook.remove()
     if not torch.isfinite(last[0]).all():
-        raise SourceError("the model's hidden states are not finite numbers in {dtype}; try float32 or bfloat16", dtype=model.spec.dtype)
+        raise SourceError("the model's hidden states are not finite in {dtype}; try float32 or bfloat16", dtype=model.spec.dtype)
     model.paces.append((time.perf_counter() - began) / work_of_pass(model, pack.ids.shape[1]))
     assert torch.equal(norm(last[0]), final), "the final norm of the architecture table is not the network's last step"
     return Capture(pack, (*states, last[0]), tuple(calls), final)

@@ -39,7 +39,7 @@ def full(model: Model, plan: Plan, packs: Sequence[Pack], take: Take) -> Job[int
                 weight = block.get_parameter(f"{name}.weight").requires_grad_(True)
                 weight.register_post_accumulate_grad_hook(_shown(take, place, f"{name}.weight"))
     for number, ids in enumerate(texts):
-        yield Progress(Message("Gradients, a text at a time"), number / len(texts))
+        yield Progress(Message("Gradients, text by text"), number / len(texts))
         with model.lock:
             _backward(network, ids.to(model.source.device))
     return len(texts)

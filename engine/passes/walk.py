@@ -107,9 +107,7 @@ class Walk:
                 state = self._block(block, number, one, see, inputs, keep)
             if state is not None:
                 if not bool(torch.isfinite(state).all()):
-                    raise SourceError(
-                        "the plan's hidden states are not finite numbers in {dtype}; try float32", dtype=self.model.spec.dtype
-                    )
+                    raise SourceError("the plan's hidden states are not finite in {dtype}; try float32", dtype=self.model.spec.dtype)
                 self.states[number] = state
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ def read_saved(files: Sequence[Path]) -> Any:
     plans = [file for file in files if file not in tensors]
     if len(plans) != 1:
         raise PlanError(
-            "{count} plans were chosen; choose one .json, with its .tensors.safetensors if it has one, or one .zip", count=len(plans)
+            "{count} plans were chosen; choose a single .json (with its .tensors.safetensors, if any) or a single .zip", count=len(plans)
         )
     value = read_json(plans[0])
     for file in tensors:
@@ -48,7 +48,7 @@ def read_saved(files: Sequence[Path]) -> Any:
         if zipfile.is_zipfile(plans[0]):
             _unpack(plans[0])
     except BROKEN_ZIP as error:
-        raise PlanError("{name} is no zip that can be read: {reason}", name=plans[0].name, reason=reason_of(error)) from error
+        raise PlanError("{name} is not a readable zip file: {reason}", name=plans[0].name, reason=reason_of(error)) from error
     return value
 
 

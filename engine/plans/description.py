@@ -16,7 +16,7 @@ def require_depth(plan: Plan, depth: int) -> None:
     """Raise PlanError if a plan was made for a model of another depth."""
     if plan.source_depth != depth:
         raise PlanError(
-            "this plan is for a model of {source_depth} layers; the open model has {depth}", source_depth=plan.source_depth, depth=depth
+            "this plan needs a model of {source_depth} layers, but the open model has {depth}", source_depth=plan.source_depth, depth=depth
         )
 
 
@@ -88,17 +88,17 @@ def _width_said(plan: Plan, say: Say) -> Iterator[str]:
         yield say("The residual stream keeps {count} channels ({method}).", count=len(trim.channels), method=method)
     done = done_beside(plan)
     if "refit" in done:
-        yield say("What reads the parts that were cut is solved again on those that are left.")
+        yield say("The projections that read pruned parts are refitted to the kept parts.")
     if "bias" in done:
-        yield say("What reads the parts that were cut has their mean as a bias (FLAP).")
+        yield say("The projections that read pruned parts get the mean of these parts as a bias (FLAP).")
     if "redistributed" in done:
-        yield say("The heads that stay take on what the pruned ones had (Minitron).")
+        yield say("Pruned heads are redistributed to kept heads (Minitron).")
     if "learned" in done:
-        yield say("The projections that are left learned while the masks chose them (Sheared LLaMA).")
+        yield say("The kept projections were trained together with the masks (Sheared LLaMA).")
 
 
 def done_beside(plan: Plan) -> tuple[str, ...]:
-    """Return what was done to a plan's width besides cutting: "refit", "bias", "redistributed" (see engine/methods/width/widths.py),
+    """Return how a plan's width was compensated: "refit", "bias", "redistributed" (see engine/methods/width/widths.py),
     "learned" (engine/methods/learned/sheared.py)."""
     if plan.width is None or not any(block.trim.refits for block in plan.blocks if block.trim):
         return ()
@@ -116,7 +116,7 @@ def _fold_said(plan: Plan, block: Block, say: Say) -> str:
     facts = {"absorbed": absorbed, "home": block.home, "layer": layers[0], "lost": lost}
     if len(layers) == 1 and lost:
         return say(
-            "Layers {absorbed} fold into {home}: it takes the projections of {layer} and keeps its own norms; nothing of {lost} is left.",
+            "Layers {absorbed} fold into {home}: it takes the projections of {layer} and keeps its own norms; {lost} is dropped.",
             **facts,
         )
     if len(layers) == 1:

@@ -25,7 +25,7 @@ def plan_outputs(config: Any, plan: Plan, form: PlanForm, places: dict[str, Tens
     stems = (row.blocks, row.blocks.split(".", 1)[1])  # base-model checkpoints omit the first word
     stem = next((s for s in stems if any(name.startswith(f"{s}.0.") for name in places)), None)
     if stem is None:
-        raise ExportError("no tensor of the checkpoint is named {blocks}.0.…, so its layers cannot be told apart", blocks=row.blocks)
+        raise ExportError("no tensor of the checkpoint is named {blocks}.0.…, so its layers cannot be identified", blocks=row.blocks)
     maker = _Maker(config, form.shape, stem, places, dtype)
     pattern = re.compile(rf"{re.escape(stem)}\.(\d+)\.(.+)")
     layers: dict[int, list[str]] = {}
@@ -63,7 +63,7 @@ class _Maker:
         sources = [block.home, *(layer for layer, _ in block.mix if projection)]
         for layer in sources:
             if self._named(layer, rest) not in self._places:
-                raise ExportError("the source holds no tensor {name}, which the plan needs", name=self._named(layer, rest))
+                raise ExportError("the source lacks the tensor {name}, which the plan needs", name=self._named(layer, rest))
         place = self._places[self._named(sources[-1], rest)]
         kind, shape = self._kind(place), place.shape
         if block.trim is not None and (axes := self._cutter.axes(rest)):

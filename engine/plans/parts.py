@@ -122,5 +122,7 @@ def require_kept(block: Block) -> None:
         kept = None if block.trim is None else getattr(block.trim, axis)
         if kept is not None and (not kept or list(kept) != sorted(set(kept)) or kept[0] < 0):
             raise PlanError(
-                "the block of home {home} must keep its {axis} each once, in order, and at least one", home=block.home, axis=axis
+                "the block with home {home} must list at least one of its {axis}, in order and without repetition",
+                home=block.home,
+                axis=axis,
             )

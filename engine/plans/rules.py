@@ -17,7 +17,7 @@ def _compose(home: int, parts: Sequence[tuple[float, Block]]) -> Block:
     return Block(home, tuple((layer, value) for layer, value in sorted(total.items()) if value != 0.0))
 
 
-@RULES.register("reference", "the last layer's projections under the first one's norms: what LaCo's code computes", reference="2402.11187")
+@RULES.register("reference", "the last layer's projections with the first layer's norms, as LaCo's code computes", reference="2402.11187")
 def reference(group: Sequence[Block]) -> Block:
     """Return the last block's projections under the first block's norms: the result of LaCo's published code.
 
@@ -59,7 +59,9 @@ def untouched(depth: int) -> Plan:
 def fold(blocks: tuple[Block, ...], first: int, count: int, rule: str) -> tuple[Block, ...]:
     """Return blocks with `count` of them, starting at index `first`, folded into one by a rule."""
     if count < 2 or first < 0 or first + count > len(blocks):
-        raise PlanError("cannot fold {count} blocks from {first} on in a model of {count2}", count=count, first=first, count2=len(blocks))
+        raise PlanError(
+            "cannot fold {count} blocks from block {first} in a model of {depth} blocks", count=count, first=first, depth=len(blocks)
+        )
     return (*blocks[:first], RULES.require(rule).run(blocks[first : first + count]), *blocks[first + count :])
 
 
@@ -73,7 +75,7 @@ def fold_spans(depth: int, spans: Sequence[tuple[int, int]], rule: str) -> Plan:
     for first, last in sorted(spans):
         if not (0 <= first < last < depth):
             raise PlanError(
-                "a fold must span at least two of the layers 0 to {depth}, not {first} to {last}", depth=depth - 1, first=first, last=last
+                "a fold must span at least two layers between 0 and {depth}; got {first} to {last}", depth=depth - 1, first=first, last=last
             )
         if joined and first <= joined[-1][1]:
             joined[-1][1] = max(last, joined[-1][1])

@@ -32,7 +32,9 @@ def mix_tensors(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype)
     for weight, tensor in rest:
         if tensor.shape != first.shape:
             raise PlanError(
-                "layers of different shapes cannot be mixed: {shape} and {shape2}", shape=tuple(first.shape), shape2=tuple(tensor.shape)
+                "layers of different shapes cannot be mixed: {shape} and {other_shape}",
+                shape=tuple(first.shape),
+                other_shape=tuple(tensor.shape),
             )
         total += tensor.to(torch.float32) * weight  # no fused multiply-add, so that every processor gives the same bits
     return total.to(dtype)
@@ -50,7 +52,7 @@ def repaired(parts: Iterable[tuple[float, torch.Tensor]], dtype: torch.dtype, ma
     width = values.shape[-1] if transposed else values.shape[0]
     if matrix.numel() > 1 and matrix.shape != (width, width):
         raise PlanError(
-            "the repair {mark} is a map of {shape}, made for a model of another width than {width}",
+            "the repair {mark} is a map of shape {shape}, which does not fit the model's width of {width}",
             mark=mark[:12],
             shape=tuple(matrix.shape),
             width=width,
@@ -73,7 +75,7 @@ def unpack_mask(bits: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Return a mask packed by `pack_mask` as bool of a shape."""
     size = int(torch.Size(shape).numel())
     if bits.numel() != -(-size // 8):
-        raise PlanError("a mask of this plan is for a tensor of another size than {shape}", shape=tuple(shape))
+        raise PlanError("a mask of this plan does not fit a tensor of shape {shape}", shape=tuple(shape))
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=size).reshape(shape)).bool()
 
 

@@ -116,11 +116,11 @@ def _read(path: Path) -> torch.Tensor:
         require_regular(path)
         (tensor,) = load_file(path).values()
         if _mark(tensor) != path.stem:
-            raise ForeignError("it is not as it was written")
+            raise ForeignError("its content has changed since it was written")
     except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a dtype that torch lacks
         raise PlanError(
-            "the tensor {stem} of this plan is not on this machine; bring the plan's .tensors.safetensors with "
-            "its file, or make the plan again",
+            "the tensor {stem} of this plan is not on this machine; copy the plan's .tensors.safetensors next to its "
+            "file, or create the plan again",
             stem=path.stem[:12],
         ) from error
     return tensor
@@ -163,8 +163,8 @@ def unpack_tensors(file: Path) -> None:
         require_regular(file)
         found = load_file(file)
     except (OSError, ValueError, KeyError, SafetensorError) as error:  # KeyError: a dtype that torch lacks
-        raise PlanError("{file} holds the plan's tensors and cannot be read: {error}", file=file, error=error) from error
+        raise PlanError("the plan's tensors in {file} cannot be read: {error}", file=file, error=error) from error
     for mark, tensor in found.items():
         if name_tensor(tensor) != mark:
-            raise PlanError("{file} holds a tensor that is not the one its plan names", file=file)
+            raise PlanError("{file} contains a tensor with another fingerprint than its plan names", file=file)
         keep_tensor(mark)

@@ -1,7 +1,7 @@
 """Width arithmetic: which rows and columns of a tensor are kept, and how norms and embeddings compensate for removed channels.
 
 There are two forms of the same model. In the trimmed form tensors are really smaller; exports and live networks use it. In the masked form
-tensors keep the source's shape, with zeros where something was cut; evaluation uses it, so that states stay comparable with the source's.
+tensors keep the source's shape, with zeros where a part was cut; evaluation uses it, so that states stay comparable with the source's.
 RMSNorm divides by the root mean square over its channels: over H' instead of H channels it gives sqrt(H' / H) of the masked result. Gains
 are therefore multiplied by sqrt(H / H') and the epsilon by H / H', and both forms compute the same. `plain` leaves the gains unchanged
 (Minitron's trimming); its masked form multiplies them by sqrt(H' / H).
@@ -91,7 +91,7 @@ class Cutter:
             start += self.shape.size(part)
         found = torch.cat(parts)
         if len(found) and int(found.max()) >= start:
-            raise PlanError("this plan keeps what the open model does not have: its {axis} axis is {start} wide", axis=axis, start=start)
+            raise PlanError("this plan keeps indices beyond the open model's width: its {axis} axis has {start}", axis=axis, start=start)
         return None if whole else found
 
     def _kept(self, axis: str, trim: Trim) -> torch.Tensor | None:

@@ -28,12 +28,12 @@ Ablate = Callable[[SimilarityMeter, Judge, LacoSettings], "Job[Ablation]"]
 
 
 QUESTIONS = {
-    "drop-or-merge": "Do the folds cost less when layers are merged, or when they are dropped?",
-    "iterative-or-at-once": "Is it worth measuring anew after every fold, or may all folds be placed at once?",
-    "acceptance": "Which measure tells plans apart: the cosine, the KL divergence or CKA?",
-    "C": "What do more layers in one fold change?",
-    "I": "What does a longer way down after a fold change?",
-    "T": "What does a lower threshold change?",
+    "drop-or-merge": "Do folds cost less when layers are merged or when they are dropped?",
+    "iterative-or-at-once": "Is it worth measuring again after every fold, or can all folds be placed at once?",
+    "acceptance": "Which measure separates good plans from bad ones: the cosine, the KL divergence or CKA?",
+    "C": "What changes with more layers per fold?",
+    "I": "What changes with a longer step down after a fold?",
+    "T": "What changes with a lower threshold?",
     "calibration": "Does the plan depend on the texts that similarity is measured on?",
 }
 

@@ -1,6 +1,6 @@
-"""After shapes were measured: their speed, the Pareto front, and how well rankings would have chosen.
+"""Evaluate measured shapes: their speed, the Pareto front, and the quality of two rankings.
 
-A ranking is judged by how well it predicts cost before anything is measured: ours by the estimate, and Minitron's by size (ModelOpt sorts
+A ranking is evaluated by how well it predicts cost before any measurement: ours by the estimate, and Minitron's by size (ModelOpt sorts
 the shapes within the budget by size, the largest first, and measures the first ten; 2407.14679).
 """
 

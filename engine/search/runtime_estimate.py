@@ -70,7 +70,7 @@ class MapEffort:
         """Return the progress shown before the next candidate is measured."""
         self._look()
         facts = Message(
-            "Mapping T: {min:.3f} and above is done, about {candidates:.0f} candidates left",
+            "Mapping T: finished down to {min:.3f}, about {candidates:.0f} candidates left",
             min=min(upper, 1.0),
             candidates=self.candidates[1],
         )

@@ -92,13 +92,13 @@ class Search:
     def run(self) -> Job[tuple[Found, ...]]:
         """Search, and return every improvement in order."""
         self._watch = self.objective.watch()
-        yield self._progress(Message("Running the practice texts through the model"))
+        yield self._progress(Message("Running the model on the practice texts"))
         records, took = self._records, self._watch()
         first = self._plan(most_influential(records, self.keep))
         if self._guess is not None:
             score = self.objective.score(first, self.draft)
             self._guess(Found(first, score, self._watch(), self.forwards, "guess"))
-        yield self._progress(Message("Estimating what each layer is worth"))
+        yield self._progress(Message("Estimating the importance of each layer"))
         if self._watch() + (1 + DRAWS) * took > self.seconds:  # the estimate alone takes this many passes
             self._measure(first, "guess", hurried=True)
             return tuple(self.history)
@@ -120,7 +120,7 @@ class Search:
         total = math.comb(self.depth, self.keep)
         if total > MOST_PLANS:
             raise SettingsError(
-                "there are {total} ways to keep {keep} of {depth} layers, too many to try all of them",
+                "there are {total} ways to keep {keep} of {depth} layers, too many to try all; search without trying every plan",
                 total=total,
                 keep=self.keep,
                 depth=self.depth,
@@ -239,7 +239,7 @@ class Search:
 
     def _try_likely(self, base: Plan, score: float, sensitivity: Sensitivity) -> Job[bool]:
         """Estimate moves in batches, in the order of the second-order estimate, and measure the best of each batch. Each is run up to the
-        point from which the plan follows the source's layers again; the estimate of its states there selects what is measured."""
+        point from which the plan follows the source's layers again; the estimate of its states there selects the plans to measure."""
         likely = (move for move in moves(base, sensitivity, self.survivors) if not self._known(move[1]))
         bar = self._estimate(base, sensitivity) * _SLACK
         while handful := list(itertools.islice(likely, _HANDFUL)):
@@ -247,7 +247,7 @@ class Search:
             for stage, plan in handful:
                 if self.over:
                     return False
-                yield self._progress(Message("Looking at a swap") if stage == "swap" else Message("Looking at another survivor"))
+                yield self._progress(Message("Trying a swap") if stage == "swap" else Message("Trying another survivor"))
                 estimated.append((self._estimate(plan, sensitivity), stage, plan))
             chosen = [entry for entry in sorted(estimated, key=lambda entry: entry[0])[:_MEASURED] if entry[0] <= bar]
             if (yield from self._try_all(((stage, plan) for _, stage, plan in chosen), score)):

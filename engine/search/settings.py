@@ -38,10 +38,10 @@ class Target:
             SettingsError: no model of this depth can meet the target, or it is invalid.
         """
         if sum(value is not None for value in (self.keep, self.parameters, self.bytes)) != 1:
-            raise SettingsError("name one target: layers to keep, parameters, or gigabytes")
+            raise SettingsError("name exactly one target: layers to keep, parameters, or gigabytes")
         if self.context < 0 or self.batch < 1:
             raise SettingsError(
-                "a cache of {batch} sequences of {context} tokens makes no sense; at least 1 and 0 do",
+                "the KV cache has {batch} sequences of {context} tokens; there must be at least 1 sequence and 0 tokens",
                 batch=self.batch,
                 context=self.context,
             )
@@ -54,12 +54,12 @@ class Target:
 class SearchSettings:
     """Settings of a search."""
 
-    objective: str = field(default="kl", metadata=control("what is searched for"))
-    seconds: float = field(default=120.0, metadata=control("how long to search at most", 10, 600, 10))
-    survivors: tuple[str, ...] = field(default=SURVIVORS, metadata=control("what may stand at a seam", choices=SURVIVORS))
-    repair: bool = field(default=False, metadata=control("repair the best few plans and take the best of those"))
+    objective: str = field(default="kl", metadata=control("the objective to minimise"))
+    seconds: float = field(default=120.0, metadata=control("time limit in seconds", 10, 600, 10))
+    survivors: tuple[str, ...] = field(default=SURVIVORS, metadata=control("allowed survivors at a seam", choices=SURVIVORS))
+    repair: bool = field(default=False, metadata=control("repair the best few plans and keep the best of them"))
     exhaustive: bool = field(
-        default=False, metadata=control("try every plan, and tell how far from the best the others stay; only for small models")
+        default=False, metadata=control("try every plan and report how close the other methods come to the best; only for small models")
     )
 
     def checked(self) -> "SearchSettings":
@@ -69,10 +69,10 @@ class SearchSettings:
             SettingsError: the time is not positive, or a survivor is unknown.
         """
         if not self.seconds > 0:
-            raise SettingsError("a search needs time; {seconds} seconds are none", seconds=self.seconds)
+            raise SettingsError("a search needs a positive time limit; got {seconds} seconds", seconds=self.seconds)
         if unknown := set(self.survivors) - set(SURVIVORS):
             raise SettingsError(
-                "unknown survivors {choices}; choose from {choices2}", choices=", ".join(sorted(unknown)), choices2=", ".join(SURVIVORS)
+                "unknown survivors {unknown}; choose from {choices}", unknown=", ".join(sorted(unknown)), choices=", ".join(SURVIVORS)
             )
         return self
 
@@ -82,7 +82,7 @@ class SweepSettings:
     """Settings of a sweep over all rules, C and I."""
 
     seconds: float | None = field(
-        default=None, metadata=control("how long to sweep at most; until all is measured when left out", 10, 3600, 10)
+        default=None, metadata=control("time limit in seconds; without it, until everything is measured", 10, 3600, 10)
     )
 
     def checked(self) -> "SweepSettings":
@@ -92,7 +92,7 @@ class SweepSettings:
             SettingsError: the time is not positive.
         """
         if self.seconds is not None and not self.seconds > 0:
-            raise SettingsError("a sweep needs time; {seconds} seconds are none", seconds=self.seconds)
+            raise SettingsError("a sweep needs a positive time limit; got {seconds} seconds", seconds=self.seconds)
         return self
 
 

@@ -1,8 +1,8 @@
-"""Find a shape for a budget of parameters: list all legal ones near it over depth, heads, neurons and channels, and measure the most
-promising.
+"""Find a shape for a budget of parameters: list all valid shapes near the budget over depth, heads, neurons and channels, and measure
+the most promising.
 
-The estimates (engine/search/estimates.py) only choose what is measured; a shape is judged by the cost of its plan. (Minitron's search,
-2407.14679, ranks by size, the largest first. Both rankings are reported, and the largest shape is measured too.)
+The estimates (engine/search/estimates.py) only choose the shapes to measure; the result is the measured cost of a shape's plan.
+(Minitron's search, 2407.14679, ranks by size, the largest first. Both rankings are reported, and the largest shape is measured too.)
 """
 
 import math
@@ -52,7 +52,7 @@ class Candidate:
 
 
 def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
-    """Return every legal shape whose parameters are at most 5 % below a budget and not above it: any depth, heads as the KV groups allow,
+    """Return every valid shape whose parameters are at most 5 % below a budget and not above it: any depth, heads as the KV groups allow,
     neurons in steps of a twelfth, channels in multiples of 8 that the heads divide.
 
     Raises:
@@ -72,7 +72,8 @@ def shapes_near(model: Model, budget: float) -> tuple[Shape, ...]:
                         found.append(shape)
     if not found:
         raise SettingsError(
-            "no legal shape of this model comes within 5 % of {budget:.4g} million parameters; it has {parameters:.4g}",
+            "no smaller shape of this model has between 95 % and 100 % of {budget:.4g} million parameters; the model "
+            "has {parameters:.4g} million, so choose another budget",
             budget=budget / 1e6,
             parameters=spec.parameters / 1e6,
         )
@@ -89,7 +90,7 @@ def search_shapes(
     refitted: bool = True,
     layers: Callable[[int], Job[Plan]] | None = None,
 ) -> Job[tuple[Candidate, ...]]:
-    """Return every legal shape near a budget, the measured ones first (cheapest first), the others by their estimate.
+    """Return every valid shape near a budget, the measured ones first (cheapest first), the others by their estimate.
 
     The most promising shape by the estimates is measured next, and each measurement corrects the estimates of the others; the last one
     measured is the largest, which a ranking by size would choose.

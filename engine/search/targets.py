@@ -30,5 +30,5 @@ def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
     found = max((keep for keep in range(1, spec.depth + 1) if costs[keep] <= limit), default=0)
     if not found:
         what = Message("{size:.3f} GB", size=costs[1] / 1e9) if counted else Message("{size:.0f} parameters", size=costs[1])
-        raise SettingsError("the target cannot be met by leaving layers out; one layer alone comes to {what}", what=what)
+        raise SettingsError("removing layers alone cannot meet the target; a single layer already has {what}", what=what)
     return found

@@ -35,7 +35,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
         os.replace(aside, path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
-        raise TrainingError("{file} cannot be written: {reason}; what was there before is kept", file=path, reason=error) from error
+        raise TrainingError("{file} cannot be written: {reason}; the previous file is kept", file=path, reason=error) from error
 
 
 def about(path: Path) -> dict[str, str]:
@@ -50,10 +50,10 @@ def about(path: Path) -> dict[str, str]:
             found = dict(file.metadata() or {})
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it is no mapping
         if found.pop(_MARK, "") != _mark(found, shapes):
-            raise ForeignError("it is not as it was written")
+            raise ForeignError("its content has changed since it was written")
     except (OSError, SafetensorError, ForeignError) as error:
         raise TrainingError(
-            "{path} cannot be read: {reason}; remove it, and its run goes on without it", path=path, reason=reason_of(error)
+            "{path} cannot be read: {reason}; delete it, and the run continues without it", path=path, reason=reason_of(error)
         ) from error
     return found
 

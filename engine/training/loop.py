@@ -29,7 +29,7 @@ class Learned:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Beside:
+class ExtraParameters:
     """Parameters trained along with the weights on the same schedule, with a separate highest rate. Their gradients are not clipped, and
     they have no weight decay. With `upwards` they maximise the loss, as Lagrange multipliers do."""
 
@@ -39,7 +39,7 @@ class Beside:
 
 
 class Learner:
-    """Parameters trained by AdamW; `step` steps are done. `zeros` marks elements that stay zero (bool); the names in `beside` must be
+    """Parameters trained by AdamW; `step` steps are done. `zeros` marks elements that stay zero (bool); the names in `extra` must be
     distinct from theirs."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Learner:
         trained: Mapping[str, torch.nn.Parameter],
         recipe: Recipe,
         zeros: Mapping[str, torch.Tensor] | None = None,
-        extra: Sequence[Beside] = (),
+        extra: Sequence[ExtraParameters] = (),
     ) -> None:
         self.trained, self.recipe, self.step = dict(trained), recipe, 0
         self._all = {**self.trained, **{name: parameter for each in extra for name, parameter in each.parameters.items()}}

@@ -162,7 +162,7 @@ def write_shards(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         checkpoint.save(dict(tensors), storage_writer=checkpoint.HuggingFaceStorageWriter(str(aside), save_distributed=True))
     except (OSError, checkpoint.CheckpointException) as error:
         raise TrainingError(
-            "{file} cannot be written: {reason}; what was there before is kept", file=folder, reason=reason_of(error)
+            "{file} cannot be written: {reason}; the previous file is kept", file=folder, reason=reason_of(error)
         ) from error
     wait()
     if first():

@@ -79,7 +79,7 @@ def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.locator("#search-amount input").fill("7")
     page.locator("#shapes-budget input").fill("0.07")
     open_tab(page, "compare")
-    page.locator("#also").get_by_label("how it writes").uncheck()
+    page.locator("#also").get_by_label("generated samples").uncheck()
     open_tab(page, "export")
     page.locator("#export-name input, #export-name textarea").fill("mine")
     page.locator("#search-amount input").evaluate("(field) => field.blur()")
@@ -89,7 +89,7 @@ def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.wait_for_timeout(1500)  # the timer has asked, and was told all that there is
     expect(page.locator("#search-amount input")).to_have_value("7")
     expect(page.locator("#shapes-budget input")).to_have_value("0.07")
-    expect(page.locator("#also").get_by_label("how it writes")).not_to_be_checked()
+    expect(page.locator("#also").get_by_label("generated samples")).not_to_be_checked()
 
 
 @pytest.mark.parametrize("where", ["/?__theme=light", "/?__theme=dark", "/ko?__theme=light"])
@@ -130,7 +130,7 @@ def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(pag
     line, asked_for, away = page.evaluate(shown, [older, later])
     assert (line, asked_for) == ("Ready", "")
     assert page.evaluate(shown, [later, older]) == ["Ready", "wake", away]
-    assert "does not answer" in away
+    assert "does not respond" in away
     page.evaluate("window.layerscope.knows('status').trigger('wake', {})")
     page.wait_for_timeout(2000)
     assert len(app.requests) > asked + 1  # the event's own, and the timer's
@@ -165,7 +165,7 @@ def test_a_server_that_is_gone_is_told_of_and_found_again(page: Page, app: App, 
     wait_until_ready(page)
     page.wait_for_timeout(1000)  # it has looked at least once
     app.stop()
-    expect(page.locator("#ls-status .ls-problem")).to_contain_text("does not answer")
+    expect(page.locator("#ls-status .ls-problem")).to_contain_text("does not respond")
     with running(tmp_path, "--model", str(folders[0]), port=int(app.url.rsplit(":", 1)[1])):
         expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 12", timeout=LONG)
         wait_until_ready(page)

@@ -70,7 +70,7 @@ def test_the_cost_is_told_in_words_and_the_target_takes_the_cheapest_step(fold: 
     T = fold.evaluate("window.layerscope.T")
     assert next(step for step in steps if step["from"] <= T)["ratio"] == cheapest
     level = sum(cheapest > limit for limit in (1.05, 1.25, 2, 10))  # engine/judge/cost.py
-    words = ("very little cost", "a small but measurable cost", "a clear cost", "a heavy cost", "in effect broken")
+    words = ("very little cost", "a small but measurable cost", "a clear cost", "a heavy cost", "effectively broken")
     expect(fold.locator("#ls-fold .ls-cost b")).to_have_text(
         f"×{cheapest:.2f}, {words[level]}" if cheapest < 10 else f"×{cheapest:.0f}, {words[level]}"
     )
@@ -111,11 +111,11 @@ def test_a_click_on_the_landscape_shows_there_what_it_made_and_the_sliders_say_t
     expect(made.locator(".ls-alone li").last).to_contain_text("×", timeout=LONG)
     open_tab(fold, "fold")
     expect(fold.locator("#ls-fold .ls-named")).to_contain_text("Hand-made")
-    expect(fold.locator("#ls-described")).to_contain_text("not of these sliders")
+    expect(fold.locator("#ls-described")).to_contain_text("not made with these sliders")
     expect(fold.locator("#ls-fold .ls-cost b")).to_contain_text("×", timeout=LONG)
     fold.locator("#plan").get_by_label("From the T map").check()
     expect(fold.locator("#ls-fold .ls-named")).to_be_hidden()
-    expect(fold.locator("#ls-described")).not_to_contain_text("not of these sliders")
+    expect(fold.locator("#ls-described")).not_to_contain_text("not made with these sliders")
 
 
 def test_moving_t_asks_nobody_while_all_costs_are_known(fold: Page, app: App) -> None:

@@ -15,7 +15,7 @@ from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_r
 
 DEPTH, LEFT = 12, 9  # of the model, and of the plans below
 LINK = "/?I=1"  # names a setting, so that the page opens on the paper's others
-JOBS = r"(Mapping every T|Measuring what each step of T costs|Trying every single fold) (\d+) %"  # in their order, and the alphabet's
+JOBS = r"(Mapping every T|Measuring the cost of each step of T|Trying every fold) (\d+) %"  # in their order, and the alphabet's
 
 # Draws a board of one chosen plan with writing samples twice, and counts charts in their place, charts out of it, passages.
 BOARD_TWICE = """() => {
@@ -62,7 +62,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
     assert len(z) == DEPTH + 1
     assert all(abs(z[i][i] - 1) < 1e-3 for i in range(DEPTH + 1))
     assert z[8][9] > 0.9 > z[0][DEPTH - 1]
-    expect(page.get_by_text("bright means alike")).to_be_visible()
+    expect(page.get_by_text("bright means similar")).to_be_visible()
     bars = page.evaluate("document.querySelector('#ls-similarity .ls-bars').data[0].y")
     assert bars == [round(1 - z[i][i + 1], 6) for i in range(DEPTH)] or all(abs(b - (1 - z[i][i + 1])) < 1e-4 for i, b in enumerate(bars))
 
@@ -190,7 +190,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     open_tab(page, "compare")
     set_slider(page, "judge-tokens", 500)
     page.wait_for_timeout(500)
-    for what in ("how it writes", "speed and memory"):
+    for what in ("generated samples", "speed and memory"):
         page.locator("#also").get_by_label(what).uncheck()
     page.locator("#judge").click()
     row = page.locator("#ls-board tr[data-entry]")
@@ -210,7 +210,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     before, after = (float(value) for value in re.findall(r"×([\d.]+)", page.locator("#ls-repaired").inner_text()))
     assert before == ratio
     told = page.locator("#ls-repaired .ls-warning" if after > before else "#ls-repaired .ls-hint")
-    expect(told).to_contain_text("got worse" if after > before else "got no worse")
+    expect(told).to_contain_text("got worse" if after > before else "did not increase")
     wait_until_ready(page)
     open_tab(page, "fold")
     expect(page.locator("#ls-fold .ls-repair").first).to_be_attached()
@@ -228,7 +228,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     offline = context.new_page()
     offline.goto((tmp_path / "report.html").as_uri())
     expect(offline.locator("body")).to_contain_text(f"{LEFT}")
-    expect(offline.locator("#gains")).to_contain_text("Writing, tokens a second")
+    expect(offline.locator("#gains")).to_contain_text("Writing (decoding), tokens per second")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
 

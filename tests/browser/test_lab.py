@@ -42,7 +42,7 @@ def test_a_plan_of_three_parts_is_made_and_exported(page: Page, app: App) -> Non
     page.locator("#ls-importance .ls-map").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    expect(page.locator("#ls-importance .ls-one-unit")).to_contain_text("With this head alone zeroed: perplexity ×", timeout=LONG)
+    expect(page.locator("#ls-importance .ls-one-unit")).to_contain_text("With only this head zeroed: perplexity ×", timeout=LONG)
     expect(page.locator("#ls-importance .ls-one-unit")).to_contain_text(re.compile("Role: (mixed|diffuse|previous|first|induction)"))
     wait_until_ready(page)
 
@@ -114,7 +114,7 @@ def test_what_is_opened_on_importance(page: Page, app: App) -> None:
     open_tab(page, "importance")
     set_slider(page, "lab-tokens", 500)
     expect(page.locator("#ls-importance-times")).to_contain_text(
-        re.compile(r"reading 50\d practice tokens, about: Measure this score: \d"), timeout=LONG
+        re.compile(r"for 50\d practice tokens: Measure this score: \d"), timeout=LONG
     )
     lab, unit = page.locator("#ls-importance"), page.locator("#ls-importance .ls-one-unit")
 
@@ -125,7 +125,7 @@ def test_what_is_opened_on_importance(page: Page, app: App) -> None:
     chosen = re.search(r"Rank 7: neuron (\d+)", lab.locator(".ls-says").inner_text())
     assert chosen
     expect(unit.locator("h4")).to_have_text(f"Layer 2, neuron {chosen[1]}", timeout=LONG)
-    expect(unit).to_contain_text("With this neuron alone zeroed: perplexity ×", timeout=LONG)
+    expect(unit).to_contain_text("With only this neuron zeroed: perplexity ×", timeout=LONG)
     expect(unit.locator(".ls-excited li")).to_have_count(8)
     expect(unit.locator(".ls-excited li").first).to_have_text(re.compile(r"^[+−]\d+\.\d\d"))
     wait_until_ready(page)
@@ -134,14 +134,14 @@ def test_what_is_opened_on_importance(page: Page, app: App) -> None:
     page.mouse.click(drawn["x"] + drawn["width"] / 2, drawn["y"] + drawn["height"] / 2)
     expect(lab.locator(".ls-says")).to_contain_text(re.compile("Rank 2[3-6]: neuron "))
     expect(unit.locator("h4")).not_to_have_text(f"Layer 2, neuron {chosen[1]}", timeout=LONG)
-    expect(unit).to_contain_text("With this neuron alone zeroed: perplexity ×", timeout=LONG)
+    expect(unit).to_contain_text("With only this neuron zeroed: perplexity ×", timeout=LONG)
     wait_until_ready(page)
 
     axis(page, "Query heads")
     measure(page)
     keys(page, "ArrowRight", "Enter")
     expect(unit.locator("h4")).to_have_text("Layer 1, head 0", timeout=LONG)
-    expect(unit).to_contain_text("With this head alone zeroed", timeout=LONG)
+    expect(unit).to_contain_text("With only this head zeroed", timeout=LONG)
     expect(lab.locator(".ls-agree")).to_be_hidden()  # one head is no ranking
     unit.get_by_role("button", name="Measure every head of layer 1").click()
     expect(lab.locator(".ls-agreement")).to_contain_text("weighted · measured loss (4 measured)", timeout=LONG)
@@ -163,7 +163,7 @@ def test_what_is_opened_on_importance(page: Page, app: App) -> None:
     axis(page, "Channels of the residual stream")
     measure(page)
     expect(lab.locator(".ls-one-stream")).to_contain_text(re.compile(r"24 of 32 principal directions keep (9\d|100) %"), timeout=LONG)
-    expect(lab.locator(".ls-one-stream")).to_contain_text("needs code of its own")
+    expect(lab.locator(".ls-one-stream")).to_contain_text("needs custom code")
 
 
 def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app: App, tiny: Callable[..., Model], tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app:
     expect(page.locator("#ls-spec")).to_contain_text("narrow", timeout=LONG)
     wait_until_ready(page)
     open_tab(page, "widths")
-    target(page, "million parameters at most")
+    target(page, "maximum million parameters")
     amount, neurons = (page.locator(f"#width-{name} input[type=number]") for name in ("amount", "neurons"))
     expect(amount).to_have_value("0.0561")  # what there is, rounded up
     expect(neurons).to_have_value("48")
@@ -185,13 +185,13 @@ def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app:
     asked = len(app.requests)
     amount.fill("0.045")
     said = page.locator("#ls-widths .ls-says")
-    expect(said).to_contain_text(f"{most[0]} of 48 neurons a layer are the most that come within 0.045 M parameters")
+    expect(said).to_contain_text(f"0.045 M parameters allows at most {most[0]} of 48 neurons per layer")
     expect(neurons).to_have_value(str(most[0]))
     expect(page.locator("#trim-button")).to_be_enabled()
     set_slider(page, "width-heads", 2)  # what else is cut leaves room for more neurons
     expect(neurons).to_have_value(str(most[1]))
     amount.fill("0.01")
-    expect(said).to_contain_text("0.01 M parameters cannot be met by cutting neurons: with one a layer there are still")
+    expect(said).to_contain_text("Pruning neurons alone cannot reach 0.01 M parameters: one neuron per layer still leaves")
     expect(page.locator("#trim-button")).to_be_disabled()
     assert app.requests[asked:] == []
     set_slider(page, "width-neurons", 20)  # a hand takes the slider back

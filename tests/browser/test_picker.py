@@ -55,10 +55,10 @@ def test_models_are_picked_by_mouse_and_by_keys_and_what_is_typed_still_opens(pa
     expect(shown).to_be_visible()
     expect(option(page, "tiny")).to_be_visible()
     assert page.locator("#open").bounding_box() == before
-    assert shown.locator(".ls-group").all_inner_texts() == ["Demo", "Opened lately", "Exported here", "In the Hugging Face cache"]
+    assert shown.locator(".ls-group").all_inner_texts() == ["Demo", "Recently opened", "Exported here", "In the Hugging Face cache"]
     bert = option(page, "img src")
     expect(bert).to_have_attribute("aria-disabled", "true")
-    expect(bert).to_contain_text("models of type 'bert' are not supported; supported are")
+    expect(bert).to_contain_text("models of type 'bert' are not supported; supported types:")
     assert page.locator("img[src=x]").count() == 0
     bert.click(force=True)  # playwright, too, sees that it is disabled
     expect(shown).to_be_visible()  # it cannot be picked

@@ -21,12 +21,12 @@ BREAK = """() => { const ls = window.layerscope, broken = {ratio: null, low: nul
   ls.views.costs.told({value, local: {}, props: {value: 'told'}}); }"""
 MODEL = ("small", "llama", 2, {})
 TITLES = (
-    "Where the model repeats itself",
+    "Where layers repeat each other",
     "One fold, explained",
     "From gentle to too far",
     "The same prompt, before and after",
-    "What is gained",
-    "What to do next",
+    "Gains",
+    "Next steps",
 )
 
 
@@ -60,7 +60,7 @@ def test_what_is_missing_is_offered_then_fills_and_equals_the_board(page: Page, 
     to_step(page, 5)
     expect(show.locator(".ls-offer")).to_contain_text("speed and memory")
     to_step(page, 4)
-    expect(show.locator(".ls-offer")).to_contain_text("how it writes")
+    expect(show.locator(".ls-offer")).to_contain_text("generated samples")
     to_step(page, 1)
     show.locator(".ls-offer button").click()  # both at once
     expect(show.locator(".ls-offer")).to_have_count(0, timeout=LONG)
@@ -80,8 +80,8 @@ def test_what_is_missing_is_offered_then_fills_and_equals_the_board(page: Page, 
     expect(page.locator("#group-judge")).to_have_attribute("aria-selected", "true")  # where it was opened
     page.locator(f"#ls-board [data-entry='{entry['name']}']").first.click()
     told = page.locator("#ls-board .ls-details").inner_text()
-    speed = re.search(r"Decoding runs at (\S+) of the source's speed, reading at (\S+);", told)
-    peak = re.search(r"took ([\d.]+ \w+) of memory at most; the source's took ([\d.]+ \w+)\.", told)
+    speed = re.search(r"Decoding speed is (\S+) of the source's, prefill speed (\S+);", told)
+    peak = re.search(r"Peak memory .*?: ([\d.]+ \w+); source ([\d.]+ \w+)\.", told)
     cache = re.search(r"takes ([\d.]+ \w+) \(source ([\d.]+ \w+)\), the weights ([\d.]+ \w+) \(source ([\d.]+ \w+)\)", told)
     assert speed
     assert peak
@@ -186,7 +186,7 @@ def test_with_the_network_cut_every_step_still_stands(page: Page, app: App) -> N
 def test_plans_of_every_kind_present_well(page: Page, app: App) -> None:
     show = presenting(page, app.link(f"{QUERY.replace('T=0.5', 'T=1')}&present=1"))
     to_step(page, 2)
-    expect(show.locator(".ls-stage")).to_contain_text("leaves every layer as it is")
+    expect(show.locator(".ls-stage")).to_contain_text("changes no layer")
     to_step(page, 6)
     expect(show.locator(".ls-stage")).to_contain_text("No layer is folded yet")
     page.evaluate(BREAK)
@@ -194,9 +194,11 @@ def test_plans_of_every_kind_present_well(page: Page, app: App) -> None:
     expect(show.locator(".ls-cost b")).to_have_text("broken: not a number")
     show = presenting(page, app.link(f"{QUERY}&plan=hand-made&spans=[[1,3]]&present=1"))
     to_step(page, 2)
-    expect(show.locator(".ls-lead")).to_contain_text("Layers 1–3 become one: layer 1 gives its place and its norms, layer 3 gives its")
+    expect(show.locator(".ls-lead")).to_contain_text(
+        "Layers 1–3 become one: layer 1 provides its position and its norms, layer 3 provides its"
+    )
     to_step(page, 3)
-    expect(show.locator(".ls-deeds")).to_contain_text("It has 4 layers and costs ×")
+    expect(show.locator(".ls-deeds")).to_contain_text("It has 4 layers and a cost of ×")
     page.keyboard.press("Escape")
     open_tab(page, "fold")
     expect(page.locator("#ls-fold .ls-named")).to_contain_text("Hand-made")

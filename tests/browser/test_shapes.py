@@ -29,7 +29,7 @@ def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, t
     expect(page.locator("#ls-shapes .ls-rankings")).to_contain_text("Spearman, 3 shapes")
     for chart in ("front", "fast"):  # the front, the points, and the names of two of them or of one that is both
         expect(page.locator(f"#ls-shapes .ls-{chart} .scatterlayer .trace")).to_have_count(3)
-        assert {"first by the estimate", "the largest"} == set(
+        assert {"best by estimate", "largest"} == set(
             ", ".join(page.locator(f"#ls-shapes .ls-{chart} .textpoint").all_text_contents()).split(", ")
         )
     expect(rows.first.locator("td").last).to_have_text(re.compile(r"×\d"))
@@ -49,13 +49,13 @@ def test_a_shape_is_chosen_pruned_timed_saved_and_loaded(page: Page, app: App, t
     expect(page.locator("#ls-zeros")).to_contain_text(re.compile(r"decoding ×\d.*over 5 rounds.*weights \d.* kB against"), timeout=LONG)
     wait_until_ready(page)
     open_tab(page, "search")
-    expect(page.locator("#ls-search .ls-hint").first).to_contain_text("leaves out layers of the whole model")
+    expect(page.locator("#ls-search .ls-hint").first).to_contain_text("removes layers from the whole model")
     open_tab(page, "export")
     expect(page.locator("#ls-summary")).to_contain_text("50 % of the weights are zero (wanda, 2:4)")
     expect(page.locator("#ls-summary")).to_contain_text("Measured on this machine")
 
     open_tab(page, "recover")
-    expect(page.locator("#repair-refused")).to_contain_text("repair the plan before its weights are pruned")
+    expect(page.locator("#repair-refused")).to_contain_text("repair the plan before you prune its weights")
     for kind in ("ridge", "scalar", "refit"):
         expect(page.locator(f"#repair-{kind}")).to_be_disabled()
 

@@ -151,9 +151,9 @@ def test_the_board_sorts_hides_and_is_copied(page: Page, app: App) -> None:
     # Nobody has measured speed or writing, and all were judged alike: three columns that say nothing, named below the table.
     heads = page.locator("#ls-board th[aria-sort]")
     shown = [head.strip(" ▲▼") for head in heads.all_inner_texts()]
-    assert not {"decode speed", "writes", "judged on"} & set(shown)
+    assert not {"decode speed", "generation", "evaluated on"} & set(shown)
     hint = page.locator("#ls-board .ls-grid .ls-hint")
-    expect(hint).to_contain_text("judged on evaluation-english, ")
+    expect(hint).to_contain_text("evaluated on evaluation-english, ")
     expect(hint).to_contain_text("decode speed –")
 
     layers = shown.index("layers") + 1
@@ -195,7 +195,7 @@ def test_the_board_sorts_hides_and_is_copied(page: Page, app: App) -> None:
     page.evaluate("document.querySelector('#judge-tokens input[type=range]').value = 1000")
     page.evaluate("document.querySelector('#judge-tokens input[type=range]').dispatchEvent(new Event('input', {bubbles: true}))")
     page.wait_for_timeout(500)
-    for what in ("how it writes", "speed and memory"):
+    for what in ("generated samples", "speed and memory"):
         page.locator("#also").get_by_label(what).uncheck()
     page.locator("#judge").click()
     expect(page.locator("#ls-board [data-sort=judged_texts]")).to_be_visible(timeout=LONG)

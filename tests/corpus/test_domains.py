@@ -66,7 +66,7 @@ def test_a_domain_that_came_to_nothing_still_gets_a_little_and_large_losses_do_n
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_is_told(loss: float) -> None:
-    with pytest.raises(TextError, match="the domain 'b' has a held-out loss of"):
+    with pytest.raises(TextError, match="the domain 'b' has too little held-out text"):
         reweighted(HALVES, (1.0, loss), (1.0, 1.0))
 
 
@@ -113,5 +113,5 @@ def test_left_out_proportions_are_those_of_the_rows(rows: Rows) -> None:
 
 @pytest.mark.parametrize("proportions", [(1, 1), (0, 0, 0), (1, -1, 1), (1, math.nan, 1), (1, math.inf, 1)])
 def test_proportions_that_are_none_are_refused(proportions: tuple[float, ...], rows: Rows) -> None:
-    with pytest.raises(SettingsError, match="are no proportions of 3 domains"):
+    with pytest.raises(SettingsError, match="does not give 3 proportions"):
         mixture(rows, proportions)

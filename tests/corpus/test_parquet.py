@@ -21,7 +21,7 @@ def test_parquet_is_read_as_lines_are(tmp_path: Path) -> None:
 
 def test_a_table_without_text_is_refused(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"body": "one"}]), tmp_path / "a.parquet")
-    with pytest.raises(TextError, match="row 0 has neither a text nor messages"):
+    with pytest.raises(TextError, match="row 0 has neither the field text nor the field messages"):
         read(tmp_path / "a.parquet")
 
 
@@ -35,4 +35,4 @@ def test_without_pyarrow_one_line_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"never looked at")
     program = "import sys; sys.modules['pyarrow'] = None; from engine.corpus.reading import documents; next(documents(sys.argv[1], None))"
     done = subprocess.run([sys.executable, "-c", program, tmp_path / "a.parquet"], capture_output=True, text=True)
-    assert done.stderr.strip().endswith("a.parquet needs pyarrow to be read: pip install 'layerscope[train]'")
+    assert done.stderr.strip().endswith("a.parquet cannot be read without pyarrow; run: pip install 'layerscope[train]'")

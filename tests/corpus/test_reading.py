@@ -70,14 +70,14 @@ def test_the_bundled_practice_texts_are_documents_but_for_those_that_costs_are_m
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.txt", b" \n\n", "holds no text"),
+        ("a.txt", b" \n\n", "contains no training text"),
         ("a.txt", b"one\ntwo\n\xe9\n", "is not UTF-8 (line 3)"),
-        ("a.jsonl", b'{"text": "one"}\n{"text": \n', "line 2 is no JSON"),
-        ("a.jsonl", b'["one"]\n', "line 1 has neither a text nor messages"),
-        ("a.jsonl", b'{"body": "one"}\n', "line 1 has neither a text nor messages"),
+        ("a.jsonl", b'{"text": "one"}\n{"text": \n', "line 2 is not valid JSON"),
+        ("a.jsonl", b'["one"]\n', "line 1 has neither the field text nor the field messages"),
+        ("a.jsonl", b'{"body": "one"}\n', "line 1 has neither the field text nor the field messages"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": "one"}]}\n', "no chat template"),
-        ("a.pdf", b"one", "none of .txt, .jsonl, .parquet"),
-        ("folder/a.pdf", b"one", "holds none of"),
+        ("a.pdf", b"one", "one of .txt, .jsonl, .parquet"),
+        ("folder/a.pdf", b"one", "contains no file of type"),
     ],
 )
 def test_what_cannot_be_read_is_told_in_one_line(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_told_in_one_line(name: str, content: bytes, expe
 
 def test_messages_that_the_template_refuses_are_told(tmp_path: Path) -> None:
     file = written(tmp_path, "a.jsonl", {"messages": TALK})
-    with pytest.raises(TextError, match="line 1 holds messages that the chat template refuses: one at a time"):
+    with pytest.raises(TextError, match="line 1 contains messages that the chat template rejects: one at a time"):
         read(file, "{{ raise_exception('one at a time') }}")
 
 

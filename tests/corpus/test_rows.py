@@ -173,9 +173,9 @@ def test_messages_are_not_begun_or_ended_twice(tiny: Open, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("documents", "length", "expected"),
     [
-        (["short", "shorter"], 32, "6 tokens to train on, which is less than one row of 32"),
-        (texts(30), 1, "rows of 1 tokens"),
-        (texts(30), 129, "the model's context is 128"),
+        (["short", "shorter"], 32, "6 training tokens, fewer than one row of 32"),
+        (texts(30), 1, "a row has 1 tokens"),
+        (texts(30), 129, "the model's context of 128"),
     ],
 )
 def test_what_makes_no_row_is_refused(documents: list[str], length: int, expected: str, tiny: Open, tmp_path: Path) -> None:
@@ -186,9 +186,9 @@ def test_what_makes_no_row_is_refused(documents: list[str], length: int, expecte
 def test_a_batch_of_more_rows_than_there_are_is_refused(tiny: Open, tmp_path: Path) -> None:
     rows = rows_of(tiny("llama"), tmp_path, texts(4))
     assert len(rows) == 2
-    with pytest.raises(TextError, match="has 2 rows of 32 tokens, which is less than one batch of 3"):
+    with pytest.raises(TextError, match="has 2 rows of 32 tokens, fewer than one batch of 3"):
         rows.batch(0, 3, 0)
-    with pytest.raises(SettingsError, match="1 tokens of 1 domains are none to judge on"):
+    with pytest.raises(SettingsError, match="1 tokens of 1 domains are too few to evaluate on"):
         rows.held_out(1)
 
 
@@ -203,7 +203,7 @@ def test_what_is_judged_on_is_dropped_and_told(tiny: Open, tmp_path: Path) -> No
     rows = rows_of(tiny("llama"), tmp_path, mixed)
     assert rows.dropped.count == 1
     assert rows.dropped.beginnings[0].startswith("Somebody wrote: " + judged[3].split()[0].upper())
-    with pytest.raises(TextError, match=r"all 48 documents of .* share text with the evaluation texts"):
+    with pytest.raises(TextError, match=r"all 48 documents of .* overlap with the evaluation texts"):
         rows_of(tiny("llama"), tmp_path, list(judged))
     assert rows_of(tiny("llama"), tmp_path, texts(30)).dropped.count == 0
 

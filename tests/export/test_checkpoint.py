@@ -99,7 +99,7 @@ def test_folders_above_the_target_are_made(llama: Model, tmp_path: Path) -> None
 def test_a_full_disk_is_refused_before_anything_is_written(llama: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 64 << 20})
     monkeypatch.setattr(export_module.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ExportError, match=r"0\.00 GB, but 0\.07 GB are free"):
+    with pytest.raises(ExportError, match=r"0\.00 GB, but only 0\.07 GB are free"):
         write(llama, REFERENCE, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -217,7 +217,7 @@ def test_a_link_that_leads_out_of_the_model_is_refused(name: str, secret: Path, 
     folder = save_tiny(tmp_path / "model", "llama")
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(secret)
-    with pytest.raises(ExportError, match=f"{name} is a link that leads out of the model's folder"):
+    with pytest.raises(ExportError, match=f"{name} is a link to a place outside the model's folder"):
         export_unverified(parse_source(str(folder)), folder, MEAN, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -250,7 +250,7 @@ def test_the_links_of_a_hub_snapshot_are_followed_nowhere_else(way: str, secret:
     elif way == "all blobs":
         blobs.rename(secret.parent / "blobs")
         blobs.symlink_to(secret.parent / "blobs")
-    with pytest.raises(ExportError, match="leads out of the model's folder"):
+    with pytest.raises(ExportError, match="a place outside the model's folder"):
         export_unverified(ModelSource("hub", "org/name"), snapshot, MEAN, tmp_path / "out")
 
 

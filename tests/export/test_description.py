@@ -80,7 +80,7 @@ def test_what_is_left_out_stands_in_the_card(tmp_path: Path) -> None:
     folder = changed(save_tiny(tmp_path / "m", "qwen3"), lambda tensors: {**tensors, "mtp.fc.weight": torch.zeros(4, 4)})
     _, record, card = exported(folder, MEAN)
     assert record["left_out"] == ["mtp.fc.weight"]
-    assert "Left out, because `qwen3` models do not read them: mtp.fc.weight." in card
+    assert "Omitted, because `qwen3` models do not use them: mtp.fc.weight." in card
     assert "mtp.fc.weight" not in load_file(tmp_path / "out" / "model.safetensors")
 
 

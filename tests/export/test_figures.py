@@ -41,7 +41,7 @@ def test_an_interval_decides_the_digits(value: float, low: float, high: float, t
         (123456789.0, "1.23e+08"),
         (math.nan, "not a number"),
         (None, "not a number"),
-        (math.inf, "beyond any number"),
+        (math.inf, "too large for a number"),
     ],
 )
 def test_three_significant_digits_where_no_interval_is_known(value: float | None, told: str) -> None:

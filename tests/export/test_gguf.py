@@ -219,13 +219,13 @@ def test_a_plan_that_needs_new_weights_is_refused(plan: Plan, why: str, tiny_ggu
 
 def test_only_a_gguf_source_has_quantised_tensors(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
-    with pytest.raises(ExportError, match=r"and .*model is none; export it as safetensors"):
+    with pytest.raises(ExportError, match=r"and .*model is not one; export it as safetensors"):
         drain(export_gguf(ModelSource("folder", str(folder)), DROPPED, tmp_path / "out.gguf"))
 
 
 def test_where_it_may_be_written(tiny_gguf: Path, tmp_path: Path) -> None:
     source = ModelSource("gguf", str(tiny_gguf))
-    with pytest.raises(ExportError, match=r"ends in \.gguf, and out does not"):
+    with pytest.raises(ExportError, match=r"out must end in \.gguf"):
         drain(export_gguf(source, DROPPED, tmp_path / "out"))
     (tmp_path / "out.gguf").touch()
     with pytest.raises(ExportError, match="exists already"):
@@ -237,7 +237,7 @@ def test_where_it_may_be_written(tiny_gguf: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"name": "rwkv7"}, UnsupportedModelError, "models of type 'rwkv7' are not supported; supported are llama"),
+        ({"name": "rwkv7"}, UnsupportedModelError, "models of type 'rwkv7' are not supported; supported types: llama"),
         ({"name": "mistral"}, UnsupportedModelError, "has no names for the tensors of 'mistral'"),
         ({"split__count": (3, GGUFValueType.UINT16)}, SourceError, "one part of a split GGUF file; join the parts first"),
     ],
@@ -258,7 +258,7 @@ def test_a_truncated_file_is_refused(length: int, tiny_gguf: Path, tmp_path: Pat
 
 def test_layers_in_another_layout_are_refused(tiny_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "experts.gguf").write_bytes(tiny_gguf.read_bytes().replace(b"ffn_gate", b"gate_exp"))
-    with pytest.raises(ExportError, match=r"holds no tensor blk\.0\.ffn_gate\.weight, which the plan needs"):
+    with pytest.raises(ExportError, match=r"lacks the tensor blk\.0\.ffn_gate\.weight, which the plan needs"):
         copied_tensors(read_gguf(tmp_path / "experts.gguf"), DROPPED)
 
 
@@ -298,12 +298,12 @@ def test_a_pattern_that_is_kept_may_be_cut(architecture: str, depth: int, patter
 @pytest.mark.parametrize(
     ("architecture", "depth", "pattern", "kept", "words"),
     [
-        ("gemma3", 26, None, [*range(12), *range(13, 26)], r"every 6th layer of gemma3 .* source layer 17 would run .* at 16"),
-        ("gemma3", 26, None, [5], "source layer 5 .* at 0"),
-        ("gemma3", 12, 4, [0, 1, 2, 7, 8, 11], "every 4th layer .* source layer 11 .* at 5"),
-        ("gemma3", 12, [True] * 12, [5], "source layer 5 .* at 0"),  # llama.cpp reads one number there, and no array
-        ("olmo2", 32, None, [*range(30), 31], "source layer 31 .* at 30"),
-        ("gemma3", 62, None, [*range(60)], "attention of gemma3 in another way at exactly 62 layers"),
+        ("gemma3", 26, None, [*range(12), *range(13, 26)], r"every 6th layer of gemma3 .* Source layer 17 would run .* position 16"),
+        ("gemma3", 26, None, [5], "Source layer 5 .* position 0"),
+        ("gemma3", 12, 4, [0, 1, 2, 7, 8, 11], "every 4th layer .* Source layer 11 .* position 5"),
+        ("gemma3", 12, [True] * 12, [5], "Source layer 5 .* position 0"),  # llama.cpp reads one number there, and no array
+        ("olmo2", 32, None, [*range(30), 31], "Source layer 31 .* position 30"),
+        ("gemma3", 62, None, [*range(60)], "attention of gemma3 differently at exactly 62 layers"),
     ],
 )
 def test_a_pattern_that_is_broken_is_refused_with_the_reason(

@@ -59,7 +59,7 @@ def test_the_card_tells_them(three: tuple[Model, Plan], tmp_path: Path) -> None:
     assert card.startswith("---\n")
     assert f"Method: bi; read texts, {objective_of(model).protocol.tokens:,} tokens." in card
     read = f"read our practice, {tokens} tokens"
-    assert f"Width: minitron, neurons = 24, batch = l2, sequence = mean; {read}; what reads the cut parts solved again." in card
+    assert f"Width: minitron, neurons = 24, batch = l2, sequence = mean; {read}; projections that read pruned parts: refitted." in card
     assert f"Masks: wanda, sparsity = 0.5, group = output, sequential = False, owl = False; {read}." in card
     assert "Speed on" not in card  # nobody measured it
 
@@ -81,8 +81,8 @@ def test_the_report_tells_them_and_knows_the_texts_that_were_fitted_to(three: tu
     assert (told["method"], told["width: method"], told["masks: method"]) == ("bi", "minitron", "wanda")
     assert (told["width: texts"], told["width: refit"], told["masks: sparsity"]) == ("our practice", True, 0.5)
     page = report_of(model, plan=plan, frontier=None)
-    assert "Heads, neurons or channels that matter least were cut too. Single weights were made zero." in words(page)
-    assert "as large and as fast as if they were none" in words(page)
+    assert "The least important heads, neurons or channels were pruned too. Individual weights were set to zero." in words(page)
+    assert "zero weights save neither memory nor time" in words(page)
     assert "6 layers to 5" in words(page)
     narrow = drain(trim(model, untouched(6), practice_packs(model, PRACTICE, 700), TrimSettings(neurons=24, compensation="nothing")))
     assert f"{model.spec.name}, pruned" in words(report_of(model, plan=narrow, frontier=None))

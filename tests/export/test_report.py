@@ -132,13 +132,13 @@ def test_figures_are_the_records(tiny: Callable[..., Model]) -> None:
     expected = [model.spec.name, "6 layers to 4", f"{model.spec.parameters:,}", f"{parameters:,}", *describe(PLAN), model.fingerprint]
     expected += [
         evaluation.protocol.texts,
-        f"windows of {evaluation.protocol.context} that move on by",
+        f"windows of {evaluation.protocol.context} tokens, stride",
         evaluation.protocol.fingerprint[:12],
     ]
     expected += [f"{100 * evaluation.top1_agreement:.1f} %", f"{evaluation.kl:.3g}"]
     expected += [f"{value:.3g}" for value in (evaluation.source_perplexity, evaluation.plan_perplexity)]
     expected += [
-        "512 602 as fast, within the noise (0.97× to 1.20×)",  # it lies among the rounds
+        "512 602 no clear difference in speed (0.97× to 1.20×)",  # it lies among the rounds
         "21.2 27.5 1.30× as fast (1.20× to 1.40×)",  # 27.5 / 21.2
         "1.50× as fast",
         "4.0 MB 3.0 MB −25.0 %",
@@ -167,7 +167,7 @@ def test_the_cost_is_told_with_the_digits_that_its_interval_supports(tiny: Calla
     others = (("block influence", 3, 50_000, 2.04, 1.63, 2.44), ("broken", 2, 40_000, math.inf, math.nan, math.nan))
     page = report_of(tiny("llama"), evaluation=evaluation, others=others)
     read, drawn = words(page), figures(page)["cost"]
-    assert "1.98 times as many; with 95 % confidence, between 1.90 and 2.07 times" in read
+    assert "1.98 times as many (95 % confidence interval: 1.90 to 2.07 times)" in read
     assert "1.98 (1.90 to 2.07)" in read
     assert "block influence 3 50,000 2.0 (1.6 to 2.4)" in read
     assert [(point["label"], point["depth"], point["ratio"]) for point in drawn["points"]] == [
@@ -193,7 +193,7 @@ def test_korean_says_the_same_figures(tiny: Callable[..., Model]) -> None:
     read = words(korean)
     assert "레이어 6개를 4개로" in read
     assert "2-3번 레이어를 1번 레이어에 병합" in read
-    assert "512 602 오차 안에서 같은 속도(0.97–1.20배)" in read
+    assert "512 602 속도에 뚜렷한 차이 없음(0.97–1.20배)" in read
     assert "샘플 2개 가운데 작아진 모델은 1개, 원본은 0개에서" in read
     said = [sentence for sentence, place in messages() if place.startswith(("assets/report", "engine/export", "engine/plans/description"))]
     sentences = [sentence for sentence in said if len(sentence) > 12 and "{" not in sentence]
@@ -205,7 +205,7 @@ def test_korean_says_the_same_figures(tiny: Callable[..., Model]) -> None:
     ("before", "after", "rounds", "told"),
     [
         (21.2, 27.5, (1.2, 1.4), "1.30× as fast (1.20× to 1.40×)"),
-        (100.0, 103.0, (0.97, 1.09), "as fast, within the noise (0.97× to 1.09×)"),
+        (100.0, 103.0, (0.97, 1.09), "no clear difference in speed (0.97× to 1.09×)"),
         (100.0, 81.0, (0.6, 0.9), "0.81× as fast (0.60× to 0.90×)"),
         (21.2, 27.5, None, "1.30× as fast"),  # measured before ranges were kept
         (21.2, 27.5, (1.3, 1.3), "1.30× as fast"),  # a single round has no range
@@ -227,7 +227,7 @@ def test_the_pair_shown_is_the_most_telling_one() -> None:
     assert [telling(found)[0] for found in ([alike, differ], [differ, silent, alike], [silent, loops, differ])] == [differ, silent, loops]
     assert telling([loops, sample("greedy", same, stuck)])[0]["decoding"] == "greedy"
     assert telling([both, differ])[0] == differ  # the source is stuck there too
-    assert telling([alike])[1] == "The smaller model writes the same as its source in all 1 samples; this is one of them."
+    assert telling([alike])[1] == "In all 1 samples the smaller model writes the same text as its source; this is one of them."
 
 
 def test_the_plan_can_be_read_back(tiny: Callable[..., Model]) -> None:
@@ -266,10 +266,10 @@ def test_nothing_is_fetched_and_it_is_small(full: bool, tiny: Callable[..., Mode
 def test_everything_optional_can_be_left_out(tiny: Callable[..., Model]) -> None:
     page = bare(tiny("gpt2"))
     read = words(page)
-    assert "What it costs has not been measured" in read
+    assert "The cost of the plan has not been measured" in read
     assert "Speed was not measured" in read
-    assert "What it writes" not in read
-    assert "Other depths" not in read
+    assert "Generated text" not in read
+    assert "Other possible depths" not in read
     assert "layerscope evaluate" not in read
     assert not {"texts", "steps"} & figures(page).keys()
 
@@ -278,7 +278,7 @@ def test_generations_stand_side_by_side_and_loops_are_marked(tiny: Callable[...,
     page = report_of(tiny("llama"))
     read = words(page)
     assert page.count('class="loops"') == 2  # in the pair in front, and among all samples
-    assert "smaller, greedy · ↻ stuck in a loop la la la la" in read
+    assert "smaller, greedy · ↻ repeats itself la la la la" in read
     assert "a fox & a hen" in read
     assert "smaller, sampled nothing" in read
     assert "stuck repeating itself in 1 of 2 samples; the source in 0" in read
@@ -288,12 +288,12 @@ def test_a_plan_that_gives_no_numbers_is_called_broken(tiny: Callable[..., Model
     broken = scores(0.1, math.nan, math.nan)
     page = report_of(tiny("llama"), evaluation=broken)
     read = words(page)
-    assert "The plan is broken On 2 of 3 texts the smaller model computes values that are not numbers, so it cannot be used." in read
+    assert "The plan is broken On 2 of 3 texts the smaller model produces values that are not numbers (NaN), so it cannot be used." in read
     assert "2 of 3 texts have no dot" in read
     assert "not a number (no interval)" in read
     assert "nan" not in read.lower().split()
     assert [entry["ratio"] for entry in figures(page)["texts"]] == [pytest.approx(math.exp(0.1), rel=1e-5), None, None]
-    assert "No text gives a number to compare" in words(report_of(tiny("llama"), evaluation=scores(math.nan)))
+    assert "No text has a finite result to compare" in words(report_of(tiny("llama"), evaluation=scores(math.nan)))
 
 
 @pytest.mark.parametrize(
@@ -303,10 +303,10 @@ def test_a_plan_that_gives_no_numbers_is_called_broken(tiny: Callable[..., Model
         ((0.1, 0.12, 0.11), "good", "small but measurable"),
         ((0.4, 0.5, 0.45), "fair", "clear cost"),
         ((1.4, 1.5, 1.45), "poor", "heavy cost"),
-        ((4.0, 5.0, 4.5), "broken", "In effect it is broken"),
+        ((4.0, 5.0, 4.5), "broken", "It is effectively broken"),
         ((900.0, 900.0), "broken", "broken"),
         ((-0.1, -0.12), "good", "unusual"),
-        ((-0.01, 0.01, 0.02), "good", "cannot tell"),
+        ((-0.01, 0.01, 0.02), "good", "does not differ measurably"),
         ((-1.0, 2.0), "fair", "too few texts"),
     ],
 )
@@ -317,15 +317,15 @@ def test_the_verdict_follows_the_numbers(rises: tuple[float, ...], level: str, h
 
 
 def test_the_verdict_knows_one_text_a_broken_source_and_an_untouched_plan() -> None:
-    assert "One text gives no interval" in " ".join(verdict(PLAN, scores(0.4))[2])
-    assert "with 95 %" not in " ".join(verdict(PLAN, scores(0.4))[2])
+    assert "One text gives no confidence interval" in " ".join(verdict(PLAN, scores(0.4))[2])
+    assert "(95 %" not in " ".join(verdict(PLAN, scores(0.4))[2])
     assert "source model itself" in verdict(PLAN, replace(scores(0.4), source_perplexity=math.nan))[1]
-    assert verdict(PLAN, replace(scores(0.01, 0.02, 0.015), top1_agreement=0.3))[1].endswith("but it says other things")
+    assert verdict(PLAN, replace(scores(0.01, 0.02, 0.015), top1_agreement=0.3))[1].endswith("but it predicts other tokens")
     assert verdict(untouched(6), scores(0.0, 0.0))[1] == "Nothing was changed, so nothing is lost"
 
 
 def test_texts_that_the_plan_was_made_with_are_owned_up_to(tiny: Callable[..., Model]) -> None:
-    confession = "made with these very texts"
+    confession = "fitted to these same texts"
     assert confession not in words(report_of(tiny("llama")))
     assert confession in words(
         report_of(tiny("llama"), plan=replace(PLAN, settings=(("practice", "ab" * 32),)), evaluation=scores(0.1, 0.2))
@@ -373,7 +373,7 @@ def test_the_strip_has_every_layer_and_every_block(upright: bool) -> None:
 def test_a_report_tells_what_the_model_went_through(tiny: Callable[..., Model]) -> None:
     assert 'id="lineage"' not in report_of(tiny("llama"), lineage=[SOURCE])
     page = words(report_of(tiny("llama"), lineage=[SOURCE, STEP, RECOVERY]))
-    assert "What the model went through before" in page
+    assert "History of the model" in page
     assert "It was pruned to 24 of 30 layers" in page
     assert "this plan retrains nothing" in page
     assert "Nothing was retrained." not in page

@@ -57,17 +57,17 @@ def test_a_link_in_a_circle_and_a_missing_file_are_told_as_open_does(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "it is no JSON"),
-        ("[NaN]", "NaN is no finite number"),
-        ("[-Infinity]", "-Infinity is no finite number"),
-        ('["\\ud800"]', "half a character"),
-        ('{"\\udfff": 1}', "half a character"),
+        ("{", "it is not valid JSON"),
+        ("[NaN]", "NaN is not a finite number"),
+        ("[-Infinity]", "-Infinity is not a finite number"),
+        ('["\\ud800"]', "an incomplete character"),
+        ('{"\\udfff": 1}', "an incomplete character"),
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"more than {DEEPEST} lists"),
-        ("[" * 100_000, "it is no JSON|lists in one another"),
+        ("[" * 100_000, "it is not valid JSON|nested lists"),
         ("1" * 5000, "a number of 5000 digits"),
         (str(-(10**400)), "a number of 402 digits"),
-        ("[1e400]", "1e400, which is beyond"),
-        ("-1e9999", "-1e9999, which is beyond"),
+        ("[1e400]", "1e400, which is out of"),
+        ("-1e9999", "-1e9999, which is out of"),
     ],
 )
 def test_json_that_would_surprise_who_reads_on_is_refused(text: str, words: str) -> None:
@@ -82,7 +82,7 @@ def test_numbers_that_are_written_in_full_are_read() -> None:
 def test_an_object_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]")
     assert json_in(tmp_path / "a.json") == [1]
-    with pytest.raises(ForeignError, match="it is no JSON object"):
+    with pytest.raises(ForeignError, match="it is not a JSON object"):
         object_in(tmp_path / "a.json")
 
 

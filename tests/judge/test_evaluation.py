@@ -131,7 +131,7 @@ def test_a_limit_that_makes_no_sense_is_named() -> None:
 
 
 def test_texts_without_two_tokens_are_refused(tiny: Callable[..., Model]) -> None:
-    with pytest.raises(TextError, match="texts is too short to judge on"):
+    with pytest.raises(TextError, match="texts is too short to evaluate on"):
         Judge(tiny("llama"), calibration_of(("x", "y")))
 
 

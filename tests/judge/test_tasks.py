@@ -131,7 +131,7 @@ def test_right_choices_are_spread_over_the_places() -> None:
 
 
 def test_what_cannot_be_scored_is_said(tiny: Callable[..., Model]) -> None:
-    with pytest.raises(SettingsError, match="limit of 0"):
+    with pytest.raises(SettingsError, match="limit of items is 0"):
         drain(score_bundled(tiny("llama"), PLAN, 0))
     with pytest.raises(PlanError):
         drain(score_bundled(tiny("llama"), untouched(5)))
@@ -151,7 +151,7 @@ def test_without_the_harness_it_says_what_to_install(tiny: Callable[..., Model],
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(SettingsError, match=r"install layerscope\[eval\]"):
         drain(evaluate_tasks(tiny("llama"), PLAN, [CLOZE]))
-    with pytest.raises(SettingsError, match="at least one task"):
+    with pytest.raises(SettingsError, match="name at least one, such as"):
         drain(evaluate_tasks(tiny("llama"), PLAN, []))
 
 

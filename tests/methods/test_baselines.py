@@ -212,7 +212,7 @@ def test_every_baseline_is_a_plan_of_whole_layers(method: str, tiny: Callable[..
 @pytest.mark.usefixtures("fresh_cache")
 def test_a_target_out_of_range_is_refused_with_the_nearest(method: str, keep: int, nearest: int, tiny: Callable[..., Model]) -> None:
     objective = objective_of(tiny("llama"))
-    with pytest.raises(SettingsError, match=rf"{keep} layers cannot be kept of 6; .* {nearest}$"):
+    with pytest.raises(SettingsError, match=rf"{keep} of 6 layers cannot be kept; .* {nearest}$"):
         drain(baseline(objective, method, keep))
     assert objective.forwards == 0
 

@@ -83,7 +83,7 @@ def test_a_plan_with_biases_is_one_model_in_every_form(family: str, tiny: Callab
     assert {n: p.shape for n, p in network.named_parameters()} == {n: p.shape for n, p in live.named_parameters()}
     parameters = sum(parameter.numel() for parameter in network.parameters())
     assert weigh(model.spec, plan)[0] == memory_of(model, plan).plan_parameters == parameters
-    assert "What reads the parts that were cut has their mean as a bias (FLAP)." in describe(plan)
+    assert "The projections that read pruned parts get the mean of these parts as a bias (FLAP)." in describe(plan)
 
 
 def test_the_checks_of_an_export_know_the_biases(tiny: Callable[..., Model], tmp_path: Path, in_this_process: None) -> None:
@@ -121,11 +121,11 @@ def test_biases_stay_when_weights_are_pruned_and_go_when_they_are_solved_again(t
 @pytest.mark.parametrize(
     ("family", "kept", "why"),
     [
-        ("mistral", TrimSettings(heads=2), "heads of mistral: its stock class has none in self_attn.o_proj"),
-        ("phi3", TrimSettings(neurons=30), "neurons of phi3: its stock class has none in mlp.down_proj"),
+        ("mistral", TrimSettings(heads=2), "heads of mistral: its stock class has no bias in self_attn.o_proj"),
+        ("phi3", TrimSettings(neurons=30), "neurons of phi3: its stock class has no bias in mlp.down_proj"),
         ("qwen2", TrimSettings(heads=2), "heads of qwen2"),
         ("qwen3", TrimSettings(heads=2, neurons=30), "neurons of qwen3"),
-        ("llama", TrimSettings(channels=28), "a bias makes up for heads or neurons"),
+        ("llama", TrimSettings(channels=28), "a bias compensates for pruned heads or neurons"),
     ],
 )
 def test_a_bias_that_no_stock_class_has_is_refused(family: str, kept: TrimSettings, why: str, tiny: Callable[..., Model]) -> None:
@@ -179,7 +179,7 @@ def test_redistribution_is_the_papers(family: str, changes: dict[str, Any], left
         if groups > 1 and family != "phi3":
             assert torch.equal(block.self_attn.k_proj.weight, home.self_attn.k_proj.weight)
     torch.testing.assert_close(run(live_network(model, plan), model), masked_logits(model, plan), rtol=0, atol=1e-4)
-    assert "The heads that stay take on what the pruned ones had (Minitron)." in describe(plan)
+    assert "Pruned heads are redistributed to kept heads (Minitron)." in describe(plan)
 
 
 def test_redistributed_heads_stay_when_what_reads_them_is_solved_again(tiny: Callable[..., Model]) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from engine.methods.learned.hard_concrete import BOUNDS, chance, drawn, soft, stretched, topmost
 from engine.methods.learned.masks import Kind, Masks, lagrangian
-from engine.training.loop import Beside, Learner
+from engine.training.loop import ExtraParameters, Learner
 from engine.training.recipe import Recipe
 
 
@@ -67,7 +67,10 @@ def toy(worth: torch.Tensor, kept: int, steps: int, clip: float = 1.0) -> tuple[
     masks = Masks([Kind("parts", *worth.shape, kept)], seed=0)
     weight = torch.nn.Parameter(torch.ones(()))
     recipe = Recipe(steps, 1e-3, clip=clip)
-    beside = [Beside({"a": masks.a["parts"]}, 0.1), Beside({"multipliers": masks.multipliers["parts"]}, 0.1, upwards=True)]
+    beside = [
+        ExtraParameters({"a": masks.a["parts"]}, 0.1),
+        ExtraParameters({"multipliers": masks.multipliers["parts"]}, 0.1, upwards=True),
+    ]
     learner = Learner({"weight": weight}, recipe, extra=beside)
     for step in range(steps):
         learner.learn([

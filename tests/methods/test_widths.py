@@ -231,24 +231,24 @@ def test_a_trim_goes_on_from_a_trim(tiny: Callable[..., Model]) -> None:
         assert after.trim is not None
         assert set(after.trim.neurons or ()) < set(before.trim.neurons or ())
         assert (len(after.trim.neurons or ()), len(after.trim.heads or ())) == (20, 2)
-    with pytest.raises(SettingsError, match="44 neurons cannot be kept of 40"):
+    with pytest.raises(SettingsError, match="44 of 40 neurons cannot be kept"):
         drain(trim(model, first, packs, TrimSettings(neurons=44, score="minitron")))
 
 
 @pytest.mark.parametrize(
     ("family", "kept", "score", "why"),
     [
-        ("llama", TrimSettings(), "weighted", "nothing is to be cut"),
-        ("llama", TrimSettings(heads=4, neurons=48), "weighted", "nothing is to be cut"),
-        ("llama", TrimSettings(heads=3), "weighted", "each of the 2 KV groups keeps as many"),
-        ("llama", TrimSettings(heads=0), "weighted", "0 heads cannot be kept of 4"),
-        ("llama", TrimSettings(neurons=49), "weighted", "49 neurons cannot be kept of 48"),
+        ("llama", TrimSettings(), "weighted", "nothing to prune"),
+        ("llama", TrimSettings(heads=4, neurons=48), "weighted", "nothing to prune"),
+        ("llama", TrimSettings(heads=3), "weighted", "choose a multiple of 2"),
+        ("llama", TrimSettings(heads=0), "weighted", "0 of 4 heads cannot be kept"),
+        ("llama", TrimSettings(neurons=49), "weighted", "49 of 48 neurons cannot be kept"),
         ("llama", TrimSettings(channels=30), "weighted", "not a multiple of the number of attention heads"),
-        ("llama", TrimSettings(heads=2), "maw", "maw is no score of heads; choose one of"),
-        ("llama", TrimSettings(channels=28), "obs", "obs is no score of channels"),
+        ("llama", TrimSettings(heads=2), "maw", "the score maw does not apply to heads; choose one of"),
+        ("llama", TrimSettings(channels=28), "obs", "the score obs does not apply to channels"),
         ("llama", TrimSettings(heads=2), "loudest", "unknown score 'loudest'"),
-        ("gpt2", TrimSettings(heads=2), "weighted", "the heads of gpt2 cannot be cut"),
-        ("gpt2", TrimSettings(channels=28), "weighted", "the channels of gpt2 cannot be cut"),
+        ("gpt2", TrimSettings(heads=2), "weighted", "the heads of gpt2 cannot be pruned"),
+        ("gpt2", TrimSettings(channels=28), "weighted", "the channels of gpt2 cannot be pruned"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(family: str, kept: TrimSettings, score: str, why: str, tiny: Callable[..., Model]) -> None:
@@ -309,5 +309,5 @@ def test_seams_are_made_up_for_by_the_blocks_after_them(tiny: Callable[..., Mode
 def test_a_refit_needs_text_to_hold_out(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
     plan = replace(untouched(6), blocks=tuple(replace(b, trim=Trim(neurons=(0, 1))) for b in untouched(6).blocks), width=Part("hand-made"))
-    with pytest.raises(SettingsError, match="needs more practice text"):
+    with pytest.raises(SettingsError, match="too little practice text for a refit"):
         drain(refit(model, plan, packs_of(model, 100)[:1]))

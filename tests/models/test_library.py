@@ -118,7 +118,9 @@ def test_what_cannot_be_opened_is_listed_with_the_words_that_opening_it_would_sa
     assert found["org/coded"]["reason"] == str(refused.value)
     assert "quantised" in found["org/quantised"]["reason"]
     assert "scale_attn_by_inverse_layer_idx" in found["org/scaled"]["reason"]
-    assert found["org/pickled"]["reason"].startswith(f"{pickled} holds no model: no .safetensors file in it; pytorch_model.bin is a pickle")
+    assert found["org/pickled"]["reason"].startswith(
+        f"{pickled} does not contain a model: it has no .safetensors file; pytorch_model.bin is a pickle"
+    )
     for name in ("broken", "list", "deep", "huge"):
         assert "cannot be read" in found[f"org/{name}"]["reason"]
 

@@ -76,7 +76,7 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     error = refused(folder)
     assert isinstance(error, SourceError)
-    assert "1 missing" in str(error)
+    assert "missing or of the wrong shape: 1," in str(error)
     assert "model.layers.3.mlp.up_proj.weight" in str(error)
 
 
@@ -90,7 +90,7 @@ def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
 def test_a_tokenizer_that_breaks_at_what_it_does_not_know_is_refused(folder: Path) -> None:
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "BertTokenizer"}), encoding="utf-8")
-    with pytest.raises(SourceError, match=r"has no tokenizer that can be read: WordPiece error: Missing \[UNK\]"):
+    with pytest.raises(SourceError, match=r"the tokenizer in .* cannot be read: WordPiece error: Missing \[UNK\]"):
         drain(open_model(parse_source(str(folder))))
 
 
@@ -104,7 +104,7 @@ def test_how_attention_is_computed_is_not_for_a_config_to_say(way: str, folder: 
 def test_a_folder_without_a_tokenizer_is_refused(folder: Path) -> None:
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    assert "no tokenizer that can be read" in str(refused(folder))
+    assert "the tokenizer in" in str(refused(folder))
 
 
 def test_a_truncated_file_is_refused(folder: Path) -> None:
@@ -143,7 +143,7 @@ def test_an_unsound_generation_config_is_told_and_its_tokens_are_the_configs(con
 @pytest.mark.parametrize("text", ["", "{", "\ufffd", "[" * 100_000])
 def test_a_generation_config_that_is_no_json_is_told(text: str, folder: Path) -> None:
     (folder / "generation_config.json").write_text(text)
-    assert generation_config_in(folder, read_config(folder))[1] == "it is no JSON object"
+    assert generation_config_in(folder, read_config(folder))[1] == "it is not a JSON object"
 
 
 @pytest.mark.parametrize("content", SOUND, ids=str)

@@ -112,7 +112,7 @@ def test_tensors_are_made_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_tensor_of_another_shape_than_was_told_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"x comes to a shape of \(2, 2\), and \(4,\) is needed"):
+    with pytest.raises(ExportError, match=r"x has shape \(2, 2\); expected \(4,\)"):
         list(write_shards(tmp_path, {"x": Output(torch.float32, (4,), lambda: torch.ones(2, 2))}, 10**9))
 
 

@@ -27,7 +27,7 @@ def test_one_text_of_two_lines_is_not_two_texts() -> None:
 
 @pytest.mark.parametrize("texts", [(), ("",), (" ", "\n")])
 def test_without_a_text_there_is_no_calibration(texts: tuple[str, ...]) -> None:
-    with pytest.raises(TextError, match="mine holds no text"):
+    with pytest.raises(TextError, match="mine contains no text"):
         calibration_of(texts, "mine")
 
 
@@ -54,7 +54,7 @@ def test_a_file_gives_a_text_a_line_whatever_its_line_ends(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "does not exist"), (b"", "holds no text"), (b" \n\n", "holds no text"), ("é".encode("latin-1"), r"not UTF-8 \(byte 0\)")],
+    [(None, "does not exist"), (b"", "contains no text"), (b" \n\n", "contains no text"), ("é".encode("latin-1"), r"not UTF-8 \(byte 0\)")],
 )
 def test_a_file_that_cannot_be_used_is_refused_by_its_name(content: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
@@ -103,5 +103,5 @@ def test_texts_are_cut_at_the_context(context: int | None, expected: int) -> Non
 
 
 def test_a_text_without_a_token_is_refused_with_its_beginning() -> None:
-    with pytest.raises(TextError, match="no token of the text 'The cat"):
+    with pytest.raises(TextError, match="no token in the text 'The cat"):
         packs_of(lambda text: {"input_ids": []}, CONFIG, calibration_of(TEXTS))

@@ -49,7 +49,7 @@ def write_json(file: Path, **changes: object) -> None:
 )
 def test_a_model_that_wants_code_is_refused_with_the_reason(name: str, wanted: object, folder: Path) -> None:
     write_json(folder / name, auto_map=wanted)  # transformers has classes of its own for the rest
-    with pytest.raises(SourceError, match=rf"Python files of its own.*auto_map in {name}.*--trust-remote-code"):
+    with pytest.raises(SourceError, match=rf"its own Python files.*auto_map in {name}.*--trust-remote-code"):
         inspect_folder(folder, parse_source(str(folder)))
 
 

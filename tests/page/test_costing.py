@@ -138,7 +138,7 @@ def test_another_model_has_no_cost_of_the_one_before(desk: Desk, folder: Path, t
 
     def slowly(self: Judge, plan: Plan) -> Any:
         begun.set()
-        yield Progress("Judging the plan", 0.0)
+        yield Progress("Evaluating the plan", 0.0)
         threading.Event().wait(0.05)
         return (yield from judge(self, plan))
 

@@ -45,7 +45,7 @@ def test_what_was_opened_or_exported_meanwhile_is_offered_the_next_time(tmp_path
 
 
 def test_reasons_are_told_in_the_language_of_the_page() -> None:
-    reason = Message("models of type '{model_type}' are not supported; supported are {known}", model_type="bert", known="llama")
+    reason = Message("models of type '{model_type}' are not supported; supported types: {known}", model_type="bert", known="llama")
     listed = (Listed("hub:a/b", "a/b", "hub", "bert", False, reason, 3), Listed("/m", "m", "recent", "llama", True, "", 1, 2.0))
     for language, told in (("en", reason), ("ko", "‘bert’ 계열은 지원하지 않습니다. 지원하는 계열: llama")):
         first, second = json.loads(models_data(listed, translator(language)))["models"]

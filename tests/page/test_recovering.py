@@ -189,7 +189,7 @@ def test_a_plan_learns_again_and_what_comes_of_it_is_opened_pruned_again_and_exp
     assert "It was pruned to 4 of 6 layers" in card
     assert "512 tokens of practice" in card
     assert "Nothing was retrained after the last pruning" in card
-    assert "It learned again from its source after it was pruned" in (run.folder / "README.md").read_text()
+    assert "It was retrained by distillation from its source after pruning" in (run.folder / "README.md").read_text()
 
 
 def test_a_step_is_measured_before_anything_is_learned(bench: Desk) -> None:

@@ -174,7 +174,7 @@ def test_a_report_measures_what_is_ticked_and_nothing_else(desk: Desk) -> None:
     (row,) = rows(desk)
     assert {"evaluation", "speed", "memory"} <= set(row)
     assert "samples" not in row
-    assert "Writing, tokens a second" in shown(desk, "download")["text"]
+    assert "Writing (decoding), tokens per second" in shown(desk, "download")["text"]
 
 
 def test_plans_that_were_judged_differently_are_told_apart(desk: Desk) -> None:
@@ -205,7 +205,7 @@ def test_a_report_is_handed_to_the_browser_whole(desk: Desk) -> None:
     (row,) = rows(desk)  # what nobody had measured was measured for it
     assert {"evaluation", "samples", "speed", "memory"} <= set(row)
     assert str(escape(row["samples"][0]["plan"]["text"].strip()))[:20] in file["text"]
-    assert "Writing, tokens a second" in file["text"]
+    assert "Writing (decoding), tokens per second" in file["text"]
 
 
 def test_a_report_sets_plans_of_the_board_beside_it_that_were_judged_alike(desk: Desk) -> None:

@@ -70,5 +70,5 @@ def test_a_sweep_that_is_stopped_leaves_what_it_has(desk: Desk, monkeypatch: pyt
     wait_for_jobs()
     assert len(told(desk)["entries"]) == 3
     assert desk.runner.problem is None
-    with pytest.raises(SettingsError, match="needs time"):
+    with pytest.raises(SettingsError, match="needs a positive time limit"):
         desk.sweeping.start(SweepSettings(0))

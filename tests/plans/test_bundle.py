@@ -46,7 +46,7 @@ def test_a_plan_brings_its_tensors(together: bool, mark: str, tmp_path: Path, mo
     (tmp_path / "plan.json").write_text(json.dumps(VALUE), encoding="utf-8")
     pack_tensors([mark], tmp_path / f"plan{TENSORS}")
     elsewhere("another", tmp_path, monkeypatch)
-    with pytest.raises(PlanError, match=r"not on this machine; bring the plan's \.tensors\.safetensors"):
+    with pytest.raises(PlanError, match=r"not on this machine; copy the plan's \.tensors\.safetensors"):
         require_tensors([mark])
     files = ["plan.zip"] if together else [f"plan{TENSORS}", "plan.json"]
     assert read_saved([tmp_path / name for name in files]) == VALUE
@@ -58,7 +58,7 @@ def test_a_zip_whose_tensors_are_damaged_is_refused(mark: str, tmp_path: Path) -
     content = bytearray((tmp_path / "plan.zip").read_bytes())
     content[content.index(torch.arange(6.0).numpy().tobytes())] ^= 1
     (tmp_path / "plan.zip").write_bytes(content)
-    with pytest.raises(PlanError, match=r"plan.zip is no zip that can be read: Bad CRC-32"):
+    with pytest.raises(PlanError, match=r"plan.zip is not a readable zip file: Bad CRC-32"):
         read_saved([tmp_path / "plan.zip"])
 
 
@@ -78,8 +78,8 @@ def test_what_is_no_plan_with_its_tensors_is_refused(mark: str, tmp_path: Path) 
         (("false.safetensors",), "0 plans were chosen"),
         (("empty.zip",), "holds 0 plans"),
         (("two.zip",), "holds 2 plans"),
-        (("a.json", "false.safetensors"), "not the one its plan names"),
-        (("false.zip",), "not the one its plan names"),
+        (("a.json", "false.safetensors"), "another fingerprint than its plan names"),
+        (("false.zip",), "another fingerprint than its plan names"),
         (("missing.json",), "does not exist"),
     ):
         with pytest.raises(PlanError, match=words):

@@ -265,7 +265,7 @@ def test_a_plan_for_another_depth_is_refused() -> None:
 @pytest.mark.parametrize(
     ("rule", "sentence"),
     [
-        ("reference", "Layers 13-15 fold into 12: it takes the projections of 15 and keeps its own norms; nothing of 13-14 is left."),
+        ("reference", "Layers 13-15 fold into 12: it takes the projections of 15 and keeps its own norms; 13-14 is dropped."),
         ("paper", "Layers 13-15 fold into 12: projections -2·W12 +1·W13 +1·W14 +1·W15 under its own norms."),
         ("mean", "Layers 13-15 fold into 12: the mean of their projections and its own, under its own norms."),
         ("keep-first", "Layers 13-15 dropped."),

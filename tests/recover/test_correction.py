@@ -90,7 +90,7 @@ def test_reading_ends_when_held_out_text_is_told_worse(able: Open, tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", ["live", "stored"])
-@pytest.mark.parametrize("moment", ["The source reads the text: Learning: step 3 ", "Learning: step 3 "])
+@pytest.mark.parametrize("moment", ["The source reads the text: Training: step 3 ", "Training: step 3 "])
 def test_a_run_that_was_stopped_comes_to_the_same_bits(able: Open, tmp_path: Path, way: str, moment: str) -> None:
     whole, parts = (correcting(able("llama"), tmp_path, name, teacher=way, autocast="bfloat16") for name in ("whole", "parts"))
     played(whole)
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_comes_to_the_same_bits(able: Open, tmp_path: Pat
 def test_a_pause_while_the_source_reads_is_heeded(able: Open, tmp_path: Path) -> None:
     run = correcting(able("llama"), tmp_path)
     job = recovery.recover({"folder": str(run.folder)})
-    paused = drain(job, lambda step: run.ask_to_pause() if step.label.startswith("The source reads the text: Learning: step 2 ") else None)
+    paused = drain(job, lambda step: run.ask_to_pause() if step.label.startswith("The source reads the text: Training: step 2 ") else None)
     assert paused == {"state": "paused"}
     assert [line["step"] for line in run.part("teacher").lines() if "loss" in line] == [1, 2]
     assert played(run)["state"] == "learned"
@@ -123,10 +123,10 @@ def test_a_corrected_source_that_was_written_down_teaches_as_one_that_is_there(a
 @pytest.mark.parametrize(
     ("asked", "texts", "expected"),
     [
-        ({"correct_teacher": 0.6}, (), "a share of 0.6"),
-        ({"correct_teacher": -0.1}, (), "a share of -0.1"),
-        ({"correct_teacher": 0.1}, ("self",), "nothing to learn from text that it wrote itself"),
-        ({"correct_teacher": 0.1, "loss": "ce"}, (), "'ce' needs no teacher"),
+        ({"correct_teacher": 0.6}, (), "teacher correction is 0.6"),
+        ({"correct_teacher": -0.1}, (), "teacher correction is -0.1"),
+        ({"correct_teacher": 0.1}, ("self",), "no effect on text that the source wrote itself"),
+        ({"correct_teacher": 0.1, "loss": "ce"}, (), "the loss 'ce' uses no teacher"),
     ],
 )
 def test_what_cannot_be_corrected_is_refused(

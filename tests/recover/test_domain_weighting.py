@@ -55,7 +55,7 @@ def test_a_run_that_was_stopped_reads_the_same(able: Open, text: str, step: int,
     monkeypatch.setattr(learning, "SAVE", 0.0)  # a checkpoint after every step
     runs = [begun(able("llama"), DEEP, tmp_path / name, texts=(text,), update="as coded", every=2) for name in ("whole", "parts")]
     played(runs[0])
-    stopped(runs[1], lambda label: label == f"Learning: step {step} of {STEPS}")
+    stopped(runs[1], lambda label: label == f"Training: step {step} of {STEPS}")
     played(runs[1])
     assert_same(*runs)
 
@@ -64,9 +64,9 @@ def test_what_cannot_be_weighed_is_refused(able: Open, text: str, tmp_path: Path
     model = able("llama")
     with pytest.raises(SettingsError, match="unknown update 'often'"):
         begun(model, DEEP, tmp_path / "a", texts=(text,), update="often")
-    with pytest.raises(SettingsError, match="when a source is stored"):
+    with pytest.raises(SettingsError, match="cannot be stored while the proportions of domains change"):
         begun(model, DEEP, tmp_path / "b", texts=(text,), update="as coded", teacher="stored")
-    with pytest.raises(SettingsError, match="there is no domain 'old' in the text; its domains are known, new"):
+    with pytest.raises(SettingsError, match="the text has no domain 'old'; its domains are known, new"):
         played(begun(model, DEEP, tmp_path / "c", texts=(text,), update="as coded", references={"old": 1.0}))
 
 

@@ -139,7 +139,7 @@ def kill_after(steps: int, group: subprocess.Popen[bytes], run: Run) -> None:
     [
         (3, "kl", DEEP, 0.0, "3 rows cannot be shared by 2 processes"),
         (4, "kl", DEEP, 0.1, "in one process alone; leave --correct-teacher out"),
-        (4, "kl+mse", with_width(DEEP, Trim(channels=NARROW)), 0.0, "states of fewer channels"),
+        (4, "kl+mse", with_width(DEEP, Trim(channels=NARROW)), 0.0, "states of a plan with fewer channels"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(rows: int, loss: str, plan: Plan, correction: float, expected: str) -> None:

@@ -161,7 +161,7 @@ def with_pause(run: Run, step: int) -> None:
     """Ask for a pause while a step is told, and see that the run heeds it."""
 
     def ask(progress: Progress) -> None:
-        if progress.label.startswith(f"Learning: step {step} "):
+        if progress.label.startswith(f"Training: step {step} "):
             run.ask_to_pause()
 
     assert drain(recovery.recover({"folder": str(run.folder)}), ask) == {"state": "paused"}
@@ -181,7 +181,7 @@ def test_working_activations_out_again_changes_nothing(able: Open, tmp_path: Pat
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(kept, lambda tensor: tensor):
-            stopped(run, lambda label: label.startswith("Learning: step 1 "))
+            stopped(run, lambda label: label.startswith("Training: step 1 "))
         saved.append(bytes_kept)
         played(run)
     assert saved[1] < 0.5 * saved[0]

@@ -39,7 +39,7 @@ def one_line(error: pytest.ExceptionInfo[LayerscopeError]) -> str:
 def test_text_that_is_shorter_than_a_batch_is_told_before_anything_is_judged(able: Open, tmp_path: Path) -> None:
     (tmp_path / "few.txt").write_text("\n\n".join(SENTENCES[:3]), encoding="utf-8")
     run = begun(able("llama"), DEEP, tmp_path / "run", texts=(str(tmp_path / "few.txt"),), rows=9)
-    with pytest.raises(TextError, match=r"has \d rows of 32 tokens, which is less than one batch of 9") as refused:
+    with pytest.raises(TextError, match=r"has \d rows of 32 tokens, fewer than one batch of 9") as refused:
         played(run)
     assert (run.state, run.error) == ("failed", one_line(refused))
     assert run.record.before is None
@@ -48,7 +48,7 @@ def test_text_that_is_shorter_than_a_batch_is_told_before_anything_is_judged(abl
 def test_text_that_judges_is_no_text_to_learn_from(able: Open, tmp_path: Path) -> None:
     (tmp_path / "judge.txt").write_text("\n\n".join(bundled("english", "evaluation").texts[:4]), encoding="utf-8")
     run = begun(able("llama"), DEEP, tmp_path / "run", texts=(str(tmp_path / "judge.txt"),))
-    with pytest.raises(TextError, match=r"all 4 documents of .* share text with the evaluation texts"):
+    with pytest.raises(TextError, match=r"all 4 documents of .* overlap with the evaluation texts"):
         played(run)
     assert run.record.before is None
 
@@ -95,7 +95,7 @@ def test_a_disk_that_is_full_stops_in_one_line_and_what_was_there_goes_on(
     played(whole)
     monkeypatch.setattr(learning, "SAVE", 0.0)
     learned = sum(one.numel() for one in trained(student_of(able("llama"), DEEP), DEEP, "all").values())
-    with at_most(8 * learned), pytest.raises(TrainingError, match=r"cannot be written: .*; what was there before is kept") as stopped:
+    with at_most(8 * learned), pytest.raises(TrainingError, match=r"cannot be written: .*; the previous file is kept") as stopped:
         played(run)
     assert (run.state, run.error) == ("failed", one_line(stopped))
     assert about(run.best)["step"] == "0"  # a third of a checkpoint, for which there was room
@@ -170,13 +170,13 @@ def test_lines_that_a_run_never_told_are_passed_over(able: Open, tmp_path: Path)
 def test_a_checkpoint_that_is_not_as_it_was_written_is_passed_over_and_the_best_is_told(able: Open, tmp_path: Path) -> None:
     whole, run = (begun(able("llama"), DEEP, tmp_path / name) for name in ("whole", "run"))
     played(whole)
-    stopped(run, lambda label: label.startswith("Learning: step 3 "))
+    stopped(run, lambda label: label.startswith("Training: step 3 "))
     for name in ("step-00000002.safetensors", "step-00000003.safetensors"):
         save_file({"weight.x": torch.zeros(2)}, run.folder / name, {"step": "3", "layerscope": "0"})
         run.steps.mkdir(exist_ok=True)
         (run.folder / name).rename(run.steps / name)
     run.best.write_bytes(run.best.read_bytes()[:-4])
-    with pytest.raises(TrainingError, match=r"best.safetensors cannot be read: .*; remove it, and its run goes on without it"):
+    with pytest.raises(TrainingError, match=r"best.safetensors cannot be read: .*; delete it, and the run continues without it"):
         played(run)
     run.best.unlink()
     played(run)
@@ -221,13 +221,13 @@ def test_what_does_not_fit_is_told_with_the_numbers_before_the_source_is_read(
 @pytest.mark.parametrize(
     ("plan", "asked", "expected"),
     [
-        (DEEP, {"loss": "local+kl"}, "adds to local"),
-        (DEEP, {"loss": "local", "recompute": True}, "leave recompute out"),
-        (with_width(DEEP, Trim(channels=NARROW)), {"loss": "local"}, "wider than theirs"),
-        (Plan(6, DEEP.blocks[:2], "the last layers left out"), {"loss": "local"}, "no seam below its last block"),
-        (Plan(6, tuple(DEEP.blocks[:1]), "one"), {"loss": "kl*2"}, "is no loss"),
-        (Plan(6, tuple(DEEP.blocks[:1]), "one"), {"loss": "kl+cosine"}, "this plan has one block"),
-        (DEEP, {"loss": "kl+mse", "teacher": "stored"}, "too much to be stored"),
+        (DEEP, {"loss": "local+kl"}, "combines local with other losses"),
+        (DEEP, {"loss": "local", "recompute": True}, "omit recompute"),
+        (with_width(DEEP, Trim(channels=NARROW)), {"loss": "local"}, "narrower than the source's states"),
+        (Plan(6, DEEP.blocks[:2], "the last layers left out"), {"loss": "local"}, "needs a seam below the last block"),
+        (Plan(6, tuple(DEEP.blocks[:1]), "one"), {"loss": "kl*2"}, "is not a loss"),
+        (Plan(6, tuple(DEEP.blocks[:1]), "one"), {"loss": "kl+cosine"}, "this plan has only one block"),
+        (DEEP, {"loss": "kl+mse", "teacher": "stored"}, "too large to store"),
         (DEEP, {"teacher": "away"}, "unknown teacher 'away'"),
         (DEEP, {"top": 0}, "top is 0"),
         (DEEP, {"seed": -1}, "seed is -1"),
@@ -245,6 +245,6 @@ def test_what_does_not_go_together_is_refused_before_there_is_a_run(
 
 
 def test_adapters_leave_masks_alone(able: Open, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="would fill the zeros"):
+    with pytest.raises(SettingsError, match="would overwrite the zeros"):
         begun(able("llama"), with_zeros(DEEP, (32, 48)), tmp_path / "run", train="lora")
     assert not (tmp_path / "run").exists()

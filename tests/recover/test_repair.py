@@ -219,7 +219,7 @@ def test_a_family_without_a_last_projection_is_refused(tiny: Callable[..., Model
 
 
 def test_too_few_packs_are_refused(tiny: Callable[..., Model]) -> None:
-    with pytest.raises(SettingsError, match="more practice text"):
+    with pytest.raises(SettingsError, match="too little practice text"):
         drain(repair(objective_of(tiny("llama"), texts=TEXTS[:3]), DROPPED))
     assert len(objective_of(tiny("llama"), texts=TEXTS[:3]).records) == 1
 

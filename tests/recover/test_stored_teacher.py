@@ -102,15 +102,15 @@ def test_the_source_is_gone_while_the_student_learns(able: Open, tmp_path: Path,
 
 def test_a_file_that_is_not_as_it_was_written_is_told(able: Open, tmp_path: Path) -> None:
     run = begun(able("llama"), DEEP, tmp_path / "run", teacher="stored", top=8)
-    stopped(run, lambda label: label.startswith("Learning: step 3 "))
+    stopped(run, lambda label: label.startswith("Training: step 3 "))
     run.said.write_bytes(b"\xff" * run.said.stat().st_size)
-    with pytest.raises(TrainingError, match=r"teacher.bin is broken; remove it, and the source says the same again"):
+    with pytest.raises(TrainingError, match=r"teacher.bin is corrupted; delete it"):
         played(run)
     run.said.unlink()
     played(run)
 
 
-@pytest.mark.parametrize("moment", ["Writing down what the source says: row 8 ", "Learning: step 3 "])
+@pytest.mark.parametrize("moment", ["Storing the source's outputs: row 8 ", "Training: step 3 "])
 def test_writing_down_goes_on_where_it_was(able: Open, tmp_path: Path, moment: str) -> None:
     whole, parts = (begun(able("llama"), DEEP, tmp_path / name, teacher="stored", top=8) for name in ("whole", "parts"))
     played(whole)
@@ -120,8 +120,8 @@ def test_writing_down_goes_on_where_it_was(able: Open, tmp_path: Path, moment: s
     before = parts.said.read_bytes()
     labels: list[str] = []
     drain(recovery.recover({"folder": str(parts.folder)}), lambda step: labels.append(step.label))
-    written = [label for label in labels if label.startswith("Writing down")]
-    assert written[:1] == (["Writing down what the source says: row 12 of 24"] if "Writing" in moment else [])
+    written = [label for label in labels if label.startswith("Storing the source's outputs")]
+    assert written[:1] == (["Storing the source's outputs: row 12 of 24"] if "Storing" in moment else [])
     assert parts.said.read_bytes()[: len(before) - 7] == before[:-7]
     assert parts.said.read_bytes()[: whole.said.stat().st_size] == whole.said.read_bytes()
     assert_same(whole, parts)
@@ -148,14 +148,14 @@ def test_the_source_stays_where_it_fits_and_is_stored_where_only_that_does(
         assert run.record.teacher == taken
     monkeypatch.setattr(recovery, "free_bytes", lambda _: needed.stored - 1)
     for asked in ({}, {"teacher": "stored"}, {"loss": "kl+mse"}):
-        with pytest.raises(MemoryLimitError, match="learning takes about"):
+        with pytest.raises(MemoryLimitError, match="training needs about"):
             played(begun(model, DEEP, tmp_path / f"none-{len(asked)}{asked.get('loss')}", **asked))
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(able: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = begun(able("llama"), DEEP, tmp_path / "run", teacher="stored", top=8)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
-    with pytest.raises(TrainingError, match=r"the likeliest tokens take .* GB in .*, where 1e-07 GB are free"):
+    with pytest.raises(TrainingError, match=r"the likeliest tokens needs .* GB in .*, but only 1e-07 GB are free"):
         played(run)
     assert not run.said.exists()
     assert run.record.before is not None

@@ -69,7 +69,7 @@ def test_a_tracker_that_fails_stops_nothing(able: Open, tmp_path: Path, moment: 
 
 def test_one_that_is_not_there_is_told_before_there_is_a_run(able: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match="--track wandb needs wandb, which is not installed; pip install wandb"):
+    with pytest.raises(SettingsError, match="--track wandb needs the package wandb, which is not installed; run: pip install wandb"):
         begun(able("llama"), DEEP, tmp_path / "run", track="wandb")
     with pytest.raises(SettingsError, match="unknown tracker 'paper'; choose one of trackio, tensorboard, wandb"):
         begun(able("llama"), DEEP, tmp_path / "run", track="paper")

@@ -309,7 +309,7 @@ def test_progress_is_told_and_an_ablation_costs_nothing_twice(name: str, model: 
     fractions = [step.fraction or 0.0 for step in steps]
     assert all(0.0 <= fraction <= 1.0 for fraction in fractions)
     assert fractions == sorted(fractions)
-    assert any("Judging the plan" in step.label for step in steps)
+    assert any("Evaluating the plan" in step.label for step in steps)
     again: list[Progress] = []
     meter = SimilarityMeter(model, calibration_of(TEXTS, "mine"))
     assert drain(ablate(name, meter, Judge(model, texts, context=32, limit=60), SETTINGS), again.append) == once

@@ -153,7 +153,7 @@ def test_what_a_map_takes_is_told_first_and_its_progress_is_true(tiny: Callable[
     found = re.fullmatch(r"Mapping T: (\d+)–(\d+) candidates, about \d+(–\d+)? s", estimate.label)
     assert found is not None
     assert int(found[1]) == 14 < len(measured) < 2 * int(found[2])
-    assert all(re.fullmatch(r"Mapping T: \d\.\d{3} and above is done, about \d+ candidates left", step.label) for _, step in later)
+    assert all(re.fullmatch(r"Mapping T: finished down to \d\.\d{3}, about \d+ candidates left", step.label) for _, step in later)
     shares = [step.fraction or 0.0 for _, step in told]
     assert shares == sorted(shares)
     assert max(b - a for a, b in pairwise(shares)) < 0.15

@@ -298,13 +298,13 @@ def test_no_time_at_all_still_gives_a_plan(tiny: Callable[..., Model]) -> None:
 
 @pytest.mark.parametrize("seconds", [0, 0.0, -1.0, math.nan, -math.inf])
 def test_a_search_without_time_is_refused(seconds: float, tiny: Callable[..., Model]) -> None:
-    with pytest.raises(SettingsError, match=f"{seconds} seconds are none"):
+    with pytest.raises(SettingsError, match=f"got {seconds} seconds"):
         Search(objective_of(eight(tiny)), 4, seconds)
 
 
 @pytest.mark.parametrize(("keep", "nearest"), [(0, 1), (-1, 1), (9, 8)])
 def test_a_target_out_of_range_is_refused_with_the_nearest(keep: int, nearest: int, tiny: Callable[..., Model]) -> None:
-    with pytest.raises(SettingsError, match=rf"{keep} layers cannot be kept of 8; .* {nearest}$"):
+    with pytest.raises(SettingsError, match=rf"{keep} of 8 layers cannot be kept; .* {nearest}$"):
         Search(objective_of(eight(tiny)), keep)
 
 

@@ -60,5 +60,5 @@ def test_the_best_by_the_estimate_are_measured_and_the_cheapest_comes_first(tiny
 
 
 def test_a_budget_that_no_shape_meets_is_refused(tiny: Callable[..., Model]) -> None:
-    with pytest.raises(SettingsError, match="no legal shape"):
+    with pytest.raises(SettingsError, match="no smaller shape"):
         shapes_near(tiny("llama"), 1e9)

@@ -138,7 +138,7 @@ def costing(monkeypatch: pytest.MonkeyPatch, ratio: Callable[[Plan], float]) -> 
     """Let plans cost what a test says; the maps are still the model's."""
 
     def judge(self: Judge, plan: Plan) -> object:
-        yield Progress("Judging the plan")
+        yield Progress("Evaluating the plan")
         return plan
 
     monkeypatch.setattr(Judge, "judge", judge)
@@ -188,7 +188,7 @@ def test_costs_that_are_not_finite_are_no_error(model: Model, fresh_cache: Path,
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan])
 def test_a_sweep_without_time_is_refused(seconds: float, model: Model) -> None:
-    with pytest.raises(SettingsError, match="a sweep needs time"):
+    with pytest.raises(SettingsError, match="a sweep needs a positive time limit"):
         sweep_of(model, seconds=seconds)
 
 

@@ -75,7 +75,7 @@ def test_sweep_stops_in_time(on_tiny: tuple[object, ...], inside: Callable[..., 
 
 
 def test_sweep_refuses_what_makes_no_sense(on_tiny: tuple[object, ...], inside: Callable[..., Answer]) -> None:
-    assert_refused(inside("sweep", *on_tiny, "--seconds", 0), "a sweep needs time", "0")
+    assert_refused(inside("sweep", *on_tiny, "--seconds", 0), "a sweep needs a positive time limit", "0")
     assert_refused(inside("sweep", *on_tiny, "--t-min", 2), "t_min is 2")
     assert_refused(inside("sweep", *on_tiny, "--lowest", 9), "L is 9", "5")
 

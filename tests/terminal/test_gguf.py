@@ -73,7 +73,7 @@ def test_a_repaired_plan_is_refused_with_the_way_out(tiny_gguf: Path, inside: Ca
 def test_a_source_that_is_no_gguf_file_is_refused(inside: Callable[..., Answer], tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model", "llama")
     command = ["export", "--model", folder, "--plan", plan_file(tmp_path), "--format", "gguf", "--out", tmp_path / "out.gguf"]
-    assert_refused(inside(*command), "made from a GGUF file", "safetensors")
+    assert_refused(inside(*command), "needs a GGUF source", "safetensors")
 
 
 @pytest.mark.parametrize("verb", [("export", "--format", "gguf"), ("profile",)])

@@ -151,29 +151,29 @@ def test_a_trim_with_biases_and_redistributed_heads_loads_as_a_stock_checkpoint(
 @pytest.mark.parametrize(
     ("verb", "arguments", "words"),
     [
-        ("prune", ("--sparsity", 1), ("[0, 1)",)),
-        ("prune", ("--sparsity", -0.5), ("[0, 1)",)),
-        ("prune", (), ("name one of the two",)),
-        ("prune", ("--sparsity", 0.5, "--pattern", "2:4"), ("name one of the two",)),
-        ("prune", ("--pattern", "4:2"), ("no pattern",)),
+        ("prune", ("--sparsity", 1), ("at least 0 and below 1",)),
+        ("prune", ("--sparsity", -0.5), ("at least 0 and below 1",)),
+        ("prune", (), ("either a sparsity",)),
+        ("prune", ("--sparsity", 0.5, "--pattern", "2:4"), ("either a sparsity",)),
+        ("prune", ("--pattern", "4:2"), ("not a valid pattern",)),
         ("prune", ("--pattern", "3:7"), ("does not divide", "32")),
         ("prune", ("--sparsity", 0.5, "--method", "loudness"), ("unknown mask method", "wanda")),
         ("prune", ("--sparsity", 0.5, "--group", "row"), ("unknown group", "output")),
         ("prune", ("--sparsity", 0.5, "--plan", "missing.json"), ("missing.json", "does not exist")),
-        ("trim", (), ("nothing is to be cut",)),
-        ("trim", ("--heads", 3), ("KV groups",)),
-        ("trim", ("--heads", 9), ("9 heads cannot be kept of 4",)),
-        ("trim", ("--channels", 30), ("no shape", "attention heads")),
+        ("trim", (), ("nothing to prune",)),
+        ("trim", ("--heads", 3), ("KV group",)),
+        ("trim", ("--heads", 9), ("9 of 4 heads cannot be kept",)),
+        ("trim", ("--channels", 30), ("does not support", "attention heads")),
         ("trim", ("--neurons", 24, "--score", "loudness"), ("unknown score", "minitron")),
-        ("trim", ("--heads", 2, "--score", "maw"), ("maw is no score of heads",)),
+        ("trim", ("--heads", 2, "--score", "maw"), ("the score maw does not apply to heads",)),
         ("trim", ("--params", "lots"), ("'lots' is no number of parameters",)),
-        ("trim", ("--params", "1K"), ("cannot be met by cutting neurons",)),
+        ("trim", ("--params", "1K"), ("cannot be reached by pruning neurons",)),
         ("trim", ("--params", "45K", "--neurons", 24), ("not both",)),
-        ("trim", ("--channels", 28, "--bias"), ("a bias makes up for heads or neurons",)),
-        ("shapes", ("--params", "1B"), ("no legal shape",)),
+        ("trim", ("--channels", 28, "--bias"), ("a bias compensates for pruned heads or neurons",)),
+        ("shapes", ("--params", "1B"), ("no smaller shape",)),
         ("importance", ("--axis", "layers"), ("unknown axis", "neurons")),
         ("importance", ("--axis", "heads", "--score", "wanda"), ("unknown score",)),
-        ("importance", ("--axis", "weights", "--score", "obs"), ("obs is no score of weights", "wanda")),
+        ("importance", ("--axis", "weights", "--score", "obs"), ("the score obs does not apply to weights", "wanda")),
     ],
 )
 def test_what_makes_no_sense_is_one_clear_line(
@@ -184,4 +184,4 @@ def test_what_makes_no_sense_is_one_clear_line(
 
 def test_text_shorter_than_a_sequence_is_refused(tiny_folder: Path, files: Path, inside: Inside) -> None:
     for verb in (("prune", "--sparsity", 0.5), ("trim", "--neurons", 24), ("importance", "--axis", "heads")):
-        assert_refused(inside(*verb, "--model", tiny_folder, "--text", files / "few.txt"), "less than one sequence")
+        assert_refused(inside(*verb, "--model", tiny_folder, "--text", files / "few.txt"), "fewer than one sequence")

@@ -12,24 +12,24 @@ from tests.terminal.given import VERBS
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("search", "--keep", 7), "7 layers cannot be kept of 6; the nearest that can is 6"),
-        (("search", "--keep", 0), "0 layers cannot be kept of 6; the nearest that can is 1"),
-        (("search", "--keep", -1), "nearest that can is 1"),
+        (("search", "--keep", 7), "7 of 6 layers cannot be kept; the nearest possible number is 6"),
+        (("search", "--keep", 0), "0 of 6 layers cannot be kept; the nearest possible number is 1"),
+        (("search", "--keep", -1), "nearest possible number is 1"),
         (("search", "--keep", "four"), "--keep"),
         (("search",), "one target"),
         (("search", "--keep", 3, "--parameters", 10_000), "one target"),
         (("search", "--parameters", 10_000, "--gigabytes", 1), "one target"),
-        (("search", "--parameters", 1), "one layer alone comes to"),
-        (("search", "--parameters", "nan"), "one layer alone comes to"),
-        (("search", "--gigabytes", -1), "one layer alone comes to"),
-        (("search", "--gigabytes", 1e-5, "--context", 100), "one layer alone comes to"),
+        (("search", "--parameters", 1), "a single layer already has"),
+        (("search", "--parameters", "nan"), "a single layer already has"),
+        (("search", "--gigabytes", -1), "a single layer already has"),
+        (("search", "--gigabytes", 1e-5, "--context", 100), "a single layer already has"),
         (("search", "--keep", 3, "--seconds", 0), "0.0 seconds"),
         (("search", "--keep", 3, "--seconds", -5), "-5.0 seconds"),
         (("search", "--keep", 3, "--seconds", "nan"), "nan seconds"),
         (("search", "--keep", 3, "--objective", "beauty"), "'beauty'"),
         (("search", "--keep", 3, "--tokens", 0), ""),
-        (("baseline", "--method", "bi", "--keep", 7), "nearest that can is 6"),
-        (("baseline", "--method", "bi", "--keep", 0), "nearest that can is 1"),
+        (("baseline", "--method", "bi", "--keep", 7), "nearest possible number is 6"),
+        (("baseline", "--method", "bi", "--keep", 0), "nearest possible number is 1"),
         (("baseline", "--method", "magic", "--keep", 3), "'magic'"),
         (("baseline", "--method", "bi", "--keep", 3, "--objective", "beauty"), "'beauty'"),
         (("baseline", "--method", "bi"), "--keep"),
@@ -37,7 +37,7 @@ from tests.terminal.given import VERBS
         (("repair", "--plan", "plan.json", "--kind", "magic"), "'magic'"),
         (("repair", "--plan", "missing.json"), "does not exist"),
         (("repair", "--plan", "texts.txt"), "no JSON"),
-        (("repair", "--plan", "plan.json", "--tokens", 100), "more practice text"),
+        (("repair", "--plan", "plan.json", "--tokens", 100), "too little practice text"),
         (("repair",), "--plan"),
         (("evaluate", "--plan", "missing.json"), "does not exist"),
         (("evaluate", "--plan", "plan.json", "--context", 1), "context 1"),
@@ -67,7 +67,7 @@ def test_a_plan_of_another_depth_is_refused_before_a_weight_is_read(
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("empty.txt", "holds no text"), ("utf16.txt", "is not UTF-8"), ("short.txt", "too short"), ("missing.txt", "does not exist")],
+    [("empty.txt", "contains no text"), ("utf16.txt", "is not UTF-8"), ("short.txt", "too short"), ("missing.txt", "does not exist")],
 )
 def test_texts_that_are_none_are_refused(
     verb: str, text: str, expected: str, tiny_folder: Path, files: Path, inside: Callable[..., Answer]

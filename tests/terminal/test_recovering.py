@@ -29,7 +29,7 @@ def test_a_model_writes_its_own_text_and_goes_on(tiny_folder: Path, inside: Call
     assert write(40, "a.jsonl").json["tokens"] == told["tokens"]
     assert write(40, "b.jsonl").code == 0
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    assert_refused(write(40, "a.jsonl", seed=2), "holds another text")
+    assert_refused(write(40, "a.jsonl", seed=2), "contains another text")
 
 
 @pytest.mark.parametrize(
@@ -136,10 +136,10 @@ def test_a_model_is_sheared_to_a_plan_that_others_read(
         ("24 layers", (), "--target is '24 layers'; write a JSON object of numbers"),
         ("[24]", (), "--target is '[24]'"),
         ('{"layers": "all"}', (), "--target is"),
-        ('{"depth": 3}', (), "'depth' is nothing that a model is sheared to; choose from layers"),
-        ('{"layers": 7}', (), "7 layers cannot be kept of 6"),
+        ('{"depth": 3}', (), "'depth' cannot be a shearing target; choose from layers"),
+        ('{"layers": 7}', (), "7 of 6 layers cannot be kept"),
         ('{"neurons": 1e9}', (), "neurons is 1000000000.0; write a whole number"),
-        ('{"channels": 30}', (), "llama models have no shape of 4 heads, 48 neurons, 30 channels"),
+        ('{"channels": 30}', (), "llama does not support 4 heads, 48 neurons and 30 channels"),
         ('{"layers": 4}', ("--tokens", 0), "tokens is 0"),
         ('{"layers": 4}', ("--update", "often"), "unknown update 'often'"),
         ('{"layers": 4}', ("--references", "many"), "--references is 'many'"),

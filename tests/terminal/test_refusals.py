@@ -92,7 +92,7 @@ def broken(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "expected"),
     [
         ("missing", "does not exist"),
-        ("empty", "holds no model"),
+        ("empty", "does not contain a model"),
         ("truncated", "truncated or corrupted"),
         ("corrupted", "truncated or corrupted"),
         ("no-config", "config.json"),

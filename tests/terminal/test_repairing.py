@@ -117,7 +117,7 @@ def test_tampered_maps_are_refused(repaired: Path, on_practice: tuple[object, ..
     shutil.copyfile(repaired / "plan.json", tmp_path / "plan.json")
     maps = load_file(repaired / "plan.tensors.safetensors")
     save_file({mark: tensor + 1e-3 for mark, tensor in maps.items()}, tmp_path / "plan.tensors.safetensors")
-    assert_refused(inside("evaluate", "--plan", tmp_path / "plan.json", *on_practice), "plan.tensors.safetensors", "not the one")
+    assert_refused(inside("evaluate", "--plan", tmp_path / "plan.json", *on_practice), "plan.tensors.safetensors", "another fingerprint")
     (tmp_path / "plan.tensors.safetensors").write_bytes(b"no maps")
     assert_refused(inside("evaluate", "--plan", tmp_path / "plan.json", *on_practice), "plan.tensors.safetensors", "cannot be read")
 
@@ -129,7 +129,7 @@ def test_a_plan_repaired_on_a_model_of_another_width_is_refused(
     answer = inside("evaluate", "--plan", repaired / "plan.json", "--model", wide, "--text", files / "texts.txt")
     warned, refused = answer.err.splitlines()
     assert warned.startswith("layerscope: warning: plan.json: this plan was made for tiny-llama (")
-    assert_refused(answer._replace(err=refused), "another width")
+    assert_refused(answer._replace(err=refused), "does not fit the model's width")
 
 
 def test_a_place_for_maps_that_cannot_be_written_is_refused(

@@ -88,6 +88,6 @@ def test_the_doctor_tells_and_clears(inside: Inside, fresh_cache: Path, tmp_path
     assert asked() == (0, "")
     save_result("digests", "a", 1)
     (fresh_cache / "digests" / "a.json").write_text("{}")
-    assert asked() == (1, "1 results in the cache are not as they were written: run layerscope doctor --clear\n")
+    assert asked() == (1, "1 results in the cache have changed since they were written: run layerscope doctor --clear\n")
     assert asked("--clear") == (0, "")
     assert not (fresh_cache / "digests" / "a.json").exists()

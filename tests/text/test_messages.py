@@ -75,7 +75,7 @@ def test_the_messages_of_the_code_are_found() -> None:
     found = {message for message, _ in messages()}
     assert len(found) > 1300
     assert {"no model is open yet", "Pruning {method}"} & found
-    assert "the configuration says {depth_key} = {depth}, and the weights hold {layers} layers" in found
+    assert "the configuration says {depth_key} = {depth}, but the weights contain {layers} layers" in found
 
 
 @pytest.mark.parametrize("language", OTHERS)
@@ -116,7 +116,7 @@ def test_korean_is_korean() -> None:
 def test_what_the_engine_says_is_shown_in_korean() -> None:
     korean = translator("ko")
     unreached = Message(
-        "hub:{location} is not on this machine and {how}; open a local folder, or connect",
+        "hub:{location} is not on this machine and {how}; open a local folder, or connect to the internet",
         location="a/b",
         how=Message("the Hub cannot be reached"),
     )
@@ -129,7 +129,7 @@ def test_what_the_engine_says_is_shown_in_korean() -> None:
 def test_steps_within_steps_are_translated() -> None:
     step = Message("Plan {number} of {count} ({depth} layers)", number=1, count=5, depth=28)
     assert (
-        translator("ko")(Message("{label}: {step}", label=step, step=Message("Judging the plan")))
+        translator("ko")(Message("{label}: {step}", label=step, step=Message("Evaluating the plan")))
         == "플랜 1 / 5 (레이어 28개): 플랜 평가 중"
     )
 
@@ -158,7 +158,7 @@ def test_a_report_speaks_the_languages_that_have_a_catalogue() -> None:
     assert languages() == ("en", "ko")
     with pytest.raises(SettingsError, match="unknown language 'fr'; choose one of en, ko"):
         require_language("fr")
-    assert speaker("en")("In {share} of places both name the same next token.", share="60 %").startswith("In 60 % of")
+    assert speaker("en")("Both models predict the same next token at {share} of positions.", share="60 %").endswith("at 60 % of positions.")
     assert speaker("ko")("Layer {span} dropped.", span="3") == "3번 레이어를 제거합니다."
     assert speaker("ko")("never heard of {braces}") == "never heard of {braces}"
 

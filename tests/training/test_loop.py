@@ -9,7 +9,7 @@ import torch
 
 from engine.errors import TrainingError
 from engine.training.checkpoints import checkpoints, latest, save_checkpoint, write_tensors
-from engine.training.loop import Beside, Learner
+from engine.training.loop import ExtraParameters, Learner
 from engine.training.recipe import Recipe, rate_at
 
 RECIPE = Recipe(steps=8, rate=0.01, accumulate=2, seed=3)
@@ -72,7 +72,7 @@ def test_a_step_is_torchs_adamw_on_the_mean_gradient_clipped() -> None:
 def test_groups_learn_at_rates_of_their_own_upwards_too_and_only_the_weights_are_clipped() -> None:
     recipe = Recipe(steps=10, rate=0.01, clip=1e-3, decay=0.5, warmup=0.4, floor=0.1)
     weight, mask, multiplier = (torch.nn.Parameter(torch.full((3,), 2.0)) for _ in range(3))
-    extra = [Beside({"mask": mask}, 1.0), Beside({"multiplier": multiplier}, 0.5, upwards=True)]
+    extra = [ExtraParameters({"mask": mask}, 1.0), ExtraParameters({"multiplier": multiplier}, 0.5, upwards=True)]
     learner = Learner({"weight": weight}, recipe, extra=extra)
     told = learner.learn([lambda: (5 * weight + 7 * mask + 3 * multiplier).sum()])
     # AdamW's first step is as long as the rate, here a fourth of the highest; 0.5 * 0.0025 of the weight decays beside it

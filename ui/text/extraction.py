@@ -1,7 +1,7 @@
 """Find every message in the code and bring the catalogues up to date: python -m ui.text.extraction.
 
-Messages are the first argument of `Message`, of errors, and of `say` in the engine; the texts of the page; and what report templates
-say with `_`. The catalogues are assets/locale/LANGUAGE/LC_MESSAGES/layerscope.po.
+Messages are the first argument of `Message`, of errors, and of `say` in the engine; the texts of the page; and the arguments of `_`
+in report templates. The catalogues are assets/locale/LANGUAGE/LC_MESSAGES/layerscope.po.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _KEYWORDS = dict.fromkeys(["Message", "ForeignError", *_ERRORS])
 
 
 def messages() -> Iterator[tuple[str, str]]:
-    """Yield every message in English with the file it stands in, in the order of files."""
+    """Yield every English message with its file, in the order of files."""
     for package in ("engine", "ui"):
         for file in sorted((ROOT / package).rglob("*.py")):
             if not any(map(file.is_relative_to, OFF_PAGE)):
@@ -60,7 +60,7 @@ def _name(file: Path) -> str:
 
 
 def updated(language: str) -> Catalog:
-    """Return a language's catalogue with every message of the code, and none that the code has no longer."""
+    """Return a language's catalogue with exactly the messages of the code."""
     file = LOCALE / language / "LC_MESSAGES" / "layerscope.po"
     old = Catalog(language)
     if file.exists():

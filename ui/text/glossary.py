@@ -1,7 +1,7 @@
 """The field's terms, with their English forms and the Korean words that the page uses.
 
-The Korean words are those of Korean papers and engineers, often the English term itself. A test checks every text against this list, so
-change a term here first, then wherever the test fails.
+The Korean words are those of Korean papers and engineers, often the English term itself. A test checks every text against this list: to
+change a term, change it here first, then wherever the test fails.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One term: every English form that is looked for, the Korean words (the first is meant where nothing speaks for another), and
-    patterns of Korean words not to be used for it."""
+    """One term: its English forms, its Korean words (the first is the default), and patterns of Korean words that must not be used for it."""
 
     english: tuple[str, ...]
     korean: tuple[str, ...]
@@ -41,7 +40,7 @@ GLOSSARY: tuple[Term, ...] = (
     Term(("quantised", "unquantised"), ("양자화",)),
     Term(("dequantised", "dequantising"), ("역양자화",), ("양자화 푸는", "양자화를 푸")),
     Term(("fingerprint",), ("핑거프린트",), ("지문",)),
-    # what is done to it
+    # changes of a model
     Term(("pruning", "pruned"), ("프루닝",), ("가지치기", "가지 치기")),
     Term(("fold", "folds", "folded", "folding", "merge", "merged"), ("병합",), ("(?<![직간인])접[기히힌힘힙은는을어었습혀]", "합치")),
     Term(("plan", "plans"), ("플랜",), ("계획",)),
@@ -53,7 +52,7 @@ GLOSSARY: tuple[Term, ...] = (
     Term(("hand-made", "by hand"), ("수동",), ("손수",)),
     Term(("accepted",), ("채택",), ("받아들",)),
     Term(("rejected",), ("기각",), ("물리[치친침]",)),
-    # how it is found
+    # search
     Term(("search", "searched", "searching"), ("탐색",), ("찾기",)),
     Term(("objective",), ("목적 함수",)),
     Term(("baseline",), ("베이스라인",), ("기준 계획", "기준선")),
@@ -62,7 +61,7 @@ GLOSSARY: tuple[Term, ...] = (
     Term(("swap",), ("교환",), ("맞바꾸",)),
     Term(("block influence",), ("블록 영향도(BI)",), ("영향력",)),
     Term(("ablation", "ablations"), ("어블레이션",), ("절제",)),
-    # how it is judged
+    # evaluation
     Term(("calibration",), ("캘리브레이션",), ("보정",)),
     Term(("practice texts", "practice text"), ("연습 텍스트",), ("연습 문장",)),
     Term(("evaluation texts",), ("평가 텍스트",), ("평가 문장",)),
@@ -74,7 +73,7 @@ GLOSSARY: tuple[Term, ...] = (
     Term(("stride",), ("스트라이드",), ("보폭", "걸음")),
     Term(("perplexity",), ("퍼플렉시티", "PPL"), ("혼란도", "당혹도", "복잡도")),
     Term(("kl divergence",), ("KL 발산",), ("쿨백",)),
-    Term(("same top word",), ("Top-1 일치율",), ("1위 낱말",)),
+    Term(("top-1 agreement",), ("Top-1 일치율",), ("1위 낱말",)),
     Term(("similarity",), ("유사도",), ("닮음", "닮[은았]")),
     Term(("cosine",), ("코사인",)),
     Term(("angular",), ("각거리",)),

@@ -7,7 +7,7 @@ from typing import Any
 from engine.catalogues import catalogue
 from engine.messages import Message, decode_message, is_message, translate
 
-# What a plan's method is called in a table.
+# The titles of methods in tables.
 METHODS = {
     "bi": Message("block influence"),
     "angular": Message("contiguous angular"),
@@ -32,7 +32,7 @@ def translator(language: str) -> Callable[[str], str]:
 
 
 def method_title(method: str) -> str:
-    """Return what a plan's method is called; a method without a title is called by its id."""
+    """Return the title of a plan's method, or its id if it has no title."""
     return METHODS.get(method, method)
 
 

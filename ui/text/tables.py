@@ -1,4 +1,4 @@
-"""Records to tables: `table` makes every table of the page, the terminal and the report, as a pandas DataFrame.
+"""Records to tables: `table` builds every table of the page, the terminal and the report, as a pandas DataFrame.
 
 pandas is imported with the first table, so that `layerscope --help` stays quick.
 """
@@ -16,8 +16,8 @@ _SETTINGS = {name: f"settings.{name}" for name in ("rule", "C", "I", "T")}
 _COST = {"ratio": "cost.ratio", "ratio_low": "cost.low", "ratio_high": "cost.high", "kl": "cost.kl"}
 _PROTOCOL = {f"judged_{name}": f"evaluation.protocol.{name}" for name in ("texts", "tokens", "context", "stride", "bos")}
 
-# A kind of table is its columns, each with where its figure stands in a record as ui/text/wire.py writes it; a column that
-# ends in * stands for all that a mapping holds, under the names there.
+# A kind of table is its columns, each with the path of its value in a record as ui/text/wire.py writes it. A path that ends
+# in * gives one column per entry of a mapping, under the entry's name.
 COLUMNS: dict[str, dict[str, str]] = {
     "board": {
         "plan": "label",
@@ -75,7 +75,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     "tasks": {name: name for name in ("task", "metric", "source", "source_stderr", "plan", "plan_stderr")},
     "texts": {name: name for name in ("tokens", "source_nll", "plan_nll", "kl", "agreement", "cosine")},
 }
-# What the page shows of a board, and copies as Markdown.
+# The columns of a board that the page shows, and copies as Markdown.
 ON_BOARD = (
     *("plan", "layers", "ratio", "ratio_low", "ratio_high", "kl", "top1_agreement", "decode_ratio", "parameters", "bytes", "writes"),
     *_PROTOCOL,
@@ -84,9 +84,9 @@ _ABSENT = object()
 
 
 def table(kind: str, records: Sequence[Any]) -> "pandas.DataFrame":
-    """Return the table of a kind of COLUMNS, a row a record (a dataclass, or a mapping of JSON), in their order.
+    """Return the table of a kind of COLUMNS with one row per record (a dataclass, or a mapping of JSON), in their order.
 
-    A column that no record has is left out. Whole numbers stay whole where some are missing; NaN and infinity are missing.
+    A column that no record has is omitted. Integers stay integers if some are missing; NaN and infinity count as missing.
     """
     import pandas
 
@@ -115,7 +115,7 @@ def _at(record: Any, path: str) -> Any:
 
 
 def _dtype(values: Sequence[Any]) -> str:
-    """Return pandas' dtype that keeps what is whole, what is true and what is missing."""
+    """Return pandas' dtype that represents integers, booleans and missing values exactly."""
     known = {type(value) for value in values if value is not None}
     return {frozenset({bool}): "boolean", frozenset({int}): "Int64", frozenset({float}): "Float64", frozenset({int, float}): "Float64"}.get(
         frozenset(known), "object"
@@ -123,23 +123,23 @@ def _dtype(values: Sequence[Any]) -> str:
 
 
 def same(frame: "pandas.DataFrame") -> list[str]:
-    """Return the columns that say the same in all rows of two or more, or nothing in any.
+    """Return the columns that are equal in all of two or more rows, or empty in all rows.
 
-    How a plan was judged is compared among those that were judged.
+    Columns of the protocol are compared only among evaluated plans.
     """
     judged = {name for name in frame if name.startswith("judged_")}
     return [name for name in frame if frame[name].isna().all() or (len(frame) > 1 and frame[name].nunique(dropna=name in judged) == 1)]
 
 
 def to_csv(frame: "pandas.DataFrame") -> str:
-    """Return a table as CSV with a head, every digit kept, nothing where a figure is missing."""
+    """Return a table as CSV with a header and all digits; missing values are empty."""
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def to_markdown(frame: "pandas.DataFrame") -> str:
-    """Return a table as Markdown, figures to four digits.
+    """Return a table as Markdown, numbers to four digits.
 
-    Not pandas' own, which needs another package and lets a | in a label break the table.
+    pandas' own Markdown needs another package and does not escape a | in a label.
     """
     if frame.columns.empty:
         return ""
@@ -162,9 +162,9 @@ def to_text(frame: "pandas.DataFrame", form: str) -> str:
 
 
 def sheet(frame: "pandas.DataFrame", shown: Sequence[str]) -> dict[str, Any]:
-    """Return what a script of the page needs to sort a table, to leave columns out and to copy it: JSON.
+    """Return the JSON from which a script of the page sorts a table, hides columns and copies it.
 
-    `csv` and `markdown` are lists of one text a row, the head first, so that any order of rows can be copied. The CSV has all
+    `csv` and `markdown` are lists of one text per row, the header first, so that any order of rows can be copied. The CSV has all
     columns; the Markdown has those of `shown`, in "varying" without the columns that are the `same`.
     """
     alike = same(frame)

@@ -1,10 +1,10 @@
-"""The texts of the page by name. They stand in English in the modules of this package, by tab; catalogues translate them."""
+"""The texts of the page by name. The modules of this package have them in English, by tab; catalogues translate them."""
 
 from engine.catalogues import catalogue
 from ui.text import charts
 from ui.text.views import compare, fold, importance, making, masks, page, present, recovery, search, shapes, shearing, width
 
-LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}  # the path of each page, and what its language is called
+LANGUAGES = {"en": ("/", "English"), "ko": ("/ko", "한국어")}  # the path of each page, and the name of its language
 
 TABS = (page, making, importance, fold, width, masks, search, shapes, compare, recovery, shearing, charts, present)
 TEXT: dict[str, str] = {name: english for tab in TABS for name, english in tab.TEXT.items()}

@@ -172,7 +172,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)B?\s*", text.upper())
     size = int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
     if size < 10**6:
-        raise ExportError("'{text}' is no shard size; write one of at least 1MB, such as 5GB or 500MB", text=text)
+        raise ExportError("'{text}' is not a valid shard size; write at least 1MB, such as 500MB or 5GB", text=text)
     return size
 
 
@@ -186,7 +186,7 @@ def companions_of(folder: Path) -> list[Path]:
     for path in files:
         if not lies_within(path, folder):
             raise ExportError(
-                "{path} is a link that leads out of the model's folder, so it is not copied; put the file in its place, or remove the link",
+                "{path} is a link to a place outside the model's folder and is not copied; replace it with the file, or remove it",
                 path=path,
             )
     return files

@@ -57,7 +57,7 @@ def _not_finite(found: _Logits) -> str:
     if all(bool(logits.isfinite().all()) for logits in found):
         return ""
     return Message(
-        "the model's logits are not finite numbers in {dtype}; try float32 or bfloat16", dtype=str(found[0].dtype).removeprefix("torch.")
+        "the model's logits are not finite in {dtype}; try float32 or bfloat16", dtype=str(found[0].dtype).removeprefix("torch.")
     )
 
 

@@ -70,7 +70,7 @@ def _finish(run: Run) -> Job[RecoveryReport]:
     # config.json last: with it the folder is a model
     for path in sorted(run.weights.glob("*"), key=lambda path: path.name == "config.json"):
         os.replace(path, run.folder / path.name)
-    yield Progress(Message("Tidying up"), 0.99)
+    yield Progress(Message("Cleaning up"), 0.99)
     run.note(text=tuple(map(name_of, run.record.text)))  # the folder may be shared from now on
     run.tidy()
     files = tuple((path.name, path.stat().st_size) for path in sorted(run.folder.iterdir()) if path.is_file())

@@ -1,6 +1,6 @@
 """The reference for checking a checkpoint: its plan's masked form, built without any of the code that writes checkpoints.
 
-Its tensors have the source's shapes, with zeros where something is cut, and the source's scale, so an error in a writer's widths or factors
+Its tensors have the source's shapes, with zeros for pruned parts, and the source's scale, so an error in a writer's widths or factors
 cannot be repeated here. They are rounded like the checkpoint's. A checkpoint stores some of them times sqrt(H / H') (see
 engine/plans/trimming.py); these are rounded at that scale, which changes no value by more than the rounding.
 """
@@ -169,7 +169,7 @@ class _Kept:
         return value
 
     def spread(self, value: torch.Tensor, axes: tuple[str, ...], trim: Trim | None) -> torch.Tensor:
-        """Return a reduced tensor in the source's shape, with zeros in the cut places."""
+        """Return a reduced tensor in the source's shape, with zeros for the pruned parts."""
         for dim, (axis, places) in enumerate(zip(axes, self.along(axes, trim), strict=True) if trim else ()):
             if places is not None and len(places) < self.size(axis):
                 shape = (*value.shape[:dim], self.size(axis), *value.shape[dim + 1 :])

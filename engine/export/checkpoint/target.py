@@ -30,9 +30,9 @@ def require_free(target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ExportError("{parent} cannot be made: {reason}", parent=target.parent, reason=error.strerror) from error
+        raise ExportError("{parent} cannot be created: {reason}", parent=target.parent, reason=error.strerror) from error
     if not os.access(target.parent, os.W_OK):
-        raise ExportError("{folder} cannot be written to", folder=target.parent)
+        raise ExportError("{folder} is not writable", folder=target.parent)
 
 
 def require_disk(target: Path, total: int) -> None:
@@ -40,7 +40,7 @@ def require_disk(target: Path, total: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if total + (64 << 20) > free:
         raise ExportError(
-            "the checkpoint needs {total:.2f} GB, but {free:.2f} GB are free in {parent}",
+            "the checkpoint needs {total:.2f} GB, but only {free:.2f} GB are free in {parent}",
             total=total / 1e9,
             free=free / 1e9,
             parent=target.parent,
@@ -63,7 +63,9 @@ def appearing(target: Path) -> Iterator[Path]:
                 os.rename(temporary / target.name, target)
     except OSError as error:
         raise ExportError(
-            "{target} cannot be written: {reason}; nothing is left of it", target=target, reason=error.strerror or reason_of(error)
+            "{target} cannot be written: {reason}; the incomplete files were removed",
+            target=target,
+            reason=error.strerror or reason_of(error),
         ) from error
 
 

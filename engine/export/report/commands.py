@@ -26,7 +26,7 @@ def commands(source: ModelSource, plan: Plan, evaluation: Evaluation | None, fac
         lines[-1] += "".join(f" -{name} {settings[name]}" for name in "CIT")
         lines[-1] += "".join(f" --{name} {settings[name]}" for name in ("lowest", "highest", "rule", "similarity")) + " --out plan.json"
     else:
-        lines.append("# plan.json is the plan below" + ("; put plan.tensors.safetensors beside it" if plan.tensors else ""))
+        lines.append("# plan.json is the plan below" + ("; put plan.tensors.safetensors in the same folder" if plan.tensors else ""))
     if evaluation is not None:
         protocol = evaluation.protocol
         texts, note = texts_named({"name": protocol.texts}, "evaluation")

@@ -2,7 +2,7 @@
 
 import math
 
-NOT_A_NUMBER, BEYOND = "not a number", "beyond any number"
+NOT_A_NUMBER, BEYOND = "not a number", "too large for a number"
 
 
 def number(value: float | None, unsure: float = math.nan) -> str:

@@ -19,8 +19,8 @@ Row = tuple[str, str, str, str]  # label, source, plan, change
 def verdict(plan: Plan, evaluation: Evaluation | None, say: Say = in_english) -> tuple[str, str, tuple[str, ...]]:
     """Return a level (none, good, fair, poor or broken), a headline, and the sentences that explain it."""
     if evaluation is None:
-        why = say("Judge the plan before you decide anything by this report.")
-        return "none", say("What it costs has not been measured"), (why,)
+        why = say("Evaluate the plan before you base a decision on this report.")
+        return "none", say("The cost of the plan has not been measured"), (why,)
     broken = _broken(evaluation, say)
     if broken is not None:
         return "broken", broken[0], broken[1:]
@@ -31,18 +31,18 @@ def verdict(plan: Plan, evaluation: Evaluation | None, say: Say = in_english) ->
 def _broken(e: Evaluation, say: Say) -> tuple[str, ...] | None:
     """Return a headline and sentences if the ratio is not a finite number, else None."""
     if not math.isfinite(e.source_perplexity):
-        headline = say("Nothing can be said: the source model itself fails on these texts")
+        headline = say("No verdict: the source model itself fails on these texts")
         return headline, say("Its perplexity is not a finite number.")
     if math.isnan(e.plan_perplexity) or math.isnan(e.ratio):
         bad = sum(not math.isfinite(text.plan_nll) for text in e.texts)
         why = say(
-            "On {bad} of {all} texts the smaller model computes values that are not numbers, so it cannot be used.",
+            "On {bad} of {all} texts the smaller model produces values that are not numbers (NaN), so it cannot be used.",
             bad=bad,
             all=len(e.texts),
         )
         return say("The plan is broken"), why, say("Choose another plan.")
     if math.isinf(e.plan_perplexity):
-        return say("The plan is broken"), say("Its perplexity is too large to be written as a number."), say("Choose another plan.")
+        return say("The plan is broken"), say("Its perplexity is too large to write as a number."), say("Choose another plan.")
     return None
 
 
@@ -56,27 +56,28 @@ def _level(plan: Plan, e: Evaluation, say: Say) -> tuple[str, str]:
     elif facts and e.ratio_low <= 1.0 < e.ratio_high:
         close = e.ratio_high <= LEVELS[1][0]
         level = "good" if close else "fair"
-        headline = say("These texts cannot tell it from its source") if close else say("Not settled: too few texts to tell")
+        headline = say("On these texts it does not differ measurably from its source") if close else say("No verdict: too few texts")
     if level == "good" and e.top1_agreement < 0.5:  # perplexity alone would approve a model with different predictions
-        return "fair", say("Its perplexity is close to the source's, but it says other things")
+        return "fair", say("Its perplexity is close to the source's, but it predicts other tokens")
     return level, headline
 
 
 def _explained(e: Evaluation, say: Say) -> tuple[str, ...]:
     unsure = spread(e.ratio, e.ratio_low, e.ratio_high)
     facts = {"source": number(e.source_perplexity), "plan": number(e.plan_perplexity), "ratio": number(e.ratio, unsure)}
-    agree = say("In {share} of places both name the same next token.", share=say(percent(e.top1_agreement)))
+    agree = say("Both models predict the same next token at {share} of positions.", share=say(percent(e.top1_agreement)))
     if not _has_interval(e):
         lead = say(
-            "At each step the source hesitates, on average, between about {source} continuations (its perplexity), "
-            "the smaller model between about {plan}: {ratio} times as many.",
+            "At each token the source is, on average, as uncertain as a choice among {source} continuations (its "
+            "perplexity); the smaller model among {plan}, {ratio} times as many.",
             **facts,
         )
-        return lead, say("One text gives no interval: judge it on more texts."), agree
+        return lead, say("One text gives no confidence interval; evaluate on more texts."), agree
     facts |= {"low": number(e.ratio_low, unsure), "high": number(e.ratio_high, unsure)}
     lead = say(
-        "At each step the source hesitates, on average, between about {source} continuations (its perplexity), "
-        "the smaller model between about {plan}: {ratio} times as many; with 95 % confidence, between {low} and {high} times.",
+        "At each token the source is, on average, as uncertain as a choice among {source} continuations (its "
+        "perplexity); the smaller model among {plan}, {ratio} times as many (95 % confidence interval: {low} to {high} "
+        "times).",
         **facts,
     )
     return lead, agree
@@ -86,7 +87,7 @@ def _has_interval(e: Evaluation) -> bool:
     return not math.isnan(e.ratio_low) and not math.isnan(e.ratio_high)
 
 
-# --- What it gains ---
+# --- gains ---
 
 
 def gains(
@@ -104,7 +105,10 @@ def gains(
         label = say("KV cache of {context} tokens × {batch}", context=f"{memory['context']:,}", batch=memory["batch"])
         rows.append((label, bytes_of(before), bytes_of(after), change(before, after)))
     if speed is not None:
-        for name, part in ((say("Reading a prompt, tokens a second"), "prefill"), (say("Writing, tokens a second"), "decode")):
+        for name, part in (
+            (say("Reading a prompt (prefill), tokens per second"), "prefill"),
+            (say("Writing (decoding), tokens per second"), "decode"),
+        ):
             before, after = (float(f"{speed[f'{side}_{part}']:.3g}") for side in ("source", "plan"))
             rows.append((name, number(before), number(after), faster(before, after, speed.get(f"{part}_range"), say)))
     return rows
@@ -118,7 +122,7 @@ def faster(before: float, after: float, rounds: Sequence[float] | None, say: Say
     unsure = (rounds[1] - rounds[0]) / 2
     facts = {"ratio": number(ratio, unsure), "low": number(rounds[0], unsure), "high": number(rounds[1], unsure)}
     if rounds[0] <= 1.0 <= rounds[1]:
-        return say("as fast, within the noise ({low}× to {high}×)", **facts)
+        return say("no clear difference in speed ({low}× to {high}×)", **facts)
     return say("{ratio}× as fast ({low}× to {high}×)", **facts)
 
 
@@ -130,9 +134,9 @@ def further(speed: Mapping[str, Any] | None, memory: Mapping[str, Any] | None, s
     if speed is not None:
         if "source_peak" in speed:
             before, after = speed["source_peak"], speed["plan_peak"]
-            rows.append((say("Most memory held while reading and writing"), bytes_of(before), bytes_of(after), change(before, after)))
+            rows.append((say("Peak memory while reading and writing"), bytes_of(before), bytes_of(after), change(before, after)))
         ideal = say("{ratio}× as fast", ratio=number(1 / speed["depth_ratio"]))
-        rows.append((say("Writing, if layers were all that takes time"), "–", "–", ideal))
+        rows.append((say("Writing (decoding), if only layers took time"), "–", "–", ideal))
     return rows
 
 
@@ -149,10 +153,10 @@ def telling(samples: Sequence[Mapping[str, Any]], say: Say = in_english) -> tupl
         return None
     count = len(samples)
     reasons = (
-        say("The smaller model writes the same as its source in all {count} samples; this is one of them.", count=count),
-        say("One of {count} samples: here the two write different things.", count=count),
-        say("One of {count} samples, chosen because the smaller model writes nothing here.", count=count),
-        say("One of {count} samples, chosen because the smaller model gets stuck here and its source does not.", count=count),
+        say("In all {count} samples the smaller model writes the same text as its source; this is one of them.", count=count),
+        say("One of {count} samples: here the two models write different text.", count=count),
+        say("One of {count} samples, chosen because the smaller model writes nothing.", count=count),
+        say("One of {count} samples, chosen because the smaller model repeats itself and its source does not.", count=count),
     )
 
     def length(sample: Mapping[str, Any]) -> int:

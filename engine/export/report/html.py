@@ -69,7 +69,7 @@ def report_html(
     script = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     worked_out = {
         "samples": plain(samples or []),
-        "told": telling(samples or [], say),
+        "sample": telling(samples or [], say),
         "facts": {key: value for key, value in records(facts).items() if key != "commands"},
         "settings": _settings(source, fingerprint, plan, evaluation, say),
         "parameters": parameters,
@@ -117,19 +117,19 @@ def _environment(say: Say) -> Environment:
 
 
 def _settings(source: ModelSource, fingerprint: str, plan: Plan, evaluation: Evaluation | None, say: Say = in_english) -> dict[str, Any]:
-    rows: dict[str, Any] = {say("model"): str(source), say("revision"): source.revision or "–", say("dtype asked for"): source.dtype}
+    rows: dict[str, Any] = {say("model"): str(source), say("revision"): source.revision or "–", say("requested dtype"): source.dtype}
     rows |= {say("device"): source.device, say("fingerprint of config and weights"): fingerprint, say("method"): plan.method}
-    rows |= {say("method: {key}", key=key): _told(value) for key, value in plan.settings}
+    rows |= {say("method: {key}", key=key): _plain(value) for key, value in plan.settings}
     if plan.width is not None:
-        rows |= {say("width: {key}", key=key): _told(value) for key, value in (("method", plan.width.method), *plan.width.settings)}
+        rows |= {say("width: {key}", key=key): _plain(value) for key, value in (("method", plan.width.method), *plan.width.settings)}
     if plan.masks is not None:
-        rows |= {say("masks: {key}", key=key): _told(value) for key, value in (("method", plan.masks.method), *plan.masks.settings)}
+        rows |= {say("masks: {key}", key=key): _plain(value) for key, value in (("method", plan.masks.method), *plan.masks.settings)}
     if evaluation is not None:
         rows |= {say("protocol: {key}", key=key): value for key, value in asdict(evaluation.protocol).items()}
     return rows
 
 
-def _told(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     return json.dumps(plain(value), default=str) if isinstance(value, tuple) else value
 
 

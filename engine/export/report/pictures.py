@@ -16,10 +16,10 @@ from engine.types import Block, ModelSpec, Plan
 Other = tuple[str, int, int, float, float, float]
 
 KINDS = {
-    "kept": ("kept", "kept as it is"),
-    "home": ("folded", "other layers fold into it; it keeps its place and its norms"),
-    "donor": ("absorbed", "absorbed: its projections live on in the layer it folds into"),
-    "gone": ("dropped", "dropped: nothing of it is left"),
+    "kept": ("kept", "kept unchanged"),
+    "home": ("folded", "other layers fold into it; it keeps its position and its norms"),
+    "donor": ("absorbed", "absorbed: its projections become part of the layer it folds into"),
+    "gone": ("dropped", "dropped: removed entirely"),
 }
 
 
@@ -55,9 +55,9 @@ def strip(plan: Plan, upright: bool, say: Say = in_english) -> dict[str, Any]:
         mix = " + ".join(f"{layer}" if weight == 1 else f"{weight:.3g}·{layer}" for layer, weight in block.mix)
         facts = {"place": place, "home": block.home, "mix": mix}
         if block.repair:
-            title = say("Block {place} stands in for layer {home}, projections of {mix}, repaired", **facts)
+            title = say("Block {place} replaces layer {home}, projections of {mix}, repaired", **facts)
         else:
-            title = say("Block {place} stands in for layer {home}, projections of {mix}", **facts)
+            title = say("Block {place} replaces layer {home}, projections of {mix}", **facts)
         kind = "home" if folded(block) else "kept"
         cells.append(cell_of(left, 1, kind, block.home, title=title, place=place, mix=mix, repaired=bool(block.repair)))
     width, height = (2 * high + between + 4, depth * cell + 2) if upright else (depth * cell + 2, 2 * high + between + 4)

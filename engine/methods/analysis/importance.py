@@ -48,7 +48,9 @@ def require_importance(axis: str, score: str | None) -> str:
     if axis in AXES:
         require_score(score, axis)
     elif score not in MASKS:
-        raise SettingsError("{score} is no score of {axis}; choose one of {choices}", score=score, axis=axis, choices=", ".join(MASKS))
+        raise SettingsError(
+            "the score {score} does not apply to {axis}; choose one of {choices}", score=score, axis=axis, choices=", ".join(MASKS)
+        )
     return score
 
 

@@ -1,4 +1,4 @@
-"""Other acceptance measures for Algorithm 1: those LaCo (2402.11187) tried before choosing the cosine.
+"""Other acceptance measures for Algorithm 1, which LaCo (2402.11187) tried before it chose the cosine.
 
 The paper reports that the KL divergence stays near 0 and CKA near 1 for every fold, so that neither separates plans. Each meter here
 replaces a `SimilarityMeter` in `propose` and `frontier` and shares its pass over the source.
@@ -100,7 +100,7 @@ class CKAMeter(AcceptanceMeter):
         super().__init__(cosine)
         if all(stop - start < _FEWEST for pack in self._packs for _, start, stop in pack.spans):
             raise TextError(
-                "no text of {calibration_name} has {fewest} tokens, and CKA compares tokens; write longer texts",
+                "no text of {calibration_name} has {fewest} tokens, which CKA needs; write longer texts",
                 calibration_name=self.calibration.name,
                 fewest=_FEWEST,
             )

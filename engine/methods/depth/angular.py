@@ -8,7 +8,7 @@ from engine.settings import NoSettings
 from engine.types import Plan
 
 
-@BASELINES.register("angular", "the run of layers that turns the last token's state least", reference="2403.17887")
+@BASELINES.register("angular", "drops the run of layers that changes the angle of the last token's state least", reference="2403.17887")
 def contiguous(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that drops the run of layers with the least angular distance between its input and its output."""
     depth = objective.model.spec.depth

@@ -30,7 +30,10 @@ def require_target(depth: int, keep: int) -> None:
     """Raise SettingsError unless `keep` is between 1 and `depth` layers."""
     if not 1 <= keep <= depth:
         raise SettingsError(
-            "{keep} layers cannot be kept of {depth}; the nearest that can is {min}", keep=keep, depth=depth, min=min(max(keep, 1), depth)
+            "{keep} of {depth} layers cannot be kept; the nearest possible number is {min}",
+            keep=keep,
+            depth=depth,
+            min=min(max(keep, 1), depth),
         )
 
 

@@ -69,16 +69,18 @@ class LacoSettings:
 
     C: int = field(
         default=4,
-        metadata=control("layers in one fold; C - 1 are absorbed. Higher folds deeper at once (paper: 3 to 6)", 2, 8, 1, flag="-C"),
+        metadata=control(
+            "layers per fold; C - 1 of them are absorbed. Higher values remove more layers at once (paper: 3 to 6)", 2, 8, 1, flag="-C"
+        ),
     )
     I: int = field(
         default=2,
-        metadata=control("layers to step down after an accepted fold; higher spreads the folds (paper: 1 to 3)", 1, 8, 1, flag="-I"),
+        metadata=control("layers to step down after an accepted fold; higher values spread the folds (paper: 1 to 3)", 1, 8, 1, flag="-I"),
     )
     T: float = field(
         default=0.65,
         metadata=control(
-            "a fold is kept when similarity stays strictly above T; lower removes more layers (paper: about 0.65)",
+            "threshold: a fold is accepted if the similarity is strictly above T; lower values remove more layers (paper: about 0.65)",
             -1.0,
             1.0,
             0.0001,
@@ -86,10 +88,8 @@ class LacoSettings:
             page=False,
         ),
     )
-    lowest: int = field(default=1, metadata=control("L: the lowest layer that may become a base; early layers matter most", 0, None, 1))
-    highest: int | None = field(
-        default=None, metadata=control("H: the first window ends below this layer; the depth when left out", 1, None, 1)
-    )
+    lowest: int = field(default=1, metadata=control("L: the lowest base layer of a fold; early layers matter most", 0, None, 1))
+    highest: int | None = field(default=None, metadata=control("H: the first window ends below this layer; default: the depth", 1, None, 1))
     rule: str = field(
         default="reference",
         metadata=control(
@@ -98,7 +98,7 @@ class LacoSettings:
     )
     similarity: SimilarityDefinition = field(
         default="flattened",
-        metadata=control("flattened (one cosine a text, as LaCo's code) or per-token (the tokens' mean)", choices=DEFINITIONS),
+        metadata=control("flattened (one cosine per text, as in LaCo's code) or per-token (the mean over tokens)", choices=DEFINITIONS),
     )
 
     def checked(self, depth: int) -> LacoSettings:
@@ -119,7 +119,7 @@ class LacoSettings:
         if not 1 <= highest <= depth:
             raise SettingsError("H is {highest}; it must lie between 1 and the model's depth, {depth}", highest=highest, depth=depth)
         if self.lowest > highest:
-            raise SettingsError("L ({lowest}) lies above H ({highest})", lowest=self.lowest, highest=highest)
+            raise SettingsError("L ({lowest}) must not exceed H ({highest})", lowest=self.lowest, highest=highest)
         RULES.require(self.rule)
         if self.similarity not in DEFINITIONS:
             raise SettingsError(

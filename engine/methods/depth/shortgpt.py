@@ -8,7 +8,7 @@ from engine.settings import NoSettings
 from engine.types import Plan
 
 
-@BASELINES.register("bi", "ShortGPT: the layers of least block influence, all at once", reference="2403.03853")
+@BASELINES.register("bi", "ShortGPT: drops the layers of least block influence, all at once", reference="2403.03853")
 def least_influence(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that drops the layers whose input and output are most alike (least 1 - mean cosine)."""
     depth = objective.model.spec.depth

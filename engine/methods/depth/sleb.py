@@ -14,7 +14,7 @@ from engine.settings import NoSettings
 from engine.types import Plan
 
 
-@BASELINES.register("sleb", "greedy: again and again the layer whose removal costs least, measured", reference="2402.09025")
+@BASELINES.register("sleb", "greedy: repeatedly drops the layer with the lowest measured cost", reference="2402.09025")
 def sleb(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan of `greedy`."""
     return (yield from greedy(objective, keep)).plan
@@ -31,7 +31,9 @@ def greedy(objective: Objective, keep: int) -> Job[Found]:
     while len(left) > keep:
         best: tuple[float, int] | None = None
         for layer in left:
-            yield Progress(Message("Trying without layer {layer}, {count} left", layer=layer, count=len(left)), tried / max(total, 1))
+            yield Progress(
+                Message("Trying to remove layer {layer}, {count} layers left", layer=layer, count=len(left)), tried / max(total, 1)
+            )
             tried += 1
             rest = plan_of_kept(depth, (other for other in left if other != layer), "sleb")
             value = objective.score(rest)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 class RandomSettings:
     """Settings of the random choice."""
 
-    seed: int = field(default=0, metadata=control("which of the random choices to make", 0, None, 1))
+    seed: int = field(default=0, metadata=control("random seed of the choice", 0, None, 1))
 
 
-@BASELINES.register("tail", "the last layers dropped")
+@BASELINES.register("tail", "drops the last layers")
 def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     """Return the plan that keeps the first layers."""
     yield Progress(Message("Choosing layers"))
@@ -31,7 +31,7 @@ def tail(objective: Objective, keep: int, settings: NoSettings) -> Job[Plan]:
     return plan_without(depth, range(keep, depth), "tail", keep=keep)
 
 
-@BASELINES.register("random", "layers at random", RandomSettings)
+@BASELINES.register("random", "drops random layers", RandomSettings)
 def at_random(objective: Objective, keep: int, settings: RandomSettings) -> Job[Plan]:
     """Return the plan that keeps a seeded sample of the layers."""
     yield Progress(Message("Choosing layers"))

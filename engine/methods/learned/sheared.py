@@ -124,7 +124,7 @@ class Masked(nn.Module):
 
     @torch.no_grad()
     def plan(self, dtype: torch.dtype, facts: Mapping[str, Any]) -> Plan:
-        """Return the kept parts as a plan, its projections in `dtype` as tensors stored with it; `told` are the settings it records.
+        """Return the kept parts as a plan, its projections in `dtype` as tensors stored with it; `facts` are the settings it records.
 
         Its gains are plain: its norms are those under the masks, over the kept channels (see engine/plans/trimming.py).
         """

@@ -26,22 +26,22 @@ def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
     now = shape_of(config)
     for name, value in target.items():
         if name not in TARGETS:
-            raise SettingsError(
-                "'{name}' is nothing that a model is sheared to; choose from {choices}", name=name[:40], choices=", ".join(TARGETS)
-            )
+            raise SettingsError("'{name}' cannot be a shearing target; choose from {choices}", name=name[:40], choices=", ".join(TARGETS))
         if isinstance(value, bool) or not isinstance(value, int):
             raise SettingsError(
-                "{name} is {value!r}; write a whole number, such as {getattr}",
+                "{name} is {value!r}; write a whole number, such as {example}",
                 name=name,
                 value=value,
-                getattr=getattr(now, name, now.depth),
+                example=getattr(now, name, now.depth),
             )
     if {"heads", "groups"} <= target.keys():
-        raise SettingsError("name heads or groups, not both: a KV group goes with all of its query heads")
+        raise SettingsError("name heads or groups, not both: a KV group is removed with all of its query heads")
     require_target(now.depth, target.get("layers", now.depth))
     groups = target.get("groups", now.groups)
     if not 1 <= groups <= now.groups:
-        raise SettingsError("{groups} groups cannot be kept of {groups2}", groups=groups, groups2=now.groups)
+        raise SettingsError(
+            "{groups} of {available} KV groups cannot be kept; keep between 1 and {available}", groups=groups, available=now.groups
+        )
     shape = narrowed(now, TrimSettings(target.get("heads"), target.get("neurons"), target.get("channels")))
     if "groups" in target:
         shape = replace(shape, groups=groups, heads=groups * now.per_group)
@@ -50,7 +50,7 @@ def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
 
 
 def kinds_between(now: Shape, wanted: Shape) -> tuple[Kind, ...]:
-    """Return the kinds of masks needed between two shapes: only of what is to be reduced."""
+    """Return the kinds of masks needed between two shapes: only of the axes to be reduced."""
     if wanted.groups < now.groups and now.sharing > 1:
         heads = Kind("heads", now.depth, now.groups, wanted.groups, now.per_group)
     else:

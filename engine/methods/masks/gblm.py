@@ -24,8 +24,8 @@ class GblmSettings(MaskSettings):
     """Settings of GBLM-Pruner."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"sums", "full"})
-    alpha: float = field(default=100.0, metadata=control("how much gradients count beside activations", 0.0, None, 10.0))
-    norm: str = field(default="l2", metadata=control("how the gradients of texts are summed up", choices=NORMS))
+    alpha: float = field(default=100.0, metadata=control("weight of the gradients relative to the activations", 0.0, None, 10.0))
+    norm: str = field(default="l2", metadata=control("how the gradients of the texts are combined", choices=NORMS))
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -44,7 +44,7 @@ class LocalSettings(GblmSettings):
     needs: ClassVar[frozenset[str]] = frozenset({"sums", "local"})
 
 
-@MASKS.register("gblm", "Wanda's score and the size of the loss's gradients", GblmSettings, reference="2311.04902")
+@MASKS.register("gblm", "Wanda's score plus the magnitude of the loss's gradients", GblmSettings, reference="2311.04902")
 def gblm(reading: PruningInput, settings: GblmSettings) -> torch.Tensor:
     """Return |W| ||X|| + alpha |W| G."""
     assert reading.gradient is not None
@@ -52,7 +52,7 @@ def gblm(reading: PruningInput, settings: GblmSettings) -> torch.Tensor:
     return reading.weight.abs() * reading.norm + settings.alpha * reading.weight.abs() * size
 
 
-@MASKS.register("gblm-local", "the same with each block's own gradients, in little memory", LocalSettings, reference="2503.04992")
+@MASKS.register("gblm-local", "GBLM with each block's own gradients, which needs little memory", LocalSettings, reference="2503.04992")
 def gblm_local(reading: PruningInput, settings: LocalSettings) -> torch.Tensor:
     """Return |W| ||X|| + alpha |W| G, with G from the block's own gradients."""
     return gblm(reading, settings)

@@ -21,7 +21,7 @@ class MagnitudeSettings(MaskSettings):
     group: ClassVar[str] = "layer"  # one threshold per matrix, as in the baselines of SparseGPT and Wanda
 
 
-@MASKS.register("magnitude", "the smallest weights go", MagnitudeSettings, reference="1506.02626")
+@MASKS.register("magnitude", "prunes the smallest |W|", MagnitudeSettings, reference="1506.02626")
 def magnitude(reading: PruningInput, settings: MagnitudeSettings) -> torch.Tensor:
     """Return |W|."""
     return reading.weight.abs()

@@ -69,9 +69,11 @@ class MaskSettings:
     updates: ClassVar[bool] = False  # whether `update` returns new weights
     version: ClassVar[int] = 1  # version of the formula, see `engine.cache.Definition`
     sequential: bool = field(
-        default=False, metadata=control("measure what each projection reads after those before it in its block were pruned")
+        default=False, metadata=control("measure each projection's inputs after the projections before it in its block are pruned")
     )
-    owl: bool = field(default=False, metadata=control("cut layers with many outliers less than others (OWL), from a sparsity of 0.6 on"))
+    owl: bool = field(
+        default=False, metadata=control("give layers with many outliers a lower sparsity (OWL); needs a sparsity of at least 0.6")
+    )
 
     def update(self, reading: PruningInput, want: Wanted) -> Updated:
         """Return a projection's pruned and new weights."""
@@ -108,13 +110,15 @@ def prune(
     record = found.asked(settings or {})
     if record.updates and want.group != record.group:
         raise SettingsError(
-            "{method} lets the weights of 128 columns compete and has no group '{group}'; leave the group out",
+            "{method} compares the weights within 128 columns and has no group '{group}'; omit the group",
             method=method,
             group=want.group,
         )
     if record.owl and (want.m or want.group == "global" or want.sparsity < LOWEST):
         raise SettingsError(
-            "OWL spreads a sparsity of {lowest:g} or more over the layers; it needs one, no pattern and no global group", lowest=LOWEST
+            "OWL assigns a sparsity to each layer; it needs a sparsity of at least {lowest:g}, without a pattern and "
+            "without the global group",
+            lowest=LOWEST,
         )
     run = _Pruning(model, plan.dense, packs, found.run, want, record)
     blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())

@@ -30,15 +30,15 @@ def wanted(sparsity: float | None, pattern: str | None, group: str) -> Wanted:
     if group not in GROUPS:
         raise SettingsError("unknown group '{group}'; choose one of {choices}", group=group, choices=", ".join(GROUPS))
     if (sparsity is None) == (not pattern):
-        raise SettingsError("name one of the two: a sparsity such as 0.5, or a pattern such as 2:4")
+        raise SettingsError("name either a sparsity such as 0.5 or a pattern such as 2:4")
     if sparsity is not None:
         if not 0 <= sparsity < 1:
-            raise SettingsError("a sparsity lies in [0, 1), and {sparsity:g} does not", sparsity=sparsity)
+            raise SettingsError("the sparsity is {sparsity:g}; it must be at least 0 and below 1", sparsity=sparsity)
         return Wanted(sparsity, group=group)
     found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", pattern or "")
     n, m = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 0 < n < m:
-        raise SettingsError("'{pattern}' is no pattern; write one such as 2:4, which cuts 2 of every 4 weights", pattern=pattern)
+        raise SettingsError("'{pattern}' is not a valid pattern; write one such as 2:4, which prunes 2 of every 4 weights", pattern=pattern)
     return Wanted(n / m, n, m, group)
 
 

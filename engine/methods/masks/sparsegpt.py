@@ -35,9 +35,7 @@ class SparseGptSettings(MaskSettings):
         return Updated(gone, weight, f"damping {damping:g}" if damping > self.damping else "")
 
 
-@MASKS.register(
-    "sparsegpt", "weights go by their saliency, and those that stay make up for them", SparseGptSettings, reference="2301.00774"
-)
+@MASKS.register("sparsegpt", "prunes by saliency and updates the kept weights to compensate", SparseGptSettings, reference="2301.00774")
 def saliency(reading: PruningInput, settings: SparseGptSettings) -> torch.Tensor:
     """Return W_ij^2 / U_jj^2, before any weight is updated."""
     factor, *_ = factored(reading, settings.damping)
@@ -64,7 +62,7 @@ def factored(reading: PruningInput, damping: float) -> tuple[torch.Tensor, torch
             if not failed:
                 return upper, dead, damping
         damping *= 10
-    raise SettingsError("the inputs of a projection are not finite numbers, so SparseGPT cannot solve for its weights")
+    raise SettingsError("the inputs of a projection are not finite, so SparseGPT cannot solve for its weights")
 
 
 def solve(reading: PruningInput, want: Wanted, damping: float = 0.01) -> tuple[torch.Tensor, torch.Tensor, float]:

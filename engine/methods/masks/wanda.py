@@ -5,7 +5,7 @@ import torch
 from engine.methods.masks.pruning import MASKS, MaskSettings, PruningInput
 
 
-@MASKS.register("wanda", "weights go by |W| times the norm of their input", MaskSettings, reference="2306.11695")
+@MASKS.register("wanda", "prunes by |W| times the norm of the input", MaskSettings, reference="2306.11695")
 def wanda(reading: PruningInput, settings: MaskSettings) -> torch.Tensor:
     """Return |W_ij| ||X_j||, X the projection's inputs over all tokens; compared within each output."""
     return reading.weight.abs() * reading.norm

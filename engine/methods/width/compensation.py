@@ -30,7 +30,7 @@ _READ = {"heads": "query", "neurons": "neuron"}  # axes that have a consumer, by
 
 
 def has_bias(model: Model, axis: str) -> bool:
-    """Return whether the stock class has a bias that can compensate for what is cut of an axis."""
+    """Return whether the stock class has a bias that can compensate for pruned parts of an axis."""
     row = architecture_of(model.config)
     if axis not in _READ:
         return False
@@ -43,12 +43,12 @@ def require_biases(model: Model, axes: Iterable[str]) -> None:
     """Raise SettingsError if the stock class lacks a bias that could compensate for cutting these axes."""
     consumers = [axis for axis in axes if axis in _READ]
     if not consumers:
-        raise SettingsError("a bias makes up for heads or neurons that are cut, and none are")
+        raise SettingsError("a bias compensates for pruned heads or neurons, and this trim prunes neither")
     for axis in consumers:
         if not has_bias(model, axis):
             name, family = architecture_of(model.config).reader_of(_READ[axis]), model.config.model_type
             raise SettingsError(
-                "a bias cannot make up for {axis} of {family}: its stock class has none in {name}; solve it again instead",
+                "a bias cannot compensate for the {axis} of {family}: its stock class has no bias in {name}; use refit instead",
                 axis=axis,
                 family=family,
                 name=name,
@@ -56,7 +56,7 @@ def require_biases(model: Model, axes: Iterable[str]) -> None:
 
 
 def compensate(model: Model, before: Plan, after: Plan, packs: Sequence[Pack], axes: Iterable[str]) -> Job[Plan]:
-    """Return the trimmed plan `after` with biases that compensate for what it lacks of `before` on these axes.
+    """Return the trimmed plan `after` with biases that compensate for the parts of `before` that it lacks on these axes.
 
     Raises:
         SettingsError: the stock class has no such bias.

@@ -9,7 +9,9 @@ import torch
 from engine.methods.width.scores import SCORES, AxisStatistics, ScoreSettings
 
 
-@SCORES.register("flap", "how much it varies, times the squared norm of the weights that read it", ScoreSettings, reference="2312.11983")
+@SCORES.register(
+    "flap", "the variance of the activation times the squared norm of the weights that read it", ScoreSettings, reference="2312.11983"
+)
 def flap(reading: AxisStatistics, settings: ScoreSettings) -> torch.Tensor:
     """Return var(X_j) ||W_:j||^2, summed over a head (WIFV). The published code squares it once more for heads. That keeps the ranking of
     single elements but changes a head's sum, so it is left out."""

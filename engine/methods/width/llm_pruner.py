@@ -32,7 +32,7 @@ class TaylorSettings(ScoreSettings):
             raise SettingsError("unknown variant '{variant}'; choose one of {choices}", variant=self.variant, choices=", ".join(VARIANTS))
 
 
-@SCORES.register("taylor", "the loss's first-order change without it (LLM-Pruner)", TaylorSettings, reference="2305.11627")
+@SCORES.register("taylor", "the first-order change of the loss without it (LLM-Pruner)", TaylorSettings, reference="2305.11627")
 def taylor(reading: AxisStatistics, settings: TaylorSettings) -> torch.Tensor:
     """Return the sum over a group's rows and columns of sum |w g| (element) or |sum w g| (vector), g the gradient of the texts' losses. The
     published code calls them param_first and vectorize; its second-order variants are not implemented."""

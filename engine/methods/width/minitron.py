@@ -81,11 +81,11 @@ class MinitronSettings(ScoreSettings):
     """Settings of Minitron's width scores: how activations are aggregated over tokens, then over texts."""
 
     axes: ClassVar[tuple[str, ...]] = ("heads", "neurons", "channels")
-    batch: str = field(default="l2", metadata=control("how texts are aggregated", choices=AGGREGATIONS))
-    sequence: str = field(default="mean", metadata=control("how the tokens of a text are aggregated", choices=AGGREGATIONS))
+    batch: str = field(default="l2", metadata=control("aggregation over texts", choices=AGGREGATIONS))
+    sequence: str = field(default="mean", metadata=control("aggregation over the tokens of a text", choices=AGGREGATIONS))
 
 
-@SCORES.register("minitron", "the size of its activations", MinitronSettings, reference="2407.14679")
+@SCORES.register("minitron", "the magnitude of the activation", MinitronSettings, reference="2407.14679")
 def minitron(reading: AxisStatistics, settings: MinitronSettings) -> torch.Tensor:
     """Return |X| aggregated over tokens, then over texts; a head gets the L2 norm of its elements, a channel the sum over the block's
     norms.

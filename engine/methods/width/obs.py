@@ -25,7 +25,9 @@ class ObsSettings(ScoreSettings):
     needs: ClassVar[frozenset[str]] = frozenset({"gram"})
 
 
-@SCORES.register("weighted", "the norm of what is read times that of the weights that read it", WeightedSettings, reference="2306.11695")
+@SCORES.register(
+    "weighted", "the norm of the activation times the norm of the weights that read it", WeightedSettings, reference="2306.11695"
+)
 def weighted(reading: AxisStatistics, settings: WeightedSettings) -> torch.Tensor:
     """Return ||X_j|| ||W_:j||, W all the projections that read it (Wanda's score of a whole column, 2306.11695); a head gets the root of
     the sum of its elements' squares."""
@@ -34,7 +36,7 @@ def weighted(reading: AxisStatistics, settings: WeightedSettings) -> torch.Tenso
     return reading.folded(torch.stack(squares).sum(0)).sqrt()
 
 
-@SCORES.register("obs", "what its loss costs when the others make up for it", ObsSettings, reference="2412.18110")
+@SCORES.register("obs", "the loss of removing it when the others compensate (optimal brain surgeon)", ObsSettings, reference="2412.18110")
 def obs(reading: AxisStatistics, settings: ObsSettings) -> torch.Tensor:
     """Return trace(W_u [G^-1]_uu^-1 W_u^T) for the columns u of a unit, G = X^T X, damped by 1 % of its mean diagonal: the least squared
     error of the projection without them (SlimGPT, 2412.18110; for one column ||W_:j||^2 / [G^-1]_jj)."""

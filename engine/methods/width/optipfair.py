@@ -18,7 +18,7 @@ class MawSettings(ScoreSettings):
     axes: ClassVar[tuple[str, ...]] = ("neurons",)
 
 
-@SCORES.register("maw", "its largest weights, for comparison", MawSettings)
+@SCORES.register("maw", "the maximum absolute weight, for comparison", MawSettings)
 def maw(reading: AxisStatistics, settings: MawSettings) -> torch.Tensor:
     """Return max(w) + |min(w)| of the neuron's rows of gate and up, summed."""
     return torch.stack([rows.max(1).values + rows.min(1).values.abs() for rows in reading.written]).sum(0)

@@ -1,4 +1,4 @@
-"""Refit the projections that read cut parts to the remaining parts, so that the plan's residual stream follows the source's.
+"""Refit the projections that read pruned parts to the kept parts, so that the plan's residual stream follows the source's.
 
 A block writes to the residual stream r twice: W x of its attention (o_proj) and W x of its MLP (down_proj). With x the projection's input
 in the plan, and y the output that would make the stream equal the source's at the same point,
@@ -90,7 +90,7 @@ def refit(model: Model, plan: Plan, packs: Sequence[Pack]) -> Job[Plan]:
         SettingsError: there are fewer than two packs, so none can be held out.
     """
     if len(packs) < 2:
-        raise SettingsError("a refit needs more practice text: some is fitted, some is held out")
+        raise SettingsError("there is too little practice text for a refit, which fits on one part and holds out another; provide more")
     consumers = architecture_of(model.config).consumers
     bare = tuple(_bare(block, consumers) for block in plan.blocks)
     run, same, blocks = _Refit(model, packs, bare), replace(plan, blocks=bare).prefix, list[Block]()
@@ -176,7 +176,7 @@ class _Refit:
         weight = self._ours.mixer.weight(block, name)
         fitted, held = (Normal(*weight.shape[::-1]) for _ in range(2))
         for number, want in enumerate(wanted):
-            yield Progress(Message("Solving layer {home} again", home=block.home), number / len(wanted))
+            yield Progress(Message("Refitting layer {home}", home=block.home), number / len(wanted))
             with self._model.lock:
                 (held if number % HELD_OUT == 0 else fitted).add(*self._pair(number, block, name, want))
         errors = [held.error(one) for one in fitted.solved(weight, STRENGTHS)]

@@ -70,7 +70,10 @@ def require_score(score: str, axis: str) -> None:
     SCORES.require(score)
     if score not in scores_for(axis):
         raise SettingsError(
-            "{score} is no score of {axis}; choose one of {choices}", score=score, axis=axis, choices=", ".join(scores_for(axis))
+            "the score {score} does not apply to {axis}; choose one of {choices}",
+            score=score,
+            axis=axis,
+            choices=", ".join(scores_for(axis)),
         )
 
 

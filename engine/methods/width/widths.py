@@ -26,19 +26,19 @@ def require_width(model: Model, plan: Plan, kept: TrimSettings) -> Shape:
     """Return a plan's shape after a trim.
 
     Raises:
-        SettingsError: nothing would be cut, or a number is out of range.
+        SettingsError: nothing would be pruned, or a number is out of range.
         PlanError: the stock class does not support the shape.
     """
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     shape = narrowed(now, kept)
     if shape == now:
-        raise SettingsError("nothing is to be cut: name fewer heads, neurons or channels than there are")
+        raise SettingsError("nothing to prune: name fewer heads, neurons or channels than the model has")
     shaped_config(model.config, shape)
     return shape
 
 
 def narrowed(now: Shape, kept: TrimSettings) -> Shape:
-    """Return a shape reduced to what is kept.
+    """Return a shape reduced to the kept numbers.
 
     Raises:
         SettingsError: a number is out of range for its axis.
@@ -46,11 +46,15 @@ def narrowed(now: Shape, kept: TrimSettings) -> Shape:
     for axis in AXES:
         wanted, there = getattr(kept, axis), getattr(now, axis)
         if wanted is not None and not 1 <= wanted <= there:
-            raise SettingsError("{wanted} {axis} cannot be kept of {there}", wanted=wanted, axis=axis, there=there)
+            raise SettingsError(
+                "{wanted} of {there} {axis} cannot be kept; keep between 1 and {there}", wanted=wanted, axis=axis, there=there
+            )
     heads = now.heads if kept.heads is None else kept.heads
     if heads % now.sharing:
         raise SettingsError(
-            "{heads} query heads cannot be kept: each of the {groups} KV groups keeps as many", heads=heads, groups=now.groups
+            "{heads} query heads cannot be kept; choose a multiple of {groups}, since every KV group keeps the same number",
+            heads=heads,
+            groups=now.groups,
         )
     return replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
 
@@ -62,14 +66,14 @@ def kept_for(model: Model, plan: Plan, kept: TrimSettings, parameters: float) ->
         SettingsError: `kept` already names neurons, or even one per layer is too many.
     """
     if kept.neurons is not None:
-        raise SettingsError("name neurons or parameters, not both: neurons are what is cut to meet a number of parameters")
+        raise SettingsError("name neurons or parameters, not both: the number of parameters is met by pruning neurons")
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     shape = replace(now.with_heads(kept.heads or now.heads), depth=plan.depth, channels=kept.channels or now.channels)
     for neurons in range(now.neurons, 0, -1):
         if parameters_at(model.spec, replace(shape, neurons=neurons)) <= parameters:
             return replace(kept, neurons=neurons if neurons < now.neurons else None)
     raise SettingsError(
-        "{parameters:.4g} million parameters cannot be met by cutting neurons; cut heads, channels or layers too",
+        "{parameters:.4g} million parameters cannot be reached by pruning neurons alone; prune heads, channels or layers too",
         parameters=parameters / 1e6,
     )
 
@@ -123,7 +127,7 @@ def _without_refits(block: Block) -> Block:
 
 
 def _picked(axis: str, found: Sequence[torch.Tensor], count: int, shape: Shape) -> list[tuple[int, ...]]:
-    """Return for each layer what is kept of an axis: the highest scores, the first of equal ones, in order."""
+    """Return the kept indices of an axis for each layer: the highest scores, the first of equal ones, in order."""
     if axis == "channels":
         found = [torch.stack(tuple(found)).sum(0)] * len(found)
     groups, kept = shape.sharing if axis == "heads" else 1, []

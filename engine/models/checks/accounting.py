@@ -54,7 +54,7 @@ def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
         config.dtype = sizes.most_common(1)[0][0] if sizes.total() else torch.float32
     if config.dtype == torch.float64:  # no model runs in it here
         config.dtype = torch.float32
-    if getattr(config, "rope_parameters", None):  # as a network does again; a length beside them may change them only then
+    if getattr(config, "rope_parameters", None):  # as a network does again; only then may a length next to them change them
         config.standardize_rope_params()
     if not 0 <= (getattr(config, "pad_token_id", None) or 0) < config.vocab_size:
         config.pad_token_id = None
@@ -80,7 +80,7 @@ def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mappin
     _require_read(network, row, sorted(stray - known), values)
     if missing := sorted(info["missing_keys"]):
         raise SourceError(
-            "the weights in {folder} are incomplete: {count} missing or of the wrong shape, such as {patterns}",
+            "the weights in {folder} are incomplete; tensors missing or of the wrong shape: {count}, such as {patterns}",
             folder=folder,
             count=len(missing),
             patterns=patterns(missing),
@@ -112,7 +112,7 @@ def empty_network(config: Any, trust_remote_code: bool = False) -> Any:
             network = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         network.tie_weights()
     except Exception as error:  # a config may contain anything
-        raise SourceError("the configuration describes no model that can be built: {reason}", reason=reason_of(error)) from error
+        raise SourceError("transformers cannot build a model from the configuration: {reason}", reason=reason_of(error)) from error
     return network
 
 
@@ -125,7 +125,7 @@ def _loaded_headers(config: Any, places: Mapping[str, TensorPlace], trust_remote
             None, config=config, state_dict=tensors, output_loading_info=True, device_map={"": "meta"}, ignore_mismatched_sizes=True
         )
     except Exception as error:  # a config may contain anything
-        raise SourceError("the configuration describes no model that can be built: {reason}", reason=reason_of(error)) from error
+        raise SourceError("transformers cannot build a model from the configuration: {reason}", reason=reason_of(error)) from error
     return loaded
 
 
@@ -144,7 +144,7 @@ def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) ->
     layers = {int(match[1]) for name in names if (match := found.match(name))}
     if layers and max(layers) + 1 != depth_of(config):
         raise SourceError(
-            "the configuration says {depth_key} = {depth}, and the weights hold {layers} layers",
+            "the configuration says {depth_key} = {depth}, but the weights contain {layers} layers",
             depth_key=row.depth_key,
             depth=depth_of(config),
             layers=max(layers) + 1,
@@ -167,7 +167,7 @@ def _require_read(network: Any, row: Architecture, stray: list[str], values: Map
         for key in off
     )
     raise SourceError(
-        "the weights hold {count} tensors that {name} does not read: {patterns}{hint}",
+        "the weights contain {count} tensors that {name} does not use: {patterns}{hint}",
         count=len(part),
         name=type(network).__name__,
         patterns=patterns(part),
@@ -183,13 +183,13 @@ def _require_shapes(config: Any, row: Architecture, mismatched: list[tuple[str, 
     name, found, wanted = mismatched[0]
     kind = _NUMBER.sub(".*.", name, count=1)
     layers = [int(match[0][1:-1]) for one, *_ in mismatched if _NUMBER.sub(".*.", one, count=1) == kind and (match := _NUMBER.search(one))]
-    asked = Message("{name} has shape {found}, and the configuration gives {wanted}", name=name, found=tuple(found), wanted=tuple(wanted))
+    asked = Message("{name} has shape {found}; the configuration implies {wanted}", name=name, found=tuple(found), wanted=tuple(wanted))
     if layers and len(layers) < depth_of(config):
         listed = ", ".join(map(str, layers[:_SHOWN]))
         raise UnsupportedModelError(
-            "the layers differ in width (layers {listed}: {asked}), and such layers cannot be mixed", listed=listed, asked=asked
+            "the layers differ in width (layers {listed}: {asked}); such layers cannot be mixed", listed=listed, asked=asked
         )
-    raise SourceError("{count} tensors are of another shape than the configuration gives: {asked}", count=len(mismatched), asked=asked)
+    raise SourceError("the shapes of {count} tensors contradict the configuration: {asked}", count=len(mismatched), asked=asked)
 
 
 def _require_floats(places: Mapping[str, TensorPlace], stray: set[str]) -> None:
@@ -197,7 +197,7 @@ def _require_floats(places: Mapping[str, TensorPlace], stray: set[str]) -> None:
         if name not in stray and not place.dtype.is_floating_point and name.endswith((".weight", ".bias")):
             kind = str(place.dtype).removeprefix("torch.")
             raise UnsupportedModelError(
-                "{name} in {file_name} holds numbers of type {kind}, which are not read here",
+                "{name} in {file_name} has dtype {kind}, which is not supported",
                 name=name,
                 file_name=place.file.name,
                 kind=kind,
@@ -209,19 +209,15 @@ def _unread_files(folder: Path, places: Mapping[str, TensorPlace]) -> list[str]:
     adapter = (folder / "adapter_config.json").exists()
     unread = sorted(file.name for file in folder.glob("*.safetensors") if file.name not in read)
     unread = [name for name in unread if not (adapter and name.startswith("adapter_"))]
-    notes: list[str] = [Message("files of weights that are not read: {choices}", choices=", ".join(unread[:_SHOWN]))] if unread else []
+    notes: list[str] = [Message("weight files that are ignored: {choices}", choices=", ".join(unread[:_SHOWN]))] if unread else []
     if adapter:
-        notes.append(Message("an adapter lies in this folder; it is not attached, and the model is the folder's own weights"))
+        notes.append(Message("this folder also contains an adapter; it is ignored, and the model uses the folder's own weights"))
     return notes
 
 
 def _unread_tensors(network: Any, stray: list[str]) -> list[str]:
     return (
-        [
-            Message(
-                "tensors that {name} does not read, left out of exports: {patterns}", name=type(network).__name__, patterns=patterns(stray)
-            )
-        ]
+        [Message("tensors that {name} does not use and exports omit: {patterns}", name=type(network).__name__, patterns=patterns(stray))]
         if stray
         else []
     )

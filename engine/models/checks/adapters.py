@@ -78,7 +78,7 @@ def adapter_values(adapter: Path) -> dict[str, Any]:
         raise SourceError("{path} cannot be read: {error}", path=adapter / _SETTINGS, error=reason_of(error)) from error
     if values.get("peft_type") != "LORA":
         raise UnsupportedModelError(
-            "an adapter of type {peft_type} cannot be merged here; if peft can merge it, use merge_and_unload and save_pretrained",
+            "adapters of type {peft_type} cannot be merged here; if peft can merge this one, use merge_and_unload and save_pretrained",
             peft_type=str(values.get("peft_type"))[:80],
         )
     for name, value in values.items():
@@ -96,16 +96,16 @@ def adapter_values(adapter: Path) -> dict[str, Any]:
 def _fault(name: str, value: Any) -> str:
     """Return why a setting cannot be merged, or "" where it can."""
     if name in _READ:
-        return "" if _READ[name](value) else Message("peft writes another type of value there")
+        return "" if _READ[name](value) else Message("the value does not have the type that peft writes")
     if name == "init_lora_weights" and not any(value is one or (isinstance(value, str) and value == one) for one in _PLAIN_STARTS):
-        return Message("such an adapter belongs to base weights that it changed before training; save it as plain LoRA with peft")
+        return Message("this initialisation changes the base weights before training; save the adapter as plain LoRA with peft")
     if name == "task_type" and value not in (None, "CAUSAL_LM"):
-        return Message("only causal language models are read")
+        return Message("only causal language models are supported")
     if name in ("revision", "base_model_name_or_path") and not isinstance(value, str | None):
-        return Message("peft writes another type of value there")
+        return Message("the value does not have the type that peft writes")
     if name in _WITHOUT_EFFECT or value in _NEUTRAL:
         return ""
-    return Message("what it changes is not read here")
+    return Message("this setting is not supported")
 
 
 def lora_config(values: Mapping[str, Any], largest: int) -> Any:
@@ -118,7 +118,7 @@ def lora_config(values: Mapping[str, Any], largest: int) -> Any:
     for name, rank in [("r", values.get("r", 1)), *(values.get("rank_pattern") or {}).items()]:
         if not (_is_whole(rank) and 1 <= rank <= largest):
             raise SourceError(
-                "a rank of {rank} ({name}) is impossible: the adapter's tensors allow 1 to {largest}",
+                "the rank {rank} ({name}) is out of range: the adapter's tensors allow 1 to {largest}",
                 rank=rank,
                 name=name[:80],
                 largest=largest,

@@ -40,7 +40,7 @@ def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]
         value = config.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and not least <= value <= most:
             raise SourceError(
-                "the configuration says {name} = {value:.12g}, and its tensors allow {least} to {most}",
+                "the configuration says {name} = {value:.12g}, but its tensors allow {least} to {most}",
                 name=name,
                 value=value,
                 least=least,
@@ -50,7 +50,7 @@ def require_bounded(config: Mapping[str, Any], shapes: Iterable[tuple[int, ...]]
         listed, layers = config.get(name), config.get(depth)
         if isinstance(listed, list) and isinstance(layers, int) and len(listed) != layers:
             raise SourceError(
-                "the configuration says {depth} = {layers}, and {name} lists {count} layers",
+                "the configuration says {depth} = {layers}, but {name} lists {count} layers",
                 depth=depth,
                 layers=layers,
                 name=name,
@@ -68,5 +68,8 @@ def require_bounded_gguf(file: Path) -> None:
         blocks = int.from_bytes(found[2][: 8 if wide else 4], "little")
         if not 1 <= blocks <= tensors:
             raise SourceError(
-                "{file} says that it has {blocks} blocks, and its tensors are {tensors}", file=file, blocks=blocks, tensors=tensors
+                "{file} declares {blocks} blocks; it must declare between 1 and {tensors}, the number of its tensors",
+                file=file,
+                blocks=blocks,
+                tensors=tensors,
             )

@@ -28,7 +28,7 @@ class Kind:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a JSON value is a number; true and false are none."""
+    """Return whether a JSON value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -46,7 +46,7 @@ BASE = Kind(Message("a number above 1"), lambda value: is_number(value) and valu
 SHARE = Kind(Message("a number above 0 and at most 1"), lambda value: is_number(value) and 0 < value <= 1)
 FACTORS = Kind(Message("a list of numbers above 0"), _numbers)
 FLAG = Kind(Message("true or false"), lambda value: isinstance(value, bool))
-_ACTIVATION = Kind(Message("an activation that transformers knows"), lambda value: isinstance(value, str) and value in ACT2FN)
+_ACTIVATION = Kind(Message("an activation function of transformers"), lambda value: isinstance(value, str) and value in ACT2FN)
 _DTYPE = Kind(
     Message("a float type such as float32 or bfloat16"),
     lambda value: isinstance(value, str) and value in _DTYPES,
@@ -81,7 +81,7 @@ _ANNOTATED: dict[str, Kind] = {
     "list[int]": Kind(Message("a list of whole numbers"), lambda value: isinstance(value, list) and all(map(_whole, value))),
     "list[str]": Kind(Message("a list of strings"), lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)),
 }
-_OF_A_RUN = {"return_dict", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward"}  # overwritten, whatever they are
+_OF_A_RUN = {"return_dict", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward"}  # always overwritten
 _NEVER_NULL = ("rope_theta", "rope_local_base_freq", "partial_rotary_factor")  # transformers replaces a missing one, and fails on null
 
 
@@ -108,7 +108,7 @@ def require_kind(kind: Kind, name: str, value: Any) -> None:
     """Raise SourceError, with the value and what is expected, if a setting is not of a kind."""
     if not kind.holds(value):
         raise SourceError(
-            "the configuration says {name} = {value}, and {expected} is needed",
+            "the configuration says {name} = {value}; expected {expected}",
             name=name,
             value=json.dumps(value)[:60],
             expected=kind.expected,

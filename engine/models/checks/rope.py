@@ -51,7 +51,7 @@ def require_rope_read(values: Mapping[str, Any]) -> None:
         unread = [key for key, value in rope.items() if value is not None and key not in _READ[kind] | _ALWAYS | _WITHOUT_EFFECT]
         if unread:
             raise SourceError(
-                "{where} sets {unread} = {rope}, which rotary scaling of type {kind} does not read",
+                "{where} sets {unread} = {rope}, which rotary scaling of type {kind} does not use",
                 where=where,
                 unread=unread[0],
                 rope=json.dumps(rope[unread[0]])[:60],
@@ -78,12 +78,12 @@ def require_rope_kept(values: Mapping[str, Any], config: Any, network: Any) -> N
         return
     _require_share(kept, read, config, network)
     for where, groups, key, value in _statements(values, read):
-        unused = {_FULL, _SLIDING} - read if "" not in read else set()  # types of layers that this model has none of
+        unused = {_FULL, _SLIDING} - read if "" not in read else set()  # layer types that this model does not have
         for group in set(groups) - unused if value is not None else ():
             rope = kept if group == "" else kept.get(group)
             if group not in read or not isinstance(rope, dict) or not _holds(key, value, rope, config):
                 raise SourceError(
-                    "the configuration says {where} = {value}, and {name} computes from {kept}; remove the one that is wrong",
+                    "the configuration says {where} = {value}, but {name} uses {kept}; remove the wrong one",
                     where=where,
                     value=json.dumps(value)[:60],
                     name=type(network).__name__,
@@ -114,7 +114,7 @@ def _statements(values: Mapping[str, Any], read: set[str]) -> Iterator[tuple[str
 
 
 def _holds(key: str, value: Any, rope: Mapping[str, Any], config: Any) -> bool:
-    """Return whether a statement agrees with the settings that a class kept, or has no effect beside them."""
+    """Return whether a statement agrees with the settings that a class kept, or has no effect next to them."""
     kind = _kind("", rope)
     if key == "finetuned" or (key == "original_max_position_embeddings" and kind in ("default", "linear")):
         return True
@@ -134,7 +134,7 @@ def _require_share(kept: Mapping[str, Any], read: set[str], config: Any, network
         share = ((kept.get(group) or {}) if group else kept).get("partial_rotary_factor")
         if share is not None and (int(head * share) // 2 not in sizes or not (partial or share == 1)):
             raise SourceError(
-                "the configuration says partial_rotary_factor = {share}, which {name} does not read",
+                "the configuration says partial_rotary_factor = {share}, which {name} does not use",
                 share=share,
                 name=type(network).__name__,
             )
@@ -147,11 +147,11 @@ def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
         if rope is None or rope == {}:
             continue
         if not isinstance(rope, dict):
-            raise SourceError("{key} is {rope}, and an object is needed", key=key, rope=json.dumps(rope)[:60])
+            raise SourceError("{key} is {rope}; expected an object", key=key, rope=json.dumps(rope)[:60])
         nested = {name: part for name, part in rope.items() if isinstance(part, dict)}
         if plain := [name for name, part in rope.items() if nested and name not in nested and part is not None]:
             raise SourceError(
-                "{key} holds both {plain} and {nested}; write either settings, or an object for each type of layer",
+                "{key} contains both {plain} and {nested}; write either settings or one object for each layer type",
                 key=key,
                 plain=plain[0],
                 nested=next(iter(nested)),
@@ -162,15 +162,15 @@ def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 def _kind(where: str, rope: Mapping[str, Any]) -> str:
     new, old = (str(rope[key]) if rope.get(key) is not None else None for key in ("rope_type", "type"))
     if new and old and new != old and where:
-        raise SourceError("{where} says both rope_type = {new} and type = {old}", where=where, new=new, old=old)
+        raise SourceError("{where} says both rope_type = {new} and type = {old}; remove the wrong one", where=where, new=new, old=old)
     kind = new or old or "default"
     if kind == "yarn" and "short_factor" in rope:  # early Phi-3 checkpoints write "yarn" for longrope
         kind = "longrope"
     if kind == "su":
-        raise SourceError("{where} has the type su, Phi-3's first name of longrope; write longrope instead", where=where)
+        raise SourceError("{where} has the type su, an old name of longrope in Phi-3; write longrope instead", where=where)
     if kind not in _READ:
         raise SourceError(
-            "{where} asks for rotary scaling of type '{kind}', which is not known; known are {choices}",
+            "{where} asks for rotary scaling of unknown type '{kind}'; supported types: {choices}",
             where=where,
             kind=kind[:40],
             choices=", ".join(_READ),
@@ -183,7 +183,7 @@ def _require_order(where: str, rope: Mapping[str, Any], kind: str) -> None:
         one, other = rope.get(low) or least, rope.get(high) or most
         if one and other and {low, high} <= _READ[kind] and one >= other:
             raise SourceError(
-                "{where} has {low} = {one} and {high} = {other}, and the first must be smaller",
+                "{where} has {low} = {one} and {high} = {other}; {low} must be smaller",
                 where=where,
                 low=low,
                 one=one,
@@ -202,7 +202,7 @@ def _require_length(where: str, rope: Mapping[str, Any], values: Mapping[str, An
     for name in ("short_factor", "long_factor"):
         if name in rope and len(rope[name]) != int(head * share) // 2:
             raise SourceError(
-                "{where}.{name} has {count} numbers, and {expected} are needed, half the rotated part of a head",
+                "{where}.{name} has {count} numbers; expected {expected}, half of a head's rotated channels",
                 where=where,
                 name=name,
                 count=len(rope[name]),

@@ -21,7 +21,7 @@ _SHOWN = 8  # settings in one message
 _ROTARY = (
     "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "partial_rotary_factor", "original_max_position_embeddings",
 )  # fmt: skip
-# Read by transformers without a field: the dtype's older name, and what engine/models/families.py refuses.
+# Read by transformers without a field: the dtype's older name, and settings that engine/models/families.py refuses.
 _READ = {"dtype", "torch_dtype", "model_type", "per_layer_config", "quantization_config", "tie_last_hidden_states"}
 _CHOOSE = ("transformers_weights", "configuration_files")  # transformers reads other files than the standard ones for these
 # The only values that the stock classes compute, whatever the config says.
@@ -43,13 +43,13 @@ _NOT_ARITHMETIC = {
     "gradient_checkpointing", "is_decoder", "is_llama_config", "max_sequence_length", "output_attentions", "output_past",
     "output_router_logits", "output_scores", "pretraining_tp", "tie_last_hidden_states", "torchscript", "use_bfloat16", "use_return_dict",
     "xla_device",
-    # special tokens and generation; engine/models/loading.py reads what counts
+    # special tokens and generation; engine/models/loading.py reads the relevant ones
     "decoder_start_token_id", "prefix", "return_dict_in_generate", "sep_token_id", "forced_bos_token_id", "forced_eos_token_id",
     # gemma3: written from layer_types
     "_sliding_window_pattern",
     *GenerationConfig._get_default_generation_params(),
 }  # fmt: skip
-# What families without a setting compute anyway.
+# The values that families without a setting use anyway.
 _OFF = (
     "add_cross_attention", "alibi", "attention_bias", "lm_head_bias", "mlp_bias", "parallel_attn", "qk_layernorm", "rope_interleaved",
     "rope_traditional", "scale_embedding", "scale_embeddings", "use_alibi", "use_mrope", "use_parallel_residual", "use_qk_norm",
@@ -89,7 +89,7 @@ def readable(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in values.items() if name in known or name.startswith("output_")}
     if not kept.get("quantization_config"):
         kept.pop("quantization_config", None)
-    return deepcopy(kept)  # transformers changes what it parses
+    return deepcopy(kept)  # transformers modifies the values it parses
 
 
 def require_settings(values: Mapping[str, Any]) -> None:
@@ -97,16 +97,16 @@ def require_settings(values: Mapping[str, Any]) -> None:
     for name in _CHOOSE:
         if values.get(name):
             raise SourceError(
-                "the configuration chooses other files ({name} = {value}), and only config.json and model.safetensors or the files of "
-                "its index are read; remove {name}",
+                "the configuration names other files ({name} = {value}), but only config.json and model.safetensors or "
+                "the files of its index are read; remove {name}",
                 name=name,
                 value=json.dumps(values[name])[:60],
             )
     for name, allowed in _ONLY.items():
         if values.get(name) is not None and not any(_is(values[name], one) for one in allowed):
             raise SourceError(
-                "the configuration says {name} = {value}, which {model_type} models do not compute here; remove it only if the model was "
-                "trained without it",
+                "the configuration says {name} = {value}, which the stock class of {model_type} does not compute; "
+                "remove it only if the model was trained without it",
                 name=name,
                 value=json.dumps(values[name])[:60],
                 model_type=values["model_type"],
@@ -122,7 +122,7 @@ def unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
     unread = [f"{key} = {json.dumps(value)[:60]}" for key, value in values.items() if not _accounted(key, value, values, config)]
     if not unread:
         return []
-    return [Message("settings that {name} does not read: {choices}", name=type(config).__name__, choices=", ".join(unread[:_SHOWN]))]
+    return [Message("settings that {name} ignores: {choices}", name=type(config).__name__, choices=", ".join(unread[:_SHOWN]))]
 
 
 def _known(model_type: str) -> set[str]:
@@ -163,12 +163,12 @@ def _require_windows(values: Mapping[str, Any]) -> None:
         switched = used if "use_sliding_window" in fields else used is not False
         given = "sliding_window" not in values or window is not None
         full = len(types) if types and "sliding_attention" not in types else 0
-        idle = used is True and values.get("max_window_layers", full) < full  # windows are asked for that no layer has
+        idle = used is True and values.get("max_window_layers", full) < full  # the config asks for windows that no layer has
         wrong = ("sliding_attention" in types and not (switched and given)) or (used is True and not given) or idle
     if wrong:
         raise SourceError(
-            "the configuration says sliding_window = {window}, use_sliding_window = {used} and layer_types = {types}, which {model_type} "
-            "models cannot all follow; correct them",
+            "the configuration says sliding_window = {window}, use_sliding_window = {used} and layer_types = {types}; "
+            "these contradict each other in {model_type} models, so correct them",
             window=json.dumps(window)[:60],
             used=json.dumps(used)[:60],
             types=json.dumps(sorted(set(types))),
@@ -184,6 +184,6 @@ def _require_pattern(values: Mapping[str, Any]) -> None:
     said = type(pattern) is int and pattern > 0
     if not said or any((one == "full_attention") != ((index + 1) % pattern == 0) for index, one in enumerate(types or [])):
         raise SourceError(
-            "the configuration says sliding_window_pattern = {pattern}, and layer_types says otherwise; remove the wrong one",
+            "the configuration says sliding_window_pattern = {pattern}, which contradicts layer_types; remove the wrong one",
             pattern=json.dumps(pattern)[:60],
         )

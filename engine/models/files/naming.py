@@ -14,7 +14,7 @@ from engine.models.files.tensors import TensorPlace
 HEAD = "lm_head.weight"
 _FREQUENCIES = "rotary_emb.inv_freq"
 _ROWS = 4096  # rows compared at a time
-# A module beside the base model whose name begins like a part of it, such as embed_layernorm.
+# A module next to the base model whose name begins like one of its parts, such as embed_layernorm.
 _PART = re.compile(r"(?:embed|emb|wte|wpe|norm|layernorm|layer_norm|ln|layers?|blocks?)(?:_|s?$|\d)|.*(?:norm|embeddings?)$")
 
 
@@ -36,7 +36,7 @@ def require_one_naming(network: Any, names: Iterable[str]) -> None:
         )
     if bare and whole:
         raise SourceError(
-            "some tensors' names begin with {prefix} and some do not, such as {whole} and {bare}; use one form for all of them",
+            "some tensor names begin with {prefix} and some do not, such as {whole} and {bare}; use one form for all names",
             prefix=f"{stem}.",
             whole=whole[0],
             bare=bare[0],
@@ -63,7 +63,7 @@ def head_ties(config: Any, places: Mapping[str, TensorPlace]) -> bool:
         return bool(config.tie_word_embeddings)
     if held is None:
         raise SourceError(
-            "the weights hold {head} and no {embedding}, and the configuration ties the two; rename {head} to {embedding}",
+            "the configuration ties {head} to {embedding}, but the weights contain only {head}; rename it to {embedding}",
             head=HEAD,
             embedding=full,
         )
@@ -93,7 +93,7 @@ def require_frequencies(network: Any, stored: Mapping[str, torch.Tensor]) -> Non
     computed = [buffer.float().cpu() for name, buffer in network.named_buffers() if name.endswith("inv_freq")]
     for name, tensor in stored.items():
         if not any(one.shape == tensor.shape and torch.allclose(one, tensor.float(), rtol=1e-2) for one in computed):
-            raise SourceError("{name} holds other rotary frequencies than the configuration gives; correct its rope settings", name=name)
+            raise SourceError("the rotary frequencies in {name} contradict the configuration; correct its rope settings", name=name)
 
 
 def masks_in(config: Any, names: Iterable[str]) -> list[str]:
@@ -110,7 +110,7 @@ def require_causal(stored: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in stored.items():
         mask = tensor.reshape(-1, tensor.shape[-1]) != 0 if tensor.dim() > 1 else None
         if mask is not None and not torch.equal(mask, torch.ones_like(mask).tril()):
-            raise SourceError("{name} holds an attention mask that is not causal, and only causal attention is supported", name=name)
+            raise SourceError("{name} contains an attention mask that is not causal; only causal attention is supported", name=name)
 
 
 def require_finite(network: Any) -> None:
@@ -118,7 +118,7 @@ def require_finite(network: Any) -> None:
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():
             raise SourceError(
-                "{name} holds values that are not finite in {dtype}; fetch the weights again, or open them in another dtype",
+                "{name} contains values that are not finite in {dtype}; download the weights again, or open them in another dtype",
                 name=name,
                 dtype=str(parameter.dtype).removeprefix("torch."),
             )

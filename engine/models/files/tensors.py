@@ -59,7 +59,7 @@ def places_in(folder: Path) -> dict[str, TensorPlace]:
     for name, file, view in headers_in(folder):
         if view.get_dtype() not in _DTYPES:
             raise UnsupportedModelError(
-                "{name} in {file_name} holds numbers of type {kind}, which are not read here",
+                "{name} in {file_name} has dtype {kind}, which is not supported",
                 name=name,
                 file_name=file.name,
                 kind=view.get_dtype(),
@@ -109,10 +109,10 @@ def write_shards(folder: Path, outputs: dict[str, Output], shard_bytes: int) -> 
                 tensor = outputs[name].make()
                 if tuple(tensor.shape) != outputs[name].shape:
                     raise ExportError(
-                        "{name} comes to a shape of {shape}, and {shape2} is needed",
+                        "the computed tensor {name} has shape {shape}; expected {expected}",
                         name=name,
                         shape=tuple(tensor.shape),
-                        shape2=outputs[name].shape,
+                        expected=outputs[name].shape,
                     )
                 _write(file, tensor, outputs[name].dtype)
                 written += outputs[name].bytes

@@ -30,7 +30,7 @@ def weight_files(folder: Path) -> list[Path]:
             with safe_open(file, framework="pt") as opened:
                 opened.keys()
         except FileNotFoundError as error:
-            raise SourceError("{file} is named by the index but missing", file=file) from error
+            raise SourceError("{file} is listed in the index but missing", file=file) from error
         except ForeignError as error:
             raise SourceError("{path} cannot be read: {error}", path=file, error=error) from error
         except (SafetensorError, OSError) as error:
@@ -43,9 +43,11 @@ def _named_by(index: Path) -> list[Path]:
     try:
         names = sorted(set(object_in(index)["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise SourceError("{index} cannot be read as an index of weights", index=index) from error
+        raise SourceError("{index} is not a valid weight index", index=index) from error
     if strange := [name for name in names if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors")]:
-        raise SourceError("{index} names {strange!r}, which is no .safetensors file beside it", index=index, strange=str(strange[0])[:100])
+        raise SourceError(
+            "{index} lists {strange!r}, which is not a .safetensors file in the same folder", index=index, strange=str(strange[0])[:100]
+        )
     return [index.parent / name for name in names]
 
 
@@ -61,10 +63,10 @@ def headers_in(folder: Path) -> Iterator[tuple[str, Path, Any]]:
             for name in opened.keys():  # noqa: SIM118  # a safe_open is no dict
                 if name in seen:
                     raise SourceError(
-                        "both {name} and {file_name} hold a tensor named {name2}, so it is not clear which is meant",
-                        name=seen[name].name,
-                        file_name=file.name,
-                        name2=name,
+                        "the tensor {tensor} is in both {first_file} and {second_file}; remove one of them",
+                        first_file=seen[name].name,
+                        second_file=file.name,
+                        tensor=name,
                     )
                 seen[name] = file
                 yield name, file, opened.get_slice(name)

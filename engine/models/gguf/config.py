@@ -14,7 +14,7 @@ from engine.models.gguf.sizes import needed, require_bounded, require_depth, req
 READING = 3  # version of the conversion; raising it makes cached conversions obsolete
 _LATER_SCALED = 62  # at exactly this depth llama.cpp assumes gemma3 27B, which scales attention differently
 _PERIOD = 6  # gemma3's default: every sixth layer has full attention
-_NO_HEADS = Message("the stock class has no heads of that width beside so many channels")
+_NO_HEADS = Message("the stock class does not support this head size with this number of channels")
 _NEEDED = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
 _ATTENTION_BIAS = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias")
 _MLP_BIAS = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
@@ -39,7 +39,9 @@ def gguf_config(gguf: GgufFile) -> Any:
         config = AutoConfig.for_model(family, **values)
     except Exception as error:  # each config class validates in its own way
         last = str(error).strip().splitlines()[-1].strip()
-        raise SourceError("{path}: its metadata describes no {family} model: {last}", path=gguf.path, family=family, last=last) from error
+        raise SourceError(
+            "{path}: transformers cannot build a {family} model from the metadata: {last}", path=gguf.path, family=family, last=last
+        ) from error
     config.architectures = None
     return config
 
@@ -50,7 +52,7 @@ def _special(gguf: GgufFile, known: int) -> dict[str, int | None]:
     for name, ours in (("bos", "bos"), ("eos", "eos"), ("padding", "pad"), ("unknown", "")):
         token = gguf.token(name)
         if token is not None and not 0 <= token < known:
-            raise gguf.unread(f"tokenizer.ggml.{name}_token_id", token, Message("the model knows {known} tokens", known=known))
+            raise gguf.unread(f"tokenizer.ggml.{name}_token_id", token, Message("the model has {known} tokens", known=known))
         found[f"{ours}_token_id"] = token
     return {name: token for name, token in found.items() if name != "_token_id"}
 
@@ -139,11 +141,11 @@ def _period(gguf: GgufFile, depth: int) -> int:
     written = gguf.value("{arch}.attention.sliding_window_pattern")
     if isinstance(written, list):  # llama.cpp ignores a list, so only its default pattern is accepted
         if [bool(one) for one in written] != [place % _PERIOD < _PERIOD - 1 for place in range(depth)]:
-            raise gguf.unread("{arch}.attention.sliding_window_pattern", written, Message("llama.cpp knows it as one number alone"))
+            raise gguf.unread("{arch}.attention.sliding_window_pattern", written, Message("llama.cpp accepts only a single number"))
         return _PERIOD
     found = gguf.whole("{arch}.attention.sliding_window_pattern")
     if found is not None and found < 0:
-        raise gguf.unread("{arch}.attention.sliding_window_pattern", found, Message("no layer can be counted by it"))
+        raise gguf.unread("{arch}.attention.sliding_window_pattern", found, Message("the period of layer types must not be negative"))
     return _PERIOD if found is None else found
 
 
@@ -157,7 +159,7 @@ def window_of(gguf: GgufFile) -> int | None:
     """Return the width of a file's sliding window, or None; 0 means none."""
     window = gguf.whole("{arch}.attention.sliding_window") or None
     if window is not None and window < 0:
-        raise gguf.unread("{arch}.attention.sliding_window", window, Message("no window can be so wide"))
+        raise gguf.unread("{arch}.attention.sliding_window", window, Message("a window cannot be negative"))
     return window
 
 
@@ -176,7 +178,7 @@ def turning(gguf: GgufFile, size: int, part: bool = False) -> int:
     count = size if count is None else count
     if not 2 <= count <= size or count % 2 or (count != size and not part):
         raise gguf.unread(
-            "{arch}.rope.dimension_count", count, Message("a head has {size} channels, and the stock class turns them all", size=size)
+            "{arch}.rope.dimension_count", count, Message("a head has {size} channels, and the stock class rotates all of them", size=size)
         )
     return count
 
@@ -189,7 +191,7 @@ def vocabulary(gguf: GgufFile) -> int:
     for what, count in ((f"{gguf.architecture}.vocab_size", said), ("tokenizer.ggml.tokens", _tokens(gguf))):
         if count is not None and (count > shape[0] if what.startswith("tok") else count != shape[0]):
             raise SourceError(
-                "{path}: {what} says {count} tokens, and token_embd.weight has {shape}",
+                "{path}: {what} says {count} tokens, but token_embd.weight has {shape}",
                 path=gguf.path,
                 what=what,
                 count=count,

@@ -87,7 +87,7 @@ def complete_config(header: GgufFile) -> Any:
     """Return the config of a file that has all required keys."""
     norm = "{arch}.attention.layer_norm_epsilon" if header.architecture == "gpt2" else "{arch}.attention.layer_norm_rms_epsilon"
     if header.real(norm) is None:
-        raise SourceError("{path}: {key} is missing, and no model can be without it", path=header.path, key=header.key(norm))
+        raise SourceError("{path}: the required key {key} is missing", path=header.path, key=header.key(norm))
     return gguf_config(header)
 
 

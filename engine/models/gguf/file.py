@@ -98,7 +98,7 @@ class GgufFile:
         """Return a key's number, which must exceed `least`; see `whole`."""
         found = self.real(name)
         if found is not None and not found > least:
-            raise self.unread(name, found, Message("a number above {least:g} belongs there", least=least))
+            raise self.unread(name, found, Message("it must be a number above {least:g}", least=least))
         return found
 
     def token(self, name: str) -> int | None:
@@ -115,7 +115,7 @@ class GgufFile:
         held, key = self.value(name), self.key(name)
         if held is not None and self.reader.fields[key].types != [*types]:
             kind = " ".join(one.name for one in types)
-            raise SourceError("{path}: {key} is {held!r}, and its type should be {kind}", path=self.path, key=key, held=str(held)[:80],
+            raise SourceError("{path}: {key} is {held!r}; expected a value of type {kind}", path=self.path, key=key, held=str(held)[:80],
                               kind=kind)  # fmt: skip
         return held
 
@@ -126,23 +126,23 @@ class GgufFile:
         several = held if isinstance(held, list) else [held]
         listed = isinstance(held, list) and (name not in _PER_LAYER or not held)
         if listed or self.reader.fields[key].types[-1] not in kinds or not all(map(math.isfinite, several)):
-            raise SourceError("{path}: {key} is {held!r}, and a number belongs there", path=self.path, key=key, held=str(held)[:80])
+            raise SourceError("{path}: {key} is {held!r}; expected a number", path=self.path, key=key, held=str(held)[:80])
         if isinstance(held, list) and len(held) != (depth := self.whole("{arch}.block_count")):
             raise SourceError(
-                "{path}: {key} holds {count} numbers, and the model has {depth} blocks",
+                "{path}: {key} has {count} numbers, but the model has {depth} blocks",
                 path=self.path,
                 key=key,
                 count=len(held),
                 depth=depth,
             )
         if len(set(several)) > 1:
-            raise self.unread(key, held, Message("its layers are not alike, and cannot be mixed"))
+            raise self.unread(key, held, Message("its layers differ and cannot be mixed"))
         return several[0]
 
     def unread(self, name: str, value: Any, reason: str) -> UnsupportedModelError:
         """Return the error that refuses a key, with its value and the reason."""
         return UnsupportedModelError(
-            "{path}: {key} = {value} is not read here: {reason}", path=self.path, key=self.key(name), value=str(value)[:80], reason=reason
+            "{path}: {key} = {value} is not supported: {reason}", path=self.path, key=self.key(name), value=str(value)[:80], reason=reason
         )
 
     def shape(self, tensor: str) -> tuple[int, ...] | None:
@@ -176,5 +176,5 @@ def read_header(path: Path) -> GgufFile:
     if isinstance(count, int) and count > 1:
         raise SourceError("{path} is one part of a split GGUF file; join the parts first (llama-gguf-split --merge)", path=path)
     if reader.endianess != GGUFEndian.LITTLE:
-        raise UnsupportedModelError("{path} holds its numbers most significant byte first, which is not read here", path=path)
+        raise UnsupportedModelError("{path} is big-endian (most significant byte first), which is not supported", path=path)
     return GgufFile(path, reader, architecture, {tensor.name: tensor for tensor in reader.tensors})

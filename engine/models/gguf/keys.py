@@ -60,16 +60,16 @@ MAPPED: dict[str, tuple[str, ...]] = {  # key pattern and the architectures that
     "tokenizer.chat_template": _ALL,
 }
 
-_NAMES_A_TOKEN = "names a token for those who generate; the tokens of a text do not depend on it"
+_NAMES_A_TOKEN = "names a token for generation; the tokens of a text do not depend on it"
 HARMLESS: dict[str, str] = {
-    "general.sampling.*": "how to sample from what the model computes",
+    "general.sampling.*": "settings of sampling; the logits do not depend on them",
     "general.*": "describes the file: names, authors, licence, sources, quantiser",
-    "split.no": "a number of its own in several, of which split.count says whether there are any",
-    "split.tensors.count": "how many tensors several files have together; see split.no",
-    "{arch}.rope.scaling.finetuned": "says that the model was trained on at that scaling; changes nothing",
-    "{arch}.tensor_data_layout": "says how the weights lay before conversion; nobody reads it",
-    "{arch}.pooling_type": "how an embedding is made of the states, which is not made here",
-    "tokenizer.ggml.token_type_count": "how many kinds of segments BERT has, which is refused",
+    "split.no": "the number of this part of a split model; split.count states whether the model is split",
+    "split.tensors.count": "the number of tensors in all parts of a split model; see split.no",
+    "{arch}.rope.scaling.finetuned": "states that the model was trained further with this scaling; has no effect",
+    "{arch}.tensor_data_layout": "describes the layout of the weights before conversion; it is not used",
+    "{arch}.pooling_type": "how to pool the states into an embedding, which is not computed here",
+    "tokenizer.ggml.token_type_count": "the number of segment types of BERT, which is refused",
     "tokenizer.ggml.eot_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.eom_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.seperator_token_id": _NAMES_A_TOKEN,
@@ -78,31 +78,31 @@ HARMLESS: dict[str, str] = {
     "tokenizer.ggml.prefix_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.suffix_token_id": _NAMES_A_TOKEN,
     "tokenizer.ggml.middle_token_id": _NAMES_A_TOKEN,
-    "tokenizer.ggml.remove_extra_whitespaces": "read for unigram tokenizers alone, which are refused",
-    "tokenizer.ggml.precompiled_charsmap": "read for unigram tokenizers alone, which are refused",
-    "tokenizer.huggingface.json": "a copy of another tokenizer's file; the list of tokens is what counts",
-    "tokenizer.chat_template.*": "another template beside the one that is used",
-    "tokenizer.chat_templates": "the names of other templates beside the one that is used",
+    "tokenizer.ggml.remove_extra_whitespaces": "read only for unigram tokenizers, which are refused",
+    "tokenizer.ggml.precompiled_charsmap": "read only for unigram tokenizers, which are refused",
+    "tokenizer.huggingface.json": "a copy of another tokenizer's file; only the list of tokens is used",
+    "tokenizer.chat_template.*": "an additional template that is not used",
+    "tokenizer.chat_templates": "the names of additional templates that are not used",
 }
 
-_SCALES = Message("it scales what the stock class leaves unscaled")
-_EXPERTS = Message("it speaks of experts, and a mixture of experts is not read")
-_CAPS = Message("it caps scores that the stock class leaves uncapped")
+_SCALES = Message("it scales a value that the stock class does not scale")
+_EXPERTS = Message("it belongs to a mixture of experts, which is not supported")
+_CAPS = Message("it caps scores that the stock class does not cap")
 _ATTENTION = Message("it changes the attention in a way that the stock class does not")
 _OTHER_KIND = Message("it belongs to another kind of model")
-_NO_MODEL = Message("the file holds no language model")
-_STRANGER = Message("what it changes is not known here")
-_WINDOW = Message("a sliding window of this architecture is read in different ways")
+_NO_MODEL = Message("the file does not contain a language model")
+_STRANGER = Message("its effect is unknown")
+_WINDOW = Message("programs interpret the sliding window of this architecture differently")
 _NONE: tuple[Any, ...] = (0, False)  # values of a switch that is off
 
 REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and the values at which it has no effect
     "general.type": (_NO_MODEL, ("model",)),
-    "general.quantization_version": (Message("its blocks are of another version than 2, the one that is read"), (2,)),
+    "general.quantization_version": (Message("only version 2 of the quantisation is supported"), (2,)),
     "adapter.*": (_NO_MODEL, ()),
     "imatrix.*": (_NO_MODEL, ()),
     "clip.*": (_NO_MODEL, ()),
     "split.*": (_NO_MODEL, ()),
-    "split.count": (Message("it is one part of several"), (0, 1)),
+    "split.count": (Message("the file is one part of a split model"), (0, 1)),
     "diffusion.*": (_OTHER_KIND, ()),
     "xielu.*": (_OTHER_KIND, ()),
     "{arch}.logit_scale": (_SCALES, (0, 1)),
@@ -119,19 +119,19 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and 
     "{arch}.attention.causal": (_ATTENTION, (True,)),
     "{arch}.attention.sliding_window": (_WINDOW, (0,)),
     "{arch}.attention.sliding_window_pattern": (_WINDOW, ()),
-    "{arch}.attention.layer_norm_*": (Message("it belongs to norms of another kind"), ()),
+    "{arch}.attention.layer_norm_*": (Message("it belongs to another kind of norm"), ()),
     "{arch}.attention.*": (_ATTENTION, _NONE),
-    "{arch}.use_parallel_residual": (Message("attention and feed-forward would run side by side"), (False,)),
-    "{arch}.rope.scaling.yarn_ext_factor": (Message("it mixes scaled and plain positions in a way of its own"), (1, -1)),
-    "{arch}.rope.scaling.yarn_log_multiplier": (Message("it scales yarn's factor once more"), (0,)),
+    "{arch}.use_parallel_residual": (Message("attention and feed-forward would run in parallel"), (False,)),
+    "{arch}.rope.scaling.yarn_ext_factor": (Message("it changes how yarn mixes scaled and unscaled positions"), (1, -1)),
+    "{arch}.rope.scaling.yarn_log_multiplier": (Message("it changes yarn's factor a second time"), (0,)),
     "{arch}.rope.dimension_sections": (Message("its positions have several axes"), ()),
     "{arch}.rope.*": (Message("it changes the rotary positions in a way that the stock class does not"), ()),
     "{arch}.expert*": (_EXPERTS, _NONE),
     "{arch}.moe*": (_EXPERTS, _NONE),
-    "{arch}.nextn_predict_layers": (Message("it has layers that predict further tokens, which are not read"), (0,)),
+    "{arch}.nextn_predict_layers": (Message("it has layers that predict further tokens, which are not supported"), (0,)),
     "{arch}.leading_dense_block_count": (_EXPERTS, _NONE),
     "tokenizer.rwkv.*": (_OTHER_KIND, ()),
-    "tokenizer.ggml.add_sep_token": (Message("it adds a token to every text that is not added here"), (False,)),
+    "tokenizer.ggml.add_sep_token": (Message("it adds a separator token to every text, which is not supported"), (False,)),
 }  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def account_of(key: str, architecture: str) -> Account:
     first = key.partition(".")[0]
     if first in (*MODEL_ARCH_NAMES.values(), "tokenizer"):
         return Account("refused", _STRANGER)
-    return Account("harmless", "a note of whoever made the file; llama.cpp reads no key of that name")
+    return Account("harmless", "a note by the creator of the file; llama.cpp has no key of that name")
 
 
 def require_accounted(gguf: GgufFile) -> None:

@@ -59,7 +59,7 @@ def rope_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
         raise gguf.unread(
             _TYPE,
             scaling.kind,
-            Message("longrope needs the tensors {short} and {long}, and they are not both there", short=_SHORT, long=_LONG),
+            Message("longrope needs both tensors {short} and {long}", short=_SHORT, long=_LONG),
         )
     factors = _factors(gguf, _FREQS, size) if _FREQS in tensors else None
     return _named(gguf, scaling, base, size, factors) or _listed(gguf, scaling, base, _divisors(scaling, base, size, factors))
@@ -75,7 +75,7 @@ def sliding_parameters(gguf: GgufFile, size: int) -> dict[str, Any]:
 def _base(gguf: GgufFile, name: str) -> float:
     base = _or(gguf.real(name), 10000.0)
     if not 1 < base < math.inf:
-        raise gguf.unread(name, base, Message("no positions turn by it"))
+        raise gguf.unread(name, base, Message("it is not a valid base of the rotary positions"))
     return base
 
 
@@ -92,14 +92,14 @@ def scaling_of(gguf: GgufFile) -> Scaling:
     kind = gguf.value(_TYPE)
     kind = "linear" if kind is None else kind  # llama.cpp's default, with a factor of one
     if kind not in ("none", "linear", "yarn", "longrope"):
-        raise gguf.unread(_TYPE, kind, Message("none, linear, yarn and longrope are known"))
+        raise gguf.unread(_TYPE, kind, Message("supported types: none, linear, yarn, longrope"))
     factor = 1.0 if kind == "none" else _factor(gguf)
     own, yarn = _or(gguf.above(name + "attn_factor", 0), 1.0), gguf.above(name + "yarn_attn_factor", 0)
     fast, slow = _or(gguf.real(name + "yarn_beta_fast"), 32.0), _or(gguf.real(name + "yarn_beta_slow"), 1.0)
     if kind != "yarn" and yarn not in (None, 1):
-        raise gguf.unread(name + "yarn_attn_factor", yarn, Message("it belongs to yarn, and the scaling is another"))
+        raise gguf.unread(name + "yarn_attn_factor", yarn, Message("it belongs to yarn, but the file uses another scaling"))
     if not fast >= slow > 0:
-        raise gguf.unread(name + "yarn_beta_fast", fast, Message("it must not lie below yarn_beta_slow, which is {slow}", slow=slow))
+        raise gguf.unread(name + "yarn_beta_fast", fast, Message("it must not be below yarn_beta_slow, which is {slow}", slow=slow))
     return Scaling(
         kind=kind,
         factor=factor,
@@ -116,7 +116,7 @@ def _factor(gguf: GgufFile) -> float:
     for name in ("{arch}.rope.scaling.factor", "{arch}.rope.scale_linear"):
         if (found := gguf.real(name)) is not None:
             if found < 0:
-                raise gguf.unread(name, found, Message("no positions can be scaled by it"))
+                raise gguf.unread(name, found, Message("it is not a valid scaling factor of positions"))
             return found or 1.0
     return 1.0
 
@@ -177,7 +177,7 @@ def _llama3(factors: np.ndarray, base: float, size: int) -> dict[str, Any] | Non
 def _longrope(gguf: GgufFile, scaling: Scaling, base: float, size: int) -> dict[str, Any]:
     """Return longrope's parameters: short factors up to the trained context, long factors beyond it."""
     if scaling.kind == "yarn":
-        raise gguf.unread(_TYPE, scaling.kind, Message("the tensor {long} is another scaling, and two at once are not read", long=_LONG))
+        raise gguf.unread(_TYPE, scaling.kind, Message("the tensor {long} defines a second scaling; only one is supported", long=_LONG))
     short, long = (_factors(gguf, name, size) * scaling.factor for name in (_SHORT, _LONG))
     return _listed(gguf, scaling, base, short, long)
 
@@ -201,12 +201,12 @@ def _factors(gguf: GgufFile, name: str, size: int) -> np.ndarray:
     values = np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32).ravel()
     if len(values) != size // 2:
         raise SourceError(
-            "{path}: {name} holds {count} factors, and {size} pairs of a head turn",
+            "{path}: {name} has {count} factors, but a head has {size} rotated pairs",
             path=gguf.path,
             name=name,
             count=len(values),
             size=size // 2,
         )
     if not (np.isfinite(values).all() and (values > 0).all()):
-        raise SourceError("{path}: {name} holds factors that are no positive numbers", path=gguf.path, name=name)
+        raise SourceError("{path}: {name} contains factors that are not positive", path=gguf.path, name=name)
     return np.array([float(str(value)) for value in values])

@@ -16,14 +16,14 @@ def needed(gguf: GgufFile, name: str) -> int:
     value = gguf.whole("{arch}." + name)
     if value is None:
         raise SourceError(
-            "{path}: {architecture}.{name} is missing, and no model can be without it",
+            "{path}: the required key {architecture}.{name} is missing",
             path=gguf.path,
             architecture=gguf.architecture,
             name=name,
         )
     if value < 1:
         raise SourceError(
-            "{path}: {architecture}.{name} is {value}, and at least 1 is needed",
+            "{path}: {architecture}.{name} is {value}; it must be at least 1",
             path=gguf.path,
             architecture=gguf.architecture,
             name=name,
@@ -37,7 +37,7 @@ def require_depth(gguf: GgufFile, depth: int) -> None:
     found = {int(parts[1]) for parts in (name.split(".", 2) for name in gguf.tensors) if parts[0] == "blk" and parts[1].isdigit()}
     if (held := max(found, default=-1) + 1) != depth:
         raise SourceError(
-            "{path}: {architecture}.block_count says {depth} blocks, and its tensors are of {held}",
+            "{path}: {architecture}.block_count says {depth} blocks, but the tensors form {held} blocks",
             path=gguf.path,
             architecture=gguf.architecture,
             depth=depth,
@@ -52,7 +52,7 @@ def require_bounded(gguf: GgufFile) -> None:
         value = gguf.whole("{arch}." + name)
         if value is not None and not 0 <= value <= largest:
             raise SourceError(
-                "{path}: {architecture}.{name} is {value}, and its tensors allow at most {largest}",
+                "{path}: {architecture}.{name} is {value}; the tensors allow at most {largest}",
                 path=gguf.path,
                 architecture=gguf.architecture,
                 name=name,
@@ -70,7 +70,7 @@ def require_widths(gguf: GgufFile) -> None:
         raise gguf.unread(
             "{arch}.attention.value_length",
             value,
-            Message("keys are {size} wide, and the stock class has values as wide as keys", size=size),
+            Message("keys are {size} wide, and the stock class needs values of the same width", size=size),
         )
     if heads % groups:
         raise SourceError(
@@ -93,7 +93,7 @@ def require_widths(gguf: GgufFile) -> None:
         shape = gguf.shape(name)
         if shape is not None and len(shape) == 2 and shape[axis] != said:
             raise SourceError(
-                "{path}: {architecture}.{how} is {said}, and {name} has {shape}",
+                "{path}: {architecture}.{how} is {said}, but {name} has {shape}",
                 path=gguf.path,
                 architecture=gguf.architecture,
                 how=how,

@@ -1,4 +1,4 @@
-"""Read the tokenizer of a GGUF file with transformers, and add what transformers omits and llama.cpp does.
+"""Read the tokenizer of a GGUF file with transformers, and add the rules of llama.cpp that transformers omits.
 
 A byte-level vocabulary (gpt2) splits a text into words before merging; the file gives only the name of the rule, tokenizer.ggml.pre. An
 unknown name is refused, because the text would be split differently and yield other tokens.
@@ -87,9 +87,9 @@ def require_known(gguf: GgufFile) -> None:
     """Raise UnsupportedModelError for an unknown tokenizer type or split rule."""
     kind, pre = gguf.value("tokenizer.ggml.model"), pre_of(gguf)
     if kind not in ("gpt2", "llama"):
-        raise gguf.unread("tokenizer.ggml.model", kind, Message("gpt2 and llama are known"))
+        raise gguf.unread("tokenizer.ggml.model", kind, Message("supported tokenizers: gpt2 and llama"))
     if kind == "gpt2" and pre not in CUTS:
-        raise gguf.unread("tokenizer.ggml.pre", pre, Message("how it cuts a text into words is not known"))
+        raise gguf.unread("tokenizer.ggml.pre", pre, Message("its rule for splitting a text into words is unknown"))
 
 
 def lists_of(gguf: GgufFile) -> dict[str, list[Any]]:
@@ -105,19 +105,19 @@ def lists_of(gguf: GgufFile) -> dict[str, list[Any]]:
     by_merges = gguf.value("tokenizer.ggml.model") == "gpt2" or "merges" in found
     for name in ("tokens", "merges" if by_merges else "scores"):
         if name not in found:
-            raise SourceError("{path}: {key} is missing, and no tokenizer can be without it", path=gguf.path, key=_KEY + name)
+            raise SourceError("{path}: the tokenizer's required key {key} is missing", path=gguf.path, key=_KEY + name)
     tokens = len(found["tokens"])
     for name, held in found.items():
         if name != "merges" and len(held) != tokens:
             raise SourceError(
-                "{path}: {key} holds {count} items, and there are {tokens} tokens",
+                "{path}: {key} has {count} items, but there are {tokens} tokens",
                 path=gguf.path,
                 key=_KEY + name,
                 count=len(held),
                 tokens=tokens,
             )
     if not all(map(math.isfinite, found.get("scores", []))):
-        raise SourceError("{path}: {name} holds numbers that are not finite", path=gguf.path, name=_KEY + "scores")
+        raise SourceError("{path}: {name} contains numbers that are not finite", path=gguf.path, name=_KEY + "scores")
     return found
 
 
@@ -127,7 +127,7 @@ def _settings(gguf: GgufFile, tokens: list[str]) -> dict[str, Any]:
     for name, ours in {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}.items():
         token = gguf.token(name)
         if token is not None and not 0 <= token < len(tokens):
-            reason = Message("the model knows {known} tokens", known=len(tokens))
+            reason = Message("the model has {known} tokens", known=len(tokens))
             raise gguf.unread(f"tokenizer.ggml.{name}_token_id", token, reason)
         settings[ours] = None if token is None else tokens[token]
     return settings
@@ -142,7 +142,9 @@ def _added(gguf: GgufFile) -> dict[str, bool]:
         found[f"add_{name}_token"] = bool(default if said is None else said)
         if found[f"add_{name}_token"] and gguf.token(name) is None:
             raise SourceError(
-                "{path}: its tokenizer adds a token to every text, and {key} names none", path=gguf.path, key=f"{_KEY}{name}_token_id"
+                "{path}: its tokenizer adds a token to every text, but {key} does not name one",
+                path=gguf.path,
+                key=f"{_KEY}{name}_token_id",
             )
     return found
 

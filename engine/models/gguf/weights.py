@@ -47,7 +47,7 @@ def sources_of(gguf: GgufFile, network: Any) -> dict[str, tuple[str, ...]]:
     strange = [name for name in gguf.tensors if name not in used and not _SPARE.fullmatch(name)]
     if strange:
         raise UnsupportedModelError(
-            "{path}: the tensor {strange} is not read here ({count} such): the stock class of {model_type} has no place for it",
+            "{path}: the tensor {strange} is not supported (unsupported tensors: {count}): the stock class of {model_type} does not use it",
             path=gguf.path,
             strange=strange[0],
             count=len(strange),
@@ -55,7 +55,7 @@ def sources_of(gguf: GgufFile, network: Any) -> dict[str, tuple[str, ...]]:
         )
     if missing:  # transformers would initialise them at random
         raise SourceError(
-            "{path} lacks {count} of the tensors that such a model has, {missing} for one",
+            "{path} lacks tensors that this model needs: {count}, such as {missing}",
             path=gguf.path,
             count=len(missing),
             missing=missing[0],
@@ -75,7 +75,7 @@ def _made_of(gguf: GgufFile, tensor: str, wanted: tuple[int, ...]) -> tuple[str,
         shape = shape[::-1]
     if shape != wanted:
         raise SourceError(
-            "{path}: the tensor {tensor} is {shape}, and by its metadata {wanted} is expected",
+            "{path}: the tensor {tensor} has shape {shape}; the metadata implies {wanted}",
             path=gguf.path,
             tensor=tensor,
             shape=shape,
@@ -101,10 +101,10 @@ def _numbers(gguf: GgufFile, name: str) -> np.ndarray:
     except NotImplementedError as error:
         kind = tensor.tensor_type.name
         raise UnsupportedModelError(
-            "{name} in {file_name} holds numbers of type {kind}, which are not read here", name=name, file_name=gguf.path, kind=kind
+            "{name} in {file_name} has dtype {kind}, which is not supported", name=name, file_name=gguf.path, kind=kind
         ) from error
     if not np.isfinite(values).all():
-        raise SourceError("{path}: {name} holds numbers that are not finite", path=gguf.path, name=name)
+        raise SourceError("{path}: {name} contains numbers that are not finite", path=gguf.path, name=name)
     if gguf.architecture == "llama" and ".attn_q." in name:
         return _turned_back(values, gguf.whole("{arch}.attention.head_count") or 1)
     if gguf.architecture == "llama" and ".attn_k." in name:

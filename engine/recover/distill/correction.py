@@ -60,7 +60,7 @@ def _told(step: Progress) -> Progress:
 
 
 def _gained(part: Run) -> Correction:
-    """Return the result of the correction: perplexity on held-out text before and after, and what was spent."""
+    """Return the result of the correction: perplexity on held-out text before and after, and the budget used."""
     lines, best = part.lines(), int(about(part.best)["step"])
     taken = [line for line in lines if "loss" in line]
     look = next(line for line in lines if "kind" in line and line["step"] == best)

@@ -61,11 +61,11 @@ def terms_of(text: str) -> Terms:
         match = re.fullmatch(r"(?:(\d{0,4}\.?\d{1,6})\*)?([a-z]+)", part)
         if not match or match[2] not in LOSSES or match[2] in found:
             raise SettingsError(
-                "'{text}' is no loss; write one of {choices}, or a sum such as 0.5*kl+0.5*ce", text=text, choices=", ".join(LOSSES)
+                "'{text}' is not a loss; write one of {choices}, or a sum such as 0.5*kl+0.5*ce", text=text, choices=", ".join(LOSSES)
             )
         found[match[2]] = float(match[1] or 1)
     if not any(found.values()):
-        raise SettingsError("'{text}' weighs every loss with 0; nothing would be learned", text=text)
+        raise SettingsError("'{text}' gives every loss a weight of 0; at least one weight must be positive", text=text)
     return Terms(tuple((name, found[name]) for name in LOSSES if found.get(name)))
 
 
@@ -79,21 +79,21 @@ def require_teachable(terms: Terms, plan: Plan, recompute: bool, stored: bool) -
     """Raise SettingsError if the losses do not fit the plan, the stored teacher or recomputation."""
     trim = plan.blocks[0].trim
     if stored and terms.states:
-        raise SettingsError(
-            "the states that '{terms}' compares are too much to be stored; choose kl, or let the source stay (live)", terms=terms
-        )
+        raise SettingsError("'{terms}' compares hidden states, which are too large to store; choose kl, or the teacher live", terms=terms)
     if terms.states and plan.depth == 1 and not terms.of("local"):
-        raise SettingsError("'{terms}' compares states between blocks, and this plan has one block; choose kl", terms=terms)
+        raise SettingsError("'{terms}' compares hidden states between blocks, but this plan has only one block; choose kl", terms=terms)
     if not terms.of("local"):
         return
     if len(terms.weights) > 1:
-        raise SettingsError("'{terms}' adds to local, which runs each block on the source's states; name it alone", terms=terms)
+        raise SettingsError(
+            "'{terms}' combines local with other losses; local runs each block on the source's states and must be used alone", terms=terms
+        )
     if trim is not None and trim.channels is not None:
-        raise SettingsError("blocks cannot be fitted one by one to states that are wider than theirs; choose another loss than local")
+        raise SettingsError("local cannot fit blocks that are narrower than the source's states; choose another loss")
     if not local_ends(plan):
-        raise SettingsError("no block can be fitted by itself: the plan has no seam below its last block; choose another loss than local")
+        raise SettingsError("local needs a seam below the last block, and this plan has none; choose another loss")
     if recompute:
-        raise SettingsError("blocks that are fitted one by one cannot be worked out again on the way back; leave recompute out")
+        raise SettingsError("local cannot recompute activations in the backward pass; omit recompute")
 
 
 def require_shareable(processes: int, rows: int, terms: Terms, plan: Plan, correction: float) -> None:
@@ -101,12 +101,16 @@ def require_shareable(processes: int, rows: int, terms: Terms, plan: Plan, corre
     trim = plan.blocks[0].trim
     if rows % processes:
         raise SettingsError(
-            "{rows} rows cannot be shared by {processes} processes; ask for a multiple of them (--rows)", rows=rows, processes=processes
+            "{rows} rows cannot be divided among {processes} processes; choose a multiple of {processes} (--rows)",
+            rows=rows,
+            processes=processes,
         )
     if processes > 1 and correction:
-        raise SettingsError("a source reads the text in one process alone; leave --correct-teacher out, or begin without torchrun")
+        raise SettingsError("teacher correction runs only in one process; omit --correct-teacher, or start without torchrun")
     if processes > 1 and terms.states and trim is not None and trim.channels is not None:
-        raise SettingsError("states of fewer channels are compared in one process alone; choose kl, or begin without torchrun")
+        raise SettingsError(
+            "hidden states of a plan with fewer channels can be compared only in one process; choose kl, or start without torchrun"
+        )
 
 
 def local_ends(plan: Plan) -> dict[int, int]:

@@ -78,7 +78,7 @@ def likelihoods(network: Any, held: Held, autocast: str = "", device: str = "cpu
     network.eval()
     try:
         for number, (pack, skips) in enumerate(zip(held.packs, held.skips, strict=True)):
-            yield Progress(Message("Looking at held-out text"), number / len(held.packs))
+            yield Progress(Message("Evaluating on held-out text"), number / len(held.packs))
             for text, tokens, loss in within(partial(_scored, network, pack, skips, autocast, device)):
                 there = found.get(text, (0, 0.0))
                 found[text] = (there[0] + tokens, there[1] + loss)

@@ -55,8 +55,8 @@ class Stored:
         left = (self._needed - self.done) * self._kind.itemsize
         if left > (free := shutil.disk_usage(self._file.parent).free):
             raise TrainingError(
-                "the likeliest tokens take {left:.3g} GB in {parent}, where {free:.3g} GB are free; store fewer of "
-                "them (--top), or free some space",
+                "storing the likeliest tokens needs {left:.3g} GB in {parent}, but only {free:.3g} GB are free; store "
+                "fewer (--top), or free some space",
                 left=left / 1e9,
                 parent=self._file.parent,
                 free=free / 1e9,
@@ -72,14 +72,14 @@ class Stored:
                     file.write(self._told(source, batch, device).tobytes())
                     file.flush()
                     yield Progress(
-                        Message("Writing down what the source says: row {done} of {needed}", done=self.done, needed=self._needed),
+                        Message("Storing the source's outputs: row {done} of {needed}", done=self.done, needed=self._needed),
                         self.done / self._needed,
                     )
         except ForeignError as error:
             raise TrainingError("{path} cannot be read: {error}", path=self._file, error=error) from error
         except OSError as error:
             raise TrainingError(
-                "{file} cannot be written: {reason}; what was there before is kept", file=self._file, reason=error.strerror
+                "{file} cannot be written: {reason}; the previous file is kept", file=self._file, reason=error.strerror
             ) from error
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class Stored:
         found = self._read()[self._places[numbers.cpu().numpy()]]
         logs, likeliest = torch.from_numpy(found["logs"]), torch.from_numpy(found["ids"].astype(np.int64))
         if likeliest.max() >= self._vocabulary:
-            raise TrainingError("{file} is broken; remove it, and the source says the same again", file=self._file)
+            raise TrainingError("{file} is corrupted; delete it, and the source's outputs are computed again", file=self._file)
         return Likeliest(logs.flatten(0, 1).to(ids.device), likeliest.flatten(0, 1).to(ids.device)), ()
 
     def missing(self, numbers: Sequence[int] | None = None) -> float:

@@ -47,14 +47,14 @@ def require_trainable(plan: Plan, kind: str) -> None:
     """Raise SettingsError unless the kind of training exists, fits the plan and is installed."""
     TRAINS.require(kind)
     if kind == "seams" and not seams(plan):
-        raise SettingsError("this plan has no seam: no layer is missing or folded; let everything learn, or adapters")
+        raise SettingsError("this plan has no seam, because no layer is dropped or folded; train all parameters (all) or adapters (lora)")
     if kind == "lora" and plan.masks is not None:
-        raise SettingsError("adapters would fill the zeros of the masks when they are merged; let everything learn")
+        raise SettingsError("merging adapters would overwrite the zeros of the masks; train all parameters (all)")
     if kind == "lora" and importlib.util.find_spec("peft") is None:
-        raise SettingsError("adapters need peft, which is not installed; pip install 'layerscope[train]'")
+        raise SettingsError("adapters need peft, which is not installed; run: pip install 'layerscope[train]'")
 
 
-@TRAINS.register("all", "everything but embeddings and head")
+@TRAINS.register("all", "all parameters except embeddings and output head")
 def everything(network: Any, plan: Plan) -> Trained:
     """Return the parameters of all blocks and of the final norm."""
     row = architecture_of(network.config)

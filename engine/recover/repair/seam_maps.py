@@ -46,7 +46,7 @@ class RepairSettings:
     """Settings of a repair."""
 
     tokens: int = field(
-        default=12_000, metadata=control("how many practice tokens to use at most; two thirds are fitted, the rest chooses", 1, None, 500)
+        default=12_000, metadata=control("maximum practice tokens; two thirds are for fitting, the rest selects the repair", 1, None, 500)
     )
 
 
@@ -66,7 +66,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
         return _told((yield from REPAIRS[kind].run(objective, bare)), kind, objective)
     work, done = effort(objective.model, bare, choices(kind), objective.tokens), 0.0
     for index in objective.every:
-        yield Progress(Message("Running the practice texts through the model"), done / work.total)
+        yield Progress(Message("Running the model on the practice texts"), done / work.total)
         objective.record(index)
         done += work.source * objective.share((index,))
     held = held_out(len(objective.packs))
@@ -84,7 +84,7 @@ def repair(objective: Objective, plan: Plan, kind: str = "ridge") -> Job[Plan]:
             blocks = list(found.blocks)
             blocks[place] = replace(blocks[place], repair=mark)
             candidate = replace(bare, blocks=tuple(blocks))
-            yield Progress(Message("Judging the seam after block {place}", place=place), min(1.0, done / work.total))
+            yield Progress(Message("Evaluating the seam after block {place}", place=place), min(1.0, done / work.total))
             after = objective.score(candidate, held)
             done += trying
             if after < best or (math.isnan(best) and not math.isnan(after)):
@@ -105,9 +105,9 @@ def require_repairable(model: Model, plan: Plan, kind: str) -> None:
     """Raise PlanError if a plan has parts that must come after a repair of this kind, or its family does not support the kind."""
     _require_place(model, kind)
     if plan.masks is not None:
-        raise PlanError("a repair would fill the zeros of the masks; repair the plan before its weights are pruned")
+        raise PlanError("a repair would overwrite the zeros of the masks; repair the plan before you prune its weights")
     if plan.width is not None and kind not in WHOLE:
-        raise PlanError("a seam's map is of the full width; repair the plan before it is trimmed, or solve its layers again")
+        raise PlanError("a seam's map needs the full width; repair the plan before you trim it, or use the repair refit")
 
 
 def require_repair(objective: Objective, kind: str = "ridge") -> None:
@@ -115,12 +115,15 @@ def require_repair(objective: Objective, kind: str = "ridge") -> None:
     REPAIRS.require(kind)
     _require_place(objective.model, kind)
     if len(objective.packs) < 2:
-        raise SettingsError("a repair needs more practice text: some is fitted, some is held out")
+        raise SettingsError("there is too little practice text for a repair, which fits on one part and holds out another; provide more")
 
 
 def _require_place(model: Model, kind: str) -> None:
     if architecture_of(model.config).writes is None and kind not in WHOLE:
-        raise PlanError("{model_type} normalises after its last projection, so no repair folds into it", model_type=model.config.model_type)
+        raise PlanError(
+            "{model_type} normalises after its last projection, so a repair cannot be folded into that projection",
+            model_type=model.config.model_type,
+        )
 
 
 def objective_for_repair(objective: Objective, tokens: int = RepairSettings().tokens) -> Objective:
@@ -188,20 +191,20 @@ def _written(objective: Objective, block: Block, state: torch.Tensor, record: Ca
     return output, caught[0]
 
 
-@REPAIRS.register("ridge", "a ridge map at each seam", RepairSettings, reference="2505.02819")
+@REPAIRS.register("ridge", "fits a ridge map at each seam", RepairSettings, reference="2505.02819")
 def ridges(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the candidate maps with their penalties."""
     return [(strength, ridge_fit(written, wanted, strength).float()) for strength in STRENGTHS]
 
 
-@REPAIRS.register("refit", "the layers above each seam solved again", RepairSettings, reference="2412.18110")
+@REPAIRS.register("refit", "refits the layers above each seam", RepairSettings, reference="2412.18110")
 def refitted(objective: Objective, plan: Plan) -> Job[Plan]:
     """Return the plan with refitted consumers, on the objective's texts without those used for quick costs."""
     packs = practice_packs(objective.model, objective.texts, objective.protocol.tokens)
     return (yield from refit(objective.model, plan, packs))
 
 
-@REPAIRS.register("scalar", "one factor at each seam", RepairSettings, reference="2507.18212")
+@REPAIRS.register("scalar", "fits one factor at each seam", RepairSettings, reference="2507.18212")
 def scalar(written: torch.Tensor, wanted: torch.Tensor) -> list[tuple[float, torch.Tensor]]:
     """Return the single factor, as its strength and as a map."""
     factor = scalar_fit(written, wanted)

@@ -98,7 +98,7 @@ def learn(school: TrainingContext, recipe: Recipe) -> Job[str]:
         learned = learner.learn(school.losses(teaching, recipe, learner.step))
         seconds, aside = time.perf_counter() - began, school.missing(recipe, learner.step - 1)
         run.log_line({"step": learner.step, "tokens": learner.step * recipe.tokens, **asdict(learned), "seconds": seconds, **aside})
-        yield Progress(Message("Learning: step {step} of {steps}", step=learner.step, steps=recipe.steps), learner.step / recipe.steps)
+        yield Progress(Message("Training: step {step} of {steps}", step=learner.step, steps=recipe.steps), learner.step / recipe.steps)
 
 
 def _at(done: float, step: Progress) -> Progress:

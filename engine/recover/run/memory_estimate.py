@@ -67,9 +67,9 @@ def way_to_teach(needed: MemoryEstimate, free: int, asked: str, storable: bool) 
     parts = (most, needed.student, needed.learning, needed.source, free)
     whole, student, learning, source, there = (f"{part / 1e9:.3g}" for part in parts)
     raise MemoryLimitError(
-        "learning takes about {whole} GB ({student} for the student, {learning} for its gradients and "
-        "moments, {source} for the source), but {there} GB are free; let fewer parameters learn (lora, "
-        "seams), or free some memory",
+        "training needs about {whole} GB ({student} for the student, {learning} for its gradients and moments, "
+        "{source} for the source), but only {there} GB are free; train fewer parameters (lora, seams), or free some "
+        "memory",
         whole=whole,
         student=student,
         learning=learning,

@@ -85,11 +85,11 @@ def _opened(run: Run) -> Job[_Opened]:
     rows.batch(0, asked.rows, asked.seed)
     if record.fingerprint not in (None, model.fingerprint):
         raise TrainingError(
-            "the source of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
+            "the source of {folder} has changed since the run started; restore the source, or start another run", folder=run.folder
         )
     if record.corpus not in (None, rows.fingerprint):
         raise TrainingError(
-            "the text of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
+            "the text of {folder} has changed since the run started; restore the text, or start another run", folder=run.folder
         )
     run.note(fingerprint=model.fingerprint, corpus=rows.fingerprint)
     return _Opened(model, plan, rows, held_texts(model, rows.held_out(JUDGE_TOKENS), record.language, JUDGE_TOKENS))

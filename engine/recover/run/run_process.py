@@ -20,5 +20,5 @@ def apart(run: Run, module: str) -> Job[dict[str, Any]]:
     except RuntimeError as error:
         why = str(error).strip().splitlines()[-1][:300]
         raise TrainingError(
-            "the process that learned has died ({why}); resume it, and it goes on from its last checkpoint", why=why
+            "the training process has ended unexpectedly ({why}); resume the run to continue from its last checkpoint", why=why
         ) from error

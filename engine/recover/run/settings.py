@@ -14,59 +14,63 @@ LANGUAGES = ("english", "korean")  # of the bundled texts; see engine/models/tex
 # fifth of the rate used to train such models from scratch.
 _RATES = ((3e8, 3e-4), (2e9, 1e-4), (float("inf"), 5e-5))
 _LORA_RATES = ((1e9, 2e-3), (float("inf"), 5e-4))
-_ROWS, _LENGTH = control("rows of text in a pass", 1), control("tokens in a row", 2)
-_ACCUMULATE = control("passes whose gradients are added up before a step", 1)
-_EVERY = control("steps between two looks at what is held out of each domain", 1)
+_ROWS, _LENGTH = control("rows of text per forward pass", 1), control("tokens per row", 2)
+_ACCUMULATE = control("forward passes whose gradients are accumulated per step", 1)
+_EVERY = control("steps between evaluations on the held-out text of each domain", 1)
 _UPDATE_OR_NOT = control(
-    "read more of the domains that are further above the source's loss, as printed in the paper (one below it keeps its weight) or as "
-    "coded (it loses some); none: they take turns",
+    "domain weighting: read more of the domains whose loss is furthest above the reference. A domain below it keeps "
+    "its weight (as printed in the paper) or gets a lower one (as coded); none: all domains in equal parts",
     choices=("none", *UPDATES),
 )
-_REFERENCES = control("by domain, the loss in nats a token to come to; left out, the source's own", page=False)
-_OWN = control("tokens that the source writes where it is to (self)", 1)
+_REFERENCES = control("the reference loss of each domain in nats per token; default: the source's loss", page=False)
+_OWN = control("tokens that the source writes for the text self", 1)
 
 
 @dataclass(frozen=True, slots=True)
 class RecoverySettings:
     """Settings of a recovery. Its budget is either `minutes` or `tokens`."""
 
-    train: str = field(default="all", metadata=control("what learns: all, lora, or seams"))
-    loss: str | None = field(default=None, metadata=control("kl, ce, cosine, mse, local, or a sum such as 0.5*kl+0.5*ce; left out, kl"))
+    train: str = field(default="all", metadata=control("trained parameters: all, lora, or seams"))
+    loss: str | None = field(default=None, metadata=control("kl, ce, cosine, mse, local, or a sum such as 0.5*kl+0.5*ce; default: kl"))
     minutes: float | None = field(
-        default=None, metadata=control("how long to learn; how many steps that is, is measured first", 0.0, page=False)
+        default=None, metadata=control("budget in minutes; the number of steps is measured first", 0.0, page=False)
     )
-    tokens: int | None = field(default=None, metadata=control("or: how many tokens to learn from", 1, page=False))
+    tokens: int | None = field(default=None, metadata=control("or: budget in tokens", 1, page=False))
     until: float | None = field(
         default=None,
-        metadata=control("stop at so many times the source's perplexity on held-out text of the training kind", 1.0),
+        metadata=control("stop at this multiple of the source's perplexity on held-out text of the training kind", 1.0),
     )
     rate: float | None = field(
         default=None,
-        metadata=control("the highest learning rate; left out, 3e-4 below 0.3 billion parameters (lora: 2e-3)", 0.0),
+        metadata=control("peak learning rate; default: by size, 3e-4 below 0.3 billion parameters (lora: 2e-3)", 0.0),
     )
     rows: int = field(default=4, metadata=_ROWS)
     length: int = field(default=256, metadata=_LENGTH)
     accumulate: int = field(default=1, metadata=_ACCUMULATE)
-    seed: int = field(default=0, metadata=control("of the texts' order, of dropout, and of what the source writes", 0))
+    seed: int = field(default=0, metadata=control("random seed of the text order, of dropout, and of the text that the source writes", 0))
     own: int = field(default=30_000, metadata=_OWN)
-    recompute: bool = field(default=False, metadata=control("work activations out again on the way back, which takes less memory"))
+    recompute: bool = field(default=False, metadata=control("recompute activations in the backward pass, which needs less memory"))
     teacher: str = field(
         default="auto",
-        metadata=control("the source beside the student (live), or its likeliest tokens stored before (stored)", choices=TEACHERS),
+        metadata=control("run the source with the student (live), or store its most likely tokens first (stored)", choices=TEACHERS),
     )
-    top: int = field(default=64, metadata=control("likeliest tokens that are stored", 1))
+    top: int = field(default=64, metadata=control("stored tokens per position", 1))
     correct_teacher: float = field(
         default=0.0,
         metadata=control(
-            "the share of the budget in which the source reads the text first; not for text that it wrote itself", 0.0, 0.5, 0.05
+            "teacher correction: the share of the budget in which the source is fitted to the text first; not for text "
+            "that it wrote itself",
+            0.0,
+            0.5,
+            0.05,
         ),
     )
     update: Literal["none"] | Update = field(default="none", metadata=_UPDATE_OR_NOT)
     every: int = field(default=50, metadata=_EVERY)
     references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
-    measure: bool = field(default=False, metadata=control("only measure what a step takes, and wait to be resumed", page=False))
-    track: str = field(default="none", metadata=control("tell every line to a tracker too", choices=TRACKED))
-    language: str = field(default="english", metadata=control("the bundled evaluation texts that judge", choices=LANGUAGES))
+    measure: bool = field(default=False, metadata=control("only measure the time of a step, then wait to be resumed", page=False))
+    track: str = field(default="none", metadata=control("also send the metrics to a tracker", choices=TRACKED))
+    language: str = field(default="english", metadata=control("language of the bundled evaluation texts", choices=LANGUAGES))
 
     def checked(self) -> "RecoverySettings":
         """Return these settings.
@@ -87,16 +91,21 @@ class RecoverySettings:
                 "unknown update '{update}'; choose one of {choices}", update=self.update, choices=", ".join(("none", *UPDATES))
             )
         if self.update != "none" and self.teacher == "stored":
-            raise SettingsError("which rows are read by what domains cost is not known when a source is stored; leave --update out")
+            raise SettingsError(
+                "the teacher's outputs cannot be stored while the proportions of domains change; omit --update, or use --teacher live"
+            )
         _require_positive(self, "minutes", "tokens", "until", "rate", "rows", "accumulate", "own", "top", "every")
         if not 0 <= self.correct_teacher <= 0.5:
             raise SettingsError(
-                "a share of {correct_teacher:g} of the budget for the source is not between 0 and 0.5", correct_teacher=self.correct_teacher
+                "the share of the budget for teacher correction is {correct_teacher:g}; it must be between 0 and 0.5",
+                correct_teacher=self.correct_teacher,
             )
         if not 0 <= self.seed < 1 << 31:
-            raise SettingsError("seed is {seed}, and has to lie between 0 and 2147483647", seed=self.seed)
+            raise SettingsError("the seed is {seed}; it must be between 0 and 2147483647", seed=self.seed)
         if self.until is not None and self.until < 1:
-            raise SettingsError("a ratio of {until:g} is below the source's own; name one from 1 on, such as 1.2", until=self.until)
+            raise SettingsError(
+                "the target ratio is {until:g}; it must be at least 1 (the source's own perplexity), such as 1.2", until=self.until
+            )
         return self
 
     def rate_for(self, parameters: int) -> float:
@@ -110,28 +119,26 @@ class ShearSettings:
     """Settings of a shearing (see engine/recover/shear/shearing.py). Rates, schedule and loss are those of Sheared LLaMA's
     published runs."""
 
-    tokens: int = field(default=100_000, metadata=control("how many tokens to learn from", 1))
+    tokens: int = field(default=100_000, metadata=control("training tokens", 1))
     loss: str = field(
         default="ce", metadata=control("cross entropy of the text (ce), KL from the source (kl), or a sum such as 0.5*kl+0.5*ce")
     )
-    rate: float = field(default=1e-4, metadata=control("the highest learning rate of the weights", 0.0))
-    pull: float = field(default=1.0, metadata=control("the highest learning rate of the masks and of the multipliers", 0.0))
-    ramp: float = field(
-        default=0.2, metadata=control("the share of the steps over which the target comes down to what is wanted", 0.0, 1.0)
-    )
+    rate: float = field(default=1e-4, metadata=control("peak learning rate of the weights", 0.0))
+    pull: float = field(default=1.0, metadata=control("peak learning rate of the masks and of the multipliers", 0.0))
+    ramp: float = field(default=0.2, metadata=control("share of the steps in which the target decreases to its final value", 0.0, 1.0))
     settle: float = field(
-        default=0.1, metadata=control("the share of the steps in the end with exact masks, in which only weights learn", 0.0, 1.0)
+        default=0.1, metadata=control("share of the last steps, with exact masks, in which only the weights are trained", 0.0, 1.0)
     )
     rows: int = field(default=4, metadata=_ROWS)
     length: int = field(default=256, metadata=_LENGTH)
     accumulate: int = field(default=1, metadata=_ACCUMULATE)
-    seed: int = field(default=0, metadata=control("of the texts' order, of the masks, and of what the source writes", 0))
+    seed: int = field(default=0, metadata=control("random seed of the text order, of the masks, and of the text that the source writes", 0))
     own: int = field(default=30_000, metadata=_OWN)
     every: int = field(default=50, metadata=_EVERY)
     update: Update = field(
         default="as printed",
         metadata=control(
-            "whether a domain below its reference loss keeps its weight (as printed) or loses some (as coded)", choices=UPDATES
+            "whether a domain below its reference loss keeps its weight (as printed) or gets a lower one (as coded)", choices=UPDATES
         ),
     )
     references: dict[str, float] | None = field(default=None, metadata=_REFERENCES)
@@ -145,7 +152,7 @@ class ShearSettings:
         _require_positive(self, "tokens", "rate", "pull", "rows", "accumulate", "own", "every")
         if not (self.ramp >= 0 and self.settle >= 0 and self.ramp + self.settle < 1):
             raise SettingsError(
-                "a ramp of {ramp:g} and a settling of {settle:g} leave no steps between; both are shares of 1",
+                "ramp is {ramp:g} and settle is {settle:g}; both are shares of the steps, at least 0 and together below 1",
                 ramp=self.ramp,
                 settle=self.settle,
             )
@@ -159,7 +166,7 @@ def _require_positive(settings: RecoverySettings | ShearSettings, *names: str) -
     for name in names:
         value = getattr(settings, name)
         if value is not None and not 0 < value < float("inf"):
-            raise SettingsError("{name} is {value:g}, and has to be above 0", name=name, value=value)
+            raise SettingsError("{name} is {value:g}; it must be above 0", name=name, value=value)
 
 
 RECOVER = Action(

@@ -82,14 +82,14 @@ def begin(source: ModelSource, spec: ModelSpec, plan: Plan, texts: Sequence[str]
 
 
 def _require_correctable(spec: ModelSpec, terms: Terms, texts: Sequence[str]) -> None:
-    """Raise SettingsError if the source has nothing to read, or no loss uses a teacher."""
+    """Raise SettingsError if the only text is the source's own, or if no loss uses a teacher."""
     require_trainable(untouched(spec.depth), "lora")
     if set(texts) == {SELF}:
         raise SettingsError(
-            "the source has nothing to learn from text that it wrote itself; bring other text, or leave --correct-teacher out"
+            "teacher correction has no effect on text that the source wrote itself; provide other text, or omit --correct-teacher"
         )
     if not terms.teacher:
-        raise SettingsError("'{terms}' needs no teacher, so that there is none to correct; leave --correct-teacher out", terms=terms)
+        raise SettingsError("the loss '{terms}' uses no teacher, so there is none to correct; omit --correct-teacher", terms=terms)
 
 
 def require_texts(texts: Sequence[str]) -> None:
@@ -108,10 +108,10 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise TrainingError("{folder} is not empty; name another folder, or resume the run that is in it", folder=folder)
+            raise TrainingError("{folder} is not empty; name another folder, or resume the run in it", folder=folder)
         if not os.access(folder, os.W_OK):
-            raise TrainingError("{folder} cannot be written to", folder=folder)
+            raise TrainingError("{folder} is not writable", folder=folder)
     except (OSError, ValueError) as error:
         raise TrainingError(
-            "{parent} cannot be made: {reason}", parent=str(folder)[:200], reason=getattr(error, "strerror", None) or error
+            "{parent} cannot be created: {reason}", parent=str(folder)[:200], reason=getattr(error, "strerror", None) or error
         ) from error

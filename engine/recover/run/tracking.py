@@ -21,7 +21,7 @@ def require_tracker(name: str) -> None:
     """Raise SettingsError unless the tracker exists and is installed."""
     TRACKERS.require(name)
     if importlib.util.find_spec(name) is None:
-        raise SettingsError("--track {name} needs {name2}, which is not installed; pip install {name3}", name=name, name2=name, name3=name)
+        raise SettingsError("--track {name} needs the package {name}, which is not installed; run: pip install {name}", name=name)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def _asked(run: Run) -> dict[str, Any]:
     return {name: record[name] for name in ("name", "text", "train", "loss", "budget", "asked", "recipe") if name in record}
 
 
-@TRACKERS.register("trackio", "trackio's own database on this machine")
+@TRACKERS.register("trackio", "the trackio database on this machine")
 def _trackio(run: Run) -> Opened:
     import trackio
 
@@ -82,7 +82,7 @@ def _trackio(run: Run) -> Opened:
     return lambda numbers, step: trackio.log(dict(numbers), step=step), trackio.finish
 
 
-@TRACKERS.register("tensorboard", "the folder tensorboard in the run's own")
+@TRACKERS.register("tensorboard", "the folder tensorboard inside the run's folder")
 def _tensorboard(run: Run) -> Opened:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -95,7 +95,7 @@ def _tensorboard(run: Run) -> Opened:
     return log, writer.close
 
 
-@TRACKERS.register("wandb", "Weights & Biases; WANDB_MODE=offline keeps it on this machine")
+@TRACKERS.register("wandb", "Weights & Biases; WANDB_MODE=offline keeps the data on this machine")
 def _wandb(run: Run) -> Opened:
     import wandb
 

@@ -60,7 +60,5 @@ def known_references(given: Mapping[str, float], domains: Sequence[str]) -> dict
         SettingsError: a domain does not exist.
     """
     if unknown := sorted(set(given) - set(domains)):
-        raise SettingsError(
-            "there is no domain '{unknown}' in the text; its domains are {choices}", unknown=unknown[0], choices=", ".join(domains)
-        )
+        raise SettingsError("the text has no domain '{unknown}'; its domains are {choices}", unknown=unknown[0], choices=", ".join(domains))
     return dict(given)

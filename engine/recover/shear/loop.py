@@ -25,7 +25,7 @@ from engine.recover.run.runs import Run
 from engine.recover.run.settings import ShearSettings
 from engine.recover.shear.domain_weighting import HELD, Weighing, known_references
 from engine.training.checkpoints import latest, save_checkpoint
-from engine.training.loop import Beside, Learner
+from engine.training.loop import ExtraParameters, Learner
 from engine.training.precision import quickest
 from engine.training.recipe import Recipe
 from engine.types import Model, Plan
@@ -86,8 +86,8 @@ class Shearing:
     def __post_init__(self) -> None:
         masks, pull = self.masked.masks, self.settings.pull
         extra = [
-            Beside({f"mask.{name}": one for name, one in masks.a.items()}, pull),
-            Beside({f"multipliers.{name}": one for name, one in masks.multipliers.items()}, pull, upwards=True),
+            ExtraParameters({f"mask.{name}": one for name, one in masks.a.items()}, pull),
+            ExtraParameters({f"multipliers.{name}": one for name, one in masks.multipliers.items()}, pull, upwards=True),
         ]
         self.learner = Learner(self.masked.projections(), self.recipe, extra=extra)
 

@@ -41,7 +41,10 @@ def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str]
     """
     wanted_shape(model.config, target)
     if terms_of(settings.checked().loss).states:
-        raise SettingsError("'{loss}' compares states, which masks change; choose ce, kl or a sum of them", loss=settings.loss)
+        raise SettingsError(
+            "'{loss}' compares hidden states, which is impossible while masks change them; choose ce, kl or a sum of the two",
+            loss=settings.loss,
+        )
     require_texts(texts)
     asked = ShearingRecord(model.fingerprint, dict(target), tuple(texts), settings, model.spec.name, model.source, model.spec.depth)
     run = Run(folder)
@@ -52,7 +55,9 @@ def begin_shearing(model: Model, target: Mapping[str, int], texts: Sequence[str]
         there = run.about
         if not isinstance(there, ShearingRecord) or there.asks() != asked.asks():
             if checkpoints(run.steps):
-                raise TrainingError("{folder} is the run of another shearing; name another file, or remove the folder", folder=folder)
+                raise TrainingError(
+                    "{folder} contains a shearing run with other settings; name another file, or delete the folder", folder=folder
+                )
             run.keep(asked)
     return run
 
@@ -101,7 +106,7 @@ def answer(request: dict[str, Any]) -> Job[dict[str, Any]]:
     model = yield from scaled(open_model(run.source), 0.0, 0.05)
     if model.fingerprint != run.shearing.shear:
         raise TrainingError(
-            "the source of {folder} has changed since it began; put back what was there, or begin another run", folder=run.folder
+            "the source of {folder} has changed since the run started; restore the source, or start another run", folder=run.folder
         )
     plan = yield from scaled(shear(model, run), 0.05, 1.0)
     if plan is not None:

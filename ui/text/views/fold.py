@@ -1,22 +1,23 @@
 """Texts of Fold."""
 
 TEXT: dict[str, str] = {
-    "T_info": "A fold is kept when similarity stays above T. Lower: fewer layers. Paper: about 0.65",
+    "T_info": "Threshold: a fold is accepted while the similarity is above T. Lower T gives fewer layers. Paper: about "
+              "0.65",
     "target": "Target layers",
     "snap": "Snap T to the map's steps",
-    "C_info": "Layers in one fold. Higher folds deeper at once. Paper: 3 to 6",
-    "I_info": "Step down after a fold. Higher spreads the folds. Paper: 1 to 3",
-    "L_info": "Lowest base. Higher protects the early layers. Paper: 1",
-    "H_info": "First window ends below this. Lower protects the last layers. Paper: the depth",
+    "C_info": "Layers per fold. Higher values remove more layers at once. Paper: 3 to 6",
+    "I_info": "Layers to step down after a fold. Higher values spread the folds. Paper: 1 to 3",
+    "L_info": "Lowest layer that can be folded into. Higher values protect the early layers. Paper: 1",
+    "H_info": "Upper limit of the first window. Lower values protect the last layers. Paper: the depth",
     "rule": "Rule",
-    "rule_info": "How folded layers become one. reference: the last layer's projections under the first one's norms",
+    "rule_info": "How folded layers become one. reference: the last layer's projections with the first layer's norms",
     "rule_reference": "reference (LaCo's code)",
     "rule_paper": "paper (Eq. 1 as printed)",
     "rule_mean": "mean of the projections",
     "rule_keep-first": "keep-first (drop the rest)",
     "rule_keep-last": "keep-last (drop the rest)",
     "definition": "Similarity",
-    "definition_info": "flattened: one cosine a text. per-token: the mean of the tokens' cosines",
+    "definition_info": "flattened: one cosine per text. per-token: the mean of the tokens' cosines",
     "definition_flattened": "flattened (LaCo's code)",
     "definition_per-token": "per-token",
     "gentle": "Gentle",
@@ -35,7 +36,9 @@ TEXT: dict[str, str] = {
     "load_plan": "Load plan",
     "more": "More settings",
     "files": "Save, load",
-    "sliders_other": "The plan shown is not of these sliders. Choose “From the T map” below to come back to them.",
-    "fold_first": "Move **T** down and more layers fold. The strip shows the source above and what is left of it below; the chart shows what every T costs and leaves.",
-    "target_picks": "Picks the cheapest step measured of those that leave this many layers, or the nearest number there is",
+    "sliders_other": "The plan shown was not made with these sliders. Choose “From the T map” below to return to them.",
+    "fold_first": "A lower **T** folds more layers. The strip shows the source above and the remaining layers below; "
+                  "the chart shows the cost and the number of layers for every T.",
+    "target_picks": "Chooses the step with this number of layers (or the nearest possible) that has the lowest "
+                    "measured cost",
 }  # fmt: skip

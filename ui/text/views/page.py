@@ -3,7 +3,8 @@
 TEXT: dict[str, str] = {
     # the page
     "title": "Layerscope",
-    "subtitle": "See which layers of a model repeat each other, fold them, export a smaller checkpoint.",
+    "subtitle": "Find the layers of a language model that repeat each other, fold them, and export a smaller "
+                "checkpoint.",
     "other_language": "한국어",
     "cancel": "Cancel",
     "explore": "Explore",
@@ -11,20 +12,21 @@ TEXT: dict[str, str] = {
     "export": "Export",
     # side bar
     "model": "Model",
-    "model_info": "demo, a folder with safetensors, a .gguf file, hub:org/name, or merged: and an adapter's folder. Nothing is fetched unless you write hub:.",
+    "model_info": "demo, a folder with safetensors, a .gguf file, hub:org/name, or merged: followed by an adapter's "
+                  "folder. Only hub: downloads anything.",
     "dtype": "Number format",
-    "dtype_info": "auto keeps what the files hold. bfloat16 halves the memory of float32.",
+    "dtype_info": "auto keeps the format of the files. bfloat16 needs half the memory of float32.",
     "texts": "Calibration texts",
     "texts_info": "Similarity is measured on these. Five to ten sentences are enough.",
     "texts_english": "English, 10 sentences",
     "texts_korean": "Korean, 10 sentences",
     "texts_own": "My own",
-    "own_texts": "My texts, one a line",
+    "own_texts": "My texts, one per line",
     "open": "Open",
     "models_show": "Models on this machine",
-    "models_none": "No model here is called that; press Enter to open what you typed.",
+    "models_none": "No model here has that name; press Enter to open what you typed.",
     "models_demo": "Demo",
-    "models_recent": "Opened lately",
+    "models_recent": "Recently opened",
     "models_export": "Exported here",
     "models_hub": "In the Hugging Face cache",
     "models_not": "cannot be opened",
@@ -32,7 +34,9 @@ TEXT: dict[str, str] = {
     "device_free": "{name}: {free} of {total} GB free",
     # explore
     "similarity_title": "### Which layers repeat each other",
-    "similarity_read": "Each square compares the hidden state at two depths: **bright means alike**. A bright block along the diagonal is a run of layers that hardly changes anything. Click a square, or use the arrow keys.",
+    "similarity_read": "Each square compares the hidden states at two depths: **bright means similar**. A bright block "
+                       "along the diagonal is a run of layers that barely changes the hidden state. Click a square, or "
+                       "use the arrow keys.",
     "measure": "Compare by",
     "measure_cosine": "cosine of every token",
     "measure_angular": "angle of the last token",
@@ -42,14 +46,18 @@ TEXT: dict[str, str] = {
     "tokens_info": "The first token is an attention sink with a huge norm; see the norms below.",
     "removal_button": "Measure perplexity without each layer",
     "landscape_title": "### Where folding is safe",
-    "landscape_read": "Each square is one fold: the layers from a base (across) in a group of a width (up). **Bright means the model's final state stays the same.** Click a square, or use the arrow keys and Enter, to add that fold to your hand-made plan; once more takes it out.",
-    "weights_title": "### How far the weights are apart",
-    "weights_read": "Each row is a projection, each column a pair of neighbouring layers. **Bright means the weights are closer.** Hidden states may agree even where weights do not.",
+    "landscape_read": "Each square is one fold: its base layer (across) and its number of layers (up). **Bright means "
+                      "that the model's final state is preserved.** Click a square, or use the arrow keys and Enter, "
+                      "to add the fold to your hand-made plan; repeat to remove it.",
+    "weights_title": "### How far apart the weights are",
+    "weights_read": "Each row is a projection, each column a pair of neighbouring layers. **Bright means that the "
+                    "weights are close.** Hidden states may be similar even where weights differ.",
     "weights_measure": "Weights by",
     "weights_l2": "Relative distance",
     "weights_cosine": "Cosine",
     "norms_title": "### How large the states are",
-    "norms_read": "The norm of the residual stream at each depth, on a log scale. Where the first token towers over the rest, means over all tokens mix two different things.",
+    "norms_read": "The norm of the residual stream at each depth, on a log scale. Where the first token's norm far "
+                  "exceeds the others, a mean over all tokens mixes two different quantities.",
     "stopping": "Stopping …",
     "behind": "Waiting for another tab that uses the same model: {job}",
     "another_job": "another job",
@@ -57,5 +65,5 @@ TEXT: dict[str, str] = {
     "seconds": "{count} s",
     "minutes": "{count} min",
     "hours": "{count} h",
-    "away": "The server does not answer. The page goes on by itself when it is back.",
+    "away": "The server does not respond. The page continues automatically when it is back.",
 }  # fmt: skip
