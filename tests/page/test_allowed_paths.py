@@ -22,7 +22,7 @@ def test_within_the_roots_anything_may_be_named_and_elsewhere_nothing(tmp_path: 
         assert reach.holds(where)
     for where in (str(secret), str(roots / ".." / "secret"), str(roots / "link"), "/", "~", "/etc/passwd", "\0", str(tmp_path / "none")):
         assert not reach.holds(where)
-        with pytest.raises(LayerscopeError, match="is not in the folders that this server reads from"):
+        with pytest.raises(LayerscopeError, match="is outside the folders that this server may read"):
             reach.require(where)
     assert all(AllowedPaths().holds(where) for where in ("/etc", "x", "\0"))
 
@@ -36,7 +36,7 @@ def test_a_workbench_opens_and_reads_nothing_elsewhere_and_tells_nothing_of_it(t
         with pytest.raises(LayerscopeError) as refused:
             desk.open(where, "auto", texts_of("english", ""), state.settings())
         told.add(str(refused.value).replace(where, "X"))
-        with pytest.raises(LayerscopeError, match="is not in the folders"):
+        with pytest.raises(LayerscopeError, match="is outside the folders"):
             desk.recovering._require_texts(["self", where])
     assert len(told) == 1  # the same words, whether it is there or not
     assert desk.opening is None

@@ -86,7 +86,7 @@ def test_a_page_whose_workbench_was_forgotten_is_told_so_and_comes_in_anew(page:
     monkeypatch.undo()
     assert json.loads(page.on.wake(f"{KEY}.1")[0])["gone"]
     told = page.enter()
-    assert told["status"]["notice"].startswith("this page was away for so long")
+    assert told["status"]["notice"].startswith("this page was inactive for so long")
     assert told["model"]
     wait_for_jobs()
     assert "gone" not in json.loads(page.on.wake(KEY)[0])

@@ -166,7 +166,7 @@ def test_a_plan_learns_again_and_what_comes_of_it_is_opened_pruned_again_and_exp
     assert all(isinstance(look["spoken"], str) for look in told["looks"])
     assert told["pace"] > 0
     assert told["asked"]["memory"] > 0
-    with pytest.raises(TrainingError, match="finished already"):
+    with pytest.raises(TrainingError, match="already finished"):
         bench.recovering.act("resume", "run")
 
     open_on(bench, run.folder)

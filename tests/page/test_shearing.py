@@ -42,7 +42,7 @@ def test_a_model_is_sheared_and_its_plan_is_shown(bench: Desk) -> None:
     wait_for_jobs()
     assert bench.file is not None
     assert (bench.file.depth, bench.file.width and bench.file.width.method) == (5, "sheared")
-    with pytest.raises(TrainingError, match="finished already; show its plan"):
+    with pytest.raises(TrainingError, match="already finished; show its plan"):
         bench.recovering.act("resume", first["name"])
     bench.recovering.act("delete", second["name"])
     assert [run["name"] for run in runs(bench)] == [first["name"]]

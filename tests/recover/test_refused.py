@@ -122,7 +122,7 @@ def test_a_run_learns_in_one_process_at_a_time(able: Open, tmp_path: Path) -> No
         second = subprocess.run(
             [sys.executable, "-m", "engine.recover.run.recovery"], input=f'{{"folder": "{run.folder}"}}', capture_output=True, text=True
         )
-        assert "is learning already, in another process; pause it there first" in second.stdout
+        assert "is already training in another process; pause it there first" in second.stdout
     assert sorted(run.folder.iterdir()) in (before, sorted([*before, run.folder / ".lock"]))
     assert (run.state, run.error) == ("paused", "")
 

@@ -166,7 +166,7 @@ def test_a_trim_with_biases_and_redistributed_heads_loads_as_a_stock_checkpoint(
         ("trim", ("--channels", 30), ("does not support", "attention heads")),
         ("trim", ("--neurons", 24, "--score", "loudness"), ("unknown score", "minitron")),
         ("trim", ("--heads", 2, "--score", "maw"), ("the score maw does not apply to heads",)),
-        ("trim", ("--params", "lots"), ("'lots' is no number of parameters",)),
+        ("trim", ("--params", "lots"), ("'lots' is not a number of parameters",)),
         ("trim", ("--params", "1K"), ("cannot be reached by pruning neurons",)),
         ("trim", ("--params", "45K", "--neurons", 24), ("not both",)),
         ("trim", ("--channels", 28, "--bias"), ("a bias compensates for pruned heads or neurons",)),

@@ -68,7 +68,7 @@ def begun(tiny_folder: Path, files: Path, tmp_path_factory: pytest.TempPathFacto
 
 def test_a_run_of_another_plan_is_not_gone_on_with(inside: Callable[..., Answer], files: Path, begun: Path) -> None:
     before = {path: path.read_bytes() for path in begun.iterdir()}
-    assert_refused(inside("recover", "--resume", begun, "--plan", files / "whole.json"), "is the run of another plan than", "whole.json")
+    assert_refused(inside("recover", "--resume", begun, "--plan", files / "whole.json"), "is a run of another plan than", "whole.json")
     assert {path: path.read_bytes() for path in begun.iterdir()} == before
 
 

@@ -27,7 +27,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Server]:
 def test_other_machines_need_a_password_or_a_word(host: str, inside: Inside, served: list[Server], tmp_path: Path) -> None:
     assert_refused(inside("app", "--host", host), host, "--auth USER:FILE", "--insecure")
     (tmp_path / "password").write_text("secret\n")
-    for words, warned in ((("--insecure",), "nobody is asked for a password"), (("--auth", f"me:{tmp_path / 'password'}"), "unencrypted")):
+    for words, warned in ((("--insecure",), "without a password"), (("--auth", f"me:{tmp_path / 'password'}"), "unencrypted")):
         answer = inside("app", "--host", host, *words, "--models", tmp_path, "--exports", tmp_path / "out", "--name", "x.example")
         assert answer.code == 0
         assert warned in answer.err
@@ -50,7 +50,7 @@ def test_this_machine_alone_needs_neither_and_may_name_anything(inside: Inside, 
 def test_a_password_that_is_none_is_refused(auth: str, words: str, inside: Inside, served: list[Server], tmp_path: Path) -> None:
     assert_refused(inside("app", "--auth", auth), words)
     (tmp_path / "empty").write_text("\n")
-    assert_refused(inside("app", "--auth", f"me:{tmp_path / 'empty'}"), "holds no password")
+    assert_refused(inside("app", "--auth", f"me:{tmp_path / 'empty'}"), "contains no password")
     assert not served
 
 

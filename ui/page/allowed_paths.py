@@ -32,4 +32,4 @@ class AllowedPaths:
             LayerscopeError: the path is outside the allowed folders.
         """
         if not self.holds(where):
-            raise LayerscopeError("'{where}' is not in the folders that this server reads from", where=where[:200])
+            raise LayerscopeError("'{where}' is outside the folders that this server may read", where=where[:200])

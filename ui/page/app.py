@@ -174,7 +174,7 @@ def serve(model: str, server: Server, exports: Path, browser: bool | None = None
     """
     host, port = server.host, server.port
     if strange := strange_switches():
-        raise LayerscopeError(f"{strange[0]} is set, which may open this page to others or change what it does; unset it and start again")
+        raise LayerscopeError(f"{strange[0]} is set, which may expose this page or change its behaviour; unset it and start again")
     if browser is None:  # only in an interactive terminal with a display
         browser = sys.stdout.isatty() and (
             sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

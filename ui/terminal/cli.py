@@ -68,7 +68,7 @@ def map_(
     output: TableOutput,
     t_min: LowestT = 0.5,
     calibration: Texts = "english",
-    judge: Annotated[bool, typer.Option("--judge", help="also measure what each step costs, on a slice of the practice texts")] = False,
+    judge: Annotated[bool, typer.Option("--judge", help="also measure the cost of each step, on part of the practice texts")] = False,
 ) -> None:
     """Write every plan that Layer Collapse can reach over all T from 1 down to --t-min, exactly, each with its interval.
 
@@ -128,14 +128,14 @@ def profile(
 @command(app, EXPORT)
 def export(
     plan: PlanFile,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="the folder to make, or the .gguf file; it must not exist")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="the new folder, or the new .gguf file; it must not exist")],
     asked: ExportSettings,
     model: ModelOption = "demo",
     evaluation: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="what evaluate wrote of this plan; its figures go into the model card")
+        Path | None, typer.Option(metavar="FILE.json", help="the output of evaluate for this plan; its figures go into the model card")
     ] = None,
     measured: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="what measure wrote of this plan; its speed goes into the model card")
+        Path | None, typer.Option(metavar="FILE.json", help="the output of measure for this plan; its speed goes into the model card")
     ] = None,
     trust: TrustOption = False,
 ) -> None:
@@ -152,7 +152,7 @@ def export(
     if asked.form == "safetensors":
         report = _export_safetensors(source, chosen, out, asked, read_json(plan), evaluation, measured)
     elif asked.dtype != "auto" or evaluation is not None or measured is not None:
-        raise LayerscopeError("a GGUF file's tensors are copied as they are, without a card; leave out --dtype, --evaluation, --measured")
+        raise LayerscopeError("a GGUF export copies tensors unchanged and writes no card; omit --dtype, --evaluation and --measured")
     else:
         report = shown(export_gguf(source, chosen, out))
     write({**asdict(report), "passed": report.passed}, None)
@@ -183,7 +183,7 @@ def _export_safetensors(
 
 @command(app)
 def models(output: Output, exports: Exports = Path("exports")) -> None:
-    """List what this machine offers to open: the demo, what was opened, what was exported, what the Hugging Face cache holds."""
+    """List the models on this machine: the demo, recently opened models, exports, and the Hugging Face cache."""
     from dataclasses import asdict
 
     from engine.models.library import library

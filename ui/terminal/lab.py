@@ -27,7 +27,7 @@ from ui.terminal.options import (
 )
 
 app = typer.Typer(add_completion=False)
-Begun = Annotated[Path | None, typer.Option("--plan", metavar="FILE.json", help="a plan to start from; the whole model when left out")]
+Begun = Annotated[Path | None, typer.Option("--plan", metavar="FILE.json", help="a plan to start from; default: the whole model")]
 
 
 @command(app)
@@ -36,7 +36,7 @@ def importance(
     source: Source,
     output: Output,
     plan: Begun = None,
-    score: Annotated[str | None, typer.Option(help="how they are scored: see trim --score, prune --method")] = None,
+    score: Annotated[str | None, typer.Option(help="the score: see trim --score and prune --method")] = None,
     text: Practice = "english",
     tokens: PracticeTokens = 12_000,
 ) -> None:
@@ -76,7 +76,9 @@ def trim(
     asked: TrimSettings,
     output: Output,
     plan: Begun = None,
-    params: Annotated[str | None, typer.Option(metavar="100M", help="or: neurons until as many parameters are left")] = None,
+    params: Annotated[
+        str | None, typer.Option(metavar="100M", help="or: prune neurons until at most this many parameters are left")
+    ] = None,
     refit: Annotated[bool, typer.Option(hidden=True)] = True,  # the names that --compensation had before
     bias: Annotated[bool, typer.Option("--bias", hidden=True)] = False,
     text: Practice = "english",
@@ -97,7 +99,7 @@ def trim(
 
 @command(app, SHAPES)
 def shapes(
-    params: Annotated[str, typer.Option(metavar="100M", help="the parameters to come to, within 5 %: 100M, 1.1B, 105000000")],
+    params: Annotated[str, typer.Option(metavar="100M", help="the target number of parameters, within 5 %: 100M, 1.1B, 105000000")],
     source: Source,
     asked: ShapesSettings,
     output: TableOutput,
@@ -139,7 +141,7 @@ def parse_count(text: str) -> float:
     """
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([KMB]?)\s*", text.upper())
     if not found or not float(found[1]):
-        raise LayerscopeError(f"'{text}' is no number of parameters; write one such as 100M or 1.1B")
+        raise LayerscopeError(f"'{text}' is not a number of parameters; write one such as 100M or 1.1B")
     return float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[found[2]]
 
 

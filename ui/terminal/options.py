@@ -22,23 +22,23 @@ _BEFORE = ".repairs.safetensors"  # former ending of a plan's tensors
 Dtype = Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16")]
 Exports = Annotated[Path, typer.Option(metavar="DIR", help="the folder that the page exports into")]
 Texts = Annotated[
-    str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text a line; or english / korean for the bundled texts")
+    str, typer.Option("--calibration", metavar="FILE", help="UTF-8, one text per line; or english / korean for the bundled texts")
 ]
-LowestT = Annotated[float, typer.Option("--t-min", help="how low T may go")]
+LowestT = Annotated[float, typer.Option("--t-min", help="the lowest T of the map")]
 PlanFile = Annotated[
     Path,
     typer.Option(
         "--plan",
         metavar="FILE.json",
-        help="a plan: what propose, baseline, search or repair wrote, one step of a map, or one saved on the page",
+        help="a plan: the output of propose, baseline, search or repair, one step of a map, or a plan saved on the page",
     ),
 ]
 Practice = Annotated[
-    str, typer.Option("--text", metavar="FILE", help="practice texts, UTF-8, one a line; or english / korean for the bundled texts")
+    str, typer.Option("--text", metavar="FILE", help="practice texts, UTF-8, one per line; or english / korean for the bundled texts")
 ]
-PracticeTokens = Annotated[int, typer.Option("--tokens", help="how many of their tokens to use at most")]
+PracticeTokens = Annotated[int, typer.Option("--tokens", help="maximum number of their tokens")]
 JudgeTexts = Annotated[str, typer.Option("--text", metavar="FILE", help="evaluation texts; or english / korean for the bundled ones")]
-JudgeTokens = Annotated[int, typer.Option("--tokens", help="how many tokens to evaluate on at most")]
+JudgeTokens = Annotated[int, typer.Option("--tokens", help="maximum number of evaluation tokens")]
 Writing = Annotated[bool, typer.Option(help="let source and plan continue the same prompts")]
 Timing = Annotated[bool, typer.Option(help="measure speed and peak memory")]
 TrustOption = Annotated[
@@ -70,9 +70,7 @@ class Source:
 class Output:
     """Where a verb's JSON goes."""
 
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="where the JSON goes; standard output when left out")] = (
-        None
-    )
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="the output file; default: standard output")] = None
 
     def write(self, value: Any) -> None:
         """Write the answer as JSON."""

@@ -68,7 +68,7 @@ def baseline(
     objective: str = "kl",
     **settings: Any,
 ) -> None:
-    """Write the plan that another method would make for so many layers."""
+    """Write the plan of a baseline method for a number of layers."""
     from engine.methods.depth.baselines import BASELINES, require_target
     from engine.methods.depth.baselines import baseline as run
 
@@ -83,9 +83,7 @@ def search(
     target: Target,
     asked: SearchSettings,
     output: Output,
-    gigabytes: Annotated[
-        float | None, typer.Option(help="or: at most so much memory, weights and the KV cache of --context tokens")
-    ] = None,
+    gigabytes: Annotated[float | None, typer.Option(help="or: maximum memory in GB, weights and the KV cache of --context tokens")] = None,
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
 ) -> None:
@@ -141,7 +139,7 @@ def sweep(
 
 @command(app, kind="engine.recover.repair.seam_maps:REPAIRS")
 def repair(plan: PlanFile, source: Source, output: Output, kind: str = "ridge", text: Practice = "english", **settings: Any) -> None:
-    """Repair a plan's seams without training, each where held-out text improves. The maps are written next to --out."""
+    """Repair a plan's seams without training, where held-out text improves. The maps are written next to --out."""
     from engine.recover.repair.seam_maps import REPAIRS
     from engine.recover.repair.seam_maps import repair as run
 

@@ -33,7 +33,7 @@ TrainingText = Annotated[
     typer.Option(
         "--text",
         metavar="TEXT",
-        help="what to train on, as often as you like: self, practice, hub:org/name, or a file or folder of text",
+        help="training text: self, practice, hub:org/name, or a file or folder of text; may be repeated",
     ),
 ]
 
@@ -64,7 +64,7 @@ def recover(
         write(run.measured, None)
         return
     if report is None:
-        raise LayerscopeError(f"{run.folder} was paused; go on with --resume {run.folder}")
+        raise LayerscopeError(f"{run.folder} was paused; continue with --resume {run.folder}")
     _write(run.record, report)
     if not report.passed:
         raise typer.Exit(1)
@@ -79,7 +79,7 @@ def _write(record: "LearningRecord", report: Any) -> None:
     spent = {key: report.summary[key] for key in ("tokens", "seconds")}
     checks = [asdict(check) for check in report.checks]
     if record.track_error is not None:
-        sys.stderr.write(f"layerscope: warning: {record.track} failed, and gets no more lines: {record.track_error}\n")
+        sys.stderr.write(f"layerscope: warning: {record.track} failed and receives no further metrics: {record.track_error}\n")
     write({**found, "kind": kind, **spent, "path": report.path, "checks": checks, "passed": report.passed}, None)
 
 
@@ -102,14 +102,15 @@ def _require_run(folder: Path, plan: Path | None) -> None:
     run = Run(folder)
     known = run.record and run.plan()
     if plan is not None and read_plan_file(plan) != known:
-        raise LayerscopeError(f"{folder} is the run of another plan than {plan}; leave --plan out, or name another folder")
+        raise LayerscopeError(f"{folder} is a run of another plan than {plan}; omit --plan, or name another folder")
 
 
 @command(app, SHEAR)
 def shear(
-    target: Annotated[str, typer.Option(metavar="JSON", help='what is left, such as {"layers": 24, "heads": 6, "neurons": 1152}')],
+    target: Annotated[str, typer.Option(metavar="JSON", help='the target shape, such as {"layers": 24, "heads": 6, "neurons": 1152}')],
     out: Annotated[
-        Path, typer.Option(metavar="FILE.json", help="where the plan goes; its run, which is continued when asked again, is next to it")
+        Path,
+        typer.Option(metavar="FILE.json", help="the plan's file; its run is stored next to it and continues when the command is repeated"),
     ],
     source: Source,
     asked: ShearSettings,
@@ -124,16 +125,14 @@ def shear(
     begun = begin_shearing(opened, wanted, text or ["self"], settings, out.with_suffix(".run"))
     plan = shown(run(opened, begun))
     if plan is None:
-        raise LayerscopeError(f"{begun.folder} was paused; ask again to go on")
+        raise LayerscopeError(f"{begun.folder} was paused; repeat the command to continue")
     Output(out).write_plan(plan, opened)
     keep_plan(begun, plan, opened)
 
 
 @command(app, WRITE)
 def write_text(
-    out: Annotated[
-        Path, typer.Option(metavar="FILE.jsonl", help="where the text goes, a document a line; a file that it began is continued")
-    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="the text file, one document per line; an unfinished file is continued")],
     source: Source,
     asked: WritingSettings,
 ) -> None:

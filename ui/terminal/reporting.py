@@ -51,7 +51,7 @@ def _gains(opened: Any, chosen: Any, writing: bool, speed: bool, cache: CacheSet
 @command(app)
 def report(
     plan: PlanFile,
-    out: Annotated[Path, typer.Option(metavar="FILE.html", help="where the report goes")],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="the report's file")],
     source: Source,
     cache: CacheSettings,
     calibration: Texts = "english",
@@ -63,7 +63,7 @@ def report(
     limit: Annotated[int | None, option(TaskSettings, "limit")] = None,
     beside: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.json", help="another plan to evaluate and show in the same picture; as often as you like"),
+        typer.Option(metavar="FILE.json", help="another plan to evaluate and show in the same chart; may be repeated"),
     ] = None,
     language: Annotated[str, typer.Option(help="en or ko")] = "en",
 ) -> None:

@@ -20,19 +20,17 @@ def open_app(
     host: Annotated[str, typer.Option(help="the address to listen at; 127.0.0.1 is this machine only")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="the port to listen at")] = 7860,
     exports: Exports = Path("exports"),
-    auth: Annotated[
-        str | None, typer.Option(metavar="USER:FILE", help="ask visitors for this name and the password that the file holds")
-    ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="listen to other machines without a password")] = False,
+    auth: Annotated[str | None, typer.Option(metavar="USER:FILE", help="require this user name and the password in the file")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="allow other machines without a password")] = False,
     roots: Annotated[
         list[Path] | None,
-        typer.Option("--models", metavar="DIR", help="a folder that visitors may name models and texts of"),
+        typer.Option("--models", metavar="DIR", help="a folder from which visitors may open models and texts"),
     ] = None,
     names: Annotated[
-        list[str] | None, typer.Option("--name", metavar="HOST", help="a name that this machine is also reached by, such as a proxy's")
+        list[str] | None, typer.Option("--name", metavar="HOST", help="another host name of this machine, such as a proxy's")
     ] = None,
     browser: Annotated[
-        bool | None, typer.Option("--browser/--no-browser", help="open a browser window; left out, one is opened where there is a screen")
+        bool | None, typer.Option("--browser/--no-browser", help="open a browser window; default: if there is a screen")
     ] = None,
 ) -> None:
     """Open the page."""
@@ -46,11 +44,11 @@ def open_app(
     if not is_loopback(host):
         if asked is None and not insecure:
             raise LayerscopeError(
-                f"{host} is reached from other machines; name who may come in with --auth USER:FILE, or say --insecure if all may"
+                f"{host} is reachable from other machines; require a password with --auth USER:FILE, or allow everyone with --insecure"
             )
         sys.stderr.write(
             "layerscope: warning: other machines can reach this page, unencrypted"
-            f"{', and nobody is asked for a password' if asked is None else ''}; its visitors share this machine's memory and disk\n"
+            f"{', without a password' if asked is None else ''}; its visitors share this machine's memory and disk\n"
         )
     bounded = None if is_loopback(host) and not roots else tuple(real_path(path) for path in (*(roots or ()), exports))
     serve(model, Server(host, port, tuple(names or ()), asked, AllowedPaths(bounded)), exports, browser)
@@ -66,13 +64,13 @@ def _credentials(auth: str | None) -> tuple[str, str] | None:
         return None
     user, _, file = auth.partition(":")
     if not user or not file:
-        raise LayerscopeError("--auth wants USER:FILE: a name, and the file that holds its password")
+        raise LayerscopeError("--auth needs USER:FILE: a user name and a file with the password")
     try:
         password = text_in(Path(file).expanduser(), most=4096).strip()
     except (OSError, ForeignError) as error:
         raise LayerscopeError(f"the password cannot be read from {file}: {getattr(error, 'strerror', None) or error}") from error
     if not password:
-        raise LayerscopeError(f"{file} holds no password")
+        raise LayerscopeError(f"{file} contains no password")
     return user, password
 
 
@@ -80,7 +78,7 @@ def _credentials(auth: str | None) -> tuple[str, str] | None:
 def doctor(
     output: Output,
     exports: Exports = Path("exports"),
-    clear: Annotated[bool, typer.Option("--clear", help="remove what is safe to remove of what was found")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="delete the findings that are safe to delete")] = False,
 ) -> None:
     """See how this machine stands: versions, cache, exports, what is broken and how to mend it. Exits 1 when something is."""
     from dataclasses import asdict

@@ -39,7 +39,7 @@ def recovered(run: Run) -> Job[RecoveryReport | None]:
         yield from _follow(run)
         return None
     if run.state == "done" and not run.probe.exists():
-        raise TrainingError("{folder} is finished already; open it like any model", folder=run.folder)
+        raise TrainingError("{folder} is already finished; open it like any model", folder=run.folder)
     try:
         if not run.probe.exists() and (yield from scaled(_learn(run), 0.0, 0.95)) == "paused":
             return None

@@ -176,7 +176,7 @@ class Run:
             with FileLock(self.folder / ".lock", timeout=wait):
                 yield
         except Timeout as error:
-            raise TrainingError("{folder} is learning already, in another process; pause it there first", folder=self.folder) from error
+            raise TrainingError("{folder} is already training in another process; pause it there first", folder=self.folder) from error
 
     def ask_to_pause(self) -> None:
         """Request that the run pauses after a checkpoint."""

@@ -106,7 +106,7 @@ class Workbench(Shown):
             if moving or fits[name] != wanted[name]:
                 self.page.move(control, fits[name])
         if cut := ", ".join(f"{name} {wanted[name]} → {fits[name]}" for name in fits if fits[name] != wanted[name]):
-            self.notify(Message("this model has {depth} layers; what was asked for beyond that was cut: {cut}", depth=depth, cut=cut))
+            self.notify(Message("this model has {depth} layers; these settings were reduced to fit: {cut}", depth=depth, cut=cut))
         return replace(settings, C=fits["C"], lowest=fits["L"], highest=fits["H"])
 
     # --- fold ---
@@ -222,7 +222,7 @@ class Workbench(Shown):
         if choice in ("hand-made", "file", "found"):
             plan = {"hand-made": self.hand, "file": self.file, "found": self.found}[choice]
             if plan is None:
-                raise PlanError("there is no such plan yet: add folds on Explore, load a file, or search")
+                raise PlanError("there is no such plan yet; add folds on Explore, load a file, or search")
             return plan, known
         step = self.preview
         if step is None or not step.holds(threshold):

@@ -57,7 +57,7 @@ class Handlers(LabHandlers, RecoverHandlers):
 
         answer = self._act(bench, do)
         if forgotten and not bench.notice:
-            bench.notify(Message("this page was away for so long that its workbench was closed; what its address names is open again"))
+            bench.notify(Message("this page was inactive for so long that its session was closed; its address was opened again"))
             answer = self._status(bench)
         highest = state.H or (bench.model.spec.depth if bench.model else 30)
         H, L = gr.update(value=highest, maximum=max(highest, 30)), gr.update(value=state.L, maximum=max(state.L, 29))
@@ -223,7 +223,7 @@ class Handlers(LabHandlers, RecoverHandlers):
 
         def do() -> None:
             if amount is None or None in values:
-                raise LayerscopeError("a search needs a target and a time")
+                raise LayerscopeError("enter a target and a time limit for the search")
             bench.searching.start(Target.of(kind, amount, int(context or 0)), record_of(SearchSettings, values))
 
         return self._act(bench, do)
@@ -235,7 +235,7 @@ class Handlers(LabHandlers, RecoverHandlers):
 
         def do() -> None:
             if kind != "layers" or amount is None:
-                raise LayerscopeError("a baseline needs a number of layers as its target")
+                raise LayerscopeError("a baseline needs a number of layers; choose the target layers")
             bench.searching.make_baseline(method, int(amount), objective, **BASELINES.given(method, settings))
 
         return self._act(bench, do)

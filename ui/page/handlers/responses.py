@@ -44,7 +44,7 @@ class Answering:
         """
         key = session.partition(".")[0]
         if not key:
-            raise gr.Error("nobody is asking", visible=False, print_exception=False)
+            raise gr.Error("the request has no session", visible=False, print_exception=False)
         return self._sessions.of(key)
 
     def _status(self, bench: Desk, more: bool = True) -> list[Any]:

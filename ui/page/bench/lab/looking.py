@@ -51,7 +51,7 @@ class Looking(Lab):
         model, facts = self._model_with(axis, layer, unit), {"layer": layer, "unit": unit}
 
         def job() -> Job[None]:
-            yield Progress(Message("Looking at {units} {unit} of layer {layer}", units=Message(UNITS[axis]), unit=unit, layer=layer), 0.0)
+            yield Progress(Message("Analysing {units} {unit} of layer {layer}", units=Message(UNITS[axis]), unit=unit, layer=layer), 0.0)
             found = (
                 self._head(model, layer, unit)
                 if axis == "heads"
@@ -95,7 +95,7 @@ class Looking(Lab):
         """
         model = self.bench.open_meter().model
         if axis not in UNITS or not (0 <= layer < model.spec.depth and 0 <= unit < getattr(shape_of(model.config), axis)):
-            raise SettingsError("there is no {units} {unit} of layer {layer}", units=UNITS.get(axis, axis), unit=unit, layer=layer)
+            raise SettingsError("layer {layer} has no {units} {unit}", units=UNITS.get(axis, axis), unit=unit, layer=layer)
         return model
 
     def _head(self, model: Model, layer: int, head: int) -> dict[str, Any]:

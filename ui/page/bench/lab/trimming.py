@@ -79,7 +79,7 @@ class Trimming(Lab):
         def done(trimmed: Plan) -> None:
             self.bench.show_found(trimmed)
             if shown.masks:
-                self.bench.notify(Message("the zeros of the plan before belonged to its width and were let go: prune again"), trimmed)
+                self.bench.notify(Message("the trim removed the plan's masks, which belong to its former width; prune again"), trimmed)
 
         self.bench.submit("trim", job, done, urgent=True)
 
@@ -123,7 +123,7 @@ class Trimming(Lab):
         return Point(
             f"{axis} {count} {score} {compensation}",
             facts,
-            Message("{axis} left: {count}, {score}", axis=axis, count=count, score=score),
+            Message("{axis} kept: {count}, {score}", axis=axis, count=count, score=score),
             trim_by(score, compensation),
             make,
         )

@@ -95,7 +95,7 @@ class Comparison:
             LayerscopeError: there is no map yet.
         """
         if self.bench.map is None:
-            raise LayerscopeError("there is no T map yet; wait for it, or choose other settings")
+            raise LayerscopeError("the T map is not ready; wait for it, or choose other settings")
         judge, board = self.judge_for(texts, tokens), self.board
         plans = {step.proposal.plan.blocks: step.proposal.plan for step in self.bench.map.steps}
         todo = sorted((plan for plan in plans.values() if plan.prefix < plan.depth), key=lambda plan: plan.depth - plan.prefix)

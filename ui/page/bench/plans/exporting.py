@@ -46,7 +46,7 @@ def free_target(bench: Workbench, name: str) -> Path:
         ExportError: the name is invalid, or the path exists.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        raise ExportError("'{name}' cannot be a folder's name here; use letters, digits, dots and dashes", name=name)
+        raise ExportError("'{name}' is not a valid name; use letters, digits, dots, dashes and underscores", name=name)
     target = bench.export_folder / name
     if target.exists():
         raise ExportError("{target} exists already; choose another name, nothing is ever overwritten", target=target)

@@ -66,6 +66,6 @@ def measurement(what: str, model: Model, plan: Plan, options: Mapping[str, Any])
         LayerscopeError: there is no such measurement, or an option is invalid.
     """
     if what not in ALSO:
-        raise LayerscopeError("nothing is measured by the name of '{what}'", what=what)
+        raise LayerscopeError("unknown measurement '{what}'", what=what)
     make, known = ALSO[what]
     return make(model, plan, **{name: options[name] for name in known if options.get(name) is not None})

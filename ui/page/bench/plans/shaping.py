@@ -39,7 +39,7 @@ class Shaping(Lab):
             SettingsError: there is no budget.
         """
         if not millions or not millions > 0:
-            raise SettingsError("shapes need a budget: how many million parameters the model is to have")
+            raise SettingsError("enter a budget: the model's number of parameters in millions")
         model, share = self.bench.open_meter().model, 0.8 if asked.speed else 1.0
         packs = self.packs(tokens)
 
@@ -66,7 +66,7 @@ class Shaping(Lab):
         """
         found = next(((one.plan, one.shape) for one in self._found if one.plan and blocks_key(one.plan.blocks) == name), None)
         if found is None:
-            raise PlanError("this shape was not measured on the open model; look for shapes again")
+            raise PlanError("this shape was not measured on the open model; search for shapes again")
         try:
             keep_longer(found[0].tensors)
         except PlanError:

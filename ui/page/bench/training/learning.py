@@ -50,10 +50,10 @@ class Learning:
             match self.state(run)["state"]:
                 case "done":
                     if run.shears:
-                        raise TrainingError("{folder} is finished already; show its plan", folder=run.folder)
-                    raise TrainingError("{folder} is finished already; open it like any model", folder=run.folder)
+                        raise TrainingError("{folder} is already finished; show its plan", folder=run.folder)
+                    raise TrainingError("{folder} is already finished; open it like any model", folder=run.folder)
                 case "running" if str(run.folder) != self.busy:
-                    raise TrainingError("{folder} is learning already, in another process; pause it there first", folder=run.folder)
+                    raise TrainingError("{folder} is already training in another process; pause it there first", folder=run.folder)
                 case "paused" | "failed":
                     self._runner.submit(Task(str(run.folder), lambda: self._learned(run), lambda _: None))
 
@@ -72,7 +72,7 @@ class Learning:
             TrainingError: the run has no checkpoint yet.
         """
         if not run.best.exists():
-            raise TrainingError("{folder} has learned nothing yet; let it learn, or delete it", folder=run.folder)
+            raise TrainingError("{folder} has no trained weights yet; resume it, or delete it", folder=run.folder)
         run.ask_to_finish()
         with suppress(TrainingError):  # a process that runs it elsewhere sees the request
             self.go_on(run)
@@ -84,7 +84,7 @@ class Learning:
             TrainingError: the run is training, or cannot be removed.
         """
         if self.state(run)["state"] in ("running", "waiting"):
-            raise TrainingError("{folder} is learning; pause it before it is deleted", folder=run.folder)
+            raise TrainingError("{folder} is training; pause it before you delete it", folder=run.folder)
         run.remove()
 
     def close(self, seconds: float) -> bool:

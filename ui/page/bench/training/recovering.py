@@ -58,7 +58,7 @@ class Recovering:
         """
         model = self.bench.open_meter().model
         if not target:
-            raise SettingsError("name how many layers, heads, neurons or channels are to stay; 0 keeps all of them")
+            raise SettingsError("enter how many layers, heads, neurons or channels to keep; 0 keeps all")
         self._require_texts(texts)
         stem = f"{stem_of(model)}-sheared"
         names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
@@ -70,7 +70,7 @@ class Recovering:
 
     def _require_texts(self, texts: Sequence[str]) -> None:
         if not texts:
-            raise TextError("choose what to learn from: the source's own text, the practice texts, or files of yours")
+            raise TextError("choose training text: the source's own text, the practice texts, or your own files")
         for text in texts:
             if _absolute(text) != text or Path(text).is_absolute():  # a path
                 self.bench.reach.require(text)
@@ -121,7 +121,7 @@ class Recovering:
 
     def _delete(self, run: Run) -> None:
         if self.bench.model is not None and self.bench.model.folder == run.folder:
-            raise TrainingError("{folder} is the model that is open; open another one before it is deleted", folder=run.folder)
+            raise TrainingError("{folder} is the open model; open another one before you delete it", folder=run.folder)
         self.learning.remove(run)
 
     def _row(self, run: Run) -> dict[str, Any] | None:
