@@ -144,7 +144,7 @@ def test_a_model_is_sheared_to_a_plan_that_others_read(
         ('{"layers": 4}', ("--update", "often"), "unknown update 'often'"),
         ('{"layers": 4}', ("--references", "many"), "--references is 'many'"),
         ('{"layers": 4}', ("--text", "nowhere.txt"), "nowhere.txt does not exist"),
-        ('{"layers": 4}', ("--length", 4000), "rows of 4000 tokens"),
+        ('{"layers": 4}', ("--length", 4000), "a row has 4000 tokens"),
     ],
 )
 def test_what_cannot_be_sheared_is_refused(
