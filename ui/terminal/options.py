@@ -16,6 +16,7 @@ from engine.jobs import Job, Progress, drain
 from engine.methods.depth.laco import LacoSettings
 from engine.search.settings import SearchSettings, Target
 from engine.types import ModelSource
+from engine.untrusted import ForeignError
 from ui.terminal.derived_options import option
 
 T_ = TypeVar("T_")
@@ -240,3 +241,15 @@ def write_text(text: str, out: Path) -> None:
             write_whole(path, text)
     except (OSError, ValueError) as error:  # a NUL in the name raises ValueError
         raise LayerscopeError(f"{str(out)[:300]!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_written(read: Callable[[Any], T_], value: Any, verb: str) -> T_:
+    """Return what a verb wrote.
+
+    Raises:
+        LayerscopeError: it is something else.
+    """
+    try:
+        return read(value)
+    except ForeignError as error:
+        raise LayerscopeError("this is not what {verb} writes: {reason}", verb=verb, reason=error.message) from error

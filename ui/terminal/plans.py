@@ -73,12 +73,12 @@ def evaluate(
     """Judge a plan beside its source: perplexity, KL divergence, top-1 agreement, with the spread over texts."""
     from engine.judge.evaluation import Judge
     from engine.models.texts import texts_for
-    from ui.text.wire import evaluation_to_json
+    from engine.records import to_json
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
     opened = open_for(chosen, plan, source_of(model, dtype, device, trust))
     judge = Judge(opened, texts, context, stride, tokens)
-    found = evaluation_to_json(shown(judge.judge(chosen)))
+    found = to_json(shown(judge.judge(chosen)))
     write_table(found, "texts", found["texts"], out, form)
 
 
@@ -128,10 +128,10 @@ def search(
     out: Out = None,
 ) -> None:
     """Search for a better plan than the greedy ones, for a target; the best plan after --seconds is written."""
+    from engine.judge.objectives import search_to_json
     from engine.recover.repair.seam_maps import objective_for_repair, repair_best, require_repair
     from engine.search.search import Search, rivals
     from engine.search.targets import layers_for
-    from ui.text.wire import search_to_json
 
     target = Target(keep, parameters, None if gigabytes is None else gigabytes * 1e9, context, batch)
     goal = open_objective(source_of(model, dtype, device, trust), text, tokens, objective, target.checked)
@@ -169,8 +169,7 @@ def sweep(
     """
     from engine.judge.cost import cost_judge
     from engine.search.frontier import require_t_min
-    from engine.search.sweep import Sweep
-    from ui.text.wire import sweep_to_json
+    from engine.search.sweep import Sweep, sweep_to_json
 
     settings = LacoSettings(2, 1, 1.0, lowest, highest, similarity=similarity)  # type: ignore[arg-type]
     SweepSettings(seconds).checked()
@@ -259,9 +258,9 @@ def ablate(
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each judged on held-out text."""
     from engine.judge.evaluation import Judge
     from engine.models.texts import texts_for
+    from engine.search.ablation_rows import ablation_to_json
     from engine.search.ablations import ablate as run
     from engine.search.ablations import require_ablation
-    from ui.text.wire import ablation_to_json
 
     require_ablation(name)
     settings, texts = LacoSettings(c, i, t, lowest, highest, rule, similarity), texts_for(text, "evaluation")  # type: ignore[arg-type]

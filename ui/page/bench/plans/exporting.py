@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ui.page.bench.workbench import Workbench
 
 
 def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, shard: str, name: str, **more: Any) -> None:
-    """Export the chosen plan into a new folder of the export directory; `more` is stored with the plan's known figures.
+    """Export the chosen plan into a new folder of the export directory; `more` adds to what is known of the plan.
 
     Raises:
         ExportError, PlanError: the name or the plan cannot be used.
@@ -22,7 +23,7 @@ def start_export(bench: Workbench, choice: str, threshold: float, dtype: str, sh
     model = bench.open_meter().model
     plan, known = bench.chosen(choice, threshold)
     target, size = free_target(bench, name), parse_size(shard)
-    _submit(bench, lambda: export(model.source, model.folder, plan, target, dtype, size, known | more))
+    _submit(bench, lambda: export(model.source, model.folder, plan, target, dtype, size, replace(known, **more)))
 
 
 def start_gguf(bench: Workbench, choice: str, threshold: float, name: str) -> None:
