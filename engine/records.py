@@ -1,36 +1,64 @@
-"""The JSON of records. A record's is defined beside it, by a pydantic TypeAdapter of the record itself, and read in strict mode.
+"""The JSON of records. A record's JSON is its fields; it is read again by pydantic, in strict mode, into the record itself.
 
-pydantic takes a tenth of a second to import, so that modules which every command imports name this one only inside functions.
+pydantic takes a tenth of a second to import, so this module does it only when something is read.
 """
 
 import json
 import math
-from typing import Annotated, Any, TypeVar
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
-
-from engine.cache import plain
 from engine.untrusted import ForeignError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
-# A float that may be NaN or infinite. JSON has null for both, which is read as NaN.
-Figure = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+class _OrNull:
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(lambda value: math.nan if value is None else value, handler(source))
 
 
-def to_json(adapter: TypeAdapter[T], record: T) -> Any:
-    """Return a record as JSON values."""
-    return plain(adapter.dump_python(record, mode="json", warnings=False))
+class _Count:
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.int_schema(ge=0, lt=2**63)
 
 
-def from_json(adapter: TypeAdapter[T], value: Any) -> T:
-    """Return the record that JSON values describe; keys that it does not have are passed over.
+Figure = Annotated[float, _OrNull()]  # may be NaN or infinite; JSON has null for both, which is read as NaN
+Count = Annotated[int, _Count()]  # 0 or more, of at most 63 bits
+
+
+@cache
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def to_json(record: Any) -> Any:
+    """Return a record as JSON values; figures that are NaN or infinite become None."""
+    from engine.cache import plain
+
+    return plain(asdict(record))
+
+
+def from_json(kind: type[T], value: Any, others: Literal["ignore", "forbid"] = "ignore") -> T:
+    """Return the record of a type that JSON values describe; `others` says what becomes of keys that it does not have.
 
     Raises:
         ForeignError: a value is missing or of another type; the message names it.
     """
+    from pydantic import ValidationError
+
     try:
-        return adapter.validate_json(json.dumps(value), strict=True)
+        return _adapter(kind).validate_json(json.dumps(value), strict=True, extra=others)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = " ".join(map(str, first["loc"]))[:200]

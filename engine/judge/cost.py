@@ -6,12 +6,14 @@ The evaluation texts stay untouched: choosing a plan by these figures fits it to
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.cache import Definition
 from engine.jobs import Job, as_part
 from engine.judge.evaluation import EVALUATION, Evaluation, Judge
 from engine.messages import Message
 from engine.models.texts import BUNDLED, bundled
+from engine.records import to_json
 from engine.types import Model, Plan, TextSet
 
 COST = Definition("cost", 1, (EVALUATION,))
@@ -65,7 +67,7 @@ def practice_texts(calibration: str) -> TextSet:
 
 def cost_of(evaluation: Evaluation) -> Cost:
     """Return the figures of an evaluation that the sliders show."""
-    return Cost(evaluation.ratio, evaluation.ratio_low, evaluation.ratio_high, evaluation.kl)
+    return Cost(evaluation.perplexity.ratio, evaluation.perplexity.interval[0], evaluation.perplexity.interval[1], evaluation.kl)
 
 
 def place_of(ratio: float) -> int:
@@ -76,3 +78,8 @@ def place_of(ratio: float) -> int:
 def level_of(ratio: float) -> str:
     """Return good, fair, poor or broken; NaN is broken."""
     return LEVELS[place_of(ratio)][1]
+
+
+def cost_to_json(cost: Cost | None) -> dict[str, Any] | None:
+    """Return a quick cost; None where there is none or its ratio is no number, and null for each other figure that is none."""
+    return None if cost is None or not math.isfinite(cost.ratio) else to_json(cost)

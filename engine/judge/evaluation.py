@@ -24,7 +24,9 @@ from engine.models.texts import Pack, pack_rows, tokens_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
 from engine.plans.surgery import Mixer
+from engine.records import Count, Figure, from_json
 from engine.types import Model, Plan, TextSet
+from engine.untrusted import ForeignError
 
 EVALUATION = Definition("evaluation", 1)
 CONTEXT = 512
@@ -37,9 +39,9 @@ class Protocol:
 
     texts: str
     fingerprint: str
-    context: int
-    stride: int
-    tokens: int
+    context: Count
+    stride: Count
+    tokens: Count
     bos: bool
 
 
@@ -48,29 +50,47 @@ class TextScore:
     """One text's sums over its `tokens` scored tokens: negative log-likelihoods (nats), KL divergence of the plan from the source, top-1
     agreements, and cosines of the final states. NaN where the plan's states are not finite."""
 
-    tokens: int
-    source_nll: float
-    plan_nll: float
-    kl: float
-    agreement: float
-    cosine: float
+    tokens: Count
+    source_nll: Figure
+    plan_nll: Figure
+    kl: Figure
+    agreement: Figure
+    cosine: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """Perplexity of source and plan, and plan / source with its 95 % interval over texts."""
+
+    source: Figure
+    plan: Figure
+    ratio: Figure
+    interval: tuple[Figure, Figure]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A plan's cost relative to its source. `ratio_low` and `ratio_high` are the 95 % interval of the perplexity ratio over texts; KL is in
-    nats per token; shares are in [0, 1]."""
+    """A plan's cost relative to its source. KL is in nats per token; shares are in [0, 1]."""
 
+    perplexity: Perplexity
+    kl: Figure
+    top1_agreement: Figure
+    cosine: Figure
     protocol: Protocol
-    source_perplexity: float
-    plan_perplexity: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
-    kl: float
-    top1_agreement: float
-    cosine: float
     texts: tuple[TextScore, ...]
+
+
+def evaluation_from_json(value: Any) -> Evaluation:
+    """Return the evaluation that JSON values describe.
+
+    Raises:
+        ForeignError: a value is missing or of another type, or a plan that can be judged lacks a figure.
+    """
+    found = from_json(Evaluation, value, "forbid")
+    figures = (found.perplexity.source, found.perplexity.ratio, found.kl, found.top1_agreement)
+    if not math.isnan(found.perplexity.plan) and any(map(math.isnan, figures)):
+        raise ForeignError("a figure is missing")
+    return found
 
 
 def windows(
@@ -243,16 +263,13 @@ def summary(protocol: Protocol, texts: Sequence[TextScore]) -> Evaluation:
     """Return an evaluation from the texts' sums; the ratio's interval is that of a ratio estimator over texts."""
     tokens = sum(score.tokens for score in texts)
     mean, spread = rise([(score.tokens, score.plan_nll - score.source_nll) for score in texts])
+    source, plan = (exp_of(sum(sums) / tokens) for sums in ([score.source_nll for score in texts], [score.plan_nll for score in texts]))
     return Evaluation(
-        protocol=protocol,
-        source_perplexity=exp_of(sum(score.source_nll for score in texts) / tokens),
-        plan_perplexity=exp_of(sum(score.plan_nll for score in texts) / tokens),
-        ratio=exp_of(mean),
-        ratio_low=exp_of(mean - spread),
-        ratio_high=exp_of(mean + spread),
+        perplexity=Perplexity(source, plan, exp_of(mean), (exp_of(mean - spread), exp_of(mean + spread))),
         kl=sum(score.kl for score in texts) / tokens,
         top1_agreement=sum(score.agreement for score in texts) / tokens,
         cosine=sum(score.cosine for score in texts) / tokens,
+        protocol=protocol,
         texts=tuple(texts),
     )
 

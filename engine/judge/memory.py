@@ -16,6 +16,7 @@ from engine.models.shapes import shape_of
 from engine.plans.description import require_depth, weigh
 from engine.plans.outputs import plan_outputs
 from engine.plans.trimming import form_of
+from engine.records import Count
 from engine.types import Model, Plan
 
 
@@ -101,13 +102,13 @@ class Memory:
     are the tensors of an export in the checkpoint's own dtype. `depth_ratio` is the plan's depth divided by the source's.
     """
 
-    context: int
-    batch: int
-    source_parameters: int
-    plan_parameters: int
-    source_weights: int
-    plan_weights: int
-    source_cache: int
-    plan_cache: int
-    plan_disk: int
+    context: Count
+    batch: Count
+    source_parameters: Count
+    plan_parameters: Count
+    source_weights: Count
+    plan_weights: Count
+    source_cache: Count
+    plan_cache: Count
+    plan_disk: Count
     depth_ratio: float

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from engine.judge.similarity import cosine
 from engine.models.texts import Pack, tokens_in
 from engine.passes.forward import Capture, Trails, capture, normed, resume, run_block
 from engine.passes.logits import KEEP, ROWS, SourceLogs, by_rows, divergence
+from engine.plans.files import plan_to_json
 from engine.plans.surgery import Mixer
 from engine.settings import Registry
 from engine.types import Block, Model, Plan, TextSet
@@ -178,3 +179,14 @@ class Objective:
 def _places(pack: Pack, skips: tuple[int, ...]) -> torch.Tensor:
     """Return the positions [n] of a pack whose next token is scored."""
     return torch.cat([torch.arange(start + skip - 1, stop - 1) for (_, start, stop), skip in zip(pack.spans, skips, strict=True)])
+
+
+def search_to_json(found: Sequence[Found], others: Mapping[str, tuple[float, float]] | None = None) -> dict[str, Any]:
+    """Return a search: the best plan and its score, every improvement on the way, and what others find for as many layers:
+    their scores, and how many times the optimum those are."""
+    best = found[-1]
+    history = [{"score": f.score, "seconds": f.seconds, "forwards": f.forwards, "stage": f.stage} for f in found]
+    answer = {"score": best.score, "depth": best.plan.depth, "plan": plan_to_json(best.plan), "history": history}
+    if others is not None:
+        answer["others"] = {name: {"score": score, "times": ratio} for name, (score, ratio) in others.items()}
+    return answer

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -181,3 +181,21 @@ def weight_distance(model: Model) -> Job[WeightDistance]:
     values = [[measured.get(f"{name} {layer}") or (math.nan, math.nan) for layer in range(pairs)] for name in names]
     relative, cosine = (tuple(tuple(pair[which] for pair in row) for row in values) for which in (0, 1))
     return WeightDistance(names, relative, cosine)
+
+
+def profile_to_json(profile: Profile, weights: WeightDistance) -> dict[str, Any]:
+    """Return a profile as JSON values, with the figures of each layer gathered under "layers"."""
+    depth = len(profile.layers)
+    layers = [asdict(layer) for layer in profile.layers]
+    for index, layer in enumerate(layers):
+        layer["angular_distance"] = {str(span): profile.angular[index][index + span] for span in range(1, depth - index + 1)}
+    return {
+        "similarity": profile.similarity,
+        "similarity_rest": profile.similarity_rest,
+        "angular": profile.angular,
+        "layers": layers,
+        "norms": asdict(profile.norms),
+        "tokens": profile.tokens,
+        "texts": profile.texts,
+        "weight_distance": asdict(weights),
+    }

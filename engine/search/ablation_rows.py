@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.errors import SettingsError
@@ -12,6 +12,7 @@ from engine.judge.similarity import SimilarityMeter
 from engine.methods.analysis import agreement
 from engine.methods.depth.laco import LacoSettings, Proposal, mean_and_spread, propose
 from engine.plans.description import describe
+from engine.plans.files import plan_to_json
 from engine.types import Plan
 
 
@@ -94,7 +95,7 @@ def named(meter: SimilarityMeter, settings: LacoSettings) -> tuple[tuple[str, An
 
 
 def telling_of(name: str, rows: Sequence[Row]) -> Telling:
-    pairs = [(dict(row.measures)[name], row.evaluation.ratio) for row in rows]
+    pairs = [(dict(row.measures)[name], row.evaluation.perplexity.ratio) for row in rows]
     pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
     values = [value for value, _ in pairs] or [math.nan]
     return Telling(name, spearman(pairs), min(values), max(values), len(pairs))
@@ -103,3 +104,29 @@ def telling_of(name: str, rows: Sequence[Row]) -> Telling:
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:
     """Return Spearman's rank correlation; NaN for fewer than three pairs, and if one side is constant."""
     return agreement.spearman(*zip(*pairs, strict=True)) if len(pairs) >= 3 else math.nan
+
+
+def ablation_to_json(ablation: Ablation) -> dict[str, Any]:
+    """Return an ablation with each row's plan; figures that are NaN or infinite are left so."""
+    return {
+        "name": ablation.name,
+        "question": ablation.question,
+        "rows": [_row_to_json(row) for row in ablation.rows],
+        **({"telling": [asdict(entry) for entry in ablation.telling]} if ablation.telling else {}),
+    }
+
+
+def _row_to_json(row: Row) -> dict[str, Any]:
+    judged = row.evaluation
+    return {
+        "label": row.label,
+        "settings": dict(row.settings.items()),
+        "depth": row.depth,
+        "folds": list(row.folds),
+        "similarity": row.similarity,
+        "ratio": judged.perplexity.ratio,
+        "interval": list(judged.perplexity.interval),
+        "kl": judged.kl,
+        "measures": dict(row.measures),
+        "plan": plan_to_json(row.plan),
+    }

@@ -5,13 +5,15 @@ the shapes within the budget by size, the largest first, and measures the first 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.jobs import Job, as_part
+from engine.judge.cost import cost_to_json
 from engine.judge.speed import measure_speed
 from engine.messages import Message
 from engine.methods.analysis.agreement import spearman
+from engine.plans.files import plan_to_json
 from engine.plans.tensor_store import keep_longer
 from engine.search.shapes import Candidate
 from engine.types import Model
@@ -83,3 +85,25 @@ def rankings(found: Sequence[Candidate]) -> tuple[Ranking, ...]:
         return Ranking(name, agree, min(range(len(found)), key=lambda place: by(found[place])))
 
     return tuple(ranking(name, by) for name, by in RANKINGS.items())
+
+
+def shapes_to_json(found: Sequence[Candidate]) -> dict[str, Any]:
+    """Return what `shapes` writes: the candidates as they stand, the measured ones first; by their places which of those no other
+    beats in parameters and cost (the front) and in decode speed and cost; how well rankings would have chosen; the best plan."""
+    order = sorted(found, key=lambda one: one.estimate)
+    by_estimate = {one.shape: rank for rank, one in enumerate(order)}
+    rows = [
+        {
+            "shape": asdict(one.shape),
+            "parameters": one.parameters,
+            "estimate": one.estimate,
+            "by_estimate": by_estimate[one.shape],
+            "by_size": one.by_size,
+            "cost": cost_to_json(one.cost),
+            "speed": None if one.speed is None else asdict(one.speed),
+        }
+        for one in found
+    ]
+    fronts = {"front": front(found, smallest), "fast_front": front(found, fastest)}
+    best = {"plan": plan_to_json(found[0].plan)} if found and found[0].plan else {}
+    return {"shapes": rows, **fronts, "rankings": [asdict(one) for one in rankings(found)], **best}

@@ -8,14 +8,18 @@ exactly.
 
 import math
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Mapped
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress, T, retold
+from engine.judge.cost import Cost, cost_to_json
 from engine.judge.similarity import SimilarityMeter
 from engine.messages import Message
 from engine.methods.depth.laco import LacoSettings, Proposal, propose
+from engine.plans.files import plan_to_json
 from engine.search.runtime_estimate import MapEffort
 from engine.types import Block, Plan
 
@@ -156,3 +160,17 @@ def outwards(steps: Sequence[Step], shown: int) -> tuple[Plan, ...]:
         plan = steps[place].proposal.plan
         plans.setdefault(plan.blocks, plan)
     return tuple(plans.values())
+
+
+def step_to_json(step: Step, costs: Mapped[tuple[Block, ...], Cost] | None = None) -> dict[str, Any]:
+    """Return one step of a T map, with its cost where costs were measured; it is a plan file too."""
+    plan = step.proposal.plan
+    cost = {} if costs is None else {"cost": cost_to_json(costs.get(plan.blocks))}
+    return {"t_from": step.t_from, "t_to": step.t_to, "depth": plan.depth, **cost, "plan": plan_to_json(plan)}
+
+
+def frontier_to_json(frontier: Frontier, costs: Mapped[tuple[Block, ...], Cost] | None = None) -> dict[str, Any]:
+    """Return a T map: the settings all its steps share, the steps from the highest T down, and whether those come down to t_min."""
+    shared = {key: value for key, value in frontier.steps[0].proposal.plan.settings if key != "T"}
+    steps = [step_to_json(step, costs) for step in frontier.steps]
+    return {"settings": {**shared, "t_min": frontier.t_min}, "complete": frontier.complete, "steps": steps}

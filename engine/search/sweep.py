@@ -9,16 +9,18 @@ similarities; plans of the same blocks are measured once.
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
+from typing import Any
 
 from engine.jobs import Job, Progress, retold, within
-from engine.judge.cost import Cost, cost_of
+from engine.judge.cost import Cost, cost_of, cost_to_json
 from engine.judge.evaluation import Judge
 from engine.judge.similarity import SimilarityMeter
 from engine.messages import Message
 from engine.methods.depth.laco import LacoSettings
+from engine.plans.files import plan_to_json
 from engine.plans.rules import RULES
 from engine.search.frontier import require_t_min, step_below
 from engine.search.settings import SweepSettings
@@ -155,3 +157,13 @@ class Sweep:
 def _log_ratio(entry: SweepEntry) -> float:
     ratio = entry.cost.ratio
     return math.log(ratio) if math.isfinite(ratio) and ratio > 0 else math.inf
+
+
+def sweep_to_json(entries: Sequence[SweepEntry]) -> dict[str, Any]:
+    """Return a sweep's plans in their order, each with a setting that gives it; each is a plan file too."""
+    return {"plans": [_entry_to_json(entry) for entry in entries]}
+
+
+def _entry_to_json(entry: SweepEntry) -> dict[str, Any]:
+    setting = {"rule": entry.rule, "C": entry.C, "I": entry.I, "T": entry.T}
+    return {**setting, "depth": entry.plan.depth, "cost": cost_to_json(entry.cost), "plan": plan_to_json(entry.plan)}

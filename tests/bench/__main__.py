@@ -104,7 +104,7 @@ def searches(model: Model) -> None:
     judge, quick = Judge(model, held, limit=6000), Judge(model, held, limit=3000)
 
     def ratio(plan: Plan, by: Judge = judge) -> float:
-        return drain(by.judge(plan)).ratio
+        return drain(by.judge(plan)).perplexity.ratio
 
     scores: dict[int, tuple[float, float, list[Plan], Objective]] = {}
     slow = Objective(model, practice)  # greedy removal goes through each depth on its way to the next

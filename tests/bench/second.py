@@ -58,13 +58,13 @@ def second(row: Row, folder: Path) -> None:
     judge = Judge(model, bundled("english", "evaluation"), limit=20_000)
     packs = practice_packs(model, practice_texts("english"), 20_000)
     whole = untouched(SIZES["num_hidden_layers"])
-    perplexity = drain(judge.judge(whole)).source_perplexity
+    perplexity = drain(judge.judge(whole)).perplexity.source
     print(f"     qwen3, {model.spec.parameters / 1e6:.1f} M parameters, {perplexity:.2f} a byte on held-out text")
 
     def cost(plan: Plan) -> float:
         found = drain(judge.judge(plan))
-        print(f"       x{found.ratio:.3f} [{found.ratio_low:.3f}, {found.ratio_high:.3f}]")
-        return found.ratio
+        print(f"       x{found.perplexity.ratio:.3f} [{found.perplexity.interval[0]:.3f}, {found.perplexity.interval[1]:.3f}]")
+        return found.perplexity.ratio
 
     with for_now():
         for what, kept in (("heads 6 to 2", TrimSettings(heads=2)), ("neurons -75 %", TrimSettings(neurons=88))):

@@ -50,7 +50,7 @@ def sheared(model: Model, row: Row, tokens: int = TOKENS) -> None:
             plan = way()
             took = time.perf_counter() - began
             assert plan is not None
-            found[name] = drain(judge.judge(plan)).ratio
+            found[name] = drain(judge.judge(plan)).perplexity.ratio
         print(f"     6 of 9 heads, 1152 of 1536 neurons, {tokens} tokens, {name}: x{found[name]:.2f}, {took:.0f} s")
     for name in ("Minitron's scores", "our scores, solved again"):
         share = found["sheared"] / found[name]

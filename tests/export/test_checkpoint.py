@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from engine.errors import ExportError, LayerscopeError, PlanError
 from engine.export.checkpoint import export as export_module
 from engine.export.checkpoint.export import DEFAULT_SHARD_BYTES, export, parse_size, verify
+from engine.export.provenance import Calibration, Provenance
 from engine.jobs import Job, Progress, drain
 from engine.judge.similarity import SimilarityMeter
 from engine.methods.depth.laco import LacoSettings, propose
@@ -175,8 +176,9 @@ def test_the_tokenizer_comes_along_and_the_source_is_left_alone(llama: Model, tm
 
 
 def test_the_recipe_is_kept(llama: Model, tmp_path: Path) -> None:
-    provenance = {"settings": {"T": 0.5}, "trials": [], "calibration": {"texts": 3, "fingerprint": "abc"}}
-    record = json.loads((write(llama, MEAN, tmp_path / "out", provenance=provenance) / "layerscope.json").read_text())
+    provenance = {"settings": {"T": 0.5}, "trials": [], "calibration": {"texts": 3, "fingerprint": "abc", "name": "own"}}
+    known = Provenance(settings={"T": 0.5}, trials=(), calibration=Calibration(3, "abc", "own"))
+    record = json.loads((write(llama, MEAN, tmp_path / "out", known=known) / "layerscope.json").read_text())
     assert plan_from_json(record["plan"]) == plan_from_json(record) == MEAN
     assert record["source"] == {"kind": "folder", "name": llama.spec.name, "revision": None, "fingerprint": llama.fingerprint}
     assert record["dtype"] == "float32"
@@ -329,12 +331,11 @@ def test_a_hub_model_is_named_as_the_base(llama: Model, tmp_path: Path) -> None:
 def test_the_card_of_a_laco_plan_tells_its_settings_and_the_last_accepted_similarity(llama: Model, tmp_path: Path) -> None:
     calibration = calibration_of(TEXTS)
     proposal = drain(propose(SimilarityMeter(llama, calibration), LacoSettings(C=2, I=1, T=0.5, lowest=0)))
-    trials = [{"similarity": trial.similarity, "accepted": trial.accepted} for trial in proposal.trials]
-    accepted = [trial["similarity"] for trial in trials if trial["accepted"]]
+    accepted = [trial.similarity for trial in proposal.trials if trial.accepted]
     assert len(accepted) > 1
-    assert not trials[-1]["accepted"]
-    provenance = {"trials": trials, "calibration": {"texts": 3, "fingerprint": calibration.fingerprint}}
-    card = ModelCard.load(write(llama, proposal.plan, tmp_path / "out", provenance=provenance) / "README.md")
+    assert not proposal.trials[-1].accepted
+    known = Provenance(trials=proposal.trials, calibration=Calibration(3, calibration.fingerprint))
+    card = ModelCard.load(write(llama, proposal.plan, tmp_path / "out", known=known) / "README.md")
     assert "rule `reference` (Layer Collapse, arXiv 2402.11187): C = 2, I = 1, T = 0.5, L = 0, H = 6." in card.text
     assert f"(flattened): {accepted[-1]:.4f}." in card.text
     assert f"Calibration: 3 texts, SHA-256 `{calibration.fingerprint}`." in card.text

@@ -1,11 +1,11 @@
 """The card and the report name the method, settings, texts and refits of each part of a plan."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from engine.export.provenance import Provenance
 from engine.export.report.figures import bytes_of
 from engine.export.report.html import _fitted_to, _settings
 from engine.jobs import drain
@@ -67,11 +67,11 @@ def test_the_card_tells_them(three: tuple[Model, Plan], tmp_path: Path) -> None:
 def test_the_card_tells_the_speed_that_was_measured_and_the_weights(three: tuple[Model, Plan], tmp_path: Path) -> None:
     model, plan = three
     speed = drain(measure_speed(model, plan, prompt_tokens=8, new_tokens=2, rounds=2))
-    known = {"speed": asdict(speed), "memory": asdict(memory_of(model, plan, 64))}
-    card = (write(model, plan, tmp_path / "out", provenance=known) / "README.md").read_text(encoding="utf-8")
+    known = Provenance(speed=speed, memory=memory_of(model, plan, 64))
+    card = (write(model, plan, tmp_path / "out", known=known) / "README.md").read_text(encoding="utf-8")
     low, high = speed.decode_range
     assert f"decoding {speed.decode_ratio:.2f} ({low:.2f} to {high:.2f} over 2 rounds), reading a prompt {speed.prefill_ratio:.2f}" in card
-    assert f"Weights: {bytes_of(known['memory']['plan_weights'])}, the source's {bytes_of(model.spec.bytes)}." in card
+    assert f"Weights: {bytes_of(memory_of(model, plan, 64).plan_weights)}, the source's {bytes_of(model.spec.bytes)}." in card
     assert "neither size nor speed changes" in card
 
 

@@ -136,7 +136,7 @@ def test_figures_are_the_records(tiny: Callable[..., Model]) -> None:
         evaluation.protocol.fingerprint[:12],
     ]
     expected += [f"{100 * evaluation.top1_agreement:.1f} %", f"{evaluation.kl:.3g}"]
-    expected += [f"{value:.3g}" for value in (evaluation.source_perplexity, evaluation.plan_perplexity)]
+    expected += [f"{value:.3g}" for value in (evaluation.perplexity.source, evaluation.perplexity.plan)]
     expected += [
         "512 602 no clear difference in speed (0.97× to 1.20×)",  # it lies among the rounds
         "21.2 27.5 1.30× as fast (1.20× to 1.40×)",  # 27.5 / 21.2
@@ -163,7 +163,8 @@ def test_figures_are_the_records(tiny: Callable[..., Model]) -> None:
 
 
 def test_the_cost_is_told_with_the_digits_that_its_interval_supports(tiny: Callable[..., Model]) -> None:
-    evaluation = replace(scores(0.4, 0.5), ratio=1.9832, ratio_low=1.8967, ratio_high=2.0731)
+    evaluation = scores(0.4, 0.5)
+    evaluation = replace(evaluation, perplexity=replace(evaluation.perplexity, ratio=1.9832, interval=(1.8967, 2.0731)))
     others = (("block influence", 3, 50_000, 2.04, 1.63, 2.44), ("broken", 2, 40_000, math.inf, math.nan, math.nan))
     page = report_of(tiny("llama"), evaluation=evaluation, others=others)
     read, drawn = words(page), figures(page)["cost"]
@@ -319,7 +320,7 @@ def test_the_verdict_follows_the_numbers(rises: tuple[float, ...], level: str, h
 def test_the_verdict_knows_one_text_a_broken_source_and_an_untouched_plan() -> None:
     assert "One text gives no confidence interval" in " ".join(verdict(PLAN, scores(0.4))[2])
     assert "(95 %" not in " ".join(verdict(PLAN, scores(0.4))[2])
-    assert "source model itself" in verdict(PLAN, replace(scores(0.4), source_perplexity=math.nan))[1]
+    assert "source model itself" in verdict(PLAN, replace(scores(0.4), perplexity=replace(scores(0.4).perplexity, source=math.nan)))[1]
     assert verdict(PLAN, replace(scores(0.01, 0.02, 0.015), top1_agreement=0.3))[1].endswith("but it predicts other tokens")
     assert verdict(untouched(6), scores(0.0, 0.0))[1] == "Nothing was changed, so nothing is lost"
 

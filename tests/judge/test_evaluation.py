@@ -19,11 +19,11 @@ from engine.measurements import FILE
 from engine.methods.depth.baselines import plan_of_kept
 from engine.models.texts import calibration_of
 from engine.plans.rules import fold_spans, untouched
+from engine.records import to_json
 from engine.types import Block, Model, Plan, TextSet
 from tests.families import tiny_tokenizer
 from tests.naive import merge, remove, token_ids
 from ui.terminal.options import write
-from ui.text.wire import evaluation_to_json
 
 LONG = (
     "The cat sat on the mat, and nobody minded.",
@@ -186,9 +186,9 @@ def test_judges_as_the_plain_loop_does(family: str, context: int, stride: int, n
     sentences = token_ids(model.tokenizer, LONG)
     expected = naive_evaluation(model.network, pruned(model.network, name), sentences, context, stride)
     assert found.protocol.tokens == expected["tokens"] == sum(score.tokens for score in found.texts)
-    assert found.source_perplexity == pytest.approx(math.exp(expected["source"]), rel=1e-4)
-    assert found.plan_perplexity == pytest.approx(math.exp(expected["plan"]), rel=1e-4)
-    assert found.ratio == pytest.approx(math.exp(expected["plan"] - expected["source"]), rel=1e-4)
+    assert found.perplexity.source == pytest.approx(math.exp(expected["source"]), rel=1e-4)
+    assert found.perplexity.plan == pytest.approx(math.exp(expected["plan"]), rel=1e-4)
+    assert found.perplexity.ratio == pytest.approx(math.exp(expected["plan"] - expected["source"]), rel=1e-4)
     assert found.kl == pytest.approx(expected["kl"], rel=1e-4)
     assert found.top1_agreement == pytest.approx(expected["top1"], rel=1e-4)
     assert found.cosine == pytest.approx(expected["cosine"], rel=1e-4)
@@ -201,7 +201,7 @@ def test_capped_logits_are_capped(tiny: Callable[..., Model]) -> None:
     found = drain(Judge(model, calibration_of(LONG), 16, 16).judge(MEAN))
     expected = naive_evaluation(model.network, pruned(model.network, "mean"), token_ids(model.tokenizer, LONG), 16, 16)
     assert found.kl == pytest.approx(expected["kl"], rel=1e-3)
-    assert found.plan_perplexity == pytest.approx(math.exp(expected["plan"]), rel=1e-4)
+    assert found.perplexity.plan == pytest.approx(math.exp(expected["plan"]), rel=1e-4)
 
 
 def test_texts_that_need_several_packs_count_alike(tiny: Callable[..., Model]) -> None:
@@ -211,7 +211,7 @@ def test_texts_that_need_several_packs_count_alike(tiny: Callable[..., Model]) -
     found = drain(judge.judge(DROPPED), told.append)
     assert [progress.fraction for progress in told] == [0.0, 0.5]  # 920 tokens in packs of 512
     once = drain(Judge(model, calibration_of(LONG)).judge(DROPPED))
-    assert (found.kl, found.ratio) == pytest.approx((once.kl, once.ratio), rel=1e-4)
+    assert (found.kl, found.perplexity.ratio) == pytest.approx((once.kl, once.perplexity.ratio), rel=1e-4)
     assert [score.tokens for score in found.texts] == [score.tokens for score in once.texts] * 8
 
 
@@ -230,8 +230,8 @@ def test_the_limit_stops_the_scoring(tiny: Callable[..., Model]) -> None:
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
 def test_the_untouched_plan_costs_nothing(family: str, tiny: Callable[..., Model]) -> None:
     found = drain(Judge(tiny(family), calibration_of(LONG)).judge(untouched(6)))
-    assert (found.ratio, found.ratio_low, found.ratio_high, found.top1_agreement) == (1.0, 1.0, 1.0, 1.0)
-    assert found.plan_perplexity == found.source_perplexity > 1
+    assert (found.perplexity.ratio, *found.perplexity.interval, found.top1_agreement) == (1.0, 1.0, 1.0, 1.0)
+    assert found.perplexity.plan == found.perplexity.source > 1
     assert found.kl == pytest.approx(0, abs=1e-6)
     assert found.cosine == pytest.approx(1, abs=1e-6)
 
@@ -245,8 +245,9 @@ def test_the_interval_is_the_ratio_estimators() -> None:
     mean = 7 / 30  # nats a token that the plan is worse by
     residuals = (5 - 10 * mean) ** 2 + (2 - 20 * mean) ** 2
     spread = 1.96 * math.sqrt(2 / 1 * residuals) / 30
-    assert (found.ratio_low, found.ratio, found.ratio_high) == pytest.approx(tuple(math.exp(mean + s) for s in (-spread, 0, spread)))
-    assert (found.source_perplexity, found.plan_perplexity) == pytest.approx((math.exp(70 / 30), math.exp(77 / 30)))
+    low, high = found.perplexity.interval
+    assert (low, found.perplexity.ratio, high) == pytest.approx(tuple(math.exp(mean + s) for s in (-spread, 0, spread)))
+    assert (found.perplexity.source, found.perplexity.plan) == pytest.approx((math.exp(70 / 30), math.exp(77 / 30)))
     assert (found.kl, found.top1_agreement, found.cosine) == pytest.approx((3 / 30, 25 / 30, 27 / 30))
 
 
@@ -257,28 +258,28 @@ sums_of_texts = st.lists(st.tuples(st.integers(1, 50), st.floats(0, 100), st.flo
 def test_the_interval_holds_the_ratio_and_narrows_with_more_of_the_same(sums: list[tuple[int, float, float]]) -> None:
     scores = [TextScore(tokens, source, plan, 0.0, 0.0, 0.0) for tokens, source, plan in sums]
     once, more = summary(PROTOCOL, scores), summary(PROTOCOL, scores * 4)
-    assert once.ratio_low <= once.ratio <= once.ratio_high
-    assert more.ratio == pytest.approx(once.ratio)
-    assert once.ratio_low <= more.ratio_low * (1 + 1e-9)
-    assert more.ratio_high <= once.ratio_high * (1 + 1e-9)
+    assert once.perplexity.interval[0] <= once.perplexity.ratio <= once.perplexity.interval[1]
+    assert more.perplexity.ratio == pytest.approx(once.perplexity.ratio)
+    assert once.perplexity.interval[0] <= more.perplexity.interval[0] * (1 + 1e-9)
+    assert more.perplexity.interval[1] <= once.perplexity.interval[1] * (1 + 1e-9)
 
 
 def test_equal_texts_leave_no_doubt_and_one_text_says_nothing_of_it(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
     same = drain(Judge(model, calibration_of((LONG[0],) * 4)).judge(DROPPED))
-    assert (same.ratio_low, same.ratio_high) == pytest.approx((same.ratio, same.ratio), rel=1e-5)
+    assert same.perplexity.interval == pytest.approx((same.perplexity.ratio, same.perplexity.ratio), rel=1e-5)
     mixed = drain(Judge(model, calibration_of((LONG[0], LONG[2], LONG[3]))).judge(DROPPED))
-    assert mixed.ratio_low < mixed.ratio * 0.999 < mixed.ratio * 1.001 < mixed.ratio_high
+    assert mixed.perplexity.interval[0] < mixed.perplexity.ratio * 0.999 < mixed.perplexity.ratio * 1.001 < mixed.perplexity.interval[1]
     one = drain(Judge(model, calibration_of(LONG[:1])).judge(DROPPED))
-    assert math.isfinite(one.ratio)
-    assert math.isnan(one.ratio_low)
-    assert math.isnan(one.ratio_high)
+    assert math.isfinite(one.perplexity.ratio)
+    assert math.isnan(one.perplexity.interval[0])
+    assert math.isnan(one.perplexity.interval[1])
 
 
 def test_perplexities_too_large_for_a_number_are_infinite() -> None:
     found = summary(PROTOCOL, (TextScore(1, 1.0, 5000.0, 0.0, 0.0, 0.0), TextScore(1, 1.0, 5000.0, 0.0, 0.0, 0.0)))
-    assert found.plan_perplexity == found.ratio == math.inf
-    assert found.source_perplexity == pytest.approx(math.e)
+    assert found.perplexity.plan == found.perplexity.ratio == math.inf
+    assert found.perplexity.source == pytest.approx(math.e)
 
 
 # --- States that are no numbers ---
@@ -292,8 +293,8 @@ def broken(tiny: Callable[..., Model]) -> Evaluation:
 
 
 def test_states_that_are_not_finite_are_told_as_nan(broken: Evaluation) -> None:
-    assert math.isfinite(broken.source_perplexity)
-    figures = (broken.plan_perplexity, broken.ratio, broken.ratio_low, broken.ratio_high, broken.kl, broken.cosine)
+    assert math.isfinite(broken.perplexity.source)
+    figures = (broken.perplexity.plan, broken.perplexity.ratio, *broken.perplexity.interval, broken.kl, broken.cosine)
     assert all(math.isnan(figure) for figure in figures)
     assert [score.tokens for score in broken.texts] == [len(text) - 1 for text in LONG if len(text) > 1]
 
@@ -303,9 +304,9 @@ def test_nothing_agrees_or_disagrees_where_states_are_not_finite(broken: Evaluat
 
 
 def test_figures_that_do_not_exist_are_null_on_the_terminal(broken: Evaluation, capsys: pytest.CaptureFixture[str]) -> None:
-    write(evaluation_to_json(broken), None)
+    write(to_json(broken), None)
     found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert found["perplexity"]["source"] == broken.source_perplexity
+    assert found["perplexity"]["source"] == broken.perplexity.source
     assert found["perplexity"]["plan"] is found["perplexity"]["ratio"] is found["kl"] is found["cosine"] is None
     assert found["perplexity"]["interval"] == [None, None]
     assert all(text["plan_nll"] is None and text["source_nll"] > 0 for text in found["texts"])
@@ -356,7 +357,7 @@ def test_what_is_broken_is_remembered_as_broken(tiny: Callable[..., Model], fres
     assert again.known(BROKEN)
     found = drain(again.judge(BROKEN))
     assert math.isnan(found.kl)
-    assert found.source_perplexity > 1
+    assert found.perplexity.source > 1
 
 
 def test_asking_for_the_same_meanwhile_is_shared(tiny: Callable[..., Model], fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,8 @@ def test_every_step_of_a_map_is_given_its_cost_on_the_practice_texts(desk: Desk,
     judge = cost_judge(desk.open_meter().model, "english", 900)
     for plan in plans(desk):
         one, expected = found["of"][blocks_key(plan.blocks)], drain(judge.judge(plan))
-        assert (one["ratio"], one["kl"]) == (expected.ratio, expected.kl)
-        assert (one["low"], one["high"]) == (expected.ratio_low, expected.ratio_high)
+        assert (one["ratio"], one["kl"]) == (expected.perplexity.ratio, expected.kl)
+        assert (one["low"], one["high"]) == (expected.perplexity.interval[0], expected.perplexity.interval[1])
     assert found["of"][blocks_key(plans(desk)[0].blocks)]["ratio"] == 1  # nothing is folded at T = 1
     names = {step["name"] for step in json.loads(desk.page.since(0)[1]["fold"]["data"])["steps"]}
     assert names == set(found["of"])  # the page looks a step's cost up by this name
@@ -151,7 +151,7 @@ def test_another_model_has_no_cost_of_the_one_before(desk: Desk, folder: Path, t
     found = told(desk)["of"]
     assert set(found) == {blocks_key(plan.blocks) for plan in plans(desk)}
     for plan in plans(desk):
-        assert found[blocks_key(plan.blocks)]["ratio"] == drain(judge(judged_by, plan)).ratio
+        assert found[blocks_key(plan.blocks)]["ratio"] == drain(judge(judged_by, plan)).perplexity.ratio
 
 
 def test_a_hand_made_plan_and_each_of_its_folds_are_measured_when_made(desk: Desk, folder: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_judged_plan_is_on_the_board_with_what_the_judge_found(desk: Desk) -> 
     (row,) = rows(desk)
     assert desk.model is not None
     found = drain(Judge(desk.model, held, limit=100).judge(fold_spans(DEPTH, [(1, 2)], "reference")))
-    assert row["evaluation"]["perplexity"]["ratio"] == pytest.approx(found.ratio)
+    assert row["evaluation"]["perplexity"]["ratio"] == pytest.approx(found.perplexity.ratio)
     assert row["evaluation"]["protocol"]["texts"] == "held out"
     assert (decode_message(row["label"]), row["depth"]) == ("by hand", DEPTH - 1)
 

@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from engine.errors import ExportError, LayerscopeError, PlanError
+from engine.export.provenance import Calibration
 from engine.export.settings import ExportSettings
 from engine.methods.depth.laco import LacoSettings
 from engine.methods.masks.settings import PruneSettings
@@ -32,8 +33,8 @@ def test_the_plan_chosen_is_the_step_that_holds_t(bench: Workbench) -> None:
     for step in bench.map.steps:
         plan, known = bench.chosen("map", step.t_from)
         assert plan == step.proposal.plan
-        assert [trial["pointer"] for trial in known["trials"]] == [trial.pointer for trial in step.proposal.trials]
-        assert known["calibration"] == {"texts": len(TEXTS), "fingerprint": texts.fingerprint, "name": "three texts"}
+        assert known.trials == step.proposal.trials
+        assert known.calibration == Calibration(len(TEXTS), texts.fingerprint, "three texts")
 
 
 def test_nothing_is_chosen_while_the_map_is_out_of_date(bench: Workbench) -> None:

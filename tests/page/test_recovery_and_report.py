@@ -123,7 +123,8 @@ def worse_after(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def judged(self: Judge, plan: Any) -> Any:
         found = yield from judge(self, plan)
-        return replace(found, ratio=found.ratio * {"worse": 2, "better": 0.5}[change]) if plan.repairs else found
+        ratio = found.perplexity.ratio * {"worse": 2, "better": 0.5}[change]
+        return replace(found, perplexity=replace(found.perplexity, ratio=ratio)) if plan.repairs else found
 
     monkeypatch.setattr(Judge, "judge", judged)
 

@@ -19,13 +19,12 @@ from engine.methods.depth.laco import LacoSettings, Landscape, Proposal, Trial, 
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, fold, fold_spans, untouched
 from engine.search import ablations
-from engine.search.ablation_rows import Ablation, spearman
+from engine.search.ablation_rows import Ablation, ablation_to_json, spearman
 from engine.search.ablations import ABLATIONS, QUESTIONS, ablate, at_once
 from engine.search.frontier import frontier
 from engine.types import Model
 from tests.families import TEXTS
 from tests.naive import cosines, last_states, merge, token_ids
-from ui.text.wire import ablation_to_json
 
 SETTINGS = LacoSettings(C=2, I=2, T=-0.2, lowest=1)
 JUDGED = ("Snow lies on the roofs until March.", "A bridge of stone, older than the town.")
@@ -223,7 +222,7 @@ def test_the_measures_are_held_against_the_perplexity_ratio(found: dict[str, Abl
         entry = next(entry for entry in ablation.telling if entry.measure == name)
         values = tuple(dict(row.measures)[name] for row in mapped)
         assert (entry.lowest, entry.highest, entry.plans) == (min(values), max(values), len(mapped))
-        assert entry.correlation == spearman([(dict(row.measures)[name], row.evaluation.ratio) for row in mapped])
+        assert entry.correlation == spearman([(dict(row.measures)[name], row.evaluation.perplexity.ratio) for row in mapped])
 
 
 def test_of_plans_of_one_depth_the_one_of_the_highest_t_is_taken(meter: SimilarityMeter, judge: Judge) -> None:
@@ -323,7 +322,7 @@ def test_the_terminal_gets_every_row(name: str, found: dict[str, Ablation]) -> N
     assert ("telling" in value) == (name == "acceptance")
     for entry, row in zip(value["rows"], found[name].rows, strict=True):
         assert (entry["label"], entry["depth"], entry["folds"]) == (row.label, row.depth, list(row.folds))
-        assert (entry["similarity"], entry["ratio"], entry["kl"]) == (row.similarity, row.evaluation.ratio, row.evaluation.kl)
+        assert (entry["similarity"], entry["ratio"], entry["kl"]) == (row.similarity, row.evaluation.perplexity.ratio, row.evaluation.kl)
         assert entry["settings"]["C"] == row.settings.C
         assert len(entry["plan"]["blocks"]) == row.depth
 

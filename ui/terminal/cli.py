@@ -33,6 +33,7 @@ from ui.terminal.options import (
     TrustOption,
     open_meter,
     read_plan_file,
+    read_written,
     show_notes,
     shown,
     source_of,
@@ -53,8 +54,8 @@ def _default(context: typer.Context) -> None:
 
 @command(app, PROPOSE)
 def propose(source: Source, settings: LacoSettings, output: Output, calibration: Texts = "english") -> None:
+    from engine.methods.depth.laco import proposal_to_json
     from engine.methods.depth.laco import propose as run
-    from ui.text.wire import proposal_to_json
 
     meter = open_meter(source.parsed(), calibration, settings.checked)
     proposal = shown(run(meter, settings))
@@ -74,8 +75,7 @@ def map_(
 
     It comes down from T = 1, so that Ctrl-C leaves the upper steps written.
     """
-    from engine.search.frontier import Mapping, require_t_min
-    from ui.text.wire import frontier_to_json
+    from engine.search.frontier import Mapping, frontier_to_json, require_t_min
 
     settings = replace(laco, T=1.0)
     require_t_min(t_min)
@@ -114,14 +114,16 @@ def profile(
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
     from engine.judge.similarity import profiled
     from engine.methods.width.minitron import removal_perplexity
-    from engine.passes.profiling import weight_distance
-    from ui.text.wire import profile_to_json
+    from engine.passes.profiling import profile_to_json, weight_distance
 
     meter = open_meter(source.parsed(), calibration)
     measured = shown(profiled(meter))
     weights = shown(weight_distance(meter.model))
     without = shown(removal_perplexity(meter)) if removal else None
-    found = profile_to_json(measured, weights, without)
+    found = profile_to_json(measured, weights)
+    for layer, perplexity in zip(found["layers"], without.removed, strict=True) if without else ():
+        layer["perplexity_without"] = perplexity
+    found["perplexity"] = without.source if without else None
     output.write_table(found, "layers", found["layers"])
 
 
@@ -165,20 +167,24 @@ def _export_safetensors(
 ) -> Any:
     from engine.export.checkpoint.export import export as run
     from engine.export.checkpoint.export import parse_size
+    from engine.export.provenance import Provenance, gains_from_json, trials_from_json
+    from engine.judge.evaluation import evaluation_from_json
     from engine.models.loading import resolve
     from engine.plans.description import require_depth
-    from ui.text.reading import evaluation_from_json, gains_from_json, trials_from_json
 
     shard_bytes = parse_size(asked.shard_size)
     folder, spec = shown(resolve(source))
     show_notes(spec)
     require_depth(chosen, spec.depth)
-    provenance = {"settings": dict(chosen.settings), **({"trials": trials_from_json(kept)} if "trials" in kept else {})}
-    if evaluation is not None:
-        provenance["evaluation"] = evaluation_from_json(read_json(evaluation))
-    if measured is not None:
-        provenance |= gains_from_json(read_json(measured))
-    return shown(run(source, folder, chosen, out, asked.dtype, shard_bytes, provenance))
+    gains = None if measured is None else read_written(gains_from_json, read_json(measured), "measure")
+    known = Provenance(
+        settings=dict(chosen.settings),
+        trials=read_written(trials_from_json, kept, "propose") if "trials" in kept else None,
+        evaluation=None if evaluation is None else read_written(evaluation_from_json, read_json(evaluation), "evaluate"),
+        speed=gains.speed if gains else None,
+        memory=gains.memory if gains else None,
+    )
+    return shown(run(source, folder, chosen, out, asked.dtype, shard_bytes, known))
 
 
 @command(app)

@@ -110,9 +110,8 @@ def shapes(
     from engine.judge.objectives import Objective
     from engine.models.texts import texts_for
     from engine.plans.tensor_store import for_now
-    from engine.search.candidates import keep_fronts, timed
+    from engine.search.candidates import keep_fronts, shapes_to_json, timed
     from engine.search.shapes import search_shapes, searched
-    from ui.text.wire import shapes_to_json
 
     budget = parse_count(params)
     opened, _, packs = _open(source.parsed(), None, text, tokens)

@@ -14,6 +14,7 @@ import typer
 from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress, drain
 from engine.types import ModelSource
+from engine.untrusted import ForeignError
 
 T_ = TypeVar("T_")
 Check = Callable[[int], object]  # gets the depth before weights are read; may raise
@@ -251,3 +252,15 @@ def write_text(text: str, out: Path) -> None:
             write_whole(path, text)
     except (OSError, ValueError) as error:  # a NUL in the name raises ValueError
         raise LayerscopeError(f"{str(out)[:300]!r} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def read_written(read: Callable[[Any], T_], value: Any, verb: str) -> T_:
+    """Return what a verb wrote.
+
+    Raises:
+        LayerscopeError: it is something else.
+    """
+    try:
+        return read(value)
+    except ForeignError as error:
+        raise LayerscopeError("this is not what {verb} writes: {reason}", verb=verb, reason=error.message) from error

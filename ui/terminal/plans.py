@@ -49,11 +49,11 @@ def evaluate(
 ) -> None:
     from engine.judge.evaluation import Judge
     from engine.models.texts import texts_for
-    from ui.text.wire import evaluation_to_json
+    from engine.records import to_json
 
     chosen, texts = read_plan_file(plan), texts_for(text, "evaluation")
     judge = Judge(open_for(chosen, plan, source.parsed()), texts, asked.context, asked.stride, asked.tokens)
-    found = evaluation_to_json(shown(judge.judge(chosen)))
+    found = to_json(shown(judge.judge(chosen)))
     output.write_table(found, "texts", found["texts"])
 
 
@@ -87,10 +87,10 @@ def search(
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
 ) -> None:
+    from engine.judge.objectives import search_to_json
     from engine.recover.repair.seam_maps import objective_for_repair, repair_best, require_repair
     from engine.search.search import Search, rivals
     from engine.search.targets import layers_for
-    from ui.text.wire import search_to_json
 
     target = replace(target, bytes=None if gigabytes is None else gigabytes * 1e9)
     goal = open_objective(source.parsed(), text, tokens, asked.objective, target.checked)
@@ -118,8 +118,7 @@ def sweep(
 ) -> None:
     from engine.judge.cost import cost_judge
     from engine.search.frontier import require_t_min
-    from engine.search.sweep import Sweep
-    from ui.text.wire import sweep_to_json
+    from engine.search.sweep import Sweep, sweep_to_json
 
     settings = replace(laco, C=2, I=1, T=1.0)
     asked.checked()
@@ -173,9 +172,9 @@ def ablate(
     """Run one of the LaCo paper's ablations: plans that differ in one thing, each evaluated on held-out text."""
     from engine.judge.evaluation import Judge
     from engine.models.texts import texts_for
+    from engine.search.ablation_rows import ablation_to_json
     from engine.search.ablations import ablate as run
     from engine.search.ablations import require_ablation
-    from ui.text.wire import ablation_to_json
 
     require_ablation(name)
     texts = texts_for(text, "evaluation")

@@ -92,8 +92,8 @@ def report(
     judge = Judge(opened, texts, limit=tokens)
     judged, others = shown(judge.judge(chosen)), []
     for label, rival in rivals:
-        cost = shown(judge.judge(rival))
-        others.append((label, rival.depth, weigh(opened.spec, rival)[0], cost.ratio, cost.ratio_low, cost.ratio_high))
+        cost = shown(judge.judge(rival)).perplexity
+        others.append((label, rival.depth, weigh(opened.spec, rival)[0], cost.ratio, *cost.interval))
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
     seen = shown(profiled(meter))
     scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]

@@ -16,7 +16,7 @@ _SETTINGS = {name: f"settings.{name}" for name in ("rule", "C", "I", "T")}
 _COST = {"ratio": "cost.ratio", "ratio_low": "cost.low", "ratio_high": "cost.high", "kl": "cost.kl"}
 _PROTOCOL = {f"judged_{name}": f"evaluation.protocol.{name}" for name in ("texts", "tokens", "context", "stride", "bos")}
 
-# A kind of table is its columns, each with the path of its value in a record as ui/text/wire.py writes it. A path that ends
+# A kind of table is its columns, each with the path of its value in a record as the engine writes it. A path that ends
 # in * gives one column per entry of a mapping, under the entry's name.
 COLUMNS: dict[str, dict[str, str]] = {
     "board": {

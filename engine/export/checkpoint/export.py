@@ -19,6 +19,7 @@ from engine.export.checkpoint import compatibility
 from engine.export.checkpoint.target import appearing, require_disk, require_free, set_aside
 from engine.export.lineage import hub_id, lineage_of, pruned
 from engine.export.mergekit import mergekit_config
+from engine.export.provenance import UNKNOWN, Provenance, provenance_to_json
 from engine.export.report.card import model_card
 from engine.jobs import Job, Progress, in_fresh_process
 from engine.messages import Message
@@ -57,14 +58,13 @@ def export(
     target: Path,
     dtype: str = "auto",
     shard_bytes: int = DEFAULT_SHARD_BYTES,
-    provenance: dict[str, Any] | None = None,
+    known: Provenance = UNKNOWN,
 ) -> Job[ExportReport]:
     """Write the checkpoint of a plan from the safetensors in `folder`, and check it in a fresh process.
 
     Tensors of single-source blocks are copied byte for byte; sums are computed in float32 and cast. Memory holds only a few tensors at a
     time. `target` must not exist; it appears only when complete and checked. A checkpoint that fails a check is kept next to it as
-    NAME.failed; checks that could not run are listed in the model card. `provenance` (settings, trials, calibration set) is stored in
-    layerscope.json.
+    NAME.failed; checks that could not run are listed in the model card. `known` is stored in layerscope.json.
 
     Raises:
         ExportError: the target exists or cannot be written, or a file to copy is a link to outside `folder`.
@@ -92,8 +92,8 @@ def export(
             )
         new_config.dtype = config.dtype if dtype == "auto" else getattr(torch, dtype)
         new_config.save_pretrained(partial)
-        record = record_of(source, spec, plan, fingerprint, folder, new_config.dtype, provenance or {})
-        notes = furnish(partial, source, folder, spec, plan, companions, record, new_config)
+        record = record_of(source, spec, plan, fingerprint, folder, new_config.dtype, provenance_to_json(known))
+        notes = furnish(partial, source, folder, spec, plan, companions, record, new_config, known)
         name = (hub_id(source) or spec.name) + (f"@{source.revision}" if source.revision else "")
         if merge := mergekit_config(plan, name, record["dtype"]):
             (partial / "mergekit.yml").write_text(merge, encoding="utf-8")
@@ -129,6 +129,7 @@ def furnish(
     companions: Sequence[Path],
     record: dict[str, Any],
     config: Any,
+    known: Provenance = UNKNOWN,
 ) -> tuple[Check, ...]:
     """Add to a checkpoint's weights and config the tokenizer's files, the record and the card; return notes about them."""
     for path in companions:
@@ -145,7 +146,7 @@ def furnish(
     }
     notes = _cleaned_generation_config(partial, config)
     (partial / "layerscope.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    (partial / "README.md").write_text(model_card(source, folder, spec, plan, record), encoding="utf-8")
+    (partial / "README.md").write_text(model_card(source, folder, spec, plan, record, known), encoding="utf-8")
     return notes
 
 
@@ -226,16 +227,16 @@ def _forget_code(partial: Path) -> None:
 
 
 def record_of(
-    source: ModelSource, spec: ModelSpec, plan: Plan, fingerprint: str, folder: Path, dtype: torch.dtype, provenance: dict[str, Any]
+    source: ModelSource, spec: ModelSpec, plan: Plan, fingerprint: str, folder: Path, dtype: torch.dtype, more: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the content of a checkpoint's layerscope.json."""
+    """Return the content of a checkpoint's layerscope.json; `more` is added to it."""
     return {
         "layerscope": 1,
         "plan": plan_to_json(plan),
         "source": {"kind": source.kind, "name": spec.name, "revision": source.revision, "fingerprint": fingerprint},
         "lineage": [*lineage_of(source, folder, spec, fingerprint), pruned(plan)],
         "dtype": str(dtype).removeprefix("torch."),
-        **provenance,
+        **more,
         "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

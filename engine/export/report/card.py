@@ -1,12 +1,15 @@
 """The model card of an exported checkpoint."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from engine.export.lineage import base_model, before, learned, sentences_of
+from engine.export.provenance import Provenance
 from engine.export.report.figures import bytes_of
+from engine.judge.evaluation import Evaluation
 from engine.models.checks.accounting import patterns
 from engine.models.sources import lies_within
 from engine.models.texts import assets_folder
@@ -18,14 +21,16 @@ from engine.untrusted import text_in
 _INHERITED = ("license", "license_name", "license_link", "language")
 
 
-def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, record: dict[str, Any]) -> str:
-    """Return the text of README.md: the model's origin, what was folded under which rule, and what was not done.
+def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, record: dict[str, Any], known: Provenance) -> str:
+    """Return the text of README.md: the model's origin, what was folded under which rule, and what was not done. `record` is the
+    content of layerscope.json.
 
     `base_model` is named only if it is known to be a Hub id; licence and language come from the source's own card.
     """
     base = base_model(source, folder)
     inherited = {"license": "apache-2.0", "language": "en"} if source.kind == "demo" else _from_card(folder)
-    results = _results(record.get("evaluation"))
+    evaluation = known.evaluation if known.evaluation and math.isfinite(known.evaluation.perplexity.plan) else None
+    results = _results(evaluation)
     data = ModelCardData(
         model_name=f"{spec.name}, {plan.depth} layers" if results else None,
         eval_results=results or None,
@@ -37,7 +42,7 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
         **inherited,
     )
     settings, lineage = dict(plan.settings), record["lineage"]
-    accepted = [trial["similarity"] for trial in record.get("trials", ()) if trial["accepted"]]
+    accepted = [trial.similarity for trial in known.trials or () if trial.accepted]
     template = (assets_folder() / "model_card.md.j2").read_text(encoding="utf-8")
     card = ModelCard.from_template(
         data,
@@ -56,11 +61,11 @@ def model_card(source: ModelSource, folder: Path, spec: ModelSpec, plan: Plan, r
         left_out=patterns(record["left_out"]),
         oldest=record["oldest_transformers"],
         spec=spec,
-        similarity=record.get("similarity", accepted[-1] if accepted else None),
-        calibration=record.get("calibration"),
-        evaluation=record.get("evaluation"),
-        speed=record.get("speed"),
-        memory=record.get("memory"),
+        similarity=accepted[-1] if accepted and math.isfinite(accepted[-1]) else None,
+        calibration=known.calibration,
+        evaluation=evaluation,
+        speed=known.speed,
+        memory=known.memory,
         bytes_of=bytes_of,
         fingerprint=record["source"]["fingerprint"],
         versions=record["versions"],
@@ -75,24 +80,24 @@ def _tags(plan: Plan) -> list[str]:
     return ["pruned", *named, *(["laco"] if plan.method == "laco" else [])]
 
 
-def _results(evaluation: dict[str, Any] | None) -> list[EvalResult]:
-    """Return the model-index: the plan's measured cost with texts and protocol. Broken plans get none."""
-    if evaluation is None or evaluation["perplexity"]["plan"] is None:
+def _results(evaluation: Evaluation | None) -> list[EvalResult]:
+    """Return the model-index: the plan's measured cost with texts and protocol."""
+    if evaluation is None:
         return []
-    protocol = evaluation["protocol"]
-    how = f"{protocol['tokens']} tokens, windows of {protocol['context']}, stride {protocol['stride']}"
+    protocol = evaluation.protocol
+    how = f"{protocol.tokens} tokens, windows of {protocol.context}, stride {protocol.stride}"
     measured = {
-        "perplexity": evaluation["perplexity"]["plan"],
-        "perplexity of the source": evaluation["perplexity"]["source"],
-        "KL divergence from the source (nats a token)": evaluation["kl"],
-        "top-1 agreement with the source": evaluation["top1_agreement"],
+        "perplexity": evaluation.perplexity.plan,
+        "perplexity of the source": evaluation.perplexity.source,
+        "KL divergence from the source (nats a token)": evaluation.kl,
+        "top-1 agreement with the source": evaluation.top1_agreement,
     }
     return [
         EvalResult(
             task_type="text-generation",
             dataset_type="text",
-            dataset_name=f"{protocol['texts']} ({how})",
-            dataset_revision=protocol["fingerprint"],
+            dataset_name=f"{protocol.texts} ({how})",
+            dataset_revision=protocol.fingerprint,
             metric_type="perplexity" if name.startswith("perplexity") else name,
             metric_name=name,
             metric_value=value,

@@ -30,10 +30,10 @@ def verdict(plan: Plan, evaluation: Evaluation | None, say: Say = in_english) ->
 
 def _broken(e: Evaluation, say: Say) -> tuple[str, ...] | None:
     """Return a headline and sentences if the ratio is not a finite number, else None."""
-    if not math.isfinite(e.source_perplexity):
+    if not math.isfinite(e.perplexity.source):
         headline = say("No verdict: the source model itself fails on these texts")
         return headline, say("Its perplexity is not a finite number.")
-    if math.isnan(e.plan_perplexity) or math.isnan(e.ratio):
+    if math.isnan(e.perplexity.plan) or math.isnan(e.perplexity.ratio):
         bad = sum(not math.isfinite(text.plan_nll) for text in e.texts)
         why = say(
             "On {bad} of {all} texts the smaller model produces values that are not numbers (NaN), so it cannot be used.",
@@ -41,20 +41,20 @@ def _broken(e: Evaluation, say: Say) -> tuple[str, ...] | None:
             all=len(e.texts),
         )
         return say("The plan is broken"), why, say("Choose another plan.")
-    if math.isinf(e.plan_perplexity):
+    if math.isinf(e.perplexity.plan):
         return say("The plan is broken"), say("Its perplexity is too large to write as a number."), say("Choose another plan.")
     return None
 
 
 def _level(plan: Plan, e: Evaluation, say: Say) -> tuple[str, str]:
-    level, headline = next((level, say(words)) for limit, level, words in LEVELS if e.ratio <= limit)
+    level, headline = next((level, say(words)) for limit, level, words in LEVELS if e.perplexity.ratio <= limit)
     facts = _has_interval(e)
     if plan.depth == plan.source_depth and all(block.untouched for block in plan.blocks):
         headline = say("Nothing was changed, so nothing is lost")
-    elif facts and e.ratio_high < 1.0:
+    elif facts and e.perplexity.interval[1] < 1.0:
         headline = say("It predicts these texts better than its source, which is unusual: check it on others")
-    elif facts and e.ratio_low <= 1.0 < e.ratio_high:
-        close = e.ratio_high <= LEVELS[1][0]
+    elif facts and e.perplexity.interval[0] <= 1.0 < e.perplexity.interval[1]:
+        close = e.perplexity.interval[1] <= LEVELS[1][0]
         level = "good" if close else "fair"
         headline = say("On these texts it does not differ measurably from its source") if close else say("No verdict: too few texts")
     if level == "good" and e.top1_agreement < 0.5:  # perplexity alone would approve a model with different predictions
@@ -63,8 +63,8 @@ def _level(plan: Plan, e: Evaluation, say: Say) -> tuple[str, str]:
 
 
 def _explained(e: Evaluation, say: Say) -> tuple[str, ...]:
-    unsure = spread(e.ratio, e.ratio_low, e.ratio_high)
-    facts = {"source": number(e.source_perplexity), "plan": number(e.plan_perplexity), "ratio": number(e.ratio, unsure)}
+    unsure = spread(e.perplexity.ratio, e.perplexity.interval[0], e.perplexity.interval[1])
+    facts = {"source": number(e.perplexity.source), "plan": number(e.perplexity.plan), "ratio": number(e.perplexity.ratio, unsure)}
     agree = say("Both models predict the same next token at {share} of positions.", share=say(percent(e.top1_agreement)))
     if not _has_interval(e):
         lead = say(
@@ -73,7 +73,7 @@ def _explained(e: Evaluation, say: Say) -> tuple[str, ...]:
             **facts,
         )
         return lead, say("One text gives no confidence interval; evaluate on more texts."), agree
-    facts |= {"low": number(e.ratio_low, unsure), "high": number(e.ratio_high, unsure)}
+    facts |= {"low": number(e.perplexity.interval[0], unsure), "high": number(e.perplexity.interval[1], unsure)}
     lead = say(
         "At each token the source is, on average, as uncertain as a choice among {source} continuations (its "
         "perplexity); the smaller model among {plan}, {ratio} times as many (95 % confidence interval: {low} to {high} "
@@ -84,7 +84,7 @@ def _explained(e: Evaluation, say: Say) -> tuple[str, ...]:
 
 
 def _has_interval(e: Evaluation) -> bool:
-    return not math.isnan(e.ratio_low) and not math.isnan(e.ratio_high)
+    return not math.isnan(e.perplexity.interval[0]) and not math.isnan(e.perplexity.interval[1])
 
 
 # --- gains ---

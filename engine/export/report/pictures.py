@@ -83,7 +83,7 @@ def charts(profile: Profile, plan: Plan, evaluation: Evaluation | None, frontier
     if evaluation is not None:
         rises = [((text.plan_nll - text.source_nll) / text.tokens, text.tokens) for text in evaluation.texts]
         shown["texts"] = [{"ratio": math.exp(min(rise, 700.0)), "tokens": tokens} for rise, tokens in rises]
-        shown |= {"ratio": evaluation.ratio, "low": evaluation.ratio_low, "high": evaluation.ratio_high}
+        shown |= {"ratio": evaluation.perplexity.ratio, "low": evaluation.perplexity.interval[0], "high": evaluation.perplexity.interval[1]}
     if frontier is not None:
         shown["steps"] = [{"from": step.t_from, "to": step.t_to, "depth": step.proposal.plan.depth} for step in frontier.steps]
         shown["chosen"] = next((i for i, step in enumerate(frontier.steps) if step.proposal.plan.blocks == plan.blocks), None)
@@ -100,7 +100,9 @@ def cost_against_size(
     """
     units = ((1e9, say("billions of parameters")), (1e6, say("millions of parameters")), (1.0, say("parameters")))
     unit, axis = next(known for known in units if spec.parameters >= known[0])
-    own = None if evaluation is None else (evaluation.ratio, evaluation.ratio_low, evaluation.ratio_high)
+    own = (
+        None if evaluation is None else (evaluation.perplexity.ratio, evaluation.perplexity.interval[0], evaluation.perplexity.interval[1])
+    )
     points = [(None, plan.depth, weigh(spec, plan)[0], *own)] if own else []
     shown = [
         {"label": label, "depth": depth, "size": parameters / unit, "ratio": ratio, "low": low, "high": high}

@@ -9,14 +9,16 @@ code's clamp `if lay >= len(layers)` cannot take effect: a fold at l leaves at l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import SettingsError
 from engine.jobs import Job, Progress
 from engine.messages import Message
+from engine.plans.files import plan_to_json
 from engine.plans.rules import RULES, fold, untouched
+from engine.records import Count, Figure
 from engine.settings import Action, control
 from engine.types import Plan, SimilarityDefinition
 
@@ -33,13 +35,13 @@ class Trial:
     `similarity` is the mean over texts, `spread` their standard deviation.
     """
 
-    step: int
-    pointer: int
-    absorbed: int
-    similarity: float
-    spread: float
+    step: Count
+    pointer: Count
+    absorbed: Count
+    similarity: Figure
+    spread: Figure
     accepted: bool
-    depth_after: int
+    depth_after: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,16 @@ def landscape(
             row[base], _ = mean_and_spread(meter.measure(candidate, base), definition)
         rows.append(tuple(row))
     return Landscape(rule, definition, widths, tuple(rows))
+
+
+def proposal_to_json(proposal: Proposal) -> dict[str, Any]:
+    """Return a proposal: settings, trials, depth, plan."""
+    return {
+        "settings": dict(proposal.plan.settings),
+        "trials": [asdict(trial) for trial in proposal.trials],
+        "depth": proposal.plan.depth,
+        "plan": plan_to_json(proposal.plan),
+    }
 
 
 PROPOSE = Action("propose", "Run Layer Collapse (Algorithm 1) at one T and write every trial and the plan.", LacoSettings)

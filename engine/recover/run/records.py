@@ -4,8 +4,6 @@ yet is left out."""
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
-
 from engine.corpus.settings import Update, WritingSettings
 from engine.records import Figure, from_json, to_json
 from engine.recover.distill.heldout import Gap, Sums
@@ -102,12 +100,9 @@ class ShearingRecord:
         return self.shear, self.target, self.text, self.settings
 
 
-_LEARNING, _SHEARING = TypeAdapter(LearningRecord), TypeAdapter(ShearingRecord)
-
-
 def run_to_json(record: LearningRecord | ShearingRecord) -> dict[str, Any]:
     """Return the content of run.json."""
-    found = to_json(_LEARNING, record) if isinstance(record, LearningRecord) else to_json(_SHEARING, record)
+    found = to_json(record)
     unknown = {field.name for field in fields(record) if field.default is not MISSING and getattr(record, field.name) == field.default}
     return {key: value for key, value in found.items() if key not in unknown}
 
@@ -118,4 +113,6 @@ def run_from_json(value: Any) -> LearningRecord | ShearingRecord:
     Raises:
         ForeignError: a value is missing or of another type.
     """
-    return from_json(_SHEARING, value) if isinstance(value, dict) and "shear" in value else from_json(_LEARNING, value)
+    if isinstance(value, dict) and "shear" in value:
+        return from_json(ShearingRecord, value)
+    return from_json(LearningRecord, value)

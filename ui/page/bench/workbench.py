@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from engine.errors import PlanError, SettingsError
+from engine.export.provenance import Calibration, Provenance
 from engine.jobs import Job, Progress, retold
 from engine.messages import Message
 from engine.methods.depth.laco import LacoSettings, Landscape, landscape
@@ -17,7 +17,6 @@ from engine.types import Plan
 from ui.page import charts
 from ui.page.bench.opening import Coming
 from ui.page.bench.shown import Shown
-from ui.text.wire import trial_to_json
 
 T_MIN = 0.5
 SHARE = 0.8  # Search's default target as a share of a newly opened model's layers and parameters
@@ -209,16 +208,14 @@ class Workbench(Shown):
 
     # --- export ---
 
-    def chosen(self, choice: str, threshold: float) -> tuple[Plan, dict[str, Any]]:
+    def chosen(self, choice: str, threshold: float) -> tuple[Plan, Provenance]:
         """Return the plan shown on the page, and its provenance.
 
         Raises:
             PlanError: the map for these settings is not ready, or there is no such plan.
         """
         model = self.open_meter().model
-        known: dict[str, Any] = {
-            "calibration": {"texts": len(self.texts.texts), "fingerprint": self.texts.fingerprint, "name": self.texts.name}
-        }
+        known = Provenance(calibration=Calibration(len(self.texts.texts), self.texts.fingerprint, self.texts.name))
         if choice in ("hand-made", "file", "found"):
             plan = {"hand-made": self.hand, "file": self.file, "found": self.found}[choice]
             if plan is None:
@@ -231,4 +228,4 @@ class Workbench(Shown):
             raise PlanError("the T map for these settings is not ready yet; wait for it, or cancel and choose others")
         proposal = step.proposal
         require_depth(proposal.plan, model.spec.depth)
-        return proposal.plan, {**known, "trials": [trial_to_json(trial) for trial in proposal.trials]}
+        return proposal.plan, replace(known, trials=proposal.trials)

@@ -14,13 +14,16 @@ from engine.export.lineage import lineage_of
 from engine.export.report.html import report_html
 from engine.export.report.pictures import Other
 from engine.jobs import Job, Progress, as_part
-from engine.judge.evaluation import Evaluation, Judge
+from engine.judge.evaluation import Evaluation, Judge, evaluation_from_json
+from engine.judge.memory import Memory
 from engine.judge.similarity import blocks_key, profiled
+from engine.judge.speed import Speed
 from engine.messages import Message, decode_message, encode_messages
 from engine.methods.depth.laco import mean_and_spread
 from engine.plans.description import weigh
 from engine.plans.files import plan_from_json
-from engine.search.ablation_rows import Ablation
+from engine.records import from_json
+from engine.search.ablation_rows import Ablation, ablation_to_json
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Plan, TextSet
 from ui.page.bench.board import Board, by_protocol
@@ -29,7 +32,6 @@ from ui.page.bench.plans.timing import Timing
 from ui.page.bench.workbench import Workbench
 from ui.text.messages import method_title, translator
 from ui.text.tables import ON_BOARD, sheet, table
-from ui.text.wire import ablation_to_json
 
 
 class Comparison:
@@ -140,9 +142,14 @@ class Comparison:
         self.bench.page.put("fold", "judged", json.dumps(ratios))
 
     def known_of(self, plan: Plan) -> dict[str, Any]:
-        """Return a plan's known cost, speed and memory, as an export stores them."""
+        """Return a plan's known cost, speed and memory, as the fields of a provenance."""
         found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
-        return {**({"evaluation": found} if found else {}), **self.timing.of(plan)}
+        gains = self.timing.of(plan)
+        return {
+            **({"evaluation": evaluation_from_json(found)} if found else {}),
+            **({"speed": from_json(Speed, gains["speed"])} if "speed" in gains else {}),
+            **({"memory": from_json(Memory, gains["memory"])} if "memory" in gains else {}),
+        }
 
     def report(
         self, choice: str, threshold: float, texts: TextSet, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any
@@ -163,7 +170,7 @@ class Comparison:
             yield from self._measuring(board, plan, label, wanted)
             entry, found = board.entries().get(name, {}), (yield from judge.judge(plan))
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]
-            facts = {"trials": len(known.get("trials", ())), "similarity": similarity, "versions": versions()}
+            facts = {"trials": len(known.trials or ()), "similarity": similarity, "versions": versions()}
             facts |= {"calibration": meter.calibration, "evaluation": texts}
             measured: dict[str, Any] = {field: entry.get(field) for field in ("samples", "speed", "memory", "tasks")}
             described: dict[str, Any] = {"facts": facts, "others": self._beside(board, name, found, language), "language": language}

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def start_export(bench: Workbench, choice: str, threshold: float, asked: ExportS
     model = bench.open_meter().model
     plan, known = bench.chosen(choice, threshold)
     target, size = free_target(bench, name), parse_size(asked.shard_size)
-    _submit(bench, lambda: export(model.source, model.folder, plan, target, asked.dtype, size, known | more))
+    _submit(bench, lambda: export(model.source, model.folder, plan, target, asked.dtype, size, replace(known, **more)))
 
 
 def start_gguf(bench: Workbench, choice: str, threshold: float, name: str) -> None:

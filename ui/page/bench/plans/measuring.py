@@ -1,7 +1,6 @@
 """Measurements of a plan. Each is a job that returns the fields of its row on the board."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from engine.errors import LayerscopeError
@@ -11,8 +10,8 @@ from engine.judge.generation import PROMPTS, generate_beside, verdict
 from engine.judge.memory import memory_of
 from engine.judge.speed import measure_speed
 from engine.judge.tasks import run_tasks
+from engine.records import to_json
 from engine.types import Model, Plan
-from ui.text.wire import evaluation_to_json
 
 Measurement = Callable[[], Job[dict[str, Any]]]
 
@@ -21,7 +20,7 @@ def cost(judge: Judge, plan: Plan) -> Measurement:
     """Return the measurement of the plan's cost on the judge's texts."""
 
     def job() -> Job[dict[str, Any]]:
-        return {"evaluation": evaluation_to_json((yield from judge.judge(plan)))}
+        return {"evaluation": to_json((yield from judge.judge(plan)))}
 
     return job
 
@@ -29,23 +28,23 @@ def cost(judge: Judge, plan: Plan) -> Measurement:
 def _samples(model: Model, plan: Plan) -> Measurement:
     def job() -> Job[dict[str, Any]]:
         samples = yield from generate_beside(model, plan, PROMPTS)
-        return {"samples": [asdict(sample) for sample in samples], "verdict": verdict(samples)}
+        return {"samples": [to_json(sample) for sample in samples], "verdict": verdict(samples)}
 
     return job
 
 
 def _speed(model: Model, plan: Plan, **cache: int) -> Measurement:
-    memory = asdict(memory_of(model, plan, **cache))  # before the job, because it may raise
+    memory = to_json(memory_of(model, plan, **cache))  # before the job, because it may raise
 
     def job() -> Job[dict[str, Any]]:
-        return {"speed": asdict((yield from measure_speed(model, plan))), "memory": memory}
+        return {"speed": to_json((yield from measure_speed(model, plan))), "memory": memory}
 
     return job
 
 
 def _tasks(model: Model, plan: Plan, **which: Any) -> Measurement:
     def job() -> Job[dict[str, Any]]:
-        return {"tasks": [asdict(score) for score in (yield from run_tasks(model, plan, **which))]}
+        return {"tasks": [to_json(score) for score in (yield from run_tasks(model, plan, **which))]}
 
     return job
 

@@ -11,13 +11,12 @@ from engine.judge.cost import place_of, practice_texts
 from engine.judge.objectives import Objective
 from engine.judge.similarity import blocks_key
 from engine.plans.tensor_store import for_now, keep_longer
-from engine.search.candidates import keep_fronts, timed
+from engine.search.candidates import keep_fronts, shapes_to_json, timed
 from engine.search.settings import ShapesSettings
 from engine.search.shapes import Candidate, search_shapes, searched, shaped
 from engine.types import Model, Plan, Shape
 from ui.page.bench.lab.base import Lab
 from ui.text.tables import COLUMNS, sheet, table
-from ui.text.wire import shapes_to_json
 
 
 class Shaping(Lab):

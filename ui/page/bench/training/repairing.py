@@ -10,13 +10,13 @@ from engine.judge.cost import practice_texts
 from engine.judge.evaluation import Evaluation
 from engine.judge.objectives import Objective
 from engine.messages import Message
+from engine.records import to_json
 from engine.recover.repair.runtime_estimate import judging
 from engine.recover.repair.seam_maps import REPAIRS, WHOLE, repair, require_repairable, seconds_for, work_of
 from engine.types import Plan, TextSet
 from ui.page.bench.plans.comparison import Comparison
 from ui.page.bench.runtime_estimate import when_paced
 from ui.page.bench.workbench import Workbench
-from ui.text.wire import evaluation_to_json
 
 
 class Repairing:
@@ -52,8 +52,8 @@ class Repairing:
 
         def done(result: tuple[Evaluation, Plan, Evaluation]) -> None:
             before, found, after = result
-            board.pin(plan, label, evaluation=evaluation_to_json(before))
-            board.pin(found, Message("{label}, repaired ({kind})", label=label, kind=kind), evaluation=evaluation_to_json(after))
+            board.pin(plan, label, evaluation=to_json(before))
+            board.pin(found, Message("{label}, repaired ({kind})", label=label, kind=kind), evaluation=to_json(after))
             self.comparison.shown()
             self._repaired = (choice, plan, found)
             self.bench.show_found(found)
@@ -124,8 +124,8 @@ def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str,
     """Return what the page shows of a repair: cost before and after, on the practice texts and on the evaluation texts."""
     solved = sum(len(block.refits) + len(block.trim.refits if block.trim else ()) for block in found.blocks) if kind in WHOLE else 0
     return {
-        "before": before.ratio,
-        "after": after.ratio,
+        "before": before.perplexity.ratio,
+        "after": after.perplexity.ratio,
         "texts": before.protocol.texts,
         "seams": len(found.repairs),
         "solved": solved,  # projections solved again in the layers after seams
@@ -134,5 +134,5 @@ def _repair_facts(before: Evaluation, found: Plan, after: Evaluation, kind: str,
         "practice": practice.name,
         "practice_before": found.repairs[0].before if found.repairs else None,
         "practice_after": found.repairs[-1].after if found.repairs else None,
-        "worse": bool(found.repairs or solved) and not after.ratio <= before.ratio,
+        "worse": bool(found.repairs or solved) and not after.perplexity.ratio <= before.perplexity.ratio,
     }
