@@ -117,9 +117,7 @@ def windows(
         raise SettingsError("{limit} tokens are too few to evaluate on; allow at least 1", limit=limit)
     if context < 2 or not 1 <= stride <= context:
         raise SettingsError(
-            "context {context} and stride {stride} give no windows; use a context of at least 2 and a stride between 1 and the context",
-            context=context,
-            stride=stride,
+            "context {context} with stride {stride} is invalid; need context >= 2, 1 <= stride <= context", context=context, stride=stride
         )
     rows: list[tuple[int, list[int]]] = []
     unscored: list[int] = []

@@ -33,10 +33,10 @@ RECOVERY |= {"tokens": 30_000, "before": {"kind": GAP, "other": GAP}, "after": {
 
 def test_every_step_is_a_sentence_that_says_what_it_was() -> None:
     source, plan, recovery = sentences_of([SOURCE, PLAN, RECOVERY, {"step": "not known here"}])
-    assert source == "It began as org/first, of 30 layers."
+    assert source == "The original model is org/first, with 30 layers."
     assert plan == "It was pruned to 24 of 30 layers (search, weighted)."
-    assert "30,000 tokens of self, books.txt, hub:org/set, training all by kl" in recovery
-    assert recovery.endswith("2.67 before and 1.33 after, on other text 2.67 and not a number.")
+    assert "30,000 tokens of self, books.txt, hub:org/set, trained parameters all, loss kl" in recovery
+    assert recovery.endswith("2.67 before and 1.33 after, on other text 2.67 before and not a number after.")
     assert "secret" not in recovery
     assert sentences_of([PLAN], speaker("ko")) == ("레이어 30개에서 24개로 프루닝했습니다(search, weighted).",)
 

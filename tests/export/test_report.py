@@ -282,7 +282,7 @@ def test_generations_stand_side_by_side_and_loops_are_marked(tiny: Callable[...,
     assert "smaller, greedy · ↻ repeats itself la la la la" in read
     assert "a fox & a hen" in read
     assert "smaller, sampled nothing" in read
-    assert "stuck repeating itself in 1 of 2 samples; the source in 0" in read
+    assert "repeats itself in 1 of 2 samples; the source in 0" in read
 
 
 def test_a_plan_that_gives_no_numbers_is_called_broken(tiny: Callable[..., Model]) -> None:

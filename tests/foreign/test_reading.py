@@ -62,7 +62,7 @@ def test_a_link_in_a_circle_and_a_missing_file_are_told_as_open_does(tmp_path: P
         ("[-Infinity]", "-Infinity is not a finite number"),
         ('["\\ud800"]', "an incomplete character"),
         ('{"\\udfff": 1}', "an incomplete character"),
-        ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"more than {DEEPEST} lists"),
+        ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"more than {DEEPEST} nested lists"),
         ("[" * 100_000, "it is not valid JSON|nested lists"),
         ("1" * 5000, "a number of 5000 digits"),
         (str(-(10**400)), "a number of 402 digits"),

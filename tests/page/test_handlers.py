@@ -149,7 +149,7 @@ Do = Callable[[Handlers, Path], list[Any]]
         (lambda on, place: on.open(KEY, str(place / "nowhere"), "auto", "cpu", "english", "", *SETTINGS), "does not exist"),
         (lambda on, place: on.open(KEY, "demo", "auto", "cpu", "own", " \n ", *SETTINGS), "no text"),
         (lambda on, place: on.ask(KEY, 7, *SETTINGS[1:]), "C is 7"),
-        (lambda on, place: on.spans(KEY, "[[4, 9]]"), "0 and 5"),
+        (lambda on, place: on.spans(KEY, "[[4, 9]]"), "between 0 and 5"),
         (lambda on, place: on.load_plan(KEY, str(place / "missing.json")), "does not exist"),
         (lambda on, place: on.load_plan(KEY, str(place / "no.json")), "JSON"),
         (lambda on, place: on.load_plan(KEY, str(place / "deep.json")), ""),

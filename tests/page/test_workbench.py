@@ -343,7 +343,7 @@ def test_a_span_outside_the_model_is_refused_and_nothing_changes(bench: Workbenc
     bench.set_spans([[1, 2]])
     wait_for_jobs()
     serial = bench.page.since(0)[0]
-    with pytest.raises(PlanError, match="0 to 5"):
+    with pytest.raises(PlanError, match="between 0 and 5"):
         bench.set_spans([[1, 2], [4, DEPTH]])
     assert bench.chosen("hand-made", 0.9)[0] == fold_spans(DEPTH, [(1, 2)], "reference")
     assert told_since(bench, serial) == set()

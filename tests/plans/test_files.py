@@ -130,7 +130,7 @@ def test_touching_spans_stay_two_folds_and_a_span_within_another_adds_nothing() 
 
 @pytest.mark.parametrize("span", [(2, 2), (3, 2), (-1, 2), (4, 6)])
 def test_a_span_outside_the_model_is_refused(span: tuple[int, int]) -> None:
-    with pytest.raises(PlanError, match="0 to 5"):
+    with pytest.raises(PlanError, match="between 0 and 5"):
         fold_spans(6, [span], "mean")
 
 

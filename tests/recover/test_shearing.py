@@ -141,7 +141,7 @@ def test_a_target_that_is_the_whole_model_changes_nothing(text: str, tiny: Calla
         ({"loss": "kl+cosine"}, "compares hidden states"),
         ({"loss": "love"}, "is not a loss"),
         ({"pull": 0.0}, "pull is 0"),
-        ({"ramp": 0.7, "settle": 0.4}, "leave no steps between"),
+        ({"ramp": 0.7, "settle": 0.4}, "together below 1"),
         ({"update": "by feeling"}, "unknown update 'by feeling'"),
     ],
 )
