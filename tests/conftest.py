@@ -32,7 +32,6 @@ settings.register_profile("suite", deadline=None, derandomize=True)  # a shared 
 settings.load_profile("suite")
 
 
-ON_ONE_APP = ("test_fold", "test_lab", "test_present", "test_recovering", "test_shapes", "test_tables")  # of tests/browser
 LEARNING = ("recover", "training")
 LEARN_TOO = ("page/test_recovering.py", "page/test_shearing.py", "terminal/test_recovering.py")
 # Files and tests that take more than a second of a processor, as `--durations=0` tells on an idle machine.
@@ -40,10 +39,8 @@ SLOW = set((Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").spli
 
 
 def group_of(item: pytest.Item, place: Path) -> str:
-    """Return what a test shares a process with: its file as a rule, whose fixtures are made once; or one app, or the demo, open."""
-    if "demo" in getattr(item, "fixturenames", ()):
-        return "the demo"
-    return "browser on one app" if place.parent.name == "browser" and place.stem in ON_ONE_APP else str(place)
+    """Return what a test shares a process with: its file as a rule, whose fixtures are made once; or the demo, open."""
+    return "the demo" if "demo" in getattr(item, "fixturenames", ()) else str(place)
 
 
 def marks_of(item: pytest.Item, place: Path) -> Iterator[str]:
@@ -62,7 +59,7 @@ def marks_of(item: pytest.Item, place: Path) -> Iterator[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those who take minutes go first, one to each process, then in turns those whose tests wait for processes and pages and
     those that compute: neither do the processors idle, nor do many browsers hinder each other, nor does one group come last alone."""
-    longest = ("browser on one app", "browser/test_journey.py", "test_readme.py", "the demo")
+    longest = ("browser/test_journey.py", "browser/test_lab.py", "recover/test_parallel.py", "test_readme.py", "the demo")
     groups = dict[pytest.Item, str]()
     for item in items:
         place = item.path.relative_to(Path(__file__).parent)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,11 +30,12 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 
 @dataclass
 class App:
-    """A running app: its address, its export folder, every address any page asked for, and the model that its links open."""
+    """A running app: its address, its export folder, how it is started, every address any page asked for, and the model its links open."""
 
     url: str
     exports: Path
-    process: subprocess.Popen[bytes]
+    start: Callable[[], subprocess.Popen[bytes]]
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)  # each time
     requests: list[str] = field(default_factory=list)
     model: Path | None = None  # or the one that it was started with
 
@@ -44,10 +45,26 @@ class App:
         asked = "&".join([*opened, *filter(None, [query])])
         return f"{self.url}/{language}{asked and '?' + asked}{tab and '#' + tab}"
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that runs."""
+        return self.started[-1]
+
     def stop(self) -> None:
         """End it; a second time does nothing."""
         self.process.terminate()
         self.process.wait(20)
+
+    def begin(self) -> None:
+        """Start it, the first time or again, and wait until it answers."""
+        self.started.append(self.start())
+        for _ in range(1000):
+            try:
+                urllib.request.urlopen(self.url, timeout=2).close()
+                break
+            except OSError:
+                assert self.process.poll() is None, (self.exports.parent / "app.log").read_text()
+                time.sleep(0.25)
 
     def external(self) -> list[str]:
         """Requests that left this machine."""
@@ -60,31 +77,25 @@ def asks(url: str) -> bool:
 
 
 @contextmanager
-def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
-    """Start the app with more arguments; its exports, its log and
-    its cache (but for converted models) go below `folder`. At a free port unless one is named."""
+def running(folder: Path, *arguments: object) -> Iterator[App]:
+    """Start the app with more arguments, at a free port; exports, log and cache (but for converted models) go below `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = port or probe.getsockname()[1]
-    exports, log = folder / "exports", folder / "app.log"
+        port = probe.getsockname()[1]
+    exports, cache = folder / "exports", folder / "cache"  # in another file's cache its board and measurements would be found
     command = [sys.executable, "-c", APP, "app", "--no-browser", "--port", str(port), "--exports", str(exports), *map(str, arguments)]
-    cache = folder / "cache"  # another file's board and measurements would be found there
     if not cache.exists():
         cache.mkdir()
         (cache / "converted").symlink_to(Path(os.environ["LAYERSCOPE_CACHE"]) / "converted")
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1", "LAYERSCOPE_CACHE": str(cache)}
-        )
-    app = App(f"http://127.0.0.1:{port}", exports, process)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "LAYERSCOPE_CACHE": str(cache)}
+
+    def start() -> subprocess.Popen[bytes]:
+        with (folder / "app.log").open("a") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+    app = App(f"http://127.0.0.1:{port}", exports, start)
     try:
-        for _ in range(1000):
-            try:
-                urllib.request.urlopen(app.url, timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.25)
+        app.begin()
         yield app
     finally:
         app.stop()
@@ -101,7 +112,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app that the files with a MODEL share, on a model that none of them opens."""
+    """The app that the files with a MODEL share as far as one process runs them, on a model that none of them opens."""
     with running(tmp_path_factory.mktemp("app"), "--model", save_tiny(tmp_path_factory.mktemp("models") / "first", "llama", 99)) as started:
         yield started
 
@@ -134,8 +145,8 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     opened.close()
 
 
-@pytest.fixture
-def page(context: BrowserContext, app: App) -> Iterator[Page]:
+@contextmanager
+def visit(context: BrowserContext, app: App) -> Iterator[Page]:
     """A new visitor's page; an error in its scripts fails the test."""
     opened = context.new_page()
     errors: list[str] = []
@@ -145,3 +156,17 @@ def page(context: BrowserContext, app: App) -> Iterator[Page]:
     yield opened
     opened.close()
     assert not errors, errors
+
+
+@pytest.fixture
+def page(context: BrowserContext, app: App) -> Iterator[Page]:
+    """A visitor's page for one test."""
+    with visit(context, app) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def same_page(context: BrowserContext, app: App) -> Iterator[Page]:
+    """One visitor's page for the tests of a file, which spares the seconds of a processor that opening it takes."""
+    with visit(context, app) as opened:
+        yield opened

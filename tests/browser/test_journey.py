@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,16 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 from transformers import AutoModelForCausalLM
 
-from tests.browser.conftest import App, running
+from tests.browser.conftest import App
 from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_ready
+from tests.families import save_tiny
 
 DEPTH, LEFT = 12, 9  # of the model, and of the plans below
-LINK = "/?I=1"  # names a setting, so that the page opens on the paper's others
+LINK = "I=1"  # names a setting, so that the page opens on the paper's others
 JOBS = r"(Mapping every T|Measuring what each step of T costs|Trying every single fold) (\d+) %"  # in their order, and the alphabet's
+
+# A model whose jobs are long enough to be met again after a reload.
+SLOW_MODEL = {"num_hidden_layers": 24, "hidden_size": 256, "intermediate_size": 768}
 
 # Draws a board of one chosen plan with writing samples twice, and counts charts in their place, charts out of it, passages.
 BOARD_TWICE = """() => {
@@ -42,10 +46,9 @@ SLOW = """() => {
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Iterator[App]:
-    """The app on a real model of 12 layers."""
-    with running(tmp_path_factory.mktemp("app"), "--model", short) as started:
-        yield started
+def app(shared: App, short: Path) -> App:
+    """The shared app, whose links open a real model of 12 layers."""
+    return replace(shared, model=short)
 
 
 def painted(page: Page, view: str) -> list[list[float | None]]:
@@ -55,7 +58,7 @@ def painted(page: Page, view: str) -> list[list[float | None]]:
 
 
 def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
-    page.goto(app.url + LINK)
+    page.goto(app.link(LINK))
 
     # Explore: the similarity is painted, and the page says how to read it.
     z = painted(page, "similarity")
@@ -168,7 +171,8 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 
 
 def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: App, browser: Browser, tmp_path: Path) -> None:
-    page.goto(app.url + LINK)
+    app = replace(app, model=save_tiny(tmp_path / "twelve", "llama", 5, num_hidden_layers=DEPTH))
+    page.goto(app.link(LINK))
     painted(page, "similarity")
     open_tab(page, "fold")
     expect(page.locator("#ls-fold .ls-figure b").first).to_be_visible(timeout=LONG)
@@ -237,7 +241,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
 
     # A new tab finds the board as it was left.
     other = page.context.browser.new_context().new_page()
-    other.goto(f"{app.url}{LINK}#compare")
+    other.goto(app.link(LINK, "compare"))
     expect(other.locator("#ls-board tr[data-entry]")).to_have_count(2, timeout=LONG)
     other.context.close()
     assert app.external() == []
@@ -264,30 +268,35 @@ def test_mistakes_are_answered_in_one_sentence(page: Page, app: App) -> None:
     expect(page.locator("#ls-status .ls-problem")).to_contain_text("'/third' does not exist")
 
 
-def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when_asked_again(page: Page, app: App) -> None:
-    page.goto(f"{app.url}/?model=demo&L=20&H=26")  # the demo, whose jobs are long enough to be met again
+def running_job(page: Page) -> tuple[str, int]:
+    """Wait until the page tells of a background job, and return it and the percentage, of the same moment."""
+    told = "(jobs) => document.querySelector('#ls-status .ls-job')?.innerText.match(new RegExp(jobs))"
+    _, name, percent = page.wait_for_function(told, arg=JOBS, timeout=LONG).json_value()
+    return name, int(percent)
+
+
+def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when_asked_again(page: Page, app: App, tmp_path: Path) -> None:
+    slow = save_tiny(tmp_path / "slow", "llama", 6, **SLOW_MODEL)
+    page.goto(replace(app, model=slow).link("C=2&I=1"))
     job = page.locator("#ls-status .ls-job")
-    expect(job).to_contain_text(re.compile(JOBS), timeout=LONG)
-    before = re.search(JOBS, job.inner_text())
+    before = running_job(page)
     page.reload()
-    expect(job).to_contain_text(re.compile(JOBS), timeout=LONG)
-    after = re.search(JOBS, job.inner_text())
-    assert (after[1], int(after[2])) >= (before[1], int(before[2]))
+    assert running_job(page) >= before
     page.locator("#cancel").click()
     expect(job).to_have_text("Ready")
     page.wait_for_timeout(1500)
     expect(job).to_have_text("Ready")
     page.locator("#open").click()
-    expect(job).to_contain_text(re.compile(JOBS), timeout=LONG)
+    running_job(page)
     open_tab(page, "fold")
-    expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 30", timeout=LONG)
+    expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 24", timeout=LONG)
     page.locator("#cancel").click()
     expect(job).to_have_text("Ready")
 
 
 def test_dark_phone_and_korean(page: Page, app: App) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{app.url}/ko{LINK.strip('/')}&__theme=dark")
+    page.goto(app.link(f"{LINK}&__theme=dark", language="ko"))
     assert len(painted(page, "similarity")) == DEPTH + 1
     expect(page.locator("#tab-explore")).to_have_text("분석")
     expect(page.locator("#tab-explore")).to_be_visible()
