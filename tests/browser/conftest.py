@@ -147,13 +147,16 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @contextmanager
 def visit(context: BrowserContext, app: App) -> Iterator[Page]:
-    """A new visitor's page; an error in its scripts fails the test."""
+    """A new visitor's page; an error in its scripts fails the test. When it closes its jobs end, which would outlive it for minutes."""
     opened = context.new_page()
     errors: list[str] = []
     opened.on("request", lambda request: app.requests.append(request.url) if asks(request.url) else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if "js_on_load" in message.text else None)
     yield opened
+    if (stop := opened.locator("#cancel")).is_visible() and stop.is_enabled():
+        stop.dispatch_event("click")  # a dialog may lie over it
+        opened.wait_for_timeout(300)
     opened.close()
     assert not errors, errors
 

@@ -51,18 +51,26 @@ def app(shared: App, short: Path) -> App:
     return replace(shared, model=short)
 
 
-def painted(page: Page, view: str) -> list[list[float | None]]:
-    """The values of a heatmap that is on the screen as an image."""
+def enter(page: Page, app: App, query: str = LINK, tab: str = "", language: str = "") -> None:
+    """Go to a view of the page, and wait until the model of its link is there instead of the one that the app was started with."""
+    page.goto(app.link(query, tab, language))
+    assert app.model
+    expect(page.locator("#ls-spec .ls-name")).to_have_text(app.model.name, timeout=LONG)
+
+
+def painted(page: Page, view: str, rows: int) -> list[list[float | None]]:
+    """The values of a heatmap of so many rows that is on the screen as an image."""
     shown = f"document.querySelector('#ls-{view} .ls-map:has(.heatmaplayer image)')?.data[0].z"
-    return page.wait_for_function(shown, timeout=LONG).json_value()
+    return page.wait_for_function(
+        f"(rows) => {{ const z = {shown}; return z?.length === rows && z; }}", arg=rows, timeout=LONG
+    ).json_value()
 
 
 def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
-    page.goto(app.link(LINK))
+    enter(page, app)
 
     # Explore: the similarity is painted, and the page says how to read it.
-    z = painted(page, "similarity")
-    assert len(z) == DEPTH + 1
+    z = painted(page, "similarity", DEPTH + 1)
     assert all(abs(z[i][i] - 1) < 1e-3 for i in range(DEPTH + 1))
     assert z[8][9] > 0.9 > z[0][DEPTH - 1]
     expect(page.get_by_text("bright means alike")).to_be_visible()
@@ -137,8 +145,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 
     # A click on the landscape adds a fold to the hand-made plan.
     open_tab(page, "explore")
-    values = painted(page, "landscape")
-    assert len(values) == 7
+    values = painted(page, "landscape", 7)
     page.locator("#ls-landscape .ls-map").focus()
     for key in [*["ArrowUp"] * 7, *["ArrowDown"] * 2, *["ArrowRight"] * 8, "Enter"]:
         page.keyboard.press(key)
@@ -171,24 +178,24 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 
 
 def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: App, browser: Browser, tmp_path: Path) -> None:
-    app = replace(app, model=save_tiny(tmp_path / "twelve", "llama", 5, num_hidden_layers=DEPTH))
-    page.goto(app.link(LINK))
-    painted(page, "similarity")
+    depth, left = 6, 4
+    app = replace(app, model=save_tiny(tmp_path / "small", "llama", 5, num_hidden_layers=depth))
+    enter(page, app)
     open_tab(page, "fold")
     expect(page.locator("#ls-fold .ls-figure b").first).to_be_visible(timeout=LONG)
 
     # A search shows its best plan so far, with its score and the time; Fold shows the same plan.
     open_tab(page, "search")
-    page.locator("#search-amount input").fill(str(LEFT))
+    page.locator("#search-amount input").fill(str(left))
     set_slider(page, "search-seconds", 6)
     page.locator("#search-button").click()
-    expect(page.locator("#ls-search .ls-rule")).to_contain_text(f"Best plan of {LEFT} layers", timeout=LONG)
+    expect(page.locator("#ls-search .ls-rule")).to_contain_text(f"Best plan of {left} layers", timeout=LONG)
     wait_until_ready(page)
-    expect(page.locator("#ls-search [data-block]")).to_have_count(LEFT)
+    expect(page.locator("#ls-search [data-block]")).to_have_count(left)
     assert page.evaluate("document.querySelector('#ls-search .ls-score').data[0].y.length") >= 1
     assert "plan=found" in page.url
     open_tab(page, "fold")
-    assert figure(page) == (LEFT, DEPTH)
+    assert figure(page) == (left, depth)
 
     # Judged, it is on the board with its perplexity; a click on its row tells the protocol.
     open_tab(page, "compare")
@@ -231,7 +238,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     context.set_offline(True)
     offline = context.new_page()
     offline.goto((tmp_path / "report.html").as_uri())
-    expect(offline.locator("body")).to_contain_text(f"{LEFT}")
+    expect(offline.locator("body")).to_contain_text(f"{left}")
     expect(offline.locator("#gains")).to_contain_text("Writing, tokens a second")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
@@ -241,7 +248,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
 
     # A new tab finds the board as it was left.
     other = page.context.browser.new_context().new_page()
-    other.goto(app.link(LINK, "compare"))
+    enter(other, app, tab="compare")
     expect(other.locator("#ls-board tr[data-entry]")).to_have_count(2, timeout=LONG)
     other.context.close()
     assert app.external() == []
@@ -249,7 +256,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
 
 def test_mistakes_are_answered_in_one_sentence(page: Page, app: App) -> None:
     page.goto(f"{app.url}/?T=banana&C=99&rule=nonsense&spans=[[5,2]]")
-    painted(page, "similarity")
+    painted(page, "similarity", 7)  # of the model that the app was started with
     for wrong, answer in (
         ("/no/such/folder", "/no/such/folder' does not exist"),
         ("<img src=x onerror=alert(1)>", "'<img src=x onerror=alert(1)>' does not exist"),
@@ -277,7 +284,7 @@ def running_job(page: Page) -> tuple[str, int]:
 
 def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when_asked_again(page: Page, app: App, tmp_path: Path) -> None:
     slow = save_tiny(tmp_path / "slow", "llama", 6, **SLOW_MODEL)
-    page.goto(replace(app, model=slow).link("C=2&I=1"))
+    enter(page, replace(app, model=slow), "C=2&I=1")
     job = page.locator("#ls-status .ls-job")
     before = running_job(page)
     page.reload()
@@ -296,8 +303,8 @@ def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when
 
 def test_dark_phone_and_korean(page: Page, app: App) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(app.link(f"{LINK}&__theme=dark", language="ko"))
-    assert len(painted(page, "similarity")) == DEPTH + 1
+    enter(page, app, f"{LINK}&__theme=dark", language="ko")
+    painted(page, "similarity", DEPTH + 1)
     expect(page.locator("#tab-explore")).to_have_text("분석")
     expect(page.locator("#tab-explore")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -172,7 +172,7 @@ def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app:
     open_tab(page, "widths")
     target(page, "million parameters at most")
     amount, neurons = (page.locator(f"#width-{name} input[type=number]") for name in ("amount", "neurons"))
-    expect(amount).to_have_value("0.0329")  # what there is, rounded up
+    expect(amount).to_have_value("0.03287")  # what there is, rounded up
     expect(neurons).to_have_value("48")
     expect(page.locator("#ls-trim-times")).to_contain_text("Trim: ", timeout=LONG)  # asked for once
     wait_until_quiet(page, app)
