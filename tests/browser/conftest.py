@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from engine.jobs import drain
 from engine.methods.depth.baselines import plan_of_kept
@@ -126,20 +126,33 @@ def app(request: pytest.FixtureRequest, shared: App, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, headless."""
+def driver() -> Iterator[Playwright]:
+    """What drives Chromium."""
     expect.set_options(timeout=180_000)  # no time is tested here, and the machine may be busy
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=install(), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+    with sync_playwright() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Where pages are opened. They share what the browser has compiled of the page's scripts, which takes half of a page's
-    time; a visitor is a tab (see assets/js/state.js), so that each of them is a new one nevertheless."""
-    opened = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
+def browser(driver: Playwright) -> Iterator[Browser]:
+    """Chromium, headless, for visitors who have nothing in common with the others: phones, new machines, no network."""
+    chromium = driver.chromium.launch(executable_path=install(), args=ARGUMENTS)
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture(scope="session")
+def context(driver: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """Where pages are opened, with a profile on disk: there the browser keeps what it has compiled of the page's scripts, which takes a
+    third of a page's time. A visitor is a tab (see assets/js/state.js), so that each of them is a new one nevertheless."""
+    opened = driver.chromium.launch_persistent_context(
+        tmp_path_factory.mktemp("profile"),
+        executable_path=install(),
+        args=ARGUMENTS,
+        viewport={"width": 1440, "height": 900},
+        locale="en-GB",
+        accept_downloads=True,
+    )
     opened.set_default_timeout(180_000)
     yield opened
     opened.close()

@@ -66,7 +66,7 @@ def painted(page: Page, view: str, rows: int) -> list[list[float | None]]:
     ).json_value()
 
 
-def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
+def test_a_visit_from_first_look_to_export(page: Page, app: App, browser: Browser) -> None:
     enter(page, app)
 
     # Explore: the similarity is painted, and the page says how to read it.
@@ -130,7 +130,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 
     # A link reproduces the view, in a tab that has never been here.
     link = page.url
-    other = page.context.browser.new_context().new_page()
+    other = browser.new_context().new_page()
     other.goto(link)
     expect(other.locator("#ls-fold .ls-figure b").first).to_have_text(f"{LEFT} / {DEPTH}", timeout=LONG)
     other.context.close()
@@ -247,7 +247,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     assert page.evaluate(BOARD_TWICE) == [1, 0, 2]
 
     # A new tab finds the board as it was left.
-    other = page.context.browser.new_context().new_page()
+    other = browser.new_context().new_page()
     enter(other, app, tab="compare")
     expect(other.locator("#ls-board tr[data-entry]")).to_have_count(2, timeout=LONG)
     other.context.close()
