@@ -22,11 +22,11 @@ test: lint tests
 check: lint quick
 
 tests: $(READY) browser
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Without browsers, the demo, training and what stands in tests/slow.txt.
 quick: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not browser and not demo and not training and not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not browser and not demo and not training and not slow"
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

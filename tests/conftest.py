@@ -32,18 +32,11 @@ settings.register_profile("suite", deadline=None, derandomize=True)  # a shared 
 settings.load_profile("suite")
 
 
-ON_ONE_APP = ("test_fold", "test_lab", "test_present", "test_recovering", "test_shapes", "test_tables")  # of tests/browser
 LEARNING = ("recover", "training")
 LEARN_TOO = ("page/test_recovering.py", "page/test_shearing.py", "terminal/test_recovering.py")
+LONGEST = ("browser/test_journey.py", "browser/test_lab.py", "recover/test_parallel.py", "test_readme.py")
 # Files and tests that take more than a second of a processor, as `--durations=0` tells on an idle machine.
 SLOW = set((Path(__file__).parent / "slow.txt").read_text(encoding="utf-8").split())
-
-
-def group_of(item: pytest.Item, place: Path) -> str:
-    """Return what a test shares a process with: its file as a rule, whose fixtures are made once; or one app, or the demo, open."""
-    if "demo" in getattr(item, "fixturenames", ()):
-        return "the demo"
-    return "browser on one app" if place.parent.name == "browser" and place.stem in ON_ONE_APP else str(place)
 
 
 def marks_of(item: pytest.Item, place: Path) -> Iterator[str]:
@@ -58,23 +51,20 @@ def marks_of(item: pytest.Item, place: Path) -> Iterator[str]:
         yield "slow"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those who take minutes go first, one to each process, then in turns those whose tests wait for processes and pages and
-    those that compute: neither do the processors idle, nor do many browsers hinder each other, nor does one group come last alone."""
-    longest = ("browser on one app", "browser/test_journey.py", "test_readme.py", "the demo")
-    groups = dict[pytest.Item, str]()
+    """Give the marks and the order. The files that take longest go first, then in turns those whose tests wait for processes and pages
+    and those that compute: neither do the processors idle, nor do many browsers hinder each other, nor does one file come last alone."""
+    files = dict[pytest.Item, str]()
     for item in items:
         place = item.path.relative_to(Path(__file__).parent)
-        groups[item] = group_of(item, place)
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
+        files[item] = place.as_posix()
         for mark in marks_of(item, place):
             item.add_marker(mark)
-    names = list(dict.fromkeys(groups.values()))
+    names = list(dict.fromkeys(files.values()))
     waiting = [name for name in names if name.startswith(("browser", "terminal"))]
     turns = zip_longest(waiting, (name for name in names if name not in waiting))
-    order = {name: number for number, name in enumerate(dict.fromkeys([*longest, *(name for turn in turns for name in turn if name)]))}
-    items.sort(key=lambda item: order[groups[item]])
+    order = {name: number for number, name in enumerate(dict.fromkeys([*LONGEST, *(name for turn in turns for name in turn if name)]))}
+    items.sort(key=lambda item: order[files[item]])
 
 
 @pytest.fixture(scope="session", autouse=True)

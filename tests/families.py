@@ -1,12 +1,14 @@
 """A tiny random model per family, with a real tokenizer, saved where a test asks for it."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+Choice = TypeVar("Choice")
 TEXTS = ("The cat sat on the mat.", "A short text.", "Rivers run to the sea, and rain.")  # all longer than the sliding windows
 VOCABULARY = 300
 _COMMON: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
@@ -32,6 +34,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "phi3": {**_SIZES, "sliding_window": None},
     "gpt2": {"n_embd": 32, "n_layer": 6, "n_head": 4, "n_positions": 128},
 }
+
+
+def crossed(families: Sequence[str], choices: Sequence[Choice]) -> list[tuple[str, Choice]]:
+    """Return pairs to test: the first family and the last, whose tensors are laid out least alike, with each choice; others with one."""
+    ends = [(family, choice) for family in (families[0], families[-1]) for choice in choices]
+    return ends + [(family, choices[place % len(choices)]) for place, family in enumerate(families[1:-1])]
 
 
 def tiny_network(family: str, seed: int = 0, **changes: Any) -> Any:

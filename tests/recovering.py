@@ -1,7 +1,7 @@
 """Runs of tiny models for tests: started, resumed, stopped.
 
-`python -m tests.recovering FOLDER...` resumes some to their ends, in a process that may be killed; `--replicated FOLDER` takes one run's
-steps with torch's own data parallelism instead.
+`python -m tests.recovering DEED=FOLDER...` goes on with some, in a process that may be killed: `finish` resumes a run to its end, `learn`
+leaves its checkpoint out, and `replicate` takes its steps with torch's own data parallelism instead.
 """
 
 import subprocess
@@ -26,6 +26,7 @@ from engine.models.loading import open_model
 from engine.models.sources import parse_source
 from engine.plans.surgery import pack_mask
 from engine.plans.tensor_store import keep_tensor, name_tensor
+from engine.recover.distill import samples
 from engine.recover.distill.student import student_of, trained
 from engine.recover.run import learning, recovery, run_process
 from engine.recover.run.recovery import recover
@@ -94,11 +95,10 @@ def played(run: Run) -> dict[str, Any]:
     return drain(recover({"folder": str(run.folder)}))
 
 
-def going_on(*runs: Run, processes: int = 1, replicated: Run | None = None) -> subprocess.Popen[bytes]:
-    """Go on with runs in a process of its own, or in several that learn together; and take the steps of one more by torch's DDP."""
+def going_on(*deeds: tuple[str, Run], processes: int = 1) -> subprocess.Popen[bytes]:
+    """Go on with runs, each by a deed named above, in a process of its own, or in several that learn together."""
     starting = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    last = ["--replicated", str(replicated.folder)] if replicated else []
-    return subprocess.Popen([sys.executable, *starting, "-m", "tests.recovering", *(str(run.folder) for run in runs), *last])
+    return subprocess.Popen([sys.executable, *starting, "-m", "tests.recovering", *(f"{deed}={run.folder}" for deed, run in deeds)])
 
 
 def stopped(run: Run, when: Callable[[str], bool]) -> None:
@@ -131,6 +131,7 @@ def shortened(set_to: Callable[[object, str, Any], None] = setattr) -> None:
     set_to(learning, "LOOK_TOKENS", 300)
     set_to(learning, "LOOKS", 3)
     set_to(learning, "LOOKING", 9.0)
+    set_to(samples, "NEW_TOKENS", 6)
 
 
 def _replicated(run: Run) -> None:
@@ -161,9 +162,12 @@ if __name__ == "__main__":
     shortened()
     learning.SAVE = 0.0  # a checkpoint after every step, so that a kill may fall into one
     run_process.in_fresh_process = checkpoint.in_fresh_process = here  # all in the one process that is killed
-    folders = sys.argv[1:]
     with parallel.together():
-        while folders and folders[0] != "--replicated":
-            drain(recovered.recovered(Run(Path(folders.pop(0)))))
-        if folders:
-            _replicated(Run(Path(folders[1])))
+        for deed, folder in (each.split("=", 1) for each in sys.argv[1:]):
+            match deed:
+                case "finish":
+                    drain(recovered.recovered(Run(Path(folder))))
+                case "learn":
+                    played(Run(Path(folder)))
+                case "replicate":
+                    _replicated(Run(Path(folder)))

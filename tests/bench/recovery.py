@@ -17,14 +17,14 @@ def kills(row: Row, folder: Path) -> None:
     model, chance = literate(folder / "model", "gpt2"), random.Random(0)
     whole = begun(model, DEEP, folder / "whole", accumulate=2)
     began = time.monotonic()
-    assert going_on(whole).wait() == 0
+    assert going_on(("finish", whole)).wait() == 0
     took = time.monotonic() - began
     killed = lost = different = number = 0
     while killed < KILLS:
         run = begun(model, DEEP, folder / f"run-{number}", accumulate=2)
         number += 1
         while run.state != "done" or run.probe.exists():
-            child, began = going_on(run), time.monotonic()
+            child, began = going_on(("finish", run)), time.monotonic()
             try:
                 child.wait(chance.uniform(0, SPREAD * took) if killed < KILLS else None)
                 took = min(took, time.monotonic() - began)  # a shared machine has quicker moments

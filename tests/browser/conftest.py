@@ -6,14 +6,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from engine.jobs import drain
 from engine.methods.depth.baselines import plan_of_kept
@@ -30,11 +30,12 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
 
 @dataclass
 class App:
-    """A running app: its address, its export folder, every address any page asked for, and the model that its links open."""
+    """A running app: its address, its export folder, how it is started, every address any page asked for, and the model its links open."""
 
     url: str
     exports: Path
-    process: subprocess.Popen[bytes]
+    start: Callable[[], subprocess.Popen[bytes]]
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)  # each time
     requests: list[str] = field(default_factory=list)
     model: Path | None = None  # or the one that it was started with
 
@@ -44,10 +45,26 @@ class App:
         asked = "&".join([*opened, *filter(None, [query])])
         return f"{self.url}/{language}{asked and '?' + asked}{tab and '#' + tab}"
 
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that runs."""
+        return self.started[-1]
+
     def stop(self) -> None:
         """End it; a second time does nothing."""
         self.process.terminate()
         self.process.wait(20)
+
+    def begin(self) -> None:
+        """Start it, the first time or again, and wait until it answers."""
+        self.started.append(self.start())
+        for _ in range(1000):
+            try:
+                urllib.request.urlopen(self.url, timeout=2).close()
+                break
+            except OSError:
+                assert self.process.poll() is None, (self.exports.parent / "app.log").read_text()
+                time.sleep(0.25)
 
     def external(self) -> list[str]:
         """Requests that left this machine."""
@@ -60,31 +77,25 @@ def asks(url: str) -> bool:
 
 
 @contextmanager
-def running(folder: Path, *arguments: object, port: int = 0) -> Iterator[App]:
-    """Start the app with more arguments; its exports, its log and
-    its cache (but for converted models) go below `folder`. At a free port unless one is named."""
+def running(folder: Path, *arguments: object) -> Iterator[App]:
+    """Start the app with more arguments, at a free port; exports, log and cache (but for converted models) go below `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = port or probe.getsockname()[1]
-    exports, log = folder / "exports", folder / "app.log"
+        port = probe.getsockname()[1]
+    exports, cache = folder / "exports", folder / "cache"  # in another file's cache its board and measurements would be found
     command = [sys.executable, "-c", APP, "app", "--no-browser", "--port", str(port), "--exports", str(exports), *map(str, arguments)]
-    cache = folder / "cache"  # another file's board and measurements would be found there
     if not cache.exists():
         cache.mkdir()
         (cache / "converted").symlink_to(Path(os.environ["LAYERSCOPE_CACHE"]) / "converted")
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, env={**os.environ, "HF_HUB_OFFLINE": "1", "LAYERSCOPE_CACHE": str(cache)}
-        )
-    app = App(f"http://127.0.0.1:{port}", exports, process)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "LAYERSCOPE_CACHE": str(cache)}
+
+    def start() -> subprocess.Popen[bytes]:
+        with (folder / "app.log").open("a") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+    app = App(f"http://127.0.0.1:{port}", exports, start)
     try:
-        for _ in range(1000):
-            try:
-                urllib.request.urlopen(app.url, timeout=2).close()
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.25)
+        app.begin()
         yield app
     finally:
         app.stop()
@@ -101,7 +112,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The app that the files with a MODEL share, on a model that none of them opens."""
+    """The app that the files with a MODEL share as far as one process runs them, on a model that none of them opens."""
     with running(tmp_path_factory.mktemp("app"), "--model", save_tiny(tmp_path_factory.mktemp("models") / "first", "llama", 99)) as started:
         yield started
 
@@ -115,33 +126,63 @@ def app(request: pytest.FixtureRequest, shared: App, tmp_path_factory: pytest.Te
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium, headless."""
+def driver() -> Iterator[Playwright]:
+    """What drives Chromium."""
     expect.set_options(timeout=180_000)  # no time is tested here, and the machine may be busy
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=install(), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+    with sync_playwright() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """Where pages are opened. They share what the browser has compiled of the page's scripts, which takes half of a page's
-    time; a visitor is a tab (see assets/js/state.js), so that each of them is a new one nevertheless."""
-    opened = browser.new_context(viewport={"width": 1440, "height": 900}, locale="en-GB", accept_downloads=True)
+def browser(driver: Playwright) -> Iterator[Browser]:
+    """Chromium, headless, for visitors who have nothing in common with the others: phones, new machines, no network."""
+    chromium = driver.chromium.launch(executable_path=install(), args=ARGUMENTS)
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture(scope="session")
+def context(driver: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """Where pages are opened, with a profile on disk: there the browser keeps what it has compiled of the page's scripts, which takes a
+    third of a page's time. A visitor is a tab (see assets/js/state.js), so that each of them is a new one nevertheless."""
+    opened = driver.chromium.launch_persistent_context(
+        tmp_path_factory.mktemp("profile"),
+        executable_path=install(),
+        args=ARGUMENTS,
+        viewport={"width": 1440, "height": 900},
+        locale="en-GB",
+        accept_downloads=True,
+    )
     opened.set_default_timeout(180_000)
     yield opened
     opened.close()
 
 
-@pytest.fixture
-def page(context: BrowserContext, app: App) -> Iterator[Page]:
-    """A new visitor's page; an error in its scripts fails the test."""
+@contextmanager
+def visit(context: BrowserContext, app: App) -> Iterator[Page]:
+    """A new visitor's page; an error in its scripts fails the test. When it closes its jobs end, which would outlive it for minutes."""
     opened = context.new_page()
     errors: list[str] = []
     opened.on("request", lambda request: app.requests.append(request.url) if asks(request.url) else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda message: errors.append(message.text) if "js_on_load" in message.text else None)
     yield opened
+    if (stop := opened.locator("#cancel")).is_visible() and stop.is_enabled():
+        stop.dispatch_event("click")  # a dialog may lie over it
+        opened.wait_for_timeout(300)
     opened.close()
     assert not errors, errors
+
+
+@pytest.fixture
+def page(context: BrowserContext, app: App) -> Iterator[Page]:
+    """A visitor's page for one test."""
+    with visit(context, app) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def same_page(context: BrowserContext, app: App) -> Iterator[Page]:
+    """One visitor's page for the tests of a file, which spares the seconds of a processor that opening it takes."""
+    with visit(context, app) as opened:
+        yield opened

@@ -17,12 +17,12 @@ MODEL = ("small", "llama", 10, {"num_hidden_layers": 10})
 NAMED = ("#T", "#target", "#C", "#I", "#rule", "#ls-fold .ls-cost", "#ls-fold .ls-strip", "#ls-fold .ls-steps")
 
 
-@pytest.fixture
-def fold(page: Page, app: App) -> Page:
-    """A new visitor's page whose Fold tab is open and whose costs are all there."""
-    page.goto(app.link(tab="fold"))
-    settled(page)
-    return page
+@pytest.fixture(scope="module")
+def fold(same_page: Page, app: App) -> Page:
+    """A page whose Fold tab is open and whose costs are all there; each test leaves it so, on the map of the same settings."""
+    same_page.goto(app.link(tab="fold"))
+    settled(same_page)
+    return same_page
 
 
 def settled(page: Page) -> None:
@@ -47,16 +47,6 @@ def test_the_first_view_is_the_cheapest_step_of_the_balanced_depth_and_no_addres
     fold.wait_for_timeout(600)
     assert "T=" in fold.url
     assert fold.evaluate("window.layerscope.pursued") is None
-
-
-def test_the_paper_is_one_click_and_a_link_that_names_a_setting_is_obeyed(fold: Page, app: App) -> None:
-    fold.locator("#paper_preset").click()
-    settled(fold)
-    assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [4, "reference", 0.65]
-    expect(fold.locator("#ls-fold .ls-cost b")).to_contain_text("×")
-    fold.goto(app.link("C=5&T=0.7", "fold"))
-    settled(fold)
-    assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [5, "reference", 0.7]
 
 
 def test_the_cost_is_told_in_words_and_the_target_takes_the_cheapest_step(fold: Page) -> None:
@@ -93,6 +83,17 @@ def test_everything_named_stands_on_one_screen(fold: Page) -> None:
     fold.wait_for_function(NEAR)
     fold.set_viewport_size({"width": 1920, "height": 1080})
     fold.wait_for_function("document.querySelector('#ls-fold .ls-strip')?.getBoundingClientRect().right > 1860")
+    fold.set_viewport_size({"width": 1440, "height": 900})
+
+
+def test_moving_t_asks_nobody_while_all_costs_are_known(fold: Page, app: App) -> None:
+    asked = len(app.requests)
+    for T in (0.97, 0.8, 0.7, 0.6):
+        set_slider(fold, "T", T)
+        fold.wait_for_timeout(900)
+        assert float(fold.evaluate("document.querySelector('#ls-fold .ls-now').dataset.t")) == fold.evaluate("window.layerscope.T")
+    assert app.requests[asked:] == []
+    assert json.loads(fold.evaluate("JSON.stringify(window.layerscope.costOf(window.layerscope.shown))"))["ratio"] > 0
 
 
 def test_a_click_on_the_landscape_shows_there_what_it_made_and_the_sliders_say_that_it_is_not_theirs(fold: Page) -> None:
@@ -118,11 +119,11 @@ def test_a_click_on_the_landscape_shows_there_what_it_made_and_the_sliders_say_t
     expect(fold.locator("#ls-described")).not_to_contain_text("not made with these sliders")
 
 
-def test_moving_t_asks_nobody_while_all_costs_are_known(fold: Page, app: App) -> None:
-    asked = len(app.requests)
-    for T in (0.97, 0.8, 0.7, 0.6):
-        set_slider(fold, "T", T)
-        fold.wait_for_timeout(900)
-        assert float(fold.evaluate("document.querySelector('#ls-fold .ls-now').dataset.t")) == fold.evaluate("window.layerscope.T")
-    assert app.requests[asked:] == []
-    assert json.loads(fold.evaluate("JSON.stringify(window.layerscope.costOf(window.layerscope.shown))"))["ratio"] > 0
+def test_the_paper_is_one_click_and_a_link_that_names_a_setting_is_obeyed(fold: Page, app: App) -> None:
+    fold.locator("#paper_preset").click()
+    settled(fold)
+    assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [4, "reference", 0.65]
+    expect(fold.locator("#ls-fold .ls-cost b")).to_contain_text("×")
+    fold.goto(app.link("C=5&T=0.7", "fold"))
+    settled(fold)
+    assert fold.evaluate("[window.layerscope.map.settings.C, window.layerscope.map.rule, window.layerscope.T]") == [5, "reference", 0.7]

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,16 @@ import torch
 from playwright.sync_api import Browser, Page, expect
 from transformers import AutoModelForCausalLM
 
-from tests.browser.conftest import App, running
+from tests.browser.conftest import App
 from tests.browser.hands import LONG, figure, open_tab, set_slider, wait_until_ready
+from tests.families import save_tiny
 
 DEPTH, LEFT = 12, 9  # of the model, and of the plans below
-LINK = "/?I=1"  # names a setting, so that the page opens on the paper's others
+LINK = "I=1"  # names a setting, so that the page opens on the paper's others
 JOBS = r"(Mapping every T|Measuring the cost of each step of T|Trying every fold) (\d+) %"  # in their order, and the alphabet's
+
+# A model whose jobs are long enough to be met again after a reload.
+SLOW_MODEL = {"num_hidden_layers": 24, "hidden_size": 256, "intermediate_size": 768}
 
 # Draws a board of one chosen plan with writing samples twice, and counts charts in their place, charts out of it, passages.
 BOARD_TWICE = """() => {
@@ -42,24 +46,31 @@ SLOW = """() => {
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, short: Path) -> Iterator[App]:
-    """The app on a real model of 12 layers."""
-    with running(tmp_path_factory.mktemp("app"), "--model", short) as started:
-        yield started
+def app(shared: App, short: Path) -> App:
+    """The shared app, whose links open a real model of 12 layers."""
+    return replace(shared, model=short)
 
 
-def painted(page: Page, view: str) -> list[list[float | None]]:
-    """The values of a heatmap that is on the screen as an image."""
+def enter(page: Page, app: App, query: str = LINK, tab: str = "", language: str = "") -> None:
+    """Go to a view of the page, and wait until the model of its link is there instead of the one that the app was started with."""
+    page.goto(app.link(query, tab, language))
+    assert app.model
+    expect(page.locator("#ls-spec .ls-name")).to_have_text(app.model.name, timeout=LONG)
+
+
+def painted(page: Page, view: str, rows: int) -> list[list[float | None]]:
+    """The values of a heatmap of so many rows that is on the screen as an image."""
     shown = f"document.querySelector('#ls-{view} .ls-map:has(.heatmaplayer image)')?.data[0].z"
-    return page.wait_for_function(shown, timeout=LONG).json_value()
+    return page.wait_for_function(
+        f"(rows) => {{ const z = {shown}; return z?.length === rows && z; }}", arg=rows, timeout=LONG
+    ).json_value()
 
 
-def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
-    page.goto(app.url + LINK)
+def test_a_visit_from_first_look_to_export(page: Page, app: App, browser: Browser) -> None:
+    enter(page, app)
 
     # Explore: the similarity is painted, and the page says how to read it.
-    z = painted(page, "similarity")
-    assert len(z) == DEPTH + 1
+    z = painted(page, "similarity", DEPTH + 1)
     assert all(abs(z[i][i] - 1) < 1e-3 for i in range(DEPTH + 1))
     assert z[8][9] > 0.9 > z[0][DEPTH - 1]
     expect(page.get_by_text("bright means similar")).to_be_visible()
@@ -119,7 +130,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 
     # A link reproduces the view, in a tab that has never been here.
     link = page.url
-    other = page.context.browser.new_context().new_page()
+    other = browser.new_context().new_page()
     other.goto(link)
     expect(other.locator("#ls-fold .ls-figure b").first).to_have_text(f"{LEFT} / {DEPTH}", timeout=LONG)
     other.context.close()
@@ -134,8 +145,7 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 
     # A click on the landscape adds a fold to the hand-made plan.
     open_tab(page, "explore")
-    values = painted(page, "landscape")
-    assert len(values) == 7
+    values = painted(page, "landscape", 7)
     page.locator("#ls-landscape .ls-map").focus()
     for key in [*["ArrowUp"] * 7, *["ArrowDown"] * 2, *["ArrowRight"] * 8, "Enter"]:
         page.keyboard.press(key)
@@ -168,23 +178,24 @@ def test_a_visit_from_first_look_to_export(page: Page, app: App) -> None:
 
 
 def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: App, browser: Browser, tmp_path: Path) -> None:
-    page.goto(app.url + LINK)
-    painted(page, "similarity")
+    depth, left = 6, 4
+    app = replace(app, model=save_tiny(tmp_path / "small", "llama", 5, num_hidden_layers=depth))
+    enter(page, app)
     open_tab(page, "fold")
     expect(page.locator("#ls-fold .ls-figure b").first).to_be_visible(timeout=LONG)
 
     # A search shows its best plan so far, with its score and the time; Fold shows the same plan.
     open_tab(page, "search")
-    page.locator("#search-amount input").fill(str(LEFT))
+    page.locator("#search-amount input").fill(str(left))
     set_slider(page, "search-seconds", 6)
     page.locator("#search-button").click()
-    expect(page.locator("#ls-search .ls-rule")).to_contain_text(f"Best plan of {LEFT} layers", timeout=LONG)
+    expect(page.locator("#ls-search .ls-rule")).to_contain_text(f"Best plan of {left} layers", timeout=LONG)
     wait_until_ready(page)
-    expect(page.locator("#ls-search [data-block]")).to_have_count(LEFT)
+    expect(page.locator("#ls-search [data-block]")).to_have_count(left)
     assert page.evaluate("document.querySelector('#ls-search .ls-score').data[0].y.length") >= 1
     assert "plan=found" in page.url
     open_tab(page, "fold")
-    assert figure(page) == (LEFT, DEPTH)
+    assert figure(page) == (left, depth)
 
     # Judged, it is on the board with its perplexity; a click on its row tells the protocol.
     open_tab(page, "compare")
@@ -227,7 +238,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     context.set_offline(True)
     offline = context.new_page()
     offline.goto((tmp_path / "report.html").as_uri())
-    expect(offline.locator("body")).to_contain_text(f"{LEFT}")
+    expect(offline.locator("body")).to_contain_text(f"{left}")
     expect(offline.locator("#gains")).to_contain_text("Writing (decoding), tokens per second")
     expect(offline.locator(".heatmaplayer image").first).to_be_attached(timeout=30_000)
     context.close()
@@ -236,8 +247,8 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
     assert page.evaluate(BOARD_TWICE) == [1, 0, 2]
 
     # A new tab finds the board as it was left.
-    other = page.context.browser.new_context().new_page()
-    other.goto(f"{app.url}{LINK}#compare")
+    other = browser.new_context().new_page()
+    enter(other, app, tab="compare")
     expect(other.locator("#ls-board tr[data-entry]")).to_have_count(2, timeout=LONG)
     other.context.close()
     assert app.external() == []
@@ -245,7 +256,7 @@ def test_a_better_plan_is_found_judged_repaired_and_reported(page: Page, app: Ap
 
 def test_mistakes_are_answered_in_one_sentence(page: Page, app: App) -> None:
     page.goto(f"{app.url}/?T=banana&C=99&rule=nonsense&spans=[[5,2]]")
-    painted(page, "similarity")
+    painted(page, "similarity", 7)  # of the model that the app was started with
     for wrong, answer in (
         ("/no/such/folder", "/no/such/folder' does not exist"),
         ("<img src=x onerror=alert(1)>", "'<img src=x onerror=alert(1)>' does not exist"),
@@ -264,31 +275,36 @@ def test_mistakes_are_answered_in_one_sentence(page: Page, app: App) -> None:
     expect(page.locator("#ls-status .ls-problem")).to_contain_text("'/third' does not exist")
 
 
-def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when_asked_again(page: Page, app: App) -> None:
-    page.goto(f"{app.url}/?model=demo&L=20&H=26")  # the demo, whose jobs are long enough to be met again
+def running_job(page: Page) -> tuple[str, int]:
+    """Wait until the page tells of a background job, and return it and the percentage, of the same moment."""
+    told = "(jobs) => document.querySelector('#ls-status .ls-job')?.innerText.match(new RegExp(jobs))"
+    _, name, percent = page.wait_for_function(told, arg=JOBS, timeout=LONG).json_value()
+    return name, int(percent)
+
+
+def test_a_reload_finds_the_job_still_running_and_what_is_cancelled_goes_on_when_asked_again(page: Page, app: App, tmp_path: Path) -> None:
+    slow = save_tiny(tmp_path / "slow", "llama", 6, **SLOW_MODEL)
+    enter(page, replace(app, model=slow), "C=2&I=1")
     job = page.locator("#ls-status .ls-job")
-    expect(job).to_contain_text(re.compile(JOBS), timeout=LONG)
-    before = re.search(JOBS, job.inner_text())
+    before = running_job(page)
     page.reload()
-    expect(job).to_contain_text(re.compile(JOBS), timeout=LONG)
-    after = re.search(JOBS, job.inner_text())
-    assert (after[1], int(after[2])) >= (before[1], int(before[2]))
+    assert running_job(page) >= before
     page.locator("#cancel").click()
     expect(job).to_have_text("Ready")
     page.wait_for_timeout(1500)
     expect(job).to_have_text("Ready")
     page.locator("#open").click()
-    expect(job).to_contain_text(re.compile(JOBS), timeout=LONG)
+    running_job(page)
     open_tab(page, "fold")
-    expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 30", timeout=LONG)
+    expect(page.locator("#ls-fold .ls-figure b").first).to_contain_text("/ 24", timeout=LONG)
     page.locator("#cancel").click()
     expect(job).to_have_text("Ready")
 
 
 def test_dark_phone_and_korean(page: Page, app: App) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    page.goto(f"{app.url}/ko{LINK.strip('/')}&__theme=dark")
-    assert len(painted(page, "similarity")) == DEPTH + 1
+    enter(page, app, f"{LINK}&__theme=dark", language="ko")
+    painted(page, "similarity", DEPTH + 1)
     expect(page.locator("#tab-explore")).to_have_text("분석")
     expect(page.locator("#tab-explore")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,6 +1,7 @@
 """Present in a real browser, on a small random model: six steps by keys, the board's figures, and no measurement without a request."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,26 @@ def test_six_steps_by_keys_and_the_link_tells_whether_it_is_open(page: Page, app
     assert app.external() == []
 
 
-def test_the_slider_of_guests_leaves_the_page_alone_until_it_is_asked(page: Page, app: App) -> None:
-    show = presenting(page, app.link(f"{QUERY}&present=1"))
+@pytest.fixture(scope="module")
+def presented(same_page: Page, app: App) -> Page:
+    """A page that presents, for several tests."""
+    presenting(same_page, app.link(f"{QUERY}&present=1"))
+    return same_page
+
+
+def test_with_the_network_cut_every_step_still_stands(presented: Page) -> None:
+    page, show = presented, presented.locator(".ls-show")
+    page.context.set_offline(True)
+    for step in (2, 3, 4, 5):
+        to_step(page, step)
+        assert len(show.locator(".ls-stage").inner_text()) > 60
+    to_step(page, 2)
+    expect(show.locator(".ls-foldpicture svg text").first).to_be_visible()
+    page.context.set_offline(False)
+
+
+def test_the_slider_of_guests_leaves_the_page_alone_until_it_is_asked(presented: Page) -> None:
+    page, show = presented, presented.locator(".ls-show")
     to_step(page, 3)
     steps = page.evaluate(STEPS)
     assert len(steps) > 2
@@ -153,12 +172,12 @@ def test_the_slider_of_guests_leaves_the_page_alone_until_it_is_asked(page: Page
     assert page.evaluate("window.layerscope.T") >= steps[0]["from"]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_on_a_phone_in_korean_nothing_is_cut_off_or_pale(theme: str, browser: Browser, app: App) -> None:
+def test_on_a_phone_in_korean_nothing_is_cut_off_or_pale(browser: Browser, app: App) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     page = context.new_page()
-    show = presenting(page, app.link(f"{QUERY}&present=1&__theme={theme}", language="ko"))
-    for step in range(1, 7):
+    show = presenting(page, app.link(f"{QUERY}&present=1&__theme=light", language="ko"))
+    for theme, step in product(("light", "dark"), range(1, 7)):
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
         to_step(page, step)
         assert re.search("[가-힣]", show.locator("h2").inner_text())
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -170,17 +189,6 @@ def test_on_a_phone_in_korean_nothing_is_cut_off_or_pale(theme: str, browser: Br
     show.locator(".ls-back").tap()
     expect(show.locator(".ls-count")).to_have_text("5 / 6")
     context.close()
-
-
-def test_with_the_network_cut_every_step_still_stands(page: Page, app: App) -> None:
-    show = presenting(page, app.link(f"{QUERY}&present=1"))
-    page.context.set_offline(True)
-    for step in (2, 3, 4, 5):
-        to_step(page, step)
-        assert len(show.locator(".ls-stage").inner_text()) > 60
-    to_step(page, 2)
-    expect(show.locator(".ls-foldpicture svg text").first).to_be_visible()
-    page.context.set_offline(False)
 
 
 def test_plans_of_every_kind_present_well(page: Page, app: App) -> None:
@@ -202,24 +210,3 @@ def test_plans_of_every_kind_present_well(page: Page, app: App) -> None:
     page.keyboard.press("Escape")
     open_tab(page, "fold")
     expect(page.locator("#ls-fold .ls-named")).to_contain_text("Hand-made")
-
-
-GROUPS = (  # the blocks of a plan of 5 layers as (home, donor), the rule that made it, and where its layers went
-    ([[0, 0], [1, 3], [4, 4]], "reference", [[1, 3, "donor", [2]]]),
-    ([[0, 0], [3, 3], [4, 4]], "keep-last", [[1, 3, "one", [1, 2]]]),
-    ([[0, 0], [1, 1], [4, 4]], "keep-first", [[1, 3, "one", [2, 3]]]),
-    ([[0, 0], [1, 1], [4, 4]], None, [[2, 3, "dropped", [2, 3]]]),
-    ([[0, 0], [1, 1]], "tail", [[2, 4, "dropped", [2, 3, 4]]]),
-    ([[layer, layer] for layer in range(5)], "reference", []),
-)
-
-
-def test_the_places_where_layers_go_are_found_in_any_plan(page: Page, app: App) -> None:
-    page.goto(app.link())
-    page.wait_for_function("!!window.layerscope?.groups && !!window.layerscope.runs")
-    for blocks, rule, found in GROUPS:
-        as_blocks = [{"home": home, "mix": [[donor, 1.0]]} for home, donor in blocks]
-        groups = page.evaluate(
-            "([blocks, rule]) => window.layerscope.groups(5, blocks, rule).map((g) => [g.first, g.last, g.kind, g.lost])", [as_blocks, rule]
-        )
-        assert groups == found, (blocks, rule)

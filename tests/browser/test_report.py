@@ -13,6 +13,10 @@ from engine.types import Model
 from tests.export.test_report import PLAN, bare, report_of
 from tests.waiting import wait_until
 
+SCHEMES: dict[Any, tuple[str, str]] = {  # paper and ink
+    "light": ("rgb(255, 255, 255)", "rgb(29, 33, 39)"),
+    "dark": ("rgb(21, 24, 29)", "rgb(232, 234, 238)"),
+}
 CHARTS = ("cost", "similarity", "influence", "texts", "depths")
 
 
@@ -55,21 +59,27 @@ def opened(browser: Browser, path: Path, width: int = 1200, **options: Any) -> I
     assert errors == []
 
 
-def test_it_opens_offline_and_paints_every_chart(browser: Browser, reports: dict[str, Path], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def full(browser: Browser, reports: dict[str, Path]) -> Iterator[Page]:
+    """The report with everything, opened once; each test leaves all its figures shown."""
     with opened(browser, reports["full"]) as page:
-        painted = page.evaluate("document.querySelector('#similarity .heatmaplayer image').href.baseVal")
-        assert painted.startswith("data:image/png")
-        assert page.locator("#influence .barlayer .point").count() == 6
-        assert page.locator("#cost .scatterlayer .point").count() == 2
-        assert page.locator("#texts .scatterlayer .point").count() == 4
-        assert page.locator("#depths .scatterlayer .js-line").count() == 1
-        assert page.locator("#depths .scatterlayer .point").count() == 1
-        assert page.locator(".modebar, .modebar-btn, [data-title*='cloud'], [data-title*='Share']").count() == 0
-        shown = page.locator("svg.strip:visible")
-        assert shown.count() == 1
-        assert shown.locator("[data-layer]").count() == PLAN.source_depth
-        assert shown.locator("[data-block]").count() == PLAN.depth
-        page.screenshot(path=tmp_path / "wide.png", full_page=True)
+        yield page
+
+
+def test_it_opens_offline_and_paints_every_chart(full: Page, tmp_path: Path) -> None:
+    painted = full.evaluate("document.querySelector('#similarity .heatmaplayer image').href.baseVal")
+    assert painted.startswith("data:image/png")
+    assert full.locator("#influence .barlayer .point").count() == 6
+    assert full.locator("#cost .scatterlayer .point").count() == 2
+    assert full.locator("#texts .scatterlayer .point").count() == 4
+    assert full.locator("#depths .scatterlayer .js-line").count() == 1
+    assert full.locator("#depths .scatterlayer .point").count() == 1
+    assert full.locator(".modebar, .modebar-btn, [data-title*='cloud'], [data-title*='Share']").count() == 0
+    shown = full.locator("svg.strip:visible")
+    assert shown.count() == 1
+    assert shown.locator("[data-layer]").count() == PLAN.source_depth
+    assert shown.locator("[data-block]").count() == PLAN.depth
+    full.screenshot(path=tmp_path / "wide.png", full_page=True)
 
 
 def test_what_was_not_measured_leaves_no_empty_chart(browser: Browser, reports: dict[str, Path]) -> None:
@@ -78,27 +88,26 @@ def test_what_was_not_measured_leaves_no_empty_chart(browser: Browser, reports: 
         assert page.locator("#influence .barlayer .point").count() == 6
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_in_light_and_dark(browser: Browser, reports: dict[str, Path], scheme: str) -> None:
-    with opened(browser, reports["full"], 390, color_scheme=scheme) as page:
+def test_it_fits_a_phone_in_light_and_dark(browser: Browser, reports: dict[str, Path]) -> None:
+    with opened(browser, reports["full"], 390, color_scheme="light") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        shown = page.locator("svg.strip:visible")
-        assert shown.locator("[data-layer]").count() == PLAN.source_depth
-        colors = page.evaluate("[getComputedStyle(document.body).backgroundColor, document.querySelector('#influence .xtitle').style.fill]")
-        assert colors == (["rgb(255, 255, 255)", "rgb(29, 33, 39)"] if scheme == "light" else ["rgb(21, 24, 29)", "rgb(232, 234, 238)"])
-        other = "dark" if scheme == "light" else "light"
-        page.emulate_media(color_scheme=other)
-        expect(page.locator("#influence .xtitle")).not_to_have_css("fill", colors[1])
+        for scheme in ("light", "dark", "light"):
+            paper, ink = SCHEMES[scheme]
+            page.emulate_media(color_scheme=scheme)
+            expect(page.locator("#influence .xtitle")).to_have_css("fill", ink)
+            expect(page.locator("body")).to_have_css("background-color", paper)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            shown = page.locator("svg.strip:visible")
+            assert shown.locator("[data-layer]").count() == PLAN.source_depth
 
 
-def test_charts_follow_the_width(browser: Browser, reports: dict[str, Path]) -> None:
-    with opened(browser, reports["full"]) as page:
-        page.set_viewport_size({"width": 500, "height": 800})
-        width = page.locator("#depths svg").first
-        wait_until(lambda: width.evaluate("(svg) => svg.clientWidth") <= 500)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 500
+def test_charts_follow_the_width(full: Page) -> None:
+    full.set_viewport_size({"width": 500, "height": 800})
+    width = full.locator("#depths svg").first
+    wait_until(lambda: width.evaluate("(svg) => svg.clientWidth") <= 500)
+    assert full.evaluate("document.documentElement.scrollWidth") <= 500
+    full.set_viewport_size({"width": 1200, "height": 900})
 
 
 def pages(pdf: bytes) -> int:
@@ -123,10 +132,10 @@ def test_paper_is_light_and_two_pages_unless_all_figures_are_open(browser: Brows
             assert pages(page.pdf(prefer_css_page_size=True, format=paper)) == 2
 
 
-def test_the_first_view_is_the_verdict_and_the_rest_is_folded_away(browser: Browser, reports: dict[str, Path]) -> None:
-    with opened(browser, reports["full"]) as page:
-        page.locator("#all > summary").click()
-        assert page.locator("#all").get_attribute("open") is None
-        assert [part.get_attribute("id") for part in page.locator("section:visible").all()] == ["verdict", "size", "pair", "gains"]
-        assert page.locator("#verdict").bounding_box()["y"] < 450
-        assert page.locator("#cost .scatterlayer .point").count() == 2
+def test_the_first_view_is_the_verdict_and_the_rest_is_folded_away(full: Page) -> None:
+    full.locator("#all > summary").click()
+    assert full.locator("#all").get_attribute("open") is None
+    assert [part.get_attribute("id") for part in full.locator("section:visible").all()] == ["verdict", "size", "pair", "gains"]
+    assert full.locator("#verdict").bounding_box()["y"] < 450
+    assert full.locator("#cost .scatterlayer .point").count() == 2
+    full.locator("#all > summary").click()

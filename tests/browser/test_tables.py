@@ -22,10 +22,15 @@ TINY = "L=0&C=2&I=1&T=0.5"
 MENUS = """[...document.querySelectorAll(".js-plotly-plot, .ls-stripbox:has(svg)")].map((box) => box.querySelectorAll(".ls-save").length)"""
 
 
-@pytest.fixture(autouse=True)
-def patient(page: Page) -> None:
-    """No time is tested here, and the machine may be busy."""
-    page.set_default_timeout(LONG)
+@pytest.fixture(scope="module")
+def page(same_page: Page, app: App) -> Page:
+    """One page for all of the tests, dark and with everything there that comes by itself."""
+    same_page.set_default_timeout(LONG)  # no time is tested here, and the machine may be busy
+    same_page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    same_page.goto(app.link(f"{TINY}&__theme=dark"))
+    expect(same_page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
+    wait_until_quiet(same_page, app)
+    return same_page
 
 
 def saved(page: Page, chart: Locator, what: str) -> tuple[str, bytes]:
@@ -42,10 +47,8 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 
 def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, app: App) -> None:
-    page.goto(app.link(f"{TINY}&__theme=dark"))
     bars = page.locator("#ls-similarity .ls-bars")
     expect(bars.locator(".ls-save")).to_be_visible(timeout=LONG)
-    wait_until_quiet(page, app)
     asked = len(app.requests)
 
     name, svg = saved(page, bars, "save_svg")
@@ -80,10 +83,7 @@ def test_a_chart_is_saved_as_pictures_and_data_and_nobody_is_asked(page: Page, a
 
 
 def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> None:
-    page.goto(app.link(TINY))
-    expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
-    wait_until_quiet(page, app)  # a tab's charts are painted while it is open
-    open_tab(page, "fold")
+    open_tab(page, "fold")  # a tab's charts are painted while it is open
     strip = page.locator("#ls-fold .ls-stripbox")
     expect(strip.locator("> .ls-save")).to_be_visible(timeout=LONG)
     wait_until_quiet(page, app)
@@ -106,11 +106,10 @@ def test_every_chart_has_one_menu_and_the_strip_too(page: Page, app: App) -> Non
     assert [row["projections_of"] for row in rows] == [f"{block['mix'][0][0]}" for block in blocks]
 
 
-def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
-    page.goto(app.link(TINY))
+def test_the_menu_is_used_by_keys_alone(page: Page) -> None:
+    open_tab(page, "explore")
     button = page.locator("#ls-norms .ls-save")
     expect(button).to_be_visible(timeout=LONG)
-    wait_until_quiet(page, app)
     assert button.get_attribute("aria-label") == "Save this chart"
     button.scroll_into_view_if_needed()  # a menu closes when the page scrolls
     page.wait_for_timeout(500)
@@ -135,9 +134,6 @@ def test_the_menu_is_used_by_keys_alone(page: Page, app: App) -> None:
 
 
 def test_the_board_sorts_hides_and_is_copied(page: Page, app: App) -> None:
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(app.link(TINY))
-    expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
     open_tab(page, "compare")
     wait_until_quiet(page, app)
     page.locator("#judge-map").click()
@@ -211,10 +207,6 @@ def parsed(line: str) -> None:
 
 
 def test_the_commands_follow_the_controls_and_the_terminal_reads_them(page: Page, app: App) -> None:
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(app.link(TINY))
-    expect(page.locator("#ls-similarity .ls-save").first).to_be_visible(timeout=LONG)
-    wait_until_quiet(page, app)
     seen: dict[str, list[str]] = {}
     for tab in ("explore", "fold", "search", "compare", "export"):
         open_tab(page, tab)

@@ -2,7 +2,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from statistics import fmean, pstdev
 from typing import Any
 
@@ -16,7 +16,7 @@ from engine.methods.depth.laco import DEFINITIONS, LacoSettings, Proposal, lands
 from engine.models.texts import bundled, calibration_of
 from engine.plans.rules import RULES, untouched
 from engine.types import Model
-from tests.families import TEXTS
+from tests.families import TEXTS, crossed
 from tests.naive import cosines, last_states, layer_collapse, merge, token_ids
 
 NAIVE_FAMILIES = ("llama", "qwen3", "gemma3_text", "gpt2")
@@ -54,10 +54,9 @@ def assert_agrees(proposal: Proposal, trials: list[tuple[int, int, float, bool, 
 # --- Against the naive transcription ---
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("family", NAIVE_FAMILIES)
-@pytest.mark.parametrize("definition", DEFINITIONS)
-def test_decides_as_the_published_loop_does(family: str, rule: str, definition: Any, tiny: Callable[..., Model]) -> None:
+@pytest.mark.parametrize(("family", "given"), crossed(NAIVE_FAMILIES, [*product(RULES, DEFINITIONS)]))
+def test_decides_as_the_published_loop_does(family: str, given: tuple[str, Any], tiny: Callable[..., Model]) -> None:
+    rule, definition = given
     model = tiny(family)
     meter = meter_of(model)
     compared = 0
@@ -71,8 +70,7 @@ def test_decides_as_the_published_loop_does(family: str, rule: str, definition: 
     assert compared >= 2
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("family", NAIVE_FAMILIES)
+@pytest.mark.parametrize(("family", "rule"), crossed(NAIVE_FAMILIES, [*RULES]))
 def test_near_the_top_fewer_layers_are_absorbed(family: str, rule: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family)
     settings = LacoSettings(C=4, I=1, T=-1.0, lowest=0, rule=rule)

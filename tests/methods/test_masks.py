@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from engine.plans.live import live_network
 from engine.plans.rules import fold_spans, untouched
 from engine.types import Model, Part, Plan, Trim
 from tests import naive_masks as naive
-from tests.families import FAMILIES, TEXTS
+from tests.families import FAMILIES, TEXTS, crossed
 
 WANTS = {"half": Wanted(0.5), "a third": Wanted(1 / 3), "2:4": Wanted(0.5, 2, 4), "4:8": Wanted(0.5, 4, 8)}
 SPREAD = tuple(TEXTS[place % 3] + " And so on, and on." * (place % 4) for place in range(8))
@@ -52,8 +53,7 @@ def assert_same_masks(model: Model, plan: Plan, expected: Any, source: Any = Non
         assert torch.equal(weight[weight != 0], ours[name][weight != 0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", WANTS)
+@pytest.mark.parametrize(("family", "name"), crossed([*FAMILIES], [*WANTS]))
 def test_wanda_cuts_what_a_naive_transcription_cuts(family: str, name: str, tiny: Callable[..., Model]) -> None:
     model, want = tiny(family), WANTS[name]
     packs = packs_of(model)
@@ -68,10 +68,9 @@ def test_wanda_cuts_what_a_naive_transcription_cuts(family: str, name: str, tiny
     assert dict(plan.masks.settings)["tokens"] == sum(pack.ids.shape[1] for pack in packs)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "phi3"])
-@pytest.mark.parametrize("norm", ["l1", "l2"])
-@pytest.mark.parametrize("name", ["half", "4:8"])
-def test_gblm_cuts_what_a_naive_transcription_cuts(family: str, norm: str, name: str, tiny: Callable[..., Model]) -> None:
+@pytest.mark.parametrize(("family", "given"), crossed(["llama", "qwen2", "phi3", "gpt2"], [*product(("l1", "l2"), ("half", "4:8"))]))
+def test_gblm_cuts_what_a_naive_transcription_cuts(family: str, given: tuple[str, str], tiny: Callable[..., Model]) -> None:
+    norm, name = given
     model, want = tiny(family), WANTS[name]
     packs = packs_of(model)
     plan = drain(prune(model, untouched(6), packs, "gblm", want, {"norm": norm}))
@@ -88,8 +87,7 @@ def test_gblm_cuts_what_a_naive_transcription_cuts(family: str, norm: str, name:
         assert wanda.tensors != plan.tensors
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["half", "a third", "2:4", "4:8"])
+@pytest.mark.parametrize(("family", "name"), crossed([*FAMILIES], [*WANTS]))
 def test_sparsegpt_writes_what_a_naive_transcription_writes(family: str, name: str, tiny: Callable[..., Model]) -> None:
     model, want = tiny(family), WANTS[name]
     packs = packs_of(model)

@@ -65,14 +65,18 @@ WITHIN = 1e-5  # relative, of all that is told of a step
 
 @pytest.fixture(scope="module")
 def shared(able: Open, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """Runs that two processes have gone on with, all in one start of theirs; the last of them was done by torch's DDP too."""
+    """Runs that two processes have gone on with. They start twice: the first time they are killed in the middle of the run "killed", whose
+    files "alone" is a copy of; the second time they go on with that and all others, and take the steps of the last by torch's DDP."""
     folder = tmp_path_factory.mktemp("together")
-    two = {name: of_kind(able, folder / name, name) for name in ASKED}
-    two["replicated"] = of_kind(able, folder / "replicated", "text")
-    two["whole"] = begun(able("gpt2"), DEEP, folder / "whole")
-    runs = [run for name, run in two.items() if name != "replicated"]
-    assert going_on(*runs, processes=TOGETHER, replicated=two["replicated"]).wait() == 0
-    return two
+    runs = {name: begun(able("gpt2"), DEEP, folder / name) for name in ("killed", "alone", "whole")}
+    kill_after(3, going_on(("finish", runs["killed"]), processes=TOGETHER), runs["killed"])
+    shutil.copytree(runs["killed"].folder, runs["alone"].folder, dirs_exist_ok=True)
+    kinds = {name: of_kind(able, folder / name, name) for name in ASKED}
+    runs |= {**kinds, "replicated": of_kind(able, folder / "replicated", "text")}
+    finished = (("finish", runs[name]) for name in ("killed", "whole"))
+    learned = (("learn", run) for run in kinds.values())
+    assert going_on(*finished, *learned, ("replicate", runs["replicated"]), processes=TOGETHER).wait() == 0
+    return runs
 
 
 def of_kind(able: Open, folder: Path, name: str) -> Run:
@@ -92,7 +96,7 @@ def of_kind(able: Open, folder: Path, name: str) -> Run:
 def test_two_processes_come_to_what_one_comes_to(able: Open, shared: dict[str, Run], tmp_path: Path, name: str) -> None:
     one, two = of_kind(able, tmp_path / name, name), shared[name]
     played(one)
-    assert two.state == "done"
+    assert two.state == one.state
     assert len(losses(one)) == STEPS
     assert losses(two) == pytest.approx(losses(one), rel=1e-4, abs=1e-7)  # the smallest are differences of numbers around 10
     assert lengths(two) == pytest.approx(lengths(one), rel=1e-4)
@@ -110,16 +114,15 @@ def test_two_processes_come_to_what_torchs_ddp_comes_to(shared: dict[str, Run]) 
     assert lengths(ours) == pytest.approx(lengths(theirs), rel=WITHIN)
 
 
-def test_both_killed_and_started_again_come_to_the_same_bits(able: Open, shared: dict[str, Run], tmp_path: Path) -> None:
-    whole, killed, alone = shared["whole"], *(begun(able("gpt2"), DEEP, tmp_path / name) for name in ("killed", "alone"))
-    kill_after(3, going_on(killed, processes=TOGETHER), killed)
-    assert checkpoints(killed.steps)
-    for path in checkpoints(killed.steps):
+def test_both_killed_and_started_again_come_to_the_same_bits(shared: dict[str, Run]) -> None:
+    whole, killed, alone = (shared[name] for name in ("whole", "killed", "alone"))
+    assert checkpoints(alone.steps)
+    for path in checkpoints(alone.steps):
         assert [one.suffix for one in path.iterdir()] == [".safetensors"] * TOGETHER
-    shutil.copytree(killed.folder, alone.folder, dirs_exist_ok=True)
-    assert going_on(killed, processes=TOGETHER).wait() == 0
+    assert (whole.state, killed.state) == ("done", "done")
     assert_same(whole, killed)
     before = told(alone)
+    assert len(losses(alone)) >= 3
     assert played(alone)["state"] == "learned"  # what two began, one goes on with
     assert [line for line in told(alone) if line["step"] < 3] == [line for line in before if line["step"] < 3]
     assert len(losses(alone)) == STEPS

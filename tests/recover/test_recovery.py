@@ -195,7 +195,7 @@ def test_a_run_that_was_killed_comes_to_the_same_bits(able: Open, tmp_path: Path
     played(whole)
     fell = 0
     while fell < 2 and killed.state != "done":
-        child = going_on(killed)
+        child = going_on(("finish", killed))
         told_before = len(killed.lines())
         while child.poll() is None and len(killed.lines()) == told_before:
             time.sleep(0.01)
@@ -204,6 +204,6 @@ def test_a_run_that_was_killed_comes_to_the_same_bits(able: Open, tmp_path: Path
         fell += child.wait() == -signal.SIGKILL
     assert fell
     if killed.state != "done":  # on a busy machine it may end before it is killed again
-        assert going_on(killed).wait() == 0
+        assert going_on(("finish", killed)).wait() == 0
     assert killed.state == "done"
     assert_same(whole, killed)
