@@ -1,7 +1,6 @@
 """Functions of the page's scripts in a browser, against the engine's or by hand."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import product
 
 import pytest
@@ -9,7 +8,9 @@ from playwright.sync_api import Page
 
 from engine.errors import SettingsError
 from engine.methods.depth.baselines import plan_of_kept
-from engine.methods.width.widths import Kept, kept_for
+from engine.methods.width.scores import AXES
+from engine.methods.width.settings import TrimSettings
+from engine.methods.width.widths import kept_for
 from engine.models.shapes import facts_of
 from engine.types import Model
 from tests.browser.conftest import App
@@ -48,8 +49,9 @@ def test_the_page_and_the_terminal_meet_a_target_alike(scripts: Page, tiny: Call
         facts, whole = facts_of(model.config, model.spec), model.spec.parameters
         heads, channels = (None, None) if family == "gpt2" else (2, 28)
         for depth, share in product((6, 4), (0.3, 0.5, 0.61, 0.8, 1.0)):
-            for kept in (Kept(), Kept(heads=heads, channels=channels)):
-                plan, asked = plan_of_kept(6, range(depth), "short"), {axis: n for axis, n in asdict(kept).items() if n}
+            for kept in (TrimSettings(), TrimSettings(heads=heads, channels=channels)):
+                plan = plan_of_kept(6, range(depth), "short")
+                asked = {axis: n for axis in AXES if (n := getattr(kept, axis))}
                 try:
                     found = kept_for(model, plan, kept, share * whole).neurons or facts["shape"]["neurons"]
                 except SettingsError:
