@@ -7,7 +7,7 @@ import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from engine.jobs import Job, Progress
 from engine.messages import Message
 from engine.models.texts import BUNDLED, bundled, require_known
 from engine.types import Model
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 SELF = "self"
 WRITING = WritingSettings()
@@ -71,14 +74,14 @@ def corpus(
     return open_rows(made, name, fingerprint, length)
 
 
-def _tokenizer_key(tokenizer: Any) -> str:
+def _tokenizer_key(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return a fingerprint of everything that determines a tokenizer's output."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {"vocabulary": tokenizer.get_vocab()}
     made = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}  # settings of the last call
     return content_key(made, tokenizer.chat_template, tokenizer.eos_token_id, type(tokenizer).__name__)
 
 
-def _each(named: dict[str, str], tokenizer: Any) -> Iterator[Document]:
+def _each(named: dict[str, str], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
     """Yield the documents of some choices, each in the domain that it names; without one, in its choice's domain if there are several
     choices."""
     for name, path in named.items():
@@ -128,7 +131,9 @@ def _lay(model: Model, read: Iterator[Document], name: str, folder: Path, limit:
     write_index(folder, facts)
 
 
-def _tokenised(tokenizer: Any, config: Any, some: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:
+def _tokenised(
+    tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig", some: Iterable[Document]
+) -> Iterator[tuple[Document, list[int]]]:
     """Yield documents with their tokens by the tokenizer's defaults, ending with the end-of-text token if there is one."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for templated, group in itertools.groupby(some, lambda document: document.templated):
@@ -139,7 +144,7 @@ def _tokenised(tokenizer: Any, config: Any, some: Iterable[Document]) -> Iterato
             yield document, require_known([*ids, *(end if ids[-1:] != end else [])], config, document.text)
 
 
-def _rest(tokenizer: Any, text: str) -> Iterator[int]:
+def _rest(tokenizer: "PreTrainedTokenizerBase", text: str) -> Iterator[int]:
     """Yield the tokens after a text's first piece: tokenising a whole book at once would take a hundred times its bytes."""
     for start in range(_PIECE, len(text), _PIECE):
         yield from tokenizer(text[start : start + _PIECE], add_special_tokens=False, verbose=False)["input_ids"]

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.cache import content_key, file_digest
 from engine.errors import TextError, reason_of
@@ -15,6 +15,9 @@ from engine.judge.practice import kept_apart
 from engine.messages import Message
 from engine.models.texts import BUNDLED, bundled
 from engine.untrusted import LARGE, ForeignError, json_of, require_regular
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BUNDLES = {"practice": BUNDLED, **{language: (language,) for language in BUNDLED}}
 HUB = "hub:"
@@ -36,7 +39,7 @@ def name_of(choice: str) -> str:
     return choice if choice.startswith(HUB) else Path(choice).name
 
 
-def documents(choice: str, tokenizer: Any) -> Iterator[Document]:
+def documents(choice: str, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
     """Yield the documents of a choice, without blank ones: `practice`, `english` or `korean` for the bundled texts, `hub:org/name` (or
     `hub:org/name/config`) for the training split of a Hub data set, or a path to a file or folder.
 
@@ -77,7 +80,7 @@ def content_of(choice: str) -> str:
         raise TextError("{path!r} cannot be read: {error}", path=choice, error=reason_of(error)) from error
 
 
-def _read(choice: str, tokenizer: Any) -> Iterator[Document]:
+def _read(choice: str, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
     if choice in BUNDLES:
         for language in BUNDLES[choice]:
             yield from map(Document, kept_apart(bundled(language, "practice")).texts)
@@ -142,7 +145,7 @@ def _txt(path: Path, domain: str, _tokenizer: Any) -> Iterator[Document]:
             yield Document(text, domain)
 
 
-def _jsonl(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
+def _jsonl(path: Path, domain: str, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
     for number, line in _lines(path):
         if line.strip():
             try:
@@ -152,7 +155,7 @@ def _jsonl(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
             yield _document(record, domain, tokenizer, Message("{path}: line {number}", path=path, number=number))
 
 
-def _parquet(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
+def _parquet(path: Path, domain: str, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
@@ -168,7 +171,7 @@ def _parquet(path: Path, domain: str, tokenizer: Any) -> Iterator[Document]:
         raise TextError("{path} cannot be read: {error}", path=path, error=reason_of(error)) from error
 
 
-def _hub(choice: str, tokenizer: Any) -> Iterator[Document]:
+def _hub(choice: str, tokenizer: "PreTrainedTokenizerBase") -> Iterator[Document]:
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -187,7 +190,7 @@ def _hub(choice: str, tokenizer: Any) -> Iterator[Document]:
         raise TextError("{choice} cannot be downloaded: {reason}", choice=choice, reason=reason_of(error)) from error
 
 
-def _document(record: Any, domain: str, tokenizer: Any, where: str) -> Document:
+def _document(record: Any, domain: str, tokenizer: "PreTrainedTokenizerBase", where: str) -> Document:
     """Return the document of a record: its `text`, or else its `messages` in the tokenizer's chat template."""
     text, messages = (record.get(key) if isinstance(record, dict) else None for key in _COLUMNS[:2])
     if not isinstance(text, str) and not isinstance(messages, list):
@@ -196,7 +199,7 @@ def _document(record: Any, domain: str, tokenizer: Any, where: str) -> Document:
     return Document(text, own) if isinstance(text, str) else Document(_in_template(messages, tokenizer, where), own, templated=True)
 
 
-def _in_template(messages: Any, tokenizer: Any, where: str) -> str:
+def _in_template(messages: Any, tokenizer: "PreTrainedTokenizerBase", where: str) -> str:
     if not tokenizer.chat_template:
         raise TextError(
             "{where} contains messages, but the model's tokenizer has no chat template; write the messages as text", where=where

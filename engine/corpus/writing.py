@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import Model
 from engine.untrusted import ForeignError, json_of, require_regular
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PATIENCE = 16  # blank batches in a row before an error
 
@@ -66,7 +69,7 @@ def write_own(model: Model, out: Path, settings: WritingSettings) -> Job[Written
     return Written(documents, tokens, time.monotonic() - began)
 
 
-def _batch(model: Model, network: Any, settings: WritingSettings, number: int) -> Job[list[Generated]]:
+def _batch(model: Model, network: "PreTrainedModel", settings: WritingSettings, number: int) -> Job[list[Generated]]:
     """Return the documents of one batch that are not blank."""
     together, length = settings.batch
     prompts = [[beginning_of(model.tokenizer)]] * together
@@ -91,7 +94,7 @@ def own_file(model: Model, folder: Path, settings: WritingSettings) -> Path:
     return folder / f"self-{content_key(_by(model, settings), settings.tokens)[:16]}.jsonl"
 
 
-def beginning_of(tokenizer: Any) -> int:
+def beginning_of(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Return the tokenizer's default begin token, or else the end-of-text token.
 
     Raises:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,6 +27,9 @@ from engine.plans.surgery import Mixer
 from engine.records import Count, Figure, from_json
 from engine.types import Model, Plan, TextSet
 from engine.untrusted import ForeignError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 EVALUATION = Definition("evaluation", 1)
 CONTEXT = 512
@@ -94,8 +97,8 @@ def evaluation_from_json(value: Any) -> Evaluation:
 
 
 def windows(
-    tokenizer: Any,
-    config: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    config: "PretrainedConfig",
     texts: TextSet,
     context: int = CONTEXT,
     stride: int | None = None,

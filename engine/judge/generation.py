@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import DynamicCache, GenerationConfig
@@ -19,6 +19,9 @@ from engine.models.texts import require_known
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import Model, Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PROMPTS = (
     "The old lighthouse stood at the end of the pier, and every evening",
@@ -93,7 +96,7 @@ def encode(model: Model, prompt: str, new_tokens: int, chat: bool = False) -> li
 
 def generate(
     model: Model,
-    network: Any,
+    network: "PreTrainedModel",
     prompts: Sequence[Sequence[int]],
     new_tokens: int,
     seed: int | None = None,
@@ -124,7 +127,13 @@ def generate(
 
 @torch.no_grad()
 def _write_on(
-    model: Model, network: Any, ids: torch.Tensor, mask: torch.Tensor, cache: Any, config: GenerationConfig, noise: torch.Tensor
+    model: Model,
+    network: "PreTrainedModel",
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    cache: Any,
+    config: GenerationConfig,
+    noise: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids [prompts, tokens] extended by `config.max_new_tokens`, and the random state after them."""
     device = model.source.device
@@ -156,7 +165,7 @@ def _stops(config: GenerationConfig) -> frozenset[int]:
     return frozenset(stops if isinstance(stops, list) else () if stops is None else (stops,))
 
 
-def measured(new: Sequence[int], stops: frozenset[int], tokenizer: Any) -> "Generated":
+def measured(new: Sequence[int], stops: frozenset[int], tokenizer: "PreTrainedTokenizerBase") -> "Generated":
     """Return the text and the measures of new tokens, up to the end-of-text token."""
     words = list(itertools.takewhile(lambda token: token not in stops, new))
     return Generated(

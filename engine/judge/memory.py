@@ -2,7 +2,7 @@
 
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,6 +18,9 @@ from engine.plans.outputs import plan_outputs
 from engine.plans.trimming import form_of
 from engine.records import Count
 from engine.types import Model, Plan
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> "Memory":
@@ -49,12 +52,12 @@ def memory_of(model: Model, plan: Plan, context: int = 4096, batch: int = 1) -> 
     )
 
 
-def cache_bytes(config: Any, dtype: torch.dtype, context: int, batch: int = 1) -> int:
+def cache_bytes(config: "PretrainedConfig", dtype: torch.dtype, context: int, batch: int = 1) -> int:
     """Return the bytes of keys and values in transformers' cache after `context` tokens."""
     return sum(cache_by_layer(config, dtype, context, batch))
 
 
-def cache_by_layer(config: Any, dtype: torch.dtype, context: int, batch: int = 1) -> tuple[int, ...]:
+def cache_by_layer(config: "PretrainedConfig", dtype: torch.dtype, context: int, batch: int = 1) -> tuple[int, ...]:
     """Return each layer's share of `cache_bytes`.
 
     The cache itself says which layers have a sliding window; a window of w tokens keeps the last w - 1.

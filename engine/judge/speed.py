@@ -4,7 +4,7 @@ import os
 import time
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import DynamicCache
@@ -16,6 +16,9 @@ from engine.messages import Message
 from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.types import Model, Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def measure_speed(model: Model, plan: Plan, prompt_tokens: int | None = None, new_tokens: int = 32, rounds: int = 5) -> Job["Speed"]:
@@ -53,7 +56,7 @@ def measure_speed(model: Model, plan: Plan, prompt_tokens: int | None = None, ne
     return _speed(model, plan, timed, peaks, prompt_tokens, new_tokens)
 
 
-def peak_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> int:
+def peak_once(network: "PreTrainedModel", prompt: torch.Tensor, new_tokens: int) -> int:
     """Return the bytes of a network's weights plus the peak of torch's other storages during `time_once`."""
     with PeakMemory() as memory:
         time_once(network, prompt, new_tokens)
@@ -61,7 +64,7 @@ def peak_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> int:
 
 
 @torch.no_grad()
-def time_once(network: Any, prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
+def time_once(network: "PreTrainedModel", prompt: torch.Tensor, new_tokens: int) -> tuple[float, float]:
     """Return the seconds of one prefill of token ids [1, tokens], and of `new_tokens` decoding steps after it.
 
     As in generation, only the last token's logits are computed; an end-of-text token does not stop decoding.

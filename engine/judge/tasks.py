@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +25,9 @@ from engine.plans.live import live_network
 from engine.plans.rules import untouched
 from engine.plans.surgery import Mixer
 from engine.types import Model, Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CLOZE, CHOICE = "layerscope_cloze", "layerscope_choice"
 BUNDLED_TASKS: dict[str, tuple[str, str]] = {CLOZE: ("cloze-english.jsonl", "acc"), CHOICE: ("choice-english.jsonl", "acc_norm")}
@@ -210,7 +213,7 @@ def _manager(harness: Any, tasks: Sequence[str]) -> Any:
     return manager
 
 
-def _wrap(harness: Any, model: Model, network: Any) -> Any:
+def _wrap(harness: Any, model: Model, network: "PreTrainedModel") -> Any:
     tokenizer = copy.deepcopy(model.tokenizer)  # the harness adds a padding token
     return harness.HFLM(pretrained=network, tokenizer=tokenizer, device=model.source.device, batch_size=_BATCH)
 

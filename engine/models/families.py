@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import UnsupportedModelError
 from engine.messages import Message
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 Axes = tuple[str, str]  # the axes a projection writes and reads: "query", "key", "neuron", "channel", joined by + where fused
 
@@ -125,7 +128,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 _NOT_PER_LAYER = frozenset({"architectures", "bos_token_id", "eos_token_id", "pad_token_id", "suppress_tokens", "begin_suppress_tokens"})
 
 
-def architecture_of(config: Any) -> Architecture:
+def architecture_of(config: "PretrainedConfig") -> Architecture:
     """Return the row of a transformers config's family.
 
     Raises:
@@ -183,18 +186,18 @@ def row_of(model_type: str) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
-def depth_of(config: Any) -> int:
+def depth_of(config: "PretrainedConfig") -> int:
     """Return a config's number of layers."""
     return int(getattr(config, architecture_of(config).depth_key))
 
 
-def layer_types_of(config: Any) -> tuple[str, ...] | None:
+def layer_types_of(config: "PretrainedConfig") -> tuple[str, ...] | None:
     """Return each layer's type (such as sliding or full attention), or None where the family has a single type."""
     types = getattr(config, "layer_types", None)
     return tuple(types) if types else None
 
 
-def resized_config(config: Any, homes: tuple[int, ...]) -> Any:
+def resized_config(config: "PretrainedConfig", homes: tuple[int, ...]) -> Any:
     """Return a config of depth len(homes) whose layer i has the per-layer settings of source layer homes[i].
 
     Every top-level list as long as the source's depth is sliced (such as layer_types); the original config is not changed.
@@ -208,11 +211,11 @@ def resized_config(config: Any, homes: tuple[int, ...]) -> Any:
     return type(config).from_dict(values)
 
 
-def blocks_of(network: Any) -> Any:
+def blocks_of(network: "PreTrainedModel") -> Any:
     """Return the network's list of blocks (a torch ModuleList)."""
     return network.get_submodule(architecture_of(network.config).blocks)
 
 
-def final_norm_of(network: Any) -> Any:
+def final_norm_of(network: "PreTrainedModel") -> Any:
     """Return the module that normalises the last residual state before the head."""
     return network.get_submodule(architecture_of(network.config).norm)

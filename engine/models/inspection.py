@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig
@@ -27,6 +27,9 @@ from engine.models.shapes import block_terms, outer_terms, shape_of
 from engine.models.sources import COMPANIONS
 from engine.types import ModelSource, ModelSpec
 from engine.untrusted import LARGE, ForeignError, object_in, require_regular, text_in
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _READ = ("config.json", "README.md", *COMPANIONS)  # files of a folder that Layerscope or transformers reads
 # The caller, not the config, decides how a model runs and what it returns: another attention may compile or download code.
@@ -158,12 +161,12 @@ def inspect_gguf(gguf: Path, source: ModelSource) -> ModelSpec:
     return describe_config(config, source)
 
 
-def describe_config(config: Any, source: ModelSource) -> ModelSpec:
+def describe_config(config: "PretrainedConfig", source: ModelSource) -> ModelSpec:
     """Return the spec of the model that a config describes, counted on a network without storage."""
     return _describe(config, empty_network(config, source.trust_remote_code), source)
 
 
-def _describe(config: Any, network: Any, source: ModelSource) -> ModelSpec:
+def _describe(config: "PretrainedConfig", network: "PreTrainedModel", source: ModelSource) -> ModelSpec:
     if not len(blocks_of(network)):
         raise SourceError("the configuration describes a model without layers")
     row, blocks = architecture_of(config), blocks_of(network)

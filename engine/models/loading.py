@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -26,6 +26,9 @@ from engine.models.library import remember
 from engine.models.sources import base_of_adapter, converted_folder, download, merged_folder
 from engine.types import Model, ModelSource, ModelSpec
 from engine.untrusted import ForeignError, object_in
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _TRIED = "Words, 12 단어,\n☃ and what no vocabulary has: \U000e0041"  # some tokenizers fail only on unknown characters
 transformers.utils.logging.set_verbosity_error()
@@ -203,7 +206,7 @@ def read_network(folder: Path, dtype: str, trust_remote_code: bool = False) -> A
     return network.requires_grad_(False)
 
 
-def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, str]:
+def generation_config_in(folder: Path, config: "PretrainedConfig") -> tuple[GenerationConfig, str]:
     """Return a generation config with only the special tokens, and what is wrong with the folder's own generation config.
 
     The second value is "" if the folder's file is valid or missing. Missing or invalid token ids are taken from the model's config.
@@ -221,7 +224,7 @@ def generation_config_in(folder: Path, config: Any) -> tuple[GenerationConfig, s
     return GenerationConfig(**tokens), Message("it is not a JSON object") if own is None else _fault(own, config)
 
 
-def _fault(own: dict[str, Any], config: Any) -> str:
+def _fault(own: dict[str, Any], config: "PretrainedConfig") -> str:
     """Return what is wrong with a generation config, by the tables above or as reported by transformers."""
     for name, value in own.items():
         if value is not None and not _may_be(name, value, config):
@@ -233,7 +236,7 @@ def _fault(own: dict[str, Any], config: Any) -> str:
     return ""
 
 
-def _may_be(name: str, value: Any, config: Any) -> bool:
+def _may_be(name: str, value: Any, config: "PretrainedConfig") -> bool:
     if name in _FLAGS:
         return isinstance(value, bool)
     if name in _TOKENS:

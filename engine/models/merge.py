@@ -7,7 +7,7 @@ weight that it changes is then computed in float64 and rounded once.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import SourceError, UnsupportedModelError, reason_of
 from engine.jobs import Job, Progress, answer_request
@@ -15,6 +15,9 @@ from engine.messages import Message
 from engine.models.checks.adapters import WEIGHTS, adapter_values, lora_config
 from engine.models.files.made_once import made_once
 from engine.untrusted import ForeignError, require_regular, text_in
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _KINDS = ("float32", "bfloat16", "float16")
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
@@ -88,7 +91,7 @@ def _tokenizer(adapter: Path, base: Path) -> Any:
     return tokenizer
 
 
-def _wrapped(adapter: Path, network: Any, values: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
+def _wrapped(adapter: Path, network: "PreTrainedModel", values: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
     """Return a network with places for an adapter, in float32.
 
     Where the head shares the embedding's weights and the adapter changes one of them, they are separated first: peft adds a change to one
@@ -112,14 +115,14 @@ def _wrapped(adapter: Path, network: Any, values: Mapping[str, Any], tensors: Ma
     return wrapped
 
 
-def _touches_ends(network: Any, tensors: Mapping[str, Any]) -> bool:
+def _touches_ends(network: "PreTrainedModel", tensors: Mapping[str, Any]) -> bool:
     """Return whether a tensor belongs to the embedding or to the head."""
     ends = [network.get_input_embeddings(), network.get_output_embeddings()]
     names = [f".{name}." for name, module in network.named_modules() if any(module is end for end in ends)]
     return any(end in f".{name}" for end in names for name in tensors)
 
 
-def _untie(network: Any) -> None:
+def _untie(network: "PreTrainedModel") -> None:
     import torch
 
     head = network.get_output_embeddings()
@@ -176,7 +179,7 @@ def _add(module: Any) -> None:
     base.to(kind)
 
 
-def _require_finite(network: Any) -> None:
+def _require_finite(network: "PreTrainedModel") -> None:
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():
             raise SourceError("merging the adapter takes {name} out of the range of its dtype", name=name)

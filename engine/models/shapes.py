@@ -4,14 +4,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import PlanError
 from engine.models.families import Architecture, architecture_of, depth_of
 from engine.types import ModelSpec, Shape, Terms
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
-def shape_of(config: Any) -> Shape:
+
+def shape_of(config: "PretrainedConfig") -> Shape:
     """Return the shape of the model that a transformers config describes."""
     heads = config.num_attention_heads
     neurons = config.n_inner or 4 * config.hidden_size if hasattr(config, "n_inner") else config.intermediate_size
@@ -25,7 +28,7 @@ def shape_of(config: Any) -> Shape:
     )
 
 
-def shaped_config(config: Any, shape: Shape) -> Any:
+def shaped_config(config: "PretrainedConfig", shape: Shape) -> Any:
     """Return a config with the widths of `shape` and its own depth; head_dim is written explicitly, and rms_norm_eps is scaled by the
     change in channels.
 
@@ -58,7 +61,7 @@ def shaped_config(config: Any, shape: Shape) -> Any:
         ) from error
 
 
-def legal_heads(config: Any) -> tuple[int, ...]:
+def legal_heads(config: "PretrainedConfig") -> tuple[int, ...]:
     """Return the numbers of query heads that can be kept, ascending: equally many in every KV group (any number where each head has its own
     key and value), and only counts that the stock class loads at the model's own channels."""
     shape = shape_of(config)
@@ -66,7 +69,7 @@ def legal_heads(config: Any) -> tuple[int, ...]:
     return tuple(one.heads for one in tried if one == shape or _loads(config, one))
 
 
-def legal_channels(config: Any, heads: int | None = None, step: int = 1) -> tuple[int, ...]:
+def legal_channels(config: "PretrainedConfig", heads: int | None = None, step: int = 1) -> tuple[int, ...]:
     """Return the numbers of channels that can be kept with `heads` query heads, ascending: multiples of `step`, and all channels."""
     shape = shape_of(config)
     if "channels" in architecture_of(config).fixed:
@@ -76,7 +79,7 @@ def legal_channels(config: Any, heads: int | None = None, step: int = 1) -> tupl
     return tuple(one.channels for one in tried if _loads(config, one))
 
 
-def _loads(config: Any, shape: Shape) -> bool:
+def _loads(config: "PretrainedConfig", shape: Shape) -> bool:
     try:
         shaped_config(config, shape)
     except PlanError:
@@ -120,7 +123,7 @@ def parameters_at(spec: ModelSpec, shape: Shape) -> int:
     return count(spec.outer_terms, shape) + shape.depth * count(spec.block_terms, shape)
 
 
-def facts_of(config: Any, spec: ModelSpec) -> dict[str, Any]:
+def facts_of(config: "PretrainedConfig", spec: ModelSpec) -> dict[str, Any]:
     """Return, as JSON, what is needed to compute a model's size at any width: its shape, its parameter terms, the step of the query heads,
     whether channels must be a multiple of the heads, and the fixed axes with their reasons."""
     shape, row = shape_of(config), architecture_of(config)

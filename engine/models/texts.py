@@ -9,13 +9,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.errors import TextError
 from engine.types import TextSet
 from engine.untrusted import LARGE, ForeignError, text_in
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 BUNDLED = ("english", "korean")
 MAX_TEXT_TOKENS = 2048  # longer texts are truncated; a calibration text is a sentence or a paragraph
@@ -94,7 +97,7 @@ def read_texts(path: Path) -> TextSet:
         raise TextError("{path!r} cannot be read: {error}", path=str(path), error=error) from error
 
 
-def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, ...]:
+def packs_of(tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig", calibration: TextSet) -> tuple[Pack, ...]:
     """Tokenise a text set with the tokenizer's defaults, and lay the texts into packs, in order.
 
     Texts are truncated at the model's context length or at MAX_TEXT_TOKENS, whichever is less.
@@ -112,7 +115,7 @@ def packs_of(tokenizer: Any, config: Any, calibration: TextSet) -> tuple[Pack, .
     return pack_rows(rows)
 
 
-def tokens_of(tokenizer: Any, config: Any, text: str, limit: int | None = None) -> list[int]:
+def tokens_of(tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig", text: str, limit: int | None = None) -> list[int]:
     """Return the tokens of a text with the tokenizer's defaults. With `limit`, return the first `limit` tokens and read only as much of a
     long text as they need.
 
@@ -125,7 +128,7 @@ def tokens_of(tokenizer: Any, config: Any, text: str, limit: int | None = None) 
     return require_known(ids[:limit], config, text)
 
 
-def require_known(ids: list[int], config: Any, text: str) -> list[int]:
+def require_known(ids: list[int], config: "PretrainedConfig", text: str) -> list[int]:
     """Return the tokens of a text after checking that the model has an embedding for each.
 
     Raises:

@@ -8,7 +8,7 @@ neuron's largest.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +18,9 @@ from engine.models.texts import BROKEN, Pack, characters_at
 from engine.passes.walk import Walk
 from engine.plans.rules import untouched
 from engine.types import Model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TOKENS = 8  # kept per neuron
 _BEFORE, _AFTER = 8, 4  # tokens of context
@@ -36,7 +39,7 @@ class Excited:
 class Peaks:
     """The tokens with the largest |activation| of every neuron of a layer, the largest first."""
 
-    def __init__(self, tokenizer: Any, packs: Sequence[Pack]) -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", packs: Sequence[Pack]) -> None:
         self._decode, self._ids = tokenizer.decode, torch.cat([pack.ids[0] for pack in packs])
         lengths = [stop - start for pack in packs for _, start, stop in pack.spans]
         self._ends = torch.tensor(lengths).cumsum(0).tolist()  # the end of each text, counted over all tokens

@@ -6,7 +6,7 @@ gradients.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.func import functional_call
@@ -20,6 +20,9 @@ from engine.passes.forward import state_of
 from engine.passes.walk import Walk
 from engine.plans.live import live_network
 from engine.types import Block, Model, Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # called with a block's place, a weight's name in the block, and the gradient for one text
 Take = Callable[[int, str, torch.Tensor], object]
@@ -56,7 +59,7 @@ def _shown(take: Take, place: int, name: str) -> Callable[[torch.Tensor], None]:
 
 
 @torch.enable_grad()
-def _backward(network: Any, ids: torch.Tensor) -> None:
+def _backward(network: "PreTrainedModel", ids: torch.Tensor) -> None:
     network(input_ids=ids, labels=ids, use_cache=False).loss.backward()
 
 

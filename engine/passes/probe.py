@@ -2,23 +2,26 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from engine.models.texts import Pack, bundled, calibration_of, packs_of
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
 _TEXTS = 4
 
 
-def probing(tokenizer: Any, config: Any) -> tuple[Pack, ...]:
+def probing(tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig") -> tuple[Pack, ...]:
     """Return the sentences as packs of tokens."""
     return packs_of(tokenizer, config, calibration_of(bundled("english").texts[:_TEXTS]))
 
 
 @torch.no_grad()
-def logits_on(network: Any, packs: Sequence[Pack]) -> list[torch.Tensor]:
+def logits_on(network: "PreTrainedModel", packs: Sequence[Pack]) -> list[torch.Tensor]:
     """Return a network's logits [1, tokens, vocabulary] on each pack."""
     return [network(input_ids=pack.ids, position_ids=pack.positions, use_cache=False).logits for pack in packs]
 

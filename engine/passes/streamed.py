@@ -5,7 +5,7 @@ while it builds on the meta device, so run this in a separate process.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from accelerate import init_empty_weights
@@ -16,6 +16,9 @@ from transformers import AutoModelForCausalLM
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
 from engine.passes.forward import state_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _ROWS = 8192  # rows of a float64 head per part
 _Rows = slice | torch.Tensor
@@ -38,12 +41,12 @@ class Weights(Protocol):
 
 @torch.no_grad()
 def streamed_logits(
-    config: Any, weights: Weights, packs: Sequence[Pack], dtype: torch.dtype, trust_remote_code: bool = False
+    config: "PretrainedConfig", weights: Weights, packs: Sequence[Pack], dtype: torch.dtype, trust_remote_code: bool = False
 ) -> list[torch.Tensor]:
     """Return the logits [1, tokens, vocabulary] on each pack of a config's network with these weights, run in `dtype`. Float64 results are
     returned in float32."""
     with init_empty_weights(include_buffers=False):
-        network: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     return _Run(network.eval(), weights, dtype).logits(packs)
 
 
@@ -59,7 +62,7 @@ class _Unnarrowed(TorchFunctionMode):
 class _Run:
     """One network whose tensors are made while they are needed."""
 
-    def __init__(self, network: Any, weights: Weights, dtype: torch.dtype) -> None:
+    def __init__(self, network: "PreTrainedModel", weights: Weights, dtype: torch.dtype) -> None:
         self._network, self._weights, self._dtype = network, weights, dtype
         self._row, self._place = architecture_of(network.config), 0
         stem = f"{self._row.blocks}."
@@ -152,7 +155,7 @@ def _lend(module: nn.Module, make: Callable[[str], torch.Tensor | None]) -> None
 class Loaded:
     """The tensors of a network loaded by transformers: in memory, or on disk through accelerate's hooks."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: "PreTrainedModel") -> None:
         self._network, self._row = network, architecture_of(network.config)
         self.homes: Sequence[int] = range(len(blocks_of(network)))
 

@@ -59,7 +59,7 @@ def _skeleton(source: Any, plan: Plan) -> Any:
         return type(source)(config)
 
 
-def _borrow_outside_blocks(source: Any, network: Any, cutter: Cutter, trim: Trim | None, dtype: torch.dtype | None) -> None:
+def _borrow_outside_blocks(source: Any, network: PreTrainedModel, cutter: Cutter, trim: Trim | None, dtype: torch.dtype | None) -> None:
     """Set the source's tensors for embeddings, final norm, head and rotary tables; tied tensors stay tied."""
     inside = f"{cutter.row.blocks}."
     twins: dict[int, nn.Parameter] = {}

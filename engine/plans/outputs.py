@@ -2,7 +2,7 @@
 
 import re
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,8 +13,11 @@ from engine.plans.surgery import made, new_bias
 from engine.plans.trimming import Cutter, PlanForm, role_of
 from engine.types import Block, Plan, Shape, Trim
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
-def plan_outputs(config: Any, plan: Plan, form: PlanForm, places: dict[str, TensorPlace], dtype: str) -> dict[str, Output]:
+
+def plan_outputs(config: "PretrainedConfig", plan: Plan, form: PlanForm, places: dict[str, TensorPlace], dtype: str) -> dict[str, Output]:
     """Return the tensors to write, by name, made from the source tensors at `places`; `config` is the source's. Integer and
     boolean tensors keep their dtype.
 
@@ -44,7 +47,7 @@ def plan_outputs(config: Any, plan: Plan, form: PlanForm, places: dict[str, Tens
 class _Maker:
     """Makes the tensors of a checkpoint."""
 
-    def __init__(self, config: Any, shape: Shape, stem: str, places: dict[str, TensorPlace], dtype: str) -> None:
+    def __init__(self, config: "PretrainedConfig", shape: Shape, stem: str, places: dict[str, TensorPlace], dtype: str) -> None:
         self._cutter, self._stem, self._places, self._dtype = Cutter(config), stem, places, dtype
         self._shape = shape
 

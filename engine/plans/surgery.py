@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from engine.models.families import blocks_of
 from engine.plans.tensor_store import tensor_of
 from engine.plans.trimming import Cutter, trimmed_shape
 from engine.types import Block, Tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _KEEP = 1 << 30
 
@@ -128,7 +131,7 @@ def _named(tensors: Tensors, name: str) -> torch.Tensor | None:
 class Mixer:
     """Builds the parameters of a plan's block that differ from its home layer's, with a cache."""
 
-    def __init__(self, network: Any, keep: int = _KEEP) -> None:
+    def __init__(self, network: "PreTrainedModel", keep: int = _KEEP) -> None:
         """`keep` is the cache size in bytes for tensors other than the source's own; the least recently used are evicted first."""
         self._layers = blocks_of(network)
         self.cutter = Cutter(network.config)

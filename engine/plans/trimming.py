@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,17 +24,20 @@ from engine.models.families import Architecture, architecture_of, resized_config
 from engine.models.shapes import Shape, shape_of, shaped_config
 from engine.types import Plan, Trim
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PlanForm:
     """The form of a plan's model: its config, its shape, and the projections that have a bias in it but not in the source."""
 
-    config: Any
+    config: "PretrainedConfig"
     shape: Shape
     added: tuple[str, ...] = ()
 
 
-def form_of(config: Any, plan: Plan) -> PlanForm:
+def form_of(config: "PretrainedConfig", plan: Plan) -> PlanForm:
     """Return the form of a plan's model, with its depth and its widths, from the source's config.
 
     Raises:
@@ -76,7 +79,7 @@ def trimmed_shape(shape: Shape, trim: Trim | None) -> Shape:
 class Cutter:
     """Cuts the tensors of a model, in its blocks and outside them, to a trim."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: "PretrainedConfig") -> None:
         self.row: Architecture = architecture_of(config)
         self.shape = shape_of(config)
         self._tied = bool(getattr(config, "tie_word_embeddings", False))

@@ -1,6 +1,6 @@
 """Convert a target (layers, parameters, or the memory of weights and KV cache) to a number of layers."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -10,8 +10,11 @@ from engine.messages import Message
 from engine.search.settings import Target
 from engine.types import ModelSpec
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
-def layers_for(spec: ModelSpec, config: Any, target: Target) -> int:
+
+def layers_for(spec: ModelSpec, config: "PretrainedConfig", target: Target) -> int:
     """Return the most layers that meet a target whichever layers are kept: the largest ones are counted.
 
     Raises:

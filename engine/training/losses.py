@@ -6,10 +6,13 @@ closed form (for a softmax, the difference of two distributions) and propagated 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.functional import cosine_similarity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ROWS = 128  # tokens whose logits are in memory at once
 
@@ -31,7 +34,7 @@ class Head:
         return found if self.cap is None else self.cap * torch.tanh(found / self.cap)
 
 
-def head_of(network: Any) -> Head:
+def head_of(network: "PreTrainedModel") -> Head:
     """Return the head of a causal language model."""
     return Head(network.get_output_embeddings().weight, getattr(network.config, "final_logit_softcapping", None))
 

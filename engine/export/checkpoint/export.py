@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,6 +33,9 @@ from engine.plans.tensor_store import require_tensors
 from engine.plans.trimming import form_of
 from engine.types import Check, ModelSource, ModelSpec, Plan
 from engine.untrusted import ForeignError, object_in
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
 
@@ -128,7 +131,7 @@ def furnish(
     plan: Plan,
     companions: Sequence[Path],
     record: dict[str, Any],
-    config: Any,
+    config: "PretrainedConfig",
     known: Provenance = UNKNOWN,
 ) -> tuple[Check, ...]:
     """Add to a checkpoint's weights and config the tokenizer's files, the record and the card; return notes about them."""
@@ -204,7 +207,7 @@ def _rewritten(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -
     return content
 
 
-def _cleaned_generation_config(partial: Path, config: Any) -> tuple[Check, ...]:
+def _cleaned_generation_config(partial: Path, config: "PretrainedConfig") -> tuple[Check, ...]:
     """Keep a checkpoint's generation config if it is valid; otherwise keep only its special tokens, and return a note."""
     tokens, fault = generation_config_in(partial, config)
     if not fault:

@@ -7,7 +7,7 @@ differently, so both run in float64 on equally rounded weights, where `NEAR` sep
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,11 +20,14 @@ from engine.passes.probe import logits_on, read_probe
 from engine.passes.streamed import Loaded, streamed_logits
 from engine.types import Plan
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NEAR = 1e-6  # of the largest logit; both run in float64 and are stored in float32
 _Logits = Sequence[torch.Tensor]  # one tensor per pack
 
 
-def reference_of(network: Any, request: dict[str, Any], plan: Plan) -> Reference:
+def reference_of(network: "PreTrainedModel", request: dict[str, Any], plan: Plan) -> Reference:
     """Return the weights that a checkpoint should have, rounded to the dtypes of its files."""
     folder = Path(request["source"])
     stem, places = f"{network.base_model_prefix}.", {} if "gguf" in request else places_in(Path(request["target"]))
@@ -33,7 +36,7 @@ def reference_of(network: Any, request: dict[str, Any], plan: Plan) -> Reference
     return Reference(folder, read_config(folder, request.get("trust_remote_code", False)), plan, network.dtype, stored)
 
 
-def compare_logits(network: Any, packs: Sequence[Pack], request: dict[str, Any], plan: Plan) -> tuple[bool, str]:
+def compare_logits(network: "PreTrainedModel", packs: Sequence[Pack], request: dict[str, Any], plan: Plan) -> tuple[bool, str]:
     """Return whether the checkpoint's logits match the reference, and a sentence about the difference."""
     found = logits_on(network, packs)
     if fault := _not_finite(found):

@@ -8,7 +8,7 @@ engine/plans/trimming.py); these are rounded at that scale, which changes no val
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,13 +19,16 @@ from engine.models.shapes import shape_of
 from engine.plans.tensor_store import tensor_of
 from engine.types import Block, Plan, Shape, Tensors, Trim
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 _ALL = slice(None)
 
 
 class Reference:
     """A plan's masked form, as weights of the source's stock network (see `engine.passes.streamed.Weights`)."""
 
-    def __init__(self, folder: Path, config: Any, plan: Plan, dtype: torch.dtype, stored: Mapping[str, torch.dtype]) -> None:
+    def __init__(self, folder: Path, config: "PretrainedConfig", plan: Plan, dtype: torch.dtype, stored: Mapping[str, torch.dtype]) -> None:
         """`dtype` is the dtype in which the checkpoint runs, `stored` the dtypes in its files where they differ."""
         self._row, self._plan, self._dtype, self._stored = architecture_of(config), plan, dtype, stored
         self._places, self._kept = places_in(folder), _Kept(shape_of(config))

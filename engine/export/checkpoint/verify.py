@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import LayerscopeError, reason_of
 from engine.jobs import Job, Progress, answer_request
 from engine.messages import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _PROMPT_TOKENS, _NEW_TOKENS, _FEW = 8, 16, 4
 _ROUNDING = 2**-6  # of the largest logit: a few steps of bfloat16
@@ -80,7 +83,7 @@ def _compare_keys(info: Mapping[str, Any]) -> tuple[bool, str]:
     return not missing and not unexpected, said.strip()
 
 
-def _compare_generation(network: Any, tokenizer: Any, prompt: Any, whole: bool) -> tuple[bool, str]:
+def _compare_generation(network: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompt: Any, whole: bool) -> tuple[bool, str]:
     """Return whether a network generates the same tokens with and without a cache, which shows that its layers are numbered correctly.
 
     In half precision rounding alone can change a greedy choice, so this runs in float32. Without memory for that (not `whole`), choices
@@ -109,7 +112,7 @@ def _compare_generation(network: Any, tokenizer: Any, prompt: Any, whole: bool) 
     return same, f"cached {'equals' if same else 'differs from'} uncached: {tokenizer.decode(cached.sequences[0])!r}"
 
 
-def _compare_depth(network: Any, plan: Any) -> tuple[bool, str]:
+def _compare_depth(network: "PreTrainedModel", plan: Any) -> tuple[bool, str]:
     """Return whether blocks, config and layer indices agree with the plan."""
     from engine.models.families import blocks_of, depth_of
 
@@ -166,7 +169,7 @@ def _fits(request: dict[str, Any]) -> bool:
     return sum(file.stat().st_size for file in Path(request["source"]).glob("*.safetensors")) <= IN_MEMORY
 
 
-def _compare_tokenizers(tokenizer: Any, folder: Path) -> tuple[bool, str]:
+def _compare_tokenizers(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> tuple[bool, str]:
     """Return whether a tokenizer gives the same tokens as a folder's, and has the same chat template."""
     from engine.models.loading import read_tokenizer
     from engine.models.texts import BUNDLED, bundled
@@ -195,7 +198,7 @@ def _compare_bytes(file: Path, source: Path, plan: Any) -> tuple[bool, str]:
     return len(equal) == len(expected) == len(found), f"{len(equal)} of {len(expected)} tensors, {total / 1e6:.1f} MB"
 
 
-def _compare_shapes(network: Any, request: dict[str, Any], plan: Any) -> tuple[bool, str]:
+def _compare_shapes(network: "PreTrainedModel", request: dict[str, Any], plan: Any) -> tuple[bool, str]:
     """Return whether each tensor that transformers built has the plan's shape: a stock class may silently use other shapes."""
     from engine.export.checkpoint.logit_comparison import reference_of
 

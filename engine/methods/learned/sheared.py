@@ -18,7 +18,7 @@ and channels are 1 where kept, because a plan takes its norms and its embedding 
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -33,12 +33,15 @@ from engine.plans.rules import untouched
 from engine.plans.trimming import Cutter
 from engine.types import Block, Part, Plan, Trim
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 class Masked(nn.Module):
     """A network under masks, usable as a causal language model: masks are drawn during training, keep the expected number of parts during
     evaluation, and are exact once `settled`. Only its projections are trained."""
 
-    def __init__(self, network: Any, masks: Masks) -> None:
+    def __init__(self, network: "PreTrainedModel", masks: Masks) -> None:
         super().__init__()
         self.network, self.masks, self.settled = network, masks, False
         self._cutter = Cutter(network.config)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import SettingsError
 from engine.methods.depth.baselines import require_target
@@ -12,10 +12,13 @@ from engine.methods.width.widths import narrowed
 from engine.models.shapes import shape_of, shaped_config
 from engine.types import Shape
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 TARGETS = ("layers", "heads", "groups", "neurons", "channels")
 
 
-def wanted_shape(config: Any, target: Mapping[str, Any]) -> Shape:
+def wanted_shape(config: "PretrainedConfig", target: Mapping[str, Any]) -> Shape:
     """Return the target shape of a model: the given numbers of some of TARGETS, all of the others. Every KV group keeps equally many heads;
     `groups` are KV groups, each removed with all of its heads.
 

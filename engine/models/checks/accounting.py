@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -25,6 +25,9 @@ from engine.models.families import Architecture, architecture_of, depth_of
 from engine.models.files.naming import HEAD, frequencies_in, head_ties, masks_in, of_the_network, require_one_naming
 from engine.models.files.tensors import TensorPlace
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 _SHOWN = 8  # name patterns in one message
 _NUMBER = re.compile(r"\.\d+\.")
 
@@ -34,12 +37,12 @@ class Account:
     """The result of the check: the stock network of the config on the meta device, the tensors it does not read, and notes for the user
     about unread files and settings."""
 
-    network: Any
+    network: "PreTrainedModel"
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
+def settle(config: "PretrainedConfig", places: Mapping[str, TensorPlace]) -> Any:
     """Make a config agree with the files: tie the head only where the files do, take a missing dtype from the majority of the numbers, and
     drop a padding token that the vocabulary lacks.
 
@@ -61,7 +64,9 @@ def settle(config: Any, places: Mapping[str, TensorPlace]) -> Any:
     return config
 
 
-def account(folder: Path, values: Mapping[str, Any], config: Any, places: Mapping[str, TensorPlace], trust_remote_code: bool) -> Account:
+def account(
+    folder: Path, values: Mapping[str, Any], config: "PretrainedConfig", places: Mapping[str, TensorPlace], trust_remote_code: bool
+) -> Account:
     """Account for every tensor in a folder's files and for every setting of its config (`values` as written, `config` as parsed).
 
     Raises:
@@ -101,7 +106,7 @@ def patterns(names: Iterable[str]) -> str:
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
 
 
-def empty_network(config: Any, trust_remote_code: bool = False) -> Any:
+def empty_network(config: "PretrainedConfig", trust_remote_code: bool = False) -> Any:
     """Return the network of a config on the meta device, with its tied tensors tied.
 
     Raises:
@@ -116,7 +121,7 @@ def empty_network(config: Any, trust_remote_code: bool = False) -> Any:
     return network
 
 
-def _loaded_headers(config: Any, places: Mapping[str, TensorPlace], trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+def _loaded_headers(config: "PretrainedConfig", places: Mapping[str, TensorPlace], trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
     """Load tensors without storage through transformers; return the network and the loading info."""
     tensors = {name: torch.empty(place.shape, dtype=config.dtype, device="meta") for name, place in places.items()}
     kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) or type(empty_network(config, trust_remote_code))
@@ -129,7 +134,7 @@ def _loaded_headers(config: Any, places: Mapping[str, TensorPlace], trust_remote
     return loaded
 
 
-def _passed_over(network: Any, names: Iterable[str], stray: set[str]) -> list[str]:
+def _passed_over(network: "PreTrainedModel", names: Iterable[str], stray: set[str]) -> list[str]:
     """Return the tensors that the class declares unused, such as masks; none where the files name their tensors differently."""
     stem, own, names = f"{network.base_model_prefix}.", network.state_dict(), set(names)
     direct = {*own, *(name.removeprefix(stem) for name in own)}
@@ -139,7 +144,7 @@ def _passed_over(network: Any, names: Iterable[str], stray: set[str]) -> list[st
     return sorted(names - direct - stray)
 
 
-def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) -> None:
+def _require_same_depth(config: "PretrainedConfig", row: Architecture, names: Iterable[str]) -> None:
     found = re.compile(rf"(?:{re.escape(row.blocks)}|{re.escape(row.blocks.partition('.')[2])})\.(\d+)\.")
     layers = {int(match[1]) for name in names if (match := found.match(name))}
     if layers and max(layers) + 1 != depth_of(config):
@@ -151,7 +156,7 @@ def _require_same_depth(config: Any, row: Architecture, names: Iterable[str]) ->
         )
 
 
-def _require_read(network: Any, row: Architecture, stray: list[str], values: Mapping[str, Any]) -> None:
+def _require_read(network: "PreTrainedModel", row: Architecture, stray: list[str], values: Mapping[str, Any]) -> None:
     """Raise SourceError if the network does not read a tensor that belongs to its computation."""
     part = [name for name in stray if of_the_network(network, name)]
     if not part:
@@ -175,7 +180,7 @@ def _require_read(network: Any, row: Architecture, stray: list[str], values: Map
     )
 
 
-def _require_shapes(config: Any, row: Architecture, mismatched: list[tuple[str, Any, Any]]) -> None:
+def _require_shapes(config: "PretrainedConfig", row: Architecture, mismatched: list[tuple[str, Any, Any]]) -> None:
     """Raise an error if tensor shapes differ from the config's, with both shapes; UnsupportedModelError names layers that differ in
     width."""
     if not mismatched:
@@ -215,7 +220,7 @@ def _unread_files(folder: Path, places: Mapping[str, TensorPlace]) -> list[str]:
     return notes
 
 
-def _unread_tensors(network: Any, stray: list[str]) -> list[str]:
+def _unread_tensors(network: "PreTrainedModel", stray: list[str]) -> list[str]:
     return (
         [Message("tensors that {name} does not use and exports omit: {patterns}", name=type(network).__name__, patterns=patterns(stray))]
         if stray

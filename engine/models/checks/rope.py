@@ -6,11 +6,14 @@ would run with other positions than its files specify. So what a class kept is c
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import SourceError
 from engine.models.checks.kinds import BASE, FACTORS, FLAG, POSITIVE, SHARE, WHOLE, is_number, require_kind
 from engine.models.families import architecture_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # The settings each scaling type reads, as in transformers/modeling_rope_utils.py; every type reads the base `rope_theta`.
 _YARN = {"factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
@@ -68,7 +71,7 @@ def require_rope_read(values: Mapping[str, Any]) -> None:
         _require_length(where, rope, values)
 
 
-def require_rope_kept(values: Mapping[str, Any], config: Any, network: Any) -> None:
+def require_rope_kept(values: Mapping[str, Any], config: "PretrainedConfig", network: "PreTrainedModel") -> None:
     """Raise SourceError where a rotary setting of a config (plain JSON) is not among those from which its network computes.
 
     A network's buffers of frequencies tell whether it reads one group of settings, or one for each type of layer.
@@ -91,7 +94,7 @@ def require_rope_kept(values: Mapping[str, Any], config: Any, network: Any) -> N
                 )
 
 
-def _groups_read(network: Any) -> set[str]:
+def _groups_read(network: "PreTrainedModel") -> set[str]:
     """Return the groups of rotary settings that a network reads: "" for a single one, or types of layers."""
     names = {name.rpartition(".")[2] for name, _ in network.named_buffers() if name.endswith("inv_freq")}
     return {name.removesuffix("inv_freq").rstrip("_") for name in names if "original" not in name}
@@ -113,7 +116,7 @@ def _statements(values: Mapping[str, Any], read: set[str]) -> Iterator[tuple[str
         yield from ((f"{where}.{key}", groups, key, value) for key, value in rope.items() if key not in ("type", "rope_type"))
 
 
-def _holds(key: str, value: Any, rope: Mapping[str, Any], config: Any) -> bool:
+def _holds(key: str, value: Any, rope: Mapping[str, Any], config: "PretrainedConfig") -> bool:
     """Return whether a statement agrees with the settings that a class kept, or has no effect next to them."""
     kind = _kind("", rope)
     if key == "finetuned" or (key == "original_max_position_embeddings" and kind in ("default", "linear")):
@@ -125,7 +128,7 @@ def _holds(key: str, value: Any, rope: Mapping[str, Any], config: Any) -> bool:
     return bool(rope.get(key, 1.0 if key == "partial_rotary_factor" else None) == value)
 
 
-def _require_share(kept: Mapping[str, Any], read: set[str], config: Any, network: Any) -> None:
+def _require_share(kept: Mapping[str, Any], read: set[str], config: "PretrainedConfig", network: "PreTrainedModel") -> None:
     """Raise SourceError if the stock class ignores the config's partial_rotary_factor, or computes from another one."""
     partial = "partial_rotary_factor" in architecture_of(config).read
     sizes = {buffer.shape[-1] for name, buffer in network.named_buffers() if name.endswith("inv_freq")}

@@ -7,7 +7,7 @@ loaders read some of those.
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import GenerationConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -16,6 +16,9 @@ from engine.errors import SourceError
 from engine.messages import Message
 from engine.models.checks.kinds import fields_of, is_number
 from engine.models.families import row_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _SHOWN = 8  # settings in one message
 _ROTARY = (
@@ -115,7 +118,7 @@ def require_settings(values: Mapping[str, Any]) -> None:
     _require_pattern(values)
 
 
-def unread_settings(values: Mapping[str, Any], config: Any) -> list[str]:
+def unread_settings(values: Mapping[str, Any], config: "PretrainedConfig") -> list[str]:
     """Return a note naming the settings that the stock class has no field for, unless they have no effect."""
     if type(config) is not CONFIG_MAPPING[config.model_type]:
         return []  # a class of the model's own
@@ -131,7 +134,7 @@ def _known(model_type: str) -> set[str]:
     return {*fields, *CONFIG_MAPPING[model_type].attribute_map, *rotary, *row_of(model_type).read, *_READ}
 
 
-def _accounted(key: str, value: Any, values: Mapping[str, Any], config: Any) -> bool:
+def _accounted(key: str, value: Any, values: Mapping[str, Any], config: "PretrainedConfig") -> bool:
     if key == "is_encoder_decoder":
         return not value
     if key == "torch_dtype" and values.get("dtype") is not None:

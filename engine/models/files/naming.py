@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -11,6 +11,9 @@ from engine.errors import SourceError
 from engine.models.families import architecture_of
 from engine.models.files.tensors import TensorPlace
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 HEAD = "lm_head.weight"
 _FREQUENCIES = "rotary_emb.inv_freq"
 _ROWS = 4096  # rows compared at a time
@@ -18,7 +21,7 @@ _ROWS = 4096  # rows compared at a time
 _PART = re.compile(r"(?:embed|emb|wte|wpe|norm|layernorm|layer_norm|ln|layers?|blocks?)(?:_|s?$|\d)|.*(?:norm|embeddings?)$")
 
 
-def require_one_naming(network: Any, names: Iterable[str]) -> None:
+def require_one_naming(network: "PreTrainedModel", names: Iterable[str]) -> None:
     """Raise SourceError unless all names carry the network's base prefix, such as `model.`, or none does.
 
     transformers adds or removes this prefix silently, so two names could mean one parameter.
@@ -43,7 +46,7 @@ def require_one_naming(network: Any, names: Iterable[str]) -> None:
         )
 
 
-def of_the_network(network: Any, name: str) -> bool:
+def of_the_network(network: "PreTrainedModel", name: str) -> bool:
     """Return whether a tensor belongs to the network itself: below its base model, its head, no module at all, or a norm or an embedding
     of its own. Other heads and extra models, such as a multi-token predictor, do not."""
     stem, first = network.base_model_prefix, name.partition(".")[0]
@@ -51,7 +54,7 @@ def of_the_network(network: Any, name: str) -> bool:
     return "." not in name or first in (stem, "lm_head") or first in dict(base.named_children()) or bool(_PART.match(first))
 
 
-def head_ties(config: Any, places: Mapping[str, TensorPlace]) -> bool:
+def head_ties(config: "PretrainedConfig", places: Mapping[str, TensorPlace]) -> bool:
     """Return whether a config's tie of head and embedding holds for the files: they hold the embedding alone, or an equal head.
 
     Raises:
@@ -85,7 +88,7 @@ def frequencies_in(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.endswith(_FREQUENCIES)]
 
 
-def require_frequencies(network: Any, stored: Mapping[str, torch.Tensor]) -> None:
+def require_frequencies(network: "PreTrainedModel", stored: Mapping[str, torch.Tensor]) -> None:
     """Raise SourceError where rotary frequencies stored in the files differ from those of the config.
 
     Old checkpoints store them (`inv_freq`); transformers ignores the stored ones and computes them from the config.
@@ -96,7 +99,7 @@ def require_frequencies(network: Any, stored: Mapping[str, torch.Tensor]) -> Non
             raise SourceError("the rotary frequencies in {name} contradict the configuration; correct its rope settings", name=name)
 
 
-def masks_in(config: Any, names: Iterable[str]) -> list[str]:
+def masks_in(config: "PretrainedConfig", names: Iterable[str]) -> list[str]:
     """Return the names of stored attention masks."""
     row = architecture_of(config)
     stem = re.escape(row.blocks.partition(".")[0])
@@ -113,7 +116,7 @@ def require_causal(stored: Mapping[str, torch.Tensor]) -> None:
             raise SourceError("{name} contains an attention mask that is not causal; only causal attention is supported", name=name)
 
 
-def require_finite(network: Any) -> None:
+def require_finite(network: "PreTrainedModel") -> None:
     """Raise SourceError where a parameter holds a value that is not a finite number."""
     for name, parameter in network.named_parameters():
         if not torch.isfinite(parameter).all():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -19,6 +19,9 @@ from engine.models.gguf.file import GgufFile, read_header
 from engine.models.gguf.keys import require_accounted
 from engine.models.gguf.tokenizer import gguf_tokenizer
 from engine.models.gguf.weights import empty_network, weights_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 def convert(request: dict) -> Job[dict]:
@@ -91,7 +94,7 @@ def complete_config(header: GgufFile) -> Any:
     return gguf_config(header)
 
 
-def _filled(header: GgufFile, config: Any) -> Any:
+def _filled(header: GgufFile, config: "PretrainedConfig") -> Any:
     """Return the stock network of a config, loaded with a file's weights."""
     import torch
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,11 +13,14 @@ from engine.models.families import depth_of
 from engine.models.gguf.file import GgufFile
 from engine.models.gguf.rope import rotary_tensors
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 _SPARE = re.compile(r"blk\.\d+\.attn_rot_embd\.weight")  # angles stored by old files, unused
 _SPLIT = ("attn_q", "attn_k", "attn_v")  # the parts of phi3's fused projection
 
 
-def empty_network(config: Any) -> Any:
+def empty_network(config: "PretrainedConfig") -> Any:
     """Return the stock network of a config, without storage."""
     from transformers import AutoModelForCausalLM
 
@@ -27,7 +30,7 @@ def empty_network(config: Any) -> Any:
     return network
 
 
-def sources_of(gguf: GgufFile, network: Any) -> dict[str, tuple[str, ...]]:
+def sources_of(gguf: GgufFile, network: "PreTrainedModel") -> dict[str, tuple[str, ...]]:
     """Return, for each parameter of a network, the file's tensors it is built from; an empty tuple means a bias of zeros.
 
     Raises:
@@ -84,7 +87,7 @@ def _made_of(gguf: GgufFile, tensor: str, wanted: tuple[int, ...]) -> tuple[str,
     return (tensor,)
 
 
-def weights_of(gguf: GgufFile, network: Any) -> Iterator[tuple[str, torch.Tensor]]:
+def weights_of(gguf: GgufFile, network: "PreTrainedModel") -> Iterator[tuple[str, torch.Tensor]]:
     """Yield each parameter's name and its dequantised values in float32."""
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     for name, made_of in sources_of(gguf, network).items():

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from engine.recover.repair.seams import seams
 from engine.training.losses import Distribution, Lesson, Text, apart, head_of, next_tokens, taught
 from engine.training.precision import casting
 from engine.types import Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LOSSES = {
     "kl": "forward KL from the source over the whole vocabulary",
@@ -133,7 +136,7 @@ class Teacher(Protocol):
 class Present:
     """The source itself, in memory next to the student."""
 
-    def __init__(self, network: Any, autocast: str) -> None:
+    def __init__(self, network: "PreTrainedModel", autocast: str) -> None:
         self.network, self._autocast = network.eval(), autocast
 
     def hear(self, ids: torch.Tensor, positions: torch.Tensor, _numbers: torch.Tensor | None, states: bool) -> Heard:

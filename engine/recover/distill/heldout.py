@@ -6,7 +6,7 @@ Both curves are always needed: a small text is soon memorised, which only other 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -19,6 +19,9 @@ from engine.records import Figure
 from engine.training.losses import ROWS, head_of
 from engine.training.precision import casting
 from engine.types import Model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 T = TypeVar("T")
 Within = Callable[[Callable[[], Any]], Any]  # runs a function on networks, which may be sharded over several processes
@@ -71,7 +74,7 @@ def plainly(work: Callable[[], T]) -> T:
     return work()
 
 
-def likelihoods(network: Any, held: Held, autocast: str = "", device: str = "cpu", within: Within = plainly) -> Job[Sums]:
+def likelihoods(network: "PreTrainedModel", held: Held, autocast: str = "", device: str = "cpu", within: Within = plainly) -> Job[Sums]:
     """Measure a network on held-out text, in evaluation mode; `within` runs the forward passes."""
     found: dict[int, tuple[int, float]] = {}
     training = network.training
@@ -88,7 +91,7 @@ def likelihoods(network: Any, held: Held, autocast: str = "", device: str = "cpu
 
 
 @torch.no_grad()
-def _scored(network: Any, pack: Pack, skips: Sequence[int], autocast: str, device: str) -> list[tuple[int, int, float]]:
+def _scored(network: "PreTrainedModel", pack: Pack, skips: Sequence[int], autocast: str, device: str) -> list[tuple[int, int, float]]:
     with casting(device, autocast):
         ids, positions = pack.ids.to(device), pack.positions.to(device)
         states = network.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[0]
@@ -107,7 +110,7 @@ def held_of_domains(rows: Rows, tokens: int) -> dict[str, Held]:
 
 
 def domain_costs(
-    network: Any, held: Mapping[str, Held], autocast: str = "", device: str = "cpu", within: Within = plainly
+    network: "PreTrainedModel", held: Mapping[str, Held], autocast: str = "", device: str = "cpu", within: Within = plainly
 ) -> Job[dict[str, float]]:
     """Return a network's mean held-out loss of each domain, in nats per token."""
     found = {}
@@ -126,7 +129,7 @@ def gap(source: Sums, network: Sums) -> Gap:
 
 
 def gaps(
-    network: Any,
+    network: "PreTrainedModel",
     held: Mapping[str, Held],
     source: Mapping[str, Sums],
     autocast: str = "",

@@ -1,7 +1,7 @@
 """Samples of a student's text during a run, which show its progress."""
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import GenerationConfig
@@ -9,13 +9,16 @@ from transformers import GenerationConfig
 from engine.judge.generation import PROMPTS, decoding_config, encode
 from engine.recover.run.training_context import TrainingContext
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 PROMPT, NEW_TOKENS = PROMPTS[0], 24
 
 
 @torch.no_grad()
 def spoken(school: TrainingContext) -> str:
     """Return the student's greedy continuation of a prompt."""
-    network: Any = school.student
+    network: PreTrainedModel = school.student
     ids = torch.tensor([encode(school.model, PROMPT, NEW_TOKENS)], device=school.device)
     own, training = network.generation_config, network.training
     config, network.generation_config = decoding_config(own, NEW_TOKENS, sampled=False), GenerationConfig()

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import Parameter
@@ -13,6 +13,9 @@ from engine.plans.live import live_network
 from engine.recover.repair.seams import seams
 from engine.settings import Registry
 from engine.types import Model, Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Trained = Mapping[str, Parameter]
 TRAINS: Registry[Callable[[Any, Plan], Trained]] = Registry("kind of training")
@@ -27,7 +30,7 @@ def student_of(model: Model, plan: Plan) -> Any:
     return network.train()
 
 
-def trained(network: Any, plan: Plan, kind: str, seed: int = 0) -> Trained:
+def trained(network: "PreTrainedModel", plan: Plan, kind: str, seed: int = 0) -> Trained:
     """Return the trained parameters by name; embeddings and head are never trained. New ones are initialised from the seed, so that a
     restarted run starts identically.
 
@@ -55,14 +58,14 @@ def require_trainable(plan: Plan, kind: str) -> None:
 
 
 @TRAINS.register("all", "all parameters except embeddings and output head")
-def everything(network: Any, plan: Plan) -> Trained:
+def everything(network: "PreTrainedModel", plan: Plan) -> Trained:
     """Return the parameters of all blocks and of the final norm."""
     row = architecture_of(network.config)
     return {name: one for name, one in network.named_parameters() if name.startswith((f"{row.blocks}.", f"{row.norm}."))}
 
 
 @TRAINS.register("seams", "only the blocks on both sides of each seam")
-def around_seams(network: Any, plan: Plan) -> Trained:
+def around_seams(network: "PreTrainedModel", plan: Plan) -> Trained:
     """Return the parameters of the block before each seam and of the one after it."""
     places = {place + side for place, _ in seams(plan) for side in (0, 1)}
     row = architecture_of(network.config)
@@ -71,7 +74,7 @@ def around_seams(network: Any, plan: Plan) -> Trained:
 
 
 @TRAINS.register("lora", f"adapters of rank {RANK} on every projection, merged in the end (LoRA, 2106.09685)", reference="2106.09685")
-def adapters(network: Any, plan: Plan) -> Trained:
+def adapters(network: "PreTrainedModel", plan: Plan) -> Trained:
     """Add adapters to the projections of the blocks, in place, and return their parameters."""
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -82,25 +85,25 @@ def adapters(network: Any, plan: Plan) -> Trained:
     return {name: one for name, one in network.named_parameters() if "lora_" in name}
 
 
-def merged(network: Any) -> Any:
+def merged(network: "PreTrainedModel") -> Any:
     """Return a network with its adapters merged into the stock weights; without adapters it is returned unchanged."""
     for _, module in _adapted(network):
         module.merge(safe_merge=True)
     return bare(network)
 
 
-def bare(network: Any) -> Any:
+def bare(network: "PreTrainedModel") -> Any:
     """Return a network without its adapters."""
     for name, module in _adapted(network):
         network.set_submodule(name, module.base_layer)
     return network
 
 
-def _adapted(network: Any) -> list[tuple[str, Any]]:
+def _adapted(network: "PreTrainedModel") -> list[tuple[str, Any]]:
     return [(name, one) for name, one in network.named_modules() if hasattr(one, "merge") and hasattr(one, "base_layer")]
 
 
-def zeros_of(network: Any, plan: Plan, learning: Trained) -> dict[str, torch.Tensor]:
+def zeros_of(network: "PreTrainedModel", plan: Plan, learning: Trained) -> dict[str, torch.Tensor]:
     """Return where a plan's masks have zeros (bool), by the names of the trained parameters, which must stay zero there."""
     row = architecture_of(network.config)
     names = [f"{row.blocks}.{place}.{name}" for place, block in enumerate(plan.blocks) for name, _ in block.masks]

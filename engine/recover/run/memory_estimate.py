@@ -4,7 +4,7 @@ Activations and the logits of a few tokens are extra; they depend on rows and le
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -13,6 +13,9 @@ from engine.errors import MemoryLimitError
 from engine.plans.trimming import form_of
 from engine.recover.distill.student import trained
 from engine.types import ModelSpec, Plan
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _FLOAT = 4  # bytes; weights, gradients and moments are float32
 
@@ -40,7 +43,7 @@ class MemoryEstimate:
         return self.student + max(self.learning, self.source)
 
 
-def room(config: Any, spec: ModelSpec, plan: Plan, train: str, trust_remote_code: bool = False) -> MemoryEstimate:
+def room(config: "PretrainedConfig", spec: ModelSpec, plan: Plan, train: str, trust_remote_code: bool = False) -> MemoryEstimate:
     """Return the memory for training the student of a plan.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from engine.recover.shear.domain_weighting import Weighing
 from engine.training.parallel import own, sharded, size
 from engine.training.recipe import Recipe
 from engine.types import Model, Plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(eq=False, slots=True)
@@ -92,7 +95,7 @@ class TrainingContext:
         return {"missing": self.stored.missing(numbers)}
 
 
-def cast(network: Any, autocast: str) -> None:
+def cast(network: "PreTrainedModel", autocast: str) -> None:
     """Cast a source that only teaches to the number format of the passes, permanently: nothing else in this process needs it. Buffers are
     not cast, because rotary tables need float32; neither are trained and sharded parameters."""
     if autocast and size() == 1:

@@ -5,7 +5,7 @@ The proportions themselves are computed in engine/corpus/domains.py.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from engine.corpus.domains import Reader
 from engine.corpus.settings import Update
@@ -14,6 +14,9 @@ from engine.jobs import Job
 from engine.recover.distill.heldout import Held, Within, domain_costs, plainly
 from engine.recover.run.runs import Run
 from engine.training.parallel import agreed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HELD = 2000  # held-out tokens per domain
 
@@ -32,7 +35,7 @@ class Weighing:
         """Return whether domains are reweighted before the step of that number."""
         return step > 0 and step % self.every == 0
 
-    def look(self, network: Any, step: int, autocast: str, device: str, within: Within = plainly) -> Job[dict[str, float]]:
+    def look(self, network: "PreTrainedModel", step: int, autocast: str, device: str, within: Within = plainly) -> Job[dict[str, float]]:
         """Return the held-out loss of each domain in nats per token, and record it."""
         mix, references = self.reader.mix, self._references()
         assert mix is not None
@@ -42,7 +45,7 @@ class Weighing:
         self.run.log_line({"step": step, "domains": facts})
         return found
 
-    def weigh(self, network: Any, step: int, autocast: str, device: str, within: Within = plainly) -> Job[None]:
+    def weigh(self, network: "PreTrainedModel", step: int, autocast: str, device: str, within: Within = plainly) -> Job[None]:
         """Measure the losses and update the proportions."""
         costs = yield from self.look(network, step, autocast, device, within)
         self.reader.weigh(costs, self._references(), self.update)
