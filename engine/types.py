@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
 _PACES = 9  # passes whose times are kept
 
 SimilarityDefinition = Literal["flattened", "per-token"]
@@ -111,9 +109,9 @@ class Model:
     source: ModelSource
     spec: ModelSpec
     folder: Path
-    config: PretrainedConfig
-    network: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    config: Any
+    network: Any
+    tokenizer: Any
     fingerprint: str
     lock: Any  # an engine.model_lock.Turn
     paces: deque[float] = field(default_factory=lambda: deque(maxlen=_PACES))  # of the last passes over the source on this machine
