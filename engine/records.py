@@ -31,8 +31,16 @@ class _Count:
         return core_schema.int_schema(ge=0, lt=2**63)
 
 
+class _Fingerprint:
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.str_schema(pattern="^([0-9a-f]{64})?$")
+
+
 Figure = Annotated[float, _OrNull()]  # may be NaN or infinite; JSON has null for both, which is read as NaN
 Count = Annotated[int, _Count()]  # 0 or more, of at most 63 bits
+Fingerprint = Annotated[str, _Fingerprint()]  # a SHA-256, or "" for none
 
 
 @cache
@@ -60,6 +68,8 @@ def from_json(kind: type[T], value: Any, others: Literal["ignore", "forbid"] = "
     try:
         return _adapter(kind).validate_json(json.dumps(value), strict=True, extra=others)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = " ".join(map(str, first["loc"]))[:200]
-        raise ForeignError("{where}: {reason}", where=where or "the file", reason=first["msg"]) from error
+        first = error.errors(include_url=False, include_context=False)[0]
+        where, reason = " ".join(map(str, first["loc"]))[:200] or "the file", first["msg"]
+        if first["type"] != "missing" and not isinstance(first["input"], dict | list):
+            reason += f", not {json.dumps(first['input'])[:80]}"
+        raise ForeignError("{where}: {reason}", where=where, reason=reason) from error

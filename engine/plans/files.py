@@ -9,18 +9,7 @@ from typing import Any
 
 from engine.errors import PlanError
 from engine.messages import Message
-from engine.plans.parts import (
-    AXES,
-    block_to_json,
-    blocks_from_json,
-    masks_to_json,
-    part_from_json,
-    repair_from_json,
-    require_kept,
-    whole,
-    width_of,
-    width_to_json,
-)
+from engine.plans.parts import AXES, block_to_json, masks_to_json, parts_from_json, require_kept, width_of, width_to_json
 from engine.types import Model, Plan
 from engine.untrusted import LARGE, ForeignError, json_in, json_of, require_regular
 
@@ -81,14 +70,9 @@ def plan_from_json(value: Any) -> Plan:
     if isinstance(value, dict) and isinstance(value.get("plans"), list):
         raise PlanError("this file is a whole sweep; take one of its plans as the plan")
     try:
-        depth = whole(value["source_depth"])
-        blocks = blocks_from_json(value)
-        repairs = tuple(repair_from_json(entry) for entry in value.get("repairs") or ())
-        facts = part_from_json({"method": "unknown", **value})
-        width, masks = (None if value.get(part) is None else part_from_json(value[part]) for part in ("width", "masks"))
-        plan = Plan(depth, blocks, facts.method, facts.settings, repairs, width, masks)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise PlanError('this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error!r})', error=error) from error
+        plan = parts_from_json(value)
+    except ValueError as error:
+        raise PlanError('this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error})', error=error) from error
     _check(plan)
     return plan
 

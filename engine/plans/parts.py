@@ -1,11 +1,11 @@
 """Write and read the parts of a plan's JSON: blocks with their width and masks, and repairs."""
 
-import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import PlanError
+from engine.records import Figure, Fingerprint, from_json
 from engine.types import Block, Part, Plan, Repair, Tensors, Trim
 
 AXES = ("heads", "neurons", "channels")
@@ -39,75 +39,99 @@ def _refits(tensors: Tensors) -> dict[str, Any]:
     return {"refits": dict(tensors)} if tensors else {}
 
 
-def blocks_from_json(value: Mapping[str, Any]) -> tuple[Block, ...]:
-    """Read a plan's blocks with their width and masks; invalid values raise what `plan_from_json` catches."""
-    blocks = []
-    for block in value["blocks"]:
-        mix = tuple((whole(layer), _number(weight)) for layer, weight in block["mix"])
-        blocks.append(Block(whole(block["home"]), mix, _mark(block), _tensors(block.get("refits") or {})))
-    if (width := value.get("width")) is not None:
-        blocks = [replace(block, trim=_trim(width, layer)) for block, layer in zip(blocks, width["layers"], strict=True)]
-    if (masks := value.get("masks")) is not None:
-        blocks = [replace(block, masks=_tensors(layer)) for block, layer in zip(blocks, masks["layers"], strict=True)]
-    return tuple(blocks)
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A block in a plan's JSON, and below its repairs, its width and its masks; None stands for what is left out."""
+
+    home: int
+    mix: tuple[tuple[int, float], ...]
+    repair: Fingerprint = ""
+    refits: dict[str, Fingerprint] | None = None
 
 
-def repair_from_json(value: Any) -> Repair:
-    """Read a plan's record of one repair."""
-    strength, before, after = (float("nan") if value[key] is None else _number(value[key]) for key in ("strength", "before", "after"))
-    return Repair(whole(value["place"]), str(value["kind"]), strength, before, after, _mark(value, "fingerprint"))
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    place: int
+    kind: str
+    strength: Figure
+    before: Figure
+    after: Figure
+    fingerprint: Fingerprint = ""
 
 
-def part_from_json(value: Mapping[str, Any]) -> Part:
-    """Read a part's method and settings; invalid values raise what `plan_from_json` catches."""
-    settings = (value.get("settings") or {}).items()
-    return Part(str(value["method"]), tuple((str(key), _COUNTED.get(key, _frozen)(item)) for key, item in settings))
+@dataclass(frozen=True, slots=True)
+class _Trim:
+    heads: tuple[int, ...] | None = None
+    neurons: tuple[int, ...] | None = None
+    refits: dict[str, Fingerprint] | None = None
 
 
-def whole(value: Any) -> int:
-    """Return a value, which must be an integer.
+@dataclass(frozen=True, slots=True)
+class _Width:
+    method: str
+    layers: tuple[_Trim, ...]
+    settings: dict[str, Any] | None = None
+    channels: tuple[int, ...] | None = None
+    plain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    method: str
+    layers: tuple[dict[str, Fingerprint], ...]
+    settings: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    source_depth: int
+    blocks: tuple[_Block, ...]
+    method: str = "unknown"
+    settings: dict[str, Any] | None = None
+    repairs: tuple[_Repair, ...] | None = None
+    width: _Width | None = None
+    masks: _Masks | None = None
+
+
+def parts_from_json(value: Any) -> Plan:
+    """Return the plan that JSON values describe; that it makes sense is for `plan_from_json` to check.
 
     Raises:
-        ValueError: it is not an integer.
+        ValueError: a value is missing or of another type, or a part has not as many layers as the plan blocks.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is no whole number")
-    return value
+    found = from_json(_Plan, value)
+    blocks = [Block(block.home, block.mix, block.repair, _tensors(block.refits)) for block in found.blocks]
+    width, masks = found.width, found.masks
+    if width:
+        trims = [Trim(one.heads, one.neurons, width.channels, width.plain, _tensors(one.refits)) for one in width.layers]
+        blocks = [replace(block, trim=trim) for block, trim in zip(blocks, trims, strict=True)]
+    if masks:
+        blocks = [replace(block, masks=_tensors(layer)) for block, layer in zip(blocks, masks.layers, strict=True)]
+    repairs = tuple(Repair(one.place, one.kind, one.strength, one.before, one.after, one.fingerprint) for one in found.repairs or ())
+    width_part, masks_part = (None if part is None else Part(part.method, _settings(part.settings)) for part in (width, masks))
+    return Plan(found.source_depth, tuple(blocks), found.method, _settings(found.settings), repairs, width_part, masks_part)
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is no number")
-    return float(value)
+def _tensors(found: Mapping[str, str] | None) -> Tensors:
+    return tuple((found or {}).items())
 
 
-def _mark(value: Mapping[str, Any], key: str = "repair") -> str:
-    mark = value.get(key, "")
-    if not isinstance(mark, str) or (mark and re.fullmatch("[0-9a-f]{64}", mark) is None):
-        raise ValueError(f"{mark!r} is no fingerprint of a tensor")
-    return mark
+def _settings(found: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    return tuple((key, _setting(key, value)) for key, value in (found or {}).items())
 
 
-def _tensors(value: Mapping[str, Any]) -> Tensors:
-    return tuple((str(name), _mark(value, name)) for name in value)
-
-
-def _trim(width: Mapping[str, Any], layer: Mapping[str, Any]) -> Trim:
-    heads, neurons, channels = (
-        None if kept is None else tuple(map(whole, kept)) for kept in (layer.get("heads"), layer.get("neurons"), width.get("channels"))
-    )
-    if not isinstance(plain := width.get("plain", False), bool):
-        raise ValueError(f"plain is {plain!r}")
-    return Trim(heads, neurons, channels, plain, _tensors(layer.get("refits") or {}))
+def _setting(key: str, value: Any) -> Any:
+    return from_json(_COUNTED[key], {key: value})[key] if key in _COUNTED else _frozen(value)
 
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
-        return tuple((str(key), _frozen(item)) for key, item in value.items())
+        return tuple((key, _frozen(item)) for key, item in value.items())
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-_COUNTED = {"sparsity": _number, "tokens": whole, "practice_tokens": whole}  # settings used in descriptions
+# Settings that descriptions use as numbers.
+_COUNTED: dict[str, Any] = {"sparsity": dict[str, float], "tokens": dict[str, int], "practice_tokens": dict[str, int]}
 
 
 def width_of(block: Block, axis: str) -> int | None:

@@ -220,6 +220,23 @@ def test_a_malformed_plan_is_refused(value: Any) -> None:
         plan_from_json(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (good(source_depth="3"), r"source_depth: Input should be a valid integer, not \"3\""),
+        (good(blocks=[{"home": 0.5, "mix": [[0, 1.0]]}]), "blocks 0 home: Input should be a valid integer"),
+        (mixing([0, None]), "blocks 0 mix 0 1: Input should be a valid number, not null"),
+        (good(blocks=[{"home": 0, "mix": [[0, 1.0]], "repair": "x"}]), r"blocks 0 repair: String should match pattern .*, not \"x\""),
+        (good(settings={"tokens": "many"}), r"tokens: Input should be a valid integer, not \"many\""),
+        ({"source_depth": 3}, "blocks: Field required"),
+        (good(masks={"method": "wanda", "layers": [{}]}), "shorter"),
+    ],
+)
+def test_a_malformed_plan_is_refused_by_the_name_and_the_value(value: Any, told: str) -> None:
+    with pytest.raises(PlanError, match=told):
+        plan_from_json(value)
+
+
 def test_a_whole_map_is_told_apart_from_nonsense() -> None:
     with pytest.raises(PlanError, match="whole T map"):
         plan_from_json(MALFORMED["a whole map"])
