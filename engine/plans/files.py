@@ -53,7 +53,7 @@ def of_another_model(value: Any, fingerprint: str) -> str:
     if made_for is None or made_for[1] == fingerprint:
         return ""
     return Message(
-        "this plan was made for {made_for} ({made_for2}), which is not the open model", made_for=made_for[0], made_for2=made_for[1][:12]
+        "this plan was made for {name} ({fingerprint}), which is not the open model", name=made_for[0], fingerprint=made_for[1][:12]
     )
 
 
@@ -72,7 +72,7 @@ def plan_from_json(value: Any) -> Plan:
     try:
         plan = parts_from_json(value)
     except ValueError as error:
-        raise PlanError('this is no plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error})', error=error) from error
+        raise PlanError('this is not a plan: expected {{"source_depth", "blocks": [{{"home", "mix"}}]}} ({error})', error=error) from error
     _check(plan)
     return plan
 
@@ -122,9 +122,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise PlanError("{gguf} does not exist", gguf=path.name or path) from error
     except ForeignError as error:
-        raise PlanError("{path_name} is no JSON file that can be read: {error}", path_name=path.name or path, error=error) from error
+        raise PlanError("{path_name} is not a readable JSON file: {error}", path_name=path.name or path, error=error) from error
     except (*BROKEN_ZIP, OSError, ValueError) as error:
-        raise PlanError("{path_name} is no JSON file that can be read", path_name=path.name or path) from error
+        raise PlanError("{path_name} is not a readable JSON file", path_name=path.name or path) from error
 
 
 def _zipped(path: Path) -> str:

@@ -70,7 +70,7 @@ def test_a_repaired_plan_is_judged_beside_what_it_was_and_exports(desk: Desk) ->
     found = {result.metric_name: result.metric_value for result in card.eval_results}
     judged = next(row for row in rows(desk) if row["plan"]["blocks"] == plan_to_json(plan)["blocks"])["evaluation"]
     assert found["perplexity"] == pytest.approx(judged["perplexity"]["plan"])
-    assert found["KL divergence from the source (nats a token)"] == pytest.approx(judged["kl"])
+    assert found["KL divergence from the source (nats per token)"] == pytest.approx(judged["kl"])
 
 
 def test_layers_solved_again_are_told_as_such_and_go_on_from_a_trimmed_plan(desk: Desk) -> None:

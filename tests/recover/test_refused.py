@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_stops_in_one_line_and_what_was_there_goes_on(
 
 def test_metrics_that_do_not_fit_are_one_line_too(able: Open, tmp_path: Path) -> None:
     run = begun(able("llama"), DEEP, tmp_path / "run")
-    with at_most(16), pytest.raises(TrainingError, match=r"run cannot be written to: .*; what was there before is kept"):
+    with at_most(16), pytest.raises(TrainingError, match=r"run cannot be written to: .*; its former content is unchanged"):
         run.note(name="x" * 99)
     with at_most(16), pytest.raises(TrainingError, match="cannot be written to"):
         run.log_line({"step": 1, "loss": 1.23456789})

@@ -89,7 +89,7 @@ def _results(evaluation: Evaluation | None) -> list[EvalResult]:
     measured = {
         "perplexity": evaluation.perplexity.plan,
         "perplexity of the source": evaluation.perplexity.source,
-        "KL divergence from the source (nats a token)": evaluation.kl,
+        "KL divergence from the source (nats per token)": evaluation.kl,
         "top-1 agreement with the source": evaluation.top1_agreement,
     }
     return [

@@ -247,7 +247,7 @@ class Run:
 
     def _full(self, error: OSError) -> TrainingError:
         return TrainingError(
-            "{folder} cannot be written to: {reason}; what was there before is kept", folder=self.folder, reason=error.strerror
+            "{folder} cannot be written to: {reason}; its former content is unchanged", folder=self.folder, reason=error.strerror
         )
 
     def tidy(self) -> None:
