@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from engine.export.lineage import lineage_of
 from engine.export.report.html import report_html
 from engine.export.report.pictures import Other
 from engine.jobs import Job, Progress, as_part
-from engine.judge.evaluation import Evaluation, Judge, evaluation_from_json
+from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.memory import Memory
 from engine.judge.similarity import blocks_key, profiled
 from engine.judge.speed import Speed
@@ -26,6 +27,7 @@ from engine.records import from_json
 from engine.search.ablation_rows import Ablation, ablation_to_json
 from engine.search.ablations import ablate, require_ablation
 from engine.types import Plan, TextSet
+from engine.untrusted import ForeignError
 from ui.page.bench.board import Board, by_protocol
 from ui.page.bench.plans.measuring import Measurement, cost, measurement
 from ui.page.bench.plans.timing import Timing
@@ -142,14 +144,14 @@ class Comparison:
         self.bench.page.put("fold", "judged", json.dumps(ratios))
 
     def known_of(self, plan: Plan) -> dict[str, Any]:
-        """Return a plan's known cost, speed and memory, as the fields of a provenance."""
-        found = self.board.entries().get(blocks_key(plan.blocks), {}).get("evaluation")
-        gains = self.timing.of(plan)
-        return {
-            **({"evaluation": evaluation_from_json(found)} if found else {}),
-            **({"speed": from_json(Speed, gains["speed"])} if "speed" in gains else {}),
-            **({"memory": from_json(Memory, gains["memory"])} if "memory" in gains else {}),
-        }
+        """Return a plan's known cost, speed and memory, as the fields of a provenance; what cannot be read again is left out."""
+        found = {**self.board.entries().get(blocks_key(plan.blocks), {}), **self.timing.of(plan)}
+        known = dict[str, Any]()
+        for field, kind in (("evaluation", Evaluation), ("speed", Speed), ("memory", Memory)):
+            if found.get(field):
+                with suppress(ForeignError):
+                    known[field] = from_json(kind, found[field])
+        return known
 
     def report(
         self, choice: str, threshold: float, texts: TextSet, tokens: int, also: Sequence[str] = (), language: str = "en", **options: Any
