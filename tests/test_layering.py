@@ -114,3 +114,13 @@ def test_packages_files_and_functions_stay_readable() -> None:
             if isinstance(node, ast.FunctionDef) and (lines := node.end_lineno - node.lineno + 1) > 60:  # type: ignore[operator]
                 wrong.append(f"{module}.{node.name}: {lines} lines")
     assert wrong + [f"{package}: {number} modules" for package, number in packages.items() if number > 12] == []
+
+
+def test_no_two_classes_share_a_name() -> None:
+    names = [
+        node.name
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []

@@ -95,7 +95,7 @@ def reweighted(mix: Mixture, losses: Sequence[float], references: Sequence[float
     return replace(mix, proportions=tuple(smoothed.tolist()))
 
 
-class Reader:
+class RowReader:
     """Reads a corpus for a run batch by batch: its domains alternate or, with a mixture, are drawn from it."""
 
     def __init__(self, rows: Rows, seed: int, mix: Mixture | None = None) -> None:

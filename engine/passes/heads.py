@@ -17,7 +17,7 @@ _EDGES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class HeadRole:
     """The shares of one head (see ROLES) and the first role they reach, or "mixed".
 
     `previous` is the attention on the previous token, `first` on the first token, `induction` on the token after the earlier occurrence in
@@ -41,7 +41,7 @@ class Pattern:
     first: tuple[float, ...]
 
 
-def roles(model: Model, ids: torch.Tensor) -> tuple[tuple[Head, ...], ...]:
+def roles(model: Model, ids: torch.Tensor) -> tuple[tuple[HeadRole, ...], ...]:
     """Return the shares and role of every head of every layer, from a text's token ids [1, tokens] and from a repeated random string."""
     generator = torch.Generator().manual_seed(0)
     string = torch.randint(0, model.config.vocab_size, (1, _STRING), generator=generator)
@@ -53,7 +53,7 @@ def roles(model: Model, ids: torch.Tensor) -> tuple[tuple[Head, ...], ...]:
         induction = twice[:, again, again - _STRING + 1].mean(1)
         entropy = -(text * text.clamp_min(1e-12).log()).sum(-1)[:, 1:] / (places + 1).log()
         shares = torch.stack([induction, previous, first, entropy.mean(1)], 1).tolist()
-        found.append(tuple(Head(p, f, i, d, _role((i, p, f, d))) for i, p, f, d in shares))
+        found.append(tuple(HeadRole(p, f, i, d, _role((i, p, f, d))) for i, p, f, d in shares))
     return tuple(found)
 
 

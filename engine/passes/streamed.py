@@ -47,7 +47,7 @@ def streamed_logits(
     returned in float32."""
     with init_empty_weights(include_buffers=False):
         network: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-    return _Run(network.eval(), weights, dtype).logits(packs)
+    return _StreamedRun(network.eval(), weights, dtype).logits(packs)
 
 
 class _Unnarrowed(TorchFunctionMode):
@@ -59,7 +59,7 @@ class _Unnarrowed(TorchFunctionMode):
         return args[0] if narrowing and args[0].dtype == torch.float64 else func(*args, **kwargs)
 
 
-class _Run:
+class _StreamedRun:
     """One network whose tensors are made while they are needed."""
 
     def __init__(self, network: "PreTrainedModel", weights: Weights, dtype: torch.dtype) -> None:

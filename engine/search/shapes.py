@@ -101,7 +101,7 @@ def search_shapes(
     """
     shapes = shapes_near(model, budget)
     found = yield from scaled(estimates(model, packs, shapes), 0.0, 0.2)
-    run = _Run(model, packs, found, measure, refitted, layers)
+    run = _ShapeSearch(model, packs, found, measure, refitted, layers)
     sizes = {shape: parameters_at(model.spec, shape) for shape in shapes}
     largest = {shape: rank for rank, shape in enumerate(sorted(shapes, key=lambda shape: -sizes[shape]))}
     left = [Candidate(shape, sizes[shape], sum(found.of(shape)), largest[shape]) for shape in shapes]
@@ -140,7 +140,7 @@ def shaped(model: Model, plan: Plan, shape: Shape, packs: Sequence[Pack], refitt
     return (yield from refit(model, plan, packs)) if refitted else plan
 
 
-class _Run:
+class _ShapeSearch:
     """One search over shapes."""
 
     def __init__(

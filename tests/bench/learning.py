@@ -11,7 +11,7 @@ from pathlib import Path
 from pydoc_data import topics
 from typing import Any
 
-from engine.corpus.domains import Reader
+from engine.corpus.domains import RowReader
 from engine.jobs import drain
 from engine.judge.objectives import Objective
 from engine.methods.depth.shortgpt import least_influence
@@ -75,7 +75,7 @@ def steps(model: Model, plan: Plan, run: Run, row: Row) -> None:
     """Measure a step with its teacher beside the way forth and back of the student alone, by cross entropy."""
     opened, recipe = drain(_opened(run)), run.record.recipe
     student = student_of(model, plan)
-    school = TrainingContext(run, opened.model, plan, Reader(opened.rows, 0), student, trained(student, plan, "all"), opened.held)
+    school = TrainingContext(run, opened.model, plan, RowReader(opened.rows, 0), student, trained(student, plan, "all"), opened.held)
     learner = Learner(school.parameters, replace(recipe, rate=0.0))
     batch = opened.rows.batch(0, recipe.rows, 0)
 

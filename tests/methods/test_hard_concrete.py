@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.methods.learned.hard_concrete import BOUNDS, chance, drawn, soft, stretched, topmost
-from engine.methods.learned.masks import Kind, Masks, lagrangian
+from engine.methods.learned.masks import MaskKind, Masks, lagrangian
 from engine.training.loop import ExtraParameters, Learner
 from engine.training.recipe import Recipe
 
@@ -52,7 +52,7 @@ def test_the_lagrangian_is_worked_out_row_by_row() -> None:
 
 
 def test_masks_begin_nearly_whole_and_multipliers_at_nothing() -> None:
-    masks = Masks([Kind("neurons", 3, 400, 100)], seed=0)
+    masks = Masks([MaskKind("neurons", 3, 400, 100)], seed=0)
     a = masks.a["neurons"].detach()
     assert a.mean().item() == pytest.approx(5, abs=2e-3)
     assert a.std().item() == pytest.approx(0.01, abs=1e-3)
@@ -64,7 +64,7 @@ def test_masks_begin_nearly_whole_and_multipliers_at_nothing() -> None:
 
 def toy(worth: torch.Tensor, kept: int, steps: int, clip: float = 1.0) -> tuple[Masks, torch.nn.Parameter]:
     """Masks of which each is worth something, whichever way: the answer is the dearest `kept` of each row."""
-    masks = Masks([Kind("parts", *worth.shape, kept)], seed=0)
+    masks = Masks([MaskKind("parts", *worth.shape, kept)], seed=0)
     weight = torch.nn.Parameter(torch.ones(()))
     recipe = Recipe(steps, 1e-3, clip=clip)
     beside = [
@@ -92,7 +92,7 @@ def test_the_lagrangian_leads_to_the_number_wanted_and_to_the_parts_that_are_wor
 
 
 def test_exact_masks_keep_as_many_of_each_row_wherever_learning_stopped() -> None:
-    masks = Masks([Kind("neurons", 5, 48, 7), Kind("layers", 1, 6, 4), Kind("heads", 10, 2, 1, 5)], seed=1)
+    masks = Masks([MaskKind("neurons", 5, 48, 7), MaskKind("layers", 1, 6, 4), MaskKind("heads", 10, 2, 1, 5)], seed=1)
     for a in masks.a.values():
         torch.nn.init.normal_(a)
     for name, kept in (("neurons", 7), ("layers", 4), ("heads", 1)):
@@ -104,7 +104,7 @@ def test_exact_masks_keep_as_many_of_each_row_wherever_learning_stopped() -> Non
 
 
 def test_undecided_masks_are_counted() -> None:
-    masks = Masks([Kind("heads", 2, 3, 2, 4)], seed=0)
+    masks = Masks([MaskKind("heads", 2, 3, 2, 4)], seed=0)
     with torch.no_grad():
         masks.a["heads"].copy_(torch.tensor([[4.6, -4.6, 0.0], [4.6, 2.0, -4.6]]))
     told = masks.summary(0.5)["heads"]

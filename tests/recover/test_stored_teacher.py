@@ -14,7 +14,7 @@ import torch
 from engine.corpus.rows import Rows
 from engine.errors import MemoryLimitError, TrainingError
 from engine.jobs import drain
-from engine.recover.distill.distillation import Present
+from engine.recover.distill.distillation import LiveTeacher
 from engine.recover.distill.stored_teacher import Stored
 from engine.recover.run import recovery
 from engine.recover.run.memory_estimate import room
@@ -41,7 +41,7 @@ def test_the_file_holds_the_likeliest_tokens_of_each_row_and_what_is_missing(abl
     rows = rows_of(begun(model, DEEP, tmp_path / "run"))
     recipe = Recipe(steps=len(rows), rate=1.0, rows=3, length=LENGTH, seed=2)  # more than an epoch: each row once
     stored = Stored(tmp_path / "said", rows, recipe, top, VOCABULARY)
-    drain(stored.fill(Present(model.network, ""), "cpu"))
+    drain(stored.fill(LiveTeacher(model.network, ""), "cpu"))
     assert stored.whole
     assert stored.done == len(rows)
     batch = rows.batch(len(rows) // 3 + 1, 3, 2)  # of the second epoch
@@ -62,7 +62,7 @@ def test_a_pipe_in_its_place_is_told_and_waited_for_by_nobody(able: Open, tmp_pa
     os.mkfifo(tmp_path / "said")
     stored = Stored(tmp_path / "said", rows, Recipe(steps=1, rate=1.0, rows=3, length=LENGTH), 5, VOCABULARY)
     with pytest.raises(TrainingError, match="said cannot be read: it is a pipe or a device"):
-        drain(stored.fill(Present(model.network, ""), "cpu"))
+        drain(stored.fill(LiveTeacher(model.network, ""), "cpu"))
 
 
 def test_a_run_from_all_tokens_is_that_beside_the_source(able: Open, tmp_path: Path) -> None:

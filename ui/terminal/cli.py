@@ -23,9 +23,9 @@ from ui.terminal import lab, plans, recovering, reporting, serving
 from ui.terminal.derived_options import command
 from ui.terminal.options import (
     Exports,
+    JsonOutput,
     LowestT,
     ModelOption,
-    Output,
     PlanFile,
     Source,
     TableOutput,
@@ -53,7 +53,7 @@ def _default(context: typer.Context) -> None:
 
 
 @command(app, PROPOSE)
-def propose(source: Source, settings: LacoSettings, output: Output, calibration: Texts = "english") -> None:
+def propose(source: Source, settings: LacoSettings, output: JsonOutput, calibration: Texts = "english") -> None:
     from engine.methods.depth.laco import proposal_to_json
     from engine.methods.depth.laco import propose as run
 
@@ -188,7 +188,7 @@ def _export_safetensors(
 
 
 @command(app)
-def models(output: Output, exports: Exports = Path("exports")) -> None:
+def models(output: JsonOutput, exports: Exports = Path("exports")) -> None:
     """List the models on this machine: the demo, recently opened models, exports, and the Hugging Face cache."""
     from dataclasses import asdict
 

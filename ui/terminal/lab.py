@@ -14,7 +14,7 @@ from engine.plans.files import signed
 from engine.search.settings import SHAPES, ShapesSettings
 from ui.terminal.derived_options import command
 from ui.terminal.options import (
-    Output,
+    JsonOutput,
     Practice,
     PracticeTokens,
     Source,
@@ -34,7 +34,7 @@ Begun = Annotated[Path | None, typer.Option("--plan", metavar="FILE.json", help=
 def importance(
     axis: Annotated[str, typer.Option(help="heads, neurons, channels or weights")],
     source: Source,
-    output: Output,
+    output: JsonOutput,
     plan: Begun = None,
     score: Annotated[str | None, typer.Option(help="the score: see trim --score and prune --method")] = None,
     text: Practice = "english",
@@ -55,7 +55,7 @@ def importance(
 def prune(
     source: Source,
     asked: PruneSettings,
-    output: Output,
+    output: JsonOutput,
     plan: Begun = None,
     text: Practice = "english",
     tokens: PracticeTokens = 12_000,
@@ -74,7 +74,7 @@ def prune(
 def trim(
     source: Source,
     asked: TrimSettings,
-    output: Output,
+    output: JsonOutput,
     plan: Begun = None,
     params: Annotated[
         str | None, typer.Option(metavar="100M", help="or: prune neurons until at most this many parameters are left")

@@ -68,7 +68,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class JsonOutput:
     """Where a verb's JSON goes."""
 
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="the output file; default: standard output")] = None
@@ -86,7 +86,7 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class TableOutput(Output):
+class TableOutput(JsonOutput):
     """Where a verb's answer goes, as JSON or as the table of its records."""
 
     form: Annotated[

@@ -11,10 +11,10 @@ from engine.plans.files import signed
 from engine.search.settings import SEARCH, SWEEP, SearchSettings, SweepSettings, Target
 from ui.terminal.derived_options import command
 from ui.terminal.options import (
+    JsonOutput,
     JudgeTexts,
     JudgeTokens,
     LowestT,
-    Output,
     PlanFile,
     Practice,
     PracticeTokens,
@@ -62,7 +62,7 @@ def baseline(
     method: str,
     keep: Annotated[int, typer.Option(help="layers to keep")],
     source: Source,
-    output: Output,
+    output: JsonOutput,
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
     objective: str = "kl",
@@ -82,7 +82,7 @@ def search(
     source: Source,
     target: Target,
     asked: SearchSettings,
-    output: Output,
+    output: JsonOutput,
     gigabytes: Annotated[float | None, typer.Option(help="or: maximum memory in GB, weights and the KV cache of --context tokens")] = None,
     text: Practice = "english",
     tokens: PracticeTokens = 2048,
@@ -137,7 +137,7 @@ def sweep(
 
 
 @command(app, kind="engine.recover.repair.seam_maps:REPAIRS")
-def repair(plan: PlanFile, source: Source, output: Output, kind: str = "ridge", text: Practice = "english", **settings: Any) -> None:
+def repair(plan: PlanFile, source: Source, output: JsonOutput, kind: str = "ridge", text: Practice = "english", **settings: Any) -> None:
     """Repair a plan's seams without training, where held-out text improves. The maps are written next to --out."""
     from engine.recover.repair.seam_maps import REPAIRS
     from engine.recover.repair.seam_maps import repair as run

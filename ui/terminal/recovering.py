@@ -14,7 +14,7 @@ from engine.recover.run.settings import RECOVER, SHEAR, RecoverySettings, ShearS
 from engine.types import ModelSource
 from ui.terminal.derived_options import command, numbers
 from ui.terminal.options import (
-    Output,
+    JsonOutput,
     Source,
     open_checked,
     read_plan_file,
@@ -126,7 +126,7 @@ def shear(
     plan = shown(run(opened, begun))
     if plan is None:
         raise LayerscopeError(f"{begun.folder} was paused; repeat the command to continue")
-    Output(out).write_plan(plan, opened)
+    JsonOutput(out).write_plan(plan, opened)
     keep_plan(begun, plan, opened)
 
 

@@ -8,9 +8,9 @@ import typer
 from engine.judge.settings import MEASURE, CacheSettings, TaskSettings
 from ui.terminal.derived_options import command, option
 from ui.terminal.options import (
+    JsonOutput,
     JudgeTexts,
     JudgeTokens,
-    Output,
     PlanFile,
     Source,
     Texts,
@@ -29,7 +29,9 @@ app = typer.Typer(add_completion=False)
 
 
 @command(app, MEASURE)
-def measure(plan: PlanFile, source: Source, asked: CacheSettings, output: Output, writing: Writing = True, speed: Timing = True) -> None:
+def measure(
+    plan: PlanFile, source: Source, asked: CacheSettings, output: JsonOutput, writing: Writing = True, speed: Timing = True
+) -> None:
     chosen = read_plan_file(plan)
     opened = open_for(chosen, plan, source.parsed())
     output.write(_gains(opened, chosen, writing, speed, asked))

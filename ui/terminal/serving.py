@@ -9,7 +9,7 @@ import typer
 from engine.errors import LayerscopeError
 from engine.untrusted import ForeignError, real_path, text_in
 from ui.terminal.derived_options import command
-from ui.terminal.options import Exports, ModelOption, Output
+from ui.terminal.options import Exports, JsonOutput, ModelOption
 
 app = typer.Typer()
 
@@ -76,7 +76,7 @@ def _credentials(auth: str | None) -> tuple[str, str] | None:
 
 @command(app)
 def doctor(
-    output: Output,
+    output: JsonOutput,
     exports: Exports = Path("exports"),
     clear: Annotated[bool, typer.Option("--clear", help="delete the findings that are safe to delete")] = False,
 ) -> None:

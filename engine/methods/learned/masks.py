@@ -11,7 +11,7 @@ from engine.methods.learned.hard_concrete import BOUNDS, SPREAD, START, SURE, Va
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class MaskKind:
     """A kind of part: `rows` of `units` masks each, of which every row keeps `kept`. One mask stands for `each` reported parts, such as the
     query heads of a layer that has one row per KV group."""
 
@@ -31,7 +31,7 @@ def lagrangian(gone: torch.Tensor, wanted: float, multipliers: torch.Tensor) -> 
 class Masks(nn.Module):
     """The masks of some kinds of parts: their parameters `a`, and two multipliers per kind."""
 
-    def __init__(self, kinds: Iterable[Kind], seed: int) -> None:
+    def __init__(self, kinds: Iterable[MaskKind], seed: int) -> None:
         super().__init__()
         self.kinds = tuple(kinds)
         generator = torch.Generator().manual_seed(seed)
@@ -70,7 +70,7 @@ class Masks(nn.Module):
         target, the multipliers, and the number of undecided masks."""
         return {kind.name: self._told(kind, way) for kind in self.kinds}
 
-    def _told(self, kind: Kind, way: float) -> dict[str, Any]:
+    def _told(self, kind: MaskKind, way: float) -> dict[str, Any]:
         a, whole = self.a[kind.name], kind.units * kind.each
         masks = soft(a)
         return {
@@ -82,5 +82,5 @@ class Masks(nn.Module):
         }
 
 
-def _gone(kind: Kind) -> float:
+def _gone(kind: MaskKind) -> float:
     return 1 - kind.kept / kind.units

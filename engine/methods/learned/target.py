@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import SettingsError
 from engine.methods.depth.baselines import require_target
-from engine.methods.learned.masks import Kind
+from engine.methods.learned.masks import MaskKind
 from engine.methods.width.settings import TrimSettings
 from engine.methods.width.widths import narrowed
 from engine.models.shapes import shape_of, shaped_config
@@ -52,12 +52,12 @@ def wanted_shape(config: "PretrainedConfig", target: Mapping[str, Any]) -> Shape
     return replace(shape, depth=target.get("layers", now.depth))
 
 
-def kinds_between(now: Shape, wanted: Shape) -> tuple[Kind, ...]:
+def kinds_between(now: Shape, wanted: Shape) -> tuple[MaskKind, ...]:
     """Return the kinds of masks needed between two shapes: only of the axes to be reduced."""
     if wanted.groups < now.groups and now.sharing > 1:
-        heads = Kind("heads", now.depth, now.groups, wanted.groups, now.per_group)
+        heads = MaskKind("heads", now.depth, now.groups, wanted.groups, now.per_group)
     else:
-        heads = Kind("heads", now.depth * now.sharing, now.heads // now.sharing, wanted.heads // now.sharing, now.sharing)
-    neurons = Kind("neurons", now.depth, now.neurons, wanted.neurons)
-    layers, channels = Kind("layers", 1, now.depth, wanted.depth), Kind("channels", 1, now.channels, wanted.channels)
+        heads = MaskKind("heads", now.depth * now.sharing, now.heads // now.sharing, wanted.heads // now.sharing, now.sharing)
+    neurons = MaskKind("neurons", now.depth, now.neurons, wanted.neurons)
+    layers, channels = MaskKind("layers", 1, now.depth, wanted.depth), MaskKind("channels", 1, now.channels, wanted.channels)
     return tuple(kind for kind in (layers, heads, neurons, channels) if kind.kept < kind.units)

@@ -27,7 +27,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Distribution:
+class LostScore:
     """The scores of a projection's weights: their mean, the share of the total score lost at each of SHARES sparsities (lowest of each
     output first), and the histogram."""
 
@@ -41,16 +41,16 @@ class Distributions:
     """One row per layer, with a distribution for each of `projections`."""
 
     projections: tuple[str, ...]
-    layers: tuple[tuple[Distribution, ...], ...]
+    layers: tuple[tuple[LostScore, ...], ...]
 
 
 def distributions(model: Model, plan: Plan, packs: Sequence[Pack], method: str) -> Job[Distributions]:
     """Return the distribution of a method's scores in a plan; each projection's scores are freed before the next one's are computed."""
-    found: dict[tuple[int, str], Distribution] = {}
+    found: dict[tuple[int, str], LostScore] = {}
 
     def take(place: int, name: str, scored: torch.Tensor) -> None:
         values = np.sort(scored.float().numpy(), axis=1)
-        found[place, name] = Distribution(float(values.mean()), _lost(values), _histogram(values))
+        found[place, name] = LostScore(float(values.mean()), _lost(values), _histogram(values))
 
     yield from weight_scores(model, plan, packs, method, take)
     names = tuple(dict.fromkeys(name for _, name in found))

@@ -20,7 +20,7 @@ _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueKind:
     """What a value must be: in words, and as a test."""
 
     expected: str
@@ -40,23 +40,23 @@ def _numbers(value: Any) -> bool:
     return isinstance(value, list) and all(is_number(one) and one > 0 for one in value)
 
 
-WHOLE = Kind(Message("a whole number above 0"), lambda value: _whole(value) and value > 0)
-POSITIVE = Kind(Message("a number above 0"), lambda value: is_number(value) and value > 0)
-BASE = Kind(Message("a number above 1"), lambda value: is_number(value) and value > 1)
-SHARE = Kind(Message("a number above 0 and at most 1"), lambda value: is_number(value) and 0 < value <= 1)
-FACTORS = Kind(Message("a list of numbers above 0"), _numbers)
-FLAG = Kind(Message("true or false"), lambda value: isinstance(value, bool))
-_ACTIVATION = Kind(Message("an activation function of transformers"), lambda value: isinstance(value, str) and value in ACT2FN)
-_DTYPE = Kind(
+WHOLE = ValueKind(Message("a whole number above 0"), lambda value: _whole(value) and value > 0)
+POSITIVE = ValueKind(Message("a number above 0"), lambda value: is_number(value) and value > 0)
+BASE = ValueKind(Message("a number above 1"), lambda value: is_number(value) and value > 1)
+SHARE = ValueKind(Message("a number above 0 and at most 1"), lambda value: is_number(value) and 0 < value <= 1)
+FACTORS = ValueKind(Message("a list of numbers above 0"), _numbers)
+FLAG = ValueKind(Message("true or false"), lambda value: isinstance(value, bool))
+_ACTIVATION = ValueKind(Message("an activation function of transformers"), lambda value: isinstance(value, str) and value in ACT2FN)
+_DTYPE = ValueKind(
     Message("a float type such as float32 or bfloat16"),
     lambda value: isinstance(value, str) and value in _DTYPES,
 )
-_TYPES = Kind(
+_TYPES = ValueKind(
     Message("a list of full_attention and sliding_attention"),
     lambda value: isinstance(value, list) and all(one in LAYER_TYPES for one in value),
 )
-_EPSILON = Kind(Message("a number above 0, such as 1e-06"), lambda value: isinstance(value, float) and value > 0)
-_RANGES: dict[str, Kind] = {
+_EPSILON = ValueKind(Message("a number above 0, such as 1e-06"), lambda value: isinstance(value, float) and value > 0)
+_RANGES: dict[str, ValueKind] = {
     **dict.fromkeys(
         (
             "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -73,13 +73,15 @@ _RANGES: dict[str, Kind] = {
     "partial_rotary_factor": SHARE,
     "layer_types": _TYPES,
 }  # fmt: skip
-_ANNOTATED: dict[str, Kind] = {
+_ANNOTATED: dict[str, ValueKind] = {
     "bool": FLAG,
-    "int": Kind(Message("a whole number"), _whole),
-    "float": Kind(Message("a number"), is_number),
-    "str": Kind(Message("a string"), lambda value: isinstance(value, str)),
-    "list[int]": Kind(Message("a list of whole numbers"), lambda value: isinstance(value, list) and all(map(_whole, value))),
-    "list[str]": Kind(Message("a list of strings"), lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)),
+    "int": ValueKind(Message("a whole number"), _whole),
+    "float": ValueKind(Message("a number"), is_number),
+    "str": ValueKind(Message("a string"), lambda value: isinstance(value, str)),
+    "list[int]": ValueKind(Message("a list of whole numbers"), lambda value: isinstance(value, list) and all(map(_whole, value))),
+    "list[str]": ValueKind(
+        Message("a list of strings"), lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value)
+    ),
 }
 _OF_A_RUN = {"return_dict", "output_hidden_states", "is_encoder_decoder", "chunk_size_feed_forward"}  # always overwritten
 _NEVER_NULL = ("rope_theta", "rope_local_base_freq", "partial_rotary_factor")  # transformers replaces a missing one, and fails on null
@@ -104,7 +106,7 @@ def require_kinds(values: Mapping[str, Any]) -> None:
             require_kind(kinds[0], name, value)
 
 
-def require_kind(kind: Kind, name: str, value: Any) -> None:
+def require_kind(kind: ValueKind, name: str, value: Any) -> None:
     """Raise SourceError, with the value and what is expected, if a setting is not of a kind."""
     if not kind.holds(value):
         raise SourceError(

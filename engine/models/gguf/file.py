@@ -22,7 +22,7 @@ _PER_LAYER = ("{arch}.attention.head_count", "{arch}.attention.head_count_kv", "
 _NO_TOKEN = (-1, 2**32 - 1)  # llama.cpp's id of no token
 
 
-class Reader(GGUFReader):
+class HeaderReader(GGUFReader):
     """The library's reader over a plain view of the mapped file: numpy slices a memmap several times slower."""
 
     @property  # type: ignore[override]  # the library declares the memmap
@@ -164,7 +164,7 @@ def read_header(path: Path) -> GgufFile:
         UnsupportedModelError: the family is not supported.
     """
     try:
-        reader = Reader(path)
+        reader = HeaderReader(path)
         architecture = reader.fields[Keys.General.ARCHITECTURE].contents()
         parts = reader.get_field(Keys.Split.LLM_KV_SPLIT_COUNT)
         count = parts.contents() if parts else 1

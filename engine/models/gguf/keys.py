@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[str, tuple[Any, ...]]] = {  # key pattern, reason, and 
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class KeyAccount:
     """The classification of a key. `reason` explains harmless and refused keys; a refused key passes if its value is in `harmless_at`."""
 
     kind: Literal["mapped", "harmless", "refused"]
@@ -144,7 +144,7 @@ class Account:
     harmless_at: tuple[Any, ...] = ()
 
 
-def account_of(key: str, architecture: str) -> Account:
+def account_of(key: str, architecture: str) -> KeyAccount:
     """Return the classification of a key in a file of an architecture; the most specific pattern wins."""
 
     def finding(table: Any) -> str:
@@ -153,15 +153,15 @@ def account_of(key: str, architecture: str) -> Account:
 
     mapped, refused, harmless = finding(MAPPED), finding(REFUSED), finding(HARMLESS)
     if mapped and architecture in MAPPED[mapped]:
-        return Account("mapped")
+        return KeyAccount("mapped")
     if len(refused) > len(harmless):
-        return Account("refused", *REFUSED[refused])
+        return KeyAccount("refused", *REFUSED[refused])
     if harmless:
-        return Account("harmless", HARMLESS[harmless])
+        return KeyAccount("harmless", HARMLESS[harmless])
     first = key.partition(".")[0]
     if first in (*MODEL_ARCH_NAMES.values(), "tokenizer"):
-        return Account("refused", _STRANGER)
-    return Account("harmless", "a note by the creator of the file; llama.cpp has no key of that name")
+        return KeyAccount("refused", _STRANGER)
+    return KeyAccount("harmless", "a note by the creator of the file; llama.cpp has no key of that name")
 
 
 def require_accounted(gguf: GgufFile) -> None:

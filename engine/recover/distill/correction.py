@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from engine.corpus.domains import Reader
+from engine.corpus.domains import RowReader
 from engine.jobs import Job, Progress, retold
 from engine.messages import Message
 from engine.plans.rules import untouched
@@ -34,7 +34,7 @@ def corrected(school: TrainingContext, model: Model, recipe: Recipe) -> Job[bool
     if run.record.correction is None:
         part.keep(replace(run.record, loss="ce", until=None, rising=True))
         own = replace(recipe, steps=share_of(recipe, run.record.correct_teacher), rate=RATE)
-        reading = TrainingContext(part, model, plan, Reader(school.rows, recipe.seed), model.network.train(), adapters, school.held)
+        reading = TrainingContext(part, model, plan, RowReader(school.rows, recipe.seed), model.network.train(), adapters, school.held)
         if (yield from retold(learn(reading, own), _told)) == "paused":
             return False
         run.note(correction=_gained(part))

@@ -133,7 +133,7 @@ class Teacher(Protocol):
         `states`."""
 
 
-class Present:
+class LiveTeacher:
     """The source itself, in memory next to the student."""
 
     def __init__(self, network: "PreTrainedModel", autocast: str) -> None:
@@ -158,7 +158,7 @@ class Present:
         return Distribution(found.last_hidden_state.flatten(0, 1), head)
 
 
-class Teaching(nn.Module):
+class DistillationLoss(nn.Module):
     """A student with its losses as one module, which returns the loss of some rows as a share of a step of `count` tokens. `chart` [kept,
     all] maps the student's channels to the source's `width` if some were cut; it is trained too and then discarded."""
 

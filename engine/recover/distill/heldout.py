@@ -43,29 +43,29 @@ Sums = tuple[tuple[int, int, Figure], ...]  # for each text: its number, its sco
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Held:
+class HeldOut:
     """Held-out text: its packs, and for each how many leading tokens of each span are not scored."""
 
     packs: tuple[Pack, ...]
     skips: tuple[tuple[int, ...], ...]
 
-    def first(self, tokens: int) -> "Held":
+    def first(self, tokens: int) -> "HeldOut":
         """Return the leading packs that fit into `tokens` tokens; at least one."""
         count = beginning(self.packs, tokens)
         return replace(self, packs=self.packs[:count], skips=self.skips[:count])
 
 
-def held_packs(packs: Sequence[Pack]) -> Held:
+def held_packs(packs: Sequence[Pack]) -> HeldOut:
     """Return packs in which every token except each text's first is scored."""
-    return Held(tuple(packs), tuple((1,) * len(pack.spans) for pack in packs))
+    return HeldOut(tuple(packs), tuple((1,) * len(pack.spans) for pack in packs))
 
 
-def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -> dict[str, Held]:
+def held_texts(model: Model, kind: Sequence[Pack], language: str, tokens: int) -> dict[str, HeldOut]:
     """Return both held-out texts: packs of the training kind, and at most `tokens` tokens of the bundled evaluation texts."""
     _, packs, skips = windows(model.tokenizer, model.config, bundled(language, "evaluation"), limit=tokens)
     return {
         "kind": held_packs(kind),
-        "other": Held(packs, skips),
+        "other": HeldOut(packs, skips),
     }
 
 
@@ -74,7 +74,7 @@ def plainly(work: Callable[[], T]) -> T:
     return work()
 
 
-def likelihoods(network: "PreTrainedModel", held: Held, autocast: str = "", device: str = "cpu", within: Within = plainly) -> Job[Sums]:
+def likelihoods(network: "PreTrainedModel", held: HeldOut, autocast: str = "", device: str = "cpu", within: Within = plainly) -> Job[Sums]:
     """Measure a network on held-out text, in evaluation mode; `within` runs the forward passes."""
     found: dict[int, tuple[int, float]] = {}
     training = network.training
@@ -104,13 +104,13 @@ def _scored(network: "PreTrainedModel", pack: Pack, skips: Sequence[int], autoca
     return found
 
 
-def held_of_domains(rows: Rows, tokens: int) -> dict[str, Held]:
+def held_of_domains(rows: Rows, tokens: int) -> dict[str, HeldOut]:
     """Return the held-out text of each domain, at most `tokens` tokens each."""
     return {name: held_packs(rows.of(name).held_out(tokens)) for name in rows.domains}
 
 
 def domain_costs(
-    network: "PreTrainedModel", held: Mapping[str, Held], autocast: str = "", device: str = "cpu", within: Within = plainly
+    network: "PreTrainedModel", held: Mapping[str, HeldOut], autocast: str = "", device: str = "cpu", within: Within = plainly
 ) -> Job[dict[str, float]]:
     """Return a network's mean held-out loss of each domain, in nats per token."""
     found = {}
@@ -130,7 +130,7 @@ def gap(source: Sums, network: Sums) -> Gap:
 
 def gaps(
     network: "PreTrainedModel",
-    held: Mapping[str, Held],
+    held: Mapping[str, HeldOut],
     source: Mapping[str, Sums],
     autocast: str = "",
     device: str = "cpu",

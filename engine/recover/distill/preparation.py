@@ -4,7 +4,7 @@ memory. Each is done once and stored in the run's folder."""
 from engine.jobs import Job
 from engine.models.loading import open_model
 from engine.recover.distill.correction import corrected
-from engine.recover.distill.distillation import Present, terms_of
+from engine.recover.distill.distillation import LiveTeacher, terms_of
 from engine.recover.distill.heldout import domain_costs, likelihoods, plainly
 from engine.recover.distill.stored_teacher import Stored
 from engine.recover.run.learning import looks
@@ -45,6 +45,6 @@ def prepared(school: TrainingContext, recipe: Recipe) -> Job[bool]:
     if corrects and not (yield from corrected(school, model, recipe)):
         return False
     if school.stored is not None:
-        yield from school.stored.fill(Present(model.network, recipe.autocast), device)
+        yield from school.stored.fill(LiveTeacher(model.network, recipe.autocast), device)
         run.note(missing=school.stored.missing())
     return True

@@ -16,7 +16,7 @@ from engine.corpus.rows import Batch, Rows
 from engine.errors import TrainingError
 from engine.jobs import Job, Progress
 from engine.messages import Message
-from engine.recover.distill.distillation import Heard, Present
+from engine.recover.distill.distillation import Heard, LiveTeacher
 from engine.training.losses import ROWS, Likeliest
 from engine.training.precision import casting
 from engine.training.recipe import Recipe
@@ -46,7 +46,7 @@ class Stored:
         """Whether all rows that the run reads are stored."""
         return self.done >= self._needed
 
-    def fill(self, source: Present, device: str) -> Job[None]:
+    def fill(self, source: LiveTeacher, device: str) -> Job[None]:
         """Store the source's outputs for the missing rows.
 
         Raises:
@@ -83,7 +83,7 @@ class Stored:
             ) from error
 
     @torch.no_grad()
-    def _told(self, source: Present, batch: Batch, device: str) -> np.ndarray:
+    def _told(self, source: LiveTeacher, batch: Batch, device: str) -> np.ndarray:
         with casting(device, self._recipe.autocast):
             lesson = source.distribution(batch.ids.to(device), batch.positions.to(device))
         found = [lesson.logs(slice(start, start + ROWS)).topk(self._top) for start in range(0, batch.ids.numel(), ROWS)]

@@ -11,8 +11,8 @@ import torch
 from engine.jobs import Job, Progress, retold
 from engine.messages import Message
 from engine.models.devices import peak_bytes
-from engine.recover.distill.distillation import Teaching
-from engine.recover.distill.heldout import Held, gaps
+from engine.recover.distill.distillation import DistillationLoss
+from engine.recover.distill.heldout import HeldOut, gaps
 from engine.recover.distill.samples import spoken
 from engine.recover.distill.student import zeros_of
 from engine.recover.run.training_context import TrainingContext
@@ -105,11 +105,11 @@ def _at(done: float, step: Progress) -> Progress:
     return Progress(step.label, done)
 
 
-def _with_chart(parameters: Mapping[str, torch.nn.Parameter], teaching: Teaching) -> dict[str, torch.nn.Parameter]:
+def _with_chart(parameters: Mapping[str, torch.nn.Parameter], teaching: DistillationLoss) -> dict[str, torch.nn.Parameter]:
     return {**parameters, **({} if teaching.chart is None else {"chart": teaching.chart})}
 
 
-def looks(held: Mapping[str, Held]) -> dict[str, Held]:
+def looks(held: Mapping[str, HeldOut]) -> dict[str, HeldOut]:
     """Return the beginnings of the held-out texts, used for evaluations during a run."""
     return {name: texts.first(LOOK_TOKENS) for name, texts in held.items()}
 

@@ -13,7 +13,7 @@ import torch
 
 from engine.cache import cache_folder, plain
 from engine.corpus.building import corpus
-from engine.corpus.domains import Reader, mixture
+from engine.corpus.domains import RowReader, mixture
 from engine.corpus.rows import Rows
 from engine.errors import LayerscopeError, TrainingError
 from engine.jobs import Job, Progress, answer_request, retold, scaled
@@ -24,7 +24,7 @@ from engine.models.loading import open_model, resolve
 from engine.passes.probe import logits_on, probing, write_probe
 from engine.plans.live import live_network
 from engine.recover.distill.distillation import require_shareable, terms_of
-from engine.recover.distill.heldout import Gap, Held, gaps, held_of_domains, held_texts, likelihoods
+from engine.recover.distill.heldout import Gap, HeldOut, gaps, held_of_domains, held_texts, likelihoods
 from engine.recover.distill.preparation import prepared
 from engine.recover.distill.student import merged, student_of, trained
 from engine.recover.run.learning import learn, settled
@@ -32,7 +32,7 @@ from engine.recover.run.memory_estimate import room, way_to_teach
 from engine.recover.run.runs import Run
 from engine.recover.run.tracking import tracked
 from engine.recover.run.training_context import TrainingContext
-from engine.recover.shear.domain_weighting import HELD, Weighing
+from engine.recover.shear.domain_weighting import HELD, DomainWeighting
 from engine.training import parallel
 from engine.training.checkpoints import about, read_tensors
 from engine.types import Model, Plan
@@ -67,7 +67,7 @@ class _Opened:
     model: Model
     plan: Plan
     rows: Rows
-    held: Mapping[str, Held]
+    held: Mapping[str, HeldOut]
 
 
 def _opened(run: Run) -> Job[_Opened]:
@@ -107,7 +107,7 @@ def _learned(run: Run) -> Job[str]:
         opened.model.network = None
     parameters = trained(student, opened.plan, record.train, record.asked.seed)
     weighing = _weighing(run, opened.rows)
-    reader = weighing.reader if weighing else Reader(opened.rows, record.asked.seed)
+    reader = weighing.reader if weighing else RowReader(opened.rows, record.asked.seed)
     school = TrainingContext(run, opened.model, opened.plan, reader, student, parameters, opened.held, weighing=weighing)
     if parallel.size() > 1:
         school.share()
@@ -119,13 +119,13 @@ def _learned(run: Run) -> Job[str]:
     return (yield from scaled(learn(school, recipe), 0.1, 1.0))
 
 
-def _weighing(run: Run, rows: Rows) -> Weighing | None:
+def _weighing(run: Run, rows: Rows) -> DomainWeighting | None:
     """Return the reweighting of domains by cost, starting from equal shares; None if domains alternate."""
     record, parts = run.record, len(rows.domains)
     if record.update == "none" or parts == 1:
         return None
-    reader = Reader(rows, record.asked.seed, mixture(rows, (1.0,) * parts))
-    return Weighing(run, reader, held_of_domains(rows, HELD), record.update, record.every)
+    reader = RowReader(rows, record.asked.seed, mixture(rows, (1.0,) * parts))
+    return DomainWeighting(run, reader, held_of_domains(rows, HELD), record.update, record.every)
 
 
 def _fits(run: Run) -> Job[None]:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.corpus.domains import Reader
+from engine.corpus.domains import RowReader
 from engine.corpus.rows import Rows
 from engine.models.families import blocks_of
-from engine.recover.distill.distillation import Present, Teacher, Teaching, terms_of
-from engine.recover.distill.heldout import Held, Within, plainly
+from engine.recover.distill.distillation import DistillationLoss, LiveTeacher, Teacher, terms_of
+from engine.recover.distill.heldout import HeldOut, Within, plainly
 from engine.recover.distill.stored_teacher import Stored
 from engine.recover.distill.student import Trained
 from engine.recover.run.runs import Run
-from engine.recover.shear.domain_weighting import Weighing
+from engine.recover.shear.domain_weighting import DomainWeighting
 from engine.training.parallel import own, sharded, size
 from engine.training.recipe import Recipe
 from engine.types import Model, Plan
@@ -32,13 +32,13 @@ class TrainingContext:
     run: Run
     model: Model
     plan: Plan
-    reader: Reader
+    reader: RowReader
     student: Any
     parameters: Trained
-    held: Mapping[str, Held]
+    held: Mapping[str, HeldOut]
     stored: Stored | None = None
     within: Within = plainly
-    weighing: Weighing | None = None  # reweighting of domains by cost
+    weighing: DomainWeighting | None = None  # reweighting of domains by cost
 
     @property
     def rows(self) -> Rows:
@@ -61,7 +61,7 @@ class TrainingContext:
         self.within = sharded({network: blocks_of(network) for network in networks}, self.device)
         self.parameters = {name: self.student.get_parameter(name) for name in self.parameters}
 
-    def teaching(self, recipe: Recipe) -> Teaching:
+    def teaching(self, recipe: Recipe) -> DistillationLoss:
         """Return the student and its teacher in a recipe's number format. If the source is not in memory and nothing is stored yet, cross
         entropy is used instead, because a step then takes as long."""
         if recipe.recompute:
@@ -71,15 +71,15 @@ class TrainingContext:
         if terms.teacher and teacher is None:
             terms = terms_of("ce")
         tokens = recipe.tokens // size()  # each process trains on a part, and gradients are averaged over all
-        return Teaching(self.student, teacher, terms, self.plan, self.model.spec.hidden_size, tokens, recipe.autocast)
+        return DistillationLoss(self.student, teacher, terms, self.plan, self.model.spec.hidden_size, tokens, recipe.autocast)
 
     def _teacher(self, autocast: str) -> Teacher | None:
         if self.present:
             cast(self.model.network, autocast)
-            return Present(self.model.network, autocast)
+            return LiveTeacher(self.model.network, autocast)
         return self.stored
 
-    def losses(self, teaching: Teaching, recipe: Recipe, step: int) -> Iterator[Callable[[], torch.Tensor]]:
+    def losses(self, teaching: DistillationLoss, recipe: Recipe, step: int) -> Iterator[Callable[[], torch.Tensor]]:
         """Yield the losses of a step's passes, whose sum it minimises."""
         for part in range(recipe.accumulate):
             batch = self.reader.batch(step * recipe.accumulate + part, recipe.rows)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.corpus.domains import Reader
+from engine.corpus.domains import RowReader
 from engine.corpus.settings import Update
 from engine.errors import SettingsError
 from engine.jobs import Job
-from engine.recover.distill.heldout import Held, Within, domain_costs, plainly
+from engine.recover.distill.heldout import HeldOut, Within, domain_costs, plainly
 from engine.recover.run.runs import Run
 from engine.training.parallel import agreed
 
@@ -22,12 +22,12 @@ HELD = 2000  # held-out tokens per domain
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Weighing:
+class DomainWeighting:
     """Reweights a run's domains every `every` steps; the reference losses are stored in the run's record."""
 
     run: Run
-    reader: Reader
-    held: Mapping[str, Held]
+    reader: RowReader
+    held: Mapping[str, HeldOut]
     update: Update
     every: int
 

@@ -10,20 +10,20 @@ import torch
 
 from engine.cache import cache_folder
 from engine.corpus.building import corpus
-from engine.corpus.domains import Reader, mixture
+from engine.corpus.domains import RowReader, mixture
 from engine.corpus.settings import WritingSettings
 from engine.jobs import Job, Progress, scaled
 from engine.messages import Message
 from engine.methods.learned.masks import Masks
 from engine.methods.learned.sheared import Masked
 from engine.plans.rules import untouched
-from engine.recover.distill.distillation import Present, Teaching, terms_of
+from engine.recover.distill.distillation import DistillationLoss, LiveTeacher, terms_of
 from engine.recover.distill.heldout import domain_costs, held_of_domains
 from engine.recover.distill.student import student_of
 from engine.recover.run.learning import SAVE
 from engine.recover.run.runs import Run
 from engine.recover.run.settings import ShearSettings
-from engine.recover.shear.domain_weighting import HELD, Weighing, known_references
+from engine.recover.shear.domain_weighting import HELD, DomainWeighting, known_references
 from engine.training.checkpoints import latest, save_checkpoint
 from engine.training.loop import ExtraParameters, Learner
 from engine.training.precision import quickest
@@ -47,15 +47,15 @@ def open_shearing(model: Model, run: Run, masks: Masks) -> Job["Shearing"]:
         known = known_references(settings.references or {}, rows.domains)
         run.note(references=(yield from scaled(domain_costs(model.network, held, "", device), 0.5, 0.9)) | known)
     terms, recipe = terms_of(settings.loss), recipe_of(settings)
-    teaching = Teaching(
+    teaching = DistillationLoss(
         masked,
-        Present(model.network, "") if terms.teacher else None,
+        LiveTeacher(model.network, "") if terms.teacher else None,
         terms,
         untouched(model.spec.depth),
         model.spec.hidden_size,
         recipe.tokens,
     )
-    weighing = Weighing(run, Reader(rows, recipe.seed, mixture(rows)), held, settings.update, settings.every)
+    weighing = DomainWeighting(run, RowReader(rows, recipe.seed, mixture(rows)), held, settings.update, settings.every)
     shearing = Shearing(model, run, settings, masked, teaching, weighing, recipe)
     if record.autocast is None:
         yield Progress(Message("Measuring a step"), 0.9)
@@ -79,8 +79,8 @@ class Shearing:
     run: Run
     settings: ShearSettings
     masked: Masked
-    teaching: Teaching
-    weighing: Weighing
+    teaching: DistillationLoss
+    weighing: DomainWeighting
     recipe: Recipe
 
     def __post_init__(self) -> None:
