@@ -13,6 +13,8 @@ from tests.families import save_tiny
 MODEL = ("deep", "llama", 12, {"num_hidden_layers": 12})
 READABLE = (Path(__file__).parent / "readable.js").read_text(encoding="utf-8")
 
+MAPPED = "(C) => window.layerscope?.map?.settings.C === C && !window.layerscope.map.filling"
+
 # The next answer to the timer is kept back until it is let go.
 HOLD = """() => {
   const ask = window.fetch, go = new Promise((resolve) => { window.letGo = resolve; });
@@ -53,13 +55,10 @@ def test_the_last_open_wins_and_every_part_of_the_page_shows_that_model(page: Pa
     assert page.locator(".toast-body.error").count() == 0
 
 
-def test_who_lands_on_export_is_told_what_will_be_written(page: Page, app: App) -> None:
+def test_who_lands_on_export_is_told_what_will_be_written_and_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
     page.goto(app.link("C=5", "export"))
     expect(page.locator("#ls-summary")).to_contain_text("of 12", timeout=LONG)
-
-
-def test_what_was_typed_survives_a_reload(page: Page, app: App) -> None:
-    page.goto(app.link(tab="search"))
+    open_tab(page, "search")
     wait_until_ready(page)
     expect(page.locator("#search-amount input")).to_have_value("10")
     page.locator("#search-amount input").fill("7")
@@ -98,9 +97,17 @@ def test_every_text_can_be_read_and_every_control_has_a_name(theme: str, languag
         assert page.evaluate(f"{READABLE.rstrip()}.faint()") == [], (tab, "of settings that have moved since")
 
 
-def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(page: Page, app: App) -> None:
-    page.goto(app.link())
-    wait_until_ready(page)
+@pytest.fixture(scope="module")
+def mapped_page(same_page: Page, app: App) -> Page:
+    """A page of the map at C = 2, where nothing is left to do."""
+    same_page.goto(app.link("C=2&I=1&T=0.7", "fold"))
+    same_page.wait_for_function(MAPPED, arg=2, timeout=LONG)
+    wait_until_ready(same_page)
+    return same_page
+
+
+def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(mapped_page: Page, app: App) -> None:
+    page = mapped_page
     page.wait_for_timeout(1500)
     asked = len(app.requests)
     shown = """(values) => { const box = document.createElement("div"), local = {}, asked = [];
@@ -122,20 +129,17 @@ def test_an_answer_that_was_overtaken_is_dropped_and_the_page_goes_on_asking(pag
     assert len(app.requests) > asked + 1  # the event's own, and the timer's
 
 
-def test_an_answer_that_comes_after_a_later_one_leaves_nothing_old_on_the_page(page: Page, app: App) -> None:
-    mapped = "(C) => window.layerscope?.map?.settings.C === C && !window.layerscope.map.filling"
-    page.goto(app.link("C=2&I=1&T=0.7", "fold"))
-    page.wait_for_function(mapped, arg=2, timeout=LONG)
-    wait_until_ready(page)
+def test_an_answer_that_comes_after_a_later_one_leaves_nothing_old_on_the_page(mapped_page: Page) -> None:
+    page = mapped_page
     page.evaluate(HOLD)
     set_slider(page, "C", 3)
     page.wait_for_function("window.held", timeout=LONG)
     set_slider(page, "C", 5)
     page.wait_for_function("(held) => window.layerscope.knows('status').value.at > JSON.parse(held).at", arg=page.evaluate("window.held"))
     page.wait_for_timeout(3000)  # the map is ready long since, and the page has not been told
-    assert page.evaluate(mapped, 2)
+    assert page.evaluate(MAPPED, 2)
     page.evaluate("window.letGo()")
-    page.wait_for_function(mapped, arg=5, timeout=LONG)
+    page.wait_for_function(MAPPED, arg=5, timeout=LONG)
     wait_until_ready(page)
 
 

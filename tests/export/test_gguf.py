@@ -15,6 +15,7 @@ from engine.export.gguf import Gguf, copied_tensors, export_gguf, read_gguf, req
 from engine.jobs import drain
 from engine.methods.depth.baselines import plan_of_kept
 from engine.model_lock import Turn
+from engine.models import loading
 from engine.models.families import row_of
 from engine.models.gguf.convert import load_gguf
 from engine.models.loading import converted
@@ -24,6 +25,7 @@ from engine.plans.rules import fold_spans, untouched
 from engine.types import Block, Model, ModelSource, Plan
 from tests.families import TEXTS, save_tiny
 from tests.ggufs import array, save_gguf
+from tests.here import here
 
 DEPTH = 6
 REFERENCE = fold_spans(DEPTH, [(2, 4)], "reference")  # norms of 2, projections of 4
@@ -65,7 +67,9 @@ def plain_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(plain_gguf: Path) -> Path:
-    return drain(converted(ModelSource("gguf", str(plain_gguf))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "in_fresh_process", here)
+        return drain(converted(ModelSource("gguf", str(plain_gguf))))
 
 
 def written(source: Path, plan: Plan, target: Path) -> Path:

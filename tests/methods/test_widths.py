@@ -279,7 +279,7 @@ def test_normal_equations_are_those_of_ridge_regression() -> None:
     torch.testing.assert_close(sums.error(weight), float((y - x @ weight.T).square().sum()))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3_text", "phi3", "gpt2"])  # the others' projections are laid out as llama's
 def test_solving_again_lowers_the_divergence_on_other_text(family: str, tiny: Callable[..., Model]) -> None:
     model = tiny(family, max_position_embeddings=64) if family != "gpt2" else tiny(family)
     packs = packs_of(model, 6000)

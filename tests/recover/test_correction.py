@@ -90,17 +90,18 @@ def test_reading_ends_when_held_out_text_is_told_worse(able: Open, tmp_path: Pat
 
 
 @pytest.mark.parametrize("way", ["live", "stored"])
-@pytest.mark.parametrize("moment", ["The source reads the text: Training: step 3 ", "Training: step 3 "])
-def test_a_run_that_was_stopped_comes_to_the_same_bits(able: Open, tmp_path: Path, way: str, moment: str) -> None:
-    whole, parts = (correcting(able("llama"), tmp_path, name, teacher=way, autocast="bfloat16") for name in ("whole", "parts"))
+def test_a_run_that_was_stopped_comes_to_the_same_bits(able: Open, tmp_path: Path, way: str) -> None:
+    names = ("whole", "stopped while the source reads", "stopped while the student learns")
+    whole, *others = (correcting(able("llama"), tmp_path, name, teacher=way, autocast="bfloat16") for name in names)
     played(whole)
-    stopped(parts, lambda label: label.startswith(moment))
-    played(parts)
-    assert_same(whole, parts)
-    ours, theirs = whole.record.correction, parts.record.correction
-    assert ours is not None
-    assert theirs is not None
-    assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
+    for parts, moment in zip(others, ("The source reads the text: Training: step 3 ", "Training: step 3 "), strict=True):
+        stopped(parts, lambda label, moment=moment: label.startswith(moment))
+        played(parts)
+        assert_same(whole, parts)
+        ours, theirs = whole.record.correction, parts.record.correction
+        assert ours is not None
+        assert theirs is not None
+        assert replace(ours, seconds=0.0) == replace(theirs, seconds=0.0)
 
 
 def test_a_pause_while_the_source_reads_is_heeded(able: Open, tmp_path: Path) -> None:

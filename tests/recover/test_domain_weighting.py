@@ -50,14 +50,15 @@ def test_what_costs_more_than_its_reference_is_read_more(able: Open, text: str, 
     assert dict(zip(mix.domains, mix.proportions, strict=True))["new"] > 0.6
 
 
-@pytest.mark.parametrize("step", [1, 4])
-def test_a_run_that_was_stopped_reads_the_same(able: Open, text: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_stopped_reads_the_same(able: Open, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "SAVE", 0.0)  # a checkpoint after every step
-    runs = [begun(able("llama"), DEEP, tmp_path / name, texts=(text,), update="as coded", every=2) for name in ("whole", "parts")]
-    played(runs[0])
-    stopped(runs[1], lambda label: label == f"Training: step {step} of {STEPS}")
-    played(runs[1])
-    assert_same(*runs)
+    names = ("whole", "early", "late")
+    whole, *others = (begun(able("llama"), DEEP, tmp_path / name, texts=(text,), update="as coded", every=2) for name in names)
+    played(whole)
+    for parts, step in zip(others, (1, 4), strict=True):
+        stopped(parts, lambda label, step=step: label == f"Training: step {step} of {STEPS}")
+        played(parts)
+        assert_same(whole, parts)
 
 
 def test_what_cannot_be_weighed_is_refused(able: Open, text: str, tmp_path: Path) -> None:
