@@ -85,7 +85,7 @@ def test_decoding_is_greedy_generation(tiny: Callable[..., Model], monkeypatch: 
 def test_what_cannot_be_measured_is_said(tiny: Callable[..., Model]) -> None:
     model = tiny("llama")
     for options in ({"prompt_tokens": 128}, {"rounds": 0}, {"new_tokens": 0}):
-        with pytest.raises(SettingsError, match="context is 128"):
+        with pytest.raises(SettingsError, match="context of 128"):
             drain(measure_speed(model, PLAN, **options))
     with pytest.raises(PlanError):
         drain(measure_speed(model, fold_spans(5, [(0, 1)], "mean")))

@@ -25,7 +25,7 @@ from engine.settings import about
         ({"lowest": 6}, "L is 6"),
         ({"highest": 0}, "H is 0"),
         ({"highest": 7}, "H is 7"),
-        ({"lowest": 4, "highest": 3}, r"L \(4\) lies above H \(3\)"),
+        ({"lowest": 4, "highest": 3}, r"L \(4\) must not exceed H \(3\)"),
         ({"rule": "median"}, "unknown rule 'median'.*keep-last"),
         ({"similarity": "euclidean"}, "unknown similarity 'euclidean'.*per-token"),
     ],

@@ -37,7 +37,7 @@ def test_gguf_is_offered_where_the_model_came_from_one_and_written_beside_the_ot
     with pytest.raises(PlanError, match="float weights"):
         start_gguf(desk, "file", 0.9, "smaller")
     desk.load_plan(plan_to_json(fold_spans(6, [(2, 4)], "reference")))
-    with pytest.raises(ExportError, match="folder's name"):
+    with pytest.raises(ExportError, match="not a valid name"):
         start_gguf(desk, "file", 0.9, "../smaller")
     start_gguf(desk, "file", 0.9, "smaller")
     wait_for_jobs()

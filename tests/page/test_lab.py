@@ -90,7 +90,7 @@ def test_a_head_is_looked_at_and_its_cost_measured(desk: Desk) -> None:
     assert head["role"] in ("induction", "previous", "first", "diffuse", "mixed")
     assert len(head["tokens"]) == len(head["edges"]) == len(head["sink"]) > 10
     assert 0.5 < head["cost"]["ratio"] < 2
-    with pytest.raises(LayerscopeError, match="no head 9 of layer 3"):
+    with pytest.raises(LayerscopeError, match="layer 3 has no head 9"):
         desk.looking.look("heads", 3, 9, 400)
 
 
@@ -108,7 +108,7 @@ def test_a_neuron_is_looked_at_and_the_next_of_its_layer_walks_no_more(desk: Des
     done(desk)
     other = looked_at(desk)["units"]["neurons"]
     assert (other["unit"], other["excited"] != neuron["excited"]) == (41, True)
-    with pytest.raises(LayerscopeError, match="no neuron 48 of layer 2"):
+    with pytest.raises(LayerscopeError, match="layer 2 has no neuron 48"):
         desk.looking.look("neurons", 2, 48, 400)
 
 
@@ -133,7 +133,7 @@ def test_scores_are_held_against_the_losses_of_a_layer(desk: Desk) -> None:
     desk.looking.losses("neurons", 5)
     done(desk)
     assert [unit for _, unit, _ in looked_at(desk)["losses"]["neurons"]] == list(range(0, 48, 3))
-    with pytest.raises(LayerscopeError, match="no head 0 of layer 6"):
+    with pytest.raises(LayerscopeError, match="layer 6 has no head 0"):
         desk.looking.losses("heads", 6)
 
 
@@ -201,7 +201,7 @@ def test_a_trimmed_plan_is_the_plan_shown_and_a_pruned_one_goes_on_from_it(desk:
     desk.trimming.trim("found", 1.0, TrimSettings(heads=2, score="flap", compensation="bias", redistribute=True), 400)
     done(desk)
     assert made(desk)["width"]["done"] == ["bias", "redistributed"]
-    assert ("let go" in desk.notice, desk.notice_of) == (True, made(desk)["name"])  # of the zeros; it goes with this plan
+    assert ("prune again" in desk.notice, desk.notice_of) == (True, made(desk)["name"])  # of the zeros; it goes with this plan
 
     desk.trimming.trim("found", 1.0, TrimSettings(neurons=24), 700)
     done(desk)

@@ -175,7 +175,7 @@ def test_a_plan_learns_again_and_what_comes_of_it_is_opened_pruned_again_and_exp
     assert bench.model.spec.depth == 4
     steps = shown(bench, "lineage", "value")["steps"]
     assert [step["step"] for step in steps] == ["source", "plan", "recovery"]
-    with pytest.raises(TrainingError, match="is the model that is open"):
+    with pytest.raises(TrainingError, match="is the open model"):
         bench.recovering.act("delete", "run")
     bench.set_spans([[1, 2]])
     wait_for_jobs()
@@ -258,7 +258,7 @@ def test_one_learns_at_a_time_and_who_waits_can_be_taken_out(bench: Desk) -> Non
         bench.recovering.act("delete", "second")
     bench.recovering.act("pause", "second")
     assert {run["name"]: run["state"] for run in runs(bench)} == {"first": "running", "second": "paused"}
-    with pytest.raises(TrainingError, match="nothing yet"):
+    with pytest.raises(TrainingError, match="no trained weights yet"):
         bench.recovering.act("finish", "second")
     bench.recovering.act("delete", "second")
     assert [run["name"] for run in runs(bench)] == ["first"]

@@ -181,7 +181,7 @@ def test_figures_that_are_none_come_back_as_nan() -> None:
 def test_repairs_that_are_none_are_refused(change: Callable[[Any], object]) -> None:
     value = plan_to_json(marked(DROPPED, 1, torch.tensor([2.0])))
     change(value)
-    with pytest.raises(PlanError, match="no plan"):
+    with pytest.raises(PlanError, match="not a plan"):
         plan_from_json(value)
 
 

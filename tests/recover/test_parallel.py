@@ -140,8 +140,8 @@ def kill_after(steps: int, group: subprocess.Popen[bytes], run: Run) -> None:
 @pytest.mark.parametrize(
     ("rows", "loss", "plan", "correction", "expected"),
     [
-        (3, "kl", DEEP, 0.0, "3 rows cannot be shared by 2 processes"),
-        (4, "kl", DEEP, 0.1, "in one process alone; leave --correct-teacher out"),
+        (3, "kl", DEEP, 0.0, "3 rows cannot be divided among 2 processes"),
+        (4, "kl", DEEP, 0.1, "only in one process; omit --correct-teacher"),
         (4, "kl+mse", with_width(DEEP, Trim(channels=NARROW)), 0.0, "states of a plan with fewer channels"),
     ],
 )

@@ -36,7 +36,7 @@ from tests.terminal.given import VERBS
         (("baseline", "--keep", 3), "--method"),
         (("repair", "--plan", "plan.json", "--kind", "magic"), "'magic'"),
         (("repair", "--plan", "missing.json"), "does not exist"),
-        (("repair", "--plan", "texts.txt"), "no JSON"),
+        (("repair", "--plan", "texts.txt"), "not a readable JSON"),
         (("repair", "--plan", "plan.json", "--tokens", 100), "too little practice text"),
         (("repair",), "--plan"),
         (("evaluate", "--plan", "missing.json"), "does not exist"),
