@@ -265,7 +265,12 @@ def test_a_plan_file_is_read_or_refused_by_its_name(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "plan.json") == plan_from_json(good())
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
-    for name, words in (("broken.json", "not a readable JSON"), ("binary.json", "not a readable JSON"), (".", "not a readable JSON"), ("missing.json", "does not exist")):
+    for name, words in (
+        ("broken.json", "not a readable JSON"),
+        ("binary.json", "not a readable JSON"),
+        (".", "not a readable JSON"),
+        ("missing.json", "does not exist"),
+    ):
         with pytest.raises(PlanError, match=words):
             read_plan(tmp_path / name)
 
