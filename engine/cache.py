@@ -147,7 +147,7 @@ def spare(keep: Callable[[], None]) -> None:
         keep()
     except (LayerscopeError, OSError) as error:
         if not _said:
-            log.warning("layerscope: warning: what is measured is not kept for another time: %s", error)
+            log.warning("layerscope: warning: measurements are not stored: %s", error)
         _said = True
 
 

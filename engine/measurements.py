@@ -1,7 +1,7 @@
 """Measurements of models on disk: JSON values by key and name, in one sqlite3 database of the cache folder, never pickle.
 
-Several processes and threads read and write at the same time. A process that is killed leaves the database sound, without its last value at
-worst. A database that is damaged, or that another program made, is set aside and a new one begins. Whatever fails, a measurement goes on.
+Several processes and threads read and write at the same time. A killed process leaves the database intact, and loses its last value at
+worst. A database that is damaged, or that another program made, is set aside and a new one begins. No failure here stops a measurement.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from engine.errors import LayerscopeError, reason_of
 
 FILE = "measurements.sqlite"
 _ASIDE = f"{FILE}.damaged-"
-_PARTS = ("-shm", "-wal", "")  # of a database; its log comes before it, because a new database must not find the log of another
+_PARTS = ("-shm", "-wal", "")  # file suffixes; the log is renamed before the database, so that a new database never finds an old log
 _OURS = 0x4C594552  # the application_id of our databases
 _WAIT = 5.0  # seconds to wait for other processes
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}  # our statements are right, so an error is the schema's
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}  # our SQL is valid, so an error means a wrong schema
 _CREATE = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE measurement (key TEXT, name TEXT, definition TEXT, value TEXT, mark TEXT, PRIMARY KEY (key, name)) WITHOUT ROWID;
@@ -45,25 +45,25 @@ _OLD = (
     "profiles",
     "similarity",
     "weights",
-)  # folders of versions without a database
+)  # cache folders of versions before the database
 _OLD_NAME = re.compile(r"[0-9a-f]{64}\.jsonl?")
 log = logging.getLogger("layerscope")
 
 
 class Measurements:
-    """The measurements under one key, by name. What was read or added once is kept in memory."""
+    """The measurements under one key, by name. Values that were read or added are kept in memory."""
 
     def __init__(self, key: Key) -> None:
         self._key, self._definition = key.digest, key.definition
         self._known: dict[str, Any] = {}
-        self._rows: dict[str, tuple[bytes, bytes]] | None = None  # text and mark of what was read and not yet asked for
+        self._rows: dict[str, tuple[bytes, bytes]] | None = None  # text and mark of rows that were read but not yet requested
 
     def get(self, name: str) -> Any | None:
         """Return the value stored under a name; None if it is missing or damaged."""
         if name not in self._known:
             if self._rows is None:
-                self._rows = self._read("key = ?", self._key)  # all at once takes little more time than one
-            found = self._rows.pop(name, None) or self._read("key = ? AND name = ?", self._key, name).get(name)  # it may be new
+                self._rows = self._read("key = ?", self._key)  # reading all rows takes little longer than one
+            found = self._rows.pop(name, None) or self._read("key = ? AND name = ?", self._key, name).get(name)  # perhaps added since
             if found is None or found[1] != self._mark(name, found[0]):
                 return None
             self._known[name] = json.loads(found[0])
@@ -93,12 +93,12 @@ class Measurements:
             ) from error
 
     def _mark(self, name: str, text: bytes) -> bytes:
-        """Return a checksum of a row: sqlite3 does not see every damage."""
+        """Return a checksum of a row: sqlite3 does not detect all damage."""
         return hashlib.sha256(b"\n".join((self._key.encode(), name.encode(), text))).hexdigest()[:16].encode()
 
 
-def unread() -> list[Path]:
-    """Return the files in the cache that are read no more: measurements of older versions, and databases set aside."""
+def obsolete_files() -> list[Path]:
+    """Return the files in the cache that are no longer read: measurements of older versions, and databases set aside."""
     return sorted((*_old(), *cache_folder().glob(f"{_ASIDE}*")))
 
 
@@ -107,7 +107,7 @@ def _old() -> list[Path]:
 
 
 class _ForeignError(sqlite3.DatabaseError):
-    """The database is not one of this version of Layerscope."""
+    """The database was made by another program or version."""
 
 
 class _Store:
@@ -115,7 +115,7 @@ class _Store:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._open: dict[int, tuple[Path, tuple[int, int], sqlite3.Connection]] = {}  # by process: a fork must leave its parent's alone
+        self._open: dict[int, tuple[Path, tuple[int, int], sqlite3.Connection]] = {}  # by process: a fork must not use its parent's
 
     def run(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
         """Run one statement, which is a transaction, and return its rows, text as bytes.
@@ -164,7 +164,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         _set_aside(path)  # a folder, a pipe or a device
     if not path.exists() and _old():
         log.warning(
-            "layerscope: warning: measurements in %s by an older version are read no more; layerscope doctor --clear removes them",
+            "layerscope: warning: measurements in %s by an older version are no longer read; layerscope doctor --clear removes them",
             path.parent,
         )
     try:
@@ -179,9 +179,9 @@ def _opened(path: Path) -> sqlite3.Connection:
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
     try:
-        connection.text_factory = bytes  # text that is damaged need not be UTF-8
+        connection.text_factory = bytes  # damaged text may not be UTF-8
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may take the last values, and harms nothing
+        connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last values, nothing else
         made_by = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
         if made_by == [0, 0] and not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             connection.executescript(_CREATE)
@@ -198,7 +198,7 @@ def _set_aside(path: Path) -> None:
     for part in _PARTS:
         with suppress(FileNotFoundError):
             os.rename(f"{path}{part}", f"{aside}{part}")
-    log.warning("layerscope: warning: %s is damaged or not ours; it is now %s, and measurements begin anew", path, aside.name)
+    log.warning("layerscope: warning: %s is damaged or foreign; it is now %s, and a new database is created", path, aside.name)
 
 
 def _damaged(error: sqlite3.Error) -> bool:
@@ -206,7 +206,7 @@ def _damaged(error: sqlite3.Error) -> bool:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """Return what tells a file from another that takes its place."""
+    """Return a file's device and inode, which change if another file takes its place."""
     try:
         status = os.stat(path)
     except OSError:
@@ -215,7 +215,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _locked(path: Path) -> FileLock:
-    """Return the lock for what must not happen in two processes at once: creating a database and setting one aside."""
+    """Return the lock that a process holds while it creates a database or sets one aside."""
     return FileLock(path.with_suffix(".lock"), timeout=_WAIT)
 
 

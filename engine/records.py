@@ -1,6 +1,6 @@
-"""The JSON of records. A record's JSON is its fields; it is read again by pydantic, in strict mode, into the record itself.
+"""Records as JSON: a record is written as its fields, and read back by pydantic in strict mode.
 
-pydantic takes a tenth of a second to import, so this module does it only when something is read.
+Importing pydantic takes a tenth of a second, so it is imported only when something is read.
 """
 
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _OrNull:
+class _NullAsNaN:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
@@ -38,7 +38,7 @@ class _Fingerprint:
         return core_schema.str_schema(pattern="^([0-9a-f]{64})?$")
 
 
-Figure = Annotated[float, _OrNull()]  # may be NaN or infinite; JSON has null for both, which is read as NaN
+FloatOrNaN = Annotated[float, _NullAsNaN()]  # may be NaN or infinite; in JSON both are null, which is read as NaN
 Count = Annotated[int, _Count()]  # 0 or more, of at most 63 bits
 Fingerprint = Annotated[str, _Fingerprint()]  # a SHA-256, or "" for none
 
@@ -58,7 +58,7 @@ def to_json(record: Any) -> Any:
 
 
 def from_json(kind: type[T], value: Any, others: Literal["ignore", "forbid"] = "ignore") -> T:
-    """Return the record of a type that JSON values describe; `others` says what becomes of keys that it does not have.
+    """Return the record of a type that JSON values describe; `others` says whether unknown keys are ignored or forbidden.
 
     Raises:
         ForeignError: a value is missing or of another type; the message names it.

@@ -28,12 +28,12 @@ def control(
     page: bool = True,
 ) -> Mapping[str, Any]:
     """Return the metadata of a settings field: its help text, the bounds and step of its slider, or its choices; its label on the page and
-    its flag in the terminal where they are not made from its name; and whether the page shows it."""
+    its flag in the terminal if they do not follow from its name; and whether the page shows it."""
     return {"help": help, "low": low, "high": high, "step": step, "choices": choices, "label": label, "flag": flag, "page": page}
 
 
 def about(record: type, name: str) -> Mapping[str, Any]:
-    """Return help, low, high, step, choices, default and type (`int`, `int | None`, ...) of a settings record's field."""
+    """Return what `control` declares for a settings record's field, with its default and type (`int`, `int | None`, ...)."""
     found = next(entry for entry in fields(record) if entry.name == name)
     return {**found.metadata, "default": found.default, "type": get_type_hints(record)[name]}
 
@@ -54,13 +54,13 @@ class Method(Generic[F]):
     reference: str = ""
 
     def asked(self, values: Mapping[str, Any]) -> Any:
-        """Return the method's settings record; values that it does not have are ignored."""
+        """Return the method's settings record; values without a field are ignored."""
         return self.settings(**{entry.name: values[entry.name] for entry in fields(self.settings) if entry.name in values})
 
 
 class Registry(Mapping[str, Method[F]]):
     """The methods of one kind, by name. Those of a `package` register when its modules are imported, which happens on first use: a new
-    method is a new file in the package and touches no other. They are in the order of their files."""
+    method is a new file in the package and changes no other. They are in the order of their files."""
 
     def __init__(self, kind: str, package: str = "") -> None:
         self.kind = kind
@@ -136,10 +136,10 @@ def controls(record: type) -> tuple[str, ...]:
     return tuple(entry.name for entry in fields(record) if entry.metadata.get("page"))
 
 
-def record_of(record: type, values: Iterable[Any], **others: Any) -> Any:
-    """Return the record that the page's controls hold, from their values in the order of `controls`, and `others` by name.
+def record_from_controls(record: type, values: Iterable[Any], **others: Any) -> Any:
+    """Return the record of the values of the page's controls, in the order of `controls`, and of `others`, by name.
 
-    Empty controls keep the default. So does 0 where the default is None, because Gradio's number box cannot start empty (6.31). Numbers
+    Empty controls keep the default. So does 0 if the default is None, because a number box of Gradio 6.31 cannot start empty. Numbers
     and lists get the type of their field.
     """
     kinds, usual = get_type_hints(record), {entry.name: entry.default for entry in fields(record)}
@@ -168,6 +168,6 @@ def changed(settings: Any) -> dict[str, Any]:
 
 
 def split(record: type, values: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
-    """Return the record that the first values hold, as `record_of`, and the other values."""
+    """Return the record of the first values, as `record_from_controls` does, and the remaining values."""
     count = len(controls(record))
-    return record_of(record, values[:count]), values[count:]
+    return record_from_controls(record, values[:count]), values[count:]

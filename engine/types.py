@@ -1,4 +1,4 @@
-"""The frozen records shared by all modules. Imports nothing from the project."""
+"""The records shared by all modules. Imports nothing from the project."""
 
 from __future__ import annotations
 

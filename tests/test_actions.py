@@ -18,7 +18,7 @@ from engine.methods.masks.settings import PRUNE
 from engine.methods.width.settings import TRIM, TrimSettings
 from engine.recover.run.settings import RECOVER, SHEAR
 from engine.search.settings import SEARCH, SHAPES, SWEEP
-from engine.settings import Action, about, changed, control, controls, options, record_of, split
+from engine.settings import Action, about, changed, control, controls, options, record_from_controls, split
 from ui.page.app import lay_out
 from ui.page.components.field import form
 from ui.terminal.cli import app
@@ -46,13 +46,13 @@ class Sample:
 def test_a_record_is_read_from_its_controls() -> None:
     assert options(Sample) == ("number", "share", "name", "several", "on", "hidden")
     assert controls(Sample) == ("number", "share", "name", "several", "on")
-    assert record_of(Sample, [4.0, 0.25, " x ", ["c"], False]) == Sample(4, 0.25, "x", ("c",), False)
-    assert record_of(Sample, [0, 0, "", None, None]) == Sample(share=0)  # 0 is a share, and no number
-    assert record_of(Sample, [None] * 5, hidden={"a": 1.0}).hidden == {"a": 1.0}
+    assert record_from_controls(Sample, [4.0, 0.25, " x ", ["c"], False]) == Sample(4, 0.25, "x", ("c",), False)
+    assert record_from_controls(Sample, [0, 0, "", None, None]) == Sample(share=0)  # 0 is a share, and no number
+    assert record_from_controls(Sample, [None] * 5, hidden={"a": 1.0}).hidden == {"a": 1.0}
     assert split(Sample, [1, None, None, [], True, "more"]) == (Sample(1, several=()), ["more"])
     assert changed(Sample(share=0.1, on=False)) == {"share": 0.1, "on": False}
     with pytest.raises(ValueError, match="zip"):
-        record_of(Sample, [1])
+        record_from_controls(Sample, [1])
 
 
 def asked(*arguments: str) -> Any:
@@ -92,8 +92,8 @@ def test_the_recipe_of_an_option_reaches_page_terminal_and_command() -> None:
         drawn = form(wider, words("en"), "width")
     assert (drawn["gentle"].label, drawn["gentle"].info) == ("Trim gently", "cut at most half of a layer")
     values = [{"gentle": True, "heads": 4}.get(name) for name in controls(wider)]
-    assert record_of(wider, values) == wider(heads=4, gentle=True)
-    assert options_of(record_of(wider, values)) == " --heads 4 --gentle"
+    assert record_from_controls(wider, values) == wider(heads=4, gentle=True)
+    assert options_of(record_from_controls(wider, values)) == " --heads 4 --gentle"
     program = typer.Typer()
 
     @command(program, Action("trim", "Trim.", wider))

@@ -22,7 +22,7 @@ import pytest
 
 from engine import cache, measurements
 from engine.cache import Key
-from engine.measurements import FILE, Measurements, unread
+from engine.measurements import FILE, Measurements, obsolete_files
 from tests.measured import counts
 
 pytestmark = pytest.mark.usefixtures("fresh_cache")
@@ -178,7 +178,7 @@ def test_what_is_no_database_is_set_aside_with_one_notice(
     said = [record.message for record in caplog.records if record.name == "layerscope"]
     log_of_nothing = part and strange in STRANGE[:3]  # sqlite3 itself passes over a log that belongs to nothing
     assert [f"{FILE}.damaged-" in line for line in said] == ([] if log_of_nothing else [True])
-    assert log_of_nothing or unread()
+    assert log_of_nothing or obsolete_files()
 
 
 def test_an_empty_file_becomes_a_database(fresh_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -277,5 +277,5 @@ def test_files_of_older_versions_are_told_once_and_listed(fresh_cache: Path, cap
     for name in "ab":
         Measurements(KEY).add(name, 1)
         measurements._store.close()
-    assert unread() == old
+    assert obsolete_files() == old
     assert [record.levelno for record in caplog.records if "older version" in record.message] == [logging.WARNING]

@@ -12,7 +12,7 @@ from engine.cache import cache_folder, read_marked
 from engine.errors import SourceError
 from engine.export.checkpoint.export import versions
 from engine.export.checkpoint.target import ASIDE
-from engine.measurements import unread
+from engine.measurements import obsolete_files
 from engine.messages import Message
 from engine.models.devices import Device, devices
 from engine.models.library import demo_file
@@ -101,7 +101,7 @@ def _broken(cache: Path) -> Iterator[Finding]:
             "run layerscope doctor --clear",
             broken,
         )
-    if old := tuple(unread()):
+    if old := tuple(obsolete_files()):
         yield Finding(
             Message("{count} files of measurements, by older versions or damaged, are read no more", count=len(old)),
             "run layerscope doctor --clear",

@@ -49,7 +49,7 @@ def cost_judge(model: Model, calibration: str = "english", tokens: int = SLICE_T
     """Return the judge for quick costs: the first tokens of the practice texts in the calibration set's language, or English for other
     texts. It caches shared work, so many plans cost little more than their own blocks."""
     judge = Judge(model, practice_texts(calibration), limit=tokens, each=SLICE_EACH)
-    judge.share_trails()
+    judge.keep_trails()
     return judge
 
 

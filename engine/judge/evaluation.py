@@ -24,7 +24,7 @@ from engine.models.texts import Pack, pack_rows, tokens_of
 from engine.passes.forward import Capture, Trails, capture, normed, resume
 from engine.passes.logits import KEEP, ROWS, SourceLogs, divergence
 from engine.plans.surgery import Mixer
-from engine.records import Count, Figure, from_json
+from engine.records import Count, FloatOrNaN, from_json
 from engine.types import Model, Plan, TextSet
 from engine.untrusted import ForeignError
 
@@ -54,21 +54,21 @@ class TextScore:
     agreements, and cosines of the final states. NaN where the plan's states are not finite."""
 
     tokens: Count
-    source_nll: Figure
-    plan_nll: Figure
-    kl: Figure
-    agreement: Figure
-    cosine: Figure
+    source_nll: FloatOrNaN
+    plan_nll: FloatOrNaN
+    kl: FloatOrNaN
+    agreement: FloatOrNaN
+    cosine: FloatOrNaN
 
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
     """Perplexity of source and plan, and plan / source with its 95 % interval over texts."""
 
-    source: Figure
-    plan: Figure
-    ratio: Figure
-    interval: tuple[Figure, Figure]
+    source: FloatOrNaN
+    plan: FloatOrNaN
+    ratio: FloatOrNaN
+    interval: tuple[FloatOrNaN, FloatOrNaN]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,9 @@ class Evaluation:
     """A plan's cost relative to its source. KL is in nats per token; shares are in [0, 1]."""
 
     perplexity: Perplexity
-    kl: Figure
-    top1_agreement: Figure
-    cosine: Figure
+    kl: FloatOrNaN
+    top1_agreement: FloatOrNaN
+    cosine: FloatOrNaN
     protocol: Protocol
     texts: tuple[TextScore, ...]
 
@@ -184,7 +184,7 @@ class Judge:
         self._keep = keep
         self._source, self._trails = SourceLogs(model, 0), Trails(0)
 
-    def share_trails(self) -> None:
+    def keep_trails(self) -> None:
         """Cache states along judged plans and the source's log-probabilities from now on. This is worth its memory for many plans on few
         tokens; results do not change."""
         self._source, self._trails = SourceLogs(self.model), Trails(KEEP)

@@ -18,7 +18,7 @@ class WindowSettings:
 class CacheSettings:
     """The KV cache that memory is counted for."""
 
-    context: int = field(default=4096, metadata=control("tokens that the KV cache is counted for"))
+    context: int = field(default=4096, metadata=control("tokens in the KV cache"))
     batch: int = field(default=1, metadata=control("sequences of that length"))
 
 

@@ -1,4 +1,4 @@
-"""Measure how much of the source's final hidden state a plan keeps: once per plan, cached on disk."""
+"""Measure how similar a plan's final hidden states are to its source's: once per plan, cached on disk."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -54,8 +54,8 @@ class SimilarityMeter:
         measurement."""
         return key_of(self.model, definition, [[pack.ids.tolist(), pack.spans] for pack in self._packs])
 
-    def share_trails(self) -> None:
-        """Cache states along the plans from now on; this is worth its memory if many plans are measured."""
+    def keep_trails(self) -> None:
+        """Cache intermediate states of plans from now on; this is worth its memory if many plans are measured."""
         self._trails = self._trails or FoldTrails(max(256 << 20, self.model.spec.bytes // 4))
 
     @property
@@ -96,7 +96,7 @@ class SimilarityMeter:
         return [flattened, per_token]
 
 
-def profiled(meter: SimilarityMeter) -> Job[Profile]:
+def cached_profile(meter: SimilarityMeter) -> Job[Profile]:
     """Return the profile of a meter's model on its texts, cached on disk."""
     measured = Measurements(meter.key_of(PROFILE))
     known = measured.get("all")

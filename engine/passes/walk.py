@@ -1,6 +1,6 @@
 """Run a plan block by block over texts, observing the inputs of its projections; a block may be changed before the walk continues.
 
-Only the states between two blocks are kept, and the observer's sums. No pass over the source is needed.
+Memory holds only the states between two blocks and the observer's sums. No pass over the source is needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ See = Callable[[str, torch.Tensor, Pack], object]
 
 
 def readers(row: Architecture) -> dict[str, tuple[str, ...]]:
-    """Return the distinct inputs of a block's projections in execution order: the first projection that reads an input, and all that read
+    """Group a block's projections by their input, in execution order: the first projection that reads an input, and all that read
     the same."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, (_, reads) in row.projections.items():
@@ -84,14 +84,14 @@ class Walk:
         return [one.pack for one in self.openings]
 
     def watch(self, block: Block, see: See, only: Sequence[str] | None = None) -> Job[None]:
-        """Show the inputs of a block's projections without advancing; `only` selects some of the inputs (see `readers`).
+        """Pass the inputs of a block's projections to `see`, without advancing; `only` selects some of the inputs (see `readers`).
 
         It stops before the last watched projection computes anything.
         """
         yield from self._run(block, see, tuple(only or self._inputs), keep=False)
 
     def step(self, block: Block, see: See | None = None) -> Job[None]:
-        """Advance over a block, showing its projections' inputs."""
+        """Advance over a block, passing its projections' inputs to `see`."""
         yield from self._run(block, see, self._inputs if see else (), keep=True)
         self.place += 1
 
@@ -140,7 +140,7 @@ class Walk:
 
 
 @torch.no_grad()
-def traced(
+def run_traced(
     model: Model, mixer: Mixer, block: Block, state: torch.Tensor, record: Called, names: Sequence[str], before: str | None = None
 ) -> tuple[torch.Tensor | None, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """Run a block; return its output and, for the named projections, input and output: [1, tokens, width] in the source's shapes. With

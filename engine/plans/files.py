@@ -83,11 +83,11 @@ def _check(plan: Plan) -> None:
             "a plan keeps between 1 and source_depth={source_depth} blocks, not {depth}", source_depth=plan.source_depth, depth=plan.depth
         )
     if list(plan.kept) != sorted(set(plan.kept)):
-        raise PlanError("the homes of a plan's blocks must rise from block to block")
+        raise PlanError("the homes of a plan's blocks must increase from block to block")
     for block in plan.blocks:
         layers = [layer for layer, _ in block.mix]
         if not layers or len(set(layers)) != len(layers):
-            raise PlanError("the block of home {home} must mix each layer once and at least one", home=block.home)
+            raise PlanError("the block with home {home} must mix at least one layer, and each only once", home=block.home)
         for layer in (block.home, *layers):
             if not 0 <= layer < plan.source_depth:
                 raise PlanError(
@@ -98,7 +98,7 @@ def _check(plan: Plan) -> None:
         require_kept(block)
     for axis in AXES:
         if len({width_of(block, axis) for block in plan.blocks}) > 1:
-            raise PlanError("a plan keeps as many {axis} in every block, since stock classes have one width", axis=axis)
+            raise PlanError("a plan must keep equally many {axis} in every block, since stock classes have one width", axis=axis)
 
 
 def read_plan(path: Path) -> Plan:

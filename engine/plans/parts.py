@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import PlanError
-from engine.records import Figure, Fingerprint, from_json
+from engine.records import Fingerprint, FloatOrNaN, from_json
 from engine.types import Block, Part, Plan, Repair, Tensors, Trim
 
 AXES = ("heads", "neurons", "channels")
@@ -41,7 +41,7 @@ def _refits(tensors: Tensors) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A block in a plan's JSON, and below its repairs, its width and its masks; None stands for what is left out."""
+    """A block in a plan's JSON; the records below are its other parts. None means that a value is left out."""
 
     home: int
     mix: tuple[tuple[int, float], ...]
@@ -53,9 +53,9 @@ class _Block:
 class _Repair:
     place: int
     kind: str
-    strength: Figure
-    before: Figure
-    after: Figure
+    strength: FloatOrNaN
+    before: FloatOrNaN
+    after: FloatOrNaN
     fingerprint: Fingerprint = ""
 
 
@@ -94,10 +94,10 @@ class _Plan:
 
 
 def parts_from_json(value: Any) -> Plan:
-    """Return the plan that JSON values describe; that it makes sense is for `plan_from_json` to check.
+    """Return the plan that JSON values describe; `plan_from_json` checks whether it makes sense.
 
     Raises:
-        ValueError: a value is missing or of another type, or a part has not as many layers as the plan blocks.
+        ValueError: a value is missing or of another type, or a part has more or fewer layers than the plan.
     """
     found = from_json(_Plan, value)
     blocks = [Block(block.home, block.mix, block.repair, _tensors(block.refits)) for block in found.blocks]
@@ -121,7 +121,7 @@ def _settings(found: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
 
 
 def _setting(key: str, value: Any) -> Any:
-    return from_json(_COUNTED[key], {key: value})[key] if key in _COUNTED else _frozen(value)
+    return from_json(_NUMERIC_SETTINGS[key], {key: value})[key] if key in _NUMERIC_SETTINGS else _frozen(value)
 
 
 def _frozen(value: Any) -> Any:
@@ -130,8 +130,8 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-# Settings that descriptions use as numbers.
-_COUNTED: dict[str, Any] = {"sparsity": dict[str, float], "tokens": dict[str, int], "practice_tokens": dict[str, int]}
+# Settings whose values are numbers by name; descriptions calculate with them.
+_NUMERIC_SETTINGS: dict[str, Any] = {"sparsity": dict[str, float], "tokens": dict[str, int], "practice_tokens": dict[str, int]}
 
 
 def width_of(block: Block, axis: str) -> int | None:
@@ -141,7 +141,7 @@ def width_of(block: Block, axis: str) -> int | None:
 
 
 def require_kept(block: Block) -> None:
-    """Raise PlanError where the heads, neurons or channels a block keeps are not a non-empty ascending list."""
+    """Raise PlanError unless the kept heads, neurons and channels of a block are ascending lists of at least one."""
     for axis in AXES:
         kept = None if block.trim is None else getattr(block.trim, axis)
         if kept is not None and (not kept or list(kept) != sorted(set(kept)) or kept[0] < 0):

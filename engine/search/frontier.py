@@ -72,7 +72,7 @@ class Mapping:
 
     def run(self) -> Job[Frontier]:
         """Find the missing steps and return the whole map."""
-        self._meter.share_trails()
+        self._meter.keep_trails()
         while not self.found.complete:
             yield from self._advance()
         return self.found
@@ -126,7 +126,7 @@ def step_around(meter: SimilarityMeter, settings: LacoSettings, t_min: float = 0
         SettingsError: see `frontier`.
     """
     require_t_min(t_min)
-    meter.share_trails()  # the whole map is likely to follow
+    meter.keep_trails()  # the whole map is likely to follow
     proposal = yield from propose(meter, settings)
     rejected = [t.similarity for t in proposal.trials if not t.accepted and not math.isnan(t.similarity)]
     accepted = [t.similarity for t in proposal.trials if t.accepted]

@@ -1,6 +1,6 @@
 """Find better plans than greedy ones for a number of layers to keep: propose cheaply, measure few, improve by swaps.
 
-1. A bottom-up beam: a state is a prefix plan with its activations; keeping the next layer costs one layer, dropping it costs nothing. Of
+1. A bottom-up beam: a state is a prefix plan with its activations; keeping the next layer runs one layer, dropping it runs none. Of
 the prefixes with equally many dropped layers, the one whose states cost least by `Sensitivity` survives.
 2. The second-order estimate is valid only for few dropped layers, so the beam stops at depth / 6 of them. From there one layer is dropped
 at a time: the few that the estimate ranks first are measured, and the best is taken.
@@ -8,7 +8,7 @@ at a time: the few that the estimate ranks first are measured, and the best is t
 block takes the projections of the last layer it covers, as `reference` does, or their mean), in the order of the estimate, each measured
 from the lowest changed layer up, until nothing improves or the time is up.
 
-Everything is first tried on a part of the practice tokens (`DRAFT_TOKENS`). From there a plan races the best one, text after text: it is
+Everything is first tried on a part of the practice tokens (`DRAFT_TOKENS`). After that a plan races the best one, text by text: it is
 given up if it looks worse so far, by a margin that shrinks with more texts; only plans that have run on all texts are compared. Each new
 best plan is reported when found.
 """
@@ -37,7 +37,7 @@ MOST_PLANS = 5000  # exhaustive search is allowed up to this many plans
 DRAFT_TOKENS = 512
 _FEW = 6  # candidates measured per additional dropped layer
 _HANDFUL, _MEASURED, _SLACK = 12, 3, 1.15  # moves estimated together; how many of them are measured; how much worse an estimate may be
-_MARGIN = 0.1  # how far a plan may fall behind the best one, as a share of that one's cost, at the start of the race
+_MARGIN = 0.1  # how much worse than the best plan one may be at the start of the race, as a share of the best plan's cost
 
 Report = Callable[[Found], object]
 Prefix = tuple[float, tuple[int, ...], list[torch.Tensor]]  # in the beam: estimated cost, kept layers, states
@@ -153,11 +153,11 @@ class Search:
         return plan_of_kept(self.depth, kept, "search", keep=self.keep, objective=self.objective.name, **dict(self.objective.recorded))
 
     def _cost(self, plan: Plan, packs: tuple[int, ...]) -> float:
-        """Return a plan's cost on some packs: its score above the source's, which is not zero for perplexity."""
+        """Return a plan's cost on some packs: its score minus the source's, which is not zero for perplexity."""
         return _rank(self.objective.score(plan, packs)) - self.objective.score(untouched(self.depth), packs)
 
     def _measure(self, plan: Plan, stage: Stage, all_tokens: bool = False, hurried: bool = False) -> float:
-        """Score a plan and report it if it is the best so far; infinity if it was given up. If time is up before anything was measured, use
+        """Score a plan and report a new best; return infinity if it was given up. If time is up before anything was measured, use
         the draft's score."""
         if plan.blocks in self._tried:
             return self._tried[plan.blocks]
@@ -186,7 +186,7 @@ class Search:
         for layer in range(self.depth):
             if self.over:
                 return self._by_estimate(sensitivity, tuple(range(self.depth)))
-            yield self._progress(Message("Beam at layer {layer}", layer=layer))
+            yield self._progress(Message("Beam search at layer {layer}", layer=layer))
             following: dict[int, Prefix] = {}
             for gone, (_, kept, states) in best.items():
                 point = layer + 1
@@ -277,7 +277,7 @@ class Search:
 
 
 def rivals(objective: Objective, keep: int, optimum: float, seconds: float = 60.0) -> Job[dict[str, tuple[float, float]]]:
-    """Return by name the scores of the plans found by a search ("search") and by every baseline, and their ratios to the optimum of
+    """Return the scores, by name, of the plans found by a search ("search") and by every baseline, and their ratios to the optimum of
     `Search.exhaust` (ratios of perplexities if those are scored)."""
     run = Search(objective, keep, seconds, survivors=())
     scores = {"search": (yield from run.run())[-1].score}

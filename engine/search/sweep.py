@@ -89,7 +89,7 @@ class Sweep:
     def run(self) -> Job[tuple[SweepEntry, ...]]:
         """Sweep until every map has reached t_min or the time is up, and return `entries`."""
         began, share = time.monotonic(), 0.0
-        self.meter.share_trails()
+        self.meter.keep_trails()
 
         def relabelled(step: Progress) -> Progress:
             nonlocal share

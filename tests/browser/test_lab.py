@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from engine.methods.width.settings import TrimSettings
-from engine.methods.width.widths import kept_for
+from engine.methods.width.widths import kept_for_parameters
 from engine.plans.rules import untouched
 from engine.types import Model
 from tests.browser.conftest import App
@@ -165,7 +165,7 @@ def test_what_is_opened_on_importance(page: Page, app: App) -> None:
 def test_the_neurons_follow_a_target_and_widths_get_their_costs(page: Page, app: App, tiny: Callable[..., Model], tmp_path: Path) -> None:
     shallow = {"num_hidden_layers": 3}
     model, whole = tiny("llama", **shallow), untouched(3)
-    most = [kept_for(model, whole, kept, 25_000).neurons for kept in (TrimSettings(), TrimSettings(heads=2))]
+    most = [kept_for_parameters(model, whole, kept, 25_000).neurons for kept in (TrimSettings(), TrimSettings(heads=2))]
     page.set_default_timeout(LONG)
     page.goto(replace(app, model=save_tiny(tmp_path / "narrow", "llama", **shallow)).link("C=2&I=1&L=0&T=1"))
     expect(page.locator("#ls-spec")).to_contain_text("narrow", timeout=LONG)

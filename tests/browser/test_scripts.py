@@ -10,7 +10,7 @@ from engine.errors import SettingsError
 from engine.methods.depth.baselines import plan_of_kept
 from engine.methods.width.scores import AXES
 from engine.methods.width.settings import TrimSettings
-from engine.methods.width.widths import kept_for
+from engine.methods.width.widths import kept_for_parameters
 from engine.models.shapes import facts_of
 from engine.types import Model
 from tests.browser.conftest import App
@@ -53,7 +53,7 @@ def test_the_page_and_the_terminal_meet_a_target_alike(scripts: Page, tiny: Call
                 plan = plan_of_kept(6, range(depth), "short")
                 asked = {axis: n for axis in AXES if (n := getattr(kept, axis))}
                 try:
-                    found = kept_for(model, plan, kept, share * whole).neurons or facts["shape"]["neurons"]
+                    found = kept_for_parameters(model, plan, kept, share * whole).neurons or facts["shape"]["neurons"]
                 except SettingsError:
                     found = 0
                 arguments = [facts, asked, depth, "parameters", share * whole / 1e6]

@@ -81,7 +81,7 @@ def test_sharing_changes_no_figure(family: str, tiny: Callable[..., Model], monk
         judge = Judge(tiny(family), texts, limit=1500)
         assert len(judge.packs) > 1
         if shared:
-            judge.share_trails()
+            judge.keep_trails()
         found.append([drain(judge.judge(plan)) for plan in PLANS])
     assert found[0] == found[1]
 
@@ -90,7 +90,7 @@ def test_sharing_holds_where_the_sources_states_are_too_many_to_keep(tiny: Calla
     """A record that goes frees its name for the next one, whose states would not be those of the trails."""
     texts = calibration_of(tuple(f"{text} {number}" for number in range(20) for text in TEXTS))
     judge = Judge(tiny("llama"), texts, limit=1500, keep=0)
-    judge.share_trails()
+    judge.keep_trails()
     found = [drain(judge.judge(plan)) for plan in PLANS]
     fresh_cache.rename(fresh_cache.with_name("before"))
     plain = Judge(tiny("llama"), texts, limit=1500)

@@ -14,7 +14,7 @@ from engine.cache import Key
 from engine.jobs import Job, Progress, drain
 from engine.judge import cost, evaluation, similarity
 from engine.judge.cost import Cost, cost_judge
-from engine.judge.similarity import SimilarityMeter, profiled
+from engine.judge.similarity import SimilarityMeter, cached_profile
 from engine.methods.definitions import pruning_by, trim_by
 from engine.methods.depth import acceptance
 from engine.methods.depth.acceptance import METERS
@@ -67,7 +67,7 @@ def measure_a_point(model: Model, kind: str, made_by: cache.Definition) -> None:
 def measure_everything(model: Model) -> None:
     meter, plan = SimilarityMeter(model, calibration_of(TEXTS)), fold_spans(6, [(2, 3)], "reference")
     meter.measure(plan.blocks, plan.prefix)
-    drain(profiled(meter))
+    drain(cached_profile(meter))
     drain(removal_perplexity(meter))
     drain(weight_distance(model))
     drain(cost_judge(model, tokens=60).judge(plan))

@@ -7,7 +7,7 @@ import torch
 from tokenizers import normalizers
 
 from engine.jobs import drain
-from engine.judge.similarity import SimilarityMeter, profiled
+from engine.judge.similarity import SimilarityMeter, cached_profile
 from engine.methods.depth.laco import LacoSettings, landscape, propose
 from engine.models.loading import open_model
 from engine.models.sources import parse_source
@@ -68,7 +68,7 @@ def test_trails_change_no_bit(rule: str, tiny: Callable[..., Model], tmp_path: P
         monkeypatch.setenv("LAYERSCOPE_CACHE", str(tmp_path / name))
         meter = SimilarityMeter(model, calibration_of(LONG_TEXTS))
         if name == "with":
-            meter.share_trails()
+            meter.keep_trails()
         trials = [drain(propose(meter, LacoSettings(C=2, I=1, T=T, lowest=0, rule=rule))).trials for T in (1.0, 0.7, 0.4, -1.0)]
         found.append((trials, drain(landscape(meter, rule, "per-token"))))
     assert repr(found[0]) == repr(found[1])  # as text, in which NaN equals NaN
@@ -93,11 +93,11 @@ def test_a_plan_that_overflows_is_nan_and_rejected(overflowing: Model, fresh_cac
 
 
 def test_a_profile_is_found_again_without_running_the_model(tiny: Callable[..., Model], fresh_cache: Path) -> None:
-    found = drain(profiled(SimilarityMeter(tiny("llama"), calibration_of(TEXTS))))
+    found = drain(cached_profile(SimilarityMeter(tiny("llama"), calibration_of(TEXTS))))
     meter = SimilarityMeter(tiny("llama"), calibration_of(TEXTS))
-    assert drain(profiled(meter)) == found
+    assert drain(cached_profile(meter)) == found
     assert meter._captures is None
-    assert found != drain(profiled(SimilarityMeter(tiny("llama"), calibration_of(TEXTS[1:]))))
+    assert found != drain(cached_profile(SimilarityMeter(tiny("llama"), calibration_of(TEXTS[1:]))))
 
 
 def test_a_later_meter_knows_what_an_earlier_one_measured(tiny: Callable[..., Model], fresh_cache: Path) -> None:

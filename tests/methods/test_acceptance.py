@@ -96,7 +96,7 @@ def test_the_meters_share_one_pass_and_remember_apart(model: Model, fresh_cache:
     meters = [kind(cosine) for kind in METERS.values()]
     for meter in meters:
         assert meter.captures is cosine.captures
-        meter.share_trails()
+        meter.keep_trails()
         assert not meter.known(blocks)
     values = [meter.measure(blocks, 2) for meter in (cosine, *meters)]
     assert len({value.flattened for value in values}) == 3

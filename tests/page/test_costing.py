@@ -11,7 +11,7 @@ from engine.jobs import Job, Progress, drain
 from engine.judge import cost
 from engine.judge.cost import LEVELS, cost_judge, place_of
 from engine.judge.evaluation import Judge
-from engine.judge.similarity import blocks_key, profiled
+from engine.judge.similarity import blocks_key, cached_profile
 from engine.methods.depth.laco import LacoSettings
 from engine.plans.rules import fold_spans
 from engine.types import Plan
@@ -116,7 +116,7 @@ def test_costs_wait_while_somebody_asks_for_something(
 
     def noted() -> Job[Any]:
         seen.append(len(judged))
-        return (yield from profiled(desk.open_meter()))
+        return (yield from cached_profile(desk.open_meter()))
 
     monkeypatch.setattr(Judge, "judge", asked)
     opened(desk, folder)

@@ -294,7 +294,7 @@ def test_removal_without_the_profile_it_belongs_to_is_no_bug(bench: Workbench, f
     other = Workbench(tmp_path)
     open_on(other, deeper)
     assert other.model is not None
-    with other.model.lock:  # opened for the second time, but not profiled: somebody cancels
+    with other.model.lock:  # opened for the second time, but not cached_profile: somebody cancels
         bench.open(str(deeper), "auto", texts, SETTINGS)
         wait_until(lambda: bench.model is other.model and bench.runner.state())
         bench.cancel()

@@ -47,7 +47,7 @@ def test_a_source_reads_foreign_text_first_and_the_judge_is_the_source_as_it_was
     assert found.used
     assert found.after < 0.99 * found.before
     assert found.tokens == STEPS * 4 * 32
-    assert run.record.look_scores == plain.record.look_scores
+    assert run.record.quick_scores == plain.record.quick_scores
     assert (run.record.before, run.record.source_scores) == (plain.record.before, plain.record.source_scores)
     assert [line["loss"] for line in told(run) if "loss" in line] != [line["loss"] for line in told(plain) if "loss" in line]
 

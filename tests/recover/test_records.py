@@ -25,7 +25,7 @@ BEGUN: dict[str, Any] = {
 DONE = {
     **BEGUN, "until": 1.25, "budget": {"minutes": 0.5}, "known_references": {"news": 2.5}, "fingerprint": "a", "corpus": "b",
     "recipe": {**RECIPE, "steps": 6, "autocast": "bfloat16"}, "seconds_a_step": 0.25, "memory": 1000,
-    "source_scores": {"kind": [[0, 11, 1.5], [2, 3, None]]}, "look_scores": {"kind": [[0, 11, 1.5]]}, "references": {"news": 2.5},
+    "source_scores": {"kind": [[0, 11, 1.5], [2, 3, None]]}, "quick_scores": {"kind": [[0, 11, 1.5]]}, "references": {"news": 2.5},
     "missing": 0.125, "best": 0, "before": {"kind": GAP, "other": GAP}, "after": {"kind": GAP, "other": GAP}, "track_error": "gone",
     "correction": {"before": 3.5, "after": 3.25, "ratio": 0.5, "best": 2, "tokens": 64, "seconds": 1.5, "used": True},
     "checks": [{"name": "loads", "passed": True, "detail": "", "ran": True}],

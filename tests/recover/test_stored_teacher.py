@@ -72,7 +72,7 @@ def test_a_run_from_all_tokens_is_that_beside_the_source(able: Open, tmp_path: P
     ours, theirs = ([line["loss"] for line in told(run) if "loss" in line] for run in (stored, live))
     assert ours == pytest.approx(theirs, abs=2e-3)  # the log-probabilities are float16
     assert stored.record.missing == pytest.approx(0, abs=1e-5)
-    assert stored.record.look_scores == live.record.look_scores
+    assert stored.record.quick_scores == live.record.quick_scores
 
 
 def test_a_run_from_few_tokens_learns_and_tells_what_is_missing(able: Open, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Page layout and server. Events are wired in wiring.py; handlers.py and workbench.py do the work."""
+"""Page layout and server. Events are wired in wiring.py; handlers/ and bench/ do the work."""
 
 import atexit
 import json

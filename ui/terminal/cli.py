@@ -112,12 +112,12 @@ def profile(
     removal: Annotated[bool, typer.Option(help="also measure perplexity with each layer alone removed (slower)")] = False,
 ) -> None:
     """Measure which layers repeat each other: similarity of hidden states, block influence, angular and weight distance."""
-    from engine.judge.similarity import profiled
+    from engine.judge.similarity import cached_profile
     from engine.methods.width.minitron import removal_perplexity
     from engine.passes.profiling import profile_to_json, weight_distance
 
     meter = open_meter(source.parsed(), calibration)
-    measured = shown(profiled(meter))
+    measured = shown(cached_profile(meter))
     weights = shown(weight_distance(meter.model))
     without = shown(removal_perplexity(meter)) if removal else None
     found = profile_to_json(measured, weights)

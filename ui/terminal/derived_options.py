@@ -37,22 +37,22 @@ def command(
     """
 
     def add(run: Callable[..., Any]) -> Callable[..., Any]:
-        class Drawn(TyperCommand):
+        class LazyCommand(TyperCommand):
             def make_context(self, *args: Any, **more: Any) -> Any:
                 whole = typer.Typer(add_completion=False)
-                whole.command()(_drawn(run, action, without, {name: pkgutil.resolve_name(place) for name, place in named.items()}))
+                whole.command()(_with_options(run, action, without, {name: pkgutil.resolve_name(place) for name, place in named.items()}))
                 drawn = get_command(whole)
                 self.params, self.callback = drawn.params, drawn.callback
                 return super().make_context(*args, **more)
 
         verb = action.verb if action else run.__name__.rstrip("_")
-        app.command(verb, cls=Drawn if named else TyperCommand)(_drawn(run, action, without, {}))
+        app.command(verb, cls=LazyCommand if named else TyperCommand)(_with_options(run, action, without, {}))
         return run
 
     return add
 
 
-def _drawn(
+def _with_options(
     run: Callable[..., Any], action: Action | None, without: Iterable[str], registries: Mapping[str, Registry]
 ) -> Callable[..., Any]:
     """Return the function with an option for each field of its records, with help and options from the registries."""
@@ -100,7 +100,7 @@ def _options(record: Any, without: Iterable[str]) -> dict[str, inspect.Parameter
 
 
 def _of_a_setting(record: Any, entry: Field[Any]) -> inspect.Parameter:
-    """Return the option of a setting. A tuple is one text with commas, a dictionary is JSON; a flag that is off has no negation."""
+    """Return the option of a setting. A tuple is one text with commas, a dictionary is JSON; a flag that is off has no --no- form."""
     known = about(record, entry.name)
     kind, usual, flag = known["type"], entry.default, known["flag"] or "--" + entry.name.replace("_", "-")
     more: dict[str, Any] = {}

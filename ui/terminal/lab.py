@@ -85,14 +85,14 @@ def trim(
     tokens: PracticeTokens = 12_000,
     **settings: Any,
 ) -> None:
-    from engine.methods.width.widths import kept_for, require_width
+    from engine.methods.width.widths import kept_for_parameters, require_width
     from engine.methods.width.widths import trim as run
 
     kept = replace(asked, compensation="bias" if bias else asked.compensation if refit else "nothing").checked()
     budget = None if params is None else parse_count(params)
     opened, begun, packs = _open(source.parsed(), plan, text, tokens)
     if budget is not None:
-        kept = kept_for(opened, begun, kept, budget)
+        kept = kept_for_parameters(opened, begun, kept, budget)
     require_width(opened, begun, kept)
     output.write_plan(shown(run(opened, begun, packs, kept, settings)), opened)
 

@@ -77,7 +77,7 @@ def report(
     from engine.export.report.html import report_html
     from engine.export.report.language import require_language
     from engine.judge.evaluation import Judge
-    from engine.judge.similarity import profiled
+    from engine.judge.similarity import cached_profile
     from engine.judge.tasks import run_tasks
     from engine.models.texts import texts_for
     from engine.plans.description import require_depth, weigh
@@ -97,7 +97,7 @@ def report(
         cost = shown(judge.judge(rival)).perplexity
         others.append((label, rival.depth, weigh(opened.spec, rival)[0], cost.ratio, *cost.interval))
     facts = {"versions": versions(), "calibration": meter.calibration, "evaluation": texts}
-    seen = shown(profiled(meter))
+    seen = shown(cached_profile(meter))
     scores = None if names is None else [asdict(score) for score in shown(run_tasks(opened, chosen, names, limit))]
     described = {**measured, "facts": facts, "tasks": scores, "others": others, "language": language}
     described["lineage"] = lineage_of(opened.source, opened.folder, opened.spec, opened.fingerprint)

@@ -1,7 +1,7 @@
 """Terminal commands that do what each tab of the page does.
 
 A line is a template. {opened}, {model}, {calibration} and {practice} stand for the open model (`facts_of`), and T for the slider's value;
-the page fills them in, because they change without a request to the server. A line that begins with # names files to bring.
+the page fills them in, because they change without a request to the server. A line that begins with # describes a needed file.
 """
 
 import json
@@ -20,12 +20,12 @@ from engine.methods.width.settings import TrimSettings
 from engine.recover.repair.seam_maps import REPAIRS
 from engine.recover.run.settings import RecoverySettings, ShearSettings
 from engine.search.settings import SearchSettings, ShapesSettings
-from engine.settings import Registry, about, changed, controls, options, record_of, split
+from engine.settings import Registry, about, changed, controls, options, record_from_controls, split
 from engine.types import ModelSource, TextSet
 from ui.text.words import words
 
 _CALIBRATION = "--calibration {calibration}"
-SHEARED_TO = ("layers", "heads", "neurons", "channels")  # of a shearing
+SHEARED_TO = ("layers", "heads", "neurons", "channels")  # the axes of a shearing's target
 
 
 # How many values of Recover belong to shearing.
@@ -33,7 +33,7 @@ _SHEARING = len(SHEARED_TO) + len(controls(ShearSettings))
 
 
 def facts_of(source: ModelSource, calibration: TextSet) -> dict[str, Any]:
-    """Return what fills the templates for a model on its texts, quoted for a shell; `own` where the texts are in no file."""
+    """Return what fills the templates for a model on its texts, quoted for a shell; `own` if the texts are in no file."""
     texts, notes = texts_named({"name": "calibration" if calibration.name == "own texts" else calibration.name}, "calibration")
     model, practice = model_option(source), practice_texts(calibration.name).name
     return {
@@ -46,13 +46,13 @@ def facts_of(source: ModelSource, calibration: TextSet) -> dict[str, Any]:
 
 
 def lines_of(tab: str, language: str, *values: Any) -> list[str]:
-    """Return the lines of a tab for the values of its controls, in the order of the function below; none where one is empty."""
+    """Return the lines of a tab for the values of its controls, in the order of its function below; none if a required value is empty."""
     lines: list[str] = _TABS[tab](words(language), *values)
     return lines
 
 
 def options_of(settings: Any, *always: str, without: Iterable[str] = ()) -> str:
-    """Return a settings record as options: those that differ from the default, and `always` the named ones."""
+    """Return a settings record as options: those that differ from the default, and those named in `always`."""
     said, names = "", options(type(settings))
     differing = changed(settings)
     for name in (name for name in names if (name in differing or name in always) and name not in without):
@@ -78,7 +78,7 @@ def _importance(say: Any, axis: str, score: str, tokens: float) -> list[str]:
 
 
 def _widths(say: Any, tokens: float, *values: Any) -> list[str]:
-    asked = options_of(record_of(TrimSettings, values), "score")
+    asked = options_of(record_from_controls(TrimSettings, values), "score")
     return [
         say("terminal_plan"),
         f"layerscope trim --plan plan.json {{opened}}{asked} --text {{practice}} --tokens {int(tokens)} --out narrow.json",
@@ -108,7 +108,7 @@ def _recover(say: Any, texts: Sequence[str], files: str, budget: str, amount: fl
         lines.append(f"layerscope recover --plan plan.json {{opened}}{asked}")
     target = {name: int(value) for name, value in zip(SHEARED_TO, sheared, strict=False) if value}
     if target:
-        given = options_of(record_of(ShearSettings, sheared[len(SHEARED_TO) :]))
+        given = options_of(record_from_controls(ShearSettings, sheared[len(SHEARED_TO) :]))
         lines.append(f"layerscope shear {{opened}} --target {shlex.quote(json.dumps(target))}{learned}{given} --out sheared.json")
     return lines
 
@@ -158,13 +158,13 @@ def _compare(say: Any, texts: str, tokens: float, also: Sequence[str], *values: 
 
 
 def _export(say: Any, name: str, *values: Any) -> list[str]:
-    asked, folder = record_of(ExportSettings, values), shlex.quote(name.strip() or "smaller")
+    asked, folder = record_from_controls(ExportSettings, values), shlex.quote(name.strip() or "smaller")
     given = options_of(asked) if asked.form == "gguf" else options_of(asked, "dtype", "shard_size")
     return [say("terminal_plan"), f"layerscope export --plan plan.json {{model}}{given} --out {folder}"]
 
 
 def _given(registry: Registry, method: str, settings: Sequence[Any]) -> str:
-    """A method's own of its kind's settings, as options."""
+    """Return a method's own settings as options."""
     record = registry.require(method).settings
     return "".join(_option(name, value, about(record, name)) for name, value in registry.given(method, settings).items())
 

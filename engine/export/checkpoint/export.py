@@ -95,14 +95,14 @@ def export(
             )
         new_config.dtype = config.dtype if dtype == "auto" else getattr(torch, dtype)
         new_config.save_pretrained(partial)
-        record = record_of(source, spec, plan, fingerprint, folder, new_config.dtype, provenance_to_json(known))
-        notes = furnish(partial, source, folder, spec, plan, companions, record, new_config, known)
+        record = layerscope_record(source, spec, plan, fingerprint, folder, new_config.dtype, provenance_to_json(known))
+        notes = add_companion_files(partial, source, folder, spec, plan, companions, record, new_config, known)
         name = (hub_id(source) or spec.name) + (f"@{source.revision}" if source.revision else "")
         if merge := mergekit_config(plan, name, record["dtype"]):
             (partial / "mergekit.yml").write_text(merge, encoding="utf-8")
         yield Progress(Message("Checking the checkpoint in a fresh process"), 0.85)
         checks = (*(yield from verify(folder, plan, partial, source.trust_remote_code)), *notes)
-        _tell_unchecked(partial, checks)
+        _list_unchecked(partial, checks)
         files = tuple((path.name, path.stat().st_size) for path in sorted(partial.iterdir()))
         return reported(partial, target, checks, files)
 
@@ -113,8 +113,8 @@ def reported(partial: Path, target: Path, checks: tuple[Check, ...], files: tupl
     return report if report.passed else replace(report, path=str(set_aside(partial, target)))
 
 
-def _tell_unchecked(partial: Path, checks: Sequence[Check]) -> None:
-    """List the checks that could not run in the checkpoint's card and record."""
+def _list_unchecked(partial: Path, checks: Sequence[Check]) -> None:
+    """Add the checks that could not run to the checkpoint's card and record."""
     if unchecked := [check for check in checks if not check.ran]:
         with (partial / "README.md").open("a", encoding="utf-8") as card:
             card.write("\n## Not checked\n\n" + "".join(f"- {check.name}: {check.detail}\n" for check in unchecked))
@@ -123,7 +123,7 @@ def _tell_unchecked(partial: Path, checks: Sequence[Check]) -> None:
         file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def furnish(
+def add_companion_files(
     partial: Path,
     source: ModelSource,
     folder: Path,
@@ -134,10 +134,10 @@ def furnish(
     config: "PretrainedConfig",
     known: Provenance = UNKNOWN,
 ) -> tuple[Check, ...]:
-    """Add to a checkpoint's weights and config the tokenizer's files, the record and the card; return notes about them."""
+    """Add the tokenizer's files, the record and the card to a checkpoint's weights and config; return notes about them."""
     for path in companions:
         shutil.copyfile(path, partial / path.name)
-    _forget_code(partial)
+    _remove_code(partial)
     values = _rewritten(partial / "config.json", compatibility.legacy_config)
     _rewritten(partial / "tokenizer_config.json", compatibility.legacy_tokenizer_config)
     written = places_in(partial).values()
@@ -216,7 +216,7 @@ def _cleaned_generation_config(partial: Path, config: "PretrainedConfig") -> tup
     return (Check("generation_config", True, f"only its special tokens were kept: {fault[:200]}"),)
 
 
-def _forget_code(partial: Path) -> None:
+def _remove_code(partial: Path) -> None:
     """Remove a source's Python files and `auto_map` from a checkpoint: it loads with transformers' own classes."""
     for path in partial.glob("*.py"):
         path.unlink()
@@ -229,7 +229,7 @@ def _forget_code(partial: Path) -> None:
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def record_of(
+def layerscope_record(
     source: ModelSource, spec: ModelSpec, plan: Plan, fingerprint: str, folder: Path, dtype: torch.dtype, more: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the content of a checkpoint's layerscope.json; `more` is added to it."""

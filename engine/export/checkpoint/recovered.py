@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.corpus.reading import name_of
 from engine.errors import LayerscopeError, TrainingError
-from engine.export.checkpoint.export import ExportReport, companions_of, furnish, record_of, verify
+from engine.export.checkpoint.export import ExportReport, add_companion_files, companions_of, layerscope_record, verify
 from engine.jobs import Job, Progress, scaled
 from engine.messages import Message
 from engine.models.inspection import read_config
@@ -82,9 +82,9 @@ def _checked(run: Run) -> Job[tuple[Check, ...]]:
     source, plan = run.source, run.plan()
     folder, spec = yield from resolve(source)
     config, about = read_config(run.weights), _told(run)
-    kept = record_of(source, spec, plan, fingerprint_of(folder), folder, config.dtype, about)
+    kept = layerscope_record(source, spec, plan, fingerprint_of(folder), folder, config.dtype, about)
     kept["lineage"].append({"step": "recovery", **about["recovery"]})
-    notes = furnish(run.weights, source, folder, spec, plan, companions_of(folder), kept, config)
+    notes = add_companion_files(run.weights, source, folder, spec, plan, companions_of(folder), kept, config)
     checks = yield from verify(folder, plan, run.weights, source.trust_remote_code, probe=run.probe)
     return (*checks, *notes)
 

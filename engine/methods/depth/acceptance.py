@@ -42,9 +42,9 @@ class AcceptanceMeter(SimilarityMeter):
         """The cosine meter's pass over the source."""
         return self._cosine.captures
 
-    def share_trails(self) -> None:
-        """See `SimilarityMeter.share_trails`; the states along a plan do not depend on the measure."""
-        self._cosine.share_trails()
+    def keep_trails(self) -> None:
+        """See `SimilarityMeter.keep_trails`; the states along a plan do not depend on the measure."""
+        self._cosine.keep_trails()
         self._trails = self._cosine._trails
 
     @torch.no_grad()

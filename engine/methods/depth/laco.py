@@ -18,7 +18,7 @@ from engine.jobs import Job, Progress
 from engine.messages import Message
 from engine.plans.files import plan_to_json
 from engine.plans.rules import RULES, fold, untouched
-from engine.records import Count, Figure
+from engine.records import Count, FloatOrNaN
 from engine.settings import Action, control
 from engine.types import Plan, SimilarityDefinition
 
@@ -38,8 +38,8 @@ class Trial:
     step: Count
     pointer: Count
     absorbed: Count
-    similarity: Figure
-    spread: Figure
+    similarity: FloatOrNaN
+    spread: FloatOrNaN
     accepted: bool
     depth_after: Count
 

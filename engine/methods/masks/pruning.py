@@ -53,7 +53,7 @@ class PruningInput:
 
 
 class Updated(NamedTuple):
-    """The pruned weights of a projection (bool), its new weights [out, in], and a note on how they were found."""
+    """Which weights of a projection are pruned (bool), its new weights [out, in], and a note on how they were found."""
 
     gone: torch.Tensor
     weight: torch.Tensor
@@ -64,12 +64,12 @@ class Updated(NamedTuple):
 class MaskSettings:
     """Settings shared by all mask methods."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"sums"})  # of "sums", "gram", "full" and "local" gradients
+    needs: ClassVar[frozenset[str]] = frozenset({"sums"})  # any of "sums", "gram", "full" (gradients), "local" (gradients)
     group: ClassVar[str] = "output"  # the default group of competing weights
     updates: ClassVar[bool] = False  # whether `update` returns new weights
     version: ClassVar[int] = 1  # version of the formula, see `engine.cache.Definition`
     sequential: bool = field(
-        default=False, metadata=control("measure each projection's inputs after the projections before it in its block are pruned")
+        default=False, metadata=control("measure each projection's inputs after the earlier projections of its block are pruned")
     )
     owl: bool = field(
         default=False, metadata=control("give layers with many outliers a lower sparsity (OWL); needs a sparsity of at least 0.6")
@@ -88,7 +88,7 @@ MASKS: Registry[Callable[[PruningInput, Any], torch.Tensor]] = Registry("mask me
 
 
 def wanted_by(asked: PruneSettings) -> Wanted:
-    """Return what is to be pruned, with the method's own group where none is named.
+    """Return what is to be pruned, with the method's own group if none is given.
 
     Raises:
         SettingsError: the method is unknown, neither or both of sparsity and pattern are given, or a value is invalid.
@@ -121,7 +121,7 @@ def prune(
             lowest=LOWEST,
         )
     run = _Pruning(model, plan.dense, packs, found.run, want, record)
-    blocks = yield from (run.everywhere() if want.group == "global" and not want.m else run.block_by_block())
+    blocks = yield from (run.all_blocks_together() if want.group == "global" and not want.m else run.block_by_block())
     facts = {"sparsity": want.sparsity, **({"pattern": f"{want.n}:{want.m}"} if want.m else {"group": want.group}), **asdict(record)}
     tokens = dict(read_in(packs)) if record.needs else {}
     notes = {"notes": tuple(run.notes.items())} if run.notes else {}
@@ -178,8 +178,8 @@ class _Pruning:
             yield from scaled(walk.step(block), (place + 1) / self._plan.depth, (place + 1) / self._plan.depth)
         return [replace(self._want, sparsity=share) for share in sparsities(found, self._want.sparsity)]
 
-    def everywhere(self) -> Job[tuple[Block, ...]]:
-        """Return the blocks with masks for which the weights of all blocks compete, by scores of the unpruned plan."""
+    def all_blocks_together(self) -> Job[tuple[Block, ...]]:
+        """Return the blocks with masks that prune the lowest scores of all blocks' weights, scored in the unpruned plan."""
         scores: dict[tuple[int, str], torch.Tensor] = {}
         yield from self.scored(lambda place, name, score: scores.update({(place, name): score.float()}))
         together = torch.cat([score.flatten() for score in scores.values()])

@@ -28,7 +28,7 @@ from engine.models.devices import exact
 from engine.models.families import architecture_of, blocks_of
 from engine.models.texts import Pack
 from engine.passes.sums import Gram
-from engine.passes.walk import Walk, traced
+from engine.passes.walk import Walk, run_traced
 from engine.plans.rules import untouched
 from engine.plans.tensor_store import keep_tensor, name_tensor
 from engine.types import Block, Model, Plan, Trim
@@ -161,7 +161,7 @@ class _Refit:
         for opening, state in zip(self._theirs.openings, self._theirs.states, strict=True):
             yield Progress(Message("Layer {home} of the source", home=home))
             with self._model.lock:
-                output, seen = traced(self._model, self._theirs.mixer, source[home], state, opening, self.consumers)
+                output, seen = run_traced(self._model, self._theirs.mixer, source[home], state, opening, self.consumers)
             written = {name: one[0] for name, (_, one) in seen.items()}
             assert output is not None
             found.append((output[0] - written[self.consumers[1]], written))
@@ -192,7 +192,7 @@ class _Refit:
         state, opening = self._ours.states[number], self._ours.openings[number]
         attention, plain = name == self.consumers[0], self._row.writes is not None
         short = name if attention or not plain else None  # the consumer's own output is not needed
-        output, seen = traced(self._model, self._ours.mixer, block, state, opening, (name,), short)
+        output, seen = run_traced(self._model, self._ours.mixer, block, state, opening, (name,), short)
         read, wrote = seen[name]
         if not plain:
             y = want.written[name]

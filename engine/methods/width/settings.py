@@ -43,4 +43,4 @@ class TrimSettings:
         return self
 
 
-TRIM = Action("trim", "Write a plan with less width, in place of the masks it had; refitted weights are written next to it.", TrimSettings)
+TRIM = Action("trim", "Write a narrower plan, without its masks; refitted weights are written next to it.", TrimSettings)

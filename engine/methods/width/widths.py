@@ -32,7 +32,7 @@ def require_width(model: Model, plan: Plan, kept: TrimSettings) -> Shape:
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     shape = narrowed(now, kept)
     if shape == now:
-        raise SettingsError("nothing to prune: name fewer heads, neurons or channels than the model has")
+        raise SettingsError("nothing to prune: keep fewer heads, neurons or channels than the model has")
     shaped_config(model.config, shape)
     return shape
 
@@ -59,14 +59,14 @@ def narrowed(now: Shape, kept: TrimSettings) -> Shape:
     return replace(now.with_heads(heads), neurons=kept.neurons or now.neurons, channels=kept.channels or now.channels)
 
 
-def kept_for(model: Model, plan: Plan, kept: TrimSettings, parameters: float) -> TrimSettings:
+def kept_for_parameters(model: Model, plan: Plan, kept: TrimSettings, parameters: float) -> TrimSettings:
     """Return `kept` with the most neurons for which a plan has at most `parameters` parameters.
 
     Raises:
         SettingsError: `kept` already names neurons, or even one per layer is too many.
     """
     if kept.neurons is not None:
-        raise SettingsError("name neurons or parameters, not both: the number of parameters is met by pruning neurons")
+        raise SettingsError("give neurons or parameters, not both: a number of parameters is reached by pruning neurons")
     now = trimmed_shape(shape_of(model.config), plan.blocks[0].trim)
     shape = replace(now.with_heads(kept.heads or now.heads), depth=plan.depth, channels=kept.channels or now.channels)
     for neurons in range(now.neurons, 0, -1):
@@ -85,7 +85,7 @@ def trim(
     kept: TrimSettings,
     settings: Mapping[str, Any] | None = None,
 ) -> Job[Plan]:
-    """Return a plan of less width, without its masks and earlier refits. `settings` are the score's own.
+    """Return a narrower plan, without its masks and earlier refits. `settings` are the score's own.
 
     Raises:
         SettingsError: the score is unknown or not defined for a cut axis, or the width, the bias or the compensation is not available.
@@ -103,7 +103,7 @@ def trim(
     begun = replace(plan.dense, blocks=tuple(_without_refits(block) for block in plan.dense.blocks))
     share = COMPENSATIONS[compensation]
     found = yield from scaled(scores(model, begun, packs, tuple(asked), score, settings), 0.0, share)
-    picked = {axis: _picked(axis, found[axis], count, now) for axis, count in asked.items()}
+    picked = {axis: _kept_indices(axis, found[axis], count, now) for axis, count in asked.items()}
     blocks = [
         replace(block, trim=_trim(block.trim, {axis: one[place] for axis, one in picked.items()}, kept.plain))
         for place, block in enumerate(begun.blocks)
@@ -126,7 +126,7 @@ def _without_refits(block: Block) -> Block:
     return replace(block, trim=block.trim and replace(block.trim, refits=()))
 
 
-def _picked(axis: str, found: Sequence[torch.Tensor], count: int, shape: Shape) -> list[tuple[int, ...]]:
+def _kept_indices(axis: str, found: Sequence[torch.Tensor], count: int, shape: Shape) -> list[tuple[int, ...]]:
     """Return the kept indices of an axis for each layer: the highest scores, the first of equal ones, in order."""
     if axis == "channels":
         found = [torch.stack(tuple(found)).sum(0)] * len(found)

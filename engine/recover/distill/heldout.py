@@ -15,7 +15,7 @@ from engine.jobs import Job, Progress
 from engine.judge.evaluation import exp_of, rise, windows
 from engine.messages import Message
 from engine.models.texts import Pack, beginning, bundled
-from engine.records import Figure
+from engine.records import FloatOrNaN
 from engine.training.losses import ROWS, head_of
 from engine.training.precision import casting
 from engine.types import Model
@@ -31,15 +31,15 @@ Within = Callable[[Callable[[], Any]], Any]  # runs a function on networks, whic
 class Gap:
     """Perplexity of a network and of its source on some text, their ratio with its 95 % interval over texts, and the number of tokens."""
 
-    perplexity: Figure
-    source: Figure
-    ratio: Figure
-    low: Figure
-    high: Figure
+    perplexity: FloatOrNaN
+    source: FloatOrNaN
+    ratio: FloatOrNaN
+    low: FloatOrNaN
+    high: FloatOrNaN
     tokens: int
 
 
-Sums = tuple[tuple[int, int, Figure], ...]  # for each text: its number, its scored tokens, and their negative log-likelihood
+TextLosses = tuple[tuple[int, int, FloatOrNaN], ...]  # for each text: its number, its scored tokens, and their negative log-likelihood
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -74,7 +74,9 @@ def plainly(work: Callable[[], T]) -> T:
     return work()
 
 
-def likelihoods(network: "PreTrainedModel", held: HeldOut, autocast: str = "", device: str = "cpu", within: Within = plainly) -> Job[Sums]:
+def likelihoods(
+    network: "PreTrainedModel", held: HeldOut, autocast: str = "", device: str = "cpu", within: Within = plainly
+) -> Job[TextLosses]:
     """Measure a network on held-out text, in evaluation mode; `within` runs the forward passes."""
     found: dict[int, tuple[int, float]] = {}
     training = network.training
@@ -120,7 +122,7 @@ def domain_costs(
     return found
 
 
-def gap(source: Sums, network: Sums) -> Gap:
+def gap(source: TextLosses, network: TextLosses) -> Gap:
     """Return the gap between a network and its source, from the scores of both on the same text."""
     tokens = sum(count for _, count, _ in source)
     ours, theirs = (sum(loss for _, _, loss in sums) / tokens for sums in (network, source))
@@ -131,7 +133,7 @@ def gap(source: Sums, network: Sums) -> Gap:
 def gaps(
     network: "PreTrainedModel",
     held: Mapping[str, HeldOut],
-    source: Mapping[str, Sums],
+    source: Mapping[str, TextLosses],
     autocast: str = "",
     device: str = "cpu",
     within: Within = plainly,

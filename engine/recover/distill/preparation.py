@@ -29,16 +29,16 @@ def prepared(school: TrainingContext, recipe: Recipe) -> Job[bool]:
     if not school.present and not first():  # only the first process opens it; the others wait
         return True
     corrects = bool(record.correct_teacher)
-    if record.look_scores is not None and (school.stored.whole if school.stored else not (corrects and school.present)):
+    if record.quick_scores is not None and (school.stored.whole if school.stored else not (corrects and school.present)):
         return True
     model: Model = school.model if school.present else (yield from open_model(school.model.source))
     within = school.within if school.present else plainly
     cast(model.network, recipe.autocast)
-    if record.look_scores is None:
+    if record.quick_scores is None:
         scores = {}
         for name, held in looks(school.held).items():
             scores[name] = yield from likelihoods(model.network, held, recipe.autocast, device, within)
-        run.note(look_scores=scores)
+        run.note(quick_scores=scores)
     if school.weighing and record.references is None:
         known = known_references(record.known_references, school.rows.domains)
         run.note(references=(yield from domain_costs(model.network, school.weighing.held, recipe.autocast, device, within)) | known)

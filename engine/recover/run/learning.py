@@ -74,7 +74,7 @@ def learn(school: TrainingContext, recipe: Recipe) -> Job[str]:
     if step:
         learner.restore(step, there)
     school.reader.restore(there)
-    run.back_to(step)
+    run.truncate_metrics(step)
     looker = Looker(school, recipe, learner)
     saved = time.monotonic()
     while True:
@@ -120,7 +120,7 @@ class Looker:
 
     def __init__(self, school: TrainingContext, recipe: Recipe, learner: Learner) -> None:
         self._school, self._recipe, self._learner = school, recipe, learner
-        self._held, self._source = looks(school.held), school.run.record.look_scores or {}
+        self._held, self._source = looks(school.held), school.run.record.quick_scores or {}
         cost = sum(pack.ids.numel() for texts in self._held.values() for pack in texts.packs) / (_PASSES * recipe.tokens)  # in steps
         self.every = max(1, recipe.steps // LOOKS, min(recipe.steps, round(cost / LOOKING)))
 

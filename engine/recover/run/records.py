@@ -1,12 +1,12 @@
-"""What run.json records of a run: what was asked for, and what has been measured since. Each record's JSON is its fields; what is not known
+"""The content of run.json: what was requested of a run, and what was measured since. Each record's JSON is its fields; what is not known
 yet is left out."""
 
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal
 
 from engine.corpus.settings import Update, WritingSettings
-from engine.records import Figure, from_json, to_json
-from engine.recover.distill.heldout import Gap, Sums
+from engine.records import FloatOrNaN, from_json, to_json
+from engine.recover.distill.heldout import Gap, TextLosses
 from engine.recover.run.settings import ShearSettings
 from engine.training.recipe import Recipe
 from engine.types import Check, ModelSource
@@ -14,7 +14,7 @@ from engine.types import Check, ModelSource
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The plan of a run: its method, its layers and the source's, and its parameters."""
+    """The plan of a run: its method, its number of layers, the source's (`of`), and its number of parameters."""
 
     method: str
     depth: int
@@ -27,9 +27,9 @@ class Correction:
     """The result of a teacher's correction: its perplexity on held-out text before and after, the step of its best weights, what was spent,
     and whether it gained enough to be used."""
 
-    before: Figure
-    after: Figure
-    ratio: Figure
+    before: FloatOrNaN
+    after: FloatOrNaN
+    ratio: FloatOrNaN
     best: int
     tokens: int
     seconds: float
@@ -39,7 +39,7 @@ class Correction:
 @dataclass(frozen=True, slots=True)
 class LearningRecord:
     """The record of a run that trains a plan. `text` names its text and `budget` has its minutes or its tokens; `asked` is the requested
-    recipe, and `recipe` the one that it trains with once a step was measured."""
+    recipe, and `recipe` the one that it uses after a step was measured."""
 
     layerscope: int
     source: ModelSource
@@ -67,10 +67,10 @@ class LearningRecord:
     recipe: Recipe | None = None
     seconds_a_step: float | None = None
     memory: int | None = None  # bytes that a step takes
-    source_scores: dict[str, Sums] | None = None  # of both held-out texts, before and after
-    look_scores: dict[str, Sums] | None = None  # of their beginnings, in the number format of the passes
-    references: dict[str, Figure] | None = None  # by domain, nats per token
-    missing: Figure | None = None  # the mean probability outside the teacher's stored tokens
+    source_scores: dict[str, TextLosses] | None = None  # of both held-out texts, before and after
+    quick_scores: dict[str, TextLosses] | None = None  # of their beginnings, in the number format of the passes
+    references: dict[str, FloatOrNaN] | None = None  # by domain, nats per token
+    missing: FloatOrNaN | None = None  # the mean probability outside the teacher's stored tokens
     correction: Correction | None = None
     rising: bool = False  # whether it ends when the held-out loss rises
     best: int | None = None  # the step of the best weights
@@ -92,11 +92,11 @@ class ShearingRecord:
     source: ModelSource
     depth: int
 
-    references: dict[str, Figure] | None = None  # by domain, nats per token
+    references: dict[str, FloatOrNaN] | None = None  # by domain, nats per token
     autocast: str | None = None  # the number format of the passes
 
     def asks(self) -> tuple[object, ...]:
-        """Return what tells this shearing from another."""
+        """Return the request; shearings with equal requests are the same."""
         return self.shear, self.target, self.text, self.settings
 
 

@@ -4,9 +4,11 @@ run.json        the settings and, once measured, the recipe; written atomically,
 metrics.jsonl   one line per step, and one per evaluation of held-out text
 plan.zip        the plan that is trained, or the result of a shearing
 steps/          the last checkpoints
-teacher/        the same for the source, if it is corrected first
+teacher/        the run that corrects the source, if that comes first
 teacher.bin     the source's stored outputs, if it cannot stay next to the student
-best.safetensors  the trained weights with the lowest held-out loss of the training kind
+best.safetensors  the trained weights with the lowest loss on held-out text of the training kind
+weights/        the finished checkpoint before it is checked
+probe.safetensors  its logits on a few sentences, to compare with; written when weights/ is complete
 pause           requests a pause
 finish          requests an early end with the best weights so far
 error.txt       the error that stopped the run, if any
@@ -41,7 +43,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.also: Callable[[dict[str, Any]], None] | None = None  # a second receiver of its lines
+        self.also: Callable[[dict[str, Any]], None] | None = None  # also called with each line of the metrics
         self.plan_file, self.steps, self.best = folder / "plan.zip", folder / "steps", folder / "best.safetensors"
         self.said = folder / "teacher.bin"
         self.weights, self.probe = folder / "weights", folder / "probe.safetensors"
@@ -74,7 +76,9 @@ class Run:
         """
         found = self.about
         if isinstance(found, ShearingRecord):
-            raise TrainingError("{folder} is the run of a shearing; ask shear for the same again, and it goes on", folder=self.folder)
+            raise TrainingError(
+                "{folder} is the run of a shearing; to continue it, run shear again with the same settings", folder=self.folder
+            )
         return found
 
     @property
@@ -86,7 +90,7 @@ class Run:
         """
         found = self.about
         if isinstance(found, LearningRecord):
-            raise TrainingError("{folder} is the run of a plan, and no shearing; resume it with recover", folder=self.folder)
+            raise TrainingError("{folder} is the run of a plan, not of a shearing; resume it with recover", folder=self.folder)
         return found
 
     @property
@@ -96,7 +100,7 @@ class Run:
         return replace(source, device=device_of(source.device))
 
     def plan(self) -> Plan:
-        """Read the plan that is trained; its tensors are stored.
+        """Read the plan that is trained; its tensors are copied into the store.
 
         Raises:
             PlanError: the file is missing or broken.
@@ -187,7 +191,7 @@ class Run:
         return self._pause.exists()
 
     def ask_to_finish(self) -> None:
-        """Request that the run, now or when resumed, ends as if its budget were spent."""
+        """Request that the run ends, now or when resumed, as if its budget were spent."""
         self._finish.touch()
 
     def finishing(self) -> bool:
@@ -218,7 +222,7 @@ class Run:
             self.also(line)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return the metrics; truncated and foreign lines are skipped.
+        """Return the metrics; lines that are truncated or not a run's are skipped.
 
         Raises:
             TrainingError: the file cannot be read.
@@ -233,9 +237,9 @@ class Run:
             return []
         except (ForeignError, OSError) as error:
             raise TrainingError("{path} cannot be read: {error}", path=self._metrics, error=reason_of(error)) from error
-        return [line for line in found if _is_told(line)]
+        return [line for line in found if _is_metrics_line(line)]
 
-    def back_to(self, step: int) -> None:
+    def truncate_metrics(self, step: int) -> None:
         """Keep only the lines of steps up to `step`, and of evaluations before it: the later ones will be repeated."""
         if not first():
             return
@@ -278,7 +282,7 @@ class Run:
                 raise TrainingError("{folder} cannot be removed: {reason}", folder=self.folder, reason=error.strerror) from error
 
 
-def _is_told(line: Any) -> bool:
+def _is_metrics_line(line: Any) -> bool:
     """Return whether a line was written by a run: a step, an evaluation of both texts, or domain losses."""
     if not _holds(line, "step") or line["step"] is None:
         return False

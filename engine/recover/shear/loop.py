@@ -157,7 +157,7 @@ class Shearing:
         if step:
             self.learner.restore(step, state)
         self.weighing.reader.restore(state)
-        self.run.back_to(step)
+        self.run.truncate_metrics(step)
 
     def _told(self) -> dict[str, Any]:
         record = self.run.shearing

@@ -14,7 +14,7 @@ from engine.errors import LayerscopeError
 from engine.jobs import Job, Progress
 from engine.model_lock import Cancelled, Work, working
 
-_TELLING = 0.03  # share of a task that must be done before the remaining time is estimated
+_MIN_FRACTION = 0.03  # share of a task that must be done before the remaining time is estimated
 _NICE = 10  # niceness of tasks that are not quick, so that other threads and programs go first
 log = logging.getLogger("layerscope")
 ABANDONED_AFTER = 180.0  # seconds without a request; browsers slow a hidden tab's timer to one tick a minute
@@ -22,7 +22,7 @@ ABANDONED_AFTER = 180.0  # seconds without a request; browsers slow a hidden tab
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job to run: `make` starts it, `done` takes its result in the job's thread. A task replaces another of the same kind.
+    """A job to run: `make` starts it, `done` receives its result in the job's thread. A task replaces another of the same kind.
 
     A more urgent task may interrupt a `yielding` one, which later starts again from what is cached. A `quick` task keeps its priority: the
     user waits for it, and most of it is cached. Other tasks run at low priority, so that the page, other sessions and the browser stay
@@ -44,31 +44,31 @@ class Runner:
     """A queue of tasks that run one at a time. All methods may be called from any thread.
 
     `dropped` is called when the runner itself clears the queue: a task failed, or no page sent a request for ABANDONED_AFTER seconds.
-    `lasting` tasks run on without requests.
+    If `lasting`, tasks continue without requests.
     """
 
     def __init__(self, dropped: Callable[[], object] = lambda: None, lasting: bool = False) -> None:
         self._dropped, self._lasting = dropped, lasting
-        self.lock = threading.RLock()  # shared with the runner's owner, so that a result is taken as a whole
+        self.lock = threading.RLock()  # shared with the runner's owner, so that nobody sees part of a result
         self._queue: list[Task] = []
         self._current: Task | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._progress, self._began = Progress(""), time.monotonic()
         self._work = Work()
-        self._ended = False  # the running task has ended and its result is being taken
+        self._ended = False  # the running task has ended and its result is being handled
         self._heard = time.monotonic()
         self.problem: str | None = None  # shown to the user; "" stands for a bug, whose traceback is in the log
-        self._culprit: str | None = None
+        self._problem_kind: str | None = None
 
-    def complain(self, problem: str | None, kind: str | None = None) -> None:
+    def set_problem(self, problem: str | None, kind: str | None = None) -> None:
         """Show a problem, or none. A problem of a `kind` disappears when a task of that kind succeeds."""
-        self.problem, self._culprit = problem, kind
+        self.problem, self._problem_kind = problem, kind
 
     def content(self, kind: str | None = None) -> None:
         """Clear the problem; with a `kind`, only a problem of that kind."""
-        if kind in (None, self._culprit):
-            self.complain(None)
+        if kind in (None, self._problem_kind):
+            self.set_problem(None)
 
     def submit(self, task: Task, urgent: bool = False) -> None:
         """Queue a task. An urgent task goes first and interrupts a yielding one."""
@@ -126,7 +126,7 @@ class Runner:
         """Return an estimate of the running task's remaining seconds, or None while too little is done for one."""
         with self.lock:
             done, took = self._progress.fraction, time.monotonic() - self._began
-            return took / done * (1 - done) if self._current is not None and done and done >= _TELLING and took >= 1 else None
+            return took / done * (1 - done) if self._current is not None and done and done >= _MIN_FRACTION and took >= 1 else None
 
     def _start(self) -> None:
         with self.lock:
@@ -141,9 +141,9 @@ class Runner:
     def _run(self, task: Task) -> None:
         try:
             if task.quick:
-                self._work_off(task)
+                self._execute(task)
             else:  # in its own thread: lowered priority cannot be raised again, and threads started here inherit it
-                apart = threading.Thread(target=self._work_aside, args=(task,), daemon=True, name=threading.current_thread().name)
+                apart = threading.Thread(target=self._execute_nice, args=(task,), daemon=True, name=threading.current_thread().name)
                 apart.start()
                 apart.join()
         finally:
@@ -151,12 +151,12 @@ class Runner:
                 self._current = None
                 self._start()
 
-    def _work_aside(self, task: Task) -> None:
+    def _execute_nice(self, task: Task) -> None:
         if sys.platform == "linux":  # niceness is per thread on Linux, per process elsewhere
             os.nice(_NICE)
-        self._work_off(task)
+        self._execute(task)
 
-    def _work_off(self, task: Task) -> None:
+    def _execute(self, task: Task) -> None:
         try:
             with working(task.kind, self._stop.is_set) as self._work:
                 result = self._drain(task)
@@ -178,7 +178,7 @@ class Runner:
                 return
             if not isinstance(error, LayerscopeError):
                 log.error("%s failed", task.kind, exc_info=error)
-            self.complain(error.message if isinstance(error, LayerscopeError) else "", task.kind)
+            self.set_problem(error.message if isinstance(error, LayerscopeError) else "", task.kind)
             self._drop()
 
     def _drop(self) -> None:

@@ -25,8 +25,8 @@ CHARTS = ("similarity", "norms", "weights", "landscape", "fold", "importance", "
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
-    """The model being opened. The page keeps the previous model until this one is open. `spans` is None where no link gave any."""
+class PendingModel:
+    """The model being opened. The page keeps the previous model until this one is open. `spans` is None if no link gave any."""
 
     source: ModelSource
     texts: TextSet
@@ -53,10 +53,10 @@ class Opening:
         self.meter: SimilarityMeter | None = None
         self.texts: TextSet = bundled("english")
         self.opening: tuple[str, str, str, str] | None = None  # the open model, or the one being opened: model, dtype, texts, device
-        self.coming: Coming | None = None
+        self.coming: PendingModel | None = None
         self._on_opened: list[Callable[[], None]] = []
 
-    def take(self, coming: Coming, same: bool) -> None:
+    def take(self, coming: PendingModel, same: bool) -> None:
         """Handle an opened model; `same` if it was open before, perhaps on other texts."""
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ class Opening:
     ) -> None:
         """Open a model on some texts and compute what the page shows first. If it is already open, request the T map only.
 
-        The last request wins: a model still being opened is cancelled. `spans` are those of a link's hand-made plan.
+        The last request wins: a model still being opened is cancelled. `spans` are the folds of a link's hand-made plan.
 
         Raises:
             LayerscopeError: the model's path is outside the allowed folders, or is no model source.
@@ -94,7 +94,7 @@ class Opening:
             return
         self.reach.require(where.strip())
         source = parse_source(where, dtype, device)
-        coming = Coming(source, texts, settings, spans)
+        coming = PendingModel(source, texts, settings, spans)
         if wanted == self.opening:
             self.coming = coming
             return
@@ -113,7 +113,7 @@ class Opening:
 
     def _opened(self, model: Model) -> None:
         coming = self.coming
-        assert coming is not None, "nothing is opened that nobody waits for"
+        assert coming is not None, "a model was opened that no request waits for"
         meter, same = shared_meter(model, coming.texts), self.model is model
         self.model, self.meter, self.texts, self.coming = model, meter, coming.texts, None
         self.opened += 1
@@ -152,7 +152,7 @@ class Opening:
 
     @property
     def ready(self) -> bool:
-        """True where a model is open and no other one is being opened."""
+        """Whether a model is open and no other is being opened."""
         return self.meter is not None and self.coming is None
 
     def open_meter(self) -> SimilarityMeter:

@@ -15,7 +15,7 @@ from engine.plans.description import require_depth
 from engine.search.frontier import Frontier, Mapping, Step, step_around, step_at
 from engine.types import Plan
 from ui.page import charts
-from ui.page.bench.opening import Coming
+from ui.page.bench.opening import PendingModel
 from ui.page.bench.shown import Shown
 
 T_MIN = 0.5
@@ -46,7 +46,7 @@ class Workbench(Shown):
 
     # --- opening ---
 
-    def take(self, coming: Coming, same: bool) -> None:
+    def take(self, coming: PendingModel, same: bool) -> None:
         """Handle an opened model: drop the state of the previous one and set the controls to the new ranges."""
         self.map = self.map_of = self.asked = self.preview = self.profile = self._survey_asked = self._survey_of = None
         if not same:
@@ -73,7 +73,7 @@ class Workbench(Shown):
         try:
             self.ask(self._fitting(coming.settings, moving=True))
         except (SettingsError, PlanError) as error:  # the model can be shown without a map
-            self.runner.complain(error.message, "map")
+            self.runner.set_problem(error.message, "map")
             self.set_spans([])
 
     def _aim(self) -> None:

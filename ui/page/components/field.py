@@ -15,7 +15,7 @@ def field(record: type, name: str, say: Words, words: str = "", **look: Any) -> 
     """Return the control of a field: a dropdown for one of several choices, checkboxes for several of them, a checkbox for a boolean, a
     slider for a bounded number, a number box if a bound is missing. `look` are Gradio arguments and override the others.
 
-    Its texts have the names `words` (by default `set_NAME`), `WORDS_info` and `WORDS_CHOICE`; without such a text it uses the field's own.
+    Its texts have the names `words` (by default `set_NAME`), `WORDS_info` and `WORDS_CHOICE`; a missing text is the field's own.
     """
     known, words = about(record, name), words or f"set_{name}"
     kinds = set(get_args(known["type"]) or (known["type"],)) - {NoneType}
@@ -35,9 +35,9 @@ def field(record: type, name: str, say: Words, words: str = "", **look: Any) -> 
 
 
 def form(record: type, say: Words, words: str, look: Mapping[str, Any] | None = None, **made: Any) -> dict[str, Any]:
-    """Return the control of each setting that the page shows, by name, in the order that `engine.settings.record_of` takes their values.
+    """Return the control of each setting that the page shows, by name, in the order of `engine.settings.controls`.
 
-    `made` are controls that exist already. The others are drawn by `field`, with texts by the names `WORDS_NAME` and the arguments `look`.
+    `made` are controls that exist already. The others are drawn by `field`, with texts named `WORDS_NAME` and the arguments `look`.
     """
     return {name: made.get(name) or field(record, name, say, f"{words}_{name}", **look or {}) for name in controls(record)}
 

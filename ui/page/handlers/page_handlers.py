@@ -1,4 +1,4 @@
-"""The page's event handlers, one method per event. Every answer begins with the status; the timer fetches the other updates."""
+"""The page's event handlers, one method per event. Most answers contain the status; the timer fetches the other updates."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from engine.models.library import library
 from engine.models.sources import needs_download
 from engine.plans.bundle import read_saved
 from engine.search.settings import SearchSettings, SweepSettings, Target
-from engine.settings import record_of, split
+from engine.settings import record_from_controls, split
 from ui.page import picker
 from ui.page.bench.plans.exporting import start_export, start_gguf
 from ui.page.bench.shared import suggested_name, texts_of
@@ -29,7 +29,7 @@ from ui.page.bench.workbench import T_MIN
 from ui.page.controls import read_spans, state_from_query, texts_in
 from ui.page.handlers.lab_handlers import LabHandlers
 from ui.page.handlers.recover_handlers import RecoverHandlers
-from ui.page.handlers.responses import of_what_is_open
+from ui.page.handlers.responses import ignore_if_outdated
 from ui.text.messages import translated_labels
 
 _LABELLED = {"ablation": "data", "board": "data", "recovery": "value"}  # components whose labels Python translates
@@ -50,9 +50,11 @@ class Handlers(LabHandlers, RecoverHandlers):
         device = picker.device_at_hand(state.device)
 
         def do() -> None:
-            afar = state.model != self._model and needs_download(state.model)  # a link must not start a download by itself
-            bench.open(self._model if afar else state.model, state.dtype, texts_of(state.texts, own), state.settings(), spans, state.device)
-            if afar:
+            not_local = state.model != self._model and needs_download(state.model)  # a link must not start a download by itself
+            bench.open(
+                self._model if not_local else state.model, state.dtype, texts_of(state.texts, own), state.settings(), spans, state.device
+            )
+            if not_local:
                 bench.notify(Message("the link names {model}, which is not on this machine; press Open to download it", model=state.model))
 
         answer = self._act(bench, do)
@@ -72,7 +74,7 @@ class Handlers(LabHandlers, RecoverHandlers):
         bench = self._of(session)
         with bench.lock:  # a job's result arrives as a whole
             status = self._status(bench, more=False)  # read before the updates: the next tick reports a job that ends in between
-            bench.recovering.glance()
+            bench.recovering.send_runs()
             serial, fresh = bench.page.since(seen)
             opened = bench.opened
         for name, prop in _LABELLED.items():
@@ -110,20 +112,20 @@ class Handlers(LabHandlers, RecoverHandlers):
         listed = picker.models_data([entry for entry in library(bench.export_folder) if bench.reach.holds(entry.source)], self._in_words)
         return [gr.update(value=listed), gr.update(choices=picker.device_choices(self._say))]
 
-    @of_what_is_open
+    @ignore_if_outdated
     def ask(self, key: str, *settings: Any) -> list[Any]:
-        """Handle a changed setting, by the user or by a page load: request its T map."""
+        """Handle a setting that the user or a page load changed: request its T map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.ask(_settings(*settings), by_itself=True), "map")
 
-    @of_what_is_open
+    @ignore_if_outdated
     def stand(self, key: str, event: gr.EventData) -> list[Any]:
-        """Handle a page that rests on a plan whose cost is unknown."""
+        """Measure the unknown cost of the plan that the page rests on."""
         bench = self._of(key)
         bench.costing.stand(str(event.plan), float(event.T))
         return self._status(bench)
 
-    @of_what_is_open
+    @ignore_if_outdated
     def spans(self, key: str, text: str) -> list[Any]:
         """Handle a changed hand-made plan."""
         bench = self._of(key)
@@ -136,29 +138,29 @@ class Handlers(LabHandlers, RecoverHandlers):
         spans = [other for other in spans if other != span] if span in spans else sorted([*spans, span])
         return json.dumps(spans), "hand-made" if spans else "map"
 
-    @of_what_is_open
+    @ignore_if_outdated
     def load_plan(self, key: str, files: list[str] | str) -> list[Any]:
         """Load an uploaded plan: its JSON file, with its tensors if it has any, or a zip of both."""
         bench, chosen = self._of(key), [files] if isinstance(files, str) else files
         return self._act(bench, lambda: bench.load_plan(read_saved([Path(file) for file in chosen])))
 
-    @of_what_is_open
+    @ignore_if_outdated
     def save_plan(self, key: str, choice: str, threshold: float) -> list[Any]:
-        """Pack a plan with tensors into one file for the page to download; None where that was refused."""
+        """Pack a plan with tensors into one file for the page to download; None if that was refused."""
         bench, made = self._of(key), list[str]()
         answer = self._act(bench, lambda: made.append(str(bench.saving.file(choice, threshold))))
         return [gr.update(value=made[0] if made else None), *answer]
 
-    @of_what_is_open
+    @ignore_if_outdated
     def removal(self, key: str) -> list[Any]:
         """Measure perplexity without each layer."""
         bench = self._of(key)
         return self._act(bench, bench.exploring.measure_removal)
 
-    @of_what_is_open
+    @ignore_if_outdated
     def export(self, key: str, choice: str, threshold: float, name: str, *values: Any) -> list[Any]:
         """Export the plan shown on Fold, under the given name or one made from the plan; `values` are those of ExportSettings."""
-        bench, asked = self._of(key), record_of(ExportSettings, values)
+        bench, asked = self._of(key), record_from_controls(ExportSettings, values)
 
         def do() -> None:
             plan, _ = bench.chosen(choice, threshold)
@@ -172,7 +174,7 @@ class Handlers(LabHandlers, RecoverHandlers):
 
         return self._act(bench, do)
 
-    @of_what_is_open
+    @ignore_if_outdated
     def judge(self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any) -> list[Any]:
         """Judge the plan shown on Fold, and measure what else is ticked."""
         bench, options = self._of(key), _options(more)
@@ -180,7 +182,7 @@ class Handlers(LabHandlers, RecoverHandlers):
             bench, lambda: bench.comparison.judge(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
         )
 
-    @of_what_is_open
+    @ignore_if_outdated
     def measure(
         self, key: str, event: gr.EventData, choice: str, threshold: float, texts: str, own: str, tokens: float, *more: Any
     ) -> list[Any]:
@@ -188,13 +190,13 @@ class Handlers(LabHandlers, RecoverHandlers):
         also = [what for what in ("samples", "speed") if what in event.also]
         return self.judge(key, choice, threshold, texts, own, tokens, also, *more)
 
-    @of_what_is_open
+    @ignore_if_outdated
     def judge_map(self, key: str, texts: str, own: str, tokens: float) -> list[Any]:
         """Judge every plan of the T map."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.comparison.judge_map(texts_of(texts, own, "evaluation"), int(tokens)))
 
-    @of_what_is_open
+    @ignore_if_outdated
     def report(
         self, key: str, choice: str, threshold: float, texts: str, own: str, tokens: float, also: list[str], *more: Any
     ) -> list[Any]:
@@ -204,19 +206,19 @@ class Handlers(LabHandlers, RecoverHandlers):
             bench, lambda: bench.comparison.report(choice, threshold, texts_of(texts, own, "evaluation"), int(tokens), also, **options)
         )
 
-    @of_what_is_open
+    @ignore_if_outdated
     def ablate(self, key: str, name: str, threshold: float, texts: str, own: str, tokens: float) -> list[Any]:
         """Run an ablation around the settings on Fold."""
         bench = self._of(key)
         return self._act(bench, lambda: bench.comparison.ablate(name, threshold, texts_of(texts, own, "evaluation"), int(tokens)))
 
-    @of_what_is_open
+    @ignore_if_outdated
     def board(self, key: str, event: gr.EventData, *more: Any) -> list[Any]:
         """Handle a button below the board."""
         bench, what, options = self._of(key), str(event.what), _options(more)
         return self._act(bench, lambda: bench.comparison.act(what, str(event.name), **options))
 
-    @of_what_is_open
+    @ignore_if_outdated
     def search(self, key: str, kind: str, amount: float | None, context: float | None, *values: Any) -> list[Any]:
         """Search for a target; the best plan so far becomes the plan shown. `values` are those of SearchSettings."""
         bench = self._of(key)
@@ -224,27 +226,27 @@ class Handlers(LabHandlers, RecoverHandlers):
         def do() -> None:
             if amount is None or None in values:
                 raise LayerscopeError("enter a target and a time limit for the search")
-            bench.searching.start(Target.of(kind, amount, int(context or 0)), record_of(SearchSettings, values))
+            bench.searching.start(Target.of(kind, amount, int(context or 0)), record_from_controls(SearchSettings, values))
 
         return self._act(bench, do)
 
-    @of_what_is_open
+    @ignore_if_outdated
     def baseline(self, key: str, method: str, kind: str, amount: float, objective: str, *settings: Any) -> list[Any]:
         """Make a baseline's plan with the target's number of layers and the method's own settings."""
         bench = self._of(key)
 
         def do() -> None:
             if kind != "layers" or amount is None:
-                raise LayerscopeError("a baseline needs a number of layers; choose the target layers")
+                raise LayerscopeError("a baseline needs a number of layers; choose layers as the target")
             bench.searching.make_baseline(method, int(amount), objective, **BASELINES.given(method, settings))
 
         return self._act(bench, do)
 
-    @of_what_is_open
+    @ignore_if_outdated
     def sweep(self, key: str, *values: Any) -> list[Any]:
         """Sweep over all C, I and rules; `values` are those of SweepSettings."""
         bench = self._of(key)
-        return self._act(bench, lambda: bench.sweeping.start(record_of(SweepSettings, values)))
+        return self._act(bench, lambda: bench.sweeping.start(record_from_controls(SweepSettings, values)))
 
     def cancel(self, key: str) -> list[Any]:
         """Cancel the running job and the queue."""
@@ -255,7 +257,7 @@ class Handlers(LabHandlers, RecoverHandlers):
 def _options(values: Sequence[Any]) -> dict[str, Any]:
     """Return the options of `ui.page.bench.plans.measuring` from the controls of TaskSettings and CacheSettings."""
     tasks, rest = split(TaskSettings, values)
-    return asdict(tasks) | asdict(record_of(CacheSettings, rest))
+    return asdict(tasks) | asdict(record_from_controls(CacheSettings, rest))
 
 
 def _settings(C: int, I: int, L: int, H: int | None, rule: str, similarity: str) -> LacoSettings:

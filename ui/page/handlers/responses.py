@@ -17,7 +17,7 @@ from ui.text.messages import translator
 from ui.text.words import words
 
 
-def of_what_is_open(handler: Callable[..., Any]) -> Callable[..., Any]:
+def ignore_if_outdated(handler: Callable[..., Any]) -> Callable[..., Any]:
     """Ignore a request from a page that still shows an earlier opening of a model; its next update brings the present one."""
 
     @wraps(handler)
@@ -81,5 +81,5 @@ class Answering:
                 bench.runner.content(kind)
                 do()
             except LayerscopeError as error:
-                bench.runner.complain(error.message, kind)
+                bench.runner.set_problem(error.message, kind)
             return self._status(bench)

@@ -17,7 +17,7 @@ from engine.export.report.pictures import Other
 from engine.jobs import Job, Progress, as_part
 from engine.judge.evaluation import Evaluation, Judge
 from engine.judge.memory import Memory
-from engine.judge.similarity import blocks_key, profiled
+from engine.judge.similarity import blocks_key, cached_profile
 from engine.judge.speed import Speed
 from engine.messages import Message, decode_message, encode_messages
 from engine.methods.depth.laco import mean_and_spread
@@ -168,7 +168,7 @@ class Comparison:
         wanted = [cost(judge, plan), *(measurement(what, model, plan, options) for what in missing)]
 
         def job() -> Job[str]:
-            shown = profile or (yield from profiled(self.bench.open_meter()))
+            shown = profile or (yield from cached_profile(self.bench.open_meter()))
             yield from self._measuring(board, plan, label, wanted)
             entry, found = board.entries().get(name, {}), (yield from judge.judge(plan))
             similarity = mean_and_spread(meter.measure(plan.blocks, plan.prefix), self.bench.settings.similarity)[0]

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.jobs import Job
-from engine.judge.similarity import profiled
+from engine.judge.similarity import cached_profile
 from engine.methods.width.minitron import RemovalPerplexity, removal_perplexity
 from engine.passes.profiling import Profile, weight_distance
 from ui.page import charts
@@ -21,7 +21,7 @@ class Exploring:
     def _opened(self) -> None:
         bench, model = self.bench, self.bench.open_meter().model
         bench.submit(
-            "profile", lambda: profiled(bench.open_meter()), self._profiled, urgent=True, quick=True
+            "profile", lambda: cached_profile(bench.open_meter()), self._profiled, urgent=True, quick=True
         )  # it is shown first, so it runs first
         bench.submit("weights", lambda: weight_distance(model), self._weighed, yielding=True)
 
@@ -38,7 +38,7 @@ class Exploring:
         bench, meter = self.bench, self.bench.open_meter()
 
         def job() -> Job[tuple[Profile, RemovalPerplexity]]:
-            shown = bench.profile or (yield from profiled(meter))
+            shown = bench.profile or (yield from cached_profile(meter))
             return shown, (yield from removal_perplexity(meter))
 
         def done(found: tuple[Profile, RemovalPerplexity]) -> None:

@@ -92,7 +92,7 @@ class Recovering:
             {**deeds, "finish": self.learning.finish, "plan": self._show}.get(what, lambda _: None)(run)
         self.publish()
 
-    def glance(self) -> None:
+    def send_runs(self) -> None:
         """Send the runs to the page, at most once a second, or when another run starts training."""
         if self.learning.busy != self._busy or time.monotonic() - self._at > _EVERY:
             self.publish()
