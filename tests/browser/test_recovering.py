@@ -44,7 +44,7 @@ def test_a_plan_learns_again_outlives_a_reload_and_becomes_a_model(page: Page, a
     expect(page.locator("#ls-recovery .ls-where")).to_contain_text(
         re.compile(r"Training: step \d+ .* tokens per second · about .* left · peak memory"), timeout=LONG
     )
-    expect(page.locator("#ls-status .ls-detail")).to_have_text("wiser is learning")
+    expect(page.locator("#ls-status .ls-detail")).to_have_text("wiser is training")
     for chart, curves in (("loss", 1), ("ratios", 2)):
         expect(page.locator(f"#ls-recovery .ls-{chart} .scatterlayer .trace")).to_have_count(curves)
     expect(page.locator("#ls-recovery .ls-spoken li")).to_have_count(1)

@@ -43,6 +43,7 @@ def declared() -> list[str]:
 
     from ui.page.app import lay_out
 
+    UNNAMED.clear()
     with gr.Blocks():
         lay_out("en", Path("exports"))
     return sorted(UNNAMED)

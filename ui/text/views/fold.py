@@ -1,12 +1,11 @@
 """Texts of Fold."""
 
 TEXT: dict[str, str] = {
-    "T_info": "Threshold: a fold is accepted while the similarity is above T. Lower T gives fewer layers. Paper: about "
-              "0.65",
+    "T_info": "A fold is accepted above this similarity. Lower: fewer layers. Paper: about 0.65",
     "target": "Target layers",
     "snap": "Snap T to the map's steps",
-    "C_info": "Layers per fold. Higher values remove more layers at once. Paper: 3 to 6",
-    "I_info": "Layers to step down after a fold. Higher values spread the folds. Paper: 1 to 3",
+    "C_info": "Layers per fold. Higher removes more at once. Paper: 3 to 6",
+    "I_info": "Step down after a fold. Higher spreads the folds. Paper: 1 to 3",
     "L_info": "Lowest layer that can be folded into. Higher values protect the early layers. Paper: 1",
     "H_info": "Upper limit of the first window. Lower values protect the last layers. Paper: the depth",
     "rule": "Rule",
@@ -37,8 +36,6 @@ TEXT: dict[str, str] = {
     "more": "More settings",
     "files": "Save, load",
     "sliders_other": "The plan shown was not made with these sliders. Choose “From the T map” below to return to them.",
-    "fold_first": "A lower **T** folds more layers. The strip shows the source above and the remaining layers below; "
-                  "the chart shows the cost and the number of layers for every T.",
-    "target_picks": "Chooses the step with this number of layers (or the nearest possible) that has the lowest "
-                    "measured cost",
+    "fold_first": "A lower **T** folds more layers. The strip shows the source above and the remaining layers below; the chart shows cost and depth for every T.",
+    "target_picks": "Chooses the cheapest measured step with this depth, or the nearest",
 }  # fmt: skip
