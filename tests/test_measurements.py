@@ -234,7 +234,7 @@ def test_a_folder_that_is_removed_or_replaced_meanwhile_begins_anew(fresh_cache:
 
 
 def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if "not kept for another time" in record.message]
+    return [record.message for record in caplog.records if "measurements are not stored" in record.message]
 
 
 def test_a_cache_that_cannot_be_written_stops_no_measurement(

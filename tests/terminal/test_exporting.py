@@ -98,7 +98,7 @@ GOOD = plan_of(DEPTH, (0, [[0, 1.0]]), (1, [[5, 1.0]]))
         (plan_of(DEPTH), "blocks"),
         (plan_of(DEPTH, (6, [[6, 1.0]])), "layer 6"),
         (plan_of(DEPTH, (0, [[-1, 1.0]])), "layer -1"),
-        (plan_of(DEPTH, (1, [[1, 1.0]]), (0, [[0, 1.0]])), "rise"),
+        (plan_of(DEPTH, (1, [[1, 1.0]]), (0, [[0, 1.0]])), "increase"),
         (plan_of(DEPTH, (0, [])), "mix"),
         (plan_of(DEPTH, (0, [[0, "1"], [0, 1.0]])), "mix"),
         (plan_of(DEPTH, (0, [[0, None]])), "not a plan"),

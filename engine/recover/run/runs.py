@@ -76,9 +76,7 @@ class Run:
         """
         found = self.about
         if isinstance(found, ShearingRecord):
-            raise TrainingError(
-                "{folder} is the run of a shearing; to continue it, run shear again with the same settings", folder=self.folder
-            )
+            raise TrainingError("{folder} is a shearing; to continue it, run shear again with the same settings", folder=self.folder)
         return found
 
     @property
