@@ -5,6 +5,7 @@ in report templates. The catalogues are assets/locale/LANGUAGE/LC_MESSAGES/layer
 """
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -37,7 +38,8 @@ def messages() -> Iterator[tuple[str, str]]:
     yield from ((english, "declarations") for english in declared())
 
 
-def declared() -> list[str]:
+@cache
+def declared() -> tuple[str, ...]:
     """Return the labels and help of settings and methods that the page shows in the declarations' own words."""
     import gradio as gr
 
@@ -46,7 +48,7 @@ def declared() -> list[str]:
     UNNAMED.clear()
     with gr.Blocks():
         lay_out("en", Path("exports"))
-    return sorted(UNNAMED)
+    return tuple(sorted(UNNAMED))
 
 
 def _found(file: Path, method: str, keywords: dict[str, None]) -> Iterator[tuple[str, str]]:
