@@ -33,9 +33,10 @@ def control(
 
 
 def about(record: type, name: str) -> Mapping[str, Any]:
-    """Return what `control` declares for a settings record's field, with its default and type (`int`, `int | None`, ...)."""
+    """Return what `control` declares for a settings record's field, with its flag, its default and its type (`int`, `int | None`, ...)."""
     found = next(entry for entry in fields(record) if entry.name == name)
-    return {**found.metadata, "default": found.default, "type": get_type_hints(record)[name]}
+    flag = found.metadata.get("flag") or "--" + name.replace("_", "-")
+    return {**found.metadata, "flag": flag, "default": found.default, "type": get_type_hints(record)[name]}
 
 
 @dataclass(frozen=True, slots=True)

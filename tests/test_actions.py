@@ -108,7 +108,7 @@ def test_the_terminal_has_every_option_of_an_action(action: Action) -> None:
     group: Any = typer.main.get_command(app)
     verb = group.commands[action.verb]
     flags = {flag for parameter in verb.params for flag in parameter.opts}
-    wanted = {about(action.settings, name)["flag"] or "--" + name.replace("_", "-") for name in options(action.settings)}
+    wanted = {about(action.settings, name)["flag"] for name in options(action.settings)}
     assert wanted - flags == set()
     assert " ".join(verb.help.split()) == action.help
 

@@ -1,4 +1,4 @@
-"""What an export tells of its plan besides the plan itself: how it was found, and what was measured of it."""
+"""The origin of an exported plan: how it was found, and its measurements."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -17,6 +17,7 @@ import torch
 from engine.cache import Definition, key_of
 from engine.errors import SettingsError, TextError
 from engine.jobs import Job, Progress
+from engine.judge.settings import CONTEXT, TOKENS
 from engine.judge.similarity import blocks_key, cosine
 from engine.measurements import Measurements
 from engine.messages import Message
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 EVALUATION = Definition("evaluation", 1)
-CONTEXT = 512
-TOKENS = 20_000
 
 
 @dataclass(frozen=True, slots=True)

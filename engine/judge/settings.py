@@ -4,14 +4,17 @@ from dataclasses import dataclass, field
 
 from engine.settings import Action, control
 
+CONTEXT = 512  # tokens in one window
+TOKENS = 20_000  # scored tokens at most
+
 
 @dataclass(frozen=True, slots=True)
 class WindowSettings:
     """How held-out text is cut: windows of `context` tokens, each `stride` tokens after the one before, `tokens` scored tokens at most."""
 
-    context: int = field(default=512, metadata=control("tokens in one window"))
+    context: int = field(default=CONTEXT, metadata=control("tokens in one window"))
     stride: int | None = field(default=None, metadata=control("tokens from one window to the next; the context when left out"))
-    tokens: int = field(default=20_000, metadata=control("how many tokens to score at most"))
+    tokens: int = field(default=TOKENS, metadata=control("how many tokens to score at most"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from engine.methods.depth.baselines import require_target
 from engine.settings import Action, control
 
 SURVIVORS = ("keep-first", "reference", "mean")
+MEASURED = 10  # shapes that are measured
 TARGETS = ("layers", "parameters", "memory")  # kinds of targets given by a single amount
 
 
@@ -100,7 +101,7 @@ class SweepSettings:
 class ShapesSettings:
     """Settings of a search for shapes near a budget of parameters."""
 
-    measured: int = field(default=10, metadata=control("how many of the most promising are measured", 1, 20, 1))
+    measured: int = field(default=MEASURED, metadata=control("how many of the most promising are measured", 1, 20, 1))
     refit: bool = field(default=True, metadata=control("refit the projections that read cut parts in those that are measured"))
     seconds: float = field(
         default=30.0, metadata=control("how long each depth's layers are searched for; 0 takes the estimates' own", 0, page=False)

@@ -28,11 +28,10 @@ from engine.models.texts import Pack
 from engine.plans.rules import untouched
 from engine.search.estimates import Estimates, estimates, learned
 from engine.search.search import Search
+from engine.search.settings import MEASURED
 from engine.types import Model, Plan, Shape
 
 WITHIN = 0.05  # of the budget
-MEASURED = 10
-SECONDS = 30.0  # time to search for the layers of a depth
 _NEURON_STEPS = 12  # steps in the source's neurons
 _SHALLOWEST, _NARROWEST = 0.5, 0.75  # lower limits, relative to the source's layers and channels
 

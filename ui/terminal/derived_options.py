@@ -102,7 +102,7 @@ def _options(record: Any, without: Iterable[str]) -> dict[str, inspect.Parameter
 def _of_a_setting(record: Any, entry: Field[Any]) -> inspect.Parameter:
     """Return the option of a setting. A tuple is one text with commas, a dictionary is JSON; a flag that is off has no --no- form."""
     known = about(record, entry.name)
-    kind, usual, flag = known["type"], entry.default, known["flag"] or "--" + entry.name.replace("_", "-")
+    kind, usual, flag = known["type"], entry.default, known["flag"]
     more: dict[str, Any] = {}
     if kind is bool and usual is False:
         return _parameter(entry, Annotated[bool, option(record, entry.name, flag)], usual)
@@ -113,7 +113,7 @@ def _of_a_setting(record: Any, entry: Field[Any]) -> inspect.Parameter:
         kind, usual, more["metavar"] = str | None, None, "JSON"
     elif not {str} - set(get_args(kind) or (kind,)) or known["choices"]:
         kind = str | None if NoneType in get_args(kind) else str
-    flags = (flag,) if known["flag"] else ()
+    flags = () if kind is bool else (flag,)  # typer adds the --no- form only to a flag of its own
     return _parameter(entry, Annotated[kind, option(record, entry.name, *flags, **more)], usual)
 
 

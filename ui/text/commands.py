@@ -6,7 +6,7 @@ the page fills them in, because they change without a request to the server. A l
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.export.report.commands import model_option, texts_named
@@ -56,12 +56,11 @@ def options_of(settings: Any, *always: str, without: Iterable[str] = ()) -> str:
     said, names = "", options(type(settings))
     differing = changed(settings)
     for name in (name for name in names if (name in differing or name in always) and name not in without):
-        said += _option(name, getattr(settings, name), about(type(settings), name))
+        said += _option(about(type(settings), name)["flag"], getattr(settings, name))
     return said
 
 
-def _option(name: str, value: Any, known: Mapping[str, Any]) -> str:
-    flag = known["flag"] or "--" + name.replace("_", "-")
+def _option(flag: str, value: Any) -> str:
     if isinstance(value, bool):
         return f" {flag}" if value else f" --no-{flag.removeprefix('--')}"
     if isinstance(value, tuple):
@@ -166,7 +165,7 @@ def _export(say: Any, name: str, *values: Any) -> list[str]:
 def _given(registry: Registry, method: str, settings: Sequence[Any]) -> str:
     """Return a method's own settings as options."""
     record = registry.require(method).settings
-    return "".join(_option(name, value, about(record, name)) for name, value in registry.given(method, settings).items())
+    return "".join(_option(about(record, name)["flag"], value) for name, value in registry.given(method, settings).items())
 
 
 def _laco(C: int, I: int, L: int, H: int, rule: str, similarity: str) -> str:

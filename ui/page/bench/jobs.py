@@ -49,7 +49,7 @@ class Runner:
 
     def __init__(self, dropped: Callable[[], object] = lambda: None, lasting: bool = False) -> None:
         self._dropped, self._lasting = dropped, lasting
-        self.lock = threading.RLock()  # shared with the runner's owner, so that nobody sees part of a result
+        self.lock = threading.RLock()  # shared with the runner's owner, so that a result is published as a whole
         self._queue: list[Task] = []
         self._current: Task | None = None
         self._thread: threading.Thread | None = None

@@ -5,8 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine.judge.evaluation import TOKENS
-from engine.judge.settings import CacheSettings, TaskSettings
+from engine.judge.settings import TOKENS, CacheSettings, TaskSettings
 from engine.search.ablations import ABLATIONS
 from ui.page.bench.plans.measuring import ALSO
 from ui.page.components.chart import view
